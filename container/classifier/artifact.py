@@ -1,0 +1,212 @@
+"""The files of a trained classifier: what training writes and serving reads.
+
+Knows nothing of SageMaker, networks or HTTP. Nothing in an artifact can execute: JSON,
+safetensors, ONNX and pictures.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self, TypeAlias
+
+from classifier.errors import ArtifactError, UserError
+from classifier.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+ONNX_MODEL = "model.onnx"
+GOLDEN = "golden"
+GOLDEN_ANSWERS = "golden/answers.json"
+
+# Far above any real one; keeps a hostile file from filling the memory.
+MAX_JSON_BYTES = 16 * 2**20
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a classifier is, in words and numbers."""
+
+    class_names: tuple[str, ...]
+    """In the order of the probabilities."""
+
+    network: str
+    """torchvision's name, or `small`."""
+
+    preprocessing: Preprocessing
+
+    metrics: Mapping[str, Json] = field(default_factory=dict)
+    """Of the validation pictures, at the epoch whose weights these are."""
+
+    temperature: float = 1.0
+    """Calibration: the logits are divided by it, inside the ONNX graph."""
+
+    precision: str = "float32"
+    """In which the network is served."""
+
+    provenance: Mapping[str, Json] = field(default_factory=dict)
+    """Data, code, packages, random seed and hardware that made it."""
+
+    @classmethod
+    def from_json(cls, document: Json) -> Self:
+        """Read a manifest's JSON.
+
+        Raises:
+            ArtifactError: something is missing or of another type.
+        """
+        try:
+            if not isinstance(document, dict) or document["format_version"] != FORMAT_VERSION:
+                message = f"{MANIFEST} is not of format_version {FORMAT_VERSION}"
+                raise ArtifactError(message)
+            values = {name: document[name] for name in cls.__dataclass_fields__}
+            names = values.pop("class_names")
+            if not (isinstance(names, list) and len(names) > 1):
+                message = f"class_names must be a list of at least two, got {names!r}"
+                raise ArtifactError(message)
+            settings = Preprocessing(**values.pop("preprocessing"))  # type: ignore[arg-type]
+            return cls(class_names=tuple(map(str, names)), preprocessing=settings, **values)  # type: ignore[arg-type]
+        except ArtifactError:
+            raise
+        except (KeyError, TypeError, ValueError, UserError) as error:
+            message = f"{MANIFEST} is damaged: {type(error).__name__}: {error}"
+            raise ArtifactError(message) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoldenAnswer:
+    """A picture and the probabilities that training saw for it."""
+
+    data: bytes
+    """The picture's file, as training read it."""
+
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """An artifact on disk whose every file was found to be what the manifest says."""
+
+    manifest: Manifest
+    onnx_model: Path
+    golden_answers: tuple[GoldenAnswer, ...]
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read an artifact and check every file's SHA-256.
+
+        Files that the manifest does not name, such as the `model.tar.gz` that the SDK's Local Mode
+        leaves beside them, are not touched.
+
+        Raises:
+            ArtifactError: there is none, or a file is missing, damaged or outside of the folder.
+        """
+        document = _read_json(directory / MANIFEST)
+        manifest = Manifest.from_json(document)
+        files = document.get("files") if isinstance(document, dict) else None
+        if not isinstance(files, dict) or ONNX_MODEL not in files or GOLDEN_ANSWERS not in files:
+            message = f"{MANIFEST} must list {ONNX_MODEL} and {GOLDEN_ANSWERS} under `files`"
+            raise ArtifactError(message)
+        for name, sha256 in files.items():
+            _check_file(directory, name, sha256)
+        return cls(
+            manifest=manifest,
+            onnx_model=directory / ONNX_MODEL,
+            golden_answers=tuple(_read_golden(directory, files)),
+        )
+
+
+@contextmanager
+def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
+    """Yield an empty folder for the artifact's files; on leaving it they become the artifact.
+
+    The files reach `directory` by renaming, the manifest last. When writing fails, whatever
+    artifact was there before is untouched.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    # Beside its destination: renaming does not cross file systems.
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory))
+    try:
+        yield partial
+        names = sorted(str(path.relative_to(partial)) for path in _files(partial))
+        files = {name: sha256_of(partial / name) for name in names}
+        document = {"format_version": FORMAT_VERSION, **asdict(manifest), "files": files}
+        (partial / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        for name in (*names, MANIFEST):
+            (directory / name).parent.mkdir(exist_ok=True)
+            os.replace(partial / name, directory / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_golden(directory: Path, answers: Sequence[tuple[str, GoldenAnswer]]) -> None:
+    """Write golden pictures and answers; each comes with its file name's suffix."""
+    (directory / GOLDEN).mkdir()
+    document = []
+    for number, (suffix, answer) in enumerate(answers):
+        name = f"{GOLDEN}/{number}{suffix}"
+        (directory / name).write_bytes(answer.data)
+        document.append({"file": name, "probabilities": answer.probabilities})
+    (directory / GOLDEN_ANSWERS).write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in directory.rglob("*") if path.is_file())
+
+
+def _read_json(path: Path) -> Json:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            message = f"{path} has more than {MAX_JSON_BYTES} bytes"
+            raise ArtifactError(message)
+        document: Json = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        message = f"no {path.name} in {path.parent}: is this an artifact of our training image?"
+        raise ArtifactError(message) from None
+    except (ValueError, RecursionError) as error:
+        message = f"{path} is not JSON: {error}"
+        raise ArtifactError(message) from error
+    return document
+
+
+def _check_file(directory: Path, name: str, sha256: Json) -> None:
+    path = directory / name
+    if not path.resolve().is_relative_to(directory.resolve()):
+        message = f"{MANIFEST} names {name!r}, which is outside of the artifact's folder"
+        raise ArtifactError(message)
+    if not path.is_file():
+        message = f"{name} is missing from {directory}"
+        raise ArtifactError(message)
+    if sha256_of(path) != sha256:
+        message = f"{name} in {directory} is damaged: its SHA-256 is not the manifest's"
+        raise ArtifactError(message)
+
+
+def _read_golden(directory: Path, files: Mapping[str, Json]) -> Iterator[GoldenAnswer]:
+    answers = _read_json(directory / GOLDEN_ANSWERS)
+    try:
+        for answer in answers:  # type: ignore[union-attr]
+            name = str(answer["file"])  # type: ignore[call-overload, index]
+            if name not in files:
+                message = f"{GOLDEN_ANSWERS} names {name!r}, which {MANIFEST} does not list"
+                raise ArtifactError(message)
+            yield GoldenAnswer(
+                data=(directory / name).read_bytes(),
+                probabilities=tuple(map(float, answer["probabilities"])),  # type: ignore[call-overload, index, arg-type]
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"{GOLDEN_ANSWERS} is damaged: {type(error).__name__}: {error}"
+        raise ArtifactError(message) from error

@@ -1,0 +1,12 @@
+"""Where SageMaker mounts a container's files."""
+
+import os
+from pathlib import Path
+
+
+def base_dir() -> Path:
+    """Return the folder that SageMaker mounts, `/opt/ml`.
+
+    SAGEMAKER_BASE_DIR moves it, as in AWS's own toolkits.
+    """
+    return Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))

@@ -1,0 +1,119 @@
+"""Bytes of a picture to the pixels that a network sees: the one preprocessing there is.
+
+Training's evaluation, serving, batch transform and explanations all call it, so they see the same
+pixels, bit for bit. What follows (scaling, mean, standard deviation) is the network's first layer.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from classifier.errors import ImageError, UserError
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+# Decoders for what people have; each one less is one less to attack.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
+
+# 67 megapixels are 201 MB of RGB. Pillow reads the size from the header, before it decodes.
+MAX_PIXELS = 2**26
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocessing:
+    """How a picture becomes the network's input; part of every artifact."""
+
+    image_size: int
+    """Height and width of the network's input, in pixels."""
+
+    crop_fraction: float = 1.0
+    """Share of the picture's shorter side that the centre crop keeps."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE:
+            message = (
+                f"image_size must be {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, got {self.image_size}"
+            )
+            raise UserError(message)
+        if not 0 < self.crop_fraction <= 1:
+            message = f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}"
+            raise UserError(message)
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decode a picture to upright RGB.
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its upper 8 bits,
+    and of an animation the first frame counts.
+
+    Raises:
+        ImageError: the bytes are no picture of a known format, damaged, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except Image.UnidentifiedImageError:
+        message = f"not a picture of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
+        raise ImageError(message) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        message = f"the picture has more than {MAX_PIXELS} pixels"
+        raise ImageError(message) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's decoders raise whatever a damaged file makes them run into.
+        message = f"the picture is damaged: {error}"
+        raise ImageError(message) from error
+
+
+def fit(image: Image.Image, settings: Preprocessing) -> Pixels:
+    """Crop the centre square of an RGB picture and resize it.
+
+    Returns:
+        uint8 of shape (image_size, image_size, 3).
+    """
+    side = min(image.size) * settings.crop_fraction
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    resized = image.resize(
+        (settings.image_size, settings.image_size),
+        Image.Resampling.BILINEAR,
+        # One call crops and resizes: no pixel outside of the crop is computed.
+        box=(left, top, left + side, top + side),
+        reducing_gap=2.0,
+    )
+    return np.asarray(resized)
+
+
+def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
+    """Decode a picture and fit it to the network.
+
+    Returns:
+        uint8 of shape (image_size, image_size, 3).
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
+    return fit(decode_image(data), settings)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        upper = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(np.clip(upper, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(white, rgba)
+    return image.convert("RGB")

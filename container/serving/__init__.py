@@ -1,0 +1,1 @@
+"""The serving program of the serving image."""
