@@ -141,6 +141,8 @@ def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
         (partial / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         for name in (*names, MANIFEST):
             (directory / name).parent.mkdir(exist_ok=True)
+            # Some libraries write for the owner alone; a serverless endpoint runs as somebody else.
+            (partial / name).chmod(0o644)
             os.replace(partial / name, directory / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""The labelled pictures of a channel, in either layout that people have.
+
+Class folders: `<class name>/.../<file>.jpg`. Label in the file's name: `<anything>_<class name>.png`,
+all in one folder. Nothing is decoded here.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from classifier.errors import UserError
+from classifier.preprocessing import SUFFIXES
+
+LABEL_IN_NAME = re.compile(r"_(?P<label>[^_.]+)\.[^.]+$")
+
+# Folders and files that archives and desktops leave behind.
+LITTER = re.compile(r"^(\.|__MACOSX$|Thumbs\.db$)")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFile:
+    """A picture's file and the name of its class."""
+
+    path: Path
+    class_name: str
+
+
+def labelled_files(directory: Path) -> list[LabelledFile]:
+    """Find a channel's pictures, sorted by path.
+
+    Raises:
+        UserError: no picture is there, or some have no label.
+    """
+    paths = sorted(
+        path
+        for path in directory.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not _is_litter(path.relative_to(directory))
+    )
+    if not paths:
+        message = (
+            f"no picture under {directory}: expected <class name>/<file>.jpg or "
+            "<name>_<class name>.png (is the channel's name right, its S3 prefix, the role?)"
+        )
+        raise UserError(message)
+    in_folders = [path for path in paths if path.parent != directory]
+    if in_folders and len(in_folders) < len(paths):
+        loose = next(path for path in paths if path.parent == directory)
+        message = (
+            f"{directory} mixes class folders with loose pictures such as {loose.name}: "
+            "put every picture into its class folder"
+        )
+        raise UserError(message)
+    if in_folders:
+        return [LabelledFile(path, path.relative_to(directory).parts[0]) for path in paths]
+    return [LabelledFile(path, _label_in_name(path)) for path in paths]
+
+
+def class_names_of(files: Sequence[LabelledFile]) -> tuple[str, ...]:
+    """Return the sorted names of the classes.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    names = tuple(sorted({file.class_name for file in files}))
+    if len(names) < 2:  # noqa: PLR2004
+        message = f"a classifier needs at least two classes, the training channel has one: {names[0]!r}"
+        raise UserError(message)
+    return names
+
+
+def split(
+    files: Sequence[LabelledFile], fraction: float, seed: int
+) -> tuple[list[LabelledFile], list[LabelledFile]]:
+    """Split off the same share of every class, by `seed` alone.
+
+    Returns:
+        The files for training and for validation, both in the order of `files`.
+
+    Raises:
+        UserError: no class has enough pictures to give one away.
+    """
+    by_class: dict[str, list[int]] = defaultdict(list)
+    for index, file in enumerate(files):
+        by_class[file.class_name].append(index)
+    random = np.random.default_rng(seed)
+    held_out: set[int] = set()
+    for indices in by_class.values():
+        # At least one, as long as one remains to learn from.
+        count = min(max(1, round(len(indices) * fraction)), len(indices) - 1)
+        held_out.update(random.permutation(indices)[:count].tolist())
+    if not held_out:
+        message = "every class has a single picture: too few to split validation off"
+        raise UserError(message)
+    training = [file for index, file in enumerate(files) if index not in held_out]
+    return training, [files[index] for index in sorted(held_out)]
+
+
+def check_validation(files: Sequence[LabelledFile], class_names: Sequence[str]) -> None:
+    """Refuse validation pictures of a class that training does not know.
+
+    Raises:
+        UserError: there are some.
+    """
+    counts = Counter(file.class_name for file in files)
+    if unknown := sorted(counts.keys() - set(class_names)):
+        message = (
+            f"the validation channel has classes that training lacks: {', '.join(unknown[:10])}; "
+            f"training has {', '.join(class_names[:10])}"
+        )
+        raise UserError(message)
+
+
+def _label_in_name(path: Path) -> str:
+    if match := LABEL_IN_NAME.search(path.name):
+        return match["label"]
+    message = (
+        f"{path.name} has no label: pictures that lie in no class folder are named "
+        "<name>_<class name>.png"
+    )
+    raise UserError(message)
+
+
+def _is_litter(path: Path) -> bool:
+    return any(LITTER.match(part) for part in path.parts)

@@ -1,0 +1,48 @@
+"""Resumable state in /opt/ml/checkpoints: what a stopped or reclaimed job goes on from."""
+
+import logging
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+KEEP = 2
+
+
+def save(directory: Path, step: int, state: Mapping[str, object]) -> None:
+    """Write the state at `step` and drop all but the newest checkpoints."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"step-{step:09d}.pt"
+    partial = path.with_suffix(".tmp")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    for old in sorted(directory.glob("step-*.pt"))[:-KEEP]:
+        old.unlink()
+    logger.info("checkpoint=%s", path)
+
+
+def load_newest(directory: Path, fingerprint: str) -> Mapping[str, object] | None:
+    """Return the newest readable state of the same job, or None.
+
+    A torn file is passed over, and so is one whose `fingerprint` says that it comes from other
+    data or other hyperparameters.
+    """
+    for path in sorted(directory.glob("step-*.pt"), reverse=True):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            logger.warning("%s is not readable, passed over: %s", path, error)
+            continue
+        if not isinstance(state, dict) or state.get("fingerprint") != fingerprint:
+            logger.warning("%s is of other data or hyperparameters, passed over", path)
+            continue
+        logger.info("continued_from=%s", path)
+        return state
+    return None

@@ -1,0 +1,184 @@
+"""A training job from its channels to its artifact."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import platform
+from importlib import metadata
+
+import torch
+
+from classifier.artifact import Json, Manifest
+from classifier.errors import UserError
+from classifier.preprocessing import Preprocessing
+from training import augmentation, channel, cluster, network, pictures, plots, recipe, weights
+from training.environment import Channels, TrainingEnvironment
+from training.export import write_artifact
+from training.hyperparameters import Hyperparameters
+from training.loop import Best, Trainer, evaluate
+from training.metrics import per_class
+from training.network import Classifier
+from training.pictures import Pictures
+from training.stop import StopRequest
+
+logger = logging.getLogger(__name__)
+
+
+def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
+    """Train as the job's files say, and write the artifact and the reports.
+
+    Raises:
+        UserError: something is wrong that the user can mend.
+        Stopped: a stop was requested before there was anything to save.
+    """
+    hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
+    logger.info("%s", _in_words(hyperparameters))
+    channels = environment.channels()
+    if channels.unused:
+        logger.warning("channels not used: %s", ", ".join(channels.unused))
+    settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
+    # Before the pictures: a wrong name or file fails in a second, not after minutes of decoding.
+    class_names, files = _find_files(channels, hyperparameters)
+    torch.manual_seed(hyperparameters.seed)
+    net = _make_network(channels, hyperparameters, len(class_names))
+    training = pictures.decode(files[0], class_names, settings, stop)
+    validation = pictures.decode(files[1], class_names, settings, stop)
+    _log_data(class_names, training, validation)
+    stop.check()
+    with cluster.joined(environment.hosts()) as hosts:
+        trainer = Trainer(
+            Classifier(net.module),
+            training,
+            validation,
+            hyperparameters,
+            num_classes=len(class_names),
+            arithmetic=recipe.arithmetic(hyperparameters.precision),
+            cluster=hosts,
+        )
+        logger.info("arithmetic=%s hosts=%d", trainer.arithmetic, hosts.world_size)
+        fingerprint = _fingerprint(hyperparameters, training, validation)
+        try:
+            trainer.train(stop, environment.checkpoint_dir, fingerprint)
+        finally:
+            # A stop, and a loss that is no number any more, keep the best epoch so far.
+            if hosts.is_first:
+                _write(environment, trainer, settings, class_names)
+
+
+def _find_files(
+    channels: Channels, hyperparameters: Hyperparameters
+) -> tuple[tuple[str, ...], tuple[list[channel.LabelledFile], list[channel.LabelledFile]]]:
+    """Return the class names, and the files for training and for validation."""
+    files = channel.labelled_files(channels.training)
+    class_names = channel.class_names_of(files)
+    flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
+    if flips and (pairs := augmentation.mirrored_classes(class_names)):
+        logger.warning(
+            "flips are on, and classes look like left and right (%s): a flip makes one of the "
+            "other; set horizontal_flip=false vertical_flip=false",
+            ", ".join(f"{left}/{right}" for left, right in pairs[:5]),
+        )
+    if channels.validation is None:
+        fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
+        return class_names, channel.split(files, fraction, seed)
+    held_out = channel.labelled_files(channels.validation)
+    channel.check_validation(held_out, class_names)
+    return class_names, (files, held_out)
+
+
+def _make_network(
+    channels: Channels, hyperparameters: Hyperparameters, num_classes: int
+) -> network.Network:
+    net = network.build(hyperparameters.network, num_classes)
+    if channels.weights is not None:
+        if hyperparameters.pretrained is False:
+            message = "pretrained=false, and yet there is a `weights` channel: drop one of them"
+            raise UserError(message)
+        weights.load_channel(net, channels.weights)
+    elif recipe.is_pretrained(hyperparameters):
+        weights.download(net)
+    return net
+
+
+def _log_data(class_names: tuple[str, ...], training: Pictures, validation: Pictures) -> None:
+    shown = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")  # noqa: PLR2004
+    logger.info("classes=%d (%s)", len(class_names), shown)
+    logger.info("training_pictures=%d validation_pictures=%d", len(training), len(validation))
+
+
+def _write(
+    environment: TrainingEnvironment,
+    trainer: Trainer,
+    settings: Preprocessing,
+    class_names: tuple[str, ...],
+) -> None:
+    best = trainer.keep_best_weights()
+    manifest = Manifest(
+        class_names=class_names,
+        network=trainer.hyperparameters.network,
+        preprocessing=settings,
+        metrics=_metrics(best, class_names),
+        provenance=_provenance(trainer),
+    )
+    write_artifact(
+        environment.model_dir, manifest, trainer.classifier, trainer.validation.paths
+    )
+    if best is None:
+        return
+    directory = environment.output_data_dir
+    directory.mkdir(parents=True, exist_ok=True)
+    report = {**manifest.metrics, "history": trainer.progress.history}
+    (directory / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    plots.learning_curves(directory / "learning_curves.png", trainer.progress.history)
+    plots.confusion_matrix(
+        directory / "confusion_matrix.png", best.evaluation.confusion, class_names
+    )
+
+
+def _metrics(best: Best | None, class_names: tuple[str, ...]) -> dict[str, Json]:
+    if best is None:
+        return {}
+    confusion = best.evaluation.confusion
+    return {
+        "epoch": best.epoch,
+        **best.evaluation.metrics(),
+        "val_accuracy_interval_95": list(best.evaluation.accuracy_interval()),
+        "classes": dict(per_class(confusion, class_names)),  # type: ignore[arg-type]
+        "confusion": confusion.tolist(),
+    }
+
+
+def _provenance(trainer: Trainer) -> dict[str, Json]:
+    packages = ("torch", "torchvision", "onnx", "numpy", "pillow")
+    return {
+        "training_data_sha256": trainer.training.sha256,
+        "validation_data_sha256": trainer.validation.sha256,
+        "hyperparameters": dataclasses.asdict(trainer.hyperparameters),
+        "training_job_name": os.environ.get("TRAINING_JOB_NAME"),
+        "code_version": os.environ.get("CODE_VERSION"),
+        "packages": {name: metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "hardware": _hardware(trainer.arithmetic.device),
+        "arithmetic": str(trainer.arithmetic),
+    }
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _fingerprint(
+    hyperparameters: Hyperparameters, training: Pictures, validation: Pictures
+) -> str:
+    """Return what a checkpoint must share with the job that goes on from it."""
+    parts = (repr(hyperparameters), training.sha256, validation.sha256)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _in_words(hyperparameters: Hyperparameters) -> str:
+    values = dataclasses.asdict(hyperparameters).items()
+    return "hyperparameters: " + " ".join(f"{name}={value}" for name, value in values)

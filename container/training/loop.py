@@ -1,0 +1,299 @@
+"""The training loop: epochs of steps, an evaluation after each, the best weights kept."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from classifier.errors import UserError
+from training import checkpoint
+from training.augmentation import Augmentation
+from training.cluster import Cluster
+from training.hyperparameters import Hyperparameters
+from training.metrics import Evaluation, confusion_matrix, is_better, log_line
+from training.network import Classifier
+from training.pictures import Pictures
+from training.recipe import Arithmetic, make_optimizer, one_cycle, peak_learning_rate
+from training.stop import StopRequest
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_BATCH = 256
+
+# Between two, at least: a checkpoint an epoch would cost more than epochs of seconds.
+CHECKPOINT_INTERVAL_SECONDS = 60.0
+
+State = dict[str, Tensor]
+
+
+@dataclass(slots=True)
+class Best:
+    """The epoch whose weights are kept."""
+
+    epoch: int
+    weights: State
+    evaluation: Evaluation
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is."""
+
+    epoch: int = 0
+    """Of the step that comes next, from 0."""
+
+    batch: int = 0
+    """Within the epoch, of the step that comes next."""
+
+    totals: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of this epoch so far: summed loss, right answers, pictures."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    """The metrics of every finished epoch."""
+
+    best: Best | None = None
+
+
+class Trainer:
+    """One training job's loop.
+
+    Every random choice is a function of the seed and the step, so a run that goes on from a
+    checkpoint makes the choices that the uninterrupted run would have made.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        training: Pictures,
+        validation: Pictures,
+        hyperparameters: Hyperparameters,
+        *,
+        num_classes: int,
+        arithmetic: Arithmetic,
+        cluster: Cluster,
+    ) -> None:
+        """Put the classifier on its device and make the optimizer."""
+        self.training, self.validation = training, validation
+        self.hyperparameters = hyperparameters
+        self.num_classes = num_classes
+        self.arithmetic, self.cluster = arithmetic, cluster
+        self.classifier = classifier.to(arithmetic.device, memory_format=torch.channels_last)
+        self.optimizer: Optimizer = make_optimizer(self.classifier, hyperparameters)
+        self.peak = peak_learning_rate(hyperparameters)
+        self.augment = Augmentation(
+            geometry_and_light=hyperparameters.augment,
+            horizontal_flip=hyperparameters.horizontal_flip,
+            vertical_flip=hyperparameters.vertical_flip,
+        )
+        self.batches_per_epoch = math.ceil(len(training) / hyperparameters.batch_size)
+        self.progress = Progress()
+        self.model: nn.Module = self.classifier
+        if cluster.world_size > 1:
+            self.model = DistributedDataParallel(self.classifier)
+
+    def train(self, stop: StopRequest, checkpoints: Path, fingerprint: str) -> None:
+        """Train to the last epoch, or until a stop is requested; a checkpoint is left then.
+
+        Raises:
+            UserError: the loss is no number any more.
+        """
+        self._continue_from(checkpoints, fingerprint)
+        last_checkpoint = time.monotonic()
+        while self.progress.epoch < self.hyperparameters.epochs:
+            finished = self._train_one_epoch(stop)
+            if finished:
+                self._finish_epoch()
+            now = time.monotonic()
+            if not finished or now - last_checkpoint > CHECKPOINT_INTERVAL_SECONDS:
+                self._save(checkpoints, fingerprint)
+                last_checkpoint = now
+            if not finished:
+                logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
+                return
+        self._log_best()
+
+    def keep_best_weights(self) -> Best | None:
+        """Load the kept epoch's weights into the classifier; before the first, leave them."""
+        if self.progress.best is not None:
+            self.classifier.load_state_dict(self.progress.best.weights)
+        return self.progress.best
+
+    def _train_one_epoch(self, stop: StopRequest) -> bool:
+        """Make the epoch's remaining steps; return False when a stop came in between."""
+        self.model.train()
+        progress, device = self.progress, self.arithmetic.device
+        totals = torch.tensor(progress.totals, dtype=torch.float64, device=device)
+        start, pictures_before = time.monotonic(), progress.totals[2]
+        batches = self._batches(progress.epoch)
+        bar = tqdm(
+            range(progress.batch, len(batches)),
+            desc=f"epoch {progress.epoch + 1}",
+            unit=" steps",
+            leave=False,
+            disable=None if self.cluster.is_first else True,
+        )
+        for progress.batch in bar:
+            if self._stop_everywhere(stop):
+                progress.totals = tuple(totals.tolist())
+                return False
+            totals += self._step(batches[progress.batch])
+        # The only wait for the device in the epoch.
+        progress.totals = tuple(self.cluster.total(totals).tolist())
+        seconds = time.monotonic() - start
+        self._images_per_second = (progress.totals[2] - pictures_before) / seconds
+        return True
+
+    def _step(self, batch: npt.NDArray[np.int64]) -> Tensor:
+        """Make one step; return summed loss, right answers and pictures, on the device."""
+        progress, device = self.progress, self.arithmetic.device
+        step = progress.epoch * self.batches_per_epoch + progress.batch
+        total_steps = self.hyperparameters.epochs * self.batches_per_epoch
+        torch.manual_seed(self._seed(step))
+        own = batch[self.cluster.rank :: self.cluster.world_size]
+        images = _to_images(self.training.pixels[own], device)
+        labels = torch.from_numpy(self.training.labels[own]).to(device)
+        with self.arithmetic.autocast():
+            logits = self.model(self.augment(images))
+        loss = cross_entropy(
+            logits.float(),
+            labels,
+            reduction="sum",
+            label_smoothing=self.hyperparameters.label_smoothing,
+        )
+        # Hosts average their gradients: each one's share is of the whole batch, not of its part.
+        (loss * self.cluster.world_size / len(batch)).backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.peak * one_cycle(step, total_steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        right = (logits.argmax(dim=1) == labels).sum()
+        return torch.stack([loss.detach(), right, torch.tensor(len(own), device=device)]).double()
+
+    def _finish_epoch(self) -> None:
+        progress = self.progress
+        loss, right, pictures = progress.totals
+        if not math.isfinite(loss):
+            message = (
+                f"the loss is {loss} in epoch {progress.epoch + 1}: lower learning_rate "
+                f"(its peak is {self.peak:g})"
+            )
+            raise UserError(message)
+        evaluation = evaluate(
+            self.classifier, self.validation, self.arithmetic.device, self.num_classes
+        )
+        progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
+        metrics = {
+            "train_loss": loss / pictures,
+            "train_accuracy": right / pictures,
+            **evaluation.metrics(),
+            "images_per_second": self._images_per_second,
+        }
+        progress.history.append(metrics)
+        if self.cluster.is_first:
+            logger.info("%s", log_line({"epoch": progress.epoch, **metrics}))
+        best = progress.best
+        objective = self.hyperparameters.objective
+        if best is None or is_better(objective, metrics, best.evaluation.metrics()):
+            weights = {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
+            progress.best = Best(progress.epoch, weights, evaluation)
+
+    def _log_best(self) -> None:
+        """Say the kept epoch's metrics once more: a tuning job takes the last value it reads."""
+        if self.progress.best is not None and self.cluster.is_first:
+            best = self.progress.best
+            logger.info("%s", log_line({"best_epoch": best.epoch, **best.evaluation.metrics()}))
+
+    def _batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """Shuffle all pictures into batches of nearly equal sizes, none above batch_size."""
+        random = np.random.default_rng((self.hyperparameters.seed, epoch))
+        return np.array_split(random.permutation(len(self.training)), self.batches_per_epoch)
+
+    def _seed(self, step: int) -> int:
+        sequence = np.random.SeedSequence((self.hyperparameters.seed, step, self.cluster.rank))
+        return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+    def _stop_everywhere(self, stop: StopRequest) -> bool:
+        """Tell whether any host was asked to stop: they stop at the same step or deadlock."""
+        if self.cluster.world_size == 1:
+            return stop.requested
+        return bool(self.cluster.total(torch.tensor(int(stop.requested))).item())
+
+    def _save(self, directory: Path, fingerprint: str) -> None:
+        if not self.cluster.is_first:
+            return
+        progress = self.progress
+        best = progress.best
+        state = {
+            "fingerprint": fingerprint,
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": progress.epoch,
+            "batch": progress.batch,
+            "totals": progress.totals,
+            "history": progress.history,
+            "best": best
+            and {
+                "epoch": best.epoch,
+                "weights": best.weights,
+                "loss": best.evaluation.loss,
+                "confusion": torch.from_numpy(best.evaluation.confusion),
+            },
+        }
+        step = progress.epoch * self.batches_per_epoch + progress.batch
+        checkpoint.save(directory, step, state)
+
+    def _continue_from(self, directory: Path, fingerprint: str) -> None:
+        state = checkpoint.load_newest(directory, fingerprint) if self.cluster.is_first else None
+        state = self.cluster.from_first(state)
+        if not isinstance(state, dict):
+            return
+        self.classifier.load_state_dict(state["classifier"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        best = state["best"]
+        self.progress = Progress(
+            epoch=state["epoch"],
+            batch=state["batch"],
+            totals=state["totals"],
+            history=state["history"],
+            best=best
+            and Best(
+                best["epoch"],
+                best["weights"],
+                Evaluation(best["loss"], best["confusion"].numpy()),
+            ),
+        )
+
+
+@torch.inference_mode()
+def evaluate(
+    classifier: Classifier, pictures: Pictures, device: torch.device, num_classes: int
+) -> Evaluation:
+    """Evaluate in float32 on the pixels as serving sees them."""
+    classifier.eval()
+    loss, predicted = 0.0, []
+    for start in range(0, len(pictures), EVALUATION_BATCH):
+        batch = slice(start, start + EVALUATION_BATCH)
+        logits = classifier(_to_images(pictures.pixels[batch], device))
+        labels = torch.from_numpy(pictures.labels[batch]).to(device)
+        loss += cross_entropy(logits, labels, reduction="sum").item()
+        predicted.append(logits.argmax(dim=1).cpu().numpy())
+    confusion = confusion_matrix(pictures.labels, np.concatenate(predicted), num_classes)
+    return Evaluation(loss / len(pictures), confusion)
+
+
+def _to_images(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return float32 (N, 3, H, W), channels last in memory, of uint8 (N, H, W, 3)."""
+    # np.array: fancy indexing has copied already, a slice of the mapped file has not.
+    return torch.from_numpy(np.array(pixels, copy=None)).to(device).permute(0, 3, 1, 2).float()
+
+

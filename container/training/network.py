@@ -1,0 +1,152 @@
+"""The networks: torchvision's by name with a head of our own, and a small one of ours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from classifier.errors import UserError
+
+SMALL = "small"
+
+# Of ImageNet, in units of a pixel's full range: torchvision's weights expect them.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+IMAGENET_CLASSES = 1000
+
+
+class Classifier(nn.Module):
+    """A network whose first layer takes pixels: it scales, subtracts the mean, divides by std."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        """Put the normalisation before `network`."""
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, C) for images (N, 3, H, W) of 0 to 255."""
+        output = self.network((images - self.mean) / self.std)
+        # Inception and GoogLeNet return their auxiliary heads as well while they train.
+        return output if isinstance(output, Tensor) else output[0]
+
+
+class ServedClassifier(nn.Module):
+    """What the ONNX file computes: uint8 pixels to probabilities."""
+
+    def __init__(self, classifier: Classifier, temperature: float) -> None:
+        """Add softmax at `temperature` to `classifier`."""
+        super().__init__()
+        self.classifier = classifier
+        self.temperature = temperature
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return probabilities (N, C) for uint8 pixels (N, H, W, 3)."""
+        logits = self.classifier(pixels.permute(0, 3, 1, 2).float())
+        return torch.softmax(logits / self.temperature, dim=1)
+
+
+class Residual(nn.Module):
+    """Two convolutions around which the input passes by."""
+
+    def __init__(self, channels: int) -> None:
+        """Keep `channels` channels."""
+        super().__init__()
+        self.body = nn.Sequential(
+            convolution(channels, channels), convolution(channels, channels)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape."""
+        result: Tensor = features + self.body(features)
+        return result
+
+
+def convolution(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Return a 3x3 convolution with batch normalisation and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+def small_network(num_classes: int) -> nn.Sequential:
+    """Return our network for training from scratch: a ResNet of nine layers, 1.6 million parameters.
+
+    The shape is that of the short networks of the DAWNBench contest (He et al. 2015 for the
+    residuals); it takes pictures of any size from 16 pixels on.
+    """
+    return nn.Sequential(
+        convolution(3, 32),
+        nn.MaxPool2d(2),
+        convolution(32, 64),
+        nn.MaxPool2d(2),
+        Residual(64),
+        convolution(64, 128),
+        nn.MaxPool2d(2),
+        convolution(128, 256),
+        Residual(256),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(256, num_classes),
+    )
+
+
+def known_networks() -> Sequence[str]:
+    """Return the names that `build` accepts."""
+    return [SMALL, *torchvision.models.list_models(module=torchvision.models)]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network with random weights and what is known of it."""
+
+    name: str
+    module: nn.Module
+    heads: tuple[str, ...]
+    """Names of the layers whose shape depends on the number of classes."""
+
+
+def build(name: str, num_classes: int) -> Network:
+    """Build a network with random weights and a head for `num_classes`.
+
+    Raises:
+        UserError: no network has this name.
+    """
+    if name == SMALL:
+        return Network(name, small_network(num_classes), heads=("11",))
+    if name not in known_networks():
+        message = f"unknown network {name!r}; known are {', '.join(known_networks())}"
+        raise UserError(message)
+    # Their default, which they warn about unless it is said.
+    said = {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
+    module: nn.Module = torchvision.models.get_model(name, weights=None, **said)
+    return Network(name, module, replace_heads(module, num_classes))
+
+
+def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
+    """Give every head, recognised by ImageNet's 1,000 outputs, `num_classes` outputs.
+
+    Returns:
+        The names of the heads within the network.
+    """
+    names = []
+    for name, module in list(network.named_modules()):
+        head: nn.Module
+        if isinstance(module, nn.Linear) and module.out_features == IMAGENET_CLASSES:
+            head = nn.Linear(module.in_features, num_classes)
+        elif isinstance(module, nn.Conv2d) and module.out_channels == IMAGENET_CLASSES:
+            # SqueezeNet's.
+            head = nn.Conv2d(module.in_channels, num_classes, kernel_size=1)
+        else:
+            continue
+        network.set_submodule(name, head)
+        names.append(name)
+    return tuple(names)

@@ -1,0 +1,124 @@
+"""Pretrained weights: from a channel or from torchvision, never unpickled as code."""
+
+import io
+import logging
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from classifier.artifact import WEIGHTS, sha256_of
+from classifier.errors import UserError
+from training.network import Network
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".tar.gz")
+
+
+def load_channel(network: Network, directory: Path) -> None:
+    """Load the one weights file of a channel into a network.
+
+    A state dict as `.pth` or `.safetensors`, or the `model.tar.gz` of an earlier job. A head of
+    another number of classes is left out; everything else must fit.
+
+    Raises:
+        UserError: there is not exactly one such file, it cannot be read, or it is of another network.
+    """
+    files = [path for path in sorted(directory.rglob("*")) if path.name.endswith(SUFFIXES)]
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files) or "none"
+        message = f"the weights channel must hold one file of {', '.join(SUFFIXES)}; found {found}"
+        raise UserError(message)
+    path = files[0]
+    state = _read(path)
+    _load(network, state, path.name)
+    logger.info("weights=%s sha256=%s tensors=%d", path.name, sha256_of(path), len(state))
+
+
+def download(network: Network) -> None:
+    """Load torchvision's own weights.
+
+    Raises:
+        UserError: they cannot be downloaded.
+    """
+    weights = torchvision.models.get_model_weights(network.name).DEFAULT
+    try:
+        state = weights.get_state_dict(check_hash=True)
+    except OSError as error:
+        message = (
+            f"the pretrained weights of {network.name} cannot be downloaded ({error}): give the job a "
+            "`weights` channel with the file, or set pretrained=false to start from scratch"
+        )
+        raise UserError(message) from error
+    _load(network, state, str(weights))
+    logger.info("weights=%s source=%s", weights, weights.url)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        with path.open("rb") as file:
+            state = _read_state(path.name, file)
+    except UserError:
+        raise
+    except Exception as error:
+        # torch, safetensors and tarfile each raise many kinds on a damaged file.
+        message = f"{path.name} is no readable state dict: {type(error).__name__}: {error}"
+        raise UserError(message[:500]) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        message = f"{path.name} holds no state dict: expected names with tensors"
+        raise UserError(message)
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _read_state(name: str, file: IO[bytes]) -> object:
+    if name.endswith(".safetensors"):
+        return safetensors.torch.load(file.read())
+    if name.endswith(".tar.gz"):
+        with tarfile.open(fileobj=file, mode="r:gz") as archive:
+            member = archive.extractfile(WEIGHTS)
+            if member is None:
+                message = f"{name} holds no {WEIGHTS}"
+                raise UserError(message)
+            return safetensors.torch.load(member.read())
+    # weights_only: a pickle that could call something is refused.
+    return torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
+
+
+def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
+    own = network.module.state_dict()
+    heads = tuple(f"{name}." for name in network.heads)
+    # Weights of other classes come with a head of another shape: ours stays as it is then.
+    fitting = {
+        name: tensor
+        for name, tensor in state.items()
+        if not (name.startswith(heads) and name in own and tensor.shape != own[name].shape)
+    }
+    wrong = {
+        "missing": [
+            name
+            for name in own.keys() - fitting.keys()
+            if not name.startswith(heads) and not name.endswith("num_batches_tracked")
+        ],
+        "unknown": list(fitting.keys() - own.keys()),
+        "of another shape": [
+            name for name in fitting.keys() & own.keys() if fitting[name].shape != own[name].shape
+        ],
+    }
+    if any(wrong.values()):
+        counts = ", ".join(f"{len(names)} tensors {how}" for how, names in wrong.items())
+        examples = ", ".join(sorted(sum(wrong.values(), []))[:3])
+        message = (
+            f"{source} holds weights of another network than {network.name}: {counts}, "
+            f"for example {examples}"
+        )
+        raise UserError(message)
+    network.module.load_state_dict(fitting, strict=False)
