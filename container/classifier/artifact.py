@@ -6,7 +6,6 @@ safetensors, ONNX and pictures.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ GOLDEN_ANSWERS = "golden/answers.json"
 # Far above any real one; keeps a hostile file from filling the memory.
 MAX_JSON_BYTES = 16 * 2**20
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +142,7 @@ def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
             (directory / name).parent.mkdir(exist_ok=True)
             # Some libraries write for the owner alone; a serverless endpoint runs as somebody else.
             (partial / name).chmod(0o644)
-            os.replace(partial / name, directory / name)
+            (partial / name).replace(directory / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

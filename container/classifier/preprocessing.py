@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from classifier.errors import ImageError, UserError
 
@@ -64,7 +64,7 @@ def decode_image(data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         message = f"not a picture of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
         raise ImageError(message) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -1,7 +1,7 @@
 """The labelled pictures of a channel, in either layout that people have.
 
-Class folders: `<class name>/.../<file>.jpg`. Label in the file's name: `<anything>_<class name>.png`,
-all in one folder. Nothing is decoded here.
+Class folders: `<class name>/.../<file>.jpg`. Or the label in the file's name, all in one folder:
+`<anything>_<class name>.png`. Nothing is decoded here.
 """
 
 import re
@@ -67,7 +67,9 @@ def class_names_of(files: Sequence[LabelledFile]) -> tuple[str, ...]:
     """
     names = tuple(sorted({file.class_name for file in files}))
     if len(names) < 2:  # noqa: PLR2004
-        message = f"a classifier needs at least two classes, the training channel has one: {names[0]!r}"
+        message = (
+            f"a classifier needs at least two classes, the training channel has one: {names[0]!r}"
+        )
         raise UserError(message)
     return names
 

@@ -22,7 +22,7 @@ def save(directory: Path, step: int, state: Mapping[str, object]) -> None:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial.replace(path)
     for old in sorted(directory.glob("step-*.pt"))[:-KEEP]:
         old.unlink()
     logger.info("checkpoint=%s", path)

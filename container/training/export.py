@@ -33,7 +33,7 @@ def write_artifact(
     Raises:
         UserError: the disk is full.
     """
-    classifier = classifier.to("cpu", memory_format=torch.contiguous_format).eval()
+    classifier = classifier.cpu().to(memory_format=torch.contiguous_format).eval()
     served = ServedClassifier(classifier, manifest.temperature).eval()
     try:
         with artifact.writing(directory, manifest) as partial:

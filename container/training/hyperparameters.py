@@ -30,7 +30,7 @@ class Hyperparameters:
     """A torchvision classification network by name, or `small`: ours, for training from scratch."""
 
     pretrained: bool | None = None
-    """Start from pretrained weights: those of the `weights` channel, else torchvision's download. Unset: yes, except for `small`."""
+    """Start from the `weights` channel, else a download. Unset: yes, but not for `small`."""
 
     epochs: int = 5
     """Passes over the training channel."""
@@ -42,10 +42,13 @@ class Hyperparameters:
     """`sgd` has Nesterov momentum 0.9."""
 
     learning_rate: float | None = None
-    """Peak of the one-cycle schedule. Unset: 0.005 from scratch and 0.0005 pretrained; 0.05 and 0.005 for `sgd`."""
+    """Peak of the one-cycle schedule.
+
+    Unset: 0.005 from scratch and 0.0005 pretrained; 0.05 and 0.005 for `sgd`.
+    """
 
     weight_decay: float | None = None
-    """Pull of the weights towards zero. Unset: 0.01 for `adamw`, 0.0005 for `sgd`, none for `adam`."""
+    """Pull of the weights to zero. Unset: 0.01 for `adamw`, 0.0005 for `sgd`, none for `adam`."""
 
     label_smoothing: float = 0.0
     """Share of the target probability spread over all classes."""
@@ -54,7 +57,7 @@ class Hyperparameters:
     """Height and width that the network sees, in pixels. Unset: 64 for `small`, else 224."""
 
     augment: bool = True
-    """Small random shifts, rotations, sizes, brightness and contrast; none of them destroys a label."""
+    """Random small shifts, rotations, sizes, brightness, contrast: none destroys a label."""
 
     horizontal_flip: bool = False
     """Mirror half of the pictures: only where left and right mean the same."""
@@ -69,7 +72,7 @@ class Hyperparameters:
     """Decides which epoch's weights are kept."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of training's arithmetic. `auto`: bfloat16 where the processor or GPU has instructions for it."""
+    """Of training's arithmetic. `auto`: bfloat16 where the hardware has instructions for it."""
 
     seed: int = 0
     """Of every random choice."""

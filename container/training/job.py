@@ -15,12 +15,13 @@ from classifier.errors import UserError
 from classifier.preprocessing import Preprocessing
 from training import augmentation, channel, cluster, network, pictures, plots, recipe, weights
 from training.environment import Channels, TrainingEnvironment
+from training.evaluation import per_class
 from training.export import write_artifact
 from training.hyperparameters import Hyperparameters
-from training.loop import Best, Trainer, evaluate
-from training.metrics import per_class
+from training.loop import Trainer
 from training.network import Classifier
 from training.pictures import Pictures
+from training.progress import Best
 from training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -122,9 +123,7 @@ def _write(
         metrics=_metrics(best, class_names),
         provenance=_provenance(trainer),
     )
-    write_artifact(
-        environment.model_dir, manifest, trainer.classifier, trainer.validation.paths
-    )
+    write_artifact(environment.model_dir, manifest, trainer.classifier, trainer.validation.paths)
     if best is None:
         return
     directory = environment.output_data_dir
@@ -145,7 +144,7 @@ def _metrics(best: Best | None, class_names: tuple[str, ...]) -> dict[str, Json]
         "epoch": best.epoch,
         **best.evaluation.metrics(),
         "val_accuracy_interval_95": list(best.evaluation.accuracy_interval()),
-        "classes": dict(per_class(confusion, class_names)),  # type: ignore[arg-type]
+        "classes": dict(per_class(confusion, class_names)),
         "confusion": confusion.tolist(),
     }
 
@@ -171,9 +170,7 @@ def _hardware(device: torch.device) -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
-def _fingerprint(
-    hyperparameters: Hyperparameters, training: Pictures, validation: Pictures
-) -> str:
+def _fingerprint(hyperparameters: Hyperparameters, training: Pictures, validation: Pictures) -> str:
     """Return what a checkpoint must share with the job that goes on from it."""
     parts = (repr(hyperparameters), training.sha256, validation.sha256)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

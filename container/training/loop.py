@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,49 +18,19 @@ from classifier.errors import UserError
 from training import checkpoint
 from training.augmentation import Augmentation
 from training.cluster import Cluster
+from training.evaluation import evaluate, to_images
 from training.hyperparameters import Hyperparameters
-from training.metrics import Evaluation, confusion_matrix, is_better, log_line
+from training.metrics import is_better, log_line
 from training.network import Classifier
 from training.pictures import Pictures
+from training.progress import Best, Progress
 from training.recipe import Arithmetic, make_optimizer, one_cycle, peak_learning_rate
 from training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_BATCH = 256
-
 # Between two, at least: a checkpoint an epoch would cost more than epochs of seconds.
 CHECKPOINT_INTERVAL_SECONDS = 60.0
-
-State = dict[str, Tensor]
-
-
-@dataclass(slots=True)
-class Best:
-    """The epoch whose weights are kept."""
-
-    epoch: int
-    weights: State
-    evaluation: Evaluation
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a run is."""
-
-    epoch: int = 0
-    """Of the step that comes next, from 0."""
-
-    batch: int = 0
-    """Within the epoch, of the step that comes next."""
-
-    totals: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of this epoch so far: summed loss, right answers, pictures."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    """The metrics of every finished epoch."""
-
-    best: Best | None = None
 
 
 class Trainer:
@@ -87,7 +56,7 @@ class Trainer:
         self.hyperparameters = hyperparameters
         self.num_classes = num_classes
         self.arithmetic, self.cluster = arithmetic, cluster
-        self.classifier = classifier.to(arithmetic.device, memory_format=torch.channels_last)
+        self.classifier = classifier.to(arithmetic.device).to(memory_format=torch.channels_last)
         self.optimizer: Optimizer = make_optimizer(self.classifier, hyperparameters)
         self.peak = peak_learning_rate(hyperparameters)
         self.augment = Augmentation(
@@ -160,7 +129,7 @@ class Trainer:
         total_steps = self.hyperparameters.epochs * self.batches_per_epoch
         torch.manual_seed(self._seed(step))
         own = batch[self.cluster.rank :: self.cluster.world_size]
-        images = _to_images(self.training.pixels[own], device)
+        images = to_images(self.training.pixels[own], device)
         labels = torch.from_numpy(self.training.labels[own]).to(device)
         with self.arithmetic.autocast():
             logits = self.model(self.augment(images))
@@ -171,7 +140,7 @@ class Trainer:
             label_smoothing=self.hyperparameters.label_smoothing,
         )
         # Hosts average their gradients: each one's share is of the whole batch, not of its part.
-        (loss * self.cluster.world_size / len(batch)).backward()
+        (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak * one_cycle(step, total_steps)
         self.optimizer.step()
@@ -229,71 +198,20 @@ class Trainer:
         return bool(self.cluster.total(torch.tensor(int(stop.requested))).item())
 
     def _save(self, directory: Path, fingerprint: str) -> None:
-        if not self.cluster.is_first:
-            return
-        progress = self.progress
-        best = progress.best
-        state = {
-            "fingerprint": fingerprint,
-            "classifier": self.classifier.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": progress.epoch,
-            "batch": progress.batch,
-            "totals": progress.totals,
-            "history": progress.history,
-            "best": best
-            and {
-                "epoch": best.epoch,
-                "weights": best.weights,
-                "loss": best.evaluation.loss,
-                "confusion": torch.from_numpy(best.evaluation.confusion),
-            },
-        }
-        step = progress.epoch * self.batches_per_epoch + progress.batch
-        checkpoint.save(directory, step, state)
+        if self.cluster.is_first:
+            state = {
+                "fingerprint": fingerprint,
+                "classifier": self.classifier.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "progress": self.progress.to_state(),
+            }
+            step = self.progress.epoch * self.batches_per_epoch + self.progress.batch
+            checkpoint.save(directory, step, state)
 
     def _continue_from(self, directory: Path, fingerprint: str) -> None:
-        state = checkpoint.load_newest(directory, fingerprint) if self.cluster.is_first else None
-        state = self.cluster.from_first(state)
-        if not isinstance(state, dict):
-            return
-        self.classifier.load_state_dict(state["classifier"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        best = state["best"]
-        self.progress = Progress(
-            epoch=state["epoch"],
-            batch=state["batch"],
-            totals=state["totals"],
-            history=state["history"],
-            best=best
-            and Best(
-                best["epoch"],
-                best["weights"],
-                Evaluation(best["loss"], best["confusion"].numpy()),
-            ),
-        )
-
-
-@torch.inference_mode()
-def evaluate(
-    classifier: Classifier, pictures: Pictures, device: torch.device, num_classes: int
-) -> Evaluation:
-    """Evaluate in float32 on the pixels as serving sees them."""
-    classifier.eval()
-    loss, predicted = 0.0, []
-    for start in range(0, len(pictures), EVALUATION_BATCH):
-        batch = slice(start, start + EVALUATION_BATCH)
-        logits = classifier(_to_images(pictures.pixels[batch], device))
-        labels = torch.from_numpy(pictures.labels[batch]).to(device)
-        loss += cross_entropy(logits, labels, reduction="sum").item()
-        predicted.append(logits.argmax(dim=1).cpu().numpy())
-    confusion = confusion_matrix(pictures.labels, np.concatenate(predicted), num_classes)
-    return Evaluation(loss / len(pictures), confusion)
-
-
-def _to_images(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Return float32 (N, 3, H, W), channels last in memory, of uint8 (N, H, W, 3)."""
-    # np.array: fancy indexing has copied already, a slice of the mapped file has not.
-    return torch.from_numpy(np.array(pixels, copy=None)).to(device).permute(0, 3, 1, 2).float()
-
-
+        own = checkpoint.load_newest(directory, fingerprint) if self.cluster.is_first else None
+        state = self.cluster.from_first(own)
+        if isinstance(state, dict):
+            self.classifier.load_state_dict(state["classifier"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress.from_state(state["progress"])

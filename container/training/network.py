@@ -58,9 +58,7 @@ class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         """Keep `channels` channels."""
         super().__init__()
-        self.body = nn.Sequential(
-            convolution(channels, channels), convolution(channels, channels)
-        )
+        self.body = nn.Sequential(convolution(channels, channels), convolution(channels, channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features of the same shape."""
@@ -78,7 +76,7 @@ def convolution(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def small_network(num_classes: int) -> nn.Sequential:
-    """Return our network for training from scratch: a ResNet of nine layers, 1.6 million parameters.
+    """Return our network for training from scratch: nine layers, 1.6 million parameters.
 
     The shape is that of the short networks of the DAWNBench contest (He et al. 2015 for the
     residuals); it takes pictures of any size from 16 pixels on.

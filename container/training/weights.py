@@ -1,6 +1,7 @@
 """Pretrained weights: from a channel or from torchvision, never unpickled as code."""
 
 import io
+import itertools
 import logging
 import tarfile
 from collections.abc import Mapping
@@ -28,12 +29,13 @@ def load_channel(network: Network, directory: Path) -> None:
     another number of classes is left out; everything else must fit.
 
     Raises:
-        UserError: there is not exactly one such file, it cannot be read, or it is of another network.
+        UserError: there is not one such file, it cannot be read, or it is of another network.
     """
     files = [path for path in sorted(directory.rglob("*")) if path.name.endswith(SUFFIXES)]
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "none"
-        message = f"the weights channel must hold one file of {', '.join(SUFFIXES)}; found {found}"
+        kinds = ", ".join(SUFFIXES)
+        message = f"the weights channel must hold one file of {kinds}; found {found}"
         raise UserError(message)
     path = files[0]
     state = _read(path)
@@ -52,8 +54,8 @@ def download(network: Network) -> None:
         state = weights.get_state_dict(check_hash=True)
     except OSError as error:
         message = (
-            f"the pretrained weights of {network.name} cannot be downloaded ({error}): give the job a "
-            "`weights` channel with the file, or set pretrained=false to start from scratch"
+            f"the pretrained weights of {network.name} cannot be downloaded ({error}): give the "
+            "job a `weights` channel with the file, or set pretrained=false to start from scratch"
         )
         raise UserError(message) from error
     _load(network, state, str(weights))
@@ -115,7 +117,7 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
     }
     if any(wrong.values()):
         counts = ", ".join(f"{len(names)} tensors {how}" for how, names in wrong.items())
-        examples = ", ".join(sorted(sum(wrong.values(), []))[:3])
+        examples = ", ".join(sorted(itertools.chain(*wrong.values()))[:3])
         message = (
             f"{source} holds weights of another network than {network.name}: {counts}, "
             f"for example {examples}"
