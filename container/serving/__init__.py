@@ -1,1 +1,6 @@
-"""The serving program of the serving image."""
+"""The serving image's program: answers SageMaker's requests with an artifact's predictions.
+
+A request goes through `decoding` -> `predictor` (`engine`) -> `encoding`, which know bytes and
+arrays but not Flask; `app` puts them behind HTTP, `loading` makes them ready, `gunicorn_conf` runs
+the process.
+"""

@@ -1,0 +1,33 @@
+"""`python -m serving serve`: check the settings, then become gunicorn."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from classifier.errors import UserError
+from serving.settings import Settings
+
+GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:serving.gunicorn_conf")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Check, then serve until SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="serving", description="Serve the artifact in /opt/ml/model over HTTP."
+    )
+    parser.add_argument(
+        "command", nargs="?", choices=["serve"], default="serve", help="what SageMaker calls it"
+    )
+    parser.parse_args(arguments)
+    try:
+        Settings.from_environment(os.environ)
+    except UserError as error:
+        sys.exit(f"serving: {error}")
+    # In this process's place: gunicorn is PID 1 then and gets SageMaker's SIGTERM itself.
+    os.execv(GUNICORN[0], GUNICORN)  # noqa: S606  its arguments are constants
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""A request's body to the pixels that the network sees; knows bytes and arrays, not Flask.
+
+| Content-Type | body | pictures |
+|---|---|---|
+| `image/jpeg`, `image/jpg`, `image/png`, `image/webp` | a picture's file | 1 |
+| `application/x-image` | a picture's file | 1 |
+| `application/x-npy` | NumPy's uint8 array (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
+| `application/json` | `{"instances": [...]}`: base64 texts or `{"b64": "..."}` of files | N |
+| `application/octet-stream`, none | a picture's file or a NumPy array, by its first bytes | |
+
+A picture's format is what its bytes say, whichever of the types it comes under. Nothing in a
+request is fetched from elsewhere.
+"""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+from werkzeug.exceptions import (
+    BadRequest,
+    RequestEntityTooLarge,
+    UnprocessableEntity,
+    UnsupportedMediaType,
+)
+
+from classifier.errors import ImageError
+from classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
+
+# Pictures of a request are decoded and predicted one after another, within 60 seconds.
+MAX_PICTURES = 64
+
+Decoder: TypeAlias = Callable[[bytes, Preprocessing], Pixels]
+
+NPY_MAGIC = b"\x93NUMPY"
+NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def choose_decoder(content_type: str | None) -> Decoder:
+    """Return the decoder for a request's Content-Type.
+
+    Raises:
+        UnsupportedMediaType: there is none.
+    """
+    media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
+    if decoder := DECODERS.get(media_type):
+        return decoder
+    message = f"Content-Type {media_type[:80]!r} is not one of {', '.join(DECODERS)}"
+    raise UnsupportedMediaType(message)
+
+
+def decode_picture(data: bytes, settings: Preprocessing) -> Pixels:
+    """Decode one picture's file.
+
+    Returns:
+        uint8 of shape (1, image_size, image_size, 3), as all decoders with N for 1.
+
+    Raises:
+        UnprocessableEntity: it cannot be decoded.
+    """
+    try:
+        return preprocess(data, settings)[np.newaxis]
+    except ImageError as error:
+        raise UnprocessableEntity(str(error)) from error
+
+
+def decode_npy(data: bytes, settings: Preprocessing) -> Pixels:
+    """Decode a NumPy file of one picture or several of one size.
+
+    Raises:
+        UnprocessableEntity: it is another kind of array, or damaged.
+        RequestEntityTooLarge: too many pictures.
+    """
+    array = _read_npy(data)
+    images = array if array.ndim == len("NHWC") else array[np.newaxis]
+    _check_number(len(images))
+    return np.stack([fit(Image.fromarray(image), settings) for image in images])
+
+
+def decode_json(data: bytes, settings: Preprocessing) -> Pixels:
+    """Decode pictures' files in base64.
+
+    Raises:
+        BadRequest: not the JSON expected, or not base64.
+        UnprocessableEntity: a picture cannot be decoded; the message has its number, from 0.
+        RequestEntityTooLarge: too many pictures.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        message = f"the body is not JSON: {error}"
+        raise BadRequest(message) from error
+    instances = document.get("instances") if isinstance(document, dict) else None
+    if not isinstance(instances, list) or not instances:
+        message = 'expected {"instances": [{"b64": "<a picture\'s file in base64>"}, ...]}'
+        raise BadRequest(message)
+    _check_number(len(instances))
+    return np.concatenate(list(_decode_instances(instances, settings)))
+
+
+def decode_by_content(data: bytes, settings: Preprocessing) -> Pixels:
+    """Decode what the first bytes show it to be, a NumPy file or else a picture."""
+    return (decode_npy if data.startswith(NPY_MAGIC) else decode_picture)(data, settings)
+
+
+DECODERS: Mapping[str, Decoder] = {
+    "image/jpeg": decode_picture,
+    "image/jpg": decode_picture,
+    "image/png": decode_picture,
+    "image/webp": decode_picture,
+    "application/x-image": decode_picture,
+    "application/x-npy": decode_npy,
+    "application/json": decode_json,
+    "application/octet-stream": decode_by_content,
+}
+
+
+def _decode_instances(instances: Iterable[object], settings: Preprocessing) -> Iterable[Pixels]:
+    for number, instance in enumerate(instances):
+        text = instance.get("b64") if isinstance(instance, dict) else instance
+        if not isinstance(text, str):
+            message = f'instance {number} is neither a base64 text nor {{"b64": "..."}}'
+            raise BadRequest(message)
+        try:
+            # `base64` and Python's `encodebytes` break their lines.
+            data = base64.b64decode("".join(text.split()), validate=True)
+            yield decode_picture(data, settings)
+        except ValueError as error:
+            message = f"instance {number} is not base64: {error}"
+            raise BadRequest(message) from error
+        except UnprocessableEntity as error:
+            message = f"instance {number}: {error.description}"
+            raise UnprocessableEntity(message) from error
+
+
+def _check_number(pictures: int) -> None:
+    if pictures > MAX_PICTURES:
+        message = f"a request may hold at most {MAX_PICTURES} pictures, got {pictures}"
+        raise RequestEntityTooLarge(message)
+
+
+def _read_npy(data: bytes) -> Pixels:
+    """Read an array without `numpy.load`, which makes room for any shape that a header names."""
+    file = io.BytesIO(data)
+    try:
+        shape, is_fortran, dtype = NPY_HEADERS[np.lib.format.read_magic(file)](file)
+        count = math.prod(shape)
+    except Exception as error:
+        # NumPy parses the header as Python and raises whatever a damaged one leads to.
+        message = f"not a NumPy file: {type(error).__name__}"
+        raise UnprocessableEntity(message) from error
+    if dtype != np.uint8 or shape[-1:] != (3,) or len(shape) not in {3, 4} or min(shape) < 1:
+        message = (
+            "a NumPy array must be uint8 of shape (height, width, 3) or (pictures, height, "
+            f"width, 3), got {dtype} of shape {shape}"
+        )
+        raise UnprocessableEntity(message)
+    if len(data) - file.tell() != count:
+        message = f"the NumPy file's shape needs {count} bytes, it has {len(data) - file.tell()}"
+        raise UnprocessableEntity(message)
+    values = np.frombuffer(data, np.uint8, offset=file.tell())
+    return values.reshape(shape, order="F" if is_fortran else "C")

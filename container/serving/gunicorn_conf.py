@@ -1,0 +1,98 @@
+"""gunicorn's settings, each with its reason.
+
+A request's way: the kernel accepts it, a thread parses it, `/ping` is answered there and then,
+`/invocations` takes one of `max_requests` places or is refused.
+"""
+
+import mmap
+import os
+import select
+import signal
+import socket
+from concurrent.futures import Future
+from functools import partial
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+from gunicorn.workers.gthread import ThreadWorker
+
+from serving.settings import Settings
+
+_settings = Settings.from_environment(os.environ)
+
+wsgi_app = "serving.loading:application()"
+
+# SageMaker connects from outside of the container.
+bind = f"0.0.0.0:{_settings.port}"
+
+# One process: its threads share one copy of the network, and OpenVINO works outside of Python's
+# lock. Two behind one socket left half the processors idle under kept-alive connections.
+workers = _settings.workers
+worker_class = "gthread"
+
+# More than there are places: /ping must find a thread within 2 s while every place is taken.
+threads = _settings.max_requests + 32
+
+# Idle connections cost no thread; SageMaker's side reuses them.
+keepalive = 75
+
+# A gthread worker reports that it is alive between requests, not after them: this ends one that
+# hangs as a whole, never a slow prediction. It must be above what SageMaker waits all the same.
+timeout = _settings.timeout_seconds + 30
+
+# SageMaker sends SIGKILL 30 s after SIGTERM.
+graceful_timeout = 25
+
+# The file by which a worker shows that it lives; on a slow disk, writing it would block.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  memory
+
+# It would be made in the home folder, which may be read-only, and nobody talks to it.
+control_socket_disable = True
+
+# `serving.app` writes one line per request, none for /ping.
+accesslog = None
+errorlog = "-"
+
+
+def pre_fork(_arbiter: Arbiter, worker: ThreadWorker) -> None:
+    """Give the master sight of whether the worker's model was loaded."""
+    worker.model_loaded = mmap.mmap(-1, 1)
+
+
+def post_worker_init(worker: ThreadWorker) -> None:
+    """Tell the master once the model is loaded; stop without losing a request."""
+    signal.signal(signal.SIGTERM, partial(_stop, worker))
+
+    def tell(_loading: Future[object]) -> None:
+        worker.model_loaded[0] = 1
+
+    worker.wsgi.extensions["loading"].add_done_callback(tell)
+
+
+def _stop(worker: ThreadWorker, *signal_and_frame: object) -> None:
+    """Take in who has knocked, refuse the rest, then let gunicorn wait for the answers.
+
+    By itself it leaves the door open until the last answer: clients connect, wait, and are cut.
+    """
+
+    def close_the_door() -> None:
+        for listener in worker.sockets:
+            while select.select([listener], [], [], 0)[0]:
+                worker.accept(listener)
+            listener.sock.shutdown(socket.SHUT_RDWR)
+        worker.handle_exit(*signal_and_frame)
+
+    # In the worker's own loop: a signal comes in the middle of anything.
+    worker.method_queue.defer(close_the_door)
+
+
+def child_exit(arbiter: Arbiter, worker: ThreadWorker) -> None:
+    """End when a worker was killed while loading, out of memory say: it would be again.
+
+    Raises:
+        HaltServer: which ends gunicorn with 3.
+    """
+    is_stopping = not arbiter.LISTENERS
+    if not is_stopping and not worker.model_loaded[0]:
+        message = "the worker ended while it loaded the model"
+        raise HaltServer(message, Arbiter.WORKER_BOOT_ERROR)

@@ -1,0 +1,184 @@
+"""Bodies of requests to pixels."""
+
+import base64
+import io
+import json
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from werkzeug.exceptions import (
+    BadRequest,
+    RequestEntityTooLarge,
+    UnprocessableEntity,
+    UnsupportedMediaType,
+)
+
+from classifier.preprocessing import Preprocessing, preprocess
+from serving.decoding import (
+    MAX_PICTURES,
+    choose_decoder,
+    decode_by_content,
+    decode_json,
+    decode_npy,
+    decode_picture,
+)
+from tests.artifacts import encode, random_pixels
+
+SETTINGS = Preprocessing(image_size=32)
+PIXELS = random_pixels()
+PNG = encode(PIXELS)
+
+
+def npy(array: object, *, allow_pickle: bool = False) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.asarray(array), allow_pickle=allow_pickle)
+    return file.getvalue()
+
+
+def npy_header(header: str) -> bytes:
+    text = header.encode().ljust(118) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content_type", ["image/jpeg", "Image/JPEG", "image/jpeg; charset=utf-8", "image/jpeg ;q"]
+)
+def test_a_content_types_case_and_parameters_do_not_matter(content_type: str) -> None:
+    assert choose_decoder(content_type) is decode_picture
+
+
+@pytest.mark.parametrize("content_type", [None, "", "application/octet-stream"])
+def test_without_a_type_the_first_bytes_decide(content_type: str | None) -> None:
+    decode = choose_decoder(content_type)
+
+    assert np.array_equal(decode(PNG, SETTINGS), decode(npy(PIXELS), SETTINGS))
+
+
+@pytest.mark.parametrize("content_type", ["text/csv", "image/tiff", "x" * 10_000])
+def test_an_unknown_type_is_refused_with_the_known_ones_listed(content_type: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="application/x-npy") as refusal:
+        choose_decoder(content_type)
+
+    assert len(refusal.value.description or "") < 300
+
+
+def test_pixels_are_those_of_the_one_preprocessing() -> None:
+    expected = preprocess(PNG, SETTINGS)
+
+    for decode, data in [
+        (decode_picture, PNG),
+        (decode_npy, npy(PIXELS)),
+        (decode_json, json.dumps({"instances": [base64.b64encode(PNG).decode()]}).encode()),
+        (decode_by_content, PNG),
+    ]:
+        assert np.array_equal(decode(data, SETTINGS)[0], expected)
+
+
+def test_a_batch_of_pixels_is_as_many_pictures() -> None:
+    others = random_pixels(seed=1)
+
+    images = decode_npy(npy([PIXELS, others]), SETTINGS)
+
+    assert np.array_equal(images[0], decode_npy(npy(PIXELS), SETTINGS)[0])
+    assert np.array_equal(images[1], decode_npy(npy(others), SETTINGS)[0])
+
+
+def test_fortran_order_is_the_same_picture() -> None:
+    assert np.array_equal(
+        decode_npy(npy(np.asfortranarray(PIXELS)), SETTINGS), decode_npy(npy(PIXELS), SETTINGS)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (npy(PIXELS.astype(np.float32)), "must be uint8 .* got float32"),
+        (npy(PIXELS[..., 0]), r"got uint8 of shape \(40, 50\)"),
+        (npy(np.zeros((0, 5, 3), np.uint8)), r"shape \(0, 5, 3\)"),
+        (npy(np.zeros((1, 1, 1, 1, 3), np.uint8)), "of shape"),
+        (npy(np.uint8(3)), "of shape"),
+        (npy(np.array([{}], object), allow_pickle=True), "got object"),
+        (npy(PIXELS)[:-1], "needs 6000 bytes, it has 5999"),
+        (npy(PIXELS) + b"x", "needs 6000 bytes, it has 6001"),
+        (b"\x93NUMPY", "not a NumPy file"),
+        (b"\x93NUMPY\x09\x00" + bytes(100), "not a NumPy file"),
+        (b"PK\x03\x04" + bytes(100), "not a NumPy file"),
+        (npy_header("{'descr': '|u1', 'fortran_order': False"), "not a NumPy file"),
+        (npy_header("(" * 100), "not a NumPy file"),
+        # An eager reader would make room for 30 TB.
+        (
+            npy_header("{'descr':'|u1','fortran_order':False,'shape':(10**7,10**6,3)}"),
+            "not a NumPy file",
+        ),
+        (
+            npy_header("{'descr':'|u1','fortran_order':False,'shape':(9999999,1000000,3)}"),
+            "needs 29999997000000 bytes, it has 0",
+        ),
+        (
+            npy_header("{'descr':'|u1','fortran_order':False,'shape':(-1,-1,3)}"),
+            "of shape",
+        ),
+    ],
+)
+def test_another_kind_of_array_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(UnprocessableEntity, match=message):
+        decode_npy(data, SETTINGS)
+
+
+def test_a_damaged_array_is_never_our_fault() -> None:
+    generator = np.random.default_rng(0)
+    original = npy(PIXELS)
+
+    for _ in range(2000):
+        damaged = bytearray(original[: generator.integers(1, len(original))])
+        for position in generator.integers(0, min(len(damaged), 128), 3):
+            damaged[position] = generator.integers(0, 256)
+        with suppress(RequestEntityTooLarge, UnprocessableEntity):
+            decode_npy(bytes(damaged), SETTINGS)
+
+
+def test_base64_may_be_broken_into_lines_and_wrapped_in_an_object() -> None:
+    text = base64.encodebytes(PNG).decode()
+    body = json.dumps({"instances": [text, {"b64": text}]}).encode()
+
+    images = decode_json(body, SETTINGS)
+
+    assert images.shape == (2, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"1" * 10_000, "not JSON"),
+        (b"[]", "expected"),
+        (b"{}", "expected"),
+        (b'{"instances": []}', "expected"),
+        (b'{"instances": {}}', "expected"),
+        (b'{"instances": [[0, 0, 0]]}', "instance 0 is neither"),
+        (b'{"instances": [{"url": "http://localhost/cat.jpg"}]}', "instance 0 is neither"),
+        (b'{"instances": ["http://localhost/cat.jpg"]}', "instance 0 is not base64"),
+        ('{"instances": ["ü"]}'.encode(), "instance 0 is not base64"),
+    ],
+)
+def test_other_json_is_refused(body: bytes, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        decode_json(body, SETTINGS)
+
+
+def test_a_broken_picture_among_several_is_named_by_its_number() -> None:
+    texts = [base64.b64encode(data).decode() for data in (PNG, PNG[:100])]
+
+    with pytest.raises(UnprocessableEntity, match="instance 1: the picture is damaged"):
+        decode_json(json.dumps({"instances": texts}).encode(), SETTINGS)
+
+
+def test_more_pictures_than_a_request_may_hold_are_refused_before_decoding() -> None:
+    many = MAX_PICTURES + 1
+
+    with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures, got 65"):
+        decode_json(json.dumps({"instances": ["?"] * many}).encode(), SETTINGS)
+    with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures, got 65"):
+        decode_npy(npy(np.zeros((many, 1, 1, 3), np.uint8)), SETTINGS)

@@ -1,0 +1,90 @@
+"""Probabilities to bodies of responses."""
+
+import json
+
+import numpy as np
+import pytest
+from werkzeug.exceptions import NotAcceptable
+
+from serving.encoding import MEDIA_TYPES, choose_media_type, encode_response
+
+JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+
+NAMES = [f"class {number}" for number in range(7)]
+PROBABILITIES = np.array(
+    [[0.1, 0.2, 0.3, 0.05, 0.05, 0.3, 0], [1, 0, 0, 0, 0, 0, 1e-10]], np.float32
+)
+
+
+@pytest.mark.parametrize("default", MEDIA_TYPES)
+@pytest.mark.parametrize("accept", [None, "", " ", "*/*", "*/*;q=0.1", "text/html, */*"])
+def test_a_client_without_a_preference_gets_the_default(accept: str | None, default: str) -> None:
+    assert choose_media_type(accept, default) == default
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("text/csv", CSV),
+        ("TEXT/CSV; charset=utf-8, text/csv", CSV),
+        ("text/*", CSV),
+        ("application/*", JSON),
+        ("application/json;q=0.5, text/csv", CSV),
+        ("application/json;q=0, */*", JSON_LINES),
+        ("text/csv;q=0.2, application/jsonlines;q=0.8, */*;q=0.1", JSON_LINES),
+    ],
+)
+def test_q_values_and_wildcards_count(accept: str, chosen: str) -> None:
+    assert choose_media_type(accept, JSON) == chosen
+
+
+@pytest.mark.parametrize("accept", ["image/png", "application/json;q=0", "nonsense", "x" * 10_000])
+def test_what_we_do_not_make_is_refused_with_what_we_make(accept: str) -> None:
+    with pytest.raises(NotAcceptable, match="application/json") as refusal:
+        choose_media_type(accept, JSON)
+
+    assert len(refusal.value.description or "") < 300
+
+
+def test_json_holds_the_vector_in_class_order_and_the_best_first() -> None:
+    document = json.loads(encode_response(PROBABILITIES, NAMES, JSON))
+
+    first, second = document["predictions"]
+    assert document["class_names"] == NAMES
+    assert first["class_name"] == "class 2"
+    assert first["probability"] == 0.3
+    assert first["probabilities"] == [0.1, 0.2, 0.3, 0.05, 0.05, 0.3, 0]
+    assert [entry["class_name"] for entry in first["ranking"]] == [
+        f"class {number}" for number in (2, 5, 1, 0, 3)
+    ]
+    assert second["probabilities"][-1] == 1e-10
+
+
+def test_json_lines_have_a_prediction_each() -> None:
+    lines = encode_response(PROBABILITIES, NAMES, JSON_LINES).decode().splitlines()
+
+    whole = json.loads(encode_response(PROBABILITIES, NAMES, JSON))
+    assert [json.loads(line) for line in lines] == whole["predictions"]
+
+
+def test_csv_has_a_row_of_probabilities_per_picture() -> None:
+    rows = encode_response(PROBABILITIES, NAMES, CSV).decode().splitlines()
+
+    parsed = [[float(text) for text in row.split(",")] for row in rows]
+    assert np.array_equal(np.array(parsed, np.float32), PROBABILITIES)
+
+
+def test_two_classes_rank_two() -> None:
+    document = json.loads(encode_response(np.array([[0.25, 0.75]], np.float32), NAMES[:2], JSON))
+
+    assert document["predictions"] == [
+        {
+            "class_name": "class 1",
+            "probability": 0.75,
+            "probabilities": [0.25, 0.75],
+            "ranking": [
+                {"class_name": "class 1", "probability": 0.75},
+                {"class_name": "class 0", "probability": 0.25},
+            ],
+        }
+    ]

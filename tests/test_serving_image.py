@@ -1,0 +1,136 @@
+"""The serving image, in a Docker engine: the lines of the contract that need one."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.artifacts import encode, random_pixels
+from tests.containers import docker
+from tests.servers import Answer, free_port, request
+
+pytestmark = pytest.mark.docker
+
+PNG = encode(random_pixels())
+
+# A client inside of a container that no network reaches.
+CLIENT = """
+import http.client
+connection = http.client.HTTPConnection("localhost", 8080)
+picture = open("/opt/ml/model/golden/0.png", "rb").read()
+connection.request("POST", "/invocations", picture, {"Content-Type": "image/png"})
+print(connection.getresponse().status)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact that every user may read."""
+    directory = tmp_path_factory.mktemp("ml") / "model"
+    shutil.copytree(artifact, directory)
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return directory
+
+
+@contextmanager
+def running(image: str, model: Path, *options: str) -> Iterator[str]:
+    """Start `docker run IMAGE serve` and yield the container's name."""
+    name = f"serving-test-{time.monotonic_ns()}"
+    volume = f"{model}:/opt/ml/model:ro"
+    docker("run", "--detach", "--name", name, "--volume", volume, *options, image, "serve")
+    try:
+        yield name
+    finally:
+        docker("rm", "--force", "--volumes", name)
+
+
+def wait_until_ready(name: str, port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if request(port, "GET", "/ping").status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(docker("logs", name).text)
+
+
+def invoke(port: int, data: bytes) -> Answer:
+    return request(port, "POST", "/invocations", data, {"Content-Type": "application/x-image"})
+
+
+def test_12_it_serves_with_a_read_only_root_as_nobody_in_one_gigabyte(
+    serve_image: str, model: Path
+) -> None:
+    port = free_port()
+    photograph = np.asarray(Image.fromarray(random_pixels()).resize((6000, 4000)))
+
+    with running(
+        serve_image,
+        model,
+        *("--read-only", "--tmpfs", "/tmp", "--user", "1001", "--shm-size", "64k"),  # noqa: S108  the container's
+        *("--memory", "1g", "--memory-swap", "1g", "--publish", f"{port}:8080"),
+    ) as name:
+        wait_until_ready(name, port)
+        assert invoke(port, PNG).status == 200
+        for file_format in ("JPEG", "PNG", "WEBP"):
+            assert invoke(port, encode(photograph, file_format)).status == 200
+        assert docker("inspect", "--format", "{{.State.OOMKilled}}", name).text == "false\n"
+
+
+def test_13_it_serves_without_a_network(serve_image: str, model: Path) -> None:
+    with running(serve_image, model, "--network", "none") as name:
+        deadline = time.monotonic() + 60
+        while "is served" not in docker("logs", name).text and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+        status = docker("exec", name, "python", "-c", CLIENT).text
+
+    assert status == "200\n"
+
+
+def test_16_its_label_says_that_it_binds_to_the_port_it_is_given(serve_image: str) -> None:
+    labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", serve_image).text)
+
+    assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+    assert "com.amazonaws.sagemaker.capabilities.multi-models" not in labels
+
+
+def test_gunicorn_is_pid_1_and_docker_stop_ends_it_with_0(serve_image: str, model: Path) -> None:
+    port = free_port()
+
+    with running(
+        serve_image, model, "--env", "SAGEMAKER_BIND_TO_PORT=9999", "--publish", f"{port}:9999"
+    ) as name:
+        wait_until_ready(name, port)
+        command = docker("exec", name, "cat", "/proc/1/cmdline").text
+        docker("stop", "--time", "30", name)
+
+        assert "gunicorn" in command
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", name).text == "0\n"
+
+
+def test_a_container_without_a_model_ends_with_a_sentence(serve_image: str) -> None:
+    output = docker("run", "--rm", serve_image, "serve", check=False)
+
+    assert output.exit_code == 3
+    assert "no manifest.json in /opt/ml/model" in output.text
+    assert "Traceback" not in output.text
+
+
+def test_it_holds_neither_torch_nor_training_and_is_below_600_mb(serve_image: str) -> None:
+    names = "('torch', 'torchvision', 'onnx', 'training', 'debugger', 'openvino_telemetry')"
+    program = f"import importlib.util as u; print([n for n in {names} if u.find_spec(n)])"
+
+    found = docker("run", "--rm", "--entrypoint", "python", serve_image, "-c", program).text
+
+    assert found == "[]\n"
+    assert int(docker("inspect", "--format", "{{.Size}}", serve_image).text) < 600e6
