@@ -1,0 +1,239 @@
+"""Pictures as people have them to the network's pixels."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier.errors import ImageError, UserError
+from classifier.preprocessing import (
+    MAX_PIXELS,
+    Pixels,
+    Preprocessing,
+    decode_image,
+    fit,
+    preprocess,
+)
+from tests.artifacts import encode, random_pixels
+
+SETTINGS = Preprocessing(image_size=32)
+PIXELS = random_pixels(60, 80)
+
+# How to turn a picture so that the EXIF orientation turns it back.
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def save(image: Image.Image, file_format: str = "PNG", **parameters: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **parameters)
+    return file.getvalue()
+
+
+def decoded(data: bytes) -> Pixels:
+    return np.asarray(decode_image(data))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds nothing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data = b"IDAT" + zlib.compress(b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk
+        + struct.pack(">I", len(data) - 4)
+        + data
+        + struct.pack(">I", zlib.crc32(data))
+    )
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_picture_is_turned_upright(orientation: int) -> None:
+    image = Image.fromarray(PIXELS)
+    turn = TURNS[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    data = save(image.transpose(turn) if turn is not None else image, exif=exif)
+
+    assert np.array_equal(decoded(data), PIXELS)
+
+
+def test_a_cmyk_jpeg_becomes_rgb() -> None:
+    red = Image.new("CMYK", (20, 20), (0, 255, 255, 0))
+
+    pixels = decoded(save(red, "JPEG"))
+
+    assert pixels.shape == (20, 20, 3)
+    assert pixels[..., 0].min() > 240
+    assert pixels[..., 1:].max() < 15
+
+
+def test_16_bit_grey_keeps_its_upper_8_bits() -> None:
+    grey = np.array([[0, 255, 256, 0x1234, 0xFFFF]], np.uint16)
+
+    pixels = decoded(save(Image.fromarray(grey)))
+
+    assert pixels[0, :, 0].tolist() == [0, 0, 1, 0x12, 0xFF]
+    assert np.array_equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_transparency_is_laid_on_white() -> None:
+    image = Image.new("RGBA", (3, 1))
+    image.putdata([(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 51)])
+
+    assert decoded(save(image)).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
+
+
+def test_grey_with_alpha_is_laid_on_white() -> None:
+    image = Image.new("LA", (2, 1), (0, 0))
+
+    assert decoded(save(image)).tolist() == [[[255, 255, 255]] * 2]
+
+
+def test_a_transparent_webp_is_laid_on_white() -> None:
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+
+    assert decoded(save(image, "WEBP", lossless=True)).tolist() == [[[255, 255, 255]] * 2]
+
+
+def test_a_palettes_transparent_colour_is_white() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putpixel((1, 0), 1)
+
+    assert decoded(save(image, transparency=0)).tolist() == [[[255, 255, 255], [0, 255, 0]]]
+
+
+def test_black_and_white_is_0_and_255() -> None:
+    image = Image.fromarray(np.array([[True, False]]))
+
+    assert decoded(save(image)).tolist() == [[[255] * 3, [0] * 3]]
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_counts(file_format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    lossless = {"lossless": True} if file_format == "WEBP" else {}
+
+    data = save(frames[0], file_format, save_all=True, append_images=frames[1:], **lossless)
+
+    assert np.array_equal(decoded(data), np.asarray(frames[0]))
+
+
+@pytest.mark.parametrize("size", [(60000, 1), (1, 60000), (1, 1), (2, 1)])
+@pytest.mark.parametrize("crop_fraction", [1.0, 0.875, 0.01])
+def test_extreme_shapes_are_fitted(size: tuple[int, int], crop_fraction: float) -> None:
+    settings = Preprocessing(image_size=32, crop_fraction=crop_fraction)
+
+    pixels = preprocess(save(Image.new("RGB", size, "red")), settings)
+
+    assert pixels.shape == (32, 32, 3)
+    assert (pixels == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 1000,
+        b"GIF89a",
+        b"\xff\xd8\xff\xe0",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+        save(Image.new("RGB", (8, 8)), "TIFF"),
+    ],
+)
+def test_what_is_no_picture_of_ours_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match="picture"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_a_truncated_picture_is_refused(file_format: str) -> None:
+    data = encode(PIXELS, file_format)
+
+    for length in range(0, len(data) * 3 // 4, max(1, len(data) // 20)):
+        with pytest.raises(ImageError):
+            decode_image(data[:length])
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_a_damaged_picture_is_decoded_or_refused_but_never_our_fault(file_format: str) -> None:
+    generator = np.random.default_rng(0)
+    original = encode(PIXELS, file_format)
+
+    for _ in range(300):
+        damaged = bytearray(original)
+        for position in generator.integers(0, len(damaged), 4):
+            damaged[position] = generator.integers(0, 256)
+        try:
+            pixels = preprocess(bytes(damaged), SETTINGS)
+        except ImageError:
+            continue
+        assert pixels.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("size", [(2**16, 2**16), (MAX_PIXELS + 1, 1), (2**31 - 1, 2**31 - 1)])
+def test_a_decompression_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"more than {MAX_PIXELS} pixels"):
+        decode_image(png_header(*size))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "WEBP"])
+def test_the_same_pixels_fit_alike_whatever_the_file(file_format: str) -> None:
+    lossless = {"lossless": True} if file_format == "WEBP" else {}
+
+    pixels = preprocess(save(Image.fromarray(PIXELS), file_format, **lossless), SETTINGS)
+
+    assert np.array_equal(pixels, fit(Image.fromarray(PIXELS), SETTINGS))
+
+
+def test_the_centre_square_is_kept() -> None:
+    picture = np.zeros((32, 96, 3), np.uint8)
+    picture[:, 32:64] = 255
+
+    assert (fit(Image.fromarray(picture), SETTINGS) == 255).all()
+
+
+def test_a_picture_of_the_networks_size_is_not_changed() -> None:
+    pixels = random_pixels(32, 32)
+
+    assert np.array_equal(preprocess(encode(pixels), SETTINGS), pixels)
+
+
+def test_grey_and_its_rgb_are_the_same_pixels() -> None:
+    grey = Image.fromarray(PIXELS).convert("L")
+
+    assert np.array_equal(
+        preprocess(save(grey), SETTINGS), preprocess(save(grey.convert("RGB")), SETTINGS)
+    )
+
+
+@pytest.mark.parametrize(
+    "settings", [{"image_size": 15}, {"image_size": 1025}, {"image_size": 32, "crop_fraction": 0}]
+)
+def test_a_preprocessing_out_of_range_is_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="must be"):
+        Preprocessing(**settings)
+
+
+def test_nothing_is_fetched_or_opened_besides_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(encode(PIXELS))
+
+    with pytest.raises(ImageError):
+        decode_image(str(path).encode())
