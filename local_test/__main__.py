@@ -1,0 +1,138 @@
+"""Train and serve on this machine under SageMaker's contract, without an engine or an account."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from local_test import opt_ml, processes
+from local_test.errors import UserError
+
+HERE = Path(__file__).resolve().parent
+
+# 100 % of the validation pictures; less than a minute on two cores.
+SAMPLE_HYPERPARAMETERS = {
+    "network": "small",
+    "epochs": "8",
+    "batch_size": "64",
+    "image_size": "48",
+}
+SAMPLE_PICTURES = {"training": 960, "validation": 240}
+SAMPLE_SEED = 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 1 with the reason on stderr."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _COMMANDS[arguments.command](arguments)
+    except UserError as error:
+        print(f"local_test: {error}", file=sys.stderr)
+        return 1
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    base_dir: Path = arguments.base_dir
+    opt_ml.create(base_dir)
+    hyperparameters = opt_ml.read_hyperparameters(base_dir)
+    if arguments.data:
+        opt_ml.use_own_pictures(base_dir, arguments.data, replace=arguments.replace)
+        hyperparameters = {}
+    elif not opt_ml.channels(base_dir):
+        _draw_sample(base_dir)
+        hyperparameters = hyperparameters or SAMPLE_HYPERPARAMETERS
+    opt_ml.write_config(base_dir, (hyperparameters or {}) | dict(arguments.hyperparameters))
+    print(f"{base_dir} is ready: channels {', '.join(opt_ml.channels(base_dir))}")
+    return 0
+
+
+def _draw_sample(base_dir: Path) -> None:
+    processes.require("PIL")
+    # Only here, so that every other command runs, and can say what is wrong, on a bare Python.
+    from local_test import hands  # noqa: PLC0415
+
+    with opt_ml.new_channels(base_dir) as staged:
+        for channel, count in SAMPLE_PICTURES.items():
+            hands.write_pictures(staged / channel, count, SAMPLE_SEED)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    exit_code = processes.train(arguments.base_dir)
+    failure = arguments.base_dir / opt_ml.FAILURE
+    if exit_code and failure.is_file():
+        print(f"training failed; {failure} says:\n{failure.read_text()}", file=sys.stderr)
+    return exit_code
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    processes.serve(arguments.base_dir, arguments.port)
+    print(f"serving {arguments.base_dir / 'model'} on port {arguments.port}")
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    was_running = processes.stop(arguments.base_dir)
+    print("the server is stopped" if was_running else "no server was running")
+    return 0
+
+
+_COMMANDS = {"prepare": _prepare, "train": _train, "serve": _serve, "stop": _stop}
+
+
+def _hyperparameter(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        message = f"expected KEY=VALUE, got {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return key, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local_test", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    prepare = commands.add_parser(
+        "prepare", help="lay out the job's files, with sample pictures where there are none"
+    )
+    prepare.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="own pictures: training/ and perhaps validation/, weights/ (default: drawn hands); "
+        "starts from the training program's default hyperparameters",
+    )
+    prepare.add_argument(
+        "--replace",
+        action="store_true",
+        help="let --data remove the pictures that are in the tree (default: refuse)",
+    )
+    prepare.add_argument(
+        "--hyperparameters",
+        type=_hyperparameter,
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set these, keep the others",
+    )
+    train = commands.add_parser("train", help="run the training job; Ctrl-C stops it in order")
+    serve = commands.add_parser("serve", help="start the server in the background")
+    serve.add_argument(
+        "--port",
+        type=int,
+        default=int(os.environ.get("PORT", "8080")),
+        help="TCP port to listen on (default: $PORT, else 8080)",
+    )
+    stop = commands.add_parser("stop", help="stop the server")
+    for command in (prepare, train, serve, stop):
+        command.add_argument(
+            "--base-dir",
+            type=Path,
+            default=Path(os.environ.get("SAGEMAKER_BASE_DIR", HERE / "test_dir")),
+            metavar="DIR",
+            help="folder in place of /opt/ml (default: $SAGEMAKER_BASE_DIR, else %(default)s)",
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

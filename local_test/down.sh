@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+#
+# Stop what `make up` started, in containers or not. Pictures and model stay in test_dir.
+#
+# Usage: make down    or local_test/down.sh
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
+    docker compose down
+fi
+if [[ -e local_test/test_dir/serving.pid ]]; then
+    .venv/bin/python -m local_test stop
+fi

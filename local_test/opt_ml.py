@@ -1,0 +1,134 @@
+"""The tree below /opt/ml of one training job, laid out on this machine.
+
+Knows SageMaker's files and folders; nothing of processes, ports or containers.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from local_test.errors import UserError
+
+DATA = Path("input/data")
+HYPERPARAMETERS = Path("input/config/hyperparameters.json")
+FAILURE = Path("output/failure")
+
+# What the training program looks for; SageMaker itself allows any name.
+CHANNELS = ("training", "validation", "weights")
+
+_FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
+_HOST = "algo-1"
+_INSTANCE_TYPE = "local"
+
+
+def create(base_dir: Path) -> None:
+    """Make the folders of a job; what earlier jobs left stays, save their failure.
+
+    The last model stays in `model/` until a training has succeeded and replaced it.
+
+    Raises:
+        UserError: the tree belongs to somebody else.
+    """
+    for folder in _FOLDERS:
+        # The engine makes folders that it mounts, as root.
+        if (base_dir / folder).is_dir() and not os.access(base_dir / folder, os.W_OK):
+            message = (
+                f"cannot write {base_dir / folder}: a container made it, as root. "
+                f'Take it back with: sudo chown -R "$(id -u)" {base_dir}'
+            )
+            raise UserError(message)
+        (base_dir / folder).mkdir(parents=True, exist_ok=True)
+    (base_dir / FAILURE).unlink(missing_ok=True)
+
+
+def channels(base_dir: Path) -> list[str]:
+    """List the channels whose pictures are in the tree."""
+    return [name for name in CHANNELS if (base_dir / DATA / name).is_dir()]
+
+
+@contextmanager
+def new_channels(base_dir: Path) -> Iterator[Path]:
+    """Yield an empty folder for channels; when all is well they replace those in the tree.
+
+    An interrupted copy is never taken for a data set.
+    """
+    staged = base_dir / "input/data.partial"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    yield staged
+    shutil.rmtree(base_dir / DATA)
+    staged.rename(base_dir / DATA)
+
+
+def use_own_pictures(base_dir: Path, pictures: Path, *, replace: bool) -> None:
+    """Bring the channels in the folder `pictures` into the tree, in place of all that was there.
+
+    Files are hard-linked where the disk allows, else copied: a container that has only the tree
+    mounted could not follow a symbolic link out of it.
+
+    Raises:
+        UserError: there is no `training` in `pictures`, or the tree holds pictures already
+            and `replace` is false.
+    """
+    if not (pictures / "training").is_dir():
+        message = (
+            f"no folder {pictures / 'training'}: expected training/ and perhaps validation/ in "
+            f"{pictures}, each with a folder a class or with files called NAME_CLASS.png"
+        )
+        raise UserError(message)
+    present = channels(base_dir)
+    if present and not replace:
+        message = (
+            f"{base_dir / DATA} holds {', '.join(present)} already: "
+            "add --replace to put yours in their place"
+        )
+        raise UserError(message)
+    with new_channels(base_dir) as staged:
+        for name in CHANNELS:
+            if (pictures / name).is_dir():
+                shutil.copytree(pictures / name, staged / name, copy_function=_link_or_copy)
+
+
+def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
+    """Write the three files that every job has, as the service writes them."""
+    config = base_dir / "input/config"
+    _write_json(base_dir / HYPERPARAMETERS, dict(hyperparameters))
+    channel = {
+        "TrainingInputMode": "File",
+        "S3DistributionType": "FullyReplicated",
+        "RecordWrapperType": "None",
+    }
+    _write_json(config / "inputdataconfig.json", dict.fromkeys(channels(base_dir), channel))
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": _INSTANCE_TYPE}
+    resources = {
+        "current_host": _HOST,
+        "hosts": [_HOST],
+        "network_interface_name": "eth0",
+        "current_instance_type": _INSTANCE_TYPE,
+        "current_group_name": group["instance_group_name"],
+        "instance_groups": [{**group, "hosts": [_HOST]}],
+        "topology": None,
+    }
+    _write_json(config / "resourceconfig.json", resources)
+
+
+def read_hyperparameters(base_dir: Path) -> dict[str, str] | None:
+    """Return the hyperparameters in the tree, or None where there are none yet."""
+    path = base_dir / HYPERPARAMETERS
+    if not path.is_file():
+        return None
+    return {str(key): str(value) for key, value in json.loads(path.read_text()).items()}
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _link_or_copy(source: str, destination: str) -> None:
+    try:
+        os.link(Path(source).resolve(), destination)
+    except OSError:  # Another disk, or one without links.
+        shutil.copy2(source, destination)

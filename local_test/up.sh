@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+#
+# Train on the pictures in test_dir (drawn hands at first), then serve the model in the background.
+# With Docker Compose where there is an engine, else as two plain processes.
+#
+# Usage: make up    or local_test/up.sh
+# Needs: docker with Compose v2, or make and Python 3.11.
+# Reads: PORT, the server's port on this machine (default 8080).
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+has_engine() { docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; }
+
+up_with_compose() {
+    docker compose build
+    # `run` shows the log and ends with the exit code.
+    docker compose run --rm prepare
+    docker compose run --rm --no-deps train
+    # A server left from a run without an engine would hold the port.
+    if [[ -e local_test/test_dir/serving.pid && -x .venv/bin/python ]]; then
+        .venv/bin/python -m local_test stop
+    fi
+    # Without `train`, which has just run; anew, for a server loads its model once.
+    docker compose up --detach --wait --no-deps --force-recreate serve ||
+        { docker compose logs --tail 20 serve && return 1; }
+}
+
+up_with_processes() {
+    make --no-print-directory setup
+    .venv/bin/python -m local_test prepare
+    .venv/bin/python -m local_test train
+    .venv/bin/python -m local_test serve
+}
+
+# Prints the folder's first picture.
+first_picture() { find "$1" -type f ! -name '.*' | sort | sed -n 1p; }
+
+# The class is the folder within the channel or, in a flat channel, the end of the file's name.
+class_of() {
+    local within=${2#"$1"/} name=${2##*_}
+    if [[ $within == */* ]]; then echo "${within%%/*}"; else echo "${name%%.*}"; fi
+}
+
+content_type_of() {
+    case $1 in
+        *.png | *.PNG) echo image/png ;;
+        *) echo image/jpeg ;;
+    esac
+}
+
+print_example() {
+    local channel=local_test/test_dir/input/data/validation picture
+    [[ -d $channel ]] || channel=${channel%validation}training
+    picture=$(first_picture "$channel")
+    printf '\nThe server is up. Ask it, and expect %s:\n\n' "$(class_of "$channel" "$picture")"
+    printf "  curl --data-binary @%q -H 'Content-Type: %s' localhost:%s/invocations\n\n" \
+        "$picture" "$(content_type_of "$picture")" "${PORT:-8080}"
+    echo "Stop it with: make down"
+}
+
+if has_engine; then up_with_compose; else up_with_processes; fi
+print_example
