@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     if extra := [argument for argument in arguments if argument != "train"]:
         logger.warning("arguments not used: %s", " ".join(extra))
     try:
+        environment.forget_failure()
         from training import job  # noqa: PLC0415 - so that a stop is heard while it loads
 
         job.run(environment, stop)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def save(directory: Path, step: int, state: Mapping[str, object]) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    for old in sorted(directory.glob("step-*.pt"))[:-KEEP]:
+    for old in (*sorted(directory.glob("step-*.pt"))[:-KEEP], *directory.glob("step-*.tmp")):
         old.unlink()
     logger.info("checkpoint=%s", path)
 
@@ -37,7 +36,7 @@ def load_newest(directory: Path, fingerprint: str) -> Mapping[str, object] | Non
     for path in sorted(directory.glob("step-*.pt"), reverse=True):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        except Exception as error:  # noqa: BLE001 - a torn file makes torch raise nearly anything
             logger.warning("%s is not readable, passed over: %s", path, error)
             continue
         if not isinstance(state, dict) or state.get("fingerprint") != fingerprint:

@@ -125,9 +125,18 @@ class TrainingEnvironment:
 
     def write_failure(self, text: str) -> None:
         """Tell SageMaker why the job failed."""
-        path = self.base_dir / "output" / "failure"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text[:MAX_FAILURE_CHARACTERS], encoding="utf-8")
+        self._failure_path.parent.mkdir(parents=True, exist_ok=True)
+        # A file's name need not be UTF-8; the sentence about it is.
+        data = text[:MAX_FAILURE_CHARACTERS].encode(errors="backslashreplace")
+        self._failure_path.write_bytes(data)
+
+    def forget_failure(self) -> None:
+        """Drop what an earlier run in the same folder said."""
+        self._failure_path.unlink(missing_ok=True)
+
+    @property
+    def _failure_path(self) -> Path:
+        return self.base_dir / "output" / "failure"
 
     def _choose(self, names: set[str]) -> Channels:
         pictures = sorted(names.difference(WEIGHTS_CHANNELS))

@@ -77,6 +77,9 @@ class Hyperparameters:
     seed: int = 0
     """Of every random choice."""
 
+    checkpoint_interval_seconds: float = 60.0
+    """Least time between two checkpoints, which are made after an epoch; a stop makes one too."""
+
     def __post_init__(self) -> None:
         """Check every range."""
         for name, low, high in _RANGES:
@@ -121,6 +124,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("image_size", 16, 1024),
     ("validation_fraction", 0.01, 0.9),
     ("seed", 0, 2**32 - 1),
+    ("checkpoint_interval_seconds", 0.0, 86_400.0),
 )
 
 
@@ -135,7 +139,7 @@ def _decode(name: str, hint: object, value: object) -> Value:
     parse, described = next(_PARSERS[kind] for kind in kinds if kind in _PARSERS)
     try:
         return parse(text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, SyntaxError):
         message = f"{name} must be {described}, got {text!r}"
         raise UserError(message) from None
 

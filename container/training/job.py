@@ -62,10 +62,13 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
         fingerprint = _fingerprint(hyperparameters, training, validation)
         try:
             trainer.train(stop, environment.checkpoint_dir, fingerprint)
-        finally:
-            # A stop, and a loss that is no number any more, keep the best epoch so far.
-            if hosts.is_first:
+        except Exception:
+            # A loss that is no number any more: the best epoch so far is kept, if there is one.
+            if hosts.is_first and trainer.progress.best is not None:
                 _write(environment, trainer, settings, class_names)
+            raise
+        if hosts.is_first:
+            _write(environment, trainer, settings, class_names)
 
 
 def _find_files(

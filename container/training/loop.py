@@ -29,9 +29,6 @@ from training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
 
-# Between two, at least: a checkpoint an epoch would cost more than epochs of seconds.
-CHECKPOINT_INTERVAL_SECONDS = 60.0
-
 
 class Trainer:
     """One training job's loop.
@@ -77,18 +74,20 @@ class Trainer:
             UserError: the loss is no number any more.
         """
         self._continue_from(checkpoints, fingerprint)
+        # An epoch can take less than a second, and its checkpoint longer.
+        interval = self.hyperparameters.checkpoint_interval_seconds
         last_checkpoint = time.monotonic()
         while self.progress.epoch < self.hyperparameters.epochs:
             finished = self._train_one_epoch(stop)
             if finished:
                 self._finish_epoch()
             now = time.monotonic()
-            if not finished or now - last_checkpoint > CHECKPOINT_INTERVAL_SECONDS:
+            if not finished or now - last_checkpoint >= interval:
                 self._save(checkpoints, fingerprint)
                 last_checkpoint = now
             if not finished:
                 logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
-                return
+                break
         self._log_best()
 
     def keep_best_weights(self) -> Best | None:
@@ -102,6 +101,9 @@ class Trainer:
         self.model.train()
         progress, device = self.progress, self.arithmetic.device
         totals = torch.tensor(progress.totals, dtype=torch.float64, device=device)
+        # What an interrupted epoch counted, over all hosts, counts once.
+        if not self.cluster.is_first:
+            totals.zero_()
         start, pictures_before = time.monotonic(), progress.totals[2]
         batches = self._batches(progress.epoch)
         bar = tqdm(
@@ -113,7 +115,7 @@ class Trainer:
         )
         for progress.batch in bar:
             if self._stop_everywhere(stop):
-                progress.totals = tuple(totals.tolist())
+                progress.totals = tuple(self.cluster.total(totals).tolist())
                 return False
             totals += self._step(batches[progress.batch])
         # The only wait for the device in the epoch.
@@ -151,15 +153,12 @@ class Trainer:
     def _finish_epoch(self) -> None:
         progress = self.progress
         loss, right, pictures = progress.totals
-        if not math.isfinite(loss):
-            message = (
-                f"the loss is {loss} in epoch {progress.epoch + 1}: lower learning_rate "
-                f"(its peak is {self.peak:g})"
-            )
-            raise UserError(message)
+        self._check_finite("training", loss)
         evaluation = evaluate(
             self.classifier, self.validation, self.arithmetic.device, self.num_classes
         )
+        # The last step's weights are in this one only.
+        self._check_finite("validation", evaluation.loss)
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
         metrics = {
             "train_loss": loss / pictures,
@@ -175,6 +174,14 @@ class Trainer:
         if best is None or is_better(objective, metrics, best.evaluation.metrics()):
             weights = {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
             progress.best = Best(progress.epoch, weights, evaluation)
+
+    def _check_finite(self, name: str, loss: float) -> None:
+        if not math.isfinite(loss):
+            message = (
+                f"the {name} loss is {loss} in epoch {self.progress.epoch + 1}: lower "
+                f"learning_rate (its peak is {self.peak:g})"
+            )
+            raise UserError(message)
 
     def _log_best(self) -> None:
         """Say the kept epoch's metrics once more: a tuning job takes the last value it reads."""
