@@ -130,6 +130,9 @@ def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
     artifact was there before is untouched.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    for abandoned in directory.glob(".partial-*"):
+        # Of a run that was killed while it wrote.
+        shutil.rmtree(abandoned, ignore_errors=True)
     # Beside its destination: renaming does not cross file systems.
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory))
     try:

@@ -1,6 +1,7 @@
 """The trained classifier as an artifact: safetensors, ONNX and golden answers."""
 
 import errno
+import io
 import logging
 import os
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from PIL import Image
 
 from classifier import artifact
 from classifier.artifact import GoldenAnswer, Manifest
@@ -19,7 +21,7 @@ from training.network import Classifier, ServedClassifier
 
 GOLDEN_PICTURES = 8
 
-# A golden picture is kept as it is up to this size.
+# A golden picture is kept as it is up to this size; of a larger one, what the network sees.
 MAX_GOLDEN_BYTES = 2**20
 
 logger = logging.getLogger(__name__)
@@ -81,15 +83,22 @@ def golden_answers(
     served: ServedClassifier, paths: Sequence[Path], settings: Preprocessing
 ) -> list[tuple[str, GoldenAnswer]]:
     """Answer a few pictures, spread evenly over `paths`, as serving has to."""
-    small = [path for path in paths if path.stat().st_size <= MAX_GOLDEN_BYTES]
-    places = np.linspace(0, len(small) - 1, min(GOLDEN_PICTURES, len(small))).astype(int)
+    places = np.linspace(0, len(paths) - 1, min(GOLDEN_PICTURES, len(paths))).astype(int)
     answers = []
-    for path in (small[place] for place in places):
-        data = path.read_bytes()
+    for path in (paths[place] for place in places):
+        data, suffix = path.read_bytes(), path.suffix.lower()
+        if len(data) > MAX_GOLDEN_BYTES:
+            data, suffix = _shrunk(data, settings), ".png"
         pixels = torch.from_numpy(preprocess(data, settings).copy())[None]
         probabilities = tuple(served(pixels)[0].tolist())
-        answers.append((path.suffix.lower(), GoldenAnswer(data=data, probabilities=probabilities)))
+        answers.append((suffix, GoldenAnswer(data=data, probabilities=probabilities)))
     return answers
+
+
+def _shrunk(data: bytes, settings: Preprocessing) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(preprocess(data, settings)).save(file, "PNG")
+    return file.getvalue()
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -87,7 +87,10 @@ def _decode_all(
     paths: Sequence[Path], settings: Preprocessing
 ) -> Iterator[tuple[Pixels | ImageError, bytes]]:
     def decode_one(path: Path) -> tuple[Pixels | ImageError, bytes]:
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            return ImageError(error.strerror), b""
         sha256 = hashlib.sha256(data).digest()
         try:
             return preprocess(data, settings), sha256

@@ -43,8 +43,9 @@ def confusion_matrix(
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the true class")
     axis.set(xlabel="predicted", ylabel="true")
-    axis.set_xticks(range(count), class_names, rotation=90)
-    axis.set_yticks(range(count), class_names)
+    # A dollar sign in a name begins no formula.
+    axis.set_xticks(range(count), class_names, rotation=90, parse_math=False)
+    axis.set_yticks(range(count), class_names, parse_math=False)
     if count <= MAX_NUMBERED_CLASSES:
         for (row, column), number in np.ndenumerate(confusion):
             dark = shares[row, column] > 0.5  # noqa: PLR2004
