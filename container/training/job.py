@@ -41,14 +41,17 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
         logger.warning("channels not used: %s", ", ".join(channels.unused))
     settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
     # Before the pictures: a wrong name or file fails in a second, not after minutes of decoding.
+    hosts = environment.hosts()
     class_names, files = _find_files(channels, hyperparameters)
     torch.manual_seed(hyperparameters.seed)
     net = _make_network(channels, hyperparameters, len(class_names))
+    share = recipe.smallest_share(len(files[0]), hyperparameters.batch_size, len(hosts.names))
+    network.check_input(net, share, settings.image_size)
     training = pictures.decode(files[0], class_names, settings, stop)
     validation = pictures.decode(files[1], class_names, settings, stop)
     _log_data(class_names, training, validation)
     stop.check()
-    with cluster.joined(environment.hosts()) as hosts:
+    with cluster.joined(hosts) as joined:
         trainer = Trainer(
             Classifier(net.module),
             training,
@@ -56,18 +59,18 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
             hyperparameters,
             num_classes=len(class_names),
             arithmetic=recipe.arithmetic(hyperparameters.precision),
-            cluster=hosts,
+            cluster=joined,
         )
-        logger.info("arithmetic=%s hosts=%d", trainer.arithmetic, hosts.world_size)
+        logger.info("arithmetic=%s hosts=%d", trainer.arithmetic, joined.world_size)
         fingerprint = _fingerprint(hyperparameters, training, validation)
         try:
             trainer.train(stop, environment.checkpoint_dir, fingerprint)
         except Exception:
             # A loss that is no number any more: the best epoch so far is kept, if there is one.
-            if hosts.is_first and trainer.progress.best is not None:
+            if joined.is_first and trainer.progress.best is not None:
                 _write(environment, trainer, settings, class_names)
             raise
-        if hosts.is_first:
+        if joined.is_first:
             _write(environment, trainer, settings, class_names)
 
 

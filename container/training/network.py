@@ -16,6 +16,17 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 IMAGENET_CLASSES = 1000
 
+INCEPTIONS = ("googlenet", "inception_v3")
+INCEPTION_SETTINGS = {
+    # Google's weights expect another mean and deviation.
+    "transform_input": True,
+    # Further heads, of which no loss is made here.
+    "aux_logits": False,
+    # The default, which torchvision warns about unless it is said.
+    "init_weights": True,
+}
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
 
 class Classifier(nn.Module):
     """A network whose first layer takes pixels: it scales, subtracts the mean, divides by std."""
@@ -32,9 +43,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, C) for images (N, 3, H, W) of 0 to 255."""
-        output = self.network((images - self.mean) / self.std)
-        # Inception and GoogLeNet return their auxiliary heads as well while they train.
-        return output if isinstance(output, Tensor) else output[0]
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
 
 
 class ServedClassifier(nn.Module):
@@ -123,14 +133,37 @@ def build(name: str, num_classes: int) -> Network:
     if name not in known_networks():
         message = f"unknown network {name!r}; known are {', '.join(known_networks())}"
         raise UserError(message)
-    # Their default, which they warn about unless it is said.
-    said = {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
+    said = INCEPTION_SETTINGS if name in INCEPTIONS else {}
     module: nn.Module = torchvision.models.get_model(name, weights=None, **said)
     return Network(name, module, replace_heads(module, num_classes))
 
 
+def check_input(network: Network, pictures: int, image_size: int) -> None:
+    """Find out whether the network can learn from such a batch, by computing shapes alone.
+
+    Raises:
+        UserError: it cannot.
+    """
+    classifier = Classifier(network.module)
+    state = {k: v.to("meta") for k, v in classifier.state_dict(keep_vars=True).items()}
+    state |= {name: buffer.to("meta") for name, buffer in classifier.named_buffers()}
+    images = torch.empty(pictures, 3, image_size, image_size, device="meta")
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(classifier.train(), state, (images,))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        message = (
+            f"{network.name} cannot learn from batches of {pictures} pictures of {image_size} x "
+            f"{image_size} pixels ({error}): change image_size or batch_size"
+        )
+        raise UserError(message) from error
+
+
 def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
     """Give every head, recognised by ImageNet's 1,000 outputs, `num_classes` outputs.
+
+    A new head standardises its input first: pretrained features differ a hundredfold in scale from
+    one network to another, and so would the learning rate that suits the head.
 
     Returns:
         The names of the heads within the network.
@@ -139,12 +172,16 @@ def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
     for name, module in list(network.named_modules()):
         head: nn.Module
         if isinstance(module, nn.Linear) and module.out_features == IMAGENET_CLASSES:
+            standardize: nn.Module = nn.BatchNorm1d(module.in_features, affine=False)
             head = nn.Linear(module.in_features, num_classes)
         elif isinstance(module, nn.Conv2d) and module.out_channels == IMAGENET_CLASSES:
-            # SqueezeNet's.
+            standardize = nn.BatchNorm2d(module.in_channels, affine=False)
             head = nn.Conv2d(module.in_channels, num_classes, kernel_size=1)
         else:
             continue
-        network.set_submodule(name, head)
+        network.set_submodule(name, nn.Sequential(standardize, head))
         names.append(name)
+    if isinstance(network, torchvision.models.SqueezeNet):
+        # A ReLU on the logits: a class below zero for every picture would never learn again.
+        network.classifier[2] = nn.Identity()
     return tuple(names)

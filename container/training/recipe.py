@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from classifier.errors import UserError
 from training.hyperparameters import Hyperparameters
 from training.network import SMALL
 
@@ -38,6 +39,23 @@ def image_size(hyperparameters: Hyperparameters) -> int:
     if hyperparameters.image_size is not None:
         return hyperparameters.image_size
     return SMALL_IMAGE_SIZE if hyperparameters.network == SMALL else IMAGENET_IMAGE_SIZE
+
+
+def smallest_share(pictures: int, batch_size: int, hosts: int) -> int:
+    """Return how many pictures of a batch the host with the fewest gets.
+
+    Raises:
+        UserError: none.
+    """
+    batches = math.ceil(pictures / batch_size)
+    share = pictures // batches // hosts
+    if share == 0:
+        message = (
+            f"{pictures} pictures in batches of {batch_size} leave some of the {hosts} hosts "
+            "without any: use a larger batch_size or fewer hosts"
+        )
+        raise UserError(message)
+    return share
 
 
 def make_optimizer(module: nn.Module, hyperparameters: Hyperparameters) -> Optimizer:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import logging
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +16,18 @@ from torch import Tensor
 
 from classifier.artifact import WEIGHTS, sha256_of
 from classifier.errors import UserError
-from training.network import Network
+from training.network import AUXILIARY, Network
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar.gz")
+
+# torchvision's files are older than its names of these layers.
+RENAMED = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
 
 
 def load_channel(network: Network, directory: Path) -> None:
@@ -31,7 +39,11 @@ def load_channel(network: Network, directory: Path) -> None:
     Raises:
         UserError: there is not one such file, it cannot be read, or it is of another network.
     """
-    files = [path for path in sorted(directory.rglob("*")) if path.name.endswith(SUFFIXES)]
+    files = [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.name.endswith(SUFFIXES) and not path.name.startswith(".")
+    ]
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "none"
         kinds = ", ".join(SUFFIXES)
@@ -86,23 +98,30 @@ def _read_state(name: str, file: IO[bytes]) -> object:
         return safetensors.torch.load(file.read())
     if name.endswith(".tar.gz"):
         with tarfile.open(fileobj=file, mode="r:gz") as archive:
-            member = archive.extractfile(WEIGHTS)
-            if member is None:
+            # `tar -czf model.tar.gz .` puts "./" before every name.
+            names = {member.name.removeprefix("./"): member for member in archive}
+            file_within = archive.extractfile(names[WEIGHTS]) if WEIGHTS in names else None
+            if file_within is None:
                 message = f"{name} holds no {WEIGHTS}"
                 raise UserError(message)
-            return safetensors.torch.load(member.read())
+            return safetensors.torch.load(file_within.read())
     # weights_only: a pickle that could call something is refused.
     return torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
 
 
 def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
+    state = {
+        _current_name(name): tensor
+        for name, tensor in state.items()
+        if not name.startswith(AUXILIARY)
+    }
     own = network.module.state_dict()
     heads = tuple(f"{name}." for name in network.heads)
-    # Weights of other classes come with a head of another shape: ours stays as it is then.
+    # Weights for other classes come with another head: ours stays as it is then.
     fitting = {
         name: tensor
         for name, tensor in state.items()
-        if not (name.startswith(heads) and name in own and tensor.shape != own[name].shape)
+        if not name.startswith(heads) or (name in own and tensor.shape == own[name].shape)
     }
     wrong = {
         "missing": [
@@ -123,4 +142,12 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
             f"for example {examples}"
         )
         raise UserError(message)
-    network.module.load_state_dict(fitting, strict=False)
+    # Into our own, which holds the version numbers that some layers ask for.
+    own.update(fitting)
+    network.module.load_state_dict(own)
+
+
+def _current_name(name: str) -> str:
+    for pattern, replacement in RENAMED:
+        name = pattern.sub(replacement, name)
+    return name
