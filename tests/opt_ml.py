@@ -1,0 +1,184 @@
+"""A training job's /opt/ml with small pictures in it, and the training program run on it."""
+
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.__main__ import main
+
+CONTAINER = Path(__file__).resolve().parent.parent / "container"
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
+
+# A job of a few seconds, equal on every machine.
+HYPERPARAMETERS = {
+    "network": "small",
+    "image_size": "16",
+    "epochs": "1",
+    "batch_size": "8",
+    "precision": "float32",
+}
+
+IS_ROOT = os.geteuid() == 0
+
+
+def _can_unshare() -> bool:
+    """Tell whether this machine gives its root name spaces of his own; most containers do not."""
+    program = shutil.which("unshare")
+    if not (IS_ROOT and program):
+        return False
+    command = [program, "--mount", "--net", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+CAN_UNSHARE = _can_unshare()
+
+needs_unshare = pytest.mark.skipif(
+    not CAN_UNSHARE, reason="mounts of the test's own need root and unshare(1)"
+)
+
+
+def square(class_name: str, number: int, *, suffix: str = "PNG", mode: str = "RGB") -> bytes:
+    """Return the file of a noisy picture of a class's colour."""
+    colour = COLOURS[class_name]
+    noise = np.random.default_rng((*colour, number)).normal(0, 30, (20, 24, 3))
+    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, suffix)
+    return file.getvalue()
+
+
+def write_pictures(
+    directory: Path, *, per_class: int = 10, classes: Sequence[str] = tuple(COLOURS), first: int = 0
+) -> None:
+    """Fill a channel with class folders."""
+    for class_name in classes:
+        (directory / class_name).mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + per_class):
+            path = directory / class_name / f"{number}.png"
+            path.write_bytes(square(class_name, number))
+
+
+def write_json(base_dir: Path, name: str, document: object) -> None:
+    """Write one of the platform's files."""
+    path = base_dir / "input" / "config" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def configure(base_dir: Path, hyperparameters: Mapping[str, str], *channels: str) -> None:
+    """Write hyperparameters.json and inputdataconfig.json."""
+    write_json(base_dir, "hyperparameters.json", dict(hyperparameters))
+    channel = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated"}
+    write_json(base_dir, "inputdataconfig.json", dict.fromkeys(channels, channel))
+
+
+def make_job(base_dir: Path, **hyperparameters: str) -> Path:
+    """Make a job whose training channel has ten pictures of three classes; return `base_dir`."""
+    write_pictures(base_dir / "input" / "data" / "training")
+    configure(base_dir, {**HYPERPARAMETERS, **hyperparameters}, "training")
+    return base_dir
+
+
+def failure(base_dir: Path) -> str:
+    """Return what SageMaker would show as the reason of the failure."""
+    return (base_dir / "output" / "failure").read_text(encoding="utf-8")
+
+
+def metrics(base_dir: Path) -> dict[str, object]:
+    """Return the job's report, without the speeds, which no two runs share."""
+    report: dict[str, object] = json.loads(
+        (base_dir / "output" / "data" / "metrics.json").read_text(encoding="utf-8")
+    )
+    history = report["history"]
+    assert isinstance(history, list)
+    for epoch in history:
+        del epoch["images_per_second"]
+    return report
+
+
+class Finished(NamedTuple):
+    code: int
+    output: str
+
+
+def train(
+    base_dir: Path, *arguments: str, before: Sequence[str] = (), **variables: str
+) -> Finished:
+    """Run the real program to its end; `before` is a command that starts it."""
+    with training(base_dir, *arguments, before=before, **variables) as process:
+        output, _ = process.communicate()
+    return Finished(process.returncode, output)
+
+
+@contextmanager
+def training(
+    base_dir: Path, *arguments: str, before: Sequence[str] = (), **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Start the real program as the image does; it is ended when the block is left."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(CONTAINER),
+        "PYTHONUNBUFFERED": "1",
+        "SAGEMAKER_BASE_DIR": str(base_dir),
+        **variables,
+    }
+    with subprocess.Popen(
+        [*before, sys.executable, "-m", "training", *(arguments or ("train",))],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(process: subprocess.Popen[str], pattern: str) -> str:
+    """Read the log up to the line in which `pattern` is found; return all of it."""
+    assert process.stdout is not None
+    log = ""
+    for line in process.stdout:
+        log += line
+        if re.search(pattern, line):
+            return log
+    message = f"no line with {pattern!r} in:\n{log}"
+    raise AssertionError(message)
+
+
+@contextmanager
+def _process_state_kept() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def train_here(base_dir: Path, *arguments: str) -> int:
+    """Run the program within this process, which spares torch's import; return its exit code."""
+    with pytest.MonkeyPatch.context() as patch, _process_state_kept():
+        patch.setenv("SAGEMAKER_BASE_DIR", str(base_dir))
+        return main(arguments)
