@@ -265,6 +265,23 @@ def test_7_the_model_folder_is_only_read_and_may_hold_the_tar_gz(
     assert {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]} == before
 
 
+def test_3_ping_answers_while_clients_stall_in_their_bodies(base_dir: Path) -> None:
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    with serving(base_dir) as server:
+        stalling = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
+        for client in stalling:
+            client.sendall(head + b"Content-Length: 1000\r\n\r\nthe beginning")
+        time.sleep(0.5)
+
+        for _ in range(10):
+            start = time.perf_counter()
+            assert server.get("/ping").status == 200
+            assert time.perf_counter() - start < 2
+            time.sleep(0.2)
+        for client in stalling:
+            client.close()
+
+
 def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
     base_dir: Path,
 ) -> None:

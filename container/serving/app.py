@@ -3,13 +3,14 @@
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from classifier.preprocessing import MAX_PIXELS
 from serving.admission import Admission
-from serving.body import discard_body, read_body
+from serving.body import discard_body, hang_up, read_body
 from serving.decoding import Decoder, choose_decoder
 from serving.encoding import Probabilities, choose_media_type, encode_response
 from serving.limits import usable_memory, usable_processors
@@ -91,8 +92,9 @@ def _predict(predictor: Predictor, decode: Decoder, data: bytes) -> Probabilitie
 
 def _describe(error: HTTPException) -> Response:
     """Turn an error into JSON, keeping its headers, such as Allow and Retry-After."""
-    discard_body(request)
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
+    if not discard_body(request):
+        response.call_on_close(partial(hang_up, request.environ))
     code = error.name.lower().replace(" ", "_")
     message = (error.description or error.name)[:MAX_MESSAGE]
     response.data = jsonify(error={"code": code, "message": message}).data

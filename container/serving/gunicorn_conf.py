@@ -8,7 +8,6 @@ import mmap
 import os
 import select
 import signal
-import socket
 from concurrent.futures import Future
 from functools import partial
 
@@ -76,11 +75,16 @@ def _stop(worker: ThreadWorker, *signal_and_frame: object) -> None:
     """
 
     def close_the_door() -> None:
-        for listener in worker.sockets:
-            while select.select([listener], [], [], 0)[0]:
-                worker.accept(listener)
-            listener.sock.shutdown(socket.SHUT_RDWR)
-        worker.handle_exit(*signal_and_frame)
+        if worker.alive:
+            for listener in worker.sockets:
+                while select.select([listener], [], [], 0)[0]:
+                    worker.accept(listener)
+            worker.set_accept_enabled(False)
+            # The master has closed its own, so this is the last one; unless it only replaces this
+            # worker, whose successor then goes on with it.
+            for listener in worker.sockets:
+                listener.close()
+            worker.handle_exit(*signal_and_frame)
 
     # In the worker's own loop: a signal comes in the middle of anything.
     worker.method_queue.defer(close_the_door)
