@@ -2,13 +2,13 @@
 
 # Both images have 3.11; smdebug works with no later one.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-SHELL_SCRIPTS = $(shell git ls-files '*.sh')
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
 # The server's port on this machine.
 PORT ?= 8080
 export PORT
 
-.PHONY: help setup up down predict test lint format
+.PHONY: help setup up down predict test lint format lock
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +31,9 @@ down:  ## Stop what `make up` started
 predict:  ## Ask the server about FILE (default: a validation picture)
 	local_test/predict.sh "$(or $(FILE),$(firstword $(wildcard local_test/test_dir/input/data/validation/*.png)))"
 
-test: setup  ## Run the tests
-	.venv/bin/python -m pytest
+# Those marked `docker` are left out where there is no engine.
+test: setup  ## Run the tests; `make test TESTS='-m "not slow"'` runs some
+	.venv/bin/python -m pytest $(TESTS)
 
 lint: setup  ## Check style, types, imports, scripts and Dockerfiles
 	.venv/bin/ruff check
@@ -41,7 +42,16 @@ lint: setup  ## Check style, types, imports, scripts and Dockerfiles
 	PYTHONPATH=container:. .venv/bin/lint-imports
 	.venv/bin/shellcheck $(SHELL_SCRIPTS)
 	.venv/bin/hadolint Dockerfile.train Dockerfile.serve
+	if docker compose version >/dev/null 2>&1; then docker compose config --quiet; fi
 
 format: setup  ## Mend what the formatter can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+# `make lock UPGRADE=--upgrade` takes the latest versions, else only what pyproject.toml changed.
+LOCK = .venv/bin/uv pip compile --quiet $(UPGRADE) --generate-hashes --universal \
+	--python-version 3.11 --no-header --no-annotate
+lock: setup  ## Lock the packages that pyproject.toml asks for
+	$(LOCK) --group dev -o requirements/dev.txt pyproject.toml
+	$(LOCK) --group train -c requirements/dev.txt -o requirements/train.txt pyproject.toml
+	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt pyproject.toml

@@ -1,0 +1,62 @@
+"""Both images and containers of them, for tests."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+TRAIN_IMAGE, SERVE_IMAGE = "image-classifier-train", "image-classifier-serve"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    exit_code: int
+    text: str
+    """Standard output and standard error in the order in which they were written."""
+
+
+def docker(*arguments: str | Path, check: bool = True, timeout: float = 120) -> Output:
+    """Run `docker` with these arguments; with `check`, an exit code other than 0 is a failure."""
+    result = subprocess.run(
+        ["docker", *arguments],  # noqa: S607 - wherever the engine's client is installed
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=REPOSITORY,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert not (check and result.returncode), result.stdout
+    return Output(result.returncode, result.stdout)
+
+
+@cache
+def has_engine() -> bool:
+    try:
+        return docker("info", check=False, timeout=20).exit_code == 0
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+
+
+def commit() -> str:
+    head = ["git", "rev-parse", "HEAD"]
+    result = subprocess.run(head, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+def build(service: str) -> None:
+    """Build the image of a Compose service from the code as it stands."""
+    argument = f"CODE_VERSION={commit()}"
+    docker("compose", "build", "--quiet", "--build-arg", argument, service, timeout=1200)
+
+
+def hand_back(directory: Path, image: str) -> None:
+    """Make what containers wrote as root this user's, so that it can be read and deleted."""
+    owner = f"{os.getuid()}:{os.getgid()}"
+    mount = f"{directory}:/directory"
+    command = ("--entrypoint", "chown", image, "-R", owner, "/directory")
+    docker("run", "--rm", "--network", "none", "-v", mount, *command)

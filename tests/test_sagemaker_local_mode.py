@@ -1,0 +1,179 @@
+"""Both images under the SageMaker SDK's own Local Mode, with nothing changed for it."""
+
+import gc
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from tests.containers import hand_back
+from tests.servers import free_port, request
+
+if TYPE_CHECKING:
+    from sagemaker.estimator import Estimator
+    from sagemaker.local import LocalSession
+    from sagemaker.predictor import Predictor
+
+pytestmark = [
+    pytest.mark.docker,
+    # The SDK leaves the pipes of its `docker compose` processes open.
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
+
+# Looks like one; nobody asks for it.
+ROLE = "arn:aws:iam::111122223333:role/nobody"
+
+HYPERPARAMETERS = {"network": "small", "image_size": 32, "epochs": 2, "batch_size": 16}
+COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 50), "red": (200, 30, 40)}
+
+NO_TELEMETRY = """
+SchemaVersion: "1.0"
+SageMaker: {PythonSDK: {Modules: {TelemetryOptOut: true}}}
+"""
+
+# The SDK takes `docker compose` only where its version begins with v2, else this program.
+DOCKER_COMPOSE = """#!/bin/sh
+exec docker compose "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, train_image: str) -> Iterator[Path]:
+    """Where the SDK and the containers write."""
+    yield (directory := tmp_path_factory.mktemp("local_mode"))
+    hand_back(directory, train_image)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def session(folder: Path, port: int) -> Iterator["LocalSession"]:
+    """A session of Local Mode, on a machine without account, region or settings."""
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "docker-compose").write_text(DOCKER_COMPOSE)
+    (programs / "docker-compose").chmod(0o755)
+    (folder / "settings.yaml").write_text(NO_TELEMETRY)
+    (folder / "containers").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
+            patch.delenv(f"AWS_{name}", raising=False)
+        for name in ("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"):
+            patch.setenv(f"AWS_{name}", str(folder / "none"))
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", str(folder / "settings.yaml"))
+        patch.setenv("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
+        patch.setenv("PATH", str(programs), prepend=":")
+        import boto3
+        from sagemaker.local import LocalSession
+
+        session = LocalSession(boto3.Session(region_name="us-east-1"))
+        settings = {"container_root": str(folder / "containers"), "serving_port": port}
+        session.config = {"local": settings}
+        yield session
+    # What it left open is found here, not in the tests of another module.
+    gc.collect()
+
+
+def _write_pictures(directory: Path, count: int) -> Path:
+    for name, (red, green, blue) in COLOURS.items():
+        (directory / name).mkdir(parents=True)
+        for number in range(count):
+            image = Image.new("RGB", (40, 36), (red + number, green + number, blue + number))
+            image.save(directory / name / f"{number}.png")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def estimator(session: "LocalSession", train_image: str, folder: Path) -> "Estimator":
+    from sagemaker.estimator import Estimator
+
+    pictures = _write_pictures(folder / "pictures", 20)
+    estimator = Estimator(
+        train_image,
+        ROLE,
+        instance_count=1,
+        instance_type="local",
+        output_path=f"file://{folder / 'output'}",
+        hyperparameters=HYPERPARAMETERS,
+        sagemaker_session=session,
+    )
+    (folder / "output").mkdir()
+    estimator.fit({"training": f"file://{pictures}"})
+    return estimator
+
+
+def test_fit_brings_the_artifact(estimator: "Estimator", folder: Path) -> None:
+    with tarfile.open(estimator.model_data.removeprefix("file://")) as archive:
+        names = set(archive.getnames())
+    with tarfile.open(folder / "output/output.tar.gz") as archive:
+        reports = set(archive.getnames())
+
+    assert {"manifest.json", "weights.safetensors", "model.onnx", "golden"} <= names
+    assert {"data/metrics.json", "data/confusion_matrix.png"} <= reports
+
+
+@pytest.fixture
+def predictor(estimator: "Estimator", serve_image: str) -> Iterator["Predictor"]:
+    from sagemaker.deserializers import JSONDeserializer
+    from sagemaker.serializers import IdentitySerializer
+
+    predictor = estimator.deploy(
+        1,
+        "local",
+        image_uri=serve_image,
+        serializer=IdentitySerializer("image/png"),
+        deserializer=JSONDeserializer(),
+    )
+    yield predictor
+    predictor.delete_endpoint()
+
+
+def test_predict_names_the_class(predictor: "Predictor", folder: Path, port: int) -> None:
+    for name in COLOURS:
+        picture = (folder / "pictures" / name / "3.png").read_bytes()
+
+        answer = predictor.predict(picture)
+        # The SDK would hand out an error's body like an answer.
+        direct = request(port, "POST", "/invocations", picture, {"Content-Type": "image/png"})
+
+        assert direct.status == 200
+        assert json.loads(direct.body) == answer
+        assert answer["predictions"][0]["class_name"] == name
+        assert answer["class_names"] == sorted(COLOURS)
+
+
+def test_transform_answers_every_picture(
+    estimator: "Estimator",
+    serve_image: str,
+    session: "LocalSession",
+    folder: Path,
+) -> None:
+    from sagemaker.model import Model
+
+    pictures, answers = folder / "batch", folder / "answers"
+    pictures.mkdir()
+    for name in COLOURS:
+        shutil.copy(folder / "pictures" / name / "7.png", pictures / f"{name}.png")
+    model = Model(serve_image, estimator.model_data, ROLE, sagemaker_session=session)
+    # The default strategy sends lines of text.
+    transformer = model.transformer(
+        1, "local", strategy="SingleRecord", output_path=f"file://{answers}"
+    )
+    # The logs would come from CloudWatch.
+    transformer.transform(f"file://{pictures}", content_type="image/png", logs=False)
+
+    # An error's body would be written like an answer.
+    written = {path.name: json.loads(path.read_text()) for path in answers.iterdir()}
+    assert {name: answer["predictions"][0]["class_name"] for name, answer in written.items()} == {
+        f"{name}.png.out": name for name in COLOURS
+    }

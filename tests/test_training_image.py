@@ -1,0 +1,243 @@
+"""The training image under an engine: what SageMaker does to it."""
+
+import functools
+import http.server
+import json
+import re
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from local_test import opt_ml
+from tests.containers import REPOSITORY, Output, commit, docker, hand_back
+
+pytestmark = pytest.mark.docker
+
+HYPERPARAMETERS = {"network": "small", "image_size": "16", "epochs": "1", "batch_size": "8"}
+
+# Between SIGTERM and SIGKILL SageMaker leaves 120 s.
+STOP_SECONDS = 120
+
+
+@pytest.fixture
+def job(tmp_path: Path, train_image: str) -> Iterator[Path]:
+    yield (base_dir := _prepare(tmp_path))
+    hand_back(base_dir, train_image)
+
+
+@pytest.fixture(scope="module")
+def finished_job(tmp_path_factory: pytest.TempPathFactory, train_image: str) -> Path:
+    """A job that was trained as the service does it; not to be changed."""
+    base_dir = _prepare(tmp_path_factory.mktemp("finished"))
+    output = train(train_image, base_dir, "train")
+    hand_back(base_dir, train_image)
+    assert output.exit_code == 0, output.text
+    return base_dir
+
+
+def _prepare(directory: Path) -> Path:
+    """Make a job's tree with two classes of pictures."""
+    base_dir = directory / "opt_ml"
+    opt_ml.create(base_dir)
+    for brightness, class_name in ((50, "dark"), (200, "light")):
+        folder = base_dir / opt_ml.DATA / "training" / class_name
+        folder.mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (20, 20), (brightness + number,) * 3).save(folder / f"{number}.png")
+    opt_ml.write_config(base_dir, HYPERPARAMETERS)
+    return base_dir
+
+
+@contextmanager
+def as_the_service_mounts(base_dir: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the options of `docker run`: no network, input read-only, config closed to others."""
+    config = base_dir / "input/config"
+    config.chmod(0o644)
+    mounts = [f"{base_dir / 'input'}:/opt/ml/input:ro"]
+    mounts += [f"{base_dir / name}:/opt/ml/{name}" for name in ("model", "output", "checkpoints")]
+    try:
+        yield ("--network", "none", *(part for mount in mounts for part in ("-v", mount)))
+    finally:
+        config.chmod(0o755)
+
+
+def train(image: str, base_dir: Path, *arguments: str, options: tuple[str, ...] = ()) -> Output:
+    with as_the_service_mounts(base_dir) as mounts:
+        return docker("run", "--rm", *mounts, *options, image, *arguments, check=False)
+
+
+def manifest(base_dir: Path) -> dict[str, object]:
+    document: dict[str, object] = json.loads((base_dir / "model/manifest.json").read_text())
+    return document
+
+
+def failure(base_dir: Path) -> str:
+    return (base_dir / opt_ml.FAILURE).read_text()
+
+
+def locked(group: str) -> dict[str, str]:
+    lock = (REPOSITORY / f"requirements/{group}.txt").read_text()
+    return dict(re.findall(r"^([^ =]+)==(\S+)", lock, re.MULTILINE))
+
+
+def installed(image: str) -> dict[str, str]:
+    output = docker(
+        "run", "--rm", "--entrypoint", "python", image, "-m", "pip", "list", "--format=json"
+    )
+    return {row["name"].lower(): row["version"] for row in json.loads(output.text)}
+
+
+def test_it_trains_as_the_service_starts_it(finished_job: Path) -> None:
+    assert manifest(finished_job)["class_names"] == ["dark", "light"]
+    assert not (finished_job / opt_ml.FAILURE).exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--other", "arguments")], ids=["none", "others"])
+def test_other_arguments_change_nothing(
+    train_image: str, job: Path, finished_job: Path, arguments: tuple[str, ...]
+) -> None:
+    output = train(train_image, job, *arguments)
+
+    assert output.exit_code == 0, output.text
+    assert manifest(job)["metrics"] == manifest(finished_job)["metrics"]
+
+
+def test_the_model_names_the_commit_that_trained_it(finished_job: Path) -> None:
+    provenance = manifest(finished_job)["provenance"]
+
+    assert isinstance(provenance, dict)
+    assert provenance["code_version"] == commit()
+
+
+def test_a_stop_saves_the_model_and_ends_with_0(train_image: str, job: Path) -> None:
+    opt_ml.write_config(job, HYPERPARAMETERS | {"epochs": "10000"})
+    with as_the_service_mounts(job) as mounts:
+        container = docker("run", "--detach", *mounts, train_image, "train").text.strip()
+        try:
+            _wait_for(container, "epoch=2 ")
+            docker("stop", "--time", str(STOP_SECONDS), container, timeout=STOP_SECONDS + 20)
+            exit_code = docker("wait", container).text.strip()
+            log = docker("logs", container).text
+        finally:
+            docker("rm", "--force", container)
+
+    assert exit_code == "0", log
+    assert manifest(job)["class_names"] == ["dark", "light"]
+
+
+def _wait_for(container: str, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while text not in (log := docker("logs", container).text):
+        assert time.monotonic() < deadline, log
+        time.sleep(0.2)
+
+
+def test_a_mistake_is_told_in_the_failure_file(train_image: str, job: Path) -> None:
+    opt_ml.write_config(job, HYPERPARAMETERS | {"epochs": "three"})
+
+    output = train(train_image, job, "train")
+
+    assert output.exit_code == 1
+    assert failure(job) == "epochs must be a whole number, got 'three'"
+
+
+def test_a_full_disk_is_told_in_the_failure_file(train_image: str, job: Path) -> None:
+    (job / "model").rmdir()
+    with_full_disk = ("--tmpfs", "/opt/ml/model:size=16k")
+    mounts = [f"{job / name}:/opt/ml/{name}" for name in ("input", "output")]
+    options = (*with_full_disk, *(part for mount in mounts for part in ("-v", mount)))
+
+    output = docker("run", "--rm", *options, train_image, "train", check=False)
+
+    assert output.exit_code == 1
+    assert "no space left for the model artifact in /opt/ml/model" in failure(job)
+
+
+def test_engine_and_service_find_what_they_look_for(train_image: str) -> None:
+    config = json.loads(docker("inspect", train_image).text)[0]["Config"]
+
+    assert config["Entrypoint"] == ["python", "-m", "training"]
+    assert config["Cmd"] == ["train"]
+    assert not config["User"], "SageMaker runs training containers as root"
+    assert config["Labels"]["org.opencontainers.image.revision"] == commit()
+    assert {
+        "NVIDIA_VISIBLE_DEVICES=all",
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+        "PYTHONUNBUFFERED=1",
+    } <= set(config["Env"])
+
+
+def test_it_holds_what_was_locked_and_nothing_of_serving(train_image: str) -> None:
+    packages = installed(train_image)
+
+    here = {name: version for name, version in locked("train").items() if name in packages}
+    assert {name: packages[name] for name in here} == here
+    assert {"torch", "torchvision", "triton", "onnx"} <= set(here)
+    assert not packages.keys() & (locked("serve").keys() - locked("train").keys())
+    output = docker(
+        "run", "--rm", "--entrypoint", "python", train_image, "-c", "import serving", check=False
+    )
+    assert "ModuleNotFoundError" in output.text
+
+
+@pytest.mark.slow
+def test_torch_comes_from_another_index_where_one_is_named(tmp_path: Path) -> None:
+    """PyTorch's own index is not everywhere in reach: an index of empty packages stands in."""
+    for name in ("torch", "torchvision"):
+        _write_package(tmp_path / name, name, f"{locked('train')[name]}+cpu")
+
+    with _index(tmp_path) as url:
+        arguments = ("--build-arg", f"TORCH_INDEX_URL={url}", "--file", "Dockerfile.train")
+        iid = tmp_path / "image-id"
+        docker(
+            "buildx",
+            "build",
+            "--load",
+            "--network",
+            "host",
+            "--iidfile",
+            iid,
+            *arguments,
+            ".",
+            timeout=600,
+        )
+    packages = installed(iid.read_text())
+    docker("rmi", iid.read_text())
+
+    assert packages["torch"] == f"{locked('train')['torch']}+cpu"
+    assert packages["onnx"] == locked("train")["onnx"]
+    assert not [name for name in packages if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def _write_package(directory: Path, name: str, version: str) -> None:
+    directory.mkdir()
+    described = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", "")
+        wheel.writestr(
+            f"{described}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        wheel.writestr(
+            f"{described}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{described}/RECORD", "")
+
+
+@contextmanager
+def _index(directory: Path) -> Iterator[str]:
+    """Serve folders of packages, whose listings are what pip wants of an index."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
