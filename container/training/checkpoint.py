@@ -13,14 +13,23 @@ KEEP = 2
 
 
 def save(directory: Path, step: int, state: Mapping[str, object]) -> None:
-    """Write the state at `step` and drop all but the newest checkpoints."""
+    """Write the state at `step` and drop all but the newest checkpoints.
+
+    Where the disk has no room for it, the log says so and the older ones stay.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{step:09d}.pt"
     partial = path.with_suffix(".tmp")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        # The model is worth more than what would only be needed after an interruption.
+        logger.warning("no checkpoint: %s", error)
+        partial.unlink()
+        return
     partial.replace(path)
     for old in (*sorted(directory.glob("step-*.pt"))[:-KEEP], *directory.glob("step-*.tmp")):
         old.unlink()

@@ -92,7 +92,9 @@ class TrainingEnvironment:
         Raises:
             UserError: there is no training channel, it comes by Pipe, or its folder is missing.
         """
-        config = self._config("inputdataconfig.json") or {}
+        config = self._config("inputdataconfig.json")
+        if config is None:
+            config = {}
         if not isinstance(config, dict):
             message = f"inputdataconfig.json must hold an object, got {type(config).__name__}"
             raise UserError(message)

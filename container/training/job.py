@@ -10,7 +10,7 @@ from importlib import metadata
 
 import torch
 
-from classifier.artifact import Json, Manifest
+from classifier.artifact import MANIFEST, Json, Manifest
 from classifier.errors import UserError
 from classifier.preprocessing import Preprocessing
 from training import augmentation, channel, cluster, network, pictures, plots, recipe, weights
@@ -66,8 +66,10 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
         try:
             trainer.train(stop, environment.checkpoint_dir, fingerprint)
         except Exception:
-            # A loss that is no number any more: the best epoch so far is kept, if there is one.
-            if joined.is_first and trainer.progress.best is not None:
+            # A loss that is no number any more: the best epoch so far is worth keeping, but not at
+            # the cost of the artifact of a run that went well.
+            is_free = not (environment.model_dir / MANIFEST).exists()
+            if joined.is_first and trainer.progress.best is not None and is_free:
                 _write(environment, trainer, settings, class_names)
             raise
         if joined.is_first:

@@ -1,0 +1,230 @@
+"""Whatever is wrong with a job's input: one clear sentence, and nothing of before is lost."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.opt_ml import (
+    HYPERPARAMETERS,
+    configure,
+    failure,
+    make_job,
+    square,
+    train_here,
+    write_json,
+    write_pictures,
+)
+
+
+def data(base_dir: Path) -> Path:
+    return base_dir / "input" / "data"
+
+
+def refused(base_dir: Path) -> str:
+    """Run a job that must fail for a reason that a person can mend; return the reason."""
+    assert train_here(base_dir, "train") == 1
+    assert "Traceback" not in failure(base_dir)
+    assert not list((base_dir / "model").glob("*"))
+    return failure(base_dir)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    return make_job(tmp_path)
+
+
+def test_an_empty_channel_is_refused_with_the_layouts_that_are_expected(job: Path) -> None:
+    shutil.rmtree(data(job) / "training")
+    (data(job) / "training").mkdir()
+
+    assert refused(job).startswith(f"no picture under {data(job) / 'training'}: expected <class")
+
+
+def test_a_channel_whose_folder_is_missing_is_refused(job: Path) -> None:
+    configure(job, HYPERPARAMETERS, "training", "validation")
+
+    assert refused(job) == f"channel 'validation' has no folder {data(job) / 'validation'}"
+
+
+def test_a_channel_with_one_class_is_refused(job: Path) -> None:
+    shutil.rmtree(data(job) / "training" / "blue")
+    shutil.rmtree(data(job) / "training" / "red")
+
+    assert refused(job) == (
+        "a classifier needs at least two classes, the training channel has one: 'green'"
+    )
+
+
+def test_one_picture_a_class_is_too_few_to_split(job: Path) -> None:
+    shutil.rmtree(data(job) / "training")
+    write_pictures(data(job) / "training", per_class=1)
+
+    assert refused(job).startswith("every class has a single picture")
+
+
+def test_broken_pictures_among_good_ones_are_named_counted_and_left_out(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(data(job) / "training", per_class=30)
+    write_pictures(data(job) / "validation", first=100)
+    configure(job, HYPERPARAMETERS, "training", "validation")
+    blue = data(job) / "training" / "blue"
+    (blue / "a-empty.png").write_bytes(b"")
+    (blue / "b-text.png").write_bytes(b"no picture")
+    (blue / "c-torn.png").write_bytes(square("blue", 0)[:300])
+    (blue / "d-tiff.png").write_bytes(square("blue", 0, suffix="TIFF"))
+
+    assert train_here(job, "train") == 0
+    log = capsys.readouterr().out
+    assert f"4 of 94 pictures cannot be read and are left out: {blue}/a-empty.png (" in log
+    assert all(name in log for name in ("b-text.png (", "c-torn.png (", "d-tiff.png ("))
+    assert "training_pictures=90" in log
+
+
+def test_a_file_that_cannot_be_opened_is_a_broken_picture(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(data(job) / "validation", first=100)
+    configure(job, HYPERPARAMETERS, "training", "validation")
+    (data(job) / "training" / "blue" / "link.png").symlink_to("nowhere.png")
+
+    assert train_here(job, "train") == 0
+    assert "link.png (No such file or directory)" in capsys.readouterr().out
+
+
+def test_more_than_5_percent_of_broken_pictures_are_refused(job: Path) -> None:
+    write_pictures(data(job) / "validation", first=100)
+    configure(job, HYPERPARAMETERS, "training", "validation")
+    for number in range(2):
+        (data(job) / "training" / "red" / f"broken-{number}.png").write_bytes(b"no picture")
+
+    assert refused(job).startswith("2 of 32 pictures cannot be read, more than 5%: /")
+
+
+def test_pictures_of_other_modes_are_as_good_as_any(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = {"L": "PNG", "LA": "PNG", "P": "GIF", "RGBA": "WEBP", "CMYK": "JPEG", "1": "BMP"}
+    for mode, suffix in kinds.items():
+        path = data(job) / "training" / "blue" / f"{mode}.{suffix}"
+        path.write_bytes(square("blue", 0, suffix=suffix, mode=mode))
+
+    assert train_here(job, "train") == 0
+    log = capsys.readouterr().out
+    assert "training_pictures=29 validation_pictures=7" in log
+    assert "cannot be read" not in log
+
+
+def test_an_unknown_network_is_refused_and_the_known_ones_listed(tmp_path: Path) -> None:
+    make_job(tmp_path, network="resnet9000")
+
+    assert refused(tmp_path).startswith("unknown network 'resnet9000'; known are small, alexnet")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("epochs", "0", "epochs must be 1 to 10000, got 0"),
+        ("epochs", "three", "epochs must be a whole number, got 'three'"),
+        ("learning_rate", "nan", "learning_rate must be 1e-09 to 100.0, got nan"),
+        ("image_size", "8", "image_size must be 16 to 1024, got 8"),
+        ("optimizer", "lion", "optimizer must be one of adamw, sgd, adam; got 'lion'"),
+        ("epoch", "3", "unknown hyperparameters epoch; known are network, pretrained, epochs"),
+    ],
+)
+def test_a_hyperparameter_out_of_its_range_is_refused(
+    tmp_path: Path, name: str, value: str, reason: str
+) -> None:
+    make_job(tmp_path, **{name: value})
+
+    assert refused(tmp_path).startswith(reason)
+
+
+def test_a_size_that_the_network_cannot_take_is_refused_before_any_decoding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_job(tmp_path, network="vgg11", pretrained="false", image_size="16")
+
+    assert refused(tmp_path).startswith("vgg11 cannot learn from batches of")
+    assert "training_pictures" not in capsys.readouterr().out
+
+
+def test_pipe_mode_is_refused_with_the_mode_to_set(job: Path) -> None:
+    write_json(job, "inputdataconfig.json", {"training": {"TrainingInputMode": "Pipe"}})
+
+    assert refused(job).startswith("channel 'training' comes by Pipe, which holds no picture files")
+
+
+@pytest.mark.parametrize("name", ["hyperparameters.json", "inputdataconfig.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '"text"'])
+def test_a_configuration_that_is_no_json_object_is_refused(
+    job: Path, name: str, content: str
+) -> None:
+    (job / "input" / "config" / name).write_text(content)
+
+    assert name in refused(job)
+
+
+def test_class_folders_mixed_with_loose_pictures_are_refused(job: Path) -> None:
+    (data(job) / "training" / "loose_red.png").write_bytes(square("red", 0))
+
+    assert "mixes class folders with loose pictures such as loose_red.png" in refused(job)
+
+
+def test_loose_pictures_without_a_label_are_refused(job: Path) -> None:
+    shutil.rmtree(data(job) / "training")
+    (data(job) / "training").mkdir()
+    (data(job) / "training" / "nolabel.png").write_bytes(square("red", 0))
+
+    assert refused(job).startswith("nolabel.png has no label")
+
+
+def test_validation_classes_that_training_lacks_are_refused(job: Path) -> None:
+    write_pictures(data(job) / "validation", per_class=2)
+    (data(job) / "validation" / "red").rename(data(job) / "validation" / "purple")
+    configure(job, HYPERPARAMETERS, "training", "validation")
+
+    assert refused(job) == (
+        "the validation channel has classes that training lacks: purple; "
+        "training has blue, green, red"
+    )
+
+
+def test_a_single_channel_of_another_name_is_the_training_channel(job: Path) -> None:
+    (data(job) / "training").rename(data(job) / "fingers")
+    configure(job, HYPERPARAMETERS, "fingers")
+
+    assert train_here(job, "train") == 0
+
+
+def test_what_archives_and_desktops_leave_behind_is_passed_over(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = data(job) / "training"
+    write_pictures(training / "__MACOSX", per_class=1)
+    write_pictures(training / ".ipynb_checkpoints", per_class=1)
+    (training / "red" / "._0.png").write_bytes(b"AppleDouble")
+    (training / ".DS_Store").write_bytes(b"\0")
+    (training / "Thumbs.db").write_bytes(b"\0")
+    (training / "labels.csv").write_text("not a picture")
+
+    assert train_here(job, "train") == 0
+    log = capsys.readouterr().out
+    assert "classes=3 (blue, green, red)" in log
+    assert "training_pictures=24 validation_pictures=6" in log
+
+
+def test_class_names_may_hold_anything(job: Path) -> None:
+    (data(job) / "training" / "red").rename(data(job) / "training" / "$5 & <b>$10 Größe")
+
+    assert train_here(job, "train") == 0
+
+
+def test_names_that_are_no_utf8_are_reported_all_the_same(job: Path) -> None:
+    for name in (b"caf\xe9.png", b"th\xe9.png"):
+        path = data(job) / "training" / "red" / os.fsdecode(name)
+        path.write_bytes(b"no picture")
+
+    assert "caf\\udce9.png" in refused(job)

@@ -1,0 +1,163 @@
+"""A job that fails or is stopped harms neither an earlier artifact nor its own best epoch."""
+
+import math
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from classifier.artifact import Artifact
+from tests.opt_ml import (
+    HYPERPARAMETERS,
+    configure,
+    failure,
+    make_job,
+    needs_unshare,
+    train,
+    train_here,
+    training,
+)
+
+# Its loss is finite for an epoch or some, and then no number.
+DIVERGING = {"learning_rate": "100", "optimizer": "sgd", "epochs": "100"}
+
+# An artifact of the small network has 13 MB.
+MOUNT = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2'
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base_dir = make_job(tmp_path_factory.mktemp("trained"))
+    assert train_here(base_dir, "train") == 0
+    return base_dir
+
+
+@pytest.fixture
+def again(trained: Path, tmp_path: Path) -> Path:
+    """The same tree, an artifact in it, for another run."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@needs_unshare
+def test_a_disk_without_room_for_the_artifact_is_said_and_keeps_the_one_before(
+    trained: Path, tmp_path: Path
+) -> None:
+    base_dir = make_job(tmp_path / "job")
+    (base_dir / "model").mkdir()
+    kept = tmp_path / "kept"
+    script = (
+        f'{MOUNT}; cp -r "$1/." "$2" && model=$2 kept=$3 && shift 3; '
+        '"$@"; code=$?; cp -r "$model" "$kept"; exit $code'
+    )
+    paths = (base_dir / "model", trained / "model", base_dir / "model", kept)
+    before = ("unshare", "--mount", "sh", "-c", script, "sh", "20m", *map(str, paths))
+
+    code, output = train(base_dir, before=before)
+
+    assert code == 1, output
+    assert failure(base_dir) == (
+        f"no space left for the model artifact in {base_dir / 'model'}: give the job a larger "
+        "volume (volume_size); what was there before is untouched"
+    )
+    assert "Traceback" not in output
+    assert Artifact.read(kept).manifest == Artifact.read(trained / "model").manifest
+    assert {path.name for path in kept.iterdir()} == {
+        "golden",
+        "manifest.json",
+        "model.onnx",
+        "weights.safetensors",
+    }
+
+
+@needs_unshare
+def test_a_scratch_disk_without_room_for_the_pixels_is_said(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path / "job", image_size="256", batch_size="8")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    script = f'{MOUNT}; exec "$@"'
+    before = ("unshare", "--mount", "sh", "-c", script, "sh", "1m", str(scratch))
+
+    code, output = train(base_dir, before=before, TMPDIR=str(scratch))
+
+    assert code == 1
+    assert failure(base_dir) == (
+        f"no room for 0.00 GB of decoded pictures in {scratch} (No space left on device): "
+        "give the job a larger volume (volume_size) or a smaller image_size"
+    )
+    assert "Traceback" not in output
+
+
+@needs_unshare
+def test_a_disk_without_room_for_checkpoints_does_not_cost_the_model(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path, checkpoint_interval_seconds="0")
+    (base_dir / "checkpoints").mkdir()
+    script = f'{MOUNT}; exec "$@"'
+    paths = ("1m", str(base_dir / "checkpoints"))
+    before = ("unshare", "--mount", "sh", "-c", script, "sh", *paths)
+
+    code, output = train(base_dir, before=before)
+
+    assert code == 0, output
+    assert "no checkpoint: " in output
+    assert Artifact.read(base_dir / "model")
+
+
+def test_a_loss_that_is_no_number_says_what_to_change_and_keeps_the_best_epoch_so_far(
+    tmp_path: Path,
+) -> None:
+    base_dir = make_job(tmp_path, **DIVERGING)
+
+    assert train_here(base_dir, "train") == 1
+    assert re.fullmatch(
+        r"the (training|validation) loss is (nan|inf) in epoch \d+: lower learning_rate "
+        r"\(its peak is 100\)",
+        failure(base_dir),
+    )
+    kept = Artifact.read(base_dir / "model").manifest.metrics["val_loss"]
+    assert isinstance(kept, float)
+    assert math.isfinite(kept)
+
+
+def test_a_job_that_fails_leaves_the_artifact_of_the_run_before(again: Path) -> None:
+    manifest = Artifact.read(again / "model").manifest
+    configure(again, {**HYPERPARAMETERS, **DIVERGING}, "training")
+
+    assert train_here(again, "train") == 1
+    assert Artifact.read(again / "model").manifest == manifest
+
+
+def test_a_job_without_one_good_epoch_writes_no_artifact(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path, **{**DIVERGING, "epochs": "1", "batch_size": "4"})
+
+    assert train_here(base_dir, "train") == 1
+    assert list((base_dir / "model").glob("*")) == []
+
+
+def test_a_better_run_replaces_the_artifact_of_the_run_before(again: Path) -> None:
+    configure(again, {**HYPERPARAMETERS, "seed": "7"}, "training")
+
+    assert train_here(again, "train") == 0
+    provenance = Artifact.read(again / "model").manifest.provenance["hyperparameters"]
+    assert isinstance(provenance, dict)
+    assert provenance["seed"] == 7
+
+
+def test_a_stop_while_pictures_are_decoded_exits_with_0_and_without_a_model(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path)
+    # Reading it lasts until it is closed here.
+    slow = base_dir / "input" / "data" / "training" / "blue" / "slow.png"
+    os.mkfifo(slow)
+
+    with training(base_dir) as process:
+        with slow.open("wb"):
+            process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate()
+
+    assert process.returncode == 0, output
+    assert "stopped before the first step: there is no model to save" in output
+    assert not (base_dir / "model").exists()
+    assert not (base_dir / "output").exists()
