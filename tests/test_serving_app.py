@@ -1,5 +1,6 @@
 """The HTTP side with a predictor of the test's own."""
 
+import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,16 +10,14 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from classifier.artifact import Artifact
-from classifier.errors import ArtifactError, UserError
+from classifier.errors import UserError
 from classifier.preprocessing import Pixels, Preprocessing
 from serving.app import create_app
 from serving.encoding import Probabilities
-from serving.engine import Engine
 from serving.limits import usable_memory, usable_processors
 from serving.predictor import Predictor
 from serving.settings import MIB, Settings
-from tests.artifacts import CLASS_NAMES, encode, random_pixels
+from tests.artifacts import encode, random_pixels
 
 PNG = encode(random_pixels())
 
@@ -85,6 +84,19 @@ def test_beyond_the_places_a_request_is_refused_at_once_and_ping_still_answers()
     assert refused.headers["Retry-After"] == "1"
     assert ping.status_code == 200
     assert invoke(client)[0] == 200
+
+
+def test_a_client_that_stalls_in_its_body_is_told_so() -> None:
+    class Stalling(io.BytesIO):
+        def read(self, _size: int | None = -1) -> bytes:
+            raise TimeoutError
+
+    response = client_of(even).post(
+        "/invocations", input_stream=Stalling(), content_type="image/png"
+    )
+
+    assert response.status_code == 408
+    assert response.get_json()["error"]["message"].startswith("nothing more of the body came")
 
 
 def test_a_refused_request_frees_its_place() -> None:
@@ -185,53 +197,3 @@ def test_the_memory_limit_is_the_cgroups(tmp_path: Path, name: str) -> None:
     assert usable_memory(tmp_path) == unlimited
     (tmp_path / name).write_text(f"{2**20}\n")
     assert usable_memory(tmp_path) == 2**20
-
-
-def test_the_engine_answers_alike_alone_in_a_batch_and_from_many_threads(artifact: Path) -> None:
-    predictor = Predictor.load(artifact, streams=2)
-    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    expected = predictor.predict(images)
-    answers: list[Probabilities] = []
-
-    threads = [
-        threading.Thread(target=lambda: answers.append(predictor.predict(images))) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert all(np.array_equal(answer, expected) for answer in answers)
-    alone = [predictor.predict(image[np.newaxis])[0] for image in images]
-    assert np.array_equal(np.stack(alone), expected)
-
-
-@pytest.mark.parametrize(
-    ("size", "classes", "precision", "message"),
-    [
-        (32, 4, "float32", r"must turn u8 into \[1,4\]"),
-        (32, len(CLASS_NAMES), "float8", "precision must be one of"),
-    ],
-)
-def test_another_network_than_the_manifests_is_refused(
-    artifact: Path, size: int, classes: int, precision: str, message: str
-) -> None:
-    onnx_model = Artifact.read(artifact).onnx_model
-
-    with pytest.raises(ArtifactError, match=message):
-        Engine(onnx_model, image_size=size, classes=classes, precision=precision, streams=1)
-
-
-def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
-    onnx_model = tmp_path / "model.onnx"
-    onnx_model.write_bytes(b"not a network")
-
-    with pytest.raises(ArtifactError, match=r"model\.onnx cannot be compiled"):
-        Engine(onnx_model, image_size=32, classes=2, precision="float32", streams=1)
-
-
-def test_an_artifact_without_golden_answers_is_refused(artifact: Path) -> None:
-    predictor = Predictor.load(artifact, streams=1)
-
-    with pytest.raises(ArtifactError, match="no golden answer"):
-        predictor.check(())

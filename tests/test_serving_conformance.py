@@ -1,51 +1,20 @@
-"""SageMaker's contract for a serving container, line by line, against the real program.
+"""SageMaker's contract for a serving container: what goes over HTTP, against the real program.
 
-The numbers in the names are those of the contract's checklist; 12, 13 and 16 need an engine and
-stand in `test_serving_image.py`.
+The numbers in the names are those of the contract's checklist; 1, 2, 3, 7, 8 and 14 stand in
+`test_serving_life.py`, 12, 13 and 16 need an engine and stand in `test_serving_image.py`.
 """
 
-import base64
-import http.client
-import io
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from classifier.preprocessing import Pixels
-from tests.artifacts import CLASS_NAMES, encode, random_pixels
-from tests.servers import CONTAINER, Server, request, serving, starting
-
-PIXELS = random_pixels()
-PNG = encode(PIXELS)
-JPEG = encode(PIXELS, "JPEG")
-WEBP = encode(PIXELS, "WEBP")
-
-
-def npy(array: Pixels) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def instances(*pictures: bytes) -> bytes:
-    return json.dumps(
-        {"instances": [{"b64": base64.b64encode(data).decode()} for data in pictures]}
-    ).encode()
-
-
-def in_chunks(data: bytes, size: int = 1000) -> Iterator[bytes]:
-    return (data[start : start + size] for start in range(0, len(data), size))
+from tests.artifacts import CLASS_NAMES, encode
+from tests.bodies import JPEG, PIXELS, PNG, WEBP, in_chunks, instances, npy
+from tests.servers import Server, request, serving
 
 
 @pytest.fixture(scope="module")
@@ -59,83 +28,6 @@ def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(base_dir: Path) -> Iterator[Server]:
     with serving(base_dir) as running:
         yield running
-
-
-@pytest.mark.parametrize("arguments", [("serve",), ()])
-def test_1_serve_starts_the_server_and_so_does_no_argument(
-    base_dir: Path, arguments: tuple[str, ...]
-) -> None:
-    with starting(base_dir, *arguments) as server:
-        assert server.wait_for_ping(200).body == b""
-
-
-def test_1_another_argument_is_refused_with_the_right_one_named() -> None:
-    program = subprocess.run(
-        [sys.executable, "-m", "serving", "train"],
-        env={**os.environ, "PYTHONPATH": str(CONTAINER)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert program.returncode == 2
-    assert "invalid choice: 'train'" in program.stderr
-    assert "serve" in program.stderr
-
-
-def test_2_the_port_is_the_one_of_sagemaker_bind_to_port_and_no_second_is_opened(
-    base_dir: Path,
-) -> None:
-    with serving(base_dir, SAGEMAKER_SAFE_PORT_RANGE="21000-21010") as server:
-        assert server.get("/ping").status == 200
-        for port in range(21000, 21011):
-            with socket.socket() as client:
-                assert client.connect_ex(("127.0.0.1", port)) != 0
-
-
-def test_3_ping_is_503_while_loading_and_200_with_an_empty_body_after(
-    base_dir: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(base_dir / "model", tmp_path / "model")
-    manifest = tmp_path / "model" / "manifest.json"
-    content = manifest.read_bytes()
-    manifest.unlink()
-    # Loading waits until something is written into the pipe.
-    os.mkfifo(manifest)
-
-    with starting(tmp_path) as server:
-        loading = server.wait_for_ping(503)
-        refused = server.invoke(PNG)
-        manifest.write_bytes(content)
-        ready = server.wait_for_ping(200)
-
-    assert json.loads(loading.body)["error"]["message"] == "the model is being loaded"
-    assert refused.status == 503
-    assert ready.body == b""
-
-
-def test_3_ping_answers_within_two_seconds_under_full_load(server: Server) -> None:
-    heavy = encode(random_pixels(1500, 2000), "JPEG")
-    stopping = threading.Event()
-
-    def keep_busy() -> None:
-        while not stopping.is_set():
-            server.invoke(heavy, "image/jpeg")
-
-    clients = [threading.Thread(target=keep_busy) for _ in range(64)]
-    for client in clients:
-        client.start()
-    seconds = []
-    for _ in range(20):
-        start = time.perf_counter()
-        assert server.get("/ping").status == 200
-        seconds.append(time.perf_counter() - start)
-        time.sleep(0.1)
-    stopping.set()
-    for client in clients:
-        client.join()
-
-    assert max(seconds) < 2
 
 
 @pytest.mark.parametrize(
@@ -251,87 +143,6 @@ def test_6_custom_attributes_are_returned(server: Server, body: bytes) -> None:
     assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1; c=ü"
 
 
-def test_7_the_model_folder_is_only_read_and_may_hold_the_tar_gz(
-    artifact: Path, tmp_path: Path
-) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(artifact, model)
-    (model / "model.tar.gz").write_bytes(b"not looked into")
-    before = {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]}
-
-    with serving(tmp_path) as server:
-        assert server.invoke(PNG).status == 200
-
-    assert {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]} == before
-
-
-def test_3_ping_answers_while_clients_stall_in_their_bodies(base_dir: Path) -> None:
-    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
-    with serving(base_dir) as server:
-        stalling = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
-        for client in stalling:
-            client.sendall(head + b"Content-Length: 1000\r\n\r\nthe beginning")
-        time.sleep(0.5)
-
-        for _ in range(10):
-            start = time.perf_counter()
-            assert server.get("/ping").status == 200
-            assert time.perf_counter() - start < 2
-            time.sleep(0.2)
-        for client in stalling:
-            client.close()
-
-
-def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
-    base_dir: Path,
-) -> None:
-    heavy = encode(random_pixels(1500, 2000), "JPEG")
-    outcomes: list[int | str] = []
-
-    with serving(base_dir) as server:
-
-        def ask_until_refused() -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-            while True:
-                try:
-                    connection.request(
-                        "POST", "/invocations", heavy, {"Content-Type": "image/jpeg"}
-                    )
-                    response = connection.getresponse()
-                    response.read()
-                    outcomes.append(response.status)
-                except ConnectionRefusedError:
-                    return
-                except (OSError, http.client.HTTPException) as error:
-                    outcomes.append(repr(error))
-                    return
-
-        clients = [threading.Thread(target=ask_until_refused) for _ in range(16)]
-        for client in clients:
-            client.start()
-        time.sleep(1)
-        server.process.send_signal(signal.SIGTERM)
-        status = server.process.wait(30)
-        for client in clients:
-            client.join()
-
-    assert status == 0
-    assert set(outcomes) == {200}
-
-
-def test_8_sigterm_while_loading_ends_at_once(base_dir: Path, tmp_path: Path) -> None:
-    shutil.copytree(base_dir / "model", tmp_path / "model")
-    manifest = tmp_path / "model" / "manifest.json"
-    manifest.unlink()
-    os.mkfifo(manifest)
-
-    with starting(tmp_path) as server:
-        server.wait_for_ping(503)
-        server.process.send_signal(signal.SIGTERM)
-
-        assert server.process.wait(10) == 0
-
-
 def test_9_execution_parameters_have_sagemakers_three_keys(server: Server) -> None:
     answer = server.get("/execution-parameters")
 
@@ -363,55 +174,6 @@ def test_10_local_mode_gets_no_execution_parameters_for_it_fails_on_them(base_di
 
 def test_11_a_chunked_body_is_read(server: Server) -> None:
     assert server.invoke(in_chunks(PNG)).body == server.invoke(PNG).body
-
-
-def test_14_a_missing_model_ends_the_process_with_a_sentence(tmp_path: Path) -> None:
-    with starting(tmp_path) as server:
-        status = server.process.wait(30)
-
-        log = server.log.read_text()
-        assert status != 0
-        assert "no manifest.json in" in log
-        assert "Traceback" not in log
-
-
-def test_14_a_model_that_answers_otherwise_than_in_training_ends_the_process(
-    artifact: Path, other_artifact: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(artifact, tmp_path / "model")
-    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
-    other = json.loads((other_artifact / "manifest.json").read_text())
-    shutil.copy(other_artifact / "model.onnx", tmp_path / "model" / "model.onnx")
-    manifest["files"]["model.onnx"] = other["files"]["model.onnx"]
-    (tmp_path / "model" / "manifest.json").write_text(json.dumps(manifest))
-
-    with starting(tmp_path) as server:
-        status = server.process.wait(30)
-
-        assert status != 0
-        assert "differs from training's" in server.log.read_text()
-
-
-def test_14_a_worker_killed_while_loading_ends_the_process(base_dir: Path, tmp_path: Path) -> None:
-    shutil.copytree(base_dir / "model", tmp_path / "model")
-    manifest = tmp_path / "model" / "manifest.json"
-    manifest.unlink()
-    os.mkfifo(manifest)
-
-    with starting(tmp_path) as server:
-        server.wait_for_ping(503)
-        os.kill(server.worker(), signal.SIGKILL)
-
-        assert server.process.wait(10) != 0
-
-
-def test_14_a_worker_killed_while_serving_is_replaced(base_dir: Path) -> None:
-    with serving(base_dir) as server:
-        os.kill(server.worker(), signal.SIGKILL)
-        time.sleep(0.2)
-        server.wait_for_ping(200)
-
-        assert server.invoke(PNG).status == 200
 
 
 @pytest.mark.parametrize(
@@ -452,16 +214,3 @@ def test_a_request_is_logged_on_one_line_and_a_ping_is_not(base_dir: Path) -> No
     (line,) = [line for line in log.splitlines() if "request=" in line]
     assert "request=invocations status=200 milliseconds=" in line
     assert line.endswith("pictures=2")
-
-
-def test_a_wrong_setting_is_said_before_anything_starts(base_dir: Path) -> None:
-    with starting(base_dir, SAGEMAKER_MAX_PAYLOAD_IN_MB="much") as server:
-        assert server.process.wait(10) == 1
-        assert "SAGEMAKER_MAX_PAYLOAD_IN_MB must be a whole number" in server.log.read_text()
-
-
-def test_openvino_tells_nobody_of_the_start(base_dir: Path, tmp_path: Path) -> None:
-    with serving(base_dir, HOME=str(tmp_path), CI="", TF_BUILD="", JENKINS_URL="") as server:
-        assert server.invoke(PNG).status == 200
-
-    assert list(tmp_path.iterdir()) == []
