@@ -11,10 +11,10 @@ from local_test.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 
-# 100 % of the validation pictures; less than a minute on two cores.
+# val_accuracy 1.0 with seeds 0 and 1; two minutes on two cores that three other jobs keep busy.
 SAMPLE_HYPERPARAMETERS = {
     "network": "small",
-    "epochs": "8",
+    "epochs": "10",
     "batch_size": "64",
     "image_size": "48",
 }
@@ -88,12 +88,14 @@ def _hyperparameter(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m local_test", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    prepare = commands.add_parser(
-        "prepare", help="lay out the job's files, with sample pictures where there are none"
-    )
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:  # noqa: PLR2004 - TCP's highest
+        message = f"expected a port from 1 to 65535, got {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "--data",
         type=Path,
@@ -114,12 +116,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="set these, keep the others",
     )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local_test", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    prepare = commands.add_parser(
+        "prepare", help="lay out the job's files, with sample pictures where there are none"
+    )
+    _add_prepare_arguments(prepare)
     train = commands.add_parser("train", help="run the training job; Ctrl-C stops it in order")
     serve = commands.add_parser("serve", help="start the server in the background")
     serve.add_argument(
         "--port",
-        type=int,
-        default=int(os.environ.get("PORT", "8080")),
+        type=_port,
+        default=os.environ.get("PORT", "8080"),
         help="TCP port to listen on (default: $PORT, else 8080)",
     )
     stop = commands.add_parser("stop", help="stop the server")

@@ -321,6 +321,18 @@ def test_stop_never_ends_a_process_of_somebody_else(base_dir: Path) -> None:
         somebody.kill()
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_a_port_that_cannot_be_is_refused(
+    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", port)
+
+    with pytest.raises(SystemExit):
+        main(["serve"])
+
+    assert f"expected a port from 1 to 65535, got '{port}'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_picture_drawn_trained_and_served_is_recognised(tmp_path: Path, free_port: int) -> None:
     command = [sys.executable, "-m", "local_test"]
@@ -339,9 +351,13 @@ def test_a_picture_drawn_trained_and_served_is_recognised(tmp_path: Path, free_p
         run("stop")
 
     right = [
-        p.stem.rsplit("_", 1)[1] in answer for p, answer in zip(pictures, answers, strict=True)
+        _class_of(picture) == answer for picture, answer in zip(pictures, answers, strict=True)
     ]
     assert sum(right) >= 11
+
+
+def _class_of(picture: Path) -> str:
+    return picture.stem.rsplit("_", 1)[1]
 
 
 def _ask(port: int, picture: Path) -> str:
@@ -353,4 +369,4 @@ def _ask(port: int, picture: Path) -> str:
     body = response.read().decode()
     connection.close()
     assert response.status == 200, body
-    return body
+    return str(json.loads(body)["predictions"][0]["class_name"])
