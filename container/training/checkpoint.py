@@ -28,7 +28,7 @@ def save(directory: Path, step: int, state: Mapping[str, object]) -> None:
     except (OSError, RuntimeError) as error:
         # The model is worth more than what would only be needed after an interruption.
         logger.warning("no checkpoint: %s", error)
-        partial.unlink()
+        partial.unlink(missing_ok=True)
         return
     partial.replace(path)
     for old in (*sorted(directory.glob("step-*.pt"))[:-KEEP], *directory.glob("step-*.tmp")):

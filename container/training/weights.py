@@ -6,6 +6,7 @@ import logging
 import re
 import tarfile
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from classifier.artifact import WEIGHTS, sha256_of
 from classifier.errors import UserError
-from training.network import AUXILIARY, Network
+from training.network import AUXILIARY, SMALL, Network
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +60,19 @@ def download(network: Network) -> None:
     """Load torchvision's own weights.
 
     Raises:
-        UserError: they cannot be downloaded.
+        UserError: there are none, or they cannot be downloaded.
     """
+    if network.name == SMALL:
+        message = (
+            f"`{SMALL}` has no pretrained weights of its own: give the job a `weights` channel "
+            "with those of an earlier job, or leave pretrained=true away"
+        )
+        raise UserError(message)
     weights = torchvision.models.get_model_weights(network.name).DEFAULT
     try:
         state = weights.get_state_dict(check_hash=True)
-    except OSError as error:
+    except (OSError, HTTPException, RuntimeError) as error:
+        # The last is a file whose checksum is wrong.
         message = (
             f"the pretrained weights of {network.name} cannot be downloaded ({error}): give the "
             "job a `weights` channel with the file, or set pretrained=false to start from scratch"

@@ -1,0 +1,129 @@
+"""The labelled pictures of a channel."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from classifier.errors import UserError
+from training.channel import (
+    LabelledFile,
+    check_validation,
+    class_names_of,
+    labelled_files,
+    split,
+)
+
+
+def touch(directory: Path, *names: str) -> None:
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
+
+
+def found(directory: Path) -> list[tuple[str, str]]:
+    files = labelled_files(directory)
+    return [(str(file.path.relative_to(directory)), file.class_name) for file in files]
+
+
+def files(**counts: int) -> list[LabelledFile]:
+    return [
+        LabelledFile(Path(name, str(number)), name)
+        for name, count in counts.items()
+        for number in range(count)
+    ]
+
+
+def test_a_folder_a_class_labels_the_pictures_however_deep_they_lie(tmp_path: Path) -> None:
+    touch(tmp_path, "dog/b.PNG", "dog/old/a.jpeg", "cat/1.webp")
+
+    assert found(tmp_path) == [
+        ("cat/1.webp", "cat"),
+        ("dog/b.PNG", "dog"),
+        ("dog/old/a.jpeg", "dog"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "class_name"),
+    [
+        ("00048a93-4f0e_3L.png", "3L"),
+        ("a_b_c_dog.JPG", "dog"),
+        ("_cat.gif", "cat"),
+        ("x_two words.bmp", "two words"),
+    ],
+)
+def test_loose_pictures_have_their_label_behind_the_last_underscore(
+    tmp_path: Path, name: str, class_name: str
+) -> None:
+    touch(tmp_path, name)
+
+    assert found(tmp_path) == [(name, class_name)]
+
+
+@pytest.mark.parametrize("name", ["dog.png", "dog_.png", "a_b.c.png"])
+def test_a_loose_picture_without_a_label_is_refused(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, name)
+
+    with pytest.raises(UserError, match="has no label"):
+        labelled_files(tmp_path)
+
+
+def test_litter_and_other_files_are_no_pictures(tmp_path: Path) -> None:
+    touch(tmp_path, ".DS_Store", "Thumbs.db", "labels.csv", "cat/1.png", "cat/._1.png", "cat/1.xml")
+    touch(tmp_path, "__MACOSX/cat/1.png", ".ipynb_checkpoints/1.png")
+
+    assert found(tmp_path) == [("cat/1.png", "cat")]
+
+
+def test_a_channel_without_pictures_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/readme.txt")
+
+    with pytest.raises(UserError, match=f"^no picture under {tmp_path}: expected <class name>/"):
+        labelled_files(tmp_path)
+
+
+def test_mixed_layouts_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "2_dog.png")
+
+    with pytest.raises(UserError, match=r"mixes class folders with loose pictures such as 2_dog"):
+        labelled_files(tmp_path)
+
+
+def test_class_names_are_sorted_and_at_least_two() -> None:
+    assert class_names_of(files(b=1, a=2, c=1)) == ("a", "b", "c")
+    with pytest.raises(UserError, match="at least two classes, the training channel has one: 'a'"):
+        class_names_of(files(a=3))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "held_out"),
+    [
+        (0.2, {"a": 20, "b": 2, "c": 1}),
+        (0.01, {"a": 1, "b": 1, "c": 1}),
+        (0.9, {"a": 90, "b": 9, "c": 1}),
+    ],
+)
+def test_a_split_takes_the_same_share_of_every_class(
+    fraction: float, held_out: dict[str, int]
+) -> None:
+    everything = files(a=100, b=10, c=2, d=1)
+
+    training, validation = split(everything, fraction, seed=0)
+
+    assert Counter(file.class_name for file in validation) == held_out
+    assert sorted(training + validation, key=everything.index) == everything
+    assert not set(training) & set(validation)
+
+
+def test_a_split_is_a_function_of_the_seed() -> None:
+    everything = files(a=50, b=50)
+
+    assert split(everything, 0.2, seed=1) == split(everything, 0.2, seed=1)
+    assert split(everything, 0.2, seed=1) != split(everything, 0.2, seed=2)
+
+
+def test_validation_may_lack_classes_but_not_have_others() -> None:
+    check_validation(files(a=1), ("a", "b"))
+    with pytest.raises(UserError, match="classes that training lacks: c; training has a, b"):
+        check_validation(files(a=1, c=1), ("a", "b"))

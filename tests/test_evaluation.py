@@ -1,0 +1,97 @@
+"""How good a classifier is, against values computed by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from training.evaluation import Evaluation, confusion_matrix, evaluate, per_class, to_images
+from training.network import Classifier
+from training.pictures import Pictures
+
+# 10 pictures of class 0, 5 of class 1, none of class 2, which is predicted once.
+CONFUSION = np.array([[8, 1, 1], [2, 3, 0], [0, 0, 0]])
+
+
+class Fixed(nn.Module):
+    """Answers with logits that are the mean of each colour, whatever came before."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(2, 3))
+
+
+def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
+    labels, predicted = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 2])
+
+    found = confusion_matrix(labels, predicted, 4)
+
+    assert found.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_metrics_are_the_macro_averages_over_the_classes_that_occur() -> None:
+    metrics = Evaluation(0.5, CONFUSION).metrics()
+
+    assert metrics == pytest.approx(
+        {
+            "val_loss": 0.5,
+            "val_accuracy": 11 / 15,
+            "val_precision": (8 / 10 + 3 / 4 + 0) / 3,
+            "val_recall": (8 / 10 + 3 / 5 + 0) / 3,
+            "val_f1": (16 / 20 + 6 / 9 + 0) / 3,
+        }
+    )
+
+
+def test_a_class_that_neither_occurs_nor_is_predicted_says_nothing() -> None:
+    confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
+
+    assert Evaluation(0.0, confusion).metrics()["val_recall"] == pytest.approx((0.75 + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    # Newcombe 1998, table I, method 3.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_accuracys_interval_is_wilsons(right: int, total: int, low: float, high: float) -> None:
+    confusion = np.array([[right, total - right], [0, 0]])
+
+    assert Evaluation(0.0, confusion).accuracy_interval() == pytest.approx((low, high), abs=5e-5)
+
+
+def test_each_class_has_its_own_numbers() -> None:
+    assert per_class(CONFUSION, ("a", "b", "c"))["b"] == pytest.approx(
+        {"precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9, "pictures": 5}
+    )
+
+
+def test_the_loss_is_the_mean_over_all_pictures_in_batches_of_any_size() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (600, 4, 4, 3), np.uint8)
+    labels = random.integers(0, 3, 600)
+    pictures = Pictures(pixels, labels, (Path("x"),) * 600, "")
+
+    evaluation = evaluate(Classifier(Fixed()), pictures, torch.device("cpu"), 3)
+
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    logits = ((pixels / 255 - mean) / std).mean(axis=(1, 2))
+    exponentials = np.exp(logits)
+    shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+    assert evaluation.loss == pytest.approx(-np.log(shares[range(600), labels]).mean(), rel=1e-5)
+    assert evaluation.accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
+
+
+def test_pixels_become_planes_with_their_values_as_they_are() -> None:
+    pixels = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+
+    images = to_images(pixels, torch.device("cpu"))
+
+    assert images.shape == (2, 3, 4, 5)
+    assert images[1, 2, 3, 4] == pixels[1, 3, 4, 2]

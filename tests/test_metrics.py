@@ -1,0 +1,67 @@
+"""The log lines that SageMaker reads, and which of two epochs is the better one."""
+
+import re
+
+import pytest
+
+from training.metrics import METRIC_DEFINITIONS, METRIC_NAMES, is_better, log_line
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-7, 123456.789, 1e20, -0.5])
+def test_every_number_is_found_again_by_its_expression_alone(value: float) -> None:
+    values = {name: value * (1 + place) for place, name in enumerate(METRIC_NAMES)}
+    line = "2026-01-01 INFO " + log_line({"epoch": 3, **values})
+
+    for definition in METRIC_DEFINITIONS:
+        matches = re.findall(definition["Regex"], line)
+        assert len(matches) == 1
+        assert float(matches[0]) == pytest.approx(values[definition["Name"]], rel=1e-4)
+
+
+def test_no_other_line_of_the_log_holds_a_metric() -> None:
+    line = "hyperparameters: network=small objective=val_accuracy learning_rate=0.1 val_fraction=1"
+
+    assert not [d for d in METRIC_DEFINITIONS if re.search(d["Regex"], line)]
+
+
+def test_what_is_no_number_is_no_metric() -> None:
+    line = log_line({"val_loss": float("nan"), "val_accuracy": float("inf")})
+
+    assert not [d for d in METRIC_DEFINITIONS if re.search(d["Regex"], line)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "metrics", "best", "expected"),
+    [
+        (
+            "val_accuracy",
+            {"val_accuracy": 0.9, "val_loss": 9},
+            {"val_accuracy": 0.8, "val_loss": 1},
+            True,
+        ),
+        (
+            "val_accuracy",
+            {"val_accuracy": 0.8, "val_loss": 0},
+            {"val_accuracy": 0.9, "val_loss": 1},
+            False,
+        ),
+        (
+            "val_accuracy",
+            {"val_accuracy": 0.9, "val_loss": 1},
+            {"val_accuracy": 0.9, "val_loss": 2},
+            True,
+        ),
+        (
+            "val_accuracy",
+            {"val_accuracy": 0.9, "val_loss": 1},
+            {"val_accuracy": 0.9, "val_loss": 1},
+            False,
+        ),
+        ("val_loss", {"val_loss": 0.1}, {"val_loss": 0.2}, True),
+        ("val_loss", {"val_loss": 0.3}, {"val_loss": 0.2}, False),
+    ],
+)
+def test_the_objective_decides_and_of_equals_the_loss(
+    objective: str, metrics: dict[str, float], best: dict[str, float], *, expected: bool
+) -> None:
+    assert is_better(objective, metrics, best) is expected
