@@ -1,0 +1,161 @@
+"""The networks: their heads, their inputs, and what the exporter makes of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classifier.errors import UserError
+from tests.served import answers
+from training.export import export_onnx
+from training.network import (
+    SMALL,
+    Classifier,
+    Network,
+    ServedClassifier,
+    build,
+    check_input,
+    known_networks,
+)
+
+# Their sizes are computed with tensors, which shapes alone do not have; these are quick to build.
+REGNETS = ("regnet_x_400mf", "regnet_y_400mf", "regnet_y_800mf")
+ON_META = [name for name in known_networks() if not name.startswith("regnet")]
+
+# One of each family, with the smallest pictures that it takes.
+FAMILIES = {
+    SMALL: 16,
+    "alexnet": 64,
+    "convnext_tiny": 32,
+    "densenet121": 32,
+    "efficientnet_b0": 32,
+    "efficientnet_v2_s": 32,
+    "googlenet": 32,
+    "inception_v3": 75,
+    "maxvit_t": 224,
+    "mnasnet0_5": 32,
+    "mobilenet_v2": 32,
+    "mobilenet_v3_small": 32,
+    "regnet_y_400mf": 32,
+    "resnet18": 32,
+    "resnext50_32x4d": 32,
+    "shufflenet_v2_x0_5": 32,
+    "squeezenet1_0": 32,
+    "swin_t": 32,
+    "swin_v2_t": 32,
+    "vgg11": 32,
+    "vit_b_32": 224,
+    "wide_resnet50_2": 32,
+}
+
+
+@pytest.mark.parametrize("name", [*ON_META, *REGNETS])
+def test_every_network_of_torchvision_gets_a_head_for_our_classes(name: str) -> None:
+    with torch.device("cpu" if name in REGNETS else "meta"):
+        network = build(name, 7)
+        classifier = Classifier(network.module).eval()
+        logits = classifier(torch.zeros(2, 3, 224, 224))
+
+    assert logits.shape == (2, 7)
+    assert len(network.heads) == 1
+
+
+def test_an_unknown_network_is_refused_and_the_known_ones_listed() -> None:
+    with pytest.raises(UserError, match=r"unknown network 'resnet'; known are small, alexnet, "):
+        build("resnet", 3)
+
+
+def test_detectors_and_segmenters_are_no_classifiers() -> None:
+    names = known_networks()
+
+    assert {"small", "resnet18", "vit_b_16"} <= set(names)
+    assert not [name for name in names if "rcnn" in name or "deeplab" in name or "quant" in name]
+
+
+def test_a_thousand_classes_are_classes_as_any() -> None:
+    with torch.device("meta"):
+        network = build("mobilenet_v3_small", 1000)
+
+    assert network.heads == ("classifier.3",)
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "image_size"),
+    [(SMALL, 2, 16), ("resnet18", 2, 32), ("inception_v3", 4, 224), ("vit_b_16", 2, 224)],
+)
+def test_a_batch_that_a_network_can_learn_from_is_let_through(
+    name: str, pictures: int, image_size: int
+) -> None:
+    network = build(name, 3)
+    before = {k: v.clone() for k, v in network.module.state_dict().items()}
+
+    check_input(network, pictures, image_size)
+
+    # Batch normalisation has counted nothing.
+    assert all(torch.equal(before[k], v) for k, v in network.module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "image_size", "reason"),
+    [
+        ("vgg11", 8, 16, "Output size is too small"),
+        ("vit_b_16", 8, 64, "Wrong image height! Expected 224 but got 64!"),
+        ("resnet18", 1, 32, "Expected more than 1 value per channel when training"),
+    ],
+)
+def test_a_batch_that_a_network_cannot_learn_from_is_refused(
+    name: str, pictures: int, image_size: int, reason: str
+) -> None:
+    network = build(name, 3)
+
+    with pytest.raises(UserError, match=f"^{name} cannot learn from batches of .*{reason}"):
+        check_input(network, pictures, image_size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_exported_network_answers_as_torch_does_for_any_number_of_pictures(
+    name: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    image_size = FAMILIES[name]
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (8, 1, 1, 3)) + random.integers(
+        -60, 60, (8, image_size, image_size, 3)
+    )
+    pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+    network = build(name, 5)
+    classifier = _awakened(network, torch.from_numpy(pixels))
+    served = ServedClassifier(classifier, temperature=1.3).eval()
+
+    export_onnx(served, image_size, tmp_path / "model.onnx")
+
+    with torch.inference_mode():
+        expected = served(torch.from_numpy(pixels)).numpy()
+    # Not what every picture gets.
+    assert np.ptp(expected, axis=0).max() > 0.05
+    for count in (1, 3):
+        found = answers(tmp_path / "model.onnx", pixels[:count])
+        assert found.shape == (count, 5)
+        assert np.abs(found - expected[:count]).max() < 1e-3
+
+
+@torch.no_grad()
+def _awakened(network: Network, pixels: torch.Tensor) -> Classifier:
+    """Give a network with random weights the statistics and the contrasts of a trained one."""
+    classifier = Classifier(network.module).train()
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.0
+    images = pixels.permute(0, 3, 1, 2).float()
+    classifier(images)
+    classifier.eval()
+    spread = classifier(images).std(dim=0).mean()
+    for head in network.heads:
+        for parameter in network.module.get_submodule(head).parameters():
+            parameter.div_(spread)
+    return classifier
