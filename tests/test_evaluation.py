@@ -80,6 +80,7 @@ def test_the_loss_is_the_mean_over_all_pictures_in_batches_of_any_size() -> None
 
     evaluation = evaluate(Classifier(Fixed()), pictures, torch.device("cpu"), 3)
 
+    assert evaluation is not None
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     logits = ((pixels / 255 - mean) / std).mean(axis=(1, 2))
     exponentials = np.exp(logits)

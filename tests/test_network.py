@@ -31,7 +31,6 @@ FAMILIES = {
     "convnext_tiny": 32,
     "densenet121": 32,
     "efficientnet_b0": 32,
-    "efficientnet_v2_s": 32,
     "googlenet": 32,
     "inception_v3": 75,
     "maxvit_t": 224,
@@ -40,14 +39,12 @@ FAMILIES = {
     "mobilenet_v3_small": 32,
     "regnet_y_400mf": 32,
     "resnet18": 32,
-    "resnext50_32x4d": 32,
     "shufflenet_v2_x0_5": 32,
     "squeezenet1_0": 32,
     "swin_t": 32,
     "swin_v2_t": 32,
     "vgg11": 32,
     "vit_b_32": 224,
-    "wide_resnet50_2": 32,
 }
 
 
@@ -158,4 +155,7 @@ def _awakened(network: Network, pixels: torch.Tensor) -> Classifier:
     for head in network.heads:
         for parameter in network.module.get_submodule(head).parameters():
             parameter.div_(spread)
+        last = network.module.get_submodule(head)
+        if isinstance(last, nn.Linear):
+            last.bias.sub_(classifier(images).mean(dim=0))
     return classifier

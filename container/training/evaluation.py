@@ -1,7 +1,7 @@
 """How good a classifier is on pictures as serving sees them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,12 +61,18 @@ def confusion_matrix(
 
 @torch.inference_mode()
 def evaluate(
-    classifier: Classifier, pictures: Pictures, device: torch.device, num_classes: int
-) -> Evaluation:
-    """Evaluate in float32 on the pixels as serving sees them."""
+    classifier: Classifier,
+    pictures: Pictures,
+    device: torch.device,
+    num_classes: int,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Evaluate in float32 on the pixels as serving sees them; None when stopped in between."""
     classifier.eval()
     loss, predicted = 0.0, []
     for start in range(0, len(pictures), BATCH_SIZE):
+        if is_stopped():
+            return None
         batch = slice(start, start + BATCH_SIZE)
         logits = classifier(to_images(pictures.pixels[batch], device))
         labels = torch.from_numpy(pictures.labels[batch]).to(device)

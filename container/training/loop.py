@@ -78,9 +78,7 @@ class Trainer:
         interval = self.hyperparameters.checkpoint_interval_seconds
         last_checkpoint = time.monotonic()
         while self.progress.epoch < self.hyperparameters.epochs:
-            finished = self._train_one_epoch(stop)
-            if finished:
-                self._finish_epoch()
+            finished = self._train_one_epoch(stop) and self._finish_epoch(stop)
             now = time.monotonic()
             if not finished or now - last_checkpoint >= interval:
                 self._save(checkpoints, fingerprint)
@@ -118,6 +116,7 @@ class Trainer:
                 progress.totals = tuple(self.cluster.total(totals).tolist())
                 return False
             totals += self._step(batches[progress.batch])
+        progress.batch = len(batches)
         # The only wait for the device in the epoch.
         progress.totals = tuple(self.cluster.total(totals).tolist())
         seconds = time.monotonic() - start
@@ -150,13 +149,20 @@ class Trainer:
         right = (logits.argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach(), right, torch.tensor(len(own), device=device)]).double()
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, stop: StopRequest) -> bool:
+        """Evaluate and keep the best; return False when a stop came in between."""
         progress = self.progress
         loss, right, pictures = progress.totals
         self._check_finite("training", loss)
         evaluation = evaluate(
-            self.classifier, self.validation, self.arithmetic.device, self.num_classes
+            self.classifier,
+            self.validation,
+            self.arithmetic.device,
+            self.num_classes,
+            lambda: self._stop_everywhere(stop),
         )
+        if evaluation is None:
+            return False
         # The last step's weights are in this one only.
         self._check_finite("validation", evaluation.loss)
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
@@ -174,6 +180,7 @@ class Trainer:
         if best is None or is_better(objective, metrics, best.evaluation.metrics()):
             weights = {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
             progress.best = Best(progress.epoch, weights, evaluation)
+        return True
 
     def _check_finite(self, name: str, loss: float) -> None:
         if not math.isfinite(loss):

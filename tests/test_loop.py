@@ -1,0 +1,103 @@
+"""The training loop: whenever a stop comes, the job goes on from there."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from classifier.artifact import WEIGHTS
+from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_pictures
+from training import evaluation, job
+from training.environment import TrainingEnvironment
+from training.stop import StopRequest
+
+
+class StopAfter(StopRequest):
+    """Is requested when it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        super().__init__()
+
+    @property
+    def requested(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def make_small_job(base_dir: Path) -> Path:
+    """Make a job of two epochs, of which each has three steps and two batches to evaluate."""
+    make_job(base_dir)
+    data = base_dir / "input" / "data"
+    write_pictures(data / "training", per_class=8)
+    for number in (8, 9):
+        for path in (data / "training").glob(f"*/{number}.png"):
+            path.unlink()
+    write_pictures(data / "validation", per_class=5, first=100)
+    configure(base_dir, {**HYPERPARAMETERS, "epochs": "2"}, "training", "validation")
+    return base_dir
+
+
+# Each picture's decoding looks as well, and so does the end of it.
+DECODING = 24 + 15 + 1
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 8)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base_dir = make_small_job(tmp_path_factory.mktemp("uninterrupted"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "BATCH_SIZE", 8)
+        assert train_here(base_dir, "train") == 0
+    return base_dir
+
+
+@pytest.mark.parametrize(
+    ("looks", "epoch", "batch"),
+    [(0, 0, 0), (2, 0, 2), (3, 0, 3), (4, 0, 3), (5, 1, 0), (9, 1, 3)],
+    ids=["step 1", "step 3", "evaluation", "half evaluated", "epoch 2", "last evaluation"],
+)
+def test_a_stop_at_any_moment_is_answered_at_once_and_costs_nothing(
+    uninterrupted: Path, tmp_path: Path, looks: int, epoch: int, batch: int
+) -> None:
+    base_dir = make_small_job(tmp_path)
+    environment = TrainingEnvironment(base_dir=base_dir)
+
+    job.run(environment, StopAfter(DECODING + looks))
+
+    (path,) = environment.checkpoint_dir.iterdir()
+    progress = torch.load(path, weights_only=True)["progress"]
+    assert (progress["epoch"], progress["batch"]) == (epoch, batch)
+    job.run(environment, StopRequest())
+    assert metrics(base_dir) == metrics(uninterrupted)
+    weights = load_file(base_dir / "model" / WEIGHTS)
+    expected = load_file(uninterrupted / "model" / WEIGHTS)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base_dir = make_job(tmp_path, epochs="6", objective="val_loss", learning_rate="0.05")
+    caplog.set_level(logging.INFO)
+
+    job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
+
+    report = metrics(base_dir)
+    history = report["history"]
+    assert isinstance(history, list)
+    losses = [epoch["val_loss"] for epoch in history]
+    assert report["epoch"] == 1 + int(np.argmin(losses))
+    assert report["val_loss"] == min(losses)
+    assert caplog.messages[-2].startswith(f"best_epoch={report['epoch']} val_loss=")
