@@ -90,6 +90,14 @@ def test_mixed_layouts_are_refused(tmp_path: Path) -> None:
         labelled_files(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["caf\udce9", "a\nval_accuracy=1", "tab\t"])
+def test_a_class_name_that_is_no_text_is_refused(name: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        class_names_of(files(**{"a": 1, name: 1}))
+
+    assert str(refusal.value) == f"the class name {name!r} holds what is no text: rename it"
+
+
 def test_class_names_are_sorted_and_at_least_two() -> None:
     assert class_names_of(files(b=1, a=2, c=1)) == ("a", "b", "c")
     with pytest.raises(UserError, match="at least two classes, the training channel has one: 'a'"):

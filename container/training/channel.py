@@ -5,6 +5,7 @@ Class folders: `<class name>/.../<file>.jpg`. Or the label in the file's name, a
 """
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,9 +64,14 @@ def class_names_of(files: Sequence[LabelledFile]) -> tuple[str, ...]:
     """Return the sorted names of the classes.
 
     Raises:
-        UserError: there are fewer than two.
+        UserError: there are fewer than two, or one is no text.
     """
     names = tuple(sorted({file.class_name for file in files}))
+    for name in names:
+        # Control characters, which would make lines of their own in the log, and no UTF-8.
+        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+            message = f"the class name {name!r} holds what is no text: rename it"
+            raise UserError(message)
     if len(names) < 2:  # noqa: PLR2004
         message = (
             f"a classifier needs at least two classes, the training channel has one: {names[0]!r}"
