@@ -151,11 +151,12 @@ def _awakened(network: Network, pixels: torch.Tensor) -> Classifier:
     images = pixels.permute(0, 3, 1, 2).float()
     classifier(images)
     classifier.eval()
-    spread = classifier(images).std(dim=0).mean()
     for head in network.heads:
-        for parameter in network.module.get_submodule(head).parameters():
-            parameter.div_(spread)
-        last = network.module.get_submodule(head)
-        if isinstance(last, nn.Linear):
-            last.bias.sub_(classifier(images).mean(dim=0))
+        for layer in network.module.get_submodule(head).modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight)
+                logits = classifier(images)
+                spread = logits.std(dim=0).mean()
+                layer.weight.div_(spread)
+                layer.bias.copy_((layer.bias - logits.mean(dim=0)) / spread)
     return classifier
