@@ -60,3 +60,14 @@ def hand_back(directory: Path, image: str) -> None:
     mount = f"{directory}:/directory"
     command = ("--entrypoint", "chown", image, "-R", owner, "/directory")
     docker("run", "--rm", "--network", "none", "-v", mount, *command)
+
+
+def remove_composed_below(directory: Path) -> None:
+    """Remove the containers of the Compose files in a folder."""
+    row = '{{.ID}} {{.Label "com.docker.compose.project.config_files"}}'
+    rows = docker("ps", "--all", "--format", row).text.splitlines()
+    containers = [
+        row.split()[0] for row in rows if row.partition(" ")[2].startswith(f"{directory}/")
+    ]
+    if containers:
+        docker("rm", "--force", *containers)

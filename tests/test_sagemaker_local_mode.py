@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from tests.containers import hand_back
+from tests.containers import docker, hand_back, remove_composed_below
 from tests.servers import free_port, request
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ pytestmark = [
     # The SDK leaves the pipes of its `docker compose` processes open.
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    # Its thread complains of the end that it gave to Compose itself.
+    pytest.mark.filterwarnings(
+        "ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning"
+    ),
 ]
 
 # Looks like one; nobody asks for it.
@@ -58,10 +63,10 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def session(folder: Path, port: int) -> Iterator["LocalSession"]:
     """A session of Local Mode, on a machine without account, region or settings."""
-    programs = folder / "bin"
-    programs.mkdir()
-    (programs / "docker-compose").write_text(DOCKER_COMPOSE)
-    (programs / "docker-compose").chmod(0o755)
+    program = folder / "bin/docker-compose"
+    program.parent.mkdir()
+    program.write_text(DOCKER_COMPOSE)
+    program.chmod(0o755)
     (folder / "settings.yaml").write_text(NO_TELEMETRY)
     (folder / "containers").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +77,7 @@ def session(folder: Path, port: int) -> Iterator["LocalSession"]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", str(folder / "settings.yaml"))
         patch.setenv("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
-        patch.setenv("PATH", str(programs), prepend=":")
+        patch.setenv("PATH", f"{os.environ['PATH']}:{program.parent}")
         import boto3
         from sagemaker.local import LocalSession
 
@@ -80,6 +85,8 @@ def session(folder: Path, port: int) -> Iterator["LocalSession"]:
         settings = {"container_root": str(folder / "containers"), "serving_port": port}
         session.config = {"local": settings}
         yield session
+    remove_composed_below(folder)
+    docker("network", "rm", "sagemaker-local", check=False)
     # What it left open is found here, not in the tests of another module.
     gc.collect()
 
@@ -131,6 +138,8 @@ def predictor(estimator: "Estimator", serve_image: str) -> Iterator["Predictor"]
         1,
         "local",
         image_uri=serve_image,
+        # It is up already; waiting asks every 30 s.
+        wait=False,
         serializer=IdentitySerializer("image/png"),
         deserializer=JSONDeserializer(),
     )
