@@ -1,7 +1,7 @@
 """SageMaker's contract for a training container, line by line, against the real program.
 
 The numbers in the names are those of the contract's checklist. Stops, restarts and several hosts
-(9, 10, 11) stand in `test_training_restart.py`.
+(9, 10, 11) stand in `test_training_restart.py`, failures (2, 8) in `test_training_failure.py`.
 """
 
 import json
@@ -18,7 +18,6 @@ import pytest
 from classifier.artifact import Artifact
 from classifier.preprocessing import preprocess
 from tests.opt_ml import (
-    HYPERPARAMETERS,
     IS_ROOT,
     configure,
     failure,
@@ -94,24 +93,6 @@ def test_1_no_argument_and_container_arguments_train_as_well(
 
     assert train_here(base_dir, *arguments) == 0
     assert Artifact.read(base_dir / "model").manifest.class_names == ("blue", "green", "red")
-
-
-def test_2_a_job_without_channels_says_so_in_its_failure_file(tmp_path: Path) -> None:
-    configure(tmp_path, HYPERPARAMETERS)
-
-    code, output = train(tmp_path)
-
-    assert code == 1
-    assert failure(tmp_path).startswith("no channel called 'training'; found: none")
-    assert "Traceback" not in failure(tmp_path) + output
-
-
-def test_2_a_job_without_any_file_says_so_in_its_failure_file(tmp_path: Path) -> None:
-    code, output = train(tmp_path)
-
-    assert code == 1
-    assert failure(tmp_path).startswith(f"no {tmp_path}/input/config/hyperparameters.json")
-    assert "Traceback" not in failure(tmp_path) + output
 
 
 def test_3_every_encoding_of_a_hyperparameter_is_read(finished: Job) -> None:
@@ -227,37 +208,6 @@ def test_7_a_kill_while_the_artifact_is_written_leaves_the_one_before(
     assert Artifact.read(model).manifest == Artifact.read(finished.base_dir / "model").manifest
     assert train_here(base_dir, "train") == 0
     assert not list(model.glob(".partial-*"))
-
-
-def test_8_the_failure_is_one_sentence_first_and_short_enough_to_be_shown(tmp_path: Path) -> None:
-    make_job(tmp_path, network="resnet_18")
-
-    code, _ = train(tmp_path)
-
-    assert code == 1
-    # SageMaker keeps 1,024 characters, its own prefix among them.
-    assert len(failure(tmp_path)) <= 950
-    assert failure(tmp_path).startswith("unknown network 'resnet_18'; known are small, ")
-
-
-def test_8_of_an_unexpected_error_its_message_comes_before_its_traceback(tmp_path: Path) -> None:
-    make_job(tmp_path)
-    (tmp_path / "output").mkdir()
-    (tmp_path / "output" / "data").write_text("in the way")
-
-    assert train_here(tmp_path, "train") == 1
-    assert failure(tmp_path).startswith("FileExistsError: ")
-    assert "\nTraceback (most recent call last)" in failure(tmp_path)
-    assert len(failure(tmp_path)) <= 950
-
-
-def test_8_a_successful_run_leaves_no_failure_of_an_earlier_one(tmp_path: Path) -> None:
-    base_dir = make_job(tmp_path)
-    (base_dir / "output").mkdir()
-    (base_dir / "output" / "failure").write_text("an earlier run's")
-
-    assert train_here(base_dir, "train") == 0
-    assert not (base_dir / "output" / "failure").exists()
 
 
 @pytest.mark.parametrize("definition", METRIC_DEFINITIONS, ids=lambda d: str(d["Name"]))

@@ -1,0 +1,54 @@
+"""What a failed job tells: lines 2 and 8 of the contract's checklist."""
+
+from pathlib import Path
+
+from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train, train_here
+
+
+def test_2_a_job_without_channels_says_so_in_its_failure_file(tmp_path: Path) -> None:
+    configure(tmp_path, HYPERPARAMETERS)
+
+    code, output = train(tmp_path)
+
+    assert code == 1
+    assert failure(tmp_path).startswith("no channel called 'training'; found: none")
+    assert "Traceback" not in failure(tmp_path) + output
+
+
+def test_2_a_job_without_any_file_says_so_in_its_failure_file(tmp_path: Path) -> None:
+    code, output = train(tmp_path)
+
+    assert code == 1
+    assert failure(tmp_path).startswith(f"no {tmp_path}/input/config/hyperparameters.json")
+    assert "Traceback" not in failure(tmp_path) + output
+
+
+def test_8_the_failure_is_one_sentence_first_and_short_enough_to_be_shown(tmp_path: Path) -> None:
+    make_job(tmp_path, network="resnet_18")
+
+    code, _ = train(tmp_path)
+
+    assert code == 1
+    # SageMaker keeps 1,024 characters, its own prefix among them.
+    assert len(failure(tmp_path)) <= 950
+    assert failure(tmp_path).startswith("unknown network 'resnet_18'; known are small, ")
+
+
+def test_8_of_an_unexpected_error_its_message_comes_before_its_traceback(tmp_path: Path) -> None:
+    make_job(tmp_path)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "data").write_text("in the way")
+
+    assert train_here(tmp_path, "train") == 1
+    assert failure(tmp_path).startswith("FileExistsError: ")
+    assert "\nTraceback (most recent call last)" in failure(tmp_path)
+    assert len(failure(tmp_path)) <= 950
+
+
+def test_8_a_successful_run_leaves_no_failure_of_an_earlier_one(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path)
+    (base_dir / "output").mkdir()
+    (base_dir / "output" / "failure").write_text("an earlier run's")
+
+    assert train_here(base_dir, "train") == 0
+    assert not (base_dir / "output" / "failure").exists()
