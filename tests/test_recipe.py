@@ -6,13 +6,15 @@ import torch
 from classifier.errors import UserError
 from training.hyperparameters import Hyperparameters
 from training.recipe import (
+    HEAD_FACTOR,
     Arithmetic,
     arithmetic,
     image_size,
-    is_pretrained,
+    make_optimizer,
     one_cycle,
     peak_learning_rate,
     smallest_share,
+    wants_download,
 )
 
 CPU = torch.device("cpu")
@@ -30,7 +32,7 @@ CPU = torch.device("cpu")
 def test_networks_of_torchvision_start_from_its_weights_unless_told_otherwise(
     network: str, *, pretrained: bool | None, expected: bool
 ) -> None:
-    assert is_pretrained(Hyperparameters(network=network, pretrained=pretrained)) is expected
+    assert wants_download(Hyperparameters(network=network, pretrained=pretrained)) is expected
 
 
 @pytest.mark.parametrize(
@@ -45,11 +47,31 @@ def test_the_image_size_is_the_networks_unless_given(
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_pretrained_networks_learn_more_slowly_and_a_given_rate_is_taken(optimizer: str) -> None:
-    def rate(**settings: object) -> float:
-        return peak_learning_rate(Hyperparameters(optimizer=optimizer, **settings))  # type: ignore[arg-type]
+    def rate(*, pretrained: bool, **settings: object) -> float:
+        hyperparameters = Hyperparameters(optimizer=optimizer, **settings)  # type: ignore[arg-type]
+        return peak_learning_rate(hyperparameters, pretrained=pretrained)
 
-    assert rate(network="resnet18") < rate(network="resnet18", pretrained=False)
-    assert rate(network="resnet18", learning_rate=0.125) == 0.125
+    assert rate(pretrained=True) < rate(pretrained=False) < rate(pretrained=False, network="small")
+    assert rate(pretrained=True, learning_rate=0.125) == 0.125
+
+
+def test_heads_learn_faster_and_biases_and_normalisation_do_not_decay() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    head = torch.nn.Linear(2, 4)
+    module.append(head)
+
+    groups = make_optimizer(module, ["2"], Hyperparameters(weight_decay=0.25)).param_groups
+
+    found = {
+        id(parameter): (group["factor"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert found[id(module[0].weight)] == (1.0, 0.25)
+    assert found[id(module[0].bias)] == found[id(module[1].weight)] == (1.0, 0.0)
+    assert found[id(head.weight)] == (HEAD_FACTOR, 0.25)
+    assert found[id(head.bias)] == (HEAD_FACTOR, 0.0)
+    assert len(found) == len(list(module.parameters()))
 
 
 def test_one_cycle_rises_for_a_fifth_and_falls_to_nearly_zero() -> None:

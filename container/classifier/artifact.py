@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self, TypeAlias
+from types import UnionType
+from typing import Any, Self, TypeAlias
 
 from classifier.errors import ArtifactError, UserError
 from classifier.preprocessing import Preprocessing
@@ -65,13 +66,15 @@ class Manifest:
             if not isinstance(document, dict) or document["format_version"] != FORMAT_VERSION:
                 message = f"{MANIFEST} is not of format_version {FORMAT_VERSION}"
                 raise ArtifactError(message)
-            values = {name: document[name] for name in cls.__dataclass_fields__}
-            names = values.pop("class_names")
-            if not (isinstance(names, list) and len(names) > 1):
-                message = f"class_names must be a list of at least two, got {names!r}"
-                raise ArtifactError(message)
-            settings = Preprocessing(**values.pop("preprocessing"))  # type: ignore[arg-type]
-            return cls(class_names=tuple(map(str, names)), preprocessing=settings, **values)  # type: ignore[arg-type]
+            return cls(
+                class_names=_class_names(document["class_names"]),
+                network=_typed(document, "network", str),
+                preprocessing=Preprocessing(**_typed(document, "preprocessing", dict)),
+                metrics=_typed(document, "metrics", dict),
+                temperature=float(_typed(document, "temperature", float | int)),
+                precision=_typed(document, "precision", str),
+                provenance=_typed(document, "provenance", dict),
+            )
         except ArtifactError:
             raise
         except (KeyError, TypeError, ValueError, UserError) as error:
@@ -169,6 +172,24 @@ def sha256_of(path: Path) -> str:
 
 def _files(directory: Path) -> Iterator[Path]:
     return (path for path in directory.rglob("*") if path.is_file())
+
+
+def _class_names(names: Json) -> tuple[str, ...]:
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        message = f"class_names must be a list of names, got {names!r}"
+        raise ArtifactError(message)
+    if not len(names) == len(set(names)) > 1:
+        message = f"class_names must be at least two different ones, got {names!r}"
+        raise ArtifactError(message)
+    return tuple(map(str, names))
+
+
+def _typed(document: dict[str, Json], name: str, kind: type | UnionType) -> Any:  # noqa: ANN401 - of `kind`
+    value = document[name]
+    if not isinstance(value, kind):
+        message = f"{name} must be {kind}, got {value!r}"
+        raise ArtifactError(message)
+    return value
 
 
 def _read_json(path: Path) -> Json:

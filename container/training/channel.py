@@ -4,6 +4,7 @@ Class folders: `<class name>/.../<file>.jpg`. Or the label in the file's name, a
 `<anything>_<class name>.png`. Nothing is decoded here.
 """
 
+import logging
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -15,6 +16,8 @@ import numpy as np
 
 from classifier.errors import UserError
 from classifier.preprocessing import SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 LABEL_IN_NAME = re.compile(r"_(?P<label>[^_.]+)\.[^.]+$")
 
@@ -36,11 +39,10 @@ def labelled_files(directory: Path) -> list[LabelledFile]:
     Raises:
         UserError: no picture is there, or some have no label.
     """
-    paths = sorted(
-        path
-        for path in directory.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not _is_litter(path.relative_to(directory))
+    entries = sorted(
+        path for path in directory.rglob("*") if not _is_litter(path.relative_to(directory))
     )
+    paths = [path for path in entries if path.suffix.lower() in SUFFIXES]
     if not paths:
         message = (
             f"no picture under {directory}: expected <class name>/<file>.jpg or "
@@ -55,6 +57,7 @@ def labelled_files(directory: Path) -> list[LabelledFile]:
             "put every picture into its class folder"
         )
         raise UserError(message)
+    _warn_of_left_out(directory, entries, paths)
     if in_folders:
         return [LabelledFile(path, path.relative_to(directory).parts[0]) for path in paths]
     return [LabelledFile(path, _label_in_name(path)) for path in paths]
@@ -120,6 +123,20 @@ def check_validation(files: Sequence[LabelledFile], class_names: Sequence[str]) 
             f"training has {', '.join(class_names[:10])}"
         )
         raise UserError(message)
+
+
+def _warn_of_left_out(directory: Path, entries: Sequence[Path], pictures: Sequence[Path]) -> None:
+    """Say what was found and is no picture of a known kind."""
+    known = set(pictures)
+    if others := [path for path in entries if path not in known and path.is_file()]:
+        kinds = ", ".join(sorted(SUFFIXES))
+        logger.warning(
+            "%d files are none of %s and are left out, such as %s", len(others), kinds, others[0]
+        )
+    classes = {path.relative_to(directory).parts[0] for path in pictures}
+    folders = [path.name for path in entries if path.parent == directory and path.is_dir()]
+    if empty := [name for name in folders if name not in classes]:
+        logger.warning("folders without pictures are no classes: %s", ", ".join(empty[:10]))
 
 
 def _label_in_name(path: Path) -> str:

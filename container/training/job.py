@@ -19,7 +19,6 @@ from training.evaluation import per_class
 from training.export import write_artifact
 from training.hyperparameters import Hyperparameters
 from training.loop import Trainer
-from training.network import Classifier
 from training.pictures import Pictures
 from training.progress import Best
 from training.stop import StopRequest
@@ -44,7 +43,8 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
     hosts = environment.hosts()
     class_names, files = _find_files(channels, hyperparameters)
     torch.manual_seed(hyperparameters.seed)
-    net = _make_network(channels, hyperparameters, len(class_names))
+    net = network.build(hyperparameters.network, len(class_names))
+    pretrained = _load_weights(net, channels, hyperparameters)
     share = recipe.smallest_share(len(files[0]), hyperparameters.batch_size, len(hosts.names))
     network.check_input(net, share, settings.image_size)
     training = pictures.decode(files[0], class_names, settings, stop)
@@ -53,10 +53,11 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
     stop.check()
     with cluster.joined(hosts) as joined:
         trainer = Trainer(
-            Classifier(net.module),
+            net,
             training,
             validation,
             hyperparameters,
+            pretrained=pretrained,
             num_classes=len(class_names),
             arithmetic=recipe.arithmetic(hyperparameters.precision),
             cluster=joined,
@@ -97,18 +98,20 @@ def _find_files(
     return class_names, (files, held_out)
 
 
-def _make_network(
-    channels: Channels, hyperparameters: Hyperparameters, num_classes: int
-) -> network.Network:
-    net = network.build(hyperparameters.network, num_classes)
+def _load_weights(
+    net: network.Network, channels: Channels, hyperparameters: Hyperparameters
+) -> bool:
+    """Load pretrained weights where the job has any; return whether it has."""
     if channels.weights is not None:
         if hyperparameters.pretrained is False:
             message = "pretrained=false, and yet there is a `weights` channel: drop one of them"
             raise UserError(message)
         weights.load_channel(net, channels.weights)
-    elif recipe.is_pretrained(hyperparameters):
+        return True
+    if recipe.wants_download(hyperparameters):
         weights.download(net)
-    return net
+        return True
+    return False
 
 
 def _log_data(class_names: tuple[str, ...], training: Pictures, validation: Pictures) -> None:
@@ -180,7 +183,9 @@ def _hardware(device: torch.device) -> str:
 
 def _fingerprint(hyperparameters: Hyperparameters, training: Pictures, validation: Pictures) -> str:
     """Return what a checkpoint must share with the job that goes on from it."""
-    parts = (repr(hyperparameters), training.sha256, validation.sha256)
+    # How often checkpoints are written changes nothing of what is learned.
+    same = dataclasses.replace(hyperparameters, checkpoint_interval_seconds=1)
+    parts = (repr(same), training.sha256, validation.sha256)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ from training.cluster import Cluster
 from training.evaluation import evaluate, to_images
 from training.hyperparameters import Hyperparameters
 from training.metrics import is_better, log_line
-from training.network import Classifier
+from training.network import Classifier, Network
 from training.pictures import Pictures
 from training.progress import Best, Progress
 from training.recipe import Arithmetic, make_optimizer, one_cycle, peak_learning_rate
@@ -39,23 +39,29 @@ class Trainer:
 
     def __init__(
         self,
-        classifier: Classifier,
+        network: Network,
         training: Pictures,
         validation: Pictures,
         hyperparameters: Hyperparameters,
         *,
+        pretrained: bool,
         num_classes: int,
         arithmetic: Arithmetic,
         cluster: Cluster,
     ) -> None:
-        """Put the classifier on its device and make the optimizer."""
+        """Put the network on its device and make the optimizer."""
         self.training, self.validation = training, validation
         self.hyperparameters = hyperparameters
         self.num_classes = num_classes
         self.arithmetic, self.cluster = arithmetic, cluster
-        self.classifier = classifier.to(arithmetic.device).to(memory_format=torch.channels_last)
-        self.optimizer: Optimizer = make_optimizer(self.classifier, hyperparameters)
-        self.peak = peak_learning_rate(hyperparameters)
+        self.classifier = (
+            Classifier(network.module).to(arithmetic.device).to(memory_format=torch.channels_last)
+        )
+        # A pretrained network's new head has everything to learn, the rest of it little.
+        self.optimizer: Optimizer = make_optimizer(
+            network.module, network.heads if pretrained else (), hyperparameters
+        )
+        self.peak = peak_learning_rate(hyperparameters, pretrained=pretrained)
         self.augment = Augmentation(
             geometry_and_light=hyperparameters.augment,
             horizontal_flip=hyperparameters.horizontal_flip,
@@ -143,7 +149,7 @@ class Trainer:
         # Hosts average their gradients: each one's share is of the whole batch, not of its part.
         (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
-            group["lr"] = self.peak * one_cycle(step, total_steps)
+            group["lr"] = self.peak * group["factor"] * one_cycle(step, total_steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         right = (logits.argmax(dim=1) == labels).sum()

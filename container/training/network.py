@@ -168,20 +168,19 @@ def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
     Returns:
         The names of the heads within the network.
     """
+    if isinstance(network, torchvision.models.SqueezeNet):
+        # Its own head pools after a convolution and a ReLU: a class that is below zero for every
+        # picture would never learn again. Under the old head's name, which weights files have.
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        network.classifier = nn.Sequential(pool, nn.Linear(512, IMAGENET_CLASSES))
     names = []
     for name, module in list(network.named_modules()):
-        head: nn.Module
         if isinstance(module, nn.Linear) and module.out_features == IMAGENET_CLASSES:
-            standardize: nn.Module = nn.BatchNorm1d(module.in_features, affine=False)
             head = nn.Linear(module.in_features, num_classes)
-        elif isinstance(module, nn.Conv2d) and module.out_channels == IMAGENET_CLASSES:
-            standardize = nn.BatchNorm2d(module.in_channels, affine=False)
-            head = nn.Conv2d(module.in_channels, num_classes, kernel_size=1)
-        else:
-            continue
-        network.set_submodule(name, nn.Sequential(standardize, head))
-        names.append(name)
-    if isinstance(network, torchvision.models.SqueezeNet):
-        # A ReLU on the logits: a class below zero for every picture would never learn again.
-        network.classifier[2] = nn.Identity()
+            standardize = nn.BatchNorm1d(module.in_features, affine=False)
+            # From equal probabilities on: random ones would first have to be unlearned.
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+            network.set_submodule(name, nn.Sequential(standardize, head))
+            names.append(name)
     return tuple(names)

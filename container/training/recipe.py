@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -18,17 +20,20 @@ SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 64, 224
 # Share of the steps in which the learning rate rises.
 WARM_UP = 0.2
 
+# Of a new head's learning rate to that of the pretrained layers.
+HEAD_FACTOR = 10.0
+
 _LEARNING_RATES = {
-    # optimizer: (from scratch, pretrained)
-    "adamw": (0.005, 0.0005),
-    "adam": (0.005, 0.0005),
-    "sgd": (0.05, 0.005),
+    # optimizer: (`small`, torchvision's from scratch, pretrained)
+    "adamw": (0.005, 0.0005, 0.0002),
+    "adam": (0.005, 0.0005, 0.0002),
+    "sgd": (0.05, 0.01, 0.002),
 }
 _WEIGHT_DECAYS = {"adamw": 0.01, "adam": 0.0, "sgd": 0.0005}
 
 
-def is_pretrained(hyperparameters: Hyperparameters) -> bool:
-    """Tell whether training starts from somebody's weights."""
+def wants_download(hyperparameters: Hyperparameters) -> bool:
+    """Tell whether a job without a `weights` channel starts from torchvision's weights."""
     if hyperparameters.pretrained is None:
         return hyperparameters.network != SMALL
     return hyperparameters.pretrained
@@ -58,15 +63,29 @@ def smallest_share(pictures: int, batch_size: int, hosts: int) -> int:
     return share
 
 
-def make_optimizer(module: nn.Module, hyperparameters: Hyperparameters) -> Optimizer:
-    """Make the optimizer; biases and normalisation layers are spared the weight decay."""
+def make_optimizer(
+    module: nn.Module, fast_layers: Sequence[str], hyperparameters: Hyperparameters
+) -> Optimizer:
+    """Make the optimizer; biases and normalisation layers are spared the weight decay.
+
+    Each of its groups says under `factor` how much faster than the schedule it learns: HEAD_FACTOR
+    for the layers that `fast_layers` names, 1 for the others.
+    """
     name = hyperparameters.optimizer
     weight_decay = hyperparameters.weight_decay
     if weight_decay is None:
         weight_decay = _WEIGHT_DECAYS[name]
+    prefixes = tuple(f"{name}." for name in fast_layers)
+    by_kind: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+    for parameter_name, parameter in module.named_parameters():
+        by_kind[parameter_name.startswith(prefixes), parameter.ndim > 1].append(parameter)
     groups = [
-        {"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in module.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "factor": HEAD_FACTOR if is_fast else 1.0,
+            "weight_decay": weight_decay if is_weight else 0.0,
+        }
+        for (is_fast, is_weight), parameters in by_kind.items()
     ]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=1.0, momentum=0.9, nesterov=True)
@@ -74,12 +93,14 @@ def make_optimizer(module: nn.Module, hyperparameters: Hyperparameters) -> Optim
     return kind(groups, lr=1.0)
 
 
-def peak_learning_rate(hyperparameters: Hyperparameters) -> float:
+def peak_learning_rate(hyperparameters: Hyperparameters, *, pretrained: bool) -> float:
     """Return the peak of the one-cycle schedule."""
     if hyperparameters.learning_rate is not None:
         return hyperparameters.learning_rate
-    from_scratch, pretrained = _LEARNING_RATES[hyperparameters.optimizer]
-    return pretrained if is_pretrained(hyperparameters) else from_scratch
+    small, from_scratch, fine_tuned = _LEARNING_RATES[hyperparameters.optimizer]
+    if pretrained:
+        return fine_tuned
+    return small if hyperparameters.network == SMALL else from_scratch
 
 
 def one_cycle(step: int, total_steps: int) -> float:
