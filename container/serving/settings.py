@@ -24,16 +24,17 @@ class Settings:
     """How to serve."""
 
     port: int = 8080
-    """SAGEMAKER_BIND_TO_PORT: set in inference pipelines and multi-container endpoints."""
+    """SAGEMAKER_BIND_TO_PORT: 8080 unless a pipeline or a multi-container endpoint sets it."""
 
     workers: int = 1
-    """SAGEMAKER_MODEL_SERVER_WORKERS: processes, each with its own copy of the network."""
+    """SAGEMAKER_MODEL_SERVER_WORKERS: processes, 1 unless set; each has its own network."""
 
     timeout_seconds: int = 60
-    """SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS, or without _SECONDS; an hour in a transform job."""
+    """SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS: a worker that hangs so long is replaced; 60 unless
+    set, an hour in a transform job. SAGEMAKER_MODEL_SERVER_TIMEOUT means the same."""
 
     max_body_bytes: int = ONLINE_PAYLOAD_MB * MIB
-    """SAGEMAKER_MAX_PAYLOAD_IN_MB; 100 MB in a transform job."""
+    """SAGEMAKER_MAX_PAYLOAD_IN_MB: largest body; 25 MB unless set, 100 MB in a transform job."""
 
     transform_payload_mb: int = DEFAULT_TRANSFORM_PAYLOAD_MB
     """What /execution-parameters advises."""
@@ -46,7 +47,7 @@ class Settings:
     """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: the answer's type where a request leaves it open."""
 
     log_level: int = 20
-    """SAGEMAKER_CONTAINER_LOG_LEVEL, as Python's logging counts."""
+    """SAGEMAKER_CONTAINER_LOG_LEVEL: as Python counts, 20 unless set; 30 hides request lines."""
 
     max_requests: int = 100
     """Requests at work and waiting, in one worker; one more is refused. A transform job sends at

@@ -1,0 +1,64 @@
+"""The README's tables, made from the code: `python -m tests.readme` writes them."""
+
+import ast
+import itertools
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+HYPERPARAMETERS = ROOT / "container" / "training" / "hyperparameters.py"
+SETTINGS = ROOT / "container" / "serving" / "settings.py"
+
+
+def documented_fields(path: Path, class_name: str) -> list[tuple[str, str, str]]:
+    """Return name, default and the text below of every field of a dataclass."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    body = next(
+        node.body
+        for node in module.body
+        if isinstance(node, ast.ClassDef) and node.name == class_name
+    )
+    fields = []
+    for field, text in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            assert isinstance(text.value, ast.Constant)
+            words = " ".join(str(text.value.value).split())
+            default = ast.unparse(field.value) if field.value else ""
+            fields.append((ast.unparse(field.target), default, words))
+    return fields
+
+
+def hyperparameters_table() -> str:
+    """Return the table of hyperparameters."""
+    rows = ["| name | default | meaning |", "|---|---|---|"]
+    for name, default, words in documented_fields(HYPERPARAMETERS, "Hyperparameters"):
+        shown = {"None": "unset", "True": "true", "False": "false"}.get(default, default)
+        rows.append(f"| `{name}` | {shown.strip(chr(39))} | {words} |")
+    return "\n".join(rows)
+
+
+def environment_table() -> str:
+    """Return the table of the serving image's environment variables."""
+    rows = ["| variable | meaning |", "|---|---|"]
+    for _, _, words in documented_fields(SETTINGS, "Settings"):
+        if match := re.match(r"(SAGEMAKER_\w+)(?:: )?", words):
+            rows.append(f"| `{match[1]}` | {words[match.end() :]} |")
+    return "\n".join(rows)
+
+
+def with_tables(text: str) -> str:
+    """Return the README's text with its tables made anew."""
+    for name, table in (
+        ("hyperparameters", hyperparameters_table()),
+        ("environment", environment_table()),
+    ):
+        before, mark, after = text.partition(f"<!-- {name} -->\n")
+        rest = re.sub(r"^\n?(?:[|].*\n)+", "", after)
+        text = f"{before}{mark}\n{table}\n{rest}"
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
