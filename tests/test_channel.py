@@ -83,6 +83,24 @@ def test_a_channel_without_pictures_is_refused(tmp_path: Path) -> None:
         labelled_files(tmp_path)
 
 
+def test_numbered_names_are_not_taken_for_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "IMG_0001.jpg", "IMG_0002.jpg", "IMG_0003.jpg")
+
+    with pytest.raises(UserError, match="labels were read from the files' names, such as '0001'"):
+        labelled_files(tmp_path)
+
+
+def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.tif")
+    (tmp_path / "empty").mkdir()
+
+    labelled_files(tmp_path)
+
+    assert "1 files are none of .bmp" in caplog.text
+    assert "dog/2.tif" in caplog.text
+    assert "folders without pictures are no classes: empty" in caplog.text
+
+
 def test_mixed_layouts_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.png", "2_dog.png")
 

@@ -48,7 +48,9 @@ def test_a_content_types_case_and_parameters_do_not_matter(content_type: str) ->
     assert choose_decoder(content_type) is decode_picture
 
 
-@pytest.mark.parametrize("content_type", [None, "", "application/octet-stream"])
+@pytest.mark.parametrize(
+    "content_type", [None, "", "application/octet-stream", "application/x-www-form-urlencoded"]
+)
 def test_without_a_type_the_first_bytes_decide(content_type: str | None) -> None:
     decode = choose_decoder(content_type)
 

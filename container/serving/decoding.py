@@ -2,11 +2,12 @@
 
 | Content-Type | body | pictures |
 |---|---|---|
-| `image/jpeg`, `image/jpg`, `image/png`, `image/webp` | a picture's file | 1 |
+| `image/jpeg`, `image/jpg`, `image/png`, `image/webp`, `image/gif`, `image/bmp` | a picture | 1 |
 | `application/x-image` | a picture's file | 1 |
 | `application/x-npy` | NumPy's uint8 array (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
 | `application/json` | `{"instances": [...]}`: base64 texts or `{"b64": "..."}` of files | N |
 | `application/octet-stream`, none | a picture's file or a NumPy array, by its first bytes | |
+| `application/x-www-form-urlencoded` | the same: it is what curl says unless told | |
 
 A picture's format is what its bytes say, whichever of the types it comes under. Nothing in a
 request is fetched from elsewhere.
@@ -115,10 +116,14 @@ DECODERS: Mapping[str, Decoder] = {
     "image/jpg": decode_picture,
     "image/png": decode_picture,
     "image/webp": decode_picture,
+    "image/gif": decode_picture,
+    "image/bmp": decode_picture,
     "application/x-image": decode_picture,
     "application/x-npy": decode_npy,
     "application/json": decode_json,
     "application/octet-stream": decode_by_content,
+    # What curl says of a body unless it is told.
+    "application/x-www-form-urlencoded": decode_by_content,
 }
 
 

@@ -60,7 +60,9 @@ def labelled_files(directory: Path) -> list[LabelledFile]:
     _warn_of_left_out(directory, entries, paths)
     if in_folders:
         return [LabelledFile(path, path.relative_to(directory).parts[0]) for path in paths]
-    return [LabelledFile(path, _label_in_name(path)) for path in paths]
+    files = [LabelledFile(path, _label_in_name(path)) for path in paths]
+    _check_labels_in_names(files)
+    return files
 
 
 def class_names_of(files: Sequence[LabelledFile]) -> tuple[str, ...]:
@@ -121,6 +123,18 @@ def check_validation(files: Sequence[LabelledFile], class_names: Sequence[str]) 
         message = (
             f"the validation channel has classes that training lacks: {', '.join(unknown[:10])}; "
             f"training has {', '.join(class_names[:10])}"
+        )
+        raise UserError(message)
+
+
+def _check_labels_in_names(files: Sequence[LabelledFile]) -> None:
+    """Refuse names whose ends are numbers of pictures, such as IMG_0001.jpg, and no labels."""
+    counts = Counter(file.class_name for file in files)
+    if len(files) > 2 and len(counts) == len(files):  # noqa: PLR2004
+        message = (
+            f"labels were read from the files' names, such as {files[0].class_name!r} from "
+            f"{files[0].path.name}, and every picture got one of its own: put the pictures into "
+            "class folders, or name them <name>_<class name>.png"
         )
         raise UserError(message)
 

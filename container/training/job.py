@@ -25,6 +25,9 @@ from training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
 
+# Batch normalisation alone takes dozens to know the mean of what it sees.
+FEW_STEPS = 100
+
 
 def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
     """Train as the job's files say, and write the artifact and the reports.
@@ -62,7 +65,7 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
             arithmetic=recipe.arithmetic(hyperparameters.precision),
             cluster=joined,
         )
-        logger.info("arithmetic=%s hosts=%d", trainer.arithmetic, joined.world_size)
+        _log_recipe(trainer, settings, pretrained=pretrained)
         fingerprint = _fingerprint(hyperparameters, training, validation)
         try:
             trainer.train(stop, environment.checkpoint_dir, fingerprint)
@@ -118,6 +121,23 @@ def _log_data(class_names: tuple[str, ...], training: Pictures, validation: Pict
     shown = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")  # noqa: PLR2004
     logger.info("classes=%d (%s)", len(class_names), shown)
     logger.info("training_pictures=%d validation_pictures=%d", len(training), len(validation))
+
+
+def _log_recipe(trainer: Trainer, settings: Preprocessing, *, pretrained: bool) -> None:
+    """Say what the hyperparameters that were left open have become."""
+    logger.info(
+        "arithmetic=%s hosts=%d image_size=%d pretrained=%s learning_rate=%g steps=%d",
+        trainer.arithmetic,
+        trainer.cluster.world_size,
+        settings.image_size,
+        pretrained,
+        trainer.peak,
+        trainer.total_steps,
+    )
+    if trainer.total_steps < FEW_STEPS:
+        logger.warning(
+            "%d steps are few to learn from: lower batch_size or raise epochs", trainer.total_steps
+        )
 
 
 def _write(

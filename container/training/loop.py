@@ -73,6 +73,11 @@ class Trainer:
         if cluster.world_size > 1:
             self.model = DistributedDataParallel(self.classifier)
 
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.hyperparameters.epochs * self.batches_per_epoch
+
     def train(self, stop: StopRequest, checkpoints: Path, fingerprint: str) -> None:
         """Train to the last epoch, or until a stop is requested; a checkpoint is left then.
 
@@ -133,7 +138,6 @@ class Trainer:
         """Make one step; return summed loss, right answers and pictures, on the device."""
         progress, device = self.progress, self.arithmetic.device
         step = progress.epoch * self.batches_per_epoch + progress.batch
-        total_steps = self.hyperparameters.epochs * self.batches_per_epoch
         torch.manual_seed(self._seed(step))
         own = batch[self.cluster.rank :: self.cluster.world_size]
         images = to_images(self.training.pixels[own], device)
@@ -149,7 +153,7 @@ class Trainer:
         # Hosts average their gradients: each one's share is of the whole batch, not of its part.
         (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
-            group["lr"] = self.peak * group["factor"] * one_cycle(step, total_steps)
+            group["lr"] = self.peak * group["factor"] * one_cycle(step, self.total_steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         right = (logits.argmax(dim=1) == labels).sum()
