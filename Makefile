@@ -28,8 +28,8 @@ up:  ## Train on the sample pictures and serve the model on PORT (8080)
 down:  ## Stop what `make up` started
 	local_test/down.sh
 
-predict:  ## Ask the server about FILE (default: a validation picture)
-	local_test/predict.sh "$(or $(FILE),$(firstword $(wildcard local_test/test_dir/input/data/validation/*.png)))"
+predict:  ## Ask the server about FILE (default: a picture that is in test_dir)
+	local_test/predict.sh $(if $(FILE),"$(FILE)")
 
 # Those marked `docker` are left out where there is no engine.
 test: setup  ## Run the tests; `make test TESTS='-m "not slow"'` runs some

@@ -35,14 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(arguments: argparse.Namespace) -> int:
     base_dir: Path = arguments.base_dir
     opt_ml.create(base_dir)
-    hyperparameters = opt_ml.read_hyperparameters(base_dir)
+    hyperparameters = opt_ml.read_hyperparameters(base_dir) or {}
     if arguments.data:
-        opt_ml.use_own_pictures(base_dir, arguments.data, replace=arguments.replace)
+        ignored = opt_ml.use_own_pictures(base_dir, arguments.data, replace=arguments.replace)
+        if ignored:
+            print(f"ignored in {arguments.data}: {', '.join(ignored)}")
         hyperparameters = {}
-    elif not opt_ml.channels(base_dir):
+    elif arguments.replace or not opt_ml.channels(base_dir):
         _draw_sample(base_dir)
-        hyperparameters = hyperparameters or SAMPLE_HYPERPARAMETERS
-    opt_ml.write_config(base_dir, (hyperparameters or {}) | dict(arguments.hyperparameters))
+        if arguments.replace or not hyperparameters:
+            hyperparameters = SAMPLE_HYPERPARAMETERS
+    opt_ml.write_config(base_dir, dict(arguments.hyperparameters) or hyperparameters)
     print(f"{base_dir} is ready: channels {', '.join(opt_ml.channels(base_dir))}")
     return 0
 
@@ -61,13 +64,21 @@ def _train(arguments: argparse.Namespace) -> int:
     exit_code = processes.train(arguments.base_dir)
     failure = arguments.base_dir / opt_ml.FAILURE
     if exit_code and failure.is_file():
-        print(f"training failed; {failure} says:\n{failure.read_text()}", file=sys.stderr)
+        # The program's log, right above, says the same.
+        print(f"training failed; the reason is kept in {failure}", file=sys.stderr)
     return exit_code
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     processes.serve(arguments.base_dir, arguments.port)
     print(f"serving {arguments.base_dir / 'model'} on port {arguments.port}")
+    failure = arguments.base_dir / opt_ml.FAILURE
+    if failure.is_file():
+        print(
+            f"WARNING: the last training failed ({failure} says why): "
+            "the model that is served is an earlier one, from before that failure",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -100,13 +111,15 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="own pictures: training/ and perhaps validation/, weights/ (default: drawn hands); "
-        "starts from the training program's default hyperparameters",
+        help="own pictures: training/ (or train/) and perhaps validation/ (or val/, valid/) and "
+        "weights/; starts from the training program's default hyperparameters "
+        "(default: the pictures in the tree or, where there are none, drawn hands)",
     )
     prepare.add_argument(
         "--replace",
         action="store_true",
-        help="let --data remove the pictures that are in the tree (default: refuse)",
+        help="remove the pictures and checkpoints that are in the tree, for those of --data or, "
+        "without it, for drawn hands with their hyperparameters (default: keep them)",
     )
     prepare.add_argument(
         "--hyperparameters",
@@ -114,7 +127,8 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="set these, keep the others",
+        help="train with these and no others, whatever was set before "
+        "(default: keep those in the tree; new drawn hands bring theirs)",
     )
 
 
@@ -125,7 +139,11 @@ def _parser() -> argparse.ArgumentParser:
         "prepare", help="lay out the job's files, with sample pictures where there are none"
     )
     _add_prepare_arguments(prepare)
-    train = commands.add_parser("train", help="run the training job; Ctrl-C stops it in order")
+    train = commands.add_parser(
+        "train",
+        help="run the training job; Ctrl-C stops it in order, and the next run goes on from there; "
+        "after a run that came to its end the next one starts anew",
+    )
     serve = commands.add_parser("serve", help="start the server in the background")
     serve.add_argument(
         "--port",

@@ -2,33 +2,41 @@
 #
 # Send one file to the server on this machine and print its answer.
 #
-# Usage: local_test/predict.sh FILE [CONTENT_TYPE]    CONTENT_TYPE defaults to what FILE's name says
+# Usage: local_test/predict.sh [FILE [CONTENT_TYPE]]
+#        FILE          defaults to the first picture for validation, else training, in test_dir
+#        CONTENT_TYPE  defaults to what FILE's name says
 # Needs: curl 7.76 or later, and a server (`make up` or serve_local.sh).
 # Reads: PORT, the server's port (default 8080).
 
 set -euo pipefail
+# FILE is relative to the caller's folder: no `cd` here.
+here=$(dirname "$0")
+# shellcheck source=local_test/pictures.sh
+source "$here/pictures.sh"
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
 }
 
-content_type_of() {
-    case $1 in
-        *.jpg | *.jpeg | *.JPG | *.JPEG) echo image/jpeg ;;
-        *.png | *.PNG) echo image/png ;;
-        *.npy) echo application/x-npy ;;
-        *.json) echo application/json ;;
-        # The server then looks at the first bytes.
-        *) echo application/octet-stream ;;
-    esac
-}
+file=${1:-}
+if [[ -z $file ]]; then
+    file=$(first_picture "$here/test_dir")
+    [[ -n $file ]] ||
+        die "no picture in $here/test_dir; which file? usage: predict.sh FILE [CONTENT_TYPE]"
+    printf 'asking about %s\n' "$file" >&2
+fi
+[[ -f $file ]] || die "no file $file"
 
-(($# > 0)) || die "which file? usage: predict.sh FILE [CONTENT_TYPE]"
-[[ -f $1 ]] || die "no file $1"
-content_type=${2:-$(content_type_of "$1")}
+curl_exit=0
 curl --silent --show-error --fail-with-body --noproxy localhost \
-    --header "Content-Type: $content_type" --data-binary "@$1" \
-    "http://localhost:${PORT:-8080}/invocations" ||
-    die "the request failed; is the server up? (\`make up\`)"
-echo
+    --header "Content-Type: ${2:-$(content_type_of "$file")}" --data-binary "@$file" \
+    "http://localhost:${PORT:-8080}/invocations" || curl_exit=$?
+case $curl_exit in
+    0) echo ;;
+    # An answer, but an error: it is printed and says what is wrong.
+    22) echo && exit 1 ;;
+    # Refused, or accepted and closed by an engine in whose container nothing listens yet.
+    7 | 52 | 56) die "the request failed; is the server up? (\`make up\`)" ;;
+    *) die "the request failed" ;;
+esac

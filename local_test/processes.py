@@ -68,8 +68,10 @@ def serve(base_dir: Path, port: int, programs: Path = PROGRAMS) -> subprocess.Po
     if not any((base_dir / "model").glob("*")):
         message = f"no model in {base_dir / 'model'}: run `python -m local_test train` first"
         raise UserError(message)
+    # Before a server is stopped that could have gone on.
+    if _port_of_server(base_dir) != port:
+        _require_free_port(port)
     stop(base_dir)
-    _require_free_port(port)
     # The server inherits the locked file: it is locked for as long as the server lives, so that
     # the number in it can never mean a process of somebody else.
     with _pid_file(base_dir).open("w") as pid_file, _log_file(base_dir).open("w") as log:
@@ -83,7 +85,7 @@ def serve(base_dir: Path, port: int, programs: Path = PROGRAMS) -> subprocess.Po
             start_new_session=True,
             pass_fds=[pid_file.fileno()],
         )
-        pid_file.write(str(process.pid))
+        pid_file.write(f"{process.pid} {port}")
     try:
         _wait_until_healthy(process, port, _log_file(base_dir))
     except BaseException:
@@ -100,7 +102,7 @@ def stop(base_dir: Path) -> bool:
     with _pid_file(base_dir).open() as pid_file:
         was_running = not _is_unlocked(pid_file)
         if was_running:
-            _end(int(pid_file.read()), pid_file)
+            _end(int(pid_file.read().split()[0]), pid_file)
     _pid_file(base_dir).unlink()
     return was_running
 
@@ -132,6 +134,14 @@ def _stopped_by_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
         killer.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _port_of_server(base_dir: Path) -> int | None:
+    """Return the port of the server that was started here, or None where none runs."""
+    if not _pid_file(base_dir).exists():
+        return None
+    with _pid_file(base_dir).open() as pid_file:
+        return None if _is_unlocked(pid_file) else int(pid_file.read().split()[-1])
 
 
 def _end(pid: int, pid_file: IO[str]) -> None:

@@ -16,7 +16,11 @@ die() {
 }
 
 if (($# > 0)); then
-    command -v docker >/dev/null || die "no docker here: leave IMAGE out to serve as a plain process"
+    docker info >/dev/null 2>&1 ||
+        die "no docker engine here: leave IMAGE out to serve as a plain process"
+    docker image inspect "$1" >/dev/null 2>&1 ||
+        die "no image $1 here;" \
+            "\`docker compose build\` makes image-classifier-train and image-classifier-serve"
     [[ -d test_dir/model ]] || die "no model in test_dir/model: run train_local.sh first"
     exec docker run --rm --publish "${PORT:-8080}:8080" \
         --volume "$PWD/test_dir/model:/opt/ml/model:ro" "$1" serve

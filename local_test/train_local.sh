@@ -6,6 +6,7 @@
 # Usage: local_test/train_local.sh [IMAGE]     without IMAGE as a plain process, without containers
 # Needs: docker, or the repository's .venv (`make setup`).
 # Ctrl-C stops the job as SageMaker would, with a checkpoint from which the next run continues.
+# After a job that came to its end the next run starts anew.
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -17,12 +18,16 @@ die() {
 
 train_in_container() {
     local image=$1 name="image-classifier-train-$$"
-    command -v docker >/dev/null || die "no docker here: leave IMAGE out to train as a plain process"
+    docker info >/dev/null 2>&1 ||
+        die "no docker engine here: leave IMAGE out to train as a plain process"
+    docker image inspect "$image" >/dev/null 2>&1 ||
+        die "no image $image here;" \
+            "\`docker compose build\` makes image-classifier-train and image-classifier-serve"
     # As in docker-compose.yml: the image's Python runs what lies in this folder.
     docker run --rm --network none \
         --volume "$PWD:/opt/prepare/local_test:ro" --volume "$PWD/test_dir:/opt/ml" \
         --workdir /opt/prepare --env SAGEMAKER_BASE_DIR=/opt/ml \
-        --entrypoint python "$image" -m local_test prepare
+        --entrypoint python "$image" -m local_test prepare >/dev/null
 
     exec docker run --rm --network none --name "$name" --stop-timeout 120 \
         --volume "$PWD/test_dir:/opt/ml" --env TRAINING_JOB_NAME="$name" "$image" train
@@ -33,5 +38,5 @@ if (($# > 0)); then
 fi
 cd ..
 [[ -x .venv/bin/python ]] || die "no .venv: run \`make setup\`, or name an image"
-.venv/bin/python -m local_test prepare
+.venv/bin/python -m local_test prepare >/dev/null
 exec .venv/bin/python -m local_test train

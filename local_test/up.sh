@@ -9,6 +9,8 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=local_test/pictures.sh
+source local_test/pictures.sh
 
 has_engine() { docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; }
 
@@ -33,27 +35,16 @@ up_with_processes() {
     .venv/bin/python -m local_test serve
 }
 
-# Prints the folder's first picture.
-first_picture() { find "$1" -type f ! -name '.*' | sort | sed -n 1p; }
-
 # The class is the folder within the channel or, in a flat channel, the end of the file's name.
 class_of() {
-    local within=${2#"$1"/} name=${2##*_}
+    local within=${1#*/input/data/*/} name=${1##*_}
     if [[ $within == */* ]]; then echo "${within%%/*}"; else echo "${name%%.*}"; fi
 }
 
-content_type_of() {
-    case $1 in
-        *.png | *.PNG) echo image/png ;;
-        *) echo image/jpeg ;;
-    esac
-}
-
 print_example() {
-    local channel=local_test/test_dir/input/data/validation picture
-    [[ -d $channel ]] || channel=${channel%validation}training
-    picture=$(first_picture "$channel")
-    printf '\nThe server is up. Ask it, and expect %s:\n\n' "$(class_of "$channel" "$picture")"
+    local picture
+    picture=$(first_picture local_test/test_dir)
+    printf '\nThe server is up. Ask it, and expect %s:\n\n' "$(class_of "$picture")"
     printf "  curl --data-binary @%q -H 'Content-Type: %s' localhost:%s/invocations\n\n" \
         "$picture" "$(content_type_of "$picture")" "${PORT:-8080}"
     echo "Stop it with: make down"

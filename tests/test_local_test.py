@@ -1,8 +1,10 @@
 """SageMaker's side of the contract on this machine: the tree, the programs, the commands."""
 
 import http.client
+import http.server
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from local_test import opt_ml, processes
 from local_test.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_PICTURES, main
@@ -132,11 +135,11 @@ def test_preparing_again_changes_nothing(base_dir: Path) -> None:
     assert _files(base_dir) == before
 
 
-def test_given_hyperparameters_are_set_and_the_others_kept(base_dir: Path) -> None:
-    main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=3", "seed=1"])
+def test_given_hyperparameters_take_the_place_of_all_others(base_dir: Path) -> None:
+    main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=3", "sead=1"])
     main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=4"])
 
-    assert _read_config(base_dir, "hyperparameters") == {"epochs": "4", "seed": "1"}
+    assert _read_config(base_dir, "hyperparameters") == {"epochs": "4"}
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3", ""])
@@ -186,12 +189,58 @@ def test_own_pictures_leave_nothing_of_the_sample(tmp_path: Path) -> None:
     assert _read_config(base_dir, "hyperparameters") == {}
 
 
+def test_the_sample_comes_back_from_own_pictures(base_dir: Path) -> None:
+    (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of the own pictures")
+
+    assert main(["prepare", "--base-dir", str(base_dir), "--replace"]) == 0
+
+    counts = {
+        name: len(list((base_dir / opt_ml.DATA / name).iterdir())) for name in SAMPLE_PICTURES
+    }
+    assert counts == SAMPLE_PICTURES
+    assert _read_config(base_dir, "hyperparameters") == SAMPLE_HYPERPARAMETERS
+    assert list((base_dir / "checkpoints").iterdir()) == []
+
+
+def test_other_pictures_clear_the_checkpoints(base_dir: Path, tmp_path: Path) -> None:
+    (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of other pictures")
+    arguments = ["prepare", "--base-dir", str(base_dir), "--data", str(tmp_path / "pictures")]
+
+    assert main([*arguments, "--replace"]) == 0
+
+    assert list((base_dir / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("training", ["training", "train"])
+@pytest.mark.parametrize("validation", ["validation", "val", "valid"])
+def test_channels_are_found_under_all_their_names_and_laid_out_under_one(
+    tmp_path: Path, training: str, validation: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (training, validation, "test"):
+        (tmp_path / "own" / name / "cat").mkdir(parents=True)
+        (tmp_path / "own" / name / "cat/1.png").write_text(name)
+    base_dir, own = tmp_path / "opt_ml", tmp_path / "own"
+
+    assert main(["prepare", "--base-dir", str(base_dir), "--data", str(own)]) == 0
+
+    laid_out = {name: content.decode() for name, content in _files(base_dir / opt_ml.DATA).items()}
+    assert laid_out == {"training/cat/1.png": training, "validation/cat/1.png": validation}
+    assert f"ignored in {own}: test\n" in capsys.readouterr().out
+
+
 def test_a_folder_without_a_training_channel_is_refused_with_what_is_expected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["prepare", "--base-dir", str(tmp_path / "a"), "--data", str(tmp_path / "b")]) == 1
+    for name in ("images", "labels"):
+        (tmp_path / "own" / name).mkdir(parents=True)
 
-    assert f"no folder {tmp_path / 'b' / 'training'}" in capsys.readouterr().err
+    for own, found in (("own", "images/, labels/"), ("nothing", "no folders")):
+        place = ["--base-dir", str(tmp_path / "opt_ml")]
+        assert main(["prepare", *place, "--data", str(tmp_path / own)]) == 1
+
+        error = capsys.readouterr().err
+        assert f"no folder {tmp_path / own / 'training'}" in error
+        assert f"found {found}: expected training/" in error
 
 
 def test_a_new_job_keeps_the_model_and_forgets_the_failure(base_dir: Path) -> None:
@@ -225,6 +274,39 @@ sys.exit(3)
     seen = json.loads((base_dir / "output/data/seen.json").read_text())
     assert seen["argv"] == ["train"]
     assert seen["job"].startswith("local-")
+
+
+def test_a_stopped_run_is_continued_and_a_finished_one_is_not(tmp_path: Path) -> None:
+    base_dir = tmp_path / "opt_ml"
+    for class_name, grey in (("dark", 50), ("light", 200)):
+        folder = tmp_path / "own/training" / class_name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            Image.new("L", (16, 16), grey + number).save(folder / f"{number}.png")
+    settings = ["network=small", "image_size=16", "epochs=2", "checkpoint_interval_seconds=0"]
+    data = ["--data", str(tmp_path / "own"), "--hyperparameters", *settings]
+    main(["prepare", "--base-dir", str(base_dir), *data])
+
+    assert processes.train(base_dir) == 0
+    checkpoints = sorted((base_dir / "checkpoints").iterdir())
+    assert checkpoints
+    report = base_dir / "output/data/metrics.json"
+    finished = report.read_text()
+
+    # As after a stop in the second epoch.
+    report.write_text(json.dumps({"history": json.loads(finished)["history"][:1]}))
+    main(["prepare", "--base-dir", str(base_dir)])
+    assert sorted((base_dir / "checkpoints").iterdir()) == checkpoints
+
+    # As after an end that no program notices: the report is of the run before.
+    report.write_text(finished)
+    os.utime(report, (0, 0))
+    main(["prepare", "--base-dir", str(base_dir)])
+    assert sorted((base_dir / "checkpoints").iterdir()) == checkpoints
+
+    os.utime(report)
+    main(["prepare", "--base-dir", str(base_dir)])
+    assert list((base_dir / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -310,6 +392,18 @@ def test_serving_again_replaces_the_server(
     second.wait()
 
 
+def test_serving_on_a_port_that_is_taken_leaves_the_server_alone(
+    base_dir: Path, server: subprocess.Popen[bytes]
+) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(UserError, match=f"cannot listen on port {port}"):
+            processes.serve(base_dir, port)
+
+    assert server.poll() is None
+
+
 def test_stop_never_ends_a_process_of_somebody_else(base_dir: Path) -> None:
     """A process number left from before a restart may mean anything by now."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as somebody:
@@ -331,6 +425,179 @@ def test_a_port_that_cannot_be_is_refused(
         main(["serve"])
 
     assert f"expected a port from 1 to 65535, got '{port}'" in capsys.readouterr().err
+
+
+FAILING_TRAINING = """
+import os, pathlib, sys
+print("error: out of luck", flush=True)
+failure = pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"]) / "output/failure"
+failure.write_text("out of luck")
+sys.exit(1)
+"""
+
+# Of an engine without images.
+DOCKER = """#!/usr/bin/env bash
+echo "docker $*" >>"$(dirname "$0")/calls"
+[[ $1 == info ]]
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy what the scripts use, with stand-ins for both programs, and a tree of own pictures."""
+    monkeypatch.delenv("SAGEMAKER_BASE_DIR", raising=False)
+    clone = tmp_path / "clone"
+    without_tree = shutil.ignore_patterns("test_dir", "__pycache__")
+    shutil.copytree(REPOSITORY / "local_test", clone / "local_test", ignore=without_tree)
+    shutil.copy(REPOSITORY / "Makefile", clone)
+    (clone / ".venv").symlink_to(sys.prefix)
+    _program(tmp_path, "training", FAILING_TRAINING)
+    _program(tmp_path, "serving", HEALTHY_SERVER).rename(clone / "container")
+    pictures = tmp_path / "own"
+    for name in ("b.jpg", "a.JPG", "Thumbs.db", ".hidden.png"):
+        (pictures / "training/cat").mkdir(parents=True, exist_ok=True)
+        (pictures / "training/cat" / name).write_text(name)
+    place = ["--base-dir", str(clone / "local_test/test_dir")]
+    assert main(["prepare", *place, "--data", str(pictures)]) == 0
+    return clone
+
+
+def _run(clone: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        command, cwd=clone, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def requests(free_port: int) -> Iterator[list[tuple[str, bytes]]]:
+    """Answer at the free port, texts with an error; yield types and bodies as they come."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            requests.append((self.headers["Content-Type"], body))
+            self.send_response(415 if self.headers["Content-Type"] == "text/plain" else 200)
+            self.end_headers()
+            self.wfile.write(b"answer")
+
+    with http.server.HTTPServer(("127.0.0.1", free_port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield requests
+        server.shutdown()
+        thread.join()
+
+
+def test_predict_without_a_file_asks_about_an_own_picture(
+    clone: Path, free_port: int, requests: list[tuple[str, bytes]]
+) -> None:
+    result = _run(clone, "make", "--silent", "predict", PORT=str(free_port))
+
+    assert (result.returncode, result.stdout) == (0, "answer\n"), result.stderr
+    assert requests == [("image/jpeg", b"a.JPG")]
+    assert "asking about local_test/test_dir/input/data/training/cat/a.JPG" in result.stderr
+
+
+def test_predict_prefers_pictures_that_training_has_not_seen(
+    clone: Path, free_port: int, requests: list[tuple[str, bytes]]
+) -> None:
+    validation = clone / "local_test/test_dir/input/data/validation"
+    validation.mkdir()
+    (validation / "1_cat.png").write_text("unseen")
+
+    _run(clone, "local_test/predict.sh", PORT=str(free_port))
+
+    assert requests == [("image/png", b"unseen")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [
+        ("1.jpg", "image/jpeg"),
+        ("1.JPEG", "image/jpeg"),
+        ("1.png", "image/png"),
+        ("1.webp", "image/webp"),
+        ("1.bmp", "application/octet-stream"),
+        ("1", "application/octet-stream"),
+    ],
+)
+def test_predict_says_the_type_that_the_name_says(
+    clone: Path,
+    free_port: int,
+    requests: list[tuple[str, bytes]],
+    name: str,
+    content_type: str,
+) -> None:
+    (clone / name).write_text("picture")
+
+    _run(clone, "local_test/predict.sh", name, PORT=str(free_port))
+
+    assert requests == [(content_type, b"picture")]
+
+
+@pytest.mark.usefixtures("requests")
+def test_an_error_of_the_server_is_no_reason_to_ask_whether_it_is_up(
+    clone: Path, free_port: int
+) -> None:
+    command = ("local_test/predict.sh", "Makefile", "text/plain")
+
+    result = _run(clone, *command, PORT=str(free_port))
+
+    assert (result.returncode, result.stdout) == (1, "answer\n")
+    assert "415" in result.stderr
+    assert "is the server up?" not in result.stderr
+
+
+def test_no_connection_is_a_reason_to_ask_whether_the_server_is_up(
+    clone: Path, free_port: int
+) -> None:
+    result = _run(clone, "local_test/predict.sh", "Makefile", PORT=str(free_port))
+
+    assert result.returncode == 1
+    assert "is the server up?" in result.stderr
+
+
+def test_a_failed_training_says_its_reason_once_and_where_it_is_kept(clone: Path) -> None:
+    result = _run(clone, "local_test/train_local.sh")
+
+    assert result.returncode == 1
+    output = result.stdout + result.stderr
+    assert output.count("out of luck") == 1
+    assert str(clone / "local_test/test_dir/output/failure") in result.stderr
+    # `prepare` has said it.
+    assert "is ready" not in output
+
+
+def test_serving_after_a_failed_training_warns_of_the_earlier_model(
+    clone: Path, free_port: int
+) -> None:
+    tree = clone / "local_test/test_dir"
+    (tree / "model/manifest.json").write_text("{}")
+    (tree / opt_ml.FAILURE).write_text("out of luck")
+
+    result = _run(clone, "local_test/serve_local.sh", PORT=str(free_port))
+    processes.stop(tree)
+
+    assert result.returncode == 0, result.stderr
+    assert f"the last training failed ({tree / opt_ml.FAILURE} says why)" in result.stderr
+    assert "an earlier one" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["train_local.sh", "serve_local.sh"])
+def test_an_image_that_is_not_there_is_not_looked_for_elsewhere(clone: Path, script: str) -> None:
+    docker = clone / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    path = f"{docker.parent}{os.pathsep}{os.environ['PATH']}"
+
+    result = _run(clone, f"local_test/{script}", "image-clasifier", PATH=path)
+
+    assert result.returncode == 1
+    assert "no image image-clasifier here; `docker compose build` makes" in result.stderr
+    assert "docker run" not in (docker.parent / "calls").read_text()
 
 
 @pytest.mark.slow

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+#
+# A picture to ask the server about, and its content type.
+#
+# Usage: source local_test/pictures.sh
+
+# Prints the first picture for validation of the tree $1 or, without such, the first for training.
+first_picture() {
+    local channel picture
+    for channel in "$1/input/data/validation" "$1/input/data/training"; do
+        [[ -d $channel ]] || continue
+        # As training does, by the name's end, and without what desktops leave behind.
+        picture=$(find "$channel" \( -name '.?*' -o -name __MACOSX \) -prune -o -type f \
+            \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.webp' \
+            -o -iname '*.gif' -o -iname '*.bmp' \) -print | sort | sed -n 1p)
+        if [[ -n $picture ]]; then
+            printf '%s\n' "$picture"
+            return
+        fi
+    done
+}
+
+# Prints the content type that the name of the file $1 says.
+content_type_of() {
+    # Not ${1,,}: macOS has Bash 3.2.
+    case $(tr '[:upper:]' '[:lower:]' <<<"$1") in
+        *.jpg | *.jpeg) echo image/jpeg ;;
+        *.png) echo image/png ;;
+        *.webp) echo image/webp ;;
+        *.npy) echo application/x-npy ;;
+        *.json) echo application/json ;;
+        # The server then looks at the first bytes.
+        *) echo application/octet-stream ;;
+    esac
+}
