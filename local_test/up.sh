@@ -15,6 +15,9 @@ source local_test/pictures.sh
 has_engine() { docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; }
 
 up_with_compose() {
+    # Outside of a Git checkout the models' provenance says `unknown`.
+    CODE_VERSION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+    export CODE_VERSION
     docker compose build
     # `run` shows the log and ends with the exit code.
     docker compose run --rm prepare
