@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
@@ -118,6 +119,11 @@ def test_fortran_order_is_the_same_picture() -> None:
             "needs 29999997000000 bytes, it has 0",
         ),
         (
+            npy_header("{'descr':'|u1','fortran_order':False,'shape':(True,True,3)}") + bytes(3),
+            r"of shape \(True, True, 3\)",
+        ),
+        (b"\x93NUMPY\x03\x00" + bytes(100), "not a NumPy file of version 1.0 or 2.0"),
+        (
             npy_header("{'descr':'|u1','fortran_order':False,'shape':(-1,-1,3)}"),
             "of shape",
         ),
@@ -153,7 +159,7 @@ def test_base64_may_be_broken_into_lines_and_wrapped_in_an_object() -> None:
     ("body", "message"),
     [
         (b"\xff", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
+        (b"[" * 1000, "not JSON"),
         (b"1" * 10_000, "not JSON"),
         (b"[]", "expected"),
         (b"{}", "expected"),
@@ -168,6 +174,31 @@ def test_base64_may_be_broken_into_lines_and_wrapped_in_an_object() -> None:
 def test_other_json_is_refused(body: bytes, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         decode_json(body, SETTINGS)
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b"0,", b"[", "[".encode("utf-16-le")])
+def test_json_that_parsed_would_fill_the_memory_is_refused_unparsed(piece: bytes) -> None:
+    body = b'{"instances":[' + piece * 2**20
+    tracemalloc.start()
+
+    with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures"):
+        decode_json(body, SETTINGS)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_base64_with_a_blank_between_its_letters_takes_no_memory_for_each() -> None:
+    body = json.dumps({"instances": ["AA " * 2**20 + "?"]}).encode()
+    tracemalloc.start()
+
+    with pytest.raises(BadRequest, match="instance 0 is not base64"):
+        decode_json(body, SETTINGS)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * len(body)
 
 
 def test_a_broken_picture_among_several_is_named_by_its_number() -> None:
