@@ -17,7 +17,9 @@ PROBABILITIES = np.array(
 
 
 @pytest.mark.parametrize("default", MEDIA_TYPES)
-@pytest.mark.parametrize("accept", [None, "", " ", "*/*", "*/*;q=0.1", "text/html, */*"])
+@pytest.mark.parametrize(
+    "accept", [None, "", " ", "*/*", "*/*;q=0.1", "text/html, */*", "*", "text/html, *;q=0.2"]
+)
 def test_a_client_without_a_preference_gets_the_default(accept: str | None, default: str) -> None:
     assert choose_media_type(accept, default) == default
 
@@ -27,6 +29,9 @@ def test_a_client_without_a_preference_gets_the_default(accept: str | None, defa
     [
         ("text/csv", CSV),
         ("TEXT/CSV; charset=utf-8, text/csv", CSV),
+        ("text/csv; charset=utf-8", CSV),
+        ("application/json; verbose=true", JSON),
+        ("application/json; verbose=true; q=0.1, text/csv; header=absent; q=0.2", CSV),
         ("text/*", CSV),
         ("application/*", JSON),
         ("application/json;q=0.5, text/csv", CSV),

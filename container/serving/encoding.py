@@ -40,7 +40,11 @@ def choose_media_type(accept: str | None, default: str) -> str:
     ours = sorted(MEDIA_TYPES, key=lambda media_type: media_type != default)
     if not accept or not accept.strip():
         return default
-    wanted = parse_accept_header(accept, MIMEAccept)
+    # None of our types has parameters. Old clients of Java's send a lone `*`.
+    wanted = MIMEAccept(
+        ("*/*" if value == "*" else value.partition(";")[0], quality)
+        for value, quality in parse_accept_header(accept)
+    )
     if media_type := wanted.best_match(ours):
         return media_type
     message = f"Accept {accept[:80]!r} is none of {', '.join(MEDIA_TYPES)}"
