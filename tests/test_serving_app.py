@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from classifier.errors import UserError
 from classifier.preprocessing import Pixels, Preprocessing
+from serving import app
 from serving.app import create_app
 from serving.encoding import Probabilities
 from serving.limits import usable_memory, usable_processors
@@ -97,6 +98,19 @@ def test_a_client_that_stalls_in_its_body_is_told_so() -> None:
 
     assert response.status_code == 408
     assert response.get_json()["error"]["message"].startswith("nothing more of the body came")
+
+
+@pytest.mark.parametrize(
+    ("workers", "processors", "memory", "threads"),
+    [(1, 8, 64, 9), (4, 8, 64, 3), (16, 8, 64, 1), (1, 8, 4, 4), (2, 8, 4, 2), (4, 8, 4, 1)],
+)
+def test_workers_share_the_processors_and_the_memory(
+    monkeypatch: pytest.MonkeyPatch, workers: int, processors: int, memory: int, threads: int
+) -> None:
+    monkeypatch.setattr(app, "usable_processors", lambda: processors)
+    monkeypatch.setattr(app, "usable_memory", lambda: memory * 1024 * MIB)
+
+    assert app._threads(workers) == threads
 
 
 def test_a_refused_request_frees_its_place() -> None:

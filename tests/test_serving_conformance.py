@@ -208,9 +208,11 @@ def test_a_request_is_logged_on_one_line_and_a_ping_is_not(base_dir: Path) -> No
     with serving(base_dir) as server:
         server.invoke(instances(PNG, PNG), "application/json")
         server.get("/ping")
+        server.get("/a-path-of-somebody")
 
         log = server.log.read_text()
 
-    (line,) = [line for line in log.splitlines() if "request=" in line]
-    assert "request=invocations status=200 milliseconds=" in line
+    line, unknown = [line for line in log.splitlines() if "request=" in line]
+    assert "method=POST request=invocations status=200 milliseconds=" in line
     assert line.endswith("pictures=2")
+    assert "method=GET request=unknown status=404 milliseconds=" in unknown

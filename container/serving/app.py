@@ -6,11 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from flask import Flask, Response, g, jsonify, request
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 from classifier.preprocessing import MAX_PIXELS
 from serving.admission import Admission
-from serving.body import discard_body, hang_up, read_body
+from serving.body import discard_body, hang_up, read_body, start_watch
 from serving.decoding import Decoder, choose_decoder
 from serving.encoding import Probabilities, choose_media_type, encode_response
 from serving.limits import usable_memory, usable_processors
@@ -38,7 +38,8 @@ def create_app(loading: "Future[Predictor]", settings: Settings) -> Flask:
     app.after_request(_finish)
     admission = Admission(settings.max_requests)
     # First come, first served, which a lock is not.
-    pool = ThreadPoolExecutor(_threads(), thread_name_prefix="predict")
+    pool = ThreadPoolExecutor(_threads(settings.workers), thread_name_prefix="predict")
+    start_watch()
 
     @app.get("/ping")
     def ping() -> Response:
@@ -51,7 +52,7 @@ def create_app(loading: "Future[Predictor]", settings: Settings) -> Flask:
         with admission.place():
             media_type = choose_media_type(request.headers.get("Accept"), settings.default_accept)
             decode = choose_decoder(request.content_type)
-            data = read_body(request, settings.max_body_bytes)
+            data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
             probabilities = pool.submit(_predict, predictor, decode, data).result()
         g.pictures = len(probabilities)
         body = encode_response(probabilities, predictor.class_names, media_type)
@@ -78,12 +79,12 @@ def _loaded(loading: "Future[Predictor]") -> Predictor:
     return loading.result()
 
 
-def _threads() -> int:
-    """Return how many pictures may be in work; those that wait are still compressed."""
+def _threads(workers: int) -> int:
+    """Return how many pictures a worker may have in work; those that wait are still compressed."""
     largest_picture = MAX_PIXELS * DECODER_BYTES_PER_PIXEL
-    by_memory = (usable_memory() - SERVER_BYTES) // largest_picture
+    by_memory = (usable_memory() // workers - SERVER_BYTES) // largest_picture
     # One more than processors, so that pictures are decoded while others are predicted.
-    return max(1, min(usable_processors() + 1, by_memory))
+    return max(1, min(usable_processors() // workers + 1, by_memory))
 
 
 def _predict(predictor: Predictor, decode: Decoder, data: bytes) -> Probabilities:
@@ -93,7 +94,7 @@ def _predict(predictor: Predictor, decode: Decoder, data: bytes) -> Probabilitie
 def _describe(error: HTTPException) -> Response:
     """Turn an error into JSON, keeping its headers, such as Allow and Retry-After."""
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
-    if not discard_body(request):
+    if isinstance(error, RequestTimeout) or not discard_body(request):
         response.call_on_close(partial(hang_up, request.environ))
     code = error.name.lower().replace(" ", "_")
     message = (error.description or error.name)[:MAX_MESSAGE]
@@ -113,8 +114,9 @@ def _finish(response: Response) -> Response:
     # SageMaker asks /ping every few seconds.
     if request.endpoint != "ping":
         logger.info(
-            "request=%s status=%d milliseconds=%.1f pictures=%d",
-            request.endpoint,
+            "method=%s request=%s status=%d milliseconds=%.1f pictures=%d",
+            request.method,
+            request.endpoint or "unknown",
             response.status_code,
             1000 * (time.perf_counter() - g.start),
             g.get("pictures", 0),

@@ -1,11 +1,15 @@
 """A request's body, chunked or not, within the limits."""
 
+import functools
 import socket
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from wsgiref.types import WSGIEnvironment
 
 from flask import Request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
 
 # Between two pieces of a body. A client that stalls would keep its place and its thread for ever.
@@ -17,26 +21,31 @@ DISCARDED_BYTES, DISCARDING_SECONDS, DISCARDING_STALLED_SECONDS = 128 * 2**20, 5
 
 CHUNK_BYTES = 2**16
 
+_deadlines: dict[socket.socket, float] = {}
 
-def read_body(request: Request, max_bytes: int) -> bytes:
+
+@functools.cache
+def start_watch() -> None:
+    """Watch, in this process, over the time that bodies may take.
+
+    A socket's timeout is between two pieces only, and gunicorn reads until it has what it was
+    asked for. A thread for each body would wait 1.5 ms for its start while others compute.
+    """
+    threading.Thread(target=_watch, name="watch", daemon=True).start()
+
+
+def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """Read the body.
 
     Raises:
         RequestEntityTooLarge: it is longer than `max_bytes`.
-        RequestTimeout: the client stalls.
-        BadRequest: it is empty, or ended early.
+        RequestTimeout: the client stalls, or needs more than `seconds`.
+        BadRequest: it is empty, ended early, or its chunks are none.
     """
     length = request.content_length
     data = b""
     if length is None or length <= max_bytes:
-        _set_timeout(request.environ, STALLED_SECONDS)
-        try:
-            # gunicorn ends this stream where the body ends, chunked or not. werkzeug's own limit
-            # cuts a chunked body at it without a word.
-            data = request.environ["wsgi.input"].read(max_bytes + 1)
-        except TimeoutError:
-            message = f"nothing more of the body came for {STALLED_SECONDS:.0f} seconds"
-            raise RequestTimeout(message) from None
+        data = _read_in_time(request.environ, max_bytes + 1, seconds)
     if max(len(data), length or 0) > max_bytes:
         message = f"the body is larger than {max_bytes // 2**20} MB (SAGEMAKER_MAX_PAYLOAD_IN_MB)"
         raise RequestEntityTooLarge(message)
@@ -55,13 +64,15 @@ def discard_body(request: Request) -> bool:
     Returns:
         Whether its end was reached.
     """
-    left, deadline = DISCARDED_BYTES, time.monotonic() + DISCARDING_SECONDS
-    with suppress(OSError):
-        _set_timeout(request.environ, DISCARDING_STALLED_SECONDS)
+    left, environ = DISCARDED_BYTES, request.environ
+    with (
+        suppress(OSError, ParseException),
+        _limits(environ, DISCARDING_STALLED_SECONDS, DISCARDING_SECONDS) as deadline,
+    ):
         while left > 0 and time.monotonic() < deadline:
-            chunk = request.environ["wsgi.input"].read(CHUNK_BYTES)
+            chunk = environ["wsgi.input"].read(CHUNK_BYTES)
             if not chunk:
-                return True
+                return time.monotonic() < deadline
             left -= len(chunk)
     return False
 
@@ -76,9 +87,52 @@ def hang_up(environ: WSGIEnvironment) -> None:
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def _set_timeout(environ: WSGIEnvironment, seconds: float) -> None:
-    if connection := _connection(environ):
-        connection.settimeout(seconds)
+def _read_in_time(environ: WSGIEnvironment, size: int, seconds: float) -> bytes:
+    with _limits(environ, STALLED_SECONDS, seconds) as deadline:
+        try:
+            # gunicorn ends this stream where the body ends, chunked or not. werkzeug's own limit
+            # cuts a chunked body at it without a word.
+            data: bytes = environ["wsgi.input"].read(size)
+        except TimeoutError:
+            message = f"nothing more of the body came for {STALLED_SECONDS:.0f} seconds"
+            raise RequestTimeout(message) from None
+        except (OSError, ParseException) as error:
+            data, reason = b"", f"the chunked body is damaged: {error}"
+        else:
+            reason = ""
+    if time.monotonic() > deadline:
+        message = f"the body took more than {seconds:.0f} seconds"
+        raise RequestTimeout(message)
+    if reason:
+        raise BadRequest(reason)
+    return data
+
+
+@contextmanager
+def _limits(environ: WSGIEnvironment, stalled: float, seconds: float) -> Iterator[float]:
+    """Limit the time between two pieces, and that for all; yield when this ends."""
+    deadline = time.monotonic() + seconds
+    connection = _connection(environ)
+    if connection is None:
+        yield deadline
+        return
+    connection.settimeout(stalled)
+    _deadlines[connection] = deadline
+    try:
+        yield deadline
+    finally:
+        del _deadlines[connection]
+
+
+def _watch() -> None:
+    """End what comes from clients that are late, as if they had ended it; they get an answer."""
+    while True:
+        time.sleep(1)
+        now = time.monotonic()
+        for connection, deadline in list(_deadlines.items()):
+            if now > deadline:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
 
 
 def _connection(environ: WSGIEnvironment) -> socket.socket | None:

@@ -1,0 +1,61 @@
+"""Bodies that are broken or late, against the real program."""
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Server, serving
+
+
+@pytest.fixture(scope="module")
+def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("ml")
+    shutil.copytree(artifact, directory / "model")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def server(base_dir: Path) -> Iterator[Server]:
+    with serving(base_dir) as running:
+        yield running
+
+
+@pytest.mark.parametrize("body", [b"ZZ\r\n", b"5\r\nhelloXX", b"5\r\nhel"])
+def test_a_damaged_chunked_body_is_the_clients_fault(server: Server, body: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(
+            b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+        )
+        client.shutdown(socket.SHUT_WR)
+
+        answer = client.recv(4096).decode()
+
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "piece"),
+    [(b"Content-Length: 1000", b"x"), (b"Transfer-Encoding: chunked", b"1\r\nx\r\n")],
+)
+def test_a_body_that_trickles_is_given_up_in_time(
+    base_dir: Path, sizes: bytes, piece: bytes
+) -> None:
+    with (
+        serving(base_dir, SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1") as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\n" + sizes + b"\r\n\r\n")
+        client.settimeout(0.2)
+        answer, start = "", time.monotonic()
+        while not answer and time.monotonic() < start + 9:
+            client.sendall(piece)
+            with suppress(TimeoutError):
+                answer = client.recv(4096).decode()
+
+    assert answer.startswith("HTTP/1.1 408 ")
