@@ -228,3 +228,32 @@ def test_names_that_are_no_utf8_are_reported_all_the_same(job: Path) -> None:
         path.write_bytes(b"no picture")
 
     assert "caf\\udce9.png" in refused(job)
+
+
+def test_a_file_name_cannot_forge_a_line_of_metrics(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(data(job) / "training", per_class=30)
+    forged = "x\nepoch=7 val_accuracy=0.99 .png"
+    (data(job) / "training" / "blue" / forged).write_bytes(b"no picture")
+
+    assert train_here(job, "train") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if line.startswith("epoch=7")]
+
+
+def test_a_class_none_of_whose_pictures_can_be_read_is_refused(job: Path) -> None:
+    write_pictures(data(job) / "training", per_class=30)
+    write_pictures(data(job) / "validation", first=100)
+    configure(job, HYPERPARAMETERS, "training", "validation")
+    (data(job) / "training" / "grey").mkdir()
+    (data(job) / "training" / "grey" / "1.png").write_bytes(b"no picture")
+
+    assert "no picture of the class 'grey' can be read" in refused(job)
+
+
+def test_class_folders_may_be_named_like_pictures(job: Path) -> None:
+    training = data(job) / "training"
+    (training / "blue").rename(training / "blue.jpg")
+
+    assert train_here(job, "train") == 0

@@ -97,3 +97,13 @@ def test_a_file_that_would_execute_something_is_passed_over(
     assert loaded is not None
     assert loaded["step"] == 200
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said_and_costs_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "checkpoints").touch()
+
+    checkpoint.save(tmp_path / "checkpoints", 1, state(1))
+
+    assert "no checkpoint: " in caplog.text

@@ -144,3 +144,41 @@ def test_a_failure_is_forgotten_and_forgetting_none_is_fine(
     environment.forget_failure()
 
     assert not (environment.base_dir / "output" / "failure").exists()
+
+
+def test_validation_alone_is_not_trained_on(environment: TrainingEnvironment) -> None:
+    with_channels(environment, "validation")
+
+    with pytest.raises(UserError, match="no channel called 'training'; found: validation"):
+        environment.channels()
+
+
+@pytest.mark.parametrize("hosts", [None, "algo-1", [1]])
+def test_hosts_that_are_no_list_of_names_are_refused(
+    environment: TrainingEnvironment, hosts: object
+) -> None:
+    config = {"current_host": "algo-1", "hosts": hosts}
+    write_json(environment.base_dir, "resourceconfig.json", config)
+
+    with pytest.raises(UserError, match="hosts must be a list of names"):
+        environment.hosts()
+
+
+def test_json_without_end_is_refused(environment: TrainingEnvironment) -> None:
+    write_json(environment.base_dir, "hyperparameters.json", {})
+    path = environment.base_dir / "input/config/hyperparameters.json"
+    path.write_text(100_000 * "[", encoding="utf-8")
+
+    with pytest.raises(UserError, match="is not JSON"):
+        environment.hyperparameters()
+
+
+def test_a_second_training_in_the_same_folder_is_refused(environment: TrainingEnvironment) -> None:
+    with (
+        environment.locked(),
+        pytest.raises(UserError, match="another training is running"),
+        TrainingEnvironment(base_dir=environment.base_dir).locked(),
+    ):
+        pass
+    with environment.locked():
+        pass

@@ -237,3 +237,21 @@ def test_nothing_is_fetched_or_opened_besides_the_bytes(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError):
         decode_image(str(path).encode())
+
+
+def test_a_tag_that_cannot_be_written_is_no_damage() -> None:
+    # ImageWidth as text, where sane files have a number, and Orientation.
+    tags = struct.pack("<HHI4s", 0x0100, 2, 2, b"w") + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    data = save(Image.fromarray(PIXELS), "JPEG", exif=exif)
+
+    assert decode_image(data).size == (60, 80)
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded() -> None:
+    data = save(Image.fromarray(PIXELS), "JPEG", progressive=True)
+    assert decode_image(data).size == (80, 60)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        decode_image(data[:-2] + 100 * last_scan + data[-2:])

@@ -214,3 +214,48 @@ def _train_together(directories: list[Path]) -> Iterator[Finished]:
         for process in processes:
             output, _ = process.communicate()
             yield Finished(process.returncode, output)
+
+
+def test_11_hosts_with_different_pictures_end_with_a_sentence(tmp_path: Path) -> None:
+    directories = _make_hosts(tmp_path, epochs="1")
+    picture = next((directories[1] / "input/data/training").rglob("*.png"))
+    picture.unlink()
+
+    finished = list(_train_together(directories))
+
+    assert [code for code, _ in finished] == [1, 1], finished
+    assert all("FullyReplicated, not ShardedByS3Key" in output for _, output in finished)
+
+
+def test_9_a_stop_in_the_first_epoch_does_not_cost_a_trained_model(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path)
+    assert train(base_dir).code == 0
+    before = (base_dir / "model/manifest.json").read_bytes()
+    make_job(base_dir, epochs="10000", seed="1", batch_size="4")
+
+    with training(base_dir) as process:
+        wait_for(process, r"^arithmetic=")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate()
+
+    assert process.returncode == 0, output
+    if "epoch=1 " not in output:
+        assert (base_dir / "model/manifest.json").read_bytes() == before
+    assert Artifact.read(base_dir / "model").manifest.metrics
+
+
+def test_10_a_checkpoint_of_other_starting_weights_is_passed_over(
+    stopped: Path, tmp_path: Path
+) -> None:
+    base_dir = _restarted(stopped, tmp_path)
+    weights = base_dir / "input/data/weights"
+    weights.mkdir()
+    shutil.copy2(stopped / "model" / WEIGHTS, weights)
+    write_json(
+        base_dir, "inputdataconfig.json", {"training": {}, "weights": {"TrainingInputMode": "File"}}
+    )
+
+    code, output = train(base_dir, "train")
+
+    assert code == 0, output
+    assert "is of other data or hyperparameters, passed over" in output

@@ -77,7 +77,7 @@ class Manifest:
             )
         except ArtifactError:
             raise
-        except (KeyError, TypeError, ValueError, UserError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, UserError) as error:
             message = f"{MANIFEST} is damaged: {type(error).__name__}: {error}"
             raise ArtifactError(message) from error
 
@@ -117,7 +117,11 @@ class Artifact:
             message = f"{MANIFEST} must list {ONNX_MODEL} and {GOLDEN_ANSWERS} under `files`"
             raise ArtifactError(message)
         for name, sha256 in files.items():
-            _check_file(directory, name, sha256)
+            try:
+                _check_file(directory, name, sha256)
+            except (OSError, ValueError) as error:
+                message = f"{MANIFEST} names a file that cannot be read: {error}"
+                raise ArtifactError(message) from error
         return cls(
             manifest=manifest,
             onnx_model=directory / ONNX_MODEL,
@@ -130,7 +134,11 @@ def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
     """Yield an empty folder for the artifact's files; on leaving it they become the artifact.
 
     The files reach `directory` by renaming, the manifest last. When writing fails, whatever
-    artifact was there before is untouched.
+    artifact was there before is untouched; a kill between two renames leaves one that `read`
+    refuses.
+
+    Raises:
+        ArtifactError: the manifest is too large to be read.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for abandoned in directory.glob(".partial-*"):
@@ -143,7 +151,13 @@ def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
         names = sorted(str(path.relative_to(partial)) for path in _files(partial))
         files = {name: sha256_of(partial / name) for name in names}
         document = {"format_version": FORMAT_VERSION, **asdict(manifest), "files": files}
-        (partial / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(document, indent=2) + "\n"
+        if len(text) > MAX_JSON_BYTES:
+            message = f"{MANIFEST} would have {len(text)} bytes, more than {MAX_JSON_BYTES}"
+            raise ArtifactError(message)
+        (partial / MANIFEST).write_text(text, encoding="utf-8")
+        # An earlier artifact may have had other golden pictures.
+        shutil.rmtree(directory / GOLDEN, ignore_errors=True)
         for name in (*names, MANIFEST):
             (directory / name).parent.mkdir(exist_ok=True)
             # Some libraries write for the owner alone; a serverless endpoint runs as somebody else.
@@ -232,6 +246,6 @@ def _read_golden(directory: Path, files: Mapping[str, Json]) -> Iterator[GoldenA
                 data=(directory / name).read_bytes(),
                 probabilities=tuple(map(float, answer["probabilities"])),  # type: ignore[call-overload, index, arg-type]
             )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         message = f"{GOLDEN_ANSWERS} is damaged: {type(error).__name__}: {error}"
         raise ArtifactError(message) from error

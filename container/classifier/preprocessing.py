@@ -1,7 +1,7 @@
 """Bytes of a picture to the pixels that a network sees: the one preprocessing there is.
 
-Training's evaluation, serving, batch transform and explanations all call it, so they see the same
-pixels, bit for bit. What follows (scaling, mean, standard deviation) is the network's first layer.
+Training's evaluation and serving both call it, so they see the same pixels, bit for bit. What
+follows (scaling, mean, standard deviation) is the network's first layer.
 """
 
 import io
@@ -28,6 +28,11 @@ MAX_PIXELS = 50_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
+# Every scan of a progressive JPEG goes over all of its pixels. Encoders write about ten; a file of
+# 200 KB with thousands would take minutes.
+MAX_SCANS = 100
+START_OF_SCAN = b"\xff\xda"
+
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024
 
 
@@ -43,7 +48,8 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.image_size not in range(MIN_IMAGE_SIZE, MAX_IMAGE_SIZE + 1):
+        is_whole = isinstance(self.image_size, int)
+        if not (is_whole and MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE):
             message = (
                 f"image_size must be {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, got {self.image_size!r}"
             )
@@ -64,16 +70,18 @@ def decode_image(data: bytes) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.format in {"JPEG", "MPO"} and data.count(START_OF_SCAN) > MAX_SCANS:
+                message = f"the picture has more than {MAX_SCANS} scans"
+                raise ImageError(message)
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+            return _to_rgb(_upright(image))
     except UnidentifiedImageError:
         message = f"not a picture of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
         raise ImageError(message) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         message = f"the picture has more than {MAX_PIXELS} pixels"
         raise ImageError(message) from None
-    except MemoryError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:
         # Pillow's decoders raise whatever a damaged file makes them run into.
@@ -109,6 +117,15 @@ def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
         ImageError: as `decode_image`.
     """
     return fit(decode_image(data), settings)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says."""
+    image.getexif()
+    # Read by now. It is never written back, and a tag that cannot be written is no damage.
+    image.info.pop("exif", None)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -22,15 +22,16 @@ def main(arguments: Sequence[str]) -> int:
     stop = StopRequest()
     # Before torch is imported, which takes seconds in which a stop may come.
     stop.listen()
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
+    _log_to_stdout()
     environment = TrainingEnvironment(base_dir=base_dir())
     if extra := [argument for argument in arguments if argument != "train"]:
         logger.warning("arguments not used: %s", " ".join(extra))
     try:
-        environment.forget_failure()
-        from training import job  # noqa: PLC0415 - so that a stop is heard while it loads
+        with environment.locked():
+            environment.forget_failure()
+            from training import job  # noqa: PLC0415 - so that a stop is heard while it loads
 
-        job.run(environment, stop)
+            job.run(environment, stop)
     except Stopped:
         logger.info("stopped before the first step: there is no model to save")
     except UserError as error:
@@ -41,6 +42,22 @@ def main(arguments: Sequence[str]) -> int:
         # The message before the traceback: SageMaker keeps the beginning.
         return _fail(environment, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     return 0
+
+
+class OneLine(logging.Formatter):
+    """A message in one line: a file's name must not look like a line of metrics."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """Return the message with its line ends escaped."""
+        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _log_to_stdout() -> None:
+    # Nor need a file's name be UTF-8.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(OneLine("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def _fail(environment: TrainingEnvironment, reason: str) -> int:

@@ -42,7 +42,7 @@ def labelled_files(directory: Path) -> list[LabelledFile]:
     entries = sorted(
         path for path in directory.rglob("*") if not _is_litter(path.relative_to(directory))
     )
-    paths = [path for path in entries if path.suffix.lower() in SUFFIXES]
+    paths = [path for path in entries if path.suffix.lower() in SUFFIXES and not path.is_dir()]
     if not paths:
         message = (
             f"no picture under {directory}: expected <class name>/<file>.jpg or "

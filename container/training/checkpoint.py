@@ -1,5 +1,6 @@
 """Resumable state in /opt/ml/checkpoints: what a stopped or reclaimed job goes on from."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -17,22 +18,23 @@ def save(directory: Path, step: int, state: Mapping[str, object]) -> None:
 
     Where the disk has no room for it, the log says so and the older ones stay.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{step:09d}.pt"
     partial = path.with_suffix(".tmp")
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
+        partial.replace(path)
+        for old in (*sorted(directory.glob("step-*.pt"))[:-KEEP], *directory.glob("step-*.tmp")):
+            old.unlink()
     except (OSError, RuntimeError) as error:
         # The model is worth more than what would only be needed after an interruption.
         logger.warning("no checkpoint: %s", error)
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         return
-    partial.replace(path)
-    for old in (*sorted(directory.glob("step-*.pt"))[:-KEEP], *directory.glob("step-*.tmp")):
-        old.unlink()
     logger.info("checkpoint=%s", path)
 
 

@@ -36,6 +36,16 @@ class Cluster:
             torch.distributed.all_reduce(values)
         return values
 
+    def check_equal(self, value: str, message: str) -> None:
+        """Make sure that all hosts have the same `value`; else all raise.
+
+        Raises:
+            UserError: with `message`.
+        """
+        differs = self.from_first(value) != value
+        if self.total(torch.tensor(int(differs))).item():
+            raise UserError(message)
+
     def from_first(self, state: object) -> object:
         """Return the first host's `state` on every host."""
         if self.world_size == 1:

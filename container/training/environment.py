@@ -1,12 +1,17 @@
 """SageMaker's side of a training job: its files under /opt/ml, read and written."""
 
+import fcntl
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # The service puts its own words before ours and keeps 1,024 characters of both.
 MAX_FAILURE_CHARACTERS = 950
@@ -112,18 +117,48 @@ class TrainingEnvironment:
         """Return the machines of resourceconfig.json; without one, this machine alone.
 
         Raises:
-            UserError: the current host is not in the list.
+            UserError: the list is none, or lacks the current host.
         """
         config = self._config("resourceconfig.json")
         if not isinstance(config, dict) or "hosts" not in config:
             return Hosts(current="localhost", names=("localhost",), network_interface="lo")
-        names = tuple(sorted(map(str, config["hosts"])))
+        hosts = config["hosts"]
+        if not (isinstance(hosts, list) and all(isinstance(host, str) for host in hosts)):
+            message = f"resourceconfig.json: hosts must be a list of names, got {hosts!r}"
+            raise UserError(message)
+        names = tuple(sorted(hosts))
         current = str(config.get("current_host"))
         if current not in names:
             message = f"resourceconfig.json: current_host {current!r} is not one of {names}"
             raise UserError(message)
         interface = str(config.get("network_interface_name") or "eth0")
         return Hosts(current=current, names=names, network_interface=interface)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second training out of the same folder, which would delete this one's files.
+
+        Raises:
+            UserError: another is running there.
+        """
+        try:
+            descriptor = os.open(self.base_dir, os.O_RDONLY)
+        except OSError:
+            # Without the folder there is nothing to train on, and a better message to come.
+            yield
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another training is running in {self.base_dir}: wait for it or stop it"
+            raise UserError(message) from None
+        except OSError:
+            # Some shared folders know no locks.
+            logger.debug("%s cannot be locked", self.base_dir)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
 
     def write_failure(self, text: str) -> None:
         """Tell SageMaker why the job failed."""
@@ -143,7 +178,7 @@ class TrainingEnvironment:
     def _choose(self, names: set[str]) -> Channels:
         pictures = sorted(names.difference(WEIGHTS_CHANNELS))
         training = next((name for name in TRAINING_CHANNELS if name in names), None)
-        if training is None and len(pictures) == 1:
+        if training is None and len(pictures) == 1 and pictures[0] not in VALIDATION_CHANNELS:
             training = pictures[0]
         if training is None:
             found = ", ".join(pictures) or "none"
@@ -178,7 +213,7 @@ class TrainingEnvironment:
             document: object = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message = f"{path} is not JSON: {error}"
             raise UserError(message) from None
         return document

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from classifier.artifact import Json
 from training.network import Classifier
 from training.pictures import Pictures
 
@@ -88,9 +89,7 @@ def to_images(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(pixels, copy=None)).to(device).permute(0, 3, 1, 2).float()
 
 
-def per_class(
-    confusion: npt.NDArray[np.int64], class_names: Sequence[str]
-) -> dict[str, dict[str, float | int]]:
+def per_class(confusion: npt.NDArray[np.int64], class_names: Sequence[str]) -> dict[str, Json]:
     """Return precision, recall, F1 and the number of pictures of each class."""
     precision, recall, f1 = _by_class(confusion)
     return {

@@ -69,6 +69,7 @@ class Trainer:
         )
         self.batches_per_epoch = math.ceil(len(training) / hyperparameters.batch_size)
         self.progress = Progress()
+        self._images_per_second = 0.0
         self.model: nn.Module = self.classifier
         if cluster.world_size > 1:
             self.model = DistributedDataParallel(self.classifier)

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 # No screen in a container.
 mpl.use("agg")
 
+MAX_NAME = 30
+
 # More cells than this are too small to hold their number.
 MAX_NUMBERED_CLASSES = 20
 
@@ -44,8 +46,9 @@ def confusion_matrix(
     figure.colorbar(image, label="share of the true class")
     axis.set(xlabel="predicted", ylabel="true")
     # A dollar sign in a name begins no formula.
-    axis.set_xticks(range(count), class_names, rotation=90, parse_math=False)
-    axis.set_yticks(range(count), class_names, parse_math=False)
+    names = [name if len(name) <= MAX_NAME else name[:MAX_NAME] + "..." for name in class_names]
+    axis.set_xticks(range(count), names, rotation=90, parse_math=False)
+    axis.set_yticks(range(count), names, parse_math=False)
     if count <= MAX_NUMBERED_CLASSES:
         for (row, column), number in np.ndenumerate(confusion):
             dark = shares[row, column] > 0.5  # noqa: PLR2004

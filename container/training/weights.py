@@ -31,11 +31,14 @@ RENAMED = (
 )
 
 
-def load_channel(network: Network, directory: Path) -> None:
+def load_channel(network: Network, directory: Path) -> str:
     """Load the one weights file of a channel into a network.
 
     A state dict as `.pth` or `.safetensors`, or the `model.tar.gz` of an earlier job. A head of
     another number of classes is left out; everything else must fit.
+
+    Returns:
+        The file's SHA-256.
 
     Raises:
         UserError: there is not one such file, it cannot be read, or it is of another network.
@@ -53,11 +56,16 @@ def load_channel(network: Network, directory: Path) -> None:
     path = files[0]
     state = _read(path)
     _load(network, state, path.name)
-    logger.info("weights=%s sha256=%s tensors=%d", path.name, sha256_of(path), len(state))
+    sha256 = sha256_of(path)
+    logger.info("weights=%s sha256=%s tensors=%d", path.name, sha256, len(state))
+    return sha256
 
 
-def download(network: Network) -> None:
+def download(network: Network) -> str:
     """Load torchvision's own weights.
+
+    Returns:
+        Their name.
 
     Raises:
         UserError: there are none, or they cannot be downloaded.
@@ -80,6 +88,7 @@ def download(network: Network) -> None:
         raise UserError(message) from error
     _load(network, state, str(weights))
     logger.info("weights=%s source=%s", weights, weights.url)
+    return str(weights)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,49 @@
+"""Where a model comes from: data, code, packages, random seed and hardware."""
+
+import dataclasses
+import hashlib
+import os
+import platform
+from importlib import metadata
+
+import torch
+
+from classifier.artifact import Json
+from training.loop import Trainer
+
+PACKAGES = ("torch", "torchvision", "onnx", "numpy", "pillow")
+
+
+def of(trainer: Trainer) -> dict[str, Json]:
+    """Return what the manifest says of a model's making."""
+    return {
+        "training_data_sha256": trainer.training.sha256,
+        "validation_data_sha256": trainer.validation.sha256,
+        "hyperparameters": dataclasses.asdict(trainer.hyperparameters),
+        "training_job_name": os.environ.get("TRAINING_JOB_NAME"),
+        "code_version": os.environ.get("CODE_VERSION"),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "hardware": _hardware(trainer.arithmetic.device),
+        "arithmetic": str(trainer.arithmetic),
+    }
+
+
+def fingerprint(trainer: Trainer, weights_source: str | None) -> str:
+    """Return what a checkpoint must share with the job that goes on from it.
+
+    Raises:
+        UserError: the hosts of the job do not share it.
+    """
+    # How often checkpoints are written changes nothing of what is learned.
+    settings = dataclasses.replace(trainer.hyperparameters, checkpoint_interval_seconds=1)
+    shapes = [(name, *value.shape) for name, value in trainer.classifier.state_dict().items()]
+    data = (trainer.training.sha256, trainer.validation.sha256)
+    parts = (settings, weights_source, shapes, data, trainer.cluster.world_size)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"
