@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailabl
 
 from classifier.preprocessing import MAX_PIXELS
 from serving.admission import Admission
-from serving.body import discard_body, hang_up, read_body, start_watch
+from serving.body import discard_body, hang_up, read_body
 from serving.decoding import Decoder, choose_decoder
 from serving.encoding import Probabilities, choose_media_type, encode_response
 from serving.limits import usable_memory, usable_processors
@@ -39,7 +39,6 @@ def create_app(loading: "Future[Predictor]", settings: Settings) -> Flask:
     admission = Admission(settings.max_requests)
     # First come, first served, which a lock is not.
     pool = ThreadPoolExecutor(_threads(settings.workers), thread_name_prefix="predict")
-    start_watch()
 
     @app.get("/ping")
     def ping() -> Response:

@@ -1,6 +1,5 @@
 """A request's body, chunked or not, within the limits."""
 
-import functools
 import socket
 import threading
 import time
@@ -24,9 +23,8 @@ CHUNK_BYTES = 2**16
 _deadlines: dict[socket.socket, float] = {}
 
 
-@functools.cache
 def start_watch() -> None:
-    """Watch, in this process, over the time that bodies may take.
+    """Watch, in this process and from now on, over the time that bodies may take.
 
     A socket's timeout is between two pieces only, and gunicorn reads until it has what it was
     asked for. A thread for each body would wait 1.5 ms for its start while others compute.

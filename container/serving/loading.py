@@ -13,6 +13,7 @@ from gunicorn.arbiter import Arbiter
 from classifier.environment import base_dir
 from classifier.errors import UserError
 from serving.app import create_app
+from serving.body import start_watch
 from serving.limits import usable_processors
 from serving.predictor import Predictor
 from serving.settings import Settings
@@ -37,6 +38,7 @@ def application() -> Flask:
         name="loading",
         daemon=True,
     ).start()
+    start_watch()
     return create_app(loading, settings)
 
 
