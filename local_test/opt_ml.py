@@ -137,11 +137,23 @@ def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
 
 
 def read_hyperparameters(base_dir: Path) -> dict[str, str] | None:
-    """Return the hyperparameters in the tree, or None where there are none yet."""
+    """Return the hyperparameters in the tree, or None where there are none yet.
+
+    Raises:
+        UserError: their file is not a JSON object.
+    """
     path = base_dir / HYPERPARAMETERS
     if not path.is_file():
         return None
-    return {str(key): str(value) for key, value in json.loads(path.read_text()).items()}
+    try:
+        document = json.loads(path.read_text())
+    except ValueError as error:
+        message = f"{path} is not JSON ({error}): mend or remove it"
+        raise UserError(message) from error
+    if not isinstance(document, dict):
+        message = f"{path} must hold a JSON object, got {str(document)[:80]}: mend or remove it"
+        raise UserError(message)
+    return {str(key): str(value) for key, value in document.items()}
 
 
 def _is_finished(base_dir: Path) -> bool:

@@ -27,6 +27,8 @@ TRAINING_GRACE_SECONDS = 120
 SERVING_GRACE_SECONDS = 30
 STARTUP_SECONDS = 120
 
+_ANOTHER_STARTS = "another `local_test serve` is starting a server here: wait until it has"
+
 
 def train(base_dir: Path, programs: Path = PROGRAMS) -> int:
     """Run one training job to its end, its log on our output; return its exit code.
@@ -61,8 +63,9 @@ def serve(base_dir: Path, port: int, programs: Path = PROGRAMS) -> subprocess.Po
     A server that was started here before is stopped first: it holds an older model.
 
     Raises:
-        UserError: there is no model, the port is taken, this Python lacks the packages, or the
-            server ended or did not get healthy (the message ends with its log).
+        UserError: there is no model, the port is taken, this Python lacks the packages, another
+            one is being started here, or the server ended or did not get healthy (the message
+            ends with its log).
     """
     require("flask")
     if not any((base_dir / "model").glob("*")):
@@ -74,17 +77,11 @@ def serve(base_dir: Path, port: int, programs: Path = PROGRAMS) -> subprocess.Po
     stop(base_dir)
     # The server inherits the locked file: it is locked for as long as the server lives, so that
     # the number in it can never mean a process of somebody else.
-    with _pid_file(base_dir).open("w") as pid_file, _log_file(base_dir).open("w") as log:
-        fcntl.flock(pid_file, fcntl.LOCK_EX)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving", "serve"],
-            env=_environment(base_dir, programs) | {"SAGEMAKER_BIND_TO_PORT": str(port)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[pid_file.fileno()],
-        )
+    with _pid_file(base_dir).open("a+") as pid_file:
+        if not _is_unlocked(pid_file):
+            raise UserError(_ANOTHER_STARTS)
+        pid_file.truncate(0)
+        process = _start(base_dir, port, programs, pid_file)
         pid_file.write(f"{process.pid} {port}")
     try:
         _wait_until_healthy(process, port, _log_file(base_dir))
@@ -102,8 +99,9 @@ def stop(base_dir: Path) -> bool:
     with _pid_file(base_dir).open() as pid_file:
         was_running = not _is_unlocked(pid_file)
         if was_running:
-            _end(int(pid_file.read().split()[0]), pid_file)
-    _pid_file(base_dir).unlink()
+            _end(_read(pid_file)[0], pid_file)
+        # Still locked by us: nobody can have started another.
+        _pid_file(base_dir).unlink(missing_ok=True)
     return was_running
 
 
@@ -116,6 +114,19 @@ def require(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         message = f"{sys.executable} has no {package}: run `make setup`, then use .venv/bin/python"
         raise UserError(message)
+
+
+def _start(base_dir: Path, port: int, programs: Path, pid_file: IO[str]) -> subprocess.Popen[bytes]:
+    with _log_file(base_dir).open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "serving", "serve"],
+            env=_environment(base_dir, programs) | {"SAGEMAKER_BIND_TO_PORT": str(port)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[pid_file.fileno()],
+        )
 
 
 @contextmanager
@@ -141,7 +152,7 @@ def _port_of_server(base_dir: Path) -> int | None:
     if not _pid_file(base_dir).exists():
         return None
     with _pid_file(base_dir).open() as pid_file:
-        return None if _is_unlocked(pid_file) else int(pid_file.read().split()[-1])
+        return None if _is_unlocked(pid_file) else _read(pid_file)[1]
 
 
 def _end(pid: int, pid_file: IO[str]) -> None:
@@ -153,6 +164,16 @@ def _end(pid: int, pid_file: IO[str]) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         time.sleep(0.1)
+
+
+def _read(pid_file: IO[str]) -> tuple[int, int]:
+    """Return the server's process id and port."""
+    try:
+        pid, port = map(int, pid_file.read().split())
+    except ValueError:
+        # Locked and not yet written.
+        raise UserError(_ANOTHER_STARTS) from None
+    return pid, port
 
 
 def _is_unlocked(pid_file: IO[str]) -> bool:

@@ -1,9 +1,11 @@
 """SageMaker's side of the contract on this machine: the tree, the programs, the commands."""
 
+import fcntl
 import http.client
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -140,6 +142,18 @@ def test_given_hyperparameters_take_the_place_of_all_others(base_dir: Path) -> N
     main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=4"])
 
     assert _read_config(base_dir, "hyperparameters") == {"epochs": "4"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("{", "is not JSON"), ("[1]", r"must hold a JSON object, got \[1\]")]
+)
+def test_hyperparameters_that_are_no_object_are_the_users_to_mend(
+    base_dir: Path, text: str, found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base_dir / opt_ml.HYPERPARAMETERS).write_text(text)
+
+    assert main(["prepare", "--base-dir", str(base_dir)]) == 1
+    assert re.search(f"hyperparameters.json {found}", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3", ""])
@@ -402,6 +416,30 @@ def test_serving_on_a_port_that_is_taken_leaves_the_server_alone(
             processes.serve(base_dir, port)
 
     assert server.poll() is None
+
+
+@pytest.mark.parametrize("is_beyond_the_check", [False, True])
+def test_a_second_serve_is_refused_while_the_first_starts(
+    base_dir: Path,
+    free_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_beyond_the_check: bool,
+) -> None:
+    (base_dir / "model/manifest.json").write_text("{}")
+    path = base_dir / "serving.pid"
+    with path.open("w") as pid_file:
+        fcntl.flock(pid_file, fcntl.LOCK_EX)
+        if is_beyond_the_check:
+            pid_file.write("1 1")
+            pid_file.flush()
+            monkeypatch.setattr(processes, "_port_of_server", lambda _base_dir: None)
+            monkeypatch.setattr(processes, "stop", lambda _base_dir: False)
+
+        with pytest.raises(UserError, match="another `local_test serve` is starting"):
+            processes.serve(base_dir, free_port)
+
+        assert path.read_text() == ("1 1" if is_beyond_the_check else "")
 
 
 def test_stop_never_ends_a_process_of_somebody_else(base_dir: Path) -> None:
