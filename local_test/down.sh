@@ -6,8 +6,10 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=local_test/common.sh
+source local_test/common.sh
 
-if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then
+if has_engine; then
     docker compose down
 fi
 if [[ -e local_test/test_dir/serving.pid ]]; then

@@ -11,13 +11,8 @@
 set -euo pipefail
 # FILE is relative to the caller's folder: no `cd` here.
 here=$(dirname "$0")
-# shellcheck source=local_test/pictures.sh
-source "$here/pictures.sh"
-
-die() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
-    exit 1
-}
+# shellcheck source=local_test/common.sh
+source "$here/common.sh"
 
 file=${1:-}
 if [[ -z $file ]]; then

@@ -9,18 +9,11 @@
 
 set -euo pipefail
 cd "$(dirname "$0")"
-
-die() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
-    exit 1
-}
+# shellcheck source=local_test/common.sh
+source ./common.sh
 
 if (($# > 0)); then
-    docker info >/dev/null 2>&1 ||
-        die "no docker engine here: leave IMAGE out to serve as a plain process"
-    docker image inspect "$1" >/dev/null 2>&1 ||
-        die "no image $1 here;" \
-            "\`docker compose build\` makes image-classifier-train and image-classifier-serve"
+    require_image "$1"
     [[ -d test_dir/model ]] || die "no model in test_dir/model: run train_local.sh first"
     exec docker run --rm --publish "${PORT:-8080}:8080" \
         --volume "$PWD/test_dir/model:/opt/ml/model:ro" "$1" serve

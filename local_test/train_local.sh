@@ -10,19 +10,12 @@
 
 set -euo pipefail
 cd "$(dirname "$0")"
-
-die() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
-    exit 1
-}
+# shellcheck source=local_test/common.sh
+source ./common.sh
 
 train_in_container() {
     local image=$1 name="image-classifier-train-$$"
-    docker info >/dev/null 2>&1 ||
-        die "no docker engine here: leave IMAGE out to train as a plain process"
-    docker image inspect "$image" >/dev/null 2>&1 ||
-        die "no image $image here;" \
-            "\`docker compose build\` makes image-classifier-train and image-classifier-serve"
+    require_image "$image"
     # As in docker-compose.yml: the image's Python runs what lies in this folder.
     docker run --rm --network none \
         --volume "$PWD:/opt/prepare/local_test:ro" --volume "$PWD/test_dir:/opt/ml" \

@@ -9,10 +9,8 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=local_test/pictures.sh
-source local_test/pictures.sh
-
-has_engine() { docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; }
+# shellcheck source=local_test/common.sh
+source local_test/common.sh
 
 up_with_compose() {
     # Outside of a Git checkout the models' provenance says `unknown`.
