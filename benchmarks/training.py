@@ -51,7 +51,7 @@ CASES: dict[str, dict[str, Case]] = {
             validation="hurricane/validation_another",
             hyperparameters={
                 "network": "small",
-                "epochs": "14",
+                "epochs": "12",
                 "horizontal_flip": "true",
                 "vertical_flip": "true",
             },

@@ -6,8 +6,8 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=local_test/common.sh
-source local_test/common.sh
+# shellcheck source=local_test/engine.sh
+source local_test/engine.sh
 
 if has_engine; then
     docker compose down

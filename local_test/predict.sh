@@ -11,8 +11,10 @@
 set -euo pipefail
 # FILE is relative to the caller's folder: no `cd` here.
 here=$(dirname "$0")
-# shellcheck source=local_test/common.sh
-source "$here/common.sh"
+# shellcheck source=local_test/engine.sh
+source "$here/engine.sh"
+# shellcheck source=local_test/pictures.sh
+source "$here/pictures.sh"
 
 file=${1:-}
 if [[ -z $file ]]; then

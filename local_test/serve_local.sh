@@ -9,8 +9,8 @@
 
 set -euo pipefail
 cd "$(dirname "$0")"
-# shellcheck source=local_test/common.sh
-source ./common.sh
+# shellcheck source=local_test/engine.sh
+source ./engine.sh
 
 if (($# > 0)); then
     require_image "$1"

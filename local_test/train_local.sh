@@ -10,8 +10,8 @@
 
 set -euo pipefail
 cd "$(dirname "$0")"
-# shellcheck source=local_test/common.sh
-source ./common.sh
+# shellcheck source=local_test/engine.sh
+source ./engine.sh
 
 train_in_container() {
     local image=$1 name="image-classifier-train-$$"

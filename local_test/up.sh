@@ -9,8 +9,10 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=local_test/common.sh
-source local_test/common.sh
+# shellcheck source=local_test/engine.sh
+source local_test/engine.sh
+# shellcheck source=local_test/pictures.sh
+source local_test/pictures.sh
 
 up_with_compose() {
     # Outside of a Git checkout the models' provenance says `unknown`.
