@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from classifier.artifact import Artifact
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train, train_here
 
 
@@ -36,13 +37,24 @@ def test_8_the_failure_is_one_sentence_first_and_short_enough_to_be_shown(tmp_pa
 
 def test_8_of_an_unexpected_error_its_message_comes_before_its_traceback(tmp_path: Path) -> None:
     make_job(tmp_path)
-    (tmp_path / "output").mkdir()
-    (tmp_path / "output" / "data").write_text("in the way")
+    (tmp_path / "model").write_text("in the way")
 
     assert train_here(tmp_path, "train") == 1
     assert failure(tmp_path).startswith("FileExistsError: ")
     assert "\nTraceback (most recent call last)" in failure(tmp_path)
     assert len(failure(tmp_path)) <= 950
+
+
+def test_reports_that_cannot_be_written_do_not_cost_the_model(tmp_path: Path) -> None:
+    make_job(tmp_path)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "data").write_text("in the way")
+
+    code, output = train(tmp_path)
+
+    assert code == 0, output
+    assert "not all reports are written: " in output
+    assert Artifact.read(tmp_path / "model")
 
 
 def test_8_a_successful_run_leaves_no_failure_of_an_earlier_one(tmp_path: Path) -> None:
