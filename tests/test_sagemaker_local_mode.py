@@ -129,20 +129,41 @@ def test_fit_brings_the_artifact(estimator: "Estimator", folder: Path) -> None:
     assert {"data/metrics.json", "data/confusion_matrix.png"} <= reports
 
 
-@pytest.fixture
-def predictor(estimator: "Estimator", serve_image: str) -> Iterator["Predictor"]:
+@pytest.fixture(params=["estimator", "model"])
+def predictor(
+    request: pytest.FixtureRequest,
+    estimator: "Estimator",
+    serve_image: str,
+    session: "LocalSession",
+    folder: Path,
+) -> Iterator["Predictor"]:
+    """An endpoint, deployed by the one class and by the other."""
     from sagemaker.deserializers import JSONDeserializer
+    from sagemaker.model import Model
+    from sagemaker.predictor import Predictor
     from sagemaker.serializers import IdentitySerializer
 
-    predictor = estimator.deploy(
-        1,
-        "local",
-        image_uri=serve_image,
+    options = {
         # It is up already; waiting asks every 30 s.
-        wait=False,
-        serializer=IdentitySerializer("image/png"),
-        deserializer=JSONDeserializer(),
-    )
+        "wait": False,
+        "serializer": IdentitySerializer("image/png"),
+        "deserializer": JSONDeserializer(),
+    }
+    if request.param == "estimator":
+        predictor = estimator.deploy(1, "local", image_uri=serve_image, **options)
+    else:
+        # Local Mode extracts an archive beside itself.
+        archive = folder / "deployed" / "model.tar.gz"
+        archive.parent.mkdir()
+        shutil.copy(estimator.model_data.removeprefix("file://"), archive)
+        model = Model(
+            serve_image,
+            f"file://{archive}",
+            ROLE,
+            predictor_cls=Predictor,
+            sagemaker_session=session,
+        )
+        predictor = model.deploy(1, "local", **options)
     yield predictor
     predictor.delete_endpoint()
 
