@@ -1,11 +1,14 @@
 """What several test modules share."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.artifacts import write_artifact
 from tests.containers import SERVE_IMAGE, TRAIN_IMAGE, build, has_engine
+from tests.servers import Server, serving
 
 LEFT_OUT = pytest.StashKey[int]()
 
@@ -57,3 +60,16 @@ def other_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("other_artifact")
     write_artifact(directory, seed=1)
     return directory
+
+
+@pytest.fixture(scope="module")
+def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("ml")
+    shutil.copytree(artifact, directory / "model")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def server(base_dir: Path) -> Iterator[Server]:
+    with serving(base_dir) as running:
+        yield running

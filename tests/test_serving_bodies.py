@@ -1,28 +1,13 @@
 """Bodies that are broken or late, against the real program."""
 
-import shutil
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.servers import Server, serving
-
-
-@pytest.fixture(scope="module")
-def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("ml")
-    shutil.copytree(artifact, directory / "model")
-    return directory
-
-
-@pytest.fixture(scope="module")
-def server(base_dir: Path) -> Iterator[Server]:
-    with serving(base_dir) as running:
-        yield running
 
 
 @pytest.mark.parametrize("body", [b"ZZ\r\n", b"5\r\nhelloXX", b"5\r\nhel"])

@@ -5,8 +5,6 @@ The numbers in the names are those of the contract's checklist; 1, 2, 3, 7, 8 an
 """
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +13,6 @@ import pytest
 from tests.artifacts import CLASS_NAMES, encode
 from tests.bodies import JPEG, PIXELS, PNG, WEBP, in_chunks, instances, npy
 from tests.servers import Server, request, serving
-
-
-@pytest.fixture(scope="module")
-def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("ml")
-    shutil.copytree(artifact, directory / "model")
-    return directory
-
-
-@pytest.fixture(scope="module")
-def server(base_dir: Path) -> Iterator[Server]:
-    with serving(base_dir) as running:
-        yield running
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from classifier.preprocessing import Pixels
 from serving.encoding import Probabilities
 
 # OpenVINO's import loads its conversion tools, which report every start to the vendor and write
-# an identifier into the home folder. Without them it goes on, and starts 0.1 s sooner.
+# an identifier into the home folder. Without them it goes on.
 sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402  the line above must come first
@@ -45,9 +45,8 @@ class Engine:
         core = openvino.Core()
         try:
             model = core.read_model(onnx_model)
-            # One picture at a time: streams fill the processors better than batches, of which
-            # each new size would have to be compiled (ResNet-18, 8 in one: 30.8 ms a picture;
-            # one by one: 30.9).
+            # One picture at a time: streams fill the processors as well as batches do, of
+            # which each new size would have to be compiled.
             model.reshape([1, image_size, image_size, 3])
             found = (model.input().element_type.to_string(), model.output().partial_shape)
             compiled = core.compile_model(model, "CPU", settings)
