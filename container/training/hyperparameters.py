@@ -32,26 +32,60 @@ class Hyperparameters:
     pretrained: bool | None = None
     """Start from the `weights` channel, else a download. Unset: yes, but not for `small`."""
 
+    fine_tuning: Literal["staged", "full", "none"] = "staged"
+    """What of a pretrained network learns once its new head has.
+
+    `staged`: the last layers, then all; `full`: all at once; `none`: nothing, it stays frozen.
+    """
+
+    head_epochs: int = 50
+    """Passes over the frozen features in which a pretrained network's new head learns; 0: none."""
+
     epochs: int = 5
-    """Passes over the training channel."""
+    """Passes over the training channel; with `fine_tuning=none` there are none."""
 
     batch_size: int = 64
-    """Pictures per step, over all hosts."""
+    """Pictures per step, over all hosts and GPUs."""
+
+    gradient_accumulation_steps: int = 1
+    """Parts in which each device computes its share of a step: more need less memory."""
 
     optimizer: Literal["adamw", "sgd", "adam"] = "adamw"
     """`sgd` has Nesterov momentum 0.9."""
 
     learning_rate: float | None = None
-    """Peak of the one-cycle schedule; the new head of a pretrained network learns ten times faster.
+    """Peak of the one-cycle schedule; of a pretrained network the first layers learn more slowly.
 
-    Unset: 0.005 for `small`, 0.0005 from scratch, 0.0002 pretrained; `sgd`: 0.05, 0.01, 0.002.
+    Unset: 0.005 for `small`, 0.0005 from scratch, 0.0002 pretrained; `sgd`: 0.05, 0.01, 0.002. The
+    frozen stage tries several.
     """
+
+    find_learning_rate: bool = False
+    """Try growing learning rates for a hundred steps first, and take the best one found."""
 
     weight_decay: float | None = None
     """Pull of the weights to zero. Unset: 0.01 for `adamw`, 0.0005 for `sgd`, none for `adam`."""
 
+    gradient_clip_norm: float | None = None
+    """Longest gradient that a step may follow; a longer one is shortened. Unset: any."""
+
+    ema_decay: float | None = None
+    """Of the moving average of the weights, which is what is evaluated and kept; 0: no average.
+
+    Unset: an average over about the last twentieth of the run.
+    """
+
+    early_stopping_patience: int | None = None
+    """Epochs without a better objective after which the training ends. Unset: never."""
+
     label_smoothing: float = 0.0
     """Share of the target probability spread over all classes."""
+
+    class_balance: Literal["auto", "none", "weights", "sampling"] = "auto"
+    """For uneven classes: a `weights` for each in the loss, or `sampling` the rare ones more often.
+
+    `auto`: `sampling` where a class has three times the pictures of another, else `none`.
+    """
 
     image_size: int | None = None
     """Height and width that the network sees, in pixels. Unset: 64 for `small`, else 224."""
@@ -65,20 +99,44 @@ class Hyperparameters:
     vertical_flip: bool = False
     """Turn half of the pictures upside down: only where up and down mean the same."""
 
+    quarter_turns: bool = False
+    """Turn pictures by 0, 90, 180 or 270 degrees: only where no side is up, as seen from above."""
+
+    cutout: float = 0.0
+    """Side of a random square made grey in every picture, as a share of the picture's side."""
+
+    mixup: float = 0.0
+    """Blend pairs of pictures; alpha of the beta distribution of the shares. 0: none."""
+
+    cutmix: float = 0.0
+    """Paste a part of another picture in; alpha as for `mixup`. With both, steps take turns."""
+
+    test_time_augmentation: bool = False
+    """Average the answers over the flips that are allowed, in serving too: better and slower."""
+
     validation_fraction: float = 0.2
     """Share of each class split off for validation where there is no validation channel."""
 
-    objective: Literal["val_accuracy", "val_f1", "val_loss"] = "val_accuracy"
-    """Decides which epoch's weights are kept."""
+    objective: Literal["val_accuracy", "val_balanced_accuracy", "val_f1", "val_loss"] | None = None
+    """Decides which epoch's weights are kept.
+
+    Unset: `val_balanced_accuracy` where uneven classes are balanced, else `val_accuracy`.
+    """
+
+    min_accuracy: float | None = None
+    """Fail a job whose accuracy is less: on the `test` channel, else on validation."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of training's arithmetic. `auto`: bfloat16 where the hardware has instructions for it."""
+
+    compile: bool = False
+    """Compile the network with `torch.compile`: minutes first, then faster steps on a GPU."""
 
     seed: int = 0
     """Of every random choice."""
 
     checkpoint_interval_seconds: float = 60.0
-    """Least time between two checkpoints, which are made after an epoch; a stop makes one too."""
+    """Least time between two checkpoints; a stop makes one too."""
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -89,8 +147,9 @@ class Hyperparameters:
                 message = f"{name} must be {low} to {high}, got {value!r}"
                 raise UserError(message)
         for name, hint in typing.get_type_hints(type(self)).items():
-            if typing.get_origin(hint) is Literal and getattr(self, name) not in hint.__args__:
-                known = ", ".join(hint.__args__)
+            choices = _choices(hint)
+            if choices and getattr(self, name) not in choices:
+                known = ", ".join(choice for choice in choices if choice is not None)
                 message = f"{name} must be one of {known}; got {getattr(self, name)!r}"
                 raise UserError(message)
 
@@ -116,13 +175,22 @@ class Hyperparameters:
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
+    ("head_epochs", 0, 10_000),
     ("epochs", 1, 10_000),
     ("batch_size", 1, 65_536),
+    ("gradient_accumulation_steps", 1, 1024),
     ("learning_rate", 1e-9, 100.0),
     ("weight_decay", 0.0, 1.0),
+    ("gradient_clip_norm", 1e-6, 1e6),
+    ("ema_decay", 0.0, 0.999999),
+    ("early_stopping_patience", 1, 10_000),
     ("label_smoothing", 0.0, 0.9),
     ("image_size", 16, 1024),
+    ("cutout", 0.0, 0.75),
+    ("mixup", 0.0, 10.0),
+    ("cutmix", 0.0, 10.0),
     ("validation_fraction", 0.01, 0.9),
+    ("min_accuracy", 0.0, 1.0),
     ("seed", 0, 2**32 - 1),
     ("checkpoint_interval_seconds", 0.0, 86_400.0),
 )
@@ -145,9 +213,20 @@ def _decode(name: str, hint: object, value: object) -> Value:
 
 
 def _kinds(hint: object) -> tuple[object, ...]:
-    if typing.get_origin(hint) is Literal:
-        return (str,)
+    """Return the types of a hint, those of a Literal's choices for the Literal."""
+    if choices := _choices(hint):
+        return tuple({type(choice) for choice in choices})
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _choices(hint: object) -> tuple[str | None, ...]:
+    """Return what a Literal allows, and None where it is optional; of other hints nothing."""
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    parts = typing.get_args(hint)
+    if any(typing.get_origin(part) is Literal for part in parts):
+        return tuple(choice for part in parts for choice in (_choices(part) or (None,)))
+    return ()
 
 
 def _unquote(text: str) -> str:

@@ -187,7 +187,7 @@ class Trainer:
         if self.cluster.is_first:
             logger.info("%s", log_line({"epoch": progress.epoch, **metrics}))
         best = progress.best
-        objective = self.hyperparameters.objective
+        objective = self.hyperparameters.objective or "val_accuracy"
         if best is None or is_better(objective, metrics, best.evaluation.metrics()):
             weights = {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
             progress.best = Best(progress.epoch, weights, evaluation)
