@@ -79,7 +79,11 @@ def test_every_encoding_of_a_value_is_read(name: str, value: object, expected: o
         ("augment", "maybe", "augment must be true or false, got 'maybe'"),
         ("optimizer", "lion", "optimizer must be one of adamw, sgd, adam; got 'lion'"),
         ("optimizer", "'", 'optimizer must be a text, got "\'"'),
-        ("objective", "accuracy", "objective must be one of val_accuracy, val_f1, val_loss; got"),
+        (
+            "objective",
+            "accuracy",
+            "objective must be one of val_accuracy, val_balanced_accuracy, val_f1, val_loss; got",
+        ),
         ("seed", "-1", "seed must be 0 to 4294967295, got -1"),
         ("checkpoint_interval_seconds", "-1", "checkpoint_interval_seconds must be 0.0 to 86400.0"),
     ],
