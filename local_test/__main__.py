@@ -75,8 +75,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     failure = arguments.base_dir / opt_ml.FAILURE
     if failure.is_file():
         print(
-            f"WARNING: the last training failed ({failure} says why): "
-            "the model that is served is an earlier one, from before that failure",
+            f"WARNING: the last training failed ({failure} says why): the model that is served "
+            "is an earlier one, or what that training had when it failed",
             file=sys.stderr,
         )
     return 0
@@ -111,8 +111,8 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="own pictures: training/ (or train/) and perhaps validation/ (or val/, valid/) and "
-        "weights/; starts from the training program's default hyperparameters "
+        help="own pictures: training/ (or train/) and perhaps validation/ (or val/, valid/), test/ "
+        "and weights/; starts from the training program's default hyperparameters "
         "(default: the pictures in the tree or, where there are none, drawn hands)",
     )
     prepare.add_argument(

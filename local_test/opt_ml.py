@@ -21,6 +21,7 @@ CHECKPOINTS = Path("checkpoints")
 _FOLDERS_OF_CHANNELS = {
     "training": ("training", "train"),
     "validation": ("validation", "val", "valid"),
+    "test": ("test",),
     "weights": ("weights",),
 }
 CHANNELS = tuple(_FOLDERS_OF_CHANNELS)
@@ -96,8 +97,8 @@ def use_own_pictures(base_dir: Path, pictures: Path, *, replace: bool) -> list[s
     if "training" not in chosen:
         message = (
             f"no folder {pictures / 'training'}, nor train/ there; found {_listed(folders)}: "
-            f"expected training/ and perhaps validation/ in {pictures}, each with a folder a "
-            "class or with files called NAME_CLASS.png"
+            f"expected training/ and perhaps validation/ and test/ in {pictures}, each with a "
+            "folder a class or with files called NAME_CLASS.png"
         )
         raise UserError(message)
     present = channels(base_dir)

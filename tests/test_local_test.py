@@ -230,7 +230,7 @@ def test_other_pictures_clear_the_checkpoints(base_dir: Path, tmp_path: Path) ->
 def test_channels_are_found_under_all_their_names_and_laid_out_under_one(
     tmp_path: Path, training: str, validation: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in (training, validation, "test"):
+    for name in (training, validation, "test", "spare"):
         (tmp_path / "own" / name / "cat").mkdir(parents=True)
         (tmp_path / "own" / name / "cat/1.png").write_text(name)
     base_dir, own = tmp_path / "opt_ml", tmp_path / "own"
@@ -238,8 +238,12 @@ def test_channels_are_found_under_all_their_names_and_laid_out_under_one(
     assert main(["prepare", "--base-dir", str(base_dir), "--data", str(own)]) == 0
 
     laid_out = {name: content.decode() for name, content in _files(base_dir / opt_ml.DATA).items()}
-    assert laid_out == {"training/cat/1.png": training, "validation/cat/1.png": validation}
-    assert f"ignored in {own}: test\n" in capsys.readouterr().out
+    assert laid_out == {
+        "training/cat/1.png": training,
+        "validation/cat/1.png": validation,
+        "test/cat/1.png": "test",
+    }
+    assert f"ignored in {own}: spare\n" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_training_channel_is_refused_with_what_is_expected(
