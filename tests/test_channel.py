@@ -8,7 +8,7 @@ import pytest
 from classifier.errors import UserError
 from training.channel import (
     LabelledFile,
-    check_validation,
+    check_classes,
     class_names_of,
     labelled_files,
     split,
@@ -149,7 +149,7 @@ def test_a_split_is_a_function_of_the_seed() -> None:
     assert split(everything, 0.2, seed=1) != split(everything, 0.2, seed=2)
 
 
-def test_validation_may_lack_classes_but_not_have_others() -> None:
-    check_validation(files(a=1), ("a", "b"))
-    with pytest.raises(UserError, match="classes that training lacks: c; training has a, b"):
-        check_validation(files(a=1, c=1), ("a", "b"))
+def test_held_out_pictures_may_lack_classes_but_not_have_others() -> None:
+    check_classes(files(a=1), ("a", "b"), "test")
+    with pytest.raises(UserError, match="the test channel has classes that training lacks: c"):
+        check_classes(files(a=1, c=1), ("a", "b"), "test")

@@ -22,10 +22,10 @@ def with_channels(environment: TrainingEnvironment, *names: str, mode: str = "Fi
         (environment.base_dir / "input" / "data" / name).mkdir(parents=True)
 
 
-def chosen(channels: Channels) -> dict[str, str | None]:
-    paths = (channels.training, channels.validation, channels.weights)
-    names = ("training", "validation", "weights")
-    return {name: path.name if path else None for name, path in zip(names, paths, strict=True)}
+def chosen(channels: Channels) -> tuple[str | None, ...]:
+    """Return the folders for training, validation, test and weights."""
+    paths = (channels.training, channels.validation, channels.test, channels.weights)
+    return tuple(path.name if path else None for path in paths)
 
 
 def test_the_base_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -36,30 +36,22 @@ def test_the_base_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("names", "training", "validation", "weights"),
+    ("names", "expected"),
     [
-        (("training",), "training", None, None),
-        (("train", "validation"), "train", "validation", None),
-        (("training", "val", "model"), "training", "val", "model"),
-        (("fingers",), "fingers", None, None),
-        (("fingers", "weights"), "fingers", None, "weights"),
-        (("test", "train", "valid"), "train", "valid", None),
+        (("training",), ("training", None, None, None)),
+        (("train", "validation"), ("train", "validation", None, None)),
+        (("training", "val", "model"), ("training", "val", None, "model")),
+        (("fingers",), ("fingers", None, None, None)),
+        (("fingers", "weights"), ("fingers", None, None, "weights")),
+        (("test", "train", "valid"), ("train", "valid", "test", None)),
     ],
 )
 def test_channels_go_by_the_names_that_people_use(
-    environment: TrainingEnvironment,
-    names: tuple[str, ...],
-    training: str,
-    validation: str | None,
-    weights: str | None,
+    environment: TrainingEnvironment, names: tuple[str, ...], expected: tuple[str | None, ...]
 ) -> None:
     with_channels(environment, *names)
 
-    assert chosen(environment.channels()) == {
-        "training": training,
-        "validation": validation,
-        "weights": weights,
-    }
+    assert chosen(environment.channels()) == expected
 
 
 @pytest.mark.parametrize("mode", ["File", "FastFile"])
@@ -70,9 +62,19 @@ def test_fast_file_mode_is_file_mode(environment: TrainingEnvironment, mode: str
 
 
 def test_channels_that_nobody_asked_for_are_named(environment: TrainingEnvironment) -> None:
-    with_channels(environment, "training", "test", "extra")
+    with_channels(environment, "training", "testing", "extra")
 
-    assert environment.channels().unused == ("extra", "test")
+    assert environment.channels().unused == ("extra", "testing")
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_pictures_held_out_are_never_trained_on(
+    environment: TrainingEnvironment, name: str
+) -> None:
+    with_channels(environment, name)
+
+    with pytest.raises(UserError, match=f"no channel called 'training'; found: {name}"):
+        environment.channels()
 
 
 def test_several_channels_of_other_names_are_refused(environment: TrainingEnvironment) -> None:

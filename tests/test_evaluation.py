@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from training.evaluation import Evaluation, confusion_matrix, evaluate, per_class, to_images
+from training import evaluation
+from training.evaluation import (
+    Evaluation,
+    confusion_matrix,
+    evaluate,
+    evaluation_of,
+    logits_of,
+    per_class,
+    to_images,
+    wilson,
+)
 from training.network import Classifier
 from training.pictures import Pictures
 
@@ -37,6 +47,7 @@ def test_metrics_are_the_macro_averages_over_the_classes_that_occur() -> None:
         {
             "val_loss": 0.5,
             "val_accuracy": 11 / 15,
+            "val_balanced_accuracy": (8 / 10 + 3 / 5) / 2,
             "val_precision": (8 / 10 + 3 / 4 + 0) / 3,
             "val_recall": (8 / 10 + 3 / 5 + 0) / 3,
             "val_f1": (16 / 20 + 6 / 9 + 0) / 3,
@@ -48,6 +59,13 @@ def test_a_class_that_neither_occurs_nor_is_predicted_says_nothing() -> None:
     confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
 
     assert Evaluation(0.0, confusion).metrics()["val_recall"] == pytest.approx((0.75 + 1) / 2)
+
+
+def test_the_metrics_of_another_channel_bear_its_name() -> None:
+    found = Evaluation(0.5, CONFUSION)
+
+    names = [name.removeprefix("val_") for name in found.metrics()]
+    assert list(found.metrics("test")) == [f"test_{name}" for name in names]
 
 
 @pytest.mark.parametrize(
@@ -66,8 +84,12 @@ def test_the_accuracys_interval_is_wilsons(right: int, total: int, low: float, h
     assert Evaluation(0.0, confusion).accuracy_interval() == pytest.approx((low, high), abs=5e-5)
 
 
+def test_the_interval_of_no_picture_at_all_is_everything() -> None:
+    assert wilson([0.0, 0.5], [0, 0]).tolist() == [[0, 1], [0, 1]]
+
+
 def test_each_class_has_its_own_numbers() -> None:
-    assert per_class(CONFUSION, ("a", "b", "c"))["b"] == pytest.approx(
+    assert per_class(Evaluation(0.0, CONFUSION).counts, ("a", "b", "c"))["b"] == pytest.approx(
         {"precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9, "pictures": 5}
     )
 
@@ -78,15 +100,52 @@ def test_the_loss_is_the_mean_over_all_pictures_in_batches_of_any_size() -> None
     labels = random.integers(0, 3, 600)
     pictures = Pictures(pixels, labels, (Path("x"),) * 600, "")
 
-    evaluation = evaluate(Classifier(Fixed()), pictures, torch.device("cpu"), 3)
+    found = evaluate(Classifier(Fixed()), pictures, torch.device("cpu"), 3)
 
-    assert evaluation is not None
+    assert found is not None
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     logits = ((pixels / 255 - mean) / std).mean(axis=(1, 2))
     exponentials = np.exp(logits)
     shares = exponentials / exponentials.sum(axis=1, keepdims=True)
-    assert evaluation.loss == pytest.approx(-np.log(shares[range(600), labels]).mean(), rel=1e-5)
-    assert evaluation.accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
+    assert found.loss == pytest.approx(-np.log(shares[range(600), labels]).mean(), rel=1e-5)
+    assert found.accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
+
+
+def test_logits_are_those_of_every_picture_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), np.uint8)
+    pictures = Pictures(pixels, np.zeros(7, np.int64), (Path("x"),) * 7, "")
+    classifier, device = Classifier(Fixed()), torch.device("cpu")
+    whole = logits_of(classifier, pictures, device)
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 3)
+
+    parts = logits_of(classifier, pictures, device)
+
+    assert whole is not None
+    assert parts is not None
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+    expected = (pixels / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(whole, expected.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stop_ends_an_evaluation_without_a_result() -> None:
+    pictures = Pictures(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int64), (Path("x"),), "")
+
+    found = evaluate(Classifier(Fixed()), pictures, torch.device("cpu"), 3, lambda: True)
+
+    assert found is None
+
+
+def test_logits_judged_in_parts_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(0, 2, (50, 3)).astype(np.float32), random.integers(0, 3, 50)
+    whole = evaluation_of(logits, labels, 3)
+    monkeypatch.setattr(evaluation, "PART_VALUES", 21)
+
+    parts = evaluation_of(logits, labels, 3)
+
+    assert parts.loss == pytest.approx(whole.loss)
+    assert parts.confusion.tolist() == whole.confusion.tolist()
 
 
 def test_pixels_become_planes_with_their_values_as_they_are() -> None:

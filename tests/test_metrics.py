@@ -57,6 +57,12 @@ def test_what_is_no_number_is_no_metric() -> None:
             {"val_accuracy": 0.9, "val_loss": 1},
             False,
         ),
+        (
+            "val_balanced_accuracy",
+            {"val_balanced_accuracy": 0.8, "val_loss": 2},
+            {"val_balanced_accuracy": 0.7, "val_loss": 1},
+            True,
+        ),
         ("val_loss", {"val_loss": 0.1}, {"val_loss": 0.2}, True),
         ("val_loss", {"val_loss": 0.3}, {"val_loss": 0.2}, False),
     ],

@@ -126,7 +126,7 @@ def test_fit_brings_the_artifact(estimator: "Estimator", folder: Path) -> None:
         reports = set(archive.getnames())
 
     assert {"manifest.json", "weights.safetensors", "model.onnx", "golden"} <= names
-    assert {"data/metrics.json", "data/confusion_matrix.png"} <= reports
+    assert {"data/metrics.json", "data/report.html"} <= reports
 
 
 @pytest.fixture(params=["estimator", "model"])

@@ -95,6 +95,7 @@ def installed(image: str) -> dict[str, str]:
 
 def test_it_trains_as_the_service_starts_it(finished_job: Path) -> None:
     assert manifest(finished_job)["class_names"] == ["dark", "light"]
+    assert (finished_job / "output/data/report.html").is_file()
     assert not (finished_job / opt_ml.FAILURE).exists()
 
 

@@ -112,8 +112,8 @@ def split(
     return training, [files[index] for index in sorted(held_out)]
 
 
-def check_validation(files: Sequence[LabelledFile], class_names: Sequence[str]) -> None:
-    """Refuse validation pictures of a class that training does not know.
+def check_classes(files: Sequence[LabelledFile], class_names: Sequence[str], channel: str) -> None:
+    """Refuse pictures of a class that training does not know.
 
     Raises:
         UserError: there are some.
@@ -121,7 +121,7 @@ def check_validation(files: Sequence[LabelledFile], class_names: Sequence[str]) 
     counts = Counter(file.class_name for file in files)
     if unknown := sorted(counts.keys() - set(class_names)):
         message = (
-            f"the validation channel has classes that training lacks: {', '.join(unknown[:10])}; "
+            f"the {channel} channel has classes that training lacks: {', '.join(unknown[:10])}; "
             f"training has {', '.join(class_names[:10])}"
         )
         raise UserError(message)

@@ -42,9 +42,12 @@ class Cluster:
         Raises:
             UserError: with `message`.
         """
-        differs = self.from_first(value) != value
-        if self.total(torch.tensor(int(differs))).item():
+        if self.anywhere(self.from_first(value) != value):
             raise UserError(message)
+
+    def anywhere(self, value: bool) -> bool:  # noqa: FBT001 - the value is what it is about
+        """Tell whether `value` is true on any host."""
+        return bool(self.total(torch.tensor(int(value))).item())
 
     def from_first(self, state: object) -> object:
         """Return the first host's `state` on every host."""

@@ -20,6 +20,8 @@ MAX_FAILURE_CHARACTERS = 950
 WEIGHTS_CHANNELS = ("weights", "model")
 TRAINING_CHANNELS = ("training", "train")
 VALIDATION_CHANNELS = ("validation", "val", "valid")
+TEST_CHANNEL = "test"
+HELD_OUT_CHANNELS = (*VALIDATION_CHANNELS, TEST_CHANNEL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,7 @@ class Channels:
 
     training: Path
     validation: Path | None
+    test: Path | None
     weights: Path | None
     unused: tuple[str, ...]
 
@@ -178,7 +181,7 @@ class TrainingEnvironment:
     def _choose(self, names: set[str]) -> Channels:
         pictures = sorted(names.difference(WEIGHTS_CHANNELS))
         training = next((name for name in TRAINING_CHANNELS if name in names), None)
-        if training is None and len(pictures) == 1 and pictures[0] not in VALIDATION_CHANNELS:
+        if training is None and len(pictures) == 1 and pictures[0] not in HELD_OUT_CHANNELS:
             training = pictures[0]
         if training is None:
             found = ", ".join(pictures) or "none"
@@ -189,10 +192,12 @@ class TrainingEnvironment:
             raise UserError(message)
         validation = next((name for name in VALIDATION_CHANNELS if name in names), None)
         weights = next((name for name in WEIGHTS_CHANNELS if name in names), None)
-        used = {training, validation, weights}
+        test = TEST_CHANNEL if TEST_CHANNEL in names else None
+        used = {training, validation, test, weights}
         return Channels(
             training=self._channel_path(training),
             validation=self._channel_path(validation) if validation else None,
+            test=self._channel_path(test) if test else None,
             weights=self._channel_path(weights) if weights else None,
             unused=tuple(sorted(names - used)),
         )

@@ -124,7 +124,10 @@ class Hyperparameters:
     """
 
     min_accuracy: float | None = None
-    """Fail a job whose accuracy is less: on the `test` channel, else on validation."""
+    """Fail a job whose accuracy is less: on the `test` channel, else on validation.
+
+    A job that was stopped is not judged.
+    """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of training's arithmetic. `auto`: bfloat16 where the hardware has instructions for it."""

@@ -1,14 +1,13 @@
 """A training job from its channels to its artifact."""
 
 import dataclasses
-import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from classifier.artifact import MANIFEST, Json, Manifest
+from classifier.artifact import MANIFEST
 from classifier.errors import UserError
 from classifier.preprocessing import Preprocessing
 from training import (
@@ -17,19 +16,17 @@ from training import (
     cluster,
     network,
     pictures,
-    plots,
     provenance,
     recipe,
+    results,
     weights,
 )
 from training.environment import Channels, TrainingEnvironment
-from training.evaluation import per_class
-from training.export import write_artifact
 from training.hyperparameters import Hyperparameters
+from training.judgement import Judgement
 from training.loop import Trainer
 from training.network import Network
 from training.pictures import Pictures
-from training.progress import Best
 from training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -50,6 +47,12 @@ class Task:
     """Which pretrained weights the network has."""
     training: Pictures
     validation: Pictures
+    test: Pictures | None
+
+    @property
+    def channels(self) -> tuple[Pictures | None, ...]:
+        """All pictures that were read."""
+        return self.training, self.validation, self.test
 
 
 def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
@@ -62,9 +65,10 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
     hosts = environment.hosts()
     task = _read_task(environment, len(hosts.names), stop)
     stop.check()
+    judged = None
     with cluster.joined(hosts) as joined:
         joined.check_equal(
-            repr((task.class_names, task.training.sha256, task.validation.sha256)),
+            repr((task.class_names, [read and read.sha256 for read in task.channels])),
             "the hosts hold different pictures: every channel must be FullyReplicated, "
             "not ShardedByS3Key",
         )
@@ -87,10 +91,16 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
             trainer.train(stop, environment.checkpoint_dir, fingerprint)
         except Exception:
             if joined.is_first and is_free and trainer.progress.best is not None:
-                _write(environment, trainer, task)
+                # As if stopped: a device that failed once is asked for nothing more.
+                _write(environment, trainer, task, lambda: True)
             raise
+        is_stopped = joined.anywhere(stop.requested)
         if joined.is_first and (is_free or trainer.progress.best is not None):
-            _write(environment, trainer, task)
+            judged = _write(environment, trainer, task, lambda: is_stopped or stop.requested)
+    # Where no other host waits for this one any more.
+    if judged is not None:
+        report = environment.output_data_dir / results.REPORT
+        judged.check_accuracy(task.hyperparameters.min_accuracy, report)
 
 
 def _read_task(environment: TrainingEnvironment, hosts: int, stop: StopRequest) -> Task:
@@ -99,6 +109,7 @@ def _read_task(environment: TrainingEnvironment, hosts: int, stop: StopRequest) 
     channels = environment.channels()
     settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
     class_names, files = _find_files(channels, hyperparameters)
+    test_files = _find_test_files(channels, class_names)
     torch.manual_seed(hyperparameters.seed)
     net = network.build(hyperparameters.network, len(class_names))
     weights_source = _load_weights(net, channels, hyperparameters)
@@ -111,7 +122,10 @@ def _read_task(environment: TrainingEnvironment, hosts: int, stop: StopRequest) 
     check_batches(len(files[0]))
     training = pictures.decode(files[0], class_names, settings, stop)
     validation = pictures.decode(files[1], class_names, settings, stop)
+    test = pictures.decode(test_files, class_names, settings, stop) if test_files else None
     _check_data(class_names, training, validation)
+    if test is not None:
+        logger.info("test_pictures=%d", len(test))
     # Again, without the broken ones.
     check_batches(len(training))
     return Task(
@@ -122,6 +136,7 @@ def _read_task(environment: TrainingEnvironment, hosts: int, stop: StopRequest) 
         weights_source=weights_source,
         training=training,
         validation=validation,
+        test=test,
     )
 
 
@@ -144,8 +159,19 @@ def _find_files(
         fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
         return class_names, channel.split(files, fraction, seed)
     held_out = channel.labelled_files(channels.validation)
-    channel.check_validation(held_out, class_names)
+    channel.check_classes(held_out, class_names, "validation")
     return class_names, (files, held_out)
+
+
+def _find_test_files(
+    channels: Channels, class_names: tuple[str, ...]
+) -> list[channel.LabelledFile]:
+    """Return the files of the test channel; without one, none."""
+    if channels.test is None:
+        return []
+    files = channel.labelled_files(channels.test)
+    channel.check_classes(files, class_names, "test")
+    return files
 
 
 def _load_weights(
@@ -187,43 +213,21 @@ def _log_recipe(trainer: Trainer, task: Task) -> None:
         )
 
 
-def _write(environment: TrainingEnvironment, trainer: Trainer, task: Task) -> None:
-    best = trainer.keep_best_weights()
-    manifest = Manifest(
+def _write(
+    environment: TrainingEnvironment,
+    trainer: Trainer,
+    task: Task,
+    is_stopped: Callable[[], bool],
+) -> Judgement | None:
+    return results.write(
+        environment,
+        trainer,
         class_names=task.class_names,
         network=task.network.name,
-        preprocessing=task.settings,
-        metrics=_metrics(best, task.class_names),
-        provenance=provenance.of(trainer),
+        settings=task.settings,
+        test=task.test,
+        is_stopped=is_stopped,
     )
-    write_artifact(environment.model_dir, manifest, trainer.classifier, trainer.validation.paths)
-    if best is None:
-        return
-    try:
-        _write_reports(environment.output_data_dir, trainer, best, manifest)
-    except OSError as error:
-        # The model is written, and worth more.
-        logger.warning("not all reports are written: %s", error)
-
-
-def _write_reports(directory: Path, trainer: Trainer, best: Best, manifest: Manifest) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    history, confusion = trainer.progress.history, best.evaluation.confusion
-    report = {**manifest.metrics, "confusion": confusion.tolist(), "history": history}
-    (directory / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    plots.learning_curves(directory / "learning_curves.png", history)
-    plots.confusion_matrix(directory / "confusion_matrix.png", confusion, manifest.class_names)
-
-
-def _metrics(best: Best | None, class_names: tuple[str, ...]) -> dict[str, Json]:
-    if best is None:
-        return {}
-    return {
-        "epoch": best.epoch,
-        **best.evaluation.metrics(),
-        "val_accuracy_interval_95": list(best.evaluation.accuracy_interval()),
-        "classes": per_class(best.evaluation.confusion, class_names),
-    }
 
 
 def _in_words(hyperparameters: Hyperparameters) -> str:

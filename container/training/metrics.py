@@ -2,17 +2,24 @@
 
 from collections.abc import Mapping
 
-# One log line an epoch. Each expression matches one value of a line and nothing else; they are
-# given to an Estimator or a HyperparameterTuner as they stand.
+# One log line an epoch, and one of the `test` channel at the end. Each expression matches one value
+# of a line and nothing else; they are given to an Estimator or a HyperparameterTuner as they stand.
 METRIC_NAMES = (
     "train_loss",
     "train_accuracy",
     "val_loss",
     "val_accuracy",
+    "val_balanced_accuracy",
     "val_precision",
     "val_recall",
     "val_f1",
     "images_per_second",
+    "test_loss",
+    "test_accuracy",
+    "test_balanced_accuracy",
+    "test_precision",
+    "test_recall",
+    "test_f1",
 )
 METRIC_DEFINITIONS = [{"Name": name, "Regex": rf"\b{name}=([-+0-9.eE]+)"} for name in METRIC_NAMES]
 

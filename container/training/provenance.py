@@ -10,15 +10,17 @@ import torch
 
 from classifier.artifact import Json
 from training.loop import Trainer
+from training.pictures import Pictures
 
 PACKAGES = ("torch", "torchvision", "onnx", "numpy", "pillow")
 
 
-def of(trainer: Trainer) -> dict[str, Json]:
+def of(trainer: Trainer, test: Pictures | None) -> dict[str, Json]:
     """Return what the manifest says of a model's making."""
     return {
         "training_data_sha256": trainer.training.sha256,
         "validation_data_sha256": trainer.validation.sha256,
+        "test_data_sha256": test.sha256 if test else None,
         "hyperparameters": dataclasses.asdict(trainer.hyperparameters),
         "training_job_name": os.environ.get("TRAINING_JOB_NAME"),
         "code_version": os.environ.get("CODE_VERSION"),
@@ -35,8 +37,10 @@ def fingerprint(trainer: Trainer, weights_source: str | None) -> str:
     Raises:
         UserError: the hosts of the job do not share it.
     """
-    # How often checkpoints are written changes nothing of what is learned.
-    settings = dataclasses.replace(trainer.hyperparameters, checkpoint_interval_seconds=1)
+    # How often checkpoints are written, or how the end is judged, changes nothing that is learned.
+    settings = dataclasses.replace(
+        trainer.hyperparameters, checkpoint_interval_seconds=1, min_accuracy=None
+    )
     shapes = [(name, *value.shape) for name, value in trainer.classifier.state_dict().items()]
     data = (trainer.training.sha256, trainer.validation.sha256)
     parts = (settings, weights_source, shapes, data, trainer.cluster.world_size)

@@ -1,0 +1,123 @@
+"""What a training leaves behind: the artifact, metrics.json, plots and the report."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from classifier.artifact import Manifest
+from classifier.preprocessing import Preprocessing
+from training import plots, provenance, report
+from training.environment import TrainingEnvironment
+from training.export import write_artifact
+from training.judgement import Judgement, judge
+from training.loop import Trainer
+from training.metrics import log_line
+from training.pictures import Pictures
+
+REPORT = "report.html"
+
+logger = logging.getLogger(__name__)
+
+
+def write(
+    environment: TrainingEnvironment,
+    trainer: Trainer,
+    *,
+    class_names: tuple[str, ...],
+    network: str,
+    settings: Preprocessing,
+    test: Pictures | None,
+    is_stopped: Callable[[], bool],
+    choices: Sequence[str] = (),
+) -> Judgement | None:
+    """Judge the best weights, write them as the artifact, and then the reports.
+
+    A stopped job has little time: it writes what it knows. `choices` are sentences about what the
+    job chose by itself.
+
+    Returns:
+        The judgement; None of a job that was stopped in its first epoch.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    best = trainer.keep_best_weights()
+    judged = None
+    if best is not None:
+        judged = judge(
+            trainer.classifier,
+            trainer.arithmetic.device,
+            best,
+            validation=trainer.validation,
+            test=test,
+            is_stopped=is_stopped,
+        )
+    manifest = Manifest(
+        class_names=class_names,
+        network=network,
+        preprocessing=settings,
+        metrics=judged.metrics(class_names) if judged else {},
+        temperature=judged.temperature if judged else 1.0,
+        provenance=provenance.of(trainer, test),
+    )
+    write_artifact(environment.model_dir, manifest, trainer.classifier, trainer.validation.paths)
+    if judged:
+        _log(judged)
+        try:
+            _write_reports(environment.output_data_dir, trainer, judged, manifest, choices)
+        except OSError as error:
+            # The model is written, and worth more.
+            logger.warning("not all reports are written: %s", error)
+    return judged
+
+
+def _log(judged: Judgement) -> None:
+    if calibration := judged.validation.calibration:
+        errors = {"ece_before": calibration.before.error, "ece_after": calibration.after.error}
+        logger.info("%s", log_line({"temperature": judged.temperature, **errors}))
+    if judged.test:
+        logger.info("%s", log_line(judged.test.evaluation.metrics("test")))
+
+
+def _write_reports(
+    directory: Path,
+    trainer: Trainer,
+    judged: Judgement,
+    manifest: Manifest,
+    choices: Sequence[str],
+) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    history, confusion = trainer.progress.history, judged.validation.evaluation.confusion
+    document = {**manifest.metrics, "confusion": confusion.tolist(), "history": history}
+    if judged.test:
+        document["test_confusion"] = judged.test.evaluation.confusion.tolist()
+    (directory / "metrics.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    figures = _draw(judged, history, manifest.class_names)
+    for name, png in figures.items():
+        (directory / f"{name}.png").write_bytes(png)
+    page = report.render(
+        manifest,
+        judged,
+        training=trainer.training,
+        validation=trainer.validation,
+        plots=figures,
+        choices=choices,
+    )
+    # A file's name need not be UTF-8.
+    (directory / REPORT).write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _draw(
+    judged: Judgement, history: Sequence[Mapping[str, float]], class_names: Sequence[str]
+) -> dict[str, bytes]:
+    """Return the plots as PNG, each under its file's name."""
+    figures = {
+        "learning_curves": plots.learning_curves(history, judged.epoch),
+        "confusion_matrix": plots.confusion_matrix(
+            judged.validation.evaluation.confusion, class_names
+        ),
+    }
+    if judged.validation.calibration:
+        figures["reliability"] = plots.reliability(judged.validation.calibration)
+    return figures

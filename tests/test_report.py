@@ -1,0 +1,263 @@
+"""The report: one page that needs nothing else, and in which no name can do anything."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from classifier.artifact import Manifest
+from classifier.preprocessing import Preprocessing
+from training import plots, report
+from training.calibration import Calibration
+from training.evaluation import Evaluation, confusion_matrix
+from training.judgement import Judgement, Mistake, Outcome
+from training.pictures import Pictures
+
+HOSTILE = (
+    '<script>document.title="taken"</script>',
+    '"><img src="http://example.invalid/x.png" onerror="alert(1)">',
+    "{{ 7 * 7 }} & 'Größe' $5^2$",
+)
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def pictures(class_names: Sequence[str], *, file_name: str = "a.png") -> Pictures:
+    labels = np.arange(4 * len(class_names)) % len(class_names)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16, 3), np.uint8)
+    paths = [Path("/data/validation", str(n), file_name) for n in range(len(labels))]
+    return Pictures(pixels, labels, tuple(paths), "0" * 64)
+
+
+def outcome(part: str, count: int, shift: int = 1) -> Outcome:
+    """Judge random logits of three pictures a class, most of them right."""
+    labels = np.arange(3 * count) % count
+    logits = np.random.default_rng(shift).normal(0, 1, (len(labels), count)).astype(np.float32)
+    logits[range(len(labels)), labels] += 1
+    logits[0, 0] = -9
+    confusion = confusion_matrix(labels, logits.argmax(axis=1), count)
+    return Outcome.of(part, Evaluation(0.5, confusion), Calibration.of(logits, labels, 1.5))
+
+
+def rendered(
+    class_names: Sequence[str] = ("ant", "bee"),
+    *,
+    file_name: str = "a.png",
+    choices: Sequence[str] = (),
+    least: float | None = None,
+    with_test: bool = True,
+    with_mistakes: bool = True,
+    is_final: bool = True,
+) -> str:
+    count = len(class_names)
+    found = outcome("val", count)
+    mistake = Mistake(index=count + 1, label=1, predicted=0, probability=0.9)
+    judged = Judgement(
+        epoch=1,
+        temperature=1.5,
+        validation=found,
+        test=outcome("test", count, 2) if with_test else None,
+        mistakes=(mistake,) if with_mistakes else (),
+        is_final=is_final,
+    )
+    assert found.calibration is not None
+    figures = {
+        "confusion_matrix": plots.confusion_matrix(found.evaluation.confusion, class_names),
+        "learning_curves": plots.learning_curves([HISTORY], 1),
+        "reliability": plots.reliability(found.calibration),
+    }
+    manifest = Manifest(
+        class_names=tuple(class_names),
+        network="small",
+        preprocessing=Preprocessing(image_size=16),
+        provenance={
+            "hyperparameters": {"min_accuracy": least, "seed": 0, "augment": True},
+            "packages": {"torch": "2.11"},
+            "training_job_name": class_names[0],
+        },
+    )
+    return report.render(
+        manifest,
+        judged,
+        training=pictures(class_names),
+        validation=pictures(class_names, file_name=file_name),
+        plots=figures,
+        choices=choices,
+    )
+
+
+HISTORY = {"train_loss": 1.0, "train_accuracy": 0.5, "val_loss": 0.5, "val_accuracy": 0.75}
+
+
+def test_the_page_is_well_formed_and_asks_nobody_for_anything() -> None:
+    page = Page(rendered())
+
+    assert page.open == []
+    names = {name for name, _ in page.elements}
+    assert not names & {"script", "link", "iframe", "object", "form", "a", "base"}
+    sources = [attributes["src"] for _, attributes in page.elements if "src" in attributes]
+    assert len(sources) == 4
+    assert all(source and re.match(r"data:image/(png|jpeg);base64,", source) for source in sources)
+
+
+def test_no_name_is_more_than_a_name() -> None:
+    harmless = Page(rendered(("a", "b", "c")))
+
+    page = Page(rendered(HOSTILE, file_name=HOSTILE[0].replace("/", "_"), choices=HOSTILE))
+
+    assert [name for name, _ in page.elements if name not in {"li", "ul"}] == [
+        name for name, _ in harmless.elements
+    ]
+    assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
+    for name in HOSTILE:
+        # In the choices and in the table of each channel.
+        assert page.text.count(name) >= 3
+    assert "49 &" not in page.text
+    assert HOSTILE[0].replace("/", "_") in page.text
+
+
+def test_a_browser_that_finds_a_script_all_the_same_may_not_run_it() -> None:
+    policy = next(
+        attributes["content"]
+        for name, attributes in Page(rendered()).elements
+        if name == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_a_name_that_is_no_utf8_can_be_written(tmp_path: Path) -> None:
+    page = rendered(file_name="caf\udce9.png")
+
+    (tmp_path / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+    assert "caf\\udce9.png" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_files_are_named_within_their_channel() -> None:
+    assert "3/a.png" in Page(rendered()).text
+    assert "/data/validation" not in Page(rendered()).text
+
+
+def test_with_a_test_channel_the_headline_is_of_it() -> None:
+    assert "test pictures rightly" in Page(rendered()).text
+    assert "validation pictures rightly" in Page(rendered(with_test=False)).text
+
+
+def test_of_many_classes_the_worst_come_first_and_confused_pairs_are_named() -> None:
+    names = [f"class {number:02}" for number in range(25)]
+    text = Page(rendered(names, with_test=False)).text
+    _, _, classes = text.partition("the worst first")
+    scores = outcome("val", 25).evaluation.counts.scores()["f1"]
+
+    listed = re.findall(r"class \d\d", classes)[:25]
+
+    assert sorted(listed) == names
+    assert scores[names.index(listed[0])] == scores.min() < scores.max()
+    assert scores[names.index(listed[-1])] == scores.max()
+    assert "Confused most often, on the validation pictures" in text
+    assert "Confused" not in Page(rendered()).text
+
+
+def test_confused_pairs_come_by_their_number() -> None:
+    confusion = np.array([[5, 3, 2], [0, 9, 1], [4, 0, 6]])
+
+    found = report.confused_pairs(confusion, ("a", "b", "c"))
+
+    assert [(pair.true, pair.predicted, pair.pictures, pair.share) for pair in found] == [
+        ("c", "a", 4, 0.4),
+        ("a", "b", 3, 0.3),
+        ("a", "c", 2, 0.2),
+        ("b", "c", 1, 0.1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("least", "words"), [(0.01, "reached"), (1.0, "missed, so the job failed")]
+)
+def test_the_accuracy_that_was_asked_for_is_named(least: float, words: str) -> None:
+    assert f"(min_accuracy): {words}." in Page(rendered(least=least)).text
+
+
+def test_a_stopped_job_says_so_in_place_of_what_it_had_no_time_for() -> None:
+    text = Page(rendered(is_final=False, with_mistakes=False, least=0.9)).text
+
+    assert "The job did not come to its end" in text
+    assert "The worst mistakes" not in text
+    assert "Do the probabilities" not in text
+    assert "(min_accuracy)" not in text
+
+
+def test_without_mistakes_there_is_no_gallery() -> None:
+    text = Page(rendered(with_mistakes=False)).text
+
+    assert "Not one validation picture was named wrongly" in text
+
+
+def test_what_the_recipe_chose_is_told() -> None:
+    assert (
+        "Rare classes were drawn more often."
+        in Page(rendered(choices=("Rare classes were drawn more often.",))).text
+    )
+
+
+def test_every_setting_is_named_with_its_value() -> None:
+    text = Page(rendered()).text
+
+    assert "min accuracyunset" in text
+    assert "augmenttrue" in text
+    assert "torch2.11" in text
+
+
+def test_a_real_browser_shows_the_page_and_runs_nothing(tmp_path: Path) -> None:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no browser")
+    path = tmp_path / "report.html"
+    path.write_text(rendered(HOSTILE), encoding="utf-8")
+
+    arguments = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/user")
+    result = subprocess.run(
+        [program, *arguments, "--dump-dom", path.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    page = Page(result.stdout)
+    assert "<title>taken</title>" not in result.stdout
+    assert "script" not in {name for name, _ in page.elements}
+    assert HOSTILE[0] in page.text
+
+
+def test_the_pictures_of_mistakes_are_those_that_the_network_saw() -> None:
+    seen: npt.NDArray[np.uint8] = pictures(("ant", "bee")).pixels[3]
+
+    assert report._thumbnail(seen) in rendered()
