@@ -1,12 +1,18 @@
 """Random changes of whole batches."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from training.augmentation import Augmentation, mirrored_classes
+from training.augmentation import Augmentation, draw_blend, mirrored_classes
 
-ALL_OFF = Augmentation(geometry_and_light=False, horizontal_flip=False, vertical_flip=False)
+
+def changed(images: Tensor, seed: int = 0, **settings: float) -> Tensor:
+    """Return the images, changed as the settings say."""
+    augmentation = Augmentation(**settings)  # type: ignore[arg-type]
+    draws = augmentation.draw(len(images), np.random.default_rng(seed))
+    return augmentation(images, draws)
 
 
 @pytest.fixture
@@ -27,64 +33,109 @@ def quarters(images: Tensor) -> list[list[float]]:
 
 
 def test_without_any_change_the_pictures_stay_the_same(images: Tensor) -> None:
-    assert ALL_OFF(images) is images
+    assert changed(images) is images
 
 
-def test_a_horizontal_flip_mirrors_about_half_of_the_pictures_and_does_nothing_else(
-    images: Tensor,
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"horizontal_flip": True}, {(40, 90, 140, 200), (90, 40, 200, 140)}),
+        ({"vertical_flip": True}, {(40, 90, 140, 200), (140, 200, 40, 90)}),
+        (
+            {"quarter_turns": True},
+            {(40, 90, 140, 200), (90, 200, 40, 140), (200, 140, 90, 40), (140, 40, 200, 90)},
+        ),
+    ],
+)
+def test_flips_and_turns_move_pictures_exactly_and_each_about_equally_often(
+    images: Tensor, settings: dict[str, bool], expected: set[tuple[float, ...]]
 ) -> None:
-    flips = Augmentation(geometry_and_light=False, horizontal_flip=True, vertical_flip=False)
+    found = [tuple(q) for q in quarters(changed(images, **settings))]
 
-    found = quarters(flips(images))
-
-    assert all(q in ([40, 90, 140, 200], [90, 40, 200, 140]) for q in found)
-    assert 16 < found.count([90, 40, 200, 140]) < 48
-
-
-def test_a_vertical_flip_turns_about_half_of_the_pictures_upside_down(images: Tensor) -> None:
-    flips = Augmentation(geometry_and_light=False, horizontal_flip=False, vertical_flip=True)
-
-    found = quarters(flips(images))
-
-    assert all(q in ([40, 90, 140, 200], [140, 200, 40, 90]) for q in found)
-    assert 16 < found.count([140, 200, 40, 90]) < 48
+    assert set(found) == expected
+    assert all(64 / len(expected) / 2 < found.count(q) < 64 / len(expected) * 2 for q in expected)
 
 
 def test_both_flips_are_drawn_apart(images: Tensor) -> None:
-    flips = Augmentation(geometry_and_light=False, horizontal_flip=True, vertical_flip=True)
+    found = quarters(changed(images, horizontal_flip=True, vertical_flip=True))
 
-    assert len({tuple(q) for q in quarters(flips(images))}) == 4
+    assert len({tuple(q) for q in found}) == 4
 
 
 def test_small_changes_keep_left_left_and_above_above(images: Tensor) -> None:
-    changes = Augmentation(geometry_and_light=True, horizontal_flip=False, vertical_flip=False)
+    small = quarters(changed(images, geometry_and_light=True))
 
-    for upper_left, upper_right, lower_left, lower_right in quarters(changes(images)):
+    for upper_left, upper_right, lower_left, lower_right in small:
         assert upper_left < upper_right < lower_right
         assert upper_left < lower_left < lower_right
 
 
 def test_shape_type_and_range_are_kept(images: Tensor) -> None:
-    changes = Augmentation(geometry_and_light=True, horizontal_flip=True, vertical_flip=True)
+    all_on = {"geometry_and_light": True, "horizontal_flip": True, "cutout": 0.5}
 
-    changed = changes(images * 1.27)
+    result = changed(images * 1.27, **all_on)
 
-    assert (changed.shape, changed.dtype) == (images.shape, torch.float32)
-    assert changed.min() >= 0
-    assert changed.max() <= 255
+    assert (result.shape, result.dtype) == (images.shape, torch.float32)
+    assert result.min() >= 0
+    assert result.max() <= 255
 
 
-def test_every_picture_is_changed_on_its_own_and_by_the_seed_alone(images: Tensor) -> None:
-    changes = Augmentation(geometry_and_light=True, horizontal_flip=False, vertical_flip=False)
-
-    torch.manual_seed(1)
-    one = changes(images)
-    torch.manual_seed(1)
-    again = changes(images)
+def test_every_picture_is_changed_on_its_own_and_by_chance_alone(images: Tensor) -> None:
+    one, again = (changed(images, seed=1, geometry_and_light=True) for _ in range(2))
 
     assert torch.equal(one, again)
     assert not torch.equal(one[0], one[1])
-    assert not torch.equal(changes(images), one)
+    assert not torch.equal(changed(images, seed=2, geometry_and_light=True), one)
+
+
+def test_the_shares_of_a_batch_are_changed_as_the_whole_is(images: Tensor) -> None:
+    augmentation = Augmentation(geometry_and_light=True, horizontal_flip=True, cutout=0.3)
+    draws = augmentation.draw(64, np.random.default_rng(3))
+    places = np.arange(64)[1::3]
+
+    share = augmentation(images[places], draws.of(places))
+
+    torch.testing.assert_close(share, augmentation(images, draws)[places])
+
+
+def test_cutout_makes_one_square_of_every_picture_grey() -> None:
+    covered = changed(torch.zeros(64, 3, 40, 40), cutout=0.25) == 127.5
+
+    assert torch.equal(covered[:, 0], covered[:, 2])
+    for square in covered[:, 0]:
+        rows, columns = square.any(dim=1).sum(), square.any(dim=0).sum()
+        assert square.sum() == rows * columns
+        assert 5 <= rows <= 11
+        assert 5 <= columns <= 11
+    assert len({tuple(square.nonzero()[0].tolist()) for square in covered[:, 0]}) > 20
+
+
+def test_mixup_blends_the_pixels_as_it_blends_the_targets() -> None:
+    blend = draw_blend(50, 1.0, 0.0, np.random.default_rng(0))
+
+    assert blend is not None
+    mixed = blend(torch.full((50, 3, 8, 8), 200.0), torch.zeros(50, 3, 8, 8))
+    torch.testing.assert_close(mixed[:, 1, 4, 4], 200 * blend.share)
+    assert len(set(blend.share.tolist())) == 50
+
+
+def test_cutmix_pastes_as_much_as_the_target_says() -> None:
+    blend = draw_blend(50, 0.0, 1.0, np.random.default_rng(0))
+
+    assert blend is not None
+    pasted = blend(torch.zeros(50, 3, 64, 64), torch.ones(50, 3, 64, 64))
+    assert set(pasted.flatten().tolist()) == {0.0, 1.0}
+    # Up to the pixels that the square's edge divides.
+    torch.testing.assert_close(
+        pasted.mean(dim=(1, 2, 3)), 1 - blend.share, rtol=0, atol=2 / 64 + 1e-3
+    )
+
+
+def test_with_both_chance_takes_one_and_without_either_nothing_is_blended() -> None:
+    blends = [draw_blend(4, 0.2, 1.0, np.random.default_rng(seed)) for seed in range(20)]
+
+    assert {blend is not None and blend.box is None for blend in blends} == {True, False}
+    assert draw_blend(4, 0.0, 0.0, np.random.default_rng(0)) is None
 
 
 @pytest.mark.parametrize(

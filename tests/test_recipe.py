@@ -1,18 +1,17 @@
 """What hyperparameters mean."""
 
+import numpy as np
 import pytest
 import torch
 
 from classifier.errors import UserError
 from training.hyperparameters import Hyperparameters
 from training.recipe import (
-    HEAD_FACTOR,
     Arithmetic,
+    Recipe,
     arithmetic,
+    flips,
     image_size,
-    make_optimizer,
-    one_cycle,
-    peak_learning_rate,
     smallest_share,
     wants_download,
 )
@@ -45,51 +44,6 @@ def test_the_image_size_is_the_networks_unless_given(
     assert image_size(Hyperparameters(network=network, image_size=size)) == expected
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
-def test_pretrained_networks_learn_more_slowly_and_a_given_rate_is_taken(optimizer: str) -> None:
-    def rate(*, pretrained: bool, **settings: object) -> float:
-        hyperparameters = Hyperparameters(optimizer=optimizer, **settings)  # type: ignore[arg-type]
-        return peak_learning_rate(hyperparameters, pretrained=pretrained)
-
-    assert rate(pretrained=True) < rate(pretrained=False) < rate(pretrained=False, network="small")
-    assert rate(pretrained=True, learning_rate=0.125) == 0.125
-
-
-def test_heads_learn_faster_and_biases_and_normalisation_do_not_decay() -> None:
-    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
-    head = torch.nn.Linear(2, 4)
-    module.append(head)
-
-    groups = make_optimizer(module, ["2"], Hyperparameters(weight_decay=0.25)).param_groups
-
-    found = {
-        id(parameter): (group["factor"], group["weight_decay"])
-        for group in groups
-        for parameter in group["params"]
-    }
-    assert found[id(module[0].weight)] == (1.0, 0.25)
-    assert found[id(module[0].bias)] == found[id(module[1].weight)] == (1.0, 0.0)
-    assert found[id(head.weight)] == (HEAD_FACTOR, 0.25)
-    assert found[id(head.bias)] == (HEAD_FACTOR, 0.0)
-    assert len(found) == len(list(module.parameters()))
-
-
-def test_one_cycle_rises_for_a_fifth_and_falls_to_nearly_zero() -> None:
-    shares = [one_cycle(step, 1000) for step in range(1000)]
-    top = shares.index(max(shares))
-
-    assert top == pytest.approx(200, abs=2)
-    assert max(shares) == pytest.approx(1, abs=0.01)
-    assert shares[:top] == sorted(shares[:top])
-    assert shares[top:] == sorted(shares[top:], reverse=True)
-    assert 0 < shares[0] < 0.01
-    assert 0 < shares[-1] < 0.01
-
-
-def test_one_cycle_of_a_single_step_learns_something() -> None:
-    assert 0 < one_cycle(0, 1) <= 1
-
-
 @pytest.mark.parametrize(
     ("pictures", "batch_size", "hosts", "share"),
     [(24, 8, 1, 8), (25, 8, 1, 6), (9, 8, 1, 4), (9, 8, 2, 2), (5, 64, 1, 5), (1000, 64, 4, 15)],
@@ -118,3 +72,74 @@ def test_the_forward_pass_is_computed_in_that_format(dtype: torch.dtype) -> None
 
     with Arithmetic(CPU, dtype).autocast():
         assert layer(torch.ones(1, 3)).dtype is dtype
+
+
+EVEN, UNEVEN = np.repeat([0, 1], 50), np.repeat([0, 1], [90, 10])
+
+
+def test_a_frozen_backbone_has_no_epochs_of_its_own() -> None:
+    hyperparameters = Hyperparameters(fine_tuning="none", epochs=7)
+
+    assert Recipe.of(hyperparameters, EVEN, pretrained=True).total_steps == 0
+    assert Recipe.of(hyperparameters, EVEN, pretrained=False).epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("fine_tuning", "epochs", "pretrained", "expected"),
+    [
+        ("staged", 9, True, 3),
+        ("staged", 1, True, 0),
+        ("full", 9, True, 0),
+        ("staged", 9, False, 0),
+    ],
+)
+def test_only_pretrained_layers_wait(
+    fine_tuning: str, epochs: int, *, pretrained: bool, expected: int
+) -> None:
+    hyperparameters = Hyperparameters(fine_tuning=fine_tuning, epochs=epochs)  # type: ignore[arg-type]
+
+    recipe = Recipe.of(hyperparameters, EVEN, pretrained=pretrained)
+
+    assert recipe.first_stage_epochs == expected
+
+
+def test_uneven_classes_change_what_is_drawn_and_what_is_best() -> None:
+    even = Recipe.of(Hyperparameters(), EVEN, pretrained=False)
+    uneven = Recipe.of(Hyperparameters(), UNEVEN, pretrained=False)
+    told = Recipe.of(
+        Hyperparameters(class_balance="none", objective="val_f1"), UNEVEN, pretrained=False
+    )
+
+    assert (even.balance, even.objective) == ("none", "val_accuracy")
+    assert (uneven.balance, uneven.objective) == ("sampling", "val_balanced_accuracy")
+    assert (told.balance, told.objective) == ("none", "val_f1")
+
+
+def test_the_average_looks_back_over_a_share_of_the_run_unless_told_otherwise() -> None:
+    def decay(**settings: object) -> float:
+        hyperparameters = Hyperparameters(batch_size=10, **settings)  # type: ignore[arg-type]
+        return Recipe.of(hyperparameters, EVEN, pretrained=False).ema_decay
+
+    assert decay(epochs=20) == pytest.approx(1 - 20 / 200)
+    assert decay(epochs=1) == 0
+    assert decay(epochs=20, ema_decay=0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("horizontal", "vertical", "expected"),
+    [(True, False, [(3,)]), (False, True, [(2,)]), (True, True, [(3,), (2,), (2, 3)])],
+)
+def test_answers_are_averaged_over_the_flips_that_are_allowed(
+    *, horizontal: bool, vertical: bool, expected: list[tuple[int, ...]]
+) -> None:
+    hyperparameters = Hyperparameters(
+        test_time_augmentation=True, horizontal_flip=horizontal, vertical_flip=vertical
+    )
+
+    assert flips(hyperparameters) == expected
+
+
+def test_without_flips_there_is_nothing_to_average_over() -> None:
+    assert flips(Hyperparameters(horizontal_flip=True)) == []
+    with pytest.raises(UserError, match="none is allowed"):
+        flips(Hyperparameters(test_time_augmentation=True))

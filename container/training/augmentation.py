@@ -1,60 +1,174 @@
 """Random changes of whole batches, on the device, none of which changes a picture's class.
 
-Flips are off unless asked for: a mirrored left hand is a right hand.
+Flips and quarter turns are off unless asked for: a mirrored left hand is a right hand.
 """
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from training.hyperparameters import Hyperparameters
 
 MAX_ROTATION = math.radians(10)
 MAX_SCALE = 0.1
 MAX_SHIFT = 0.08
 MAX_BRIGHTNESS = 25.0
 MAX_CONTRAST = 0.2
+MAX_COLOR = 0.05
+
+# What cutout puts in a square's place, of 0 to 255.
+GREY = 127.5
 
 # What names of sides look like: "left", "hand_right", "3L" and "3R".
 _SIDES = ((re.compile(r"left", re.IGNORECASE), "right"), (re.compile(r"(?<![a-z])L$"), "R"))
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What chance decided for each of N pictures."""
+
+    affine: Tensor
+    """(N, 2, 3): where each pixel of the result comes from."""
+
+    gain: Tensor
+    """(N, 3): contrast of each colour."""
+
+    brightness: Tensor
+    """(N,): added to every pixel."""
+
+    square: Tensor
+    """(N, 2): centre of the square that cutout covers, as shares of the side."""
+
+    def of(self, places: npt.NDArray[np.int64]) -> Self:
+        """Return the draws for some of the pictures."""
+        return type(self)(
+            self.affine[places], self.gain[places], self.brightness[places], self.square[places]
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augmentation:
     """Which changes are made."""
 
-    geometry_and_light: bool
-    horizontal_flip: bool
-    vertical_flip: bool
+    geometry_and_light: bool = False
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    quarter_turns: bool = False
+    cutout: float = 0.0
+    """Side of the covered square, as a share of the picture's side."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return changed images (N, 3, H, W) of 0 to 255, drawn from torch's random state."""
-        if not (self.geometry_and_light or self.horizontal_flip or self.vertical_flip):
-            return images
-        grid = torch.nn.functional.affine_grid(
-            self._affine(len(images)).to(images.device), list(images.shape), align_corners=False
+    @classmethod
+    def of(cls, hyperparameters: Hyperparameters) -> Self:
+        """Return what the hyperparameters ask for."""
+        return cls(
+            geometry_and_light=hyperparameters.augment,
+            horizontal_flip=hyperparameters.horizontal_flip,
+            vertical_flip=hyperparameters.vertical_flip,
+            quarter_turns=hyperparameters.quarter_turns,
+            cutout=hyperparameters.cutout,
         )
-        # Reflection: an empty border would tell the network how a picture was moved.
-        images = torch.nn.functional.grid_sample(
-            images, grid, padding_mode="reflection", align_corners=False
-        )
-        return _light(images) if self.geometry_and_light else images
 
-    def _affine(self, count: int) -> Tensor:
-        """Return (N, 2, 3): where each pixel of the result comes from."""
-        angle = _uniform(count) * MAX_ROTATION
-        scale = 1 + _uniform(count) * MAX_SCALE
-        shift_x, shift_y = _uniform(count) * 2 * MAX_SHIFT, _uniform(count) * 2 * MAX_SHIFT
+    def draw(self, count: int, random: np.random.Generator) -> Draws:
+        """Draw the changes of `count` pictures.
+
+        Always the same number of draws: equal on every device, and whatever is switched on.
+        """
+        uniform = random.uniform(-1, 1, (9, count))
         if not self.geometry_and_light:
-            angle, scale = torch.zeros(count), torch.ones(count)
-            shift_x, shift_y = torch.zeros(count), torch.zeros(count)
-        across = _signs(count) if self.horizontal_flip else torch.ones(count)
-        upright = _signs(count) if self.vertical_flip else torch.ones(count)
-        cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+            uniform = np.zeros_like(uniform)
+        angle, scale, shift_x, shift_y, brightness, contrast, *color = uniform
+        gain = 1 + MAX_CONTRAST * contrast[:, None] + MAX_COLOR * np.stack(color, axis=1)
+        angle, scale = angle * MAX_ROTATION, 1 + scale * MAX_SCALE
+        turns, mirrors = random.integers(4, size=count), random.integers(2, size=(2, count))
+        if self.quarter_turns:
+            angle = angle + turns * (math.pi / 2)
+        across, upright = (
+            1 - 2.0 * mirror * allowed
+            for mirror, allowed in zip(
+                mirrors, (self.horizontal_flip, self.vertical_flip), strict=True
+            )
+        )
+        cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
+        shift_x, shift_y = shift_x * 2 * MAX_SHIFT, shift_y * 2 * MAX_SHIFT
         rows = [cosine * across, -sine * upright, shift_x, sine * across, cosine * upright, shift_y]
-        return torch.stack(rows, dim=1).view(count, 2, 3)
+        affine = np.stack(rows, axis=1).reshape(count, 2, 3)
+        square = random.random((count, 2))
+        return Draws(*map(_float32, (affine, gain, brightness * MAX_BRIGHTNESS, square)))
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Return changed images (N, 3, H, W) of 0 to 255."""
+        turned = self.horizontal_flip or self.vertical_flip or self.quarter_turns
+        device = images.device
+        if self.geometry_and_light or turned:
+            affine = draws.affine.to(device, non_blocking=True)
+            grid = torch.nn.functional.affine_grid(affine, list(images.shape), align_corners=False)
+            # Reflection: an empty border would tell the network how a picture was moved.
+            images = torch.nn.functional.grid_sample(
+                images, grid, padding_mode="reflection", align_corners=False
+            )
+        if self.geometry_and_light:
+            gain = draws.gain.to(device, non_blocking=True)[:, :, None, None]
+            brightness = draws.brightness.to(device, non_blocking=True)[:, None, None, None]
+            mean = images.mean(dim=(1, 2, 3), keepdim=True)
+            images = ((images - mean) * gain + mean + brightness).clamp(0, 255)
+        if self.cutout:
+            square = draws.square.to(device, non_blocking=True)
+            images = images.masked_fill(_inside(square, self.cutout, images), GREY)
+        return images
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Each picture of a batch together with the one that comes before it in the batch."""
+
+    share: Tensor
+    """(N,): of the target probability that stays with the picture itself."""
+
+    box: Tensor | None
+    """(N, 2): centre of the pasted part, as shares of the side; None: the whole is blended."""
+
+    def of(self, places: npt.NDArray[np.int64]) -> Self:
+        """Return what concerns some of the pictures."""
+        return type(self)(self.share[places], None if self.box is None else self.box[places])
+
+    def __call__(self, images: Tensor, others: Tensor) -> Tensor:
+        """Return images (N, 3, H, W) blended with `others`, of the same shape."""
+        share = self.share.to(images.device, non_blocking=True)[:, None, None, None]
+        if self.box is None:
+            return images * share + others * (1 - share)
+        box = self.box.to(images.device, non_blocking=True)
+        return torch.where(_inside(box, (1 - share).sqrt(), images), others, images)
+
+
+def draw_blend(
+    count: int, mixup: float, cutmix: float, random: np.random.Generator
+) -> Blend | None:
+    """Draw mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) of `count` pictures.
+
+    Args:
+        count: N.
+        mixup: Alpha of the beta distribution of the shares; 0: no mixup.
+        cutmix: The same for CutMix. With both, chance takes one.
+        random: Where chance comes from.
+    """
+    alphas = [(alpha, pastes) for alpha, pastes in ((mixup, False), (cutmix, True)) if alpha > 0]
+    if not alphas:
+        return None
+    alpha, pastes = alphas[random.integers(len(alphas))]
+    share = random.beta(alpha, alpha, count)
+    if not pastes:
+        return Blend(_float32(share), None)
+    # Of a part that lies within the picture: what is pasted is what counts.
+    side = np.sqrt(1 - share)[:, None]
+    box = side / 2 + random.random((count, 2)) * (1 - side)
+    return Blend(_float32(share), _float32(box))
 
 
 def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
@@ -69,18 +183,15 @@ def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _light(images: Tensor) -> Tensor:
-    count = len(images)
-    device = images.device
-    contrast = (1 + _uniform(count) * MAX_CONTRAST).view(-1, 1, 1, 1).to(device)
-    brightness = (_uniform(count) * MAX_BRIGHTNESS).view(-1, 1, 1, 1).to(device)
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return ((images - mean) * contrast + mean + brightness).clamp(0, 255)
+def _inside(center: Tensor, side: Tensor | float, images: Tensor) -> Tensor:
+    """Return (N, 1, H, W): whether a pixel lies in its picture's square; all in shares."""
+    height, width = images.shape[2:]
+    y = (torch.arange(height, device=images.device) + 0.5) / height
+    x = (torch.arange(width, device=images.device) + 0.5) / width
+    distance_y = (y[None, :, None] - center[:, 1, None, None]).abs()
+    distance_x = (x[None, None, :] - center[:, 0, None, None]).abs()
+    return torch.maximum(distance_y, distance_x)[:, None] < side / 2
 
 
-def _uniform(count: int) -> Tensor:
-    return torch.rand(count) * 2 - 1
-
-
-def _signs(count: int) -> Tensor:
-    return torch.randint(0, 2, (count,)) * 2.0 - 1
+def _float32(values: npt.NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))

@@ -21,6 +21,7 @@ from training import (
     results,
     weights,
 )
+from training.checkpoint import Checkpoints
 from training.environment import Channels, TrainingEnvironment
 from training.hyperparameters import Hyperparameters
 from training.judgement import Judgement
@@ -83,12 +84,16 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
             cluster=joined,
         )
         _log_recipe(trainer, task)
-        fingerprint = provenance.fingerprint(trainer, task.weights_source)
+        checkpoints = Checkpoints(
+            environment.checkpoint_dir,
+            provenance.fingerprint(trainer, task.weights_source),
+            task.hyperparameters.checkpoint_interval_seconds,
+        )
         # Neither a loss that is no number any more nor a stop in the first epoch may cost the
         # artifact of a run that went well.
         is_free = not (environment.model_dir / MANIFEST).exists()
         try:
-            trainer.train(stop, environment.checkpoint_dir, fingerprint)
+            trainer.train(stop, checkpoints)
         except Exception:
             if joined.is_first and is_free and trainer.progress.best is not None:
                 # As if stopped: a device that failed once is asked for nothing more.
@@ -198,18 +203,24 @@ def _check_data(class_names: tuple[str, ...], training: Pictures, validation: Pi
 
 def _log_recipe(trainer: Trainer, task: Task) -> None:
     """Say what the hyperparameters that were left open have become."""
+    recipe = trainer.recipe
     logger.info(
-        "arithmetic=%s hosts=%d image_size=%d pretrained=%s learning_rate=%g steps=%d",
+        "arithmetic=%s hosts=%d image_size=%d pretrained=%s learning_rate=%g steps=%d "
+        "first_stage_epochs=%d ema_decay=%.4g class_balance=%s objective=%s",
         trainer.arithmetic,
         trainer.cluster.world_size,
         task.settings.image_size,
         task.weights_source is not None,
-        trainer.peak,
-        trainer.total_steps,
+        recipe.learning_rate,
+        recipe.total_steps,
+        recipe.first_stage_epochs,
+        recipe.ema_decay,
+        recipe.balance,
+        recipe.objective,
     )
-    if trainer.total_steps < FEW_STEPS:
+    if task.weights_source is None and recipe.total_steps < FEW_STEPS:
         logger.warning(
-            "%d steps are few to learn from: lower batch_size or raise epochs", trainer.total_steps
+            "%d steps are few to learn from: lower batch_size or raise epochs", recipe.total_steps
         )
 
 

@@ -1,31 +1,32 @@
 """The training loop: epochs of steps, an evaluation after each, the best weights kept."""
 
+import copy
+import itertools
 import logging
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
+from torch import Tensor
 from tqdm import tqdm
 
 from classifier.errors import UserError
-from training import checkpoint
-from training.augmentation import Augmentation
+from training import learning_rate, recipe, sampling, unfreezing
+from training.averaging import WeightAverage
+from training.checkpoint import Checkpoints
 from training.cluster import Cluster
-from training.evaluation import evaluate, to_images
+from training.evaluation import Evaluation, evaluate
 from training.hyperparameters import Hyperparameters
 from training.metrics import is_better, log_line
 from training.network import Classifier, Network
+from training.optimizer import make_optimizer, one_cycle
 from training.pictures import Pictures
 from training.progress import Best, Progress
-from training.recipe import Arithmetic, make_optimizer, one_cycle, peak_learning_rate
-from training.stop import StopRequest
+from training.recipe import Arithmetic, Recipe
+from training.step import TrainingStep
+from training.stop import Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class Trainer:
     """One training job's loop.
 
     Every random choice is a function of the seed and the step, so a run that goes on from a
-    checkpoint makes the choices that the uninterrupted run would have made.
+    checkpoint makes the choices that the uninterrupted run would have made, and several processes
+    those that one would have made.
     """
 
     def __init__(
@@ -50,51 +52,35 @@ class Trainer:
         cluster: Cluster,
     ) -> None:
         """Put the network on its device and make the optimizer."""
-        self.training, self.validation = training, validation
+        self.network, self.training, self.validation = network, training, validation
         self.hyperparameters = hyperparameters
-        self.num_classes = num_classes
+        self.pretrained, self.num_classes = pretrained, num_classes
         self.arithmetic, self.cluster = arithmetic, cluster
+        self.recipe = Recipe.of(hyperparameters, training.labels, pretrained=pretrained)
         self.classifier = (
-            Classifier(network.module).to(arithmetic.device).to(memory_format=torch.channels_last)
+            Classifier(network.module, recipe.flips(hyperparameters))
+            .to(arithmetic.device)
+            .to(memory_format=torch.channels_last)
         )
-        # A pretrained network's new head has everything to learn, the rest of it little.
-        self.optimizer: Optimizer = make_optimizer(
-            network.module, network.heads if pretrained else (), hyperparameters
-        )
-        self.peak = peak_learning_rate(hyperparameters, pretrained=pretrained)
-        self.augment = Augmentation(
-            geometry_and_light=hyperparameters.augment,
-            horizontal_flip=hyperparameters.horizontal_flip,
-            vertical_flip=hyperparameters.vertical_flip,
-        )
-        self.batches_per_epoch = math.ceil(len(training) / hyperparameters.batch_size)
-        self.progress = Progress()
+        self.progress = Progress(learning_rate=self.recipe.learning_rate)
         self._images_per_second = 0.0
-        self.model: nn.Module = self.classifier
-        if cluster.world_size > 1:
-            self.model = DistributedDataParallel(self.classifier)
+        self._forget()
 
-    @property
-    def total_steps(self) -> int:
-        """Of the whole run."""
-        return self.hyperparameters.epochs * self.batches_per_epoch
-
-    def train(self, stop: StopRequest, checkpoints: Path, fingerprint: str) -> None:
+    def train(self, stop: StopRequest, checkpoints: Checkpoints) -> None:
         """Train to the last epoch, or until a stop is requested; a checkpoint is left then.
 
         Raises:
             UserError: the loss is no number any more.
+            Stopped: a stop was requested before there was anything to save.
         """
-        self._continue_from(checkpoints, fingerprint)
-        # An epoch can take less than a second, and its checkpoint longer.
-        interval = self.hyperparameters.checkpoint_interval_seconds
-        last_checkpoint = time.monotonic()
-        while self.progress.epoch < self.hyperparameters.epochs:
-            finished = self._train_one_epoch(stop) and self._finish_epoch(stop)
-            now = time.monotonic()
-            if not finished or now - last_checkpoint >= interval:
-                self._save(checkpoints, fingerprint)
-                last_checkpoint = now
+        if not self._continue_from(checkpoints):
+            self._find_learning_rate(stop)
+        while not self._is_finished():
+            self._choose_layers()
+            finished = self._train_one_epoch(stop, checkpoints) and self._finish_epoch(stop)
+            # An epoch can take less than a second, and its checkpoint longer.
+            if not finished or checkpoints.is_due():
+                self._save(checkpoints)
             if not finished:
                 logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
                 break
@@ -106,14 +92,60 @@ class Trainer:
             self.classifier.load_state_dict(self.progress.best.weights)
         return self.progress.best
 
-    def _train_one_epoch(self, stop: StopRequest) -> bool:
+    def _forget(self) -> None:
+        """Begin with the optimizer and the moving average."""
+        self.optimizer = make_optimizer(
+            self.network, self.hyperparameters, pretrained=self.pretrained
+        )
+        self.average = WeightAverage(self.classifier, self.recipe.ema_decay)
+        weights = None
+        if self.recipe.balance == "weights":
+            weights = sampling.class_weights(self.training.labels, self.num_classes)
+        self.step = TrainingStep(
+            self.classifier,
+            self.optimizer,
+            self.training,
+            self.hyperparameters,
+            arithmetic=self.arithmetic,
+            cluster=self.cluster,
+            weights=weights,
+        )
+        self._is_first_stage: bool | None = None
+
+    def _find_learning_rate(self, stop: StopRequest) -> None:
+        """Search for the peak of the schedule where that was asked for."""
+        if not self.hyperparameters.find_learning_rate or self.recipe.epochs == 0:
+            return
+        self._choose_layers()
+        batches = itertools.chain.from_iterable(map(self._batches, itertools.count()))
+
+        def loss_at(number: int, rate: float) -> float:
+            if self._agree(stop.requested)[0]:
+                raise Stopped
+            totals = self.cluster.total(self.step(number, next(batches), rate))
+            return float(totals[0] / totals[2])
+
+        before = copy.deepcopy(self.classifier.state_dict())
+        unfreezing.set_to_training(self.classifier)
+        self.progress.learning_rate = learning_rate.search(loss_at)
+        self.classifier.load_state_dict(before)
+        self._forget()
+        if self.cluster.is_first:
+            logger.info("found_learning_rate=%.3g", self.progress.learning_rate)
+
+    def _choose_layers(self) -> None:
+        """Let those layers learn that do in this epoch."""
+        is_first_stage = self.progress.epoch < self.recipe.first_stage_epochs
+        if is_first_stage is not self._is_first_stage:
+            self._is_first_stage = is_first_stage
+            unfreezing.freeze_first_layers(self.network, frozen=is_first_stage)
+            self.step.connect()
+
+    def _train_one_epoch(self, stop: StopRequest, checkpoints: Checkpoints) -> bool:
         """Make the epoch's remaining steps; return False when a stop came in between."""
-        self.model.train()
-        progress, device = self.progress, self.arithmetic.device
-        totals = torch.tensor(progress.totals, dtype=torch.float64, device=device)
-        # What an interrupted epoch counted, over all hosts, counts once.
-        if not self.cluster.is_first:
-            totals.zero_()
+        progress = self.progress
+        unfreezing.set_to_training(self.classifier)
+        totals = self._own_totals()
         start, pictures_before = time.monotonic(), progress.totals[2]
         batches = self._batches(progress.epoch)
         bar = tqdm(
@@ -124,10 +156,18 @@ class Trainer:
             disable=None if self.cluster.is_first else True,
         )
         for progress.batch in bar:
-            if self._stop_everywhere(stop):
+            is_stopped, is_due = self._agree(stop.requested, checkpoints.is_due())
+            if is_stopped or is_due:
                 progress.totals = tuple(self.cluster.total(totals).tolist())
+                totals = self._own_totals()
+            if is_stopped:
                 return False
-            totals += self._step(batches[progress.batch])
+            if is_due:
+                self._save(checkpoints)
+            number = progress.epoch * self.recipe.steps_per_epoch + progress.batch
+            rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
+            totals += self.step(number, batches[progress.batch], rate)
+            self.average.update(self.classifier, number)
         progress.batch = len(batches)
         # The only wait for the device in the epoch.
         progress.totals = tuple(self.cluster.total(totals).tolist())
@@ -135,30 +175,12 @@ class Trainer:
         self._images_per_second = (progress.totals[2] - pictures_before) / seconds
         return True
 
-    def _step(self, batch: npt.NDArray[np.int64]) -> Tensor:
-        """Make one step; return summed loss, right answers and pictures, on the device."""
-        progress, device = self.progress, self.arithmetic.device
-        step = progress.epoch * self.batches_per_epoch + progress.batch
-        torch.manual_seed(self._seed(step))
-        own = batch[self.cluster.rank :: self.cluster.world_size]
-        images = to_images(self.training.pixels[own], device)
-        labels = torch.from_numpy(self.training.labels[own]).to(device)
-        with self.arithmetic.autocast():
-            logits = self.model(self.augment(images))
-        loss = cross_entropy(
-            logits.float(),
-            labels,
-            reduction="sum",
-            label_smoothing=self.hyperparameters.label_smoothing,
+    def _own_totals(self) -> Tensor:
+        """Return what was counted so far; what all processes counted, the first one holds."""
+        totals = torch.tensor(
+            self.progress.totals, dtype=torch.float64, device=self.arithmetic.device
         )
-        # Hosts average their gradients: each one's share is of the whole batch, not of its part.
-        (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.peak * group["factor"] * one_cycle(step, self.total_steps)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        right = (logits.argmax(dim=1) == labels).sum()
-        return torch.stack([loss.detach(), right, torch.tensor(len(own), device=device)]).double()
+        return totals if self.cluster.is_first else totals.zero_()
 
     def _finish_epoch(self, stop: StopRequest) -> bool:
         """Evaluate and keep the best; return False when a stop came in between."""
@@ -166,11 +188,11 @@ class Trainer:
         loss, right, pictures = progress.totals
         self._check_finite("training", loss)
         evaluation = evaluate(
-            self.classifier,
+            self.average.classifier,
             self.validation,
             self.arithmetic.device,
             self.num_classes,
-            lambda: self._stop_everywhere(stop),
+            lambda: self._agree(stop.requested)[0],
         )
         if evaluation is None:
             return False
@@ -186,18 +208,36 @@ class Trainer:
         progress.history.append(metrics)
         if self.cluster.is_first:
             logger.info("%s", log_line({"epoch": progress.epoch, **metrics}))
-        best = progress.best
-        objective = self.hyperparameters.objective or "val_accuracy"
-        if best is None or is_better(objective, metrics, best.evaluation.metrics()):
-            weights = {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
-            progress.best = Best(progress.epoch, weights, evaluation)
+        self._keep_if_better(evaluation)
         return True
+
+    def _keep_if_better(self, evaluation: Evaluation) -> None:
+        best, metrics = self.progress.best, evaluation.metrics()
+        if best is None or is_better(self.recipe.objective, metrics, best.evaluation.metrics()):
+            state = self.average.classifier.state_dict()
+            weights = {name: value.detach().clone() for name, value in state.items()}
+            self.progress.best = Best(self.progress.epoch, weights, evaluation)
+
+    def _is_finished(self) -> bool:
+        """Tell whether all epochs are done, or too many since the best one."""
+        progress, patience = self.progress, self.hyperparameters.early_stopping_patience
+        if progress.epoch >= self.recipe.epochs:
+            return True
+        # An epoch that a stop interrupted has been begun, and so is ended.
+        if patience is None or progress.best is None or progress.batch > 0:
+            return False
+        # The first process decides: a rounding of one's own must not leave the others alone.
+        is_over = progress.epoch - progress.best.epoch >= patience
+        is_over = bool(self.cluster.from_first(is_over))
+        if is_over and self.cluster.is_first:
+            logger.info("early_stopping_at_epoch=%d", progress.epoch)
+        return is_over
 
     def _check_finite(self, name: str, loss: float) -> None:
         if not math.isfinite(loss):
             message = (
                 f"the {name} loss is {loss} in epoch {self.progress.epoch + 1}: lower "
-                f"learning_rate (its peak is {self.peak:g})"
+                f"learning_rate (its peak is {self.progress.learning_rate:g})"
             )
             raise UserError(message)
 
@@ -208,35 +248,37 @@ class Trainer:
             logger.info("%s", log_line({"best_epoch": best.epoch, **best.evaluation.metrics()}))
 
     def _batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """Shuffle all pictures into batches of nearly equal sizes, none above batch_size."""
-        random = np.random.default_rng((self.hyperparameters.seed, epoch))
-        return np.array_split(random.permutation(len(self.training)), self.batches_per_epoch)
+        return sampling.batches(
+            self.training.labels,
+            self.hyperparameters.batch_size,
+            np.random.default_rng((self.hyperparameters.seed, epoch)),
+            balanced=self.recipe.balance == "sampling",
+        )
 
-    def _seed(self, step: int) -> int:
-        sequence = np.random.SeedSequence((self.hyperparameters.seed, step, self.cluster.rank))
-        return int(sequence.generate_state(1, np.uint64)[0] >> 1)
-
-    def _stop_everywhere(self, stop: StopRequest) -> bool:
-        """Tell whether any host was asked to stop: they stop at the same step or deadlock."""
+    def _agree(self, *wishes: bool) -> tuple[bool, ...]:
+        """Tell which wishes any process has: all do the same at the same step or deadlock."""
         if self.cluster.world_size == 1:
-            return stop.requested
-        return bool(self.cluster.total(torch.tensor(int(stop.requested))).item())
+            return wishes
+        return tuple(self.cluster.total(torch.tensor(wishes, dtype=torch.int64)).bool().tolist())
 
-    def _save(self, directory: Path, fingerprint: str) -> None:
+    def _save(self, checkpoints: Checkpoints) -> None:
         if self.cluster.is_first:
+            number = self.progress.epoch * self.recipe.steps_per_epoch + self.progress.batch
             state = {
-                "fingerprint": fingerprint,
                 "classifier": self.classifier.state_dict(),
+                "average": self.average.classifier.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "progress": self.progress.to_state(),
             }
-            step = self.progress.epoch * self.batches_per_epoch + self.progress.batch
-            checkpoint.save(directory, step, state)
+            checkpoints.save(number, state)
 
-    def _continue_from(self, directory: Path, fingerprint: str) -> None:
-        own = checkpoint.load_newest(directory, fingerprint) if self.cluster.is_first else None
+    def _continue_from(self, checkpoints: Checkpoints) -> bool:
+        own = checkpoints.load_newest() if self.cluster.is_first else None
         state = self.cluster.from_first(own)
-        if isinstance(state, dict):
-            self.classifier.load_state_dict(state["classifier"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress.from_state(state["progress"])
+        if not isinstance(state, dict):
+            return False
+        self.classifier.load_state_dict(state["classifier"])
+        self.average.classifier.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress.from_state(state["progress"])
+        return True

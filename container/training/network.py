@@ -34,17 +34,25 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
-        """Put the normalisation before `network`."""
+    def __init__(self, network: nn.Module, flips: Sequence[Sequence[int]] = ()) -> None:
+        """Put the normalisation before `network`.
+
+        Outside of training, logits are averaged over the pictures as they are and their `flips`,
+        each given by its axes of (N, 3, H, W).
+        """
         super().__init__()
-        self.network = network
+        self.network, self.flips = network, flips
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, C) for images (N, 3, H, W) of 0 to 255."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
+        images = (images - self.mean) / self.std
+        logits: Tensor = self.network(images)
+        if self.training or not self.flips:
+            return logits
+        views = [self.network(images.flip(tuple(axes))) for axes in self.flips]
+        return torch.stack([logits, *views]).mean(dim=0)
 
 
 class ServedClassifier(nn.Module):

@@ -22,6 +22,9 @@ class Best:
 class Progress:
     """How far a run is."""
 
+    learning_rate: float
+    """Peak of its schedule."""
+
     epoch: int = 0
     """Of the step that comes next, from 0."""
 
@@ -45,6 +48,7 @@ class Progress:
             "confusion": torch.from_numpy(self.best.evaluation.confusion),
         }
         return {
+            "learning_rate": self.learning_rate,
             "epoch": self.epoch,
             "batch": self.batch,
             "totals": self.totals,

@@ -1,35 +1,26 @@
-"""What a job's hyperparameters mean: devices, arithmetic, optimizer and schedule."""
+"""What a job's hyperparameters mean for its data and on this machine."""
 
 import contextlib
 import math
-from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from classifier.errors import UserError
 from training.hyperparameters import Hyperparameters
 from training.network import SMALL
+from training.optimizer import peak_learning_rate
+from training.sampling import Balance, balance_of
+from training.unfreezing import first_stage_epochs
 
 SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 64, 224
 
-# Share of the steps in which the learning rate rises.
-WARM_UP = 0.2
-
-# Of a new head's learning rate to that of the pretrained layers.
-HEAD_FACTOR = 10.0
-
-_LEARNING_RATES = {
-    # optimizer: (`small`, torchvision's from scratch, pretrained)
-    "adamw": (0.005, 0.0005, 0.0002),
-    "adam": (0.005, 0.0005, 0.0002),
-    "sgd": (0.05, 0.01, 0.002),
-}
-_WEIGHT_DECAYS = {"adamw": 0.01, "adam": 0.0, "sgd": 0.0005}
+# The moving average of the weights looks back over a twentieth of the run.
+AVERAGED_RUNS = 20
 
 
 def wants_download(hyperparameters: Hyperparameters) -> bool:
@@ -44,6 +35,28 @@ def image_size(hyperparameters: Hyperparameters) -> int:
     if hyperparameters.image_size is not None:
         return hyperparameters.image_size
     return SMALL_IMAGE_SIZE if hyperparameters.network == SMALL else IMAGENET_IMAGE_SIZE
+
+
+def flips(hyperparameters: Hyperparameters) -> list[tuple[int, ...]]:
+    """Return the axes of the flips over which test-time augmentation averages.
+
+    Raises:
+        UserError: it is asked for, and no flip is allowed.
+    """
+    if not hyperparameters.test_time_augmentation:
+        return []
+    allowed = []
+    if hyperparameters.horizontal_flip:
+        allowed.append((3,))
+    if hyperparameters.vertical_flip:
+        allowed.append((2,))
+    if not allowed:
+        message = (
+            "test_time_augmentation averages over flips, and none is allowed: set "
+            "horizontal_flip=true or vertical_flip=true where they change no label"
+        )
+        raise UserError(message)
+    return [*allowed, *([(2, 3)] if len(allowed) > 1 else [])]
 
 
 def smallest_share(pictures: int, batch_size: int, hosts: int) -> int:
@@ -63,55 +76,55 @@ def smallest_share(pictures: int, batch_size: int, hosts: int) -> int:
     return share
 
 
-def make_optimizer(
-    module: nn.Module, fast_layers: Sequence[str], hyperparameters: Hyperparameters
-) -> Optimizer:
-    """Make the optimizer; biases and normalisation layers are spared the weight decay.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How a network learns: hyperparameters, and what those left open become for the data."""
 
-    Each of its groups says under `factor` how much faster than the schedule it learns: HEAD_FACTOR
-    for the layers that `fast_layers` names, 1 for the others.
-    """
-    name = hyperparameters.optimizer
-    weight_decay = hyperparameters.weight_decay
-    if weight_decay is None:
-        weight_decay = _WEIGHT_DECAYS[name]
-    prefixes = tuple(f"{name}." for name in fast_layers)
-    by_kind: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
-    for parameter_name, parameter in module.named_parameters():
-        by_kind[parameter_name.startswith(prefixes), parameter.ndim > 1].append(parameter)
-    groups = [
-        {
-            "params": parameters,
-            "factor": HEAD_FACTOR if is_fast else 1.0,
-            "weight_decay": weight_decay if is_weight else 0.0,
-        }
-        for (is_fast, is_weight), parameters in by_kind.items()
-    ]
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=1.0, momentum=0.9, nesterov=True)
-    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=1.0)
+    epochs: int
+    """Of steps; none where the backbone of a pretrained network stays as it is."""
+
+    first_stage_epochs: int
+    """In how many of them only the last layers learn."""
+
+    steps_per_epoch: int
+    learning_rate: float
+    """Peak of the schedule, unless a search finds another."""
+
+    balance: Balance
+    objective: str
+    ema_decay: float
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @classmethod
+    def of(
+        cls, hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64], *, pretrained: bool
+    ) -> Self:
+        """Decide, given the labels (N,) of the training pictures."""
+        is_frozen = pretrained and hyperparameters.fine_tuning == "none"
+        epochs = 0 if is_frozen else hyperparameters.epochs
+        is_staged = pretrained and hyperparameters.fine_tuning == "staged"
+        steps_per_epoch = math.ceil(len(labels) / hyperparameters.batch_size)
+        balance = balance_of(hyperparameters, labels)
+        objective = "val_accuracy" if balance == "none" else "val_balanced_accuracy"
+        return cls(
+            epochs=epochs,
+            first_stage_epochs=first_stage_epochs(epochs) if is_staged else 0,
+            steps_per_epoch=steps_per_epoch,
+            learning_rate=peak_learning_rate(hyperparameters, pretrained=pretrained),
+            balance=balance,
+            objective=hyperparameters.objective or objective,
+            ema_decay=_ema_decay(hyperparameters, epochs * steps_per_epoch),
+        )
 
 
-def peak_learning_rate(hyperparameters: Hyperparameters, *, pretrained: bool) -> float:
-    """Return the peak of the one-cycle schedule."""
-    if hyperparameters.learning_rate is not None:
-        return hyperparameters.learning_rate
-    small, from_scratch, fine_tuned = _LEARNING_RATES[hyperparameters.optimizer]
-    if pretrained:
-        return fine_tuned
-    return small if hyperparameters.network == SMALL else from_scratch
-
-
-def one_cycle(step: int, total_steps: int) -> float:
-    """Return the share of the peak learning rate at `step` (Smith 2018).
-
-    A rise over the first fifth, then half a cosine down to zero.
-    """
-    progress = (step + 1) / (total_steps + 1)
-    if progress < WARM_UP:
-        return progress / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+def _ema_decay(hyperparameters: Hyperparameters, total_steps: int) -> float:
+    if hyperparameters.ema_decay is not None:
+        return hyperparameters.ema_decay
+    return max(0.0, 1 - AVERAGED_RUNS / max(total_steps, 1))
 
 
 @dataclass(frozen=True, slots=True)

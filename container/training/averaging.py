@@ -1,0 +1,33 @@
+"""A moving average of the weights (Polyak and Juditsky 1992), steadier than the last step's."""
+
+import copy
+
+import torch
+
+from training.network import Classifier
+
+
+class WeightAverage:
+    """An exponential moving average of a classifier's weights and statistics."""
+
+    def __init__(self, classifier: Classifier, decay: float) -> None:
+        """Start from the weights as they are; with a decay of 0 they are what is averaged."""
+        self.decay = decay
+        self.classifier = copy.deepcopy(classifier).requires_grad_(False) if decay else classifier
+
+    @torch.no_grad()
+    def update(self, classifier: Classifier, step: int) -> None:
+        """Take the weights after `step`, counted from 0, into the average."""
+        if not self.decay:
+            return
+        # The first steps' weights are worth little: forget them faster.
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages, values = [], []
+        for name, value in classifier.state_dict().items():
+            average = self.classifier.state_dict()[name]
+            if value.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)

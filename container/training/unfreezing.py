@@ -1,0 +1,55 @@
+"""Which layers of a pretrained network learn when, and how fast (Howard and Ruder 2018).
+
+What the first layers know, edges and textures, suits nearly every picture; the last ones know the
+classes of another data set.
+"""
+
+import math
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from training.network import Network
+
+# Of the first layer's learning rate to the last one's.
+FIRST_LAYER_FACTOR = 0.1
+
+# Depth from which on layers learn in the first stage.
+LAST_LAYERS = 2 / 3
+
+# Share of the epochs in which only the last layers learn.
+FIRST_STAGE = 1 / 3
+
+
+def depths(network: Network) -> dict[str, float]:
+    """Return how deep each parameter lies: from 0, the first layer's, to 1, the head's."""
+    heads = tuple(f"{name}." for name in network.heads)
+    names = [name for name, _ in network.module.named_parameters()]
+    body = [name for name in names if not name.startswith(heads)]
+    # torchvision's networks name their layers in the order in which a picture meets them.
+    return dict.fromkeys(names, 1.0) | {name: place / len(body) for place, name in enumerate(body)}
+
+
+def learning_rate_factor(depth: float) -> float:
+    """Return the share of the learning rate at a depth, in five steps from the first layer on."""
+    return float(FIRST_LAYER_FACTOR ** (1 - math.floor(4 * depth) / 4))
+
+
+def first_stage_epochs(epochs: int) -> int:
+    """Return in how many of the epochs only the last layers learn."""
+    return math.floor(epochs * FIRST_STAGE)
+
+
+def freeze_first_layers(network: Network, *, frozen: bool) -> None:
+    """Let the first layers keep their weights, or learn."""
+    depth_of = depths(network)
+    for name, parameter in network.module.named_parameters():
+        parameter.requires_grad_(not frozen or depth_of[name] >= LAST_LAYERS)
+
+
+def set_to_training(module: nn.Module) -> None:
+    """Set to training mode, but for the statistics of frozen layers, which stay as they are."""
+    module.train()
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and layer.affine and not layer.weight.requires_grad:
+            layer.eval()

@@ -1,0 +1,52 @@
+"""The search for the learning rate."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from training.learning_rate import HIGHEST, LOWEST, STEPS, search
+
+
+def gradient_descent(curvature: float, steps: list[float]) -> Callable[[int, float], float]:
+    """Return a parabola's loss under gradient descent, which diverges above 2 / curvature."""
+    position = 1.0
+
+    def loss_at(_number: int, rate: float) -> float:
+        nonlocal position
+        steps.append(rate)
+        loss = curvature * position**2 / 2
+        position -= rate * curvature * position
+        return loss
+
+    return loss_at
+
+
+@pytest.mark.parametrize("curvature", [1.0, 30.0, 1000.0])
+def test_it_finds_a_rate_that_learns_fast_and_stays_below_the_edge(curvature: float) -> None:
+    found = search(gradient_descent(curvature, []))
+
+    assert 0.01 < found * curvature < 2
+
+
+def test_it_ends_soon_after_the_loss_has_exploded() -> None:
+    steps: list[float] = []
+
+    search(gradient_descent(1000.0, steps))
+
+    assert 0.002 < steps[-1] < 1
+    assert len(steps) < STEPS
+
+
+def test_rates_grow_from_the_lowest_to_the_highest() -> None:
+    steps: list[float] = []
+
+    search(lambda _, rate: steps.append(rate) or 1.0)  # type: ignore[func-returns-value]
+
+    assert (steps[0], steps[-1]) == (pytest.approx(LOWEST), pytest.approx(HIGHEST))
+    assert steps == sorted(steps)
+    assert len(steps) == STEPS
+
+
+def test_a_loss_that_is_no_number_is_no_reason_to_fail() -> None:
+    assert LOWEST <= search(lambda _, rate: math.nan if rate > 1e-3 else -rate) < 1e-3

@@ -1,0 +1,76 @@
+"""Which pictures make up a batch."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from training.hyperparameters import Hyperparameters
+from training.sampling import balance_of, batches, class_weights
+
+# Of three classes 60, 30 and 5 pictures.
+LABELS = np.repeat([0, 1, 2], [60, 30, 5])
+
+
+def epoch(*, balanced: bool, seed: int = 0) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [batch.tolist() for batch in batches(LABELS, 16, random, balanced=balanced)]
+
+
+def test_every_picture_is_in_one_batch() -> None:
+    assert sorted(chain.from_iterable(epoch(balanced=False))) == list(range(95))
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_batches_are_of_nearly_equal_sizes_and_other_ones_every_epoch(*, balanced: bool) -> None:
+    first = epoch(balanced=balanced)
+
+    assert {len(batch) for batch in first} == {15, 16}
+    assert first == epoch(balanced=balanced)
+    assert first != epoch(balanced=balanced, seed=1)
+
+
+def test_balanced_epochs_have_as_many_pictures_of_each_class() -> None:
+    indices = list(chain.from_iterable(epoch(balanced=True)))
+    counts = np.bincount(LABELS[indices])
+
+    assert len(indices) == 95
+    assert counts.max() - counts.min() <= 1
+    # None of a large class twice, all of a rare one equally often.
+    assert max(np.bincount(indices, minlength=95)[:60]) == 1
+    assert set(np.bincount(indices, minlength=95)[90:]) <= {6, 7}
+
+
+def test_more_classes_than_pictures_in_an_epoch_of_one_each() -> None:
+    labels = np.arange(7)
+
+    (batch,) = batches(labels, 8, np.random.default_rng(0), balanced=True)
+
+    assert sorted(batch.tolist()) == list(range(7))
+
+
+def test_weights_give_every_class_the_same_sum_and_keep_the_scale() -> None:
+    weights = class_weights(LABELS, 3)
+
+    sums = np.bincount(LABELS, weights=weights[LABELS])
+    assert sums == pytest.approx([95 / 3] * 3)
+    assert weights[LABELS].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "asked", "expected"),
+    [
+        ((30, 10), "auto", "sampling"),
+        ((29, 10), "auto", "none"),
+        ((10, 10), "auto", "none"),
+        ((30, 10), "none", "none"),
+        ((30, 10), "weights", "weights"),
+        ((10, 10), "sampling", "sampling"),
+    ],
+)
+def test_uneven_classes_are_balanced_unless_told_otherwise(
+    counts: tuple[int, int], asked: str, expected: str
+) -> None:
+    hyperparameters = Hyperparameters(class_balance=asked)  # type: ignore[arg-type]
+
+    assert balance_of(hyperparameters, np.repeat([0, 1], counts)) == expected
