@@ -71,9 +71,7 @@ def test_small_changes_keep_left_left_and_above_above(images: Tensor) -> None:
 
 
 def test_shape_type_and_range_are_kept(images: Tensor) -> None:
-    all_on = {"geometry_and_light": True, "horizontal_flip": True, "cutout": 0.5}
-
-    result = changed(images * 1.27, **all_on)
+    result = changed(images * 1.27, geometry_and_light=True, horizontal_flip=True, cutout=0.5)
 
     assert (result.shape, result.dtype) == (images.shape, torch.float32)
     assert result.min() >= 0

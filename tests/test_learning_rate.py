@@ -43,7 +43,7 @@ def test_rates_grow_from_the_lowest_to_the_highest() -> None:
 
     search(lambda _, rate: steps.append(rate) or 1.0)  # type: ignore[func-returns-value]
 
-    assert (steps[0], steps[-1]) == (pytest.approx(LOWEST), pytest.approx(HIGHEST))
+    assert [steps[0], steps[-1]] == pytest.approx([LOWEST, HIGHEST])
     assert steps == sorted(steps)
     assert len(steps) == STEPS
 
