@@ -1,13 +1,21 @@
 """The optimizer and its learning rates."""
 
 import pytest
+import torch
+from torch.optim import Optimizer
 
 from training.hyperparameters import Hyperparameters
-from training.network import build
-from training.optimizer import make_optimizer, one_cycle, peak_learning_rate
+from training.network import Network, build
+from training.optimizer import (
+    Together,
+    make_optimizer,
+    one_cycle,
+    optimizer_name,
+    peak_learning_rate,
+)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
 def test_pretrained_networks_learn_more_slowly_and_a_given_rate_is_taken(optimizer: str) -> None:
     def rate(*, pretrained: bool, **settings: object) -> float:
         hyperparameters = Hyperparameters(optimizer=optimizer, **settings)  # type: ignore[arg-type]
@@ -20,7 +28,9 @@ def test_pretrained_networks_learn_more_slowly_and_a_given_rate_is_taken(optimiz
 def groups_of(*, pretrained: bool) -> dict[str, tuple[float, float]]:
     """Return factor and weight decay of every parameter of a small network."""
     network = build("small", 3)
-    optimizer = make_optimizer(network, Hyperparameters(weight_decay=0.25), pretrained=pretrained)
+    optimizer = make_optimizer(
+        network, Hyperparameters(optimizer="adamw", weight_decay=0.25), pretrained=pretrained
+    )
     found = {
         id(parameter): (group["factor"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -44,6 +54,67 @@ def test_the_deeper_a_pretrained_layer_the_faster_it_learns() -> None:
     assert groups["0.0.weight"][0] == pytest.approx(0.1)
     assert groups["11.weight"][0] == groups["11.bias"][0] == 1.0
     assert len(set(factors)) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "pretrained", "expected"),
+    [
+        ({"network": "small"}, False, "muon"),
+        ({"network": "small"}, True, "adamw"),
+        ({"network": "resnet18"}, False, "adamw"),
+        ({"network": "small", "optimizer": "sgd"}, False, "sgd"),
+    ],
+)
+def test_the_optimizer_is_the_networks_unless_given(
+    settings: dict[str, str], *, pretrained: bool, expected: str
+) -> None:
+    hyperparameters = Hyperparameters(**settings)  # type: ignore[arg-type]
+
+    assert optimizer_name(hyperparameters, pretrained=pretrained) == expected
+
+
+def test_muon_learns_the_hidden_layers_matrices_and_adamw_the_rest() -> None:
+    network = build("vit_b_32", 3)
+    optimizer = make_optimizer(network, Hyperparameters(optimizer="muon"), pretrained=False)
+    assert isinstance(optimizer, Together)
+    names = {id(p): name for name, p in network.module.named_parameters()}
+
+    muon, adamw = (
+        {names[id(p)] for group in one.param_groups for p in group["params"]}
+        for one in optimizer.optimizers
+    )
+
+    assert muon | adamw == set(names.values())
+    assert not muon & adamw
+    assert {"conv_proj.weight", "encoder.layers.encoder_layer_0.mlp.0.weight"} <= muon
+    assert {"class_token", "encoder.pos_embedding", "heads.head.1.weight"} <= adamw
+    assert not any(name.endswith("bias") for name in muon)
+
+
+def test_joined_optimizers_go_on_from_their_state_as_if_there_had_been_no_end() -> None:
+    def steps(network: Network, optimizer: Optimizer, seeds: range) -> None:
+        for seed in seeds:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01
+            torch.manual_seed(seed)
+            network.module(torch.rand(2, 3, 16, 16)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    whole, first, second = (build("small", 3) for _ in range(3))
+    first.module.load_state_dict(whole.module.state_dict())
+    hyperparameters = Hyperparameters(network="small")
+    steps(whole, make_optimizer(whole, hyperparameters, pretrained=False), range(4))
+
+    before = make_optimizer(first, hyperparameters, pretrained=False)
+    steps(first, before, range(2))
+    second.module.load_state_dict(first.module.state_dict())
+    after = make_optimizer(second, hyperparameters, pretrained=False)
+    after.load_state_dict(before.state_dict())
+    steps(second, after, range(2, 4))
+
+    expected = whole.module.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in second.module.state_dict().items())
 
 
 def test_one_cycle_rises_for_a_fifth_and_falls_to_nearly_zero() -> None:

@@ -50,21 +50,21 @@ class Hyperparameters:
     gradient_accumulation_steps: int = 1
     """Parts in which each device computes its share of a step: more need less memory."""
 
-    optimizer: Literal["adamw", "sgd", "adam"] = "adamw"
-    """`sgd` has Nesterov momentum 0.9."""
+    optimizer: Literal["adamw", "sgd", "adam", "muon"] | None = None
+    """`sgd` has Nesterov momentum 0.9. Unset: `muon` for `small` from scratch, else `adamw`."""
 
     learning_rate: float | None = None
     """Peak of the one-cycle schedule; of a pretrained network the first layers learn more slowly.
 
-    Unset: 0.005 for `small`, 0.0005 from scratch, 0.0002 pretrained; `sgd`: 0.05, 0.01, 0.002. The
-    frozen stage tries several.
+    Unset: for `small`, from scratch, pretrained with `adamw` 0.005, 0.0005, 0.0002; `sgd` 0.05,
+    0.01, 0.002; `muon` 0.02, 0.01, 0.001. The frozen stage tries several.
     """
 
     find_learning_rate: bool = False
     """Try growing learning rates for a hundred steps first, and take the best one found."""
 
     weight_decay: float | None = None
-    """Pull of the weights to zero. Unset: 0.01 for `adamw`, 0.0005 for `sgd`, none for `adam`."""
+    """Pull of the weights to zero. Unset: 0.01, for `sgd` 0.0005, for `adam` none."""
 
     gradient_clip_norm: float | None = None
     """Longest gradient that a step may follow; a longer one is shortened. Unset: any."""

@@ -1,0 +1,60 @@
+"""Muon: momentum whose matrices are made orthogonal before each step (Jordan et al. 2024)."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+MOMENTUM = 0.95
+
+# Of the odd polynomial that takes singular values to about 1; three times suffice for networks.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 3
+
+
+class Muon(Optimizer):
+    """For the weights of convolutions and hidden linear layers, each seen as a matrix.
+
+    Its groups have `lr` and `weight_decay`, which as in AdamW pulls apart from the gradients.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        """Begin without momentum."""
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, _closure: object = None) -> None:  # type: ignore[override]
+        """Change every weight that has a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
+                # Nesterov's: where the momentum will be, not where it is.
+                update = orthogonal(weight.grad.add(momentum, alpha=MOMENTUM).flatten(1))
+                # As large for tall matrices as for wide ones.
+                scale = max(1, update.shape[0] / update.shape[1]) ** 0.5
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return about the orthogonal matrix nearest to `matrix` (R, C), by Newton and Schulz.
+
+    The large ones of its singular values come near 1, which serves training as well as 1 itself.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrix.bfloat16()
+    if is_tall := x.shape[0] > x.shape[1]:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = (x.T if is_tall else x).to(matrix.dtype)
+    return result
