@@ -2,23 +2,29 @@
 
     python -m benchmarks.training --data ../shared/data hurricane fingers ants-bees
 
-Each data set is a tar file of the same name in the folder `--data`. The training program runs as
-a process under SageMaker's contract, on as many cores as this machine has; its `seconds` are those
-from the start of the first epoch to the end of the last, its `total_seconds` those of the process.
+Each data set is a tar file in the folder `--data`. The training program runs as a process under
+SageMaker's contract, on as many cores as this machine has; its `seconds` are those from the start
+of the first epoch to the end of the last, its `total_seconds` those of the process. `--curve` draws
+the validation accuracy of every epoch against the seconds.
 """
 
 import argparse
+import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from benchmarks.conditions import ROOT, conditions
 
@@ -35,6 +41,12 @@ class Case:
     weights: str | None = None
     """File of the weights channel, beside the tar file."""
 
+    tar: str | None = None
+    """The tar file's name, where it isn't that of the data set."""
+
+    keep: Mapping[str, int] = field(default_factory=dict)
+    """How many pictures of some classes the training channel has; of the others all."""
+
 
 # Equal terms for both: the same network, steps and augmentation.
 SQUEEZENET = {
@@ -44,19 +56,33 @@ SQUEEZENET = {
     "horizontal_flip": "true",
 }
 
+
+def hurricane(epochs: int, **settings: str) -> Case:
+    """Return the satellite views, of which none has an upper side."""
+    return Case(
+        tar="hurricane",
+        training="hurricane/train_another",
+        validation="hurricane/validation_another",
+        hyperparameters={
+            "network": "small",
+            "epochs": str(epochs),
+            "horizontal_flip": "true",
+            "vertical_flip": "true",
+            "quarter_turns": "true",
+            **settings,
+        },
+    )
+
+
+def uneven(class_balance: str) -> Case:
+    """Return a twentieth of the damaged houses among all that are not."""
+    case = hurricane(12, class_balance=class_balance)
+    return dataclasses.replace(case, keep={"damage": 100, "no_damage": 2000})
+
+
 CASES: dict[str, dict[str, Case]] = {
-    "hurricane": {
-        "from scratch": Case(
-            training="hurricane/train_another",
-            validation="hurricane/validation_another",
-            hyperparameters={
-                "network": "small",
-                "epochs": "12",
-                "horizontal_flip": "true",
-                "vertical_flip": "true",
-            },
-        ),
-    },
+    "hurricane": {"10 minutes": hurricane(18), "30 minutes": hurricane(50)},
+    "hurricane-uneven": {"auto": uneven("auto"), "none": uneven("none")},
     "fingers": {
         "from scratch": Case(
             training="fingers/train",
@@ -85,15 +111,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", choices=[[], *CASES], help="data sets; default: all")
     parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")
+    parser.add_argument("--case", help="only this one of a data set's cases")
     parser.add_argument("--seeds", type=int, default=1, help="random seeds a case, from 0")
+    parser.add_argument("--curve", type=Path, help="SVG file of accuracy against time")
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.names or CASES:
-            pictures = Path(scratch, name)
-            with tarfile.open(arguments.data / f"{name}.tar") as archive:
-                archive.extractall(pictures, filter="data")
             for label, case in CASES[name].items():
+                if arguments.case not in {None, label}:
+                    continue
+                pictures = _unpacked(arguments.data, case.tar or name, Path(scratch))
                 for seed in range(arguments.seeds):
                     base_dir = Path(scratch, "opt-ml")
                     _make_tree(base_dir, case, pictures, arguments.data, seed)
@@ -101,15 +129,37 @@ def main() -> None:
                     results.append(result)
                     print(_row(result), flush=True)
                     shutil.rmtree(base_dir)
+    if arguments.curve:
+        _draw(arguments.curve, results)
     facts = conditions(["torch", "torchvision"])
     print(json.dumps({"results": results, "conditions": facts}))
+
+
+def _unpacked(data: Path, name: str, scratch: Path) -> Path:
+    """Return the folder of a tar file's pictures, unpacked the first time."""
+    directory = scratch / "pictures" / name
+    if not directory.exists():
+        with tarfile.open(data / f"{name}.tar") as archive:
+            archive.extractall(directory, filter="data")
+    return directory
+
+
+def _make_channel(directory: Path, pictures: Path, keep: Mapping[str, int]) -> None:
+    """Make a channel of links: to all pictures, or to some of each class."""
+    if not keep:
+        directory.symlink_to(pictures)
+        return
+    for folder in sorted(pictures.iterdir()):
+        (directory / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[: keep.get(folder.name)]:
+            (directory / folder.name / path.name).symlink_to(path)
 
 
 def _make_tree(base_dir: Path, case: Case, pictures: Path, data: Path, seed: int) -> None:
     config, channels = base_dir / "input" / "config", base_dir / "input" / "data"
     config.mkdir(parents=True)
     channels.mkdir()
-    (channels / "training").symlink_to(pictures / case.training)
+    _make_channel(channels / "training", pictures / case.training, case.keep)
     (channels / "validation").symlink_to(pictures / case.validation)
     if case.weights is not None:
         (channels / "weights").mkdir()
@@ -120,7 +170,7 @@ def _make_tree(base_dir: Path, case: Case, pictures: Path, data: Path, seed: int
     (config / "inputdataconfig.json").write_text(json.dumps(inputs), encoding="utf-8")
 
 
-def _train(base_dir: Path) -> dict[str, float]:
+def _train(base_dir: Path) -> dict[str, Any]:
     environment = {
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(base_dir),
@@ -129,6 +179,7 @@ def _train(base_dir: Path) -> dict[str, float]:
     }
     start = time.monotonic()
     first = last = start
+    curve = []
     with subprocess.Popen(
         [sys.executable, "-m", "training", "train"],
         env=environment,
@@ -139,22 +190,41 @@ def _train(base_dir: Path) -> dict[str, float]:
             print(line, end="", file=sys.stderr, flush=True)
             if line.startswith("arithmetic="):
                 first = time.monotonic()
-            if line.startswith("epoch="):
+            if match := re.match(r"epoch=.* val_accuracy=(\S+)", line):
                 last = time.monotonic()
+                curve.append((last - first, float(match[1])))
     if process.returncode != 0:
         raise SystemExit(process.returncode)
     metrics = json.loads((base_dir / "output/data/metrics.json").read_text(encoding="utf-8"))
     return {
         "val_accuracy": metrics["val_accuracy"],
+        "val_balanced_accuracy": metrics["val_balanced_accuracy"],
+        "curve": curve,
         "seconds": last - first,
         "total_seconds": time.monotonic() - start,
     }
 
 
+def _draw(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axis = figure.subplots()
+    colors = {case: f"C{n}" for n, case in enumerate(dict.fromkeys(r["case"] for r in results))}
+    for result in results:
+        seconds, accuracies = zip(*result["curve"], strict=True)
+        label = result["case"] if result["seed"] == 0 else None
+        minutes = [value / 60 for value in seconds]
+        axis.plot(minutes, accuracies, color=colors[result["case"]], label=label, marker=".")
+    axis.set(xlabel="minutes of training", ylabel="validation accuracy", ylim=(0.9, 1))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path)
+
+
 def _row(result: Mapping[str, object]) -> str:
     return (
         f"{result['data']:<10} {result['case']:<13} seed {result['seed']}  "
-        f"val_accuracy {result['val_accuracy']:.4f}  training {result['seconds']:.0f} s  "
+        f"val_accuracy {result['val_accuracy']:.4f}  "
+        f"balanced {result['val_balanced_accuracy']:.4f}  training {result['seconds']:.0f} s  "
         f"process {result['total_seconds']:.0f} s"
     )
 

@@ -1,6 +1,8 @@
 """The training loop: whenever a stop comes, the job goes on from there."""
 
+import contextlib
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from classifier.artifact import WEIGHTS
 from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_pictures
 from training import evaluation, job
 from training.environment import TrainingEnvironment
-from training.stop import StopRequest
+from training.stop import Stopped, StopRequest
 
 
 class StopAfter(StopRequest):
@@ -83,6 +85,62 @@ def test_a_stop_at_any_moment_is_answered_at_once_and_costs_nothing(
     assert metrics(base_dir) == metrics(uninterrupted)
     weights = load_file(base_dir / "model" / WEIGHTS)
     expected = load_file(uninterrupted / "model" / WEIGHTS)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+# Whatever has a state of its own or draws from chance.
+FROM_SCRATCH = {
+    "class_balance": "sampling",
+    "cutmix": "1",
+    "cutout": "0.2",
+    "ema_decay": "0.9",
+    "find_learning_rate": "true",
+    "gradient_accumulation_steps": "2",
+    "horizontal_flip": "true",
+    "mixup": "0.2",
+}
+FINE_TUNED = {
+    "class_balance": "weights",
+    "early_stopping_patience": "4",
+    "ema_decay": "0.8",
+    "gradient_clip_norm": "1",
+    "optimizer": "sgd",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", range(2))
+@pytest.mark.parametrize("case", ["from scratch", "fine-tuned"])
+def test_twenty_stops_at_random_moments_change_no_bit(
+    uninterrupted: Path, tmp_path: Path, case: str, chain: int
+) -> None:
+    settings = {**HYPERPARAMETERS, "epochs": "6"}
+    settings |= FROM_SCRATCH if case == "from scratch" else FINE_TUNED
+
+    def make(base_dir: Path) -> TrainingEnvironment:
+        make_small_job(base_dir)
+        channels = ["training", "validation"]
+        if case == "fine-tuned":
+            channels.append("weights")
+            weights = base_dir / "input" / "data" / "weights"
+            weights.mkdir()
+            shutil.copy2(uninterrupted / "model" / WEIGHTS, weights)
+        configure(base_dir, settings, *channels)
+        return TrainingEnvironment(base_dir=base_dir)
+
+    job.run(make(tmp_path / "whole"), StopRequest())
+    environment = make(tmp_path / "stopped")
+    random = np.random.default_rng((chain, len(case)))
+    for _ in range(5):
+        stop = StopAfter(int(random.integers(DECODING + 8)))
+        with contextlib.suppress(Stopped):
+            job.run(environment, stop)
+        assert stop.looks < 0
+    job.run(environment, StopRequest())
+
+    weights = load_file(tmp_path / "stopped" / "model" / WEIGHTS)
+    expected = load_file(tmp_path / "whole" / "model" / WEIGHTS)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 

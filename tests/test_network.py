@@ -64,6 +64,27 @@ def test_an_unknown_network_is_refused_and_the_known_ones_listed() -> None:
         build("resnet", 3)
 
 
+def test_a_vision_transformer_is_made_for_the_pictures_size() -> None:
+    with torch.device("meta"):
+        assert build("vit_b_32", 3, 96).module(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
+    with pytest.raises(UserError, match="vit_b_32 takes no pictures of 100 x 100 pixels"):
+        build("vit_b_32", 3, 100)
+
+
+def test_logits_are_averaged_over_the_flips_outside_of_training() -> None:
+    network = build("squeezenet1_1", 3)
+    nn.init.normal_(network.module.get_submodule("classifier.1.1").weight)  # type: ignore[arg-type]
+    flipping = Classifier(network.module, [(3,), (2,), (2, 3)]).eval()
+    plain = Classifier(network.module).eval()
+    images = torch.rand(2, 3, 40, 40) * 255
+
+    views = [images, images.flip(3), images.flip(2), images.flip(2).flip(3)]
+    expected = torch.stack([plain(view) for view in views]).mean(dim=0)
+    torch.testing.assert_close(flipping(images), expected)
+    torch.testing.assert_close(flipping(images.flip(3)), expected)
+    assert not torch.allclose(plain(images), expected)
+
+
 def test_detectors_and_segmenters_are_no_classifiers() -> None:
     names = known_networks()
 

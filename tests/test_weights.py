@@ -102,6 +102,23 @@ def test_torchvisions_own_files_are_read_old_names_and_further_heads_included(
     assert torch.equal(loaded[first], saved[first])
 
 
+def test_a_vision_transformers_places_are_resized_with_the_pictures(tmp_path: Path) -> None:
+    places = "encoder.pos_embedding"
+    saved = state_of(network(seed=1, name="vit_b_32"))
+    # Seven rows of seven places, each the number of its row.
+    saved[places][0, 1:] = torch.arange(7.0).repeat_interleave(7)[:, None]
+    torch.save(saved, tmp_path / "vit.pth")
+    ours = build("vit_b_32", 3, image_size=96)
+
+    load_channel(ours, tmp_path)
+
+    grid = state_of(ours)[places][0, 1:].view(3, 3, -1)
+    assert torch.equal(state_of(ours)[places][0, 0], saved[places][0, 0])
+    assert torch.equal(grid[:, 0], grid[:, 2])
+    assert 0 <= grid[0].mean() < 1.5 < grid[1].mean() < 4.5 < grid[2].mean() <= 6.5
+    assert ours.module(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
+
+
 def _name_of_old(network: str, key: str) -> str:
     """Name a tensor as the files on torchvision's site do."""
     if network == "densenet121" and "denselayer" in key:

@@ -116,7 +116,7 @@ def _read_task(environment: TrainingEnvironment, hosts: int, stop: StopRequest) 
     class_names, files = _find_files(channels, hyperparameters)
     test_files = _find_test_files(channels, class_names)
     torch.manual_seed(hyperparameters.seed)
-    net = network.build(hyperparameters.network, len(class_names))
+    net = network.build(hyperparameters.network, len(class_names), settings.image_size)
     weights_source = _load_weights(net, channels, hyperparameters)
 
     def check_batches(count: int) -> None:

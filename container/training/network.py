@@ -130,19 +130,27 @@ class Network:
     """Names of the layers whose shape depends on the number of classes."""
 
 
-def build(name: str, num_classes: int) -> Network:
+def build(name: str, num_classes: int, image_size: int = 224) -> Network:
     """Build a network with random weights and a head for `num_classes`.
 
+    Most networks take pictures of any size; a vision transformer is made for `image_size` pixels.
+
     Raises:
-        UserError: no network has this name.
+        UserError: no network has this name, or it doesn't take pictures of this size.
     """
     if name == SMALL:
         return Network(name, small_network(num_classes), heads=("11",))
     if name not in known_networks():
         message = f"unknown network {name!r}; known are {', '.join(known_networks())}"
         raise UserError(message)
-    said = INCEPTION_SETTINGS if name in INCEPTIONS else {}
-    module: nn.Module = torchvision.models.get_model(name, weights=None, **said)
+    said: dict[str, object] = dict(INCEPTION_SETTINGS) if name in INCEPTIONS else {}
+    if name.startswith("vit_"):
+        said["image_size"] = image_size
+    try:
+        module: nn.Module = torchvision.models.get_model(name, weights=None, **said)
+    except AssertionError as error:
+        message = f"{name} takes no pictures of {image_size} x {image_size} pixels: {error}"
+        raise UserError(message) from error
     return Network(name, module, replace_heads(module, num_classes))
 
 

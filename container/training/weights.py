@@ -5,6 +5,7 @@ import itertools
 import logging
 import re
 import tarfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -14,6 +15,7 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from classifier.artifact import WEIGHTS, sha256_of
 from classifier.errors import UserError
@@ -133,6 +135,8 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
         if not name.startswith(AUXILIARY)
     }
     own = network.module.state_dict()
+    if isinstance(network.module, VisionTransformer):
+        state = _at_size(network.module, state)
     heads = tuple(f"{name}." for name in network.heads)
     # Weights for other classes come with another head: ours stays as it is then.
     fitting = {
@@ -162,6 +166,21 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
     # Into our own, which holds the version numbers that some layers ask for.
     own.update(fitting)
     network.module.load_state_dict(own)
+
+
+def _at_size(network: VisionTransformer, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return weights whose places suit the network's picture size (Dosovitskiy et al. 2020)."""
+    places = state.get("encoder.pos_embedding")
+    if places is None or places.shape == network.encoder.pos_embedding.shape:
+        return state
+    try:
+        resized: Mapping[str, Tensor] = interpolate_embeddings(
+            network.image_size, network.patch_size, OrderedDict(state)
+        )
+    except (RuntimeError, ValueError) as error:
+        message = f"the weights are of no vision transformer that can be resized: {error}"
+        raise UserError(message) from error
+    return resized
 
 
 def _current_name(name: str) -> str:
