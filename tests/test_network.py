@@ -66,7 +66,7 @@ def test_an_unknown_network_is_refused_and_the_known_ones_listed() -> None:
 
 def test_a_vision_transformer_is_made_for_the_pictures_size() -> None:
     with torch.device("meta"):
-        assert build("vit_b_32", 3, 96).module(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
+        assert build("vit_b_32", 3, 96).module(torch.zeros(2, 3, 96, 96)).shape == (2, 3)
     with pytest.raises(UserError, match="vit_b_32 takes no pictures of 100 x 100 pixels"):
         build("vit_b_32", 3, 100)
 

@@ -116,7 +116,7 @@ def test_a_vision_transformers_places_are_resized_with_the_pictures(tmp_path: Pa
     assert torch.equal(state_of(ours)[places][0, 0], saved[places][0, 0])
     assert torch.equal(grid[:, 0], grid[:, 2])
     assert 0 <= grid[0].mean() < 1.5 < grid[1].mean() < 4.5 < grid[2].mean() <= 6.5
-    assert ours.module(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
+    assert ours.module(torch.zeros(2, 3, 96, 96)).shape == (2, 3)
 
 
 def _name_of_old(network: str, key: str) -> str:
