@@ -124,7 +124,7 @@ def ours(files: pictures.Pictures, order: npt.NDArray[np.int64], *, augment: boo
     )
     losses = []
     for number, batch in enumerate(np.split(order, len(order) // BATCH_SIZE)):
-        loss, _, count = trainer.step(number, batch, LEARNING_RATE).tolist()
+        loss, _, count = trainer.step(trainer.classifier, number, batch, LEARNING_RATE).tolist()
         trainer.average.update(trainer.classifier, number)
         losses.append(loss / count)
     return losses

@@ -115,6 +115,18 @@ def test_uneven_classes_change_what_is_drawn_and_what_is_best() -> None:
     assert (told.balance, told.objective) == ("none", "val_f1")
 
 
+def test_what_was_decided_is_said_in_sentences() -> None:
+    hyperparameters = Hyperparameters(epochs=6, batch_size=10)
+
+    assert Recipe.of(hyperparameters, UNEVEN, pretrained=True).sentences(UNEVEN) == [
+        "adamw takes 60 steps of one cycle, up to a learning rate of 0.0002",
+        "in the first 2 of 6 epochs only the last third of the layers learns",
+        "the weights that are kept are averaged over about 3 steps",
+        "classes have 10 to 90 pictures: those of the rare ones are drawn more often",
+        "the best epoch is the one with the best val_balanced_accuracy",
+    ]
+
+
 def test_the_average_looks_back_over_a_share_of_the_run_unless_told_otherwise() -> None:
     def decay(**settings: object) -> float:
         hyperparameters = Hyperparameters(batch_size=10, **settings)  # type: ignore[arg-type]

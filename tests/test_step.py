@@ -54,15 +54,14 @@ def gradients(pictures: Pictures) -> Callable[..., list[torch.Tensor]]:
 
         optimizer = Kept([{"params": list(network.parameters()), "factor": 1.0}], lr=0.0)
         step = TrainingStep(
-            classifier,
             optimizer,
             pictures,
             Hyperparameters(precision="float32", **settings),  # type: ignore[arg-type]
             arithmetic=Arithmetic(torch.device("cpu"), torch.float32),
             cluster=Cluster(rank, world_size),
-            weights=weights,
+            class_weights=weights,
         )
-        totals = step(7, BATCH, 0.0)
+        totals = step(classifier, 7, BATCH, 0.0)
         assert totals[2] == len(BATCH[rank::world_size])
         return kept
 

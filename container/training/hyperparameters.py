@@ -39,7 +39,7 @@ class Hyperparameters:
     """
 
     head_epochs: int = 50
-    """Passes over the frozen features in which a pretrained network's new head learns; 0: none."""
+    """Passes over the frozen features in which a pretrained network's new head learns first."""
 
     epochs: int = 5
     """Passes over the training channel; with `fine_tuning=none` there are none."""
@@ -178,7 +178,7 @@ class Hyperparameters:
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("head_epochs", 0, 10_000),
+    ("head_epochs", 1, 10_000),
     ("epochs", 1, 10_000),
     ("batch_size", 1, 65_536),
     ("gradient_accumulation_steps", 1, 1024),

@@ -205,19 +205,14 @@ def _log_recipe(trainer: Trainer, task: Task) -> None:
     """Say what the hyperparameters that were left open have become."""
     recipe = trainer.recipe
     logger.info(
-        "arithmetic=%s hosts=%d image_size=%d pretrained=%s learning_rate=%g steps=%d "
-        "first_stage_epochs=%d ema_decay=%.4g class_balance=%s objective=%s",
+        "arithmetic=%s hosts=%d image_size=%d pretrained=%s",
         trainer.arithmetic,
         trainer.cluster.world_size,
         task.settings.image_size,
         task.weights_source is not None,
-        recipe.learning_rate,
-        recipe.total_steps,
-        recipe.first_stage_epochs,
-        recipe.ema_decay,
-        recipe.balance,
-        recipe.objective,
     )
+    for sentence in recipe.sentences(task.training.labels):
+        logger.info("recipe: %s", sentence)
     if task.weights_source is None and recipe.total_steps < FEW_STEPS:
         logger.warning(
             "%d steps are few to learn from: lower batch_size or raise epochs", recipe.total_steps
@@ -238,6 +233,7 @@ def _write(
         settings=task.settings,
         test=task.test,
         is_stopped=is_stopped,
+        choices=trainer.recipe.sentences(task.training.labels),
     )
 
 

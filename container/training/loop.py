@@ -5,6 +5,8 @@ import itertools
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from classifier.errors import UserError
-from training import learning_rate, recipe, sampling, unfreezing
+from training import frozen_stage, learning_rate, recipe, sampling, unfreezing
 from training.averaging import WeightAverage
 from training.checkpoint import Checkpoints
 from training.cluster import Cluster
 from training.evaluation import Evaluation, evaluate
+from training.features import compute as features_of
 from training.hyperparameters import Hyperparameters
 from training.metrics import is_better, log_line
 from training.network import Classifier, Network
@@ -25,7 +28,7 @@ from training.optimizer import make_optimizer, one_cycle
 from training.pictures import Pictures
 from training.progress import Best, Progress
 from training.recipe import Arithmetic, Recipe
-from training.step import TrainingStep
+from training.step import Model, TrainingStep
 from training.stop import Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
@@ -74,16 +77,18 @@ class Trainer:
             Stopped: a stop was requested before there was anything to save.
         """
         if not self._continue_from(checkpoints):
+            self._train_head(stop)
             self._find_learning_rate(stop)
-        while not self._is_finished():
-            self._choose_layers()
-            finished = self._train_one_epoch(stop, checkpoints) and self._finish_epoch(stop)
-            # An epoch can take less than a second, and its checkpoint longer.
-            if not finished or checkpoints.is_due():
+            if self.progress.best is not None:
                 self._save(checkpoints)
-            if not finished:
-                logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
-                break
+        is_stopped = False
+        while not (is_stopped or self._is_finished()):
+            with self._learning() as model:
+                is_stopped = not self._train_stage(model, stop, checkpoints)
+        if is_stopped:
+            logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
+        elif self.progress.epoch < self.recipe.epochs:
+            logger.info("early_stopping_at_epoch=%d", self.progress.epoch)
         self._log_best()
 
     def keep_best_weights(self) -> Best | None:
@@ -98,50 +103,92 @@ class Trainer:
             self.network, self.hyperparameters, pretrained=self.pretrained
         )
         self.average = WeightAverage(self.classifier, self.recipe.ema_decay)
-        weights = None
-        if self.recipe.balance == "weights":
-            weights = sampling.class_weights(self.training.labels, self.num_classes)
         self.step = TrainingStep(
-            self.classifier,
             self.optimizer,
             self.training,
             self.hyperparameters,
             arithmetic=self.arithmetic,
             cluster=self.cluster,
-            weights=weights,
+            class_weights=self._class_weights() if self.recipe.balance == "weights" else None,
         )
-        self._is_first_stage: bool | None = None
+
+    def _class_weights(self) -> npt.NDArray[np.float32]:
+        return sampling.class_weights(self.training.labels, self.num_classes)
+
+    def _train_head(self, stop: StopRequest) -> None:
+        """Train a pretrained network's new head while all else is frozen, and judge it."""
+        if not self.pretrained:
+            return
+        features = [
+            features_of(self.network, pictures, self.arithmetic, lambda: self._check(stop))
+            for pictures in (self.training, self.validation)
+        ]
+        frozen_stage.train(
+            self.network,
+            *features,
+            self.hyperparameters,
+            objective=self.recipe.objective,
+            class_weights=None if self.recipe.balance == "none" else self._class_weights(),
+            device=self.arithmetic.device,
+            check_stop=lambda: self._check(stop),
+        )
+        self._forget()
+        evaluation = self._evaluate(stop)
+        if evaluation is None:
+            raise Stopped
+        if self.cluster.is_first:
+            logger.info("%s", log_line({"epoch": 0, **evaluation.metrics()}))
+        self._keep_if_better(evaluation)
 
     def _find_learning_rate(self, stop: StopRequest) -> None:
         """Search for the peak of the schedule where that was asked for."""
         if not self.hyperparameters.find_learning_rate or self.recipe.epochs == 0:
             return
-        self._choose_layers()
         batches = itertools.chain.from_iterable(map(self._batches, itertools.count()))
-
-        def loss_at(number: int, rate: float) -> float:
-            if self._agree(stop.requested)[0]:
-                raise Stopped
-            totals = self.cluster.total(self.step(number, next(batches), rate))
-            return float(totals[0] / totals[2])
-
         before = copy.deepcopy(self.classifier.state_dict())
-        unfreezing.set_to_training(self.classifier)
-        self.progress.learning_rate = learning_rate.search(loss_at)
+        with self._learning() as model:
+
+            def loss_at(number: int, rate: float) -> float:
+                self._check(stop)
+                totals = self.cluster.total(self.step(model, number, next(batches), rate))
+                return float(totals[0] / totals[2])
+
+            unfreezing.set_to_training(self.classifier)
+            self.progress.learning_rate = learning_rate.search(loss_at)
         self.classifier.load_state_dict(before)
         self._forget()
         if self.cluster.is_first:
             logger.info("found_learning_rate=%.3g", self.progress.learning_rate)
 
-    def _choose_layers(self) -> None:
-        """Let those layers learn that do in this epoch."""
-        is_first_stage = self.progress.epoch < self.recipe.first_stage_epochs
-        if is_first_stage is not self._is_first_stage:
-            self._is_first_stage = is_first_stage
-            unfreezing.freeze_first_layers(self.network, frozen=is_first_stage)
-            self.step.connect()
+    def _check(self, stop: StopRequest) -> None:
+        if self._agree(stop.requested)[0]:
+            raise Stopped
 
-    def _train_one_epoch(self, stop: StopRequest, checkpoints: Checkpoints) -> bool:
+    @contextmanager
+    def _learning(self) -> Iterator[Model]:
+        """Yield what to call in training, with those layers learning that do in this epoch."""
+        if self.recipe.first_stage_epochs:
+            unfreezing.freeze_first_layers(self.network, frozen=self._is_first_stage)
+        with self.cluster.learning(self.classifier) as model:
+            yield torch.compile(model) if self.hyperparameters.compile else model
+
+    @property
+    def _is_first_stage(self) -> bool:
+        return self.progress.epoch < self.recipe.first_stage_epochs
+
+    def _train_stage(self, model: Model, stop: StopRequest, checkpoints: Checkpoints) -> bool:
+        """Train until other layers learn or the end; return False when a stop came in between."""
+        is_first_stage = self._is_first_stage
+        while self._is_first_stage is is_first_stage and not self._is_finished():
+            finished = self._train_one_epoch(model, stop, checkpoints) and self._finish_epoch(stop)
+            # An epoch can take less than a second, and its checkpoint longer.
+            if not finished or checkpoints.is_due():
+                self._save(checkpoints)
+            if not finished:
+                return False
+        return True
+
+    def _train_one_epoch(self, model: Model, stop: StopRequest, checkpoints: Checkpoints) -> bool:
         """Make the epoch's remaining steps; return False when a stop came in between."""
         progress = self.progress
         unfreezing.set_to_training(self.classifier)
@@ -166,7 +213,7 @@ class Trainer:
                 self._save(checkpoints)
             number = progress.epoch * self.recipe.steps_per_epoch + progress.batch
             rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
-            totals += self.step(number, batches[progress.batch], rate)
+            totals += self.step(model, number, batches[progress.batch], rate)
             self.average.update(self.classifier, number)
         progress.batch = len(batches)
         # The only wait for the device in the epoch.
@@ -187,13 +234,7 @@ class Trainer:
         progress = self.progress
         loss, right, pictures = progress.totals
         self._check_finite("training", loss)
-        evaluation = evaluate(
-            self.average.classifier,
-            self.validation,
-            self.arithmetic.device,
-            self.num_classes,
-            lambda: self._agree(stop.requested)[0],
-        )
+        evaluation = self._evaluate(stop)
         if evaluation is None:
             return False
         # The last step's weights are in this one only.
@@ -211,6 +252,15 @@ class Trainer:
         self._keep_if_better(evaluation)
         return True
 
+    def _evaluate(self, stop: StopRequest) -> Evaluation | None:
+        return evaluate(
+            self.average.classifier,
+            self.validation,
+            self.arithmetic.device,
+            self.num_classes,
+            lambda: self._agree(stop.requested)[0],
+        )
+
     def _keep_if_better(self, evaluation: Evaluation) -> None:
         best, metrics = self.progress.best, evaluation.metrics()
         if best is None or is_better(self.recipe.objective, metrics, best.evaluation.metrics()):
@@ -227,11 +277,7 @@ class Trainer:
         if patience is None or progress.best is None or progress.batch > 0:
             return False
         # The first process decides: a rounding of one's own must not leave the others alone.
-        is_over = progress.epoch - progress.best.epoch >= patience
-        is_over = bool(self.cluster.from_first(is_over))
-        if is_over and self.cluster.is_first:
-            logger.info("early_stopping_at_epoch=%d", progress.epoch)
-        return is_over
+        return bool(self.cluster.from_first(progress.epoch - progress.best.epoch >= patience))
 
     def _check_finite(self, name: str, loss: float) -> None:
         if not math.isfinite(loss):

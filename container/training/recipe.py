@@ -13,7 +13,7 @@ import torch
 from classifier.errors import UserError
 from training.hyperparameters import Hyperparameters
 from training.network import SMALL
-from training.optimizer import peak_learning_rate
+from training.optimizer import optimizer_name, peak_learning_rate
 from training.sampling import Balance, balance_of
 from training.unfreezing import first_stage_epochs
 
@@ -90,6 +90,7 @@ class Recipe:
     learning_rate: float
     """Peak of the schedule, unless a search finds another."""
 
+    optimizer: str
     balance: Balance
     objective: str
     ema_decay: float
@@ -115,10 +116,37 @@ class Recipe:
             first_stage_epochs=first_stage_epochs(epochs) if is_staged else 0,
             steps_per_epoch=steps_per_epoch,
             learning_rate=peak_learning_rate(hyperparameters, pretrained=pretrained),
+            optimizer=optimizer_name(hyperparameters, pretrained=pretrained),
             balance=balance,
             objective=hyperparameters.objective or objective,
             ema_decay=_ema_decay(hyperparameters, epochs * steps_per_epoch),
         )
+
+    def sentences(self, labels: npt.NDArray[np.int64]) -> list[str]:
+        """Say what was decided, given the labels (N,) of the training pictures."""
+        said = []
+        if self.epochs:
+            said.append(
+                f"{self.optimizer} takes {self.total_steps} steps of one cycle, up to a learning "
+                f"rate of {self.learning_rate:g}"
+            )
+        if self.first_stage_epochs:
+            said.append(
+                f"in the first {self.first_stage_epochs} of {self.epochs} epochs only the last "
+                "third of the layers learns"
+            )
+        if self.epochs and self.ema_decay:
+            steps = 1 / (1 - self.ema_decay)
+            said.append(f"the weights that are kept are averaged over about {steps:.0f} steps")
+        if self.balance != "none":
+            counts = np.bincount(labels)
+            how = "are drawn more often" if self.balance == "sampling" else "weigh more"
+            said.append(
+                f"classes have {counts.min()} to {counts.max()} pictures: those of the rare ones "
+                f"{how}"
+            )
+        said.append(f"the best epoch is the one with the best {self.objective}")
+        return said
 
 
 def _ema_decay(hyperparameters: Hyperparameters, total_steps: int) -> float:

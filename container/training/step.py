@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,10 @@ from training.augmentation import Augmentation, Blend, Draws, draw_blend
 from training.cluster import Cluster
 from training.evaluation import to_images
 from training.hyperparameters import Hyperparameters
-from training.network import Classifier
 from training.pictures import Pictures
 from training.recipe import Arithmetic
+
+Model: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class TrainingStep:
@@ -30,38 +32,27 @@ class TrainingStep:
 
     def __init__(
         self,
-        classifier: Classifier,
         optimizer: Optimizer,
         pictures: Pictures,
         hyperparameters: Hyperparameters,
         *,
         arithmetic: Arithmetic,
         cluster: Cluster,
-        weights: npt.NDArray[np.float32] | None,
+        class_weights: npt.NDArray[np.float32] | None,
     ) -> None:
-        """Learn from `pictures`; `weights` are the classes' (C,) in the loss."""
-        self.classifier, self.optimizer, self.pictures = classifier, optimizer, pictures
+        """Learn from `pictures`, each class with its weight (C,) in the loss."""
+        self.optimizer, self.pictures = optimizer, pictures
         self.hyperparameters = hyperparameters
         self.arithmetic, self.cluster = arithmetic, cluster
         self.augmentation = Augmentation.of(hyperparameters)
-        self.weights = None if weights is None else torch.from_numpy(weights).to(arithmetic.device)
-        self.model: Callable[[Tensor], Tensor] = classifier
-        self._parallel: DistributedDataParallel | None = None
+        self.class_weights: Tensor | None = None
+        if class_weights is not None:
+            self.class_weights = torch.from_numpy(class_weights).to(arithmetic.device)
 
-    def connect(self) -> None:
-        """Compile the classifier and connect it with the other processes' ones.
-
-        Anew whenever other layers learn than before.
-        """
-        # The gradients' hooks of an earlier one are gone with it.
-        self.model, self._parallel = self.classifier, None
-        if self.cluster.world_size > 1:
-            self.model = self._parallel = DistributedDataParallel(self.classifier)
-        if self.hyperparameters.compile:
-            self.model = torch.compile(self.model)
-
-    def __call__(self, number: int, batch: npt.NDArray[np.int64], learning_rate: float) -> Tensor:
-        """Make step `number` with the pictures that `batch` names.
+    def __call__(
+        self, model: Model, number: int, batch: npt.NDArray[np.int64], learning_rate: float
+    ) -> Tensor:
+        """Make step `number` of `model` with the pictures that `batch` names.
 
         Returns:
             Summed loss, right answers and pictures of this process's share, on the device.
@@ -78,13 +69,14 @@ class TrainingStep:
         totals = torch.zeros(3, dtype=torch.float64, device=self.arithmetic.device)
         for part in parts:
             # Processes average their gradients once, at the last part.
-            with self._apart() if part is not parts[-1] else contextlib.nullcontext():
-                totals += self._add_gradients(batch, part, draws, blend)
+            with _apart(model) if part is not parts[-1] else contextlib.nullcontext():
+                totals += self._add_gradients(model, batch, part, draws, blend)
         self._update(learning_rate)
         return totals
 
     def _add_gradients(
         self,
+        model: Model,
         batch: npt.NDArray[np.int64],
         part: npt.NDArray[np.int64],
         draws: Draws,
@@ -98,7 +90,7 @@ class TrainingStep:
             images = blend(images, others)
         images = self.augmentation(images, draws.of(part))
         with self.arithmetic.autocast():
-            logits = self.model(images).float()
+            logits = model(images).float()
         losses = self._losses(logits, labels)
         if blend is not None:
             share = blend.share.to(losses.device, non_blocking=True)
@@ -119,7 +111,7 @@ class TrainingStep:
         return cross_entropy(
             logits,
             labels,
-            self.weights,
+            self.class_weights,
             reduction="none",
             label_smoothing=self.hyperparameters.label_smoothing,
         )
@@ -127,13 +119,17 @@ class TrainingStep:
     def _update(self, learning_rate: float) -> None:
         longest = self.hyperparameters.gradient_clip_norm
         if longest is not None:
-            nn.utils.clip_grad_norm_(self.classifier.parameters(), longest)
+            groups = self.optimizer.param_groups
+            parameters = [parameter for group in groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, longest)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _apart(self) -> AbstractContextManager[None]:
-        if self._parallel is None:
-            return contextlib.nullcontext()
-        return self._parallel.no_sync()
+
+def _apart(model: Model) -> AbstractContextManager[None]:
+    """Return the context in which processes don't exchange gradients."""
+    if isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return contextlib.nullcontext()
