@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -71,8 +70,6 @@ class Trainer:
         self.progress = Progress()
         self._images_per_second = 0.0
         self.model: nn.Module = self.classifier
-        if cluster.world_size > 1:
-            self.model = DistributedDataParallel(self.classifier)
 
     @property
     def total_steps(self) -> int:
@@ -86,6 +83,11 @@ class Trainer:
             UserError: the loss is no number any more.
         """
         self._continue_from(checkpoints, fingerprint)
+        with self.cluster.learning(self.classifier) as self.model:
+            self._train_epochs(stop, checkpoints, fingerprint)
+        self._log_best()
+
+    def _train_epochs(self, stop: StopRequest, checkpoints: Path, fingerprint: str) -> None:
         # An epoch can take less than a second, and its checkpoint longer.
         interval = self.hyperparameters.checkpoint_interval_seconds
         last_checkpoint = time.monotonic()
@@ -98,7 +100,6 @@ class Trainer:
             if not finished:
                 logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
                 break
-        self._log_best()
 
     def keep_best_weights(self) -> Best | None:
         """Load the kept epoch's weights into the classifier; before the first, leave them."""
@@ -111,7 +112,7 @@ class Trainer:
         self.model.train()
         progress, device = self.progress, self.arithmetic.device
         totals = torch.tensor(progress.totals, dtype=torch.float64, device=device)
-        # What an interrupted epoch counted, over all hosts, counts once.
+        # What an interrupted epoch counted, over all processes, counts once.
         if not self.cluster.is_first:
             totals.zero_()
         start, pictures_before = time.monotonic(), progress.totals[2]
@@ -151,7 +152,7 @@ class Trainer:
             reduction="sum",
             label_smoothing=self.hyperparameters.label_smoothing,
         )
-        # Hosts average their gradients: each one's share is of the whole batch, not of its part.
+        # Gradients are averaged: each process's share is of the whole batch, not of its part.
         (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak * group["factor"] * one_cycle(step, self.total_steps)
@@ -217,7 +218,7 @@ class Trainer:
         return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
     def _stop_everywhere(self, stop: StopRequest) -> bool:
-        """Tell whether any host was asked to stop: they stop at the same step or deadlock."""
+        """Tell whether any process was asked to stop: they stop at the same step or deadlock."""
         if self.cluster.world_size == 1:
             return stop.requested
         return bool(self.cluster.total(torch.tensor(int(stop.requested))).item())
