@@ -62,12 +62,14 @@ def hand_back(directory: Path, image: str) -> None:
     docker("run", "--rm", "--network", "none", "-v", mount, *command)
 
 
-def remove_composed_below(directory: Path) -> None:
-    """Remove the containers of the Compose files in a folder."""
+def composed_below(directory: Path) -> list[str]:
+    """Return the containers of the Compose files in a folder."""
     row = '{{.ID}} {{.Label "com.docker.compose.project.config_files"}}'
     rows = docker("ps", "--all", "--format", row).text.splitlines()
-    containers = [
-        row.split()[0] for row in rows if row.partition(" ")[2].startswith(f"{directory}/")
-    ]
-    if containers:
+    return [row.split()[0] for row in rows if row.partition(" ")[2].startswith(f"{directory}/")]
+
+
+def remove_composed_below(directory: Path) -> None:
+    """Remove the containers of the Compose files in a folder."""
+    if containers := composed_below(directory):
         docker("rm", "--force", *containers)

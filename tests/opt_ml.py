@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.servers import free_port
 from training.__main__ import main
 
 CONTAINER = Path(__file__).resolve().parent.parent / "container"
@@ -32,6 +33,9 @@ HYPERPARAMETERS = {
     "batch_size": "8",
     "precision": "float32",
 }
+
+# Addresses are names that need no DNS. As text the second is the first, as algo-10 is of algo-2.
+HOSTS = ("127.0.0.2", "127.0.0.10")
 
 IS_ROOT = os.geteuid() == 0
 
@@ -94,6 +98,21 @@ def make_job(base_dir: Path, **hyperparameters: str) -> Path:
     return base_dir
 
 
+def make_hosts(directory: Path, **hyperparameters: str) -> list[Path]:
+    """Make a job of two hosts, each with an /opt/ml of its own; the second is the first."""
+    directories = [make_job(directory / host, **hyperparameters) for host in HOSTS]
+    for base_dir, host in zip(directories, HOSTS, strict=True):
+        resources = {
+            "current_host": host,
+            "hosts": list(HOSTS),
+            "network_interface_name": "lo",
+            "current_instance_type": "ml.c7i.large",
+            "topology": None,
+        }
+        write_json(base_dir, "resourceconfig.json", resources)
+    return directories
+
+
 def failure(base_dir: Path) -> str:
     """Return what SageMaker would show as the reason of the failure."""
     return (base_dir / "output" / "failure").read_text(encoding="utf-8")
@@ -123,6 +142,29 @@ def train(
     with training(base_dir, *arguments, before=before, **variables) as process:
         output, _ = process.communicate()
     return Finished(process.returncode, output)
+
+
+@contextmanager
+def training_together(
+    directories: Sequence[Path], **variables: str
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start the real program on every host of a job."""
+    port = str(free_port())
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(training(base_dir, **{"MASTER_PORT": port, **variables}))
+            for base_dir in directories
+        ]
+
+
+def train_together(directories: Sequence[Path], **variables: str) -> list[Finished]:
+    """Run the real program on every host of a job to its end."""
+    with training_together(directories, **variables) as processes:
+        outputs = [process.communicate()[0] for process in processes]
+    return [
+        Finished(process.returncode, output)
+        for process, output in zip(processes, outputs, strict=True)
+    ]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from tests.containers import docker, hand_back, remove_composed_below
+from tests.containers import composed_below, docker, hand_back, remove_composed_below
 from tests.servers import free_port, request
 
 if TYPE_CHECKING:
@@ -127,6 +127,35 @@ def test_fit_brings_the_artifact(estimator: "Estimator", folder: Path) -> None:
 
     assert {"manifest.json", "weights.safetensors", "model.onnx", "golden"} <= names
     assert {"data/metrics.json", "data/report.html"} <= reports
+
+
+def test_fit_on_two_instances_brings_one_model(
+    session: "LocalSession", train_image: str, folder: Path
+) -> None:
+    from sagemaker.estimator import Estimator
+
+    output, others = folder / "output_of_two", composed_below(folder)
+    output.mkdir()
+    estimator = Estimator(
+        train_image,
+        ROLE,
+        instance_count=2,
+        instance_type="local",
+        output_path=f"file://{output}",
+        hyperparameters=HYPERPARAMETERS,
+        sagemaker_session=session,
+    )
+
+    estimator.fit({"training": f"file://{_write_pictures(folder / 'pictures_of_two', 20)}"})
+
+    containers = [name for name in composed_below(folder) if name not in others]
+    assert len(containers) == 2
+    assert [docker("wait", container).text for container in containers] == ["0\n", "0\n"]
+    logs = [docker("logs", container).text for container in containers]
+    assert all("processes=2" in log for log in logs)
+    assert sorted("artifact=" in log for log in logs) == [False, True]
+    with tarfile.open(estimator.model_data.removeprefix("file://")) as archive:
+        assert archive.getnames().count("weights.safetensors") == 1
 
 
 @pytest.fixture(params=["estimator", "model"])

@@ -139,6 +139,42 @@ def _wait_for(container: str, text: str) -> None:
         time.sleep(0.2)
 
 
+def test_a_lost_containers_name_is_what_the_other_fails_with(
+    train_image: str, tmp_path: Path
+) -> None:
+    names = ("algo-1", "algo-2")
+    network = f"network-of-{tmp_path.name}"
+    docker("network", "create", "--internal", network)
+    containers = {}
+    try:
+        for name in names:
+            base_dir = _prepare(tmp_path / name)
+            opt_ml.write_config(base_dir, HYPERPARAMETERS | {"epochs": "10000"})
+            resources = {
+                "current_host": name,
+                "hosts": names,
+                "network_interface_name": "eth0",
+            }
+            (base_dir / "input/config/resourceconfig.json").write_text(json.dumps(resources))
+            options = ("--network", network, "--network-alias", name)
+            mount = ("-v", f"{base_dir}:/opt/ml")
+            arguments = ("--detach", *options, *mount, train_image, "train")
+            containers[name] = docker("run", *arguments).text.strip()
+        _wait_for(containers["algo-1"], "epoch=2 ")
+        docker("kill", containers["algo-2"])
+        exit_code = docker("wait", containers["algo-1"]).text.strip()
+        log = docker("logs", containers["algo-1"]).text
+    finally:
+        docker("rm", "--force", *containers.values())
+        docker("network", "rm", network)
+        hand_back(tmp_path, train_image)
+
+    assert exit_code == "1"
+    assert "the connection to host algo-2 was lost (" in log
+    assert "Traceback" not in log
+    assert "the connection to host algo-2 was lost (" in failure(tmp_path / "algo-1" / "opt_ml")
+
+
 def test_a_mistake_is_told_in_the_failure_file(train_image: str, job: Path) -> None:
     opt_ml.write_config(job, HYPERPARAMETERS | {"epochs": "three"})
 

@@ -2,8 +2,6 @@
 
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,13 +9,22 @@ import torch
 from safetensors.torch import load_file
 
 from classifier.artifact import WEIGHTS, Artifact
-from tests.opt_ml import Finished, make_job, metrics, train, training, wait_for, write_json
+from tests.opt_ml import (
+    Finished,
+    make_hosts,
+    make_job,
+    metrics,
+    train,
+    train_together,
+    training,
+    training_together,
+    wait_for,
+    write_json,
+)
 
 # Enough epochs for a signal to come in between; a checkpoint after each.
 EPOCHS = {"epochs": "25", "checkpoint_interval_seconds": "0"}
-
-# Addresses are names that need no DNS. As text the second is the first, as algo-10 is of algo-2.
-HOSTS = ("127.0.0.2", "127.0.0.10")
+TOGETHER = EPOCHS | {"epochs": "12"}
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +121,8 @@ def test_10_a_checkpoint_of_other_hyperparameters_is_passed_over(
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Finished]]:
     """A job of two hosts, each with an /opt/ml of its own."""
-    directories = _make_hosts(tmp_path_factory.mktemp("hosts"), epochs="12")
-    return directories, list(_train_together(directories))
+    directories = make_hosts(tmp_path_factory.mktemp("hosts"), **TOGETHER)
+    return directories, train_together(directories)
 
 
 def test_11_two_hosts_train_together_and_both_exit_with_0(
@@ -124,7 +131,7 @@ def test_11_two_hosts_train_together_and_both_exit_with_0(
     _, (second, first) = together
 
     assert (first.code, second.code) == (0, 0), first.output + second.output
-    assert "hosts=2" in first.output
+    assert "processes=2" in first.output
 
 
 def test_11_only_the_first_host_by_order_of_names_writes_the_model(
@@ -161,18 +168,18 @@ def test_11_a_stop_of_one_host_stops_both_and_both_go_on_as_if_there_had_been_no
     together: tuple[list[Path], list[Finished]], tmp_path: Path
 ) -> None:
     (_, uninterrupted), _ = together
-    stopped = _make_hosts(tmp_path / "stopped", epochs="12")
-    with training(stopped[0]) as second, training(stopped[1]) as first:
+    stopped = make_hosts(tmp_path / "stopped", **TOGETHER)
+    with training_together(stopped) as (second, first):
         wait_for(first, r"\bepoch=3 ")
         second.send_signal(signal.SIGTERM)
         outputs = [process.communicate()[0] for process in (second, first)]
     assert (second.returncode, first.returncode) == (0, 0), "".join(outputs)
     assert "stopped_at_epoch=" in outputs[1]
-    directories = _make_hosts(tmp_path / "restarted", epochs="12")
+    directories = make_hosts(tmp_path / "restarted", **TOGETHER)
     for directory in directories:
         shutil.copytree(stopped[1] / "checkpoints", directory / "checkpoints")
 
-    finished = list(_train_together(directories))
+    finished = train_together(directories)
 
     assert [code for code, _ in finished] == [0, 0], finished
     assert "continued_from=" in finished[1].output
@@ -194,34 +201,12 @@ def _assert_equal(base_dir: Path, expected: Path) -> None:
     assert all(torch.equal(weights[name], expected_weights[name]) for name in weights)
 
 
-def _make_hosts(directory: Path, **hyperparameters: str) -> list[Path]:
-    directories = [make_job(directory / host, **EPOCHS | hyperparameters) for host in HOSTS]
-    for base_dir, host in zip(directories, HOSTS, strict=True):
-        resources = {
-            "current_host": host,
-            "hosts": list(HOSTS),
-            "network_interface_name": "lo",
-            "current_instance_type": "ml.c7i.large",
-            "topology": None,
-        }
-        write_json(base_dir, "resourceconfig.json", resources)
-    return directories
-
-
-def _train_together(directories: list[Path]) -> Iterator[Finished]:
-    with ExitStack() as stack:
-        processes = [stack.enter_context(training(base_dir)) for base_dir in directories]
-        for process in processes:
-            output, _ = process.communicate()
-            yield Finished(process.returncode, output)
-
-
 def test_11_hosts_with_different_pictures_end_with_a_sentence(tmp_path: Path) -> None:
-    directories = _make_hosts(tmp_path, epochs="1")
+    directories = make_hosts(tmp_path, epochs="1")
     picture = next((directories[1] / "input/data/training").rglob("*.png"))
     picture.unlink()
 
-    finished = list(_train_together(directories))
+    finished = train_together(directories)
 
     assert [code for code, _ in finished] == [1, 1], finished
     assert all("FullyReplicated, not ShardedByS3Key" in output for _, output in finished)

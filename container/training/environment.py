@@ -1,5 +1,6 @@
 """SageMaker's side of a training job: its files under /opt/ml, read and written."""
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -163,12 +164,14 @@ class TrainingEnvironment:
         finally:
             os.close(descriptor)
 
-    def write_failure(self, text: str) -> None:
+    def write_failure(self, text: str, *, unless_there_is_one: bool = False) -> None:
         """Tell SageMaker why the job failed."""
         self._failure_path.parent.mkdir(parents=True, exist_ok=True)
         # A file's name need not be UTF-8; the sentence about it is.
         data = text[:MAX_FAILURE_CHARACTERS].encode(errors="backslashreplace")
-        self._failure_path.write_bytes(data)
+        mode = "xb" if unless_there_is_one else "wb"
+        with contextlib.suppress(FileExistsError), self._failure_path.open(mode) as file:
+            file.write(data)
 
     def forget_failure(self) -> None:
         """Drop what an earlier run in the same folder said."""

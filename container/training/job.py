@@ -63,11 +63,11 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
         UserError: something is wrong that the user can mend.
         Stopped: a stop was requested before there was anything to save.
     """
-    hosts = environment.hosts()
-    task = _read_task(environment, len(hosts.names), stop)
-    stop.check()
     judged = None
-    with cluster.joined(hosts) as joined:
+    # Before the pictures are read: a process that cannot go on then takes the others along at once.
+    with cluster.joined(environment.hosts(), stop) as joined:
+        task = _read_task(environment, joined.world_size, stop)
+        stop.check()
         joined.check_equal(
             repr((task.class_names, [read and read.sha256 for read in task.channels])),
             "the hosts hold different pictures: every channel must be FullyReplicated, "
@@ -108,7 +108,7 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
         judged.check_accuracy(task.hyperparameters.min_accuracy, report)
 
 
-def _read_task(environment: TrainingEnvironment, hosts: int, stop: StopRequest) -> Task:
+def _read_task(environment: TrainingEnvironment, processes: int, stop: StopRequest) -> Task:
     hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
     logger.info("%s", _in_words(hyperparameters))
     channels = environment.channels()
@@ -120,8 +120,8 @@ def _read_task(environment: TrainingEnvironment, hosts: int, stop: StopRequest) 
     weights_source = _load_weights(net, channels, hyperparameters)
 
     def check_batches(count: int) -> None:
-        share = recipe.smallest_share(count, hyperparameters.batch_size, hosts)
-        network.check_input(net, share, settings.image_size)
+        share = recipe.smallest_share(count, hyperparameters.batch_size, processes)
+        network.check_input(net, share * processes, settings.image_size)
 
     # Before the pictures: a wrong name or size fails in a second, not after minutes of decoding.
     check_batches(len(files[0]))
@@ -205,7 +205,7 @@ def _log_recipe(trainer: Trainer, task: Task) -> None:
     """Say what the hyperparameters that were left open have become."""
     recipe = trainer.recipe
     logger.info(
-        "arithmetic=%s hosts=%d image_size=%d pretrained=%s",
+        "arithmetic=%s processes=%d image_size=%d pretrained=%s",
         trainer.arithmetic,
         trainer.cluster.world_size,
         task.settings.image_size,

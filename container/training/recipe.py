@@ -59,18 +59,18 @@ def flips(hyperparameters: Hyperparameters) -> list[tuple[int, ...]]:
     return [*allowed, *([(2, 3)] if len(allowed) > 1 else [])]
 
 
-def smallest_share(pictures: int, batch_size: int, hosts: int) -> int:
-    """Return how many pictures of a batch the host with the fewest gets.
+def smallest_share(pictures: int, batch_size: int, processes: int) -> int:
+    """Return how many pictures of a batch the process with the fewest gets.
 
     Raises:
         UserError: none.
     """
     batches = math.ceil(pictures / batch_size)
-    share = pictures // batches // hosts
+    share = pictures // batches // processes
     if share == 0:
         message = (
-            f"{pictures} pictures in batches of {batch_size} leave some of the {hosts} hosts "
-            "without any: use a larger batch_size or fewer hosts"
+            f"{pictures} pictures in batches of {batch_size} leave some of the {processes} "
+            "processes without any: use a larger batch_size or fewer hosts and GPUs"
         )
         raise UserError(message)
     return share

@@ -3,6 +3,8 @@
 import signal
 from types import FrameType
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class Stopped(Exception):  # noqa: N818 - a request that was met, no error
     """The job was stopped before there was anything to save."""
@@ -20,8 +22,10 @@ class StopRequest:
 
         A program that runs as PID 1 ignores SIGTERM unless it says otherwise.
         """
-        signal.signal(signal.SIGTERM, self._request)
-        signal.signal(signal.SIGINT, self._request)
+        for number in SIGNALS:
+            signal.signal(number, self._request)
+        # A supervisor has held them back.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def check(self) -> None:
         """Raise `Stopped` when a stop was requested.
@@ -30,7 +34,8 @@ class StopRequest:
             Stopped: it was.
         """
         if self.requested:
-            raise Stopped
+            message = "stopped before the first step: there is no model to save"
+            raise Stopped(message)
 
     def _request(self, _signal: int, _frame: FrameType | None) -> None:
         self.requested = True

@@ -1,0 +1,232 @@
+"""Several processes as one: equal results, and a clear end when one of them is lost."""
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from classifier.artifact import Artifact
+from classifier.errors import UserError
+from tests.opt_ml import (
+    HOSTS,
+    failure,
+    make_hosts,
+    make_job,
+    metrics,
+    train,
+    train_together,
+    training,
+    training_together,
+    wait_for,
+)
+from tests.servers import free_port
+from training import cluster
+from training.cluster import joined
+from training.environment import Hosts
+from training.stop import Stopped, StopRequest
+
+TWO_PROCESSES = {"SAGEMAKER_CLASSIFIER_PROCESSES": "2"}
+
+# One step an epoch: the curve of the losses has one value a step. 21 pictures over two or three
+# processes, which is no even share for two. Gentle, since a wild run makes of a last bit's
+# difference, as sums in another order have it, one of any size.
+CURVE = {
+    "epochs": "50",
+    "batch_size": "64",
+    "validation_fraction": "0.3",
+    "augment": "false",
+    "optimizer": "sgd",
+    "label_smoothing": "0.2",
+    "checkpoint_interval_seconds": "1000",
+}
+
+LONG = {"epochs": "10000", "checkpoint_interval_seconds": "1000"}
+
+
+def losses(base_dir: Path) -> list[float]:
+    history = metrics(base_dir)["history"]
+    assert isinstance(history, list)
+    return [epoch["train_loss"] for epoch in history]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"network": "small", "learning_rate": "0.005"},
+        {
+            "network": "squeezenet1_1",
+            "pretrained": "false",
+            "image_size": "32",
+            "learning_rate": "0.01",
+        },
+    ],
+    ids=["batch normalisation everywhere", "in one dimension"],
+)
+def test_the_loss_curve_is_the_same_on_one_host_on_two_and_on_three_gpus(
+    network: Mapping[str, str], tmp_path: Path
+) -> None:
+    alone = make_job(tmp_path / "alone", **CURVE, **network)
+    hosts = make_hosts(tmp_path / "hosts", **CURVE, **network)
+    gpus = make_job(tmp_path / "gpus", **CURVE, **network)
+
+    finished = [
+        train(alone),
+        *train_together(hosts),
+        train(gpus, SAGEMAKER_CLASSIFIER_PROCESSES="3"),
+    ]
+
+    assert [code for code, _ in finished] == [0, 0, 0, 0], finished
+    expected = losses(alone)
+    assert len(expected) == 50
+    assert losses(hosts[1]) == pytest.approx(expected, rel=0, abs=1e-5)
+    assert losses(gpus) == pytest.approx(expected, rel=0, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[str]]:
+    """What two hosts made and said that have one process and two."""
+    hosts = make_hosts(tmp_path_factory.mktemp("uneven"), epochs="2", precision="bfloat16")
+    port = str(free_port())
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                training(base_dir, MASTER_PORT=port, SAGEMAKER_CLASSIFIER_PROCESSES=count)
+            )
+            for base_dir, count in zip(hosts, "12", strict=True)
+        ]
+        outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return hosts, outputs
+
+
+def test_hosts_may_have_different_numbers_of_processes(
+    uneven: tuple[list[Path], list[str]],
+) -> None:
+    (second, first), outputs = uneven
+
+    assert "processes=3" in outputs[1]
+    assert Artifact.read(first / "model")
+    assert not (second / "model").exists()
+
+
+def test_of_a_hosts_processes_one_says_what_goes_on(uneven: tuple[list[Path], list[str]]) -> None:
+    _, outputs = uneven
+
+    assert [output.count("classes=3") for output in outputs] == [1, 1]
+    assert [len(re.findall(r"^epoch=\d", output, re.MULTILINE)) for output in outputs] == [0, 2]
+
+
+def test_a_stop_reaches_all_processes_of_a_host_and_leaves_a_model(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path, **LONG)
+
+    with training(base_dir, **TWO_PROCESSES) as process:
+        wait_for(process, r"^epoch=2 ")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate()
+
+    assert process.returncode == 0, output
+    assert "stopped_at_epoch=" in output
+    assert list((base_dir / "checkpoints").glob("*.pt"))
+    assert Artifact.read(base_dir / "model").manifest.metrics
+
+
+# On one machine the hosts' names are not the addresses that the connection has.
+@pytest.mark.parametrize("lost", [0, 1], ids=["another", "the first"])
+def test_a_hosts_loss_ends_the_job_on_the_other_with_a_sentence(lost: int, tmp_path: Path) -> None:
+    hosts = make_hosts(tmp_path, **LONG)
+
+    with training_together(hosts) as processes:
+        wait_for(processes[1], r"^epoch=2 ")
+        processes[lost].kill()
+        output, _ = processes[1 - lost].communicate()
+
+    assert processes[1 - lost].returncode == 1
+    assert re.fullmatch(
+        r"the connection to another process of the job was lost \([^()\n]+\): its own log says why",
+        failure(hosts[1 - lost]),
+    )
+    assert "Traceback" not in output
+
+
+def test_a_lost_host_is_named_by_its_address() -> None:
+    hosts = Hosts(current="algo-1", names=("algo-1", "localhost"), network_interface="eth0")
+    error = "[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1234. Check."
+
+    assert cluster._who_is_lost(error, cluster._addresses(hosts)) == (
+        "the connection to host localhost was lost (Connection closed by peer [127.0.0.1]:1234): "
+        "its own log says why"
+    )
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_ends_its_host_with_a_sentence(lost: int, tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path, **LONG)
+
+    with training(base_dir, **TWO_PROCESSES) as process:
+        wait_for(process, r"^epoch=2 ")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[lost]), signal.SIGKILL)
+        output, _ = process.communicate()
+
+    assert process.returncode == 1
+    assert failure(base_dir) == (
+        f"training process {lost + 1} of 2 was ended by SIGKILL (out of memory?)"
+    )
+    assert "Traceback" not in output
+
+
+def test_the_supervisors_death_is_that_of_its_processes(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path, **LONG)
+
+    with training(base_dir, **TWO_PROCESSES) as process:
+        wait_for(process, r"^epoch=2 ")
+        process.kill()
+        # Ends when the last process has closed its side.
+        process.communicate()
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of a process that is the only one of its host and whose patience is short."""
+    port = free_port()
+    variables = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(port)}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cluster, "MEETING_TIMEOUT", timedelta(seconds=1))
+    return port
+
+
+@pytest.mark.usefixtures("port")
+@pytest.mark.parametrize(
+    ("current", "sentence"),
+    [
+        (
+            "127.0.0.10",
+            r"hosts of resourceconfig\.json 127\.0\.0\.2 did not come up within 0:00:01",
+        ),
+        ("127.0.0.2", r"host 127\.0\.0\.10 of resourceconfig\.json has not come up within 0:00:01"),
+    ],
+    ids=["another", "the first"],
+)
+def test_a_host_that_never_comes_up_is_named(current: str, sentence: str) -> None:
+    hosts = Hosts(current=current, names=tuple(sorted(HOSTS)), network_interface="lo")
+
+    with pytest.raises(UserError, match=sentence), joined(hosts, StopRequest()):
+        pass
+
+
+@pytest.mark.usefixtures("port")
+@pytest.mark.parametrize("current", HOSTS)
+def test_a_stop_ends_the_wait_for_a_host(current: str) -> None:
+    hosts = Hosts(current=current, names=tuple(sorted(HOSTS)), network_interface="lo")
+    stop = StopRequest()
+    stop.requested = True
+
+    with pytest.raises(Stopped), joined(hosts, stop):
+        pass
