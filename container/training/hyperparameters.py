@@ -183,7 +183,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("batch_size", 1, 65_536),
     ("gradient_accumulation_steps", 1, 1024),
     ("learning_rate", 1e-9, 100.0),
-    ("weight_decay", 0.0, 1.0),
+    ("weight_decay", 0.0, 10.0),
     ("gradient_clip_norm", 1e-6, 1e6),
     ("ema_decay", 0.0, 0.999999),
     ("early_stopping_patience", 1, 10_000),
