@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from classifier.errors import UserError
+from tests.families import FAMILIES
 from tests.served import answers
 from training.export import export_onnx
 from training.network import (
@@ -23,29 +24,6 @@ from training.network import (
 # Their sizes are computed with tensors, which shapes alone do not have; these are quick to build.
 REGNETS = ("regnet_x_400mf", "regnet_y_400mf", "regnet_y_800mf")
 ON_META = [name for name in known_networks() if not name.startswith("regnet")]
-
-# One of each family, with the smallest pictures that it takes.
-FAMILIES = {
-    SMALL: 16,
-    "alexnet": 64,
-    "convnext_tiny": 32,
-    "densenet121": 32,
-    "efficientnet_b0": 32,
-    "googlenet": 32,
-    "inception_v3": 75,
-    "maxvit_t": 224,
-    "mnasnet0_5": 32,
-    "mobilenet_v2": 32,
-    "mobilenet_v3_small": 32,
-    "regnet_y_400mf": 32,
-    "resnet18": 32,
-    "shufflenet_v2_x0_5": 32,
-    "squeezenet1_0": 32,
-    "swin_t": 32,
-    "swin_v2_t": 32,
-    "vgg11": 32,
-    "vit_b_32": 224,
-}
 
 
 @pytest.mark.parametrize("name", [*ON_META, *REGNETS])

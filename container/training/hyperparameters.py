@@ -57,7 +57,7 @@ class Hyperparameters:
     """Peak of the one-cycle schedule; of a pretrained network the first layers learn more slowly.
 
     Unset: for `small`, from scratch, pretrained with `adamw` 0.005, 0.0005, 0.0002; `sgd` 0.05,
-    0.01, 0.002; `muon` 0.02, 0.01, 0.001. The frozen stage tries several.
+    0.01, 0.002; `muon` 0.02, 0.01, 0.001. New heads try several, but for `fine_tuning=none`.
     """
 
     find_learning_rate: bool = False
@@ -183,7 +183,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("batch_size", 1, 65_536),
     ("gradient_accumulation_steps", 1, 1024),
     ("learning_rate", 1e-9, 100.0),
-    ("weight_decay", 0.0, 1.0),
+    ("weight_decay", 0.0, 10.0),
     ("gradient_clip_norm", 1e-6, 1e6),
     ("ema_decay", 0.0, 0.999999),
     ("early_stopping_patience", 1, 10_000),

@@ -15,12 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from classifier.errors import UserError
-from training import frozen_stage, learning_rate, recipe, sampling, unfreezing
+from training import features, frozen_stage, learning_rate, recipe, sampling, unfreezing
 from training.averaging import WeightAverage
 from training.checkpoint import Checkpoints
 from training.cluster import Cluster
 from training.evaluation import Evaluation, evaluate
-from training.features import compute as features_of
 from training.hyperparameters import Hyperparameters
 from training.metrics import is_better, log_line
 from training.network import Classifier, Network
@@ -119,13 +118,14 @@ class Trainer:
         """Train a pretrained network's new head while all else is frozen, and judge it."""
         if not self.pretrained:
             return
-        features = [
-            features_of(self.network, pictures, self.arithmetic, lambda: self._check(stop))
+        training, validation = (
+            features.compute(self.network, pictures, self.arithmetic, lambda: self._check(stop))
             for pictures in (self.training, self.validation)
-        ]
+        )
         frozen_stage.train(
             self.network,
-            *features,
+            training,
+            validation,
             self.hyperparameters,
             objective=self.recipe.objective,
             class_weights=None if self.recipe.balance == "none" else self._class_weights(),

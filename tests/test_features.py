@@ -1,0 +1,135 @@
+"""The features of a frozen backbone: what its head would see, of every family of networks."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classifier.errors import UserError
+from tests.families import FAMILIES
+from training import features
+from training.evaluation import to_images
+from training.network import SMALL, Classifier, Network, build
+from training.pictures import Pictures
+from training.recipe import Arithmetic, arithmetic
+from training.stop import Stopped, StopRequest
+
+FLOAT32 = Arithmetic(torch.device("cpu"), torch.float32)
+
+
+def noise(count: int, image_size: int) -> Pictures:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (count, image_size, image_size, 3), np.uint8)
+    return Pictures(pixels, np.arange(count) % 3, (Path("x"),) * count, "")
+
+
+def build_small() -> Network:
+    torch.manual_seed(0)
+    return build(SMALL, 3)
+
+
+def no_stop() -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_networks_head_makes_the_networks_logits_of_the_features(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(features.BATCH_SIZES, "cpu", 2)
+    torch.manual_seed(0)
+    network = build(name, 5)
+    head = network.module.get_submodule(network.heads[-1])
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    pictures = noise(3, FAMILIES[name])
+
+    found = features.compute(network, pictures, FLOAT32, no_stop)
+
+    classifier = Classifier(network.module).eval()
+    with torch.inference_mode():
+        expected = classifier(to_images(pictures.pixels, torch.device("cpu")))
+        logits = head(torch.from_numpy(np.array(found.values)))
+    assert logits.std() > 1e-3
+    assert torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+    assert found.labels.tolist() == [0, 1, 2]
+
+
+def test_batch_normalisation_counts_nothing() -> None:
+    network = build_small()
+    before = {k: v.clone() for k, v in network.module.state_dict().items()}
+
+    features.compute(network, noise(3, 16), FLOAT32, no_stop)
+
+    assert all(torch.equal(before[k], v) for k, v in network.module.state_dict().items())
+
+
+def test_the_network_learns_afterwards_as_before() -> None:
+    network = build_small()
+
+    features.compute(network, noise(3, 16), FLOAT32, no_stop)
+
+    network.module(torch.rand(2, 3, 16, 16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.module.parameters())
+
+
+def test_bfloat16_gives_nearly_the_same() -> None:
+    network, pictures = build_small(), noise(3, 16)
+
+    found = features.compute(network, pictures, arithmetic("bfloat16"), no_stop).values
+
+    expected = features.compute(network, pictures, FLOAT32, no_stop).values
+    assert found.dtype == expected.dtype == np.float32
+    assert 0 < np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()
+
+
+def test_the_number_of_cores_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(features.BATCH_SIZES, "cpu", 2)
+    network, pictures, before = build_small(), noise(9, 32), torch.get_num_threads()
+    found = []
+
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(features.compute(network, pictures, FLOAT32, no_stop).values)
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+
+    assert np.array_equal(found[0], found[1])
+    assert len({tuple(row) for row in found[0].tolist()}) == 9
+
+
+def test_the_log_says_how_many_features_there_are(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    features.compute(build_small(), noise(3, 16), FLOAT32, no_stop)
+
+    (line,) = caplog.messages
+    assert line.startswith("frozen_features pictures=3 dimensions=256 seconds=")
+
+
+def test_a_stop_is_heard_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(features.BATCH_SIZES, "cpu", 2)
+    network, stop, heard = build_small(), StopRequest(), 0
+
+    def check() -> None:
+        nonlocal heard
+        heard += 1
+        stop.requested = heard == 2
+        stop.check()
+
+    with pytest.raises(Stopped):
+        features.compute(network, noise(6, 16), FLOAT32, check)
+    assert heard == 2
+    assert isinstance(network.module.get_submodule("11"), nn.Linear)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("r+b") as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
+        with pytest.raises(UserError, match=r"^no room for the features of 3 pictures in .*\(No"):
+            features.compute(build_small(), noise(3, 16), FLOAT32, no_stop)
