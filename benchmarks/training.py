@@ -176,6 +176,8 @@ def train(base_dir: Path) -> dict[str, Any]:
     environment = {
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(base_dir),
+        # Of this run alone: every one decodes.
+        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(base_dir / "cache"),
         "PYTHONPATH": str(ROOT / "container"),
         "PYTHONUNBUFFERED": "1",
     }

@@ -9,6 +9,7 @@ import pytest
 from tests.artifacts import write_artifact
 from tests.containers import SERVE_IMAGE, TRAIN_IMAGE, build, has_engine
 from tests.servers import Server, serving
+from training.cache import VARIABLE
 
 LEFT_OUT = pytest.StashKey[int]()
 
@@ -30,6 +31,14 @@ def pytest_terminal_summary(
     if count := config.stash.get(LEFT_OUT, 0):
         sentence = f"{count} tests not run: they need a Docker engine, `docker info` finds none"
         terminalreporter.write_line(sentence, yellow=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what the tests and the programs that they start decode out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,13 @@
-"""Pictures decoded once, in the order of their files."""
+"""Pictures decoded once, in the order of their files, and found again."""
 
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +15,48 @@ import pytest
 
 from classifier.errors import UserError
 from classifier.preprocessing import Preprocessing, preprocess
-from tests.opt_ml import square
-from training.channel import LabelledFile
+from tests.opt_ml import CONTAINER, IS_ROOT, needs_unshare, square, wait_for
+from training.cache import VARIABLE
+from training.channel import LabelledFile, labelled_files
 from training.pictures import Pictures, decode
 from training.stop import Stopped, StopRequest
 
 SETTINGS = Preprocessing(image_size=16)
 CLASS_NAMES = ("blue", "green", "red")
 
+# What the tests below start as a process of its own: it decodes the folder given to it.
+PROGRAM = """
+import logging, sys
+from pathlib import Path
+from classifier.preprocessing import Preprocessing
+from training.channel import class_names_of, labelled_files
+from training.pictures import decode
+from training.stop import StopRequest
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+files = labelled_files(Path(sys.argv[1]))
+pictures = decode(files, class_names_of(files), Preprocessing(image_size=16), StopRequest())
+print(f"sum={pictures.pixels.sum()} sha256={pictures.sha256}")
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test's own cache."""
+    directory = tmp_path / "cache"
+    monkeypatch.setenv(VARIABLE, str(directory))
+    return directory
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[LabelledFile]:
     """More than a chunk, the classes in turn."""
+    channel = tmp_path / "channel"
+    channel.mkdir()
     files = []
     for number in range(300):
         class_name = CLASS_NAMES[number % 3]
-        path = tmp_path / f"{number:03}.png"
+        path = channel / f"{number:03}_{class_name}.png"
         path.write_bytes(square(class_name, number))
         files.append(LabelledFile(path, class_name))
     return files
@@ -86,3 +120,332 @@ def test_a_stop_ends_the_decoding(files: list[LabelledFile]) -> None:
 
     with pytest.raises(Stopped):
         decode(files, CLASS_NAMES, SETTINGS, stop)
+
+
+def hows(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return how the pictures came about, of every call so far."""
+    lines = [line for line in caplog.messages if line.startswith("decoded_pictures=")]
+    return [line.partition("=")[2].partition(" ")[0] for line in lines]
+
+
+@contextmanager
+def decoding(
+    channel: Path, before: Sequence[str] = (), program: str = PROGRAM
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a program on a channel's folder; it is ended when the block is left."""
+    with subprocess.Popen(
+        [*before, sys.executable, "-c", program, str(channel)],
+        env={**os.environ, "PYTHONPATH": str(CONTAINER), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def slow(files: list[LabelledFile]) -> Path:
+    """A picture in the channel, whose reading lasts until somebody writes it."""
+    path = files[0].path.with_name("150x_red.png")
+    os.mkfifo(path)
+    return path
+
+
+def test_what_was_decoded_is_found_again(
+    files: list[LabelledFile], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    files[3].path.write_bytes(b"no picture")
+
+    first, second = decoded(files), decoded(files)
+
+    assert hows(caplog) == ["new", "cached"]
+    assert np.array_equal(first.pixels, second.pixels)
+    assert first.labels.tolist() == second.labels.tolist()
+    assert (first.paths, first.sha256) == (second.paths, second.sha256)
+    assert caplog.text.count("1 of 300 pictures cannot be read and are left out: ") == 2
+
+
+def test_too_many_broken_pictures_are_refused_when_found_again(files: list[LabelledFile]) -> None:
+    for file in files[:20]:
+        file.path.write_bytes(b"no picture")
+
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"^20 of 300 pictures cannot be read, more than 5%: "):
+            decoded(files)
+
+
+def test_nobody_can_write_into_the_found_pixels(files: list[LabelledFile]) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        decoded(files).pixels[0] = 0
+
+
+def test_a_changed_file_is_decoded_again(
+    files: list[LabelledFile], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = files[5].path
+    data, status = path.read_bytes(), path.stat()
+    decoded(files)
+    # Of equal size and age; only the time of the change differs.
+    path.write_bytes(bytes(len(data)))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    assert len(decoded(files)) == 299
+    assert hows(caplog) == ["new", "new"]
+
+
+def test_other_settings_classes_and_orders_are_other_entries(
+    files: list[LabelledFile], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    decoded(files)
+    relabelled = [LabelledFile(files[0].path, "red"), *files[1:]]
+    cropped = Preprocessing(image_size=16, crop_fraction=0.5)
+
+    pictures = decode(files, CLASS_NAMES, cropped, StopRequest())
+    others = [decoded(relabelled), decoded(files[::-1]), decoded(files[:-1])]
+
+    assert hows(caplog) == ["new"] * 5
+    assert np.array_equal(pictures.pixels[0], preprocess(files[0].path.read_bytes(), cropped))
+    assert [len(other) for other in others] == [300, 300, 299]
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
+def test_a_truncated_entry_is_decoded_again(
+    files: list[LabelledFile], cache: Path, caplog: pytest.LogCaptureFixture, share: float
+) -> None:
+    caplog.set_level(logging.INFO)
+    expected = np.array(decoded(files).pixels)
+    (entry,) = cache.iterdir()
+    os.truncate(entry, int(share * entry.stat().st_size))
+
+    assert np.array_equal(decoded(files).pixels, expected)
+    assert "is not whole" in caplog.text
+    decoded(files)
+    assert hows(caplog) == ["new", "new", "cached"]
+
+
+def test_a_stop_leaves_nothing(files: list[LabelledFile], cache: Path) -> None:
+    stop = StopRequest()
+    stop.requested = True
+
+    with pytest.raises(Stopped):
+        decode(files, CLASS_NAMES, SETTINGS, stop)
+
+    assert list(cache.iterdir()) == []
+
+
+def test_a_killed_process_leaves_no_entry_and_what_it_left_is_removed_by_the_next(
+    files: list[LabelledFile], slow: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    # It can be opened for writing once the process reads it.
+    with decoding(slow.parent) as process, slow.open("wb"):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (left,) = cache.iterdir()
+    assert left.suffix == ".partial"
+
+    decoded(files)
+
+    (entry,) = cache.iterdir()
+    assert entry.suffix == ".pixels"
+    assert hows(caplog) == ["new"]
+
+
+@pytest.mark.usefixtures("files")
+def test_processes_that_want_the_same_pictures_decode_them_once(slow: Path, cache: Path) -> None:
+    with (
+        decoding(slow.parent) as first,
+        slow.open("wb") as writer,
+        decoding(slow.parent) as second,
+    ):
+        log = wait_for(second, "^waiting_for=")
+        writer.write(square("red", 0))
+        writer.close()
+        outputs = [first.communicate()[0], log + second.communicate()[0]]
+
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    assert outputs[0].startswith("decoded_pictures=new files=301 ")
+    assert "\ndecoded_pictures=cached files=301 " in outputs[1]
+    assert outputs[0].splitlines()[-1] == outputs[1].splitlines()[-1]
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_many_processes_at_once_all_get_the_same(files: list[LabelledFile], cache: Path) -> None:
+    with (
+        decoding(files[0].path.parent) as a,
+        decoding(files[0].path.parent) as b,
+        decoding(files[0].path.parent) as c,
+    ):
+        outputs = [process.communicate()[0] for process in (a, b, c)]
+
+    assert sum("decoded_pictures=new " in output for output in outputs) == 1, outputs
+    assert sum("decoded_pictures=cached " in output for output in outputs) == 2, outputs
+    assert len({output.splitlines()[-1] for output in outputs}) == 1
+    assert [path.suffix for path in cache.iterdir()] == [".pixels"]
+
+
+@pytest.mark.usefixtures("files")
+def test_a_process_decodes_where_the_one_that_it_waited_for_is_killed(slow: Path) -> None:
+    with (
+        decoding(slow.parent) as first,
+        slow.open("wb") as held,
+        decoding(slow.parent) as second,
+    ):
+        wait_for(second, "^waiting_for=")
+        first.kill()
+        first.wait()
+        slow.write_bytes(square("red", 0))
+        held.close()
+        output, _ = second.communicate()
+
+    assert second.returncode == 0, output
+    assert "decoded_pictures=new files=301 " in output
+
+
+class StopWhileWaiting(StopRequest):
+    """Is requested at the second look."""
+
+    looks = 0
+
+    def check(self) -> None:
+        self.looks += 1
+        self.requested = self.looks > 1
+        super().check()
+
+
+def test_a_stop_is_heard_while_waiting_for_another_process(slow: Path, cache: Path) -> None:
+    with decoding(slow.parent), slow.open("wb"):
+        (partial,) = cache.iterdir()
+        stop = StopWhileWaiting()
+
+        with pytest.raises(Stopped):
+            decode(labelled_files(slow.parent), CLASS_NAMES, SETTINGS, stop)
+
+        assert stop.looks == 2
+        assert list(cache.iterdir()) == [partial]
+
+
+# On a disk of a MiB: four entries of 230 KB fit, a fifth needs the room of another.
+EVICTING = """
+import logging, sys
+from pathlib import Path
+from classifier.errors import UserError
+from classifier.preprocessing import Preprocessing
+from training.channel import class_names_of, labelled_files
+from training.pictures import decode
+from training.stop import StopRequest
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+files = labelled_files(Path(sys.argv[1]))
+
+def rotated(by):
+    turned = files[by:] + files[:by]
+    return decode(turned, class_names_of(files), Preprocessing(image_size=16), StopRequest())
+
+for by in (0, 1, 2, 3, 0, 4):
+    rotated(by)
+print("the least recently used is gone, the others are there:")
+used = [rotated(by) for by in (0, 2, 3, 4)]
+before = [pictures.pixels.sum() for pictures in used]
+print("all are in use:")
+try:
+    rotated(1)
+except UserError as error:
+    print(error)
+print([pictures.pixels.sum() for pictures in used] == before)
+print("one is in use no more:")
+del used[1]
+rotated(1)
+"""
+
+
+@needs_unshare
+def test_where_room_is_missing_the_least_recently_used_entries_make_it(
+    files: list[LabelledFile], cache: Path
+) -> None:
+    cache.mkdir()
+    script = 'mount -t tmpfs -o size=1m tmpfs "$1" && shift && exec "$@"'
+    before = ("unshare", "--mount", "sh", "-c", script, "sh", str(cache))
+
+    with decoding(files[0].path.parent, before, EVICTING) as process:
+        output, _ = process.communicate()
+
+    assert process.returncode == 0, output
+    names = [line.split()[0].partition("decoded-")[0] for line in output.splitlines()]
+    new, cached, evicted = "decoded_pictures=new", "decoded_pictures=cached", f"evicted={cache}/"
+    assert names == [new] * 4 + [cached, evicted, new, "the"] + [cached] * 4 + [
+        "all",
+        "no",
+        "True",
+        "one",
+        evicted,
+        new,
+    ]
+    assert (
+        f"\nno room for 0.00 GB of decoded pictures in {cache} (No space left on device): "
+        "give the job a larger volume (volume_size) or a smaller image_size\n"
+    ) in output
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the cache is unless the user says otherwise; not made yet."""
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"image-classifier-{os.geteuid()}"
+
+
+def test_the_cache_is_a_folder_of_the_users_own(
+    files: list[LabelledFile], own_folder: Path
+) -> None:
+    decoded(files)
+
+    (entry,) = own_folder.iterdir()
+    assert own_folder.stat().st_mode & 0o777 == 0o700
+    assert entry.stat().st_mode & 0o777 == 0o600
+
+
+def chown(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65534, 65534)
+
+
+def link(folder: Path) -> None:
+    folder.symlink_to(folder.parent)
+
+
+def open_to_all(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        pytest.param(chown, marks=pytest.mark.skipif(not IS_ROOT, reason="chown is root's")),
+        link,
+        open_to_all,
+    ],
+)
+def test_a_folder_that_another_user_may_have_planted_is_refused(
+    files: list[LabelledFile], own_folder: Path, plant: Callable[[Path], None]
+) -> None:
+    plant(own_folder)
+
+    with pytest.raises(UserError, match=f"^{own_folder}, .* no folder of this user alone: remove"):
+        decoded(files)
+
+
+def test_a_cache_that_cannot_be_written_is_said(files: list[LabelledFile], cache: Path) -> None:
+    cache.write_bytes(b"a file, no folder")
+
+    with pytest.raises(
+        UserError, match=rf"^{cache} cannot hold .* \(File exists\): set {VARIABLE}"
+    ):
+        decoded(files)

@@ -74,14 +74,14 @@ def test_a_disk_without_room_for_the_artifact_is_said_and_keeps_the_one_before(
 
 
 @needs_unshare
-def test_a_scratch_disk_without_room_for_the_pixels_is_said(tmp_path: Path) -> None:
+def test_a_disk_without_room_for_the_pixels_is_said(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path / "job", image_size="256", batch_size="8")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     script = f'{MOUNT}; exec "$@"'
     before = ("unshare", "--mount", "sh", "-c", script, "sh", "1m", str(scratch))
 
-    code, output = train(base_dir, before=before, TMPDIR=str(scratch))
+    code, output = train(base_dir, before=before, SAGEMAKER_CLASSIFIER_CACHE_DIR=str(scratch))
 
     assert code == 1
     assert failure(base_dir) == (

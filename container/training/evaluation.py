@@ -162,8 +162,10 @@ def in_parts(
 
 def to_images(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     """Return float32 (N, 3, H, W), channels last in memory, of uint8 (N, H, W, 3)."""
-    # np.array: fancy indexing has copied already, a slice of the mapped file has not.
-    return torch.from_numpy(np.array(pixels, copy=None)).to(device).permute(0, 3, 1, 2).float()
+    # Torch wants memory that it may write: a slice of the mapped file is copied, what fancy
+    # indexing has copied is taken as it is.
+    own = np.require(pixels, requirements="W")
+    return torch.from_numpy(own).to(device).permute(0, 3, 1, 2).float()
 
 
 def per_class(counts: Counts, class_names: Sequence[str]) -> dict[str, dict[str, Json]]:

@@ -1,0 +1,105 @@
+"""Peak memory of a training on some pictures and on ten times as many, by the real program.
+
+    python -m benchmarks.memory
+
+The pictures are noisy JPEGs of two classes, drawn on the spot. Anonymous memory (RssAnon in
+/proc/PID/status) is what the program needs. Mapped memory (RssFile) is its code and those pages
+of the decoded pictures' file that were read: Linux takes them back when memory gets scarce.
+"""
+
+import argparse
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.conditions import ROOT, conditions
+
+SAMPLE_SECONDS = 0.02
+
+# Much to hold and little to compute: 49 KB and 0.014 GFLOPs a picture.
+HYPERPARAMETERS = {
+    "network": "shufflenet_v2_x0_5",
+    "pretrained": "false",
+    "image_size": "128",
+    "epochs": "1",
+}
+
+# Two full batches of the evaluation, at either size.
+VALIDATION_PICTURES = 512
+
+
+def main() -> None:
+    """Train at both sizes, print a table and one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pictures", type=int, default=500, help="fewer pictures (default 500)")
+    arguments = parser.parse_args()
+    results = []
+    for count in (arguments.pictures, 10 * arguments.pictures):
+        with tempfile.TemporaryDirectory() as scratch:
+            base_dir, cache = Path(scratch, "opt-ml"), Path(scratch, "cache")
+            _make_job(base_dir, count)
+            peaks = _train(base_dir, cache)
+            size = sum(path.stat().st_size for path in cache.iterdir())
+        result = {"pictures": count, "cache_mb": size / 1e6, **peaks}
+        results.append(result)
+        print("  ".join(f"{name} {value:.0f}" for name, value in result.items()), flush=True)
+    print(json.dumps({"results": results, "conditions": conditions(["torch", "numpy", "pillow"])}))
+
+
+def _make_job(base_dir: Path, count: int) -> None:
+    random = np.random.default_rng(0)
+    for number in range(-VALIDATION_PICTURES, count):
+        channel = "validation" if number < 0 else "training"
+        class_name = ("dark", "light")[number % 2]
+        directory = base_dir / "input" / "data" / channel / class_name
+        directory.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(64 * (number % 2), 192 + 64 * (number % 2), (96, 128, 3))
+        file = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG")
+        (directory / f"{number}.jpg").write_bytes(file.getvalue())
+    config = base_dir / "input" / "config"
+    config.mkdir()
+    for name, document in (
+        ("hyperparameters", HYPERPARAMETERS),
+        ("inputdataconfig", {"training": {}, "validation": {}}),
+    ):
+        (config / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def _train(base_dir: Path, cache: Path) -> dict[str, float]:
+    """Run the program; return its peaks and how long it took."""
+    environment = {
+        **os.environ,
+        "SAGEMAKER_BASE_DIR": str(base_dir),
+        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(cache),
+        "PYTHONPATH": str(ROOT / "container"),
+    }
+    peaks = {"anonymous_mb": 0.0, "mapped_mb": 0.0}
+    start = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-m", "training", "train"], env=environment, stdout=sys.stderr
+    ) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            text = status.read_text(encoding="utf-8")
+            for name, field in (("anonymous_mb", "RssAnon"), ("mapped_mb", "RssFile")):
+                # An ended process has none.
+                if match := re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE):
+                    peaks[name] = max(peaks[name], int(match[1]) * 1024 / 1e6)
+            time.sleep(SAMPLE_SECONDS)
+    if process.returncode != 0:
+        raise SystemExit(process.returncode)
+    return {**peaks, "seconds": time.monotonic() - start}
+
+
+if __name__ == "__main__":
+    main()
