@@ -1,6 +1,7 @@
 """The frozen stage: the head that it gives a network, and how it chooses it."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -153,7 +154,7 @@ def test_what_the_user_sets_is_not_varied_unless_it_is_of_later_stages(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    given = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    given: dict[str, Any] = {"learning_rate": learning_rate, "weight_decay": weight_decay}
 
     train(build_small(), EASY, fine_tuning=fine_tuning, **given)
 
