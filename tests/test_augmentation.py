@@ -1,11 +1,18 @@
 """Random changes of whole batches."""
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from training.augmentation import Augmentation, draw_blend, mirrored_classes
+from training.hyperparameters import Hyperparameters
+
+# As a job has them unless told otherwise.
+SMALL: dict[str, Any] = {"max_rotation": 0.17, "max_zoom": 0.1, "max_shift": 0.08, "max_light": 0.2}
 
 
 def changed(images: Tensor, seed: int = 0, **settings: float) -> Tensor:
@@ -63,7 +70,7 @@ def test_both_flips_are_drawn_apart(images: Tensor) -> None:
 
 
 def test_small_changes_keep_left_left_and_above_above(images: Tensor) -> None:
-    small = quarters(changed(images, geometry_and_light=True))
+    small = quarters(changed(images, **SMALL))
 
     for upper_left, upper_right, lower_left, lower_right in small:
         assert upper_left < upper_right < lower_right
@@ -71,7 +78,7 @@ def test_small_changes_keep_left_left_and_above_above(images: Tensor) -> None:
 
 
 def test_shape_type_and_range_are_kept(images: Tensor) -> None:
-    result = changed(images * 1.27, geometry_and_light=True, horizontal_flip=True, cutout=0.5)
+    result = changed(images * 1.27, **SMALL, horizontal_flip=True, cutout=0.5)
 
     assert (result.shape, result.dtype) == (images.shape, torch.float32)
     assert result.min() >= 0
@@ -79,21 +86,39 @@ def test_shape_type_and_range_are_kept(images: Tensor) -> None:
 
 
 def test_every_picture_is_changed_on_its_own_and_by_chance_alone(images: Tensor) -> None:
-    one, again = (changed(images, seed=1, geometry_and_light=True) for _ in range(2))
+    one, again = (changed(images, seed=1, **SMALL) for _ in range(2))
 
     assert torch.equal(one, again)
     assert not torch.equal(one[0], one[1])
-    assert not torch.equal(changed(images, seed=2, geometry_and_light=True), one)
+    assert not torch.equal(changed(images, seed=2, **SMALL), one)
 
 
 def test_the_shares_of_a_batch_are_changed_as_the_whole_is(images: Tensor) -> None:
-    augmentation = Augmentation(geometry_and_light=True, horizontal_flip=True, cutout=0.3)
+    augmentation = Augmentation(**SMALL, horizontal_flip=True, cutout=0.3)
     draws = augmentation.draw(64, np.random.default_rng(3))
     places = np.arange(64)[1::3]
 
     share = augmentation(images[places], draws.of(places))
 
     torch.testing.assert_close(share, augmentation(images, draws)[places])
+
+
+def test_a_picture_that_is_only_moved_keeps_its_pixels() -> None:
+    noise = torch.rand(1, 3, 12, 12).expand(64, 3, 12, 12) * 255
+
+    moved = changed(noise, max_shift=0.25)
+
+    known = noise[0].flatten(1).T
+    nearest = torch.cdist(moved.permute(0, 2, 3, 1).reshape(-1, 3), known).min(dim=1).values
+    assert nearest.max() < 1
+    assert len({tuple(row[0, 0].tolist()) for row in moved}) > 5
+
+
+def test_what_a_job_does_unless_told_otherwise_is_small() -> None:
+    assert Augmentation.of(Hyperparameters()) == Augmentation(
+        max_rotation=math.radians(10), max_zoom=0.1, max_shift=0.08, max_light=0.2
+    )
+    assert Augmentation.of(Hyperparameters(augment=False)) == Augmentation()
 
 
 def test_cutout_makes_one_square_of_every_picture_grey() -> None:

@@ -124,7 +124,7 @@ def test_a_stop_is_heard_between_batches(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(Stopped):
         features.compute(network, noise(6, 16), FLOAT32, check)
     assert heard == 2
-    assert isinstance(network.module.get_submodule("11"), nn.Linear)
+    assert isinstance(network.module.get_submodule("head"), nn.Linear)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")

@@ -109,7 +109,7 @@ def test_only_the_head_changes() -> None:
     train(network, EASY)
 
     changed = {k for k, v in weights_of(network).items() if not torch.equal(v, before[k])}
-    assert changed == {"11.weight", "11.bias"}
+    assert changed == {"head.weight", "head.bias"}
 
 
 def test_the_seed_alone_decides() -> None:
@@ -118,7 +118,7 @@ def test_the_seed_alone_decides() -> None:
         network = build_small()
         torch.manual_seed(torch_seed)
         train(network, HARD, seed=seed, fine_tuning="none", learning_rate=0.01, weight_decay=1)
-        networks.append(weights_of(network)["11.weight"])
+        networks.append(weights_of(network)["head.weight"])
 
     assert torch.equal(networks[0], networks[1])
     assert not torch.equal(networks[0], networks[2])

@@ -42,8 +42,8 @@ def groups_of(*, pretrained: bool) -> dict[str, tuple[float, float]]:
 def test_biases_and_normalisation_do_not_decay() -> None:
     groups = groups_of(pretrained=False)
 
-    assert groups["0.0.weight"] == groups["11.weight"] == (1.0, 0.25)
-    assert groups["0.1.weight"] == groups["0.1.bias"] == groups["11.bias"] == (1.0, 0.0)
+    assert groups["stem.0.weight"] == groups["head.weight"] == (1.0, 0.25)
+    assert groups["stem.1.weight"] == groups["stem.1.bias"] == groups["head.bias"] == (1.0, 0.0)
 
 
 def test_the_deeper_a_pretrained_layer_the_faster_it_learns() -> None:
@@ -51,8 +51,8 @@ def test_the_deeper_a_pretrained_layer_the_faster_it_learns() -> None:
     factors = [factor for factor, _ in groups.values()]
 
     assert factors == sorted(factors)
-    assert groups["0.0.weight"][0] == pytest.approx(0.1)
-    assert groups["11.weight"][0] == groups["11.bias"][0] == 1.0
+    assert groups["stem.0.weight"][0] == pytest.approx(0.1)
+    assert groups["head.weight"][0] == groups["head.bias"][0] == 1.0
     assert len(set(factors)) == 5
 
 

@@ -36,7 +36,7 @@ def test_networks_of_torchvision_start_from_its_weights_unless_told_otherwise(
 
 @pytest.mark.parametrize(
     ("network", "size", "expected"),
-    [("small", None, 64), ("resnet18", None, 224), ("small", 128, 128), ("resnet18", 96, 96)],
+    [("small", None, 128), ("resnet18", None, 224), ("small", 64, 64), ("resnet18", 96, 96)],
 )
 def test_the_image_size_is_the_networks_unless_given(
     network: str, size: int | None, expected: int
@@ -55,7 +55,9 @@ def test_the_smallest_share_is_that_of_the_smallest_batch(
 
 
 def test_hosts_without_a_picture_are_refused() -> None:
-    with pytest.raises(UserError, match="3 pictures in batches of 64 leave some of the 4 hosts"):
+    with pytest.raises(
+        UserError, match="3 pictures in batches of 64 leave some of the 4 processes"
+    ):
         smallest_share(3, 64, 4)
 
 

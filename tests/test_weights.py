@@ -81,7 +81,7 @@ def test_a_head_of_other_classes_is_left_out(tmp_path: Path) -> None:
     load_channel(ours, tmp_path)
 
     assert are_equal(head.state_dict(), before)
-    assert torch.equal(state_of(ours)["0.0.weight"], saved["0.0.weight"])
+    assert torch.equal(state_of(ours)["stem.0.weight"], saved["stem.0.weight"])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 def test_a_tensor_of_another_shape_outside_of_the_head_is_refused(tmp_path: Path) -> None:
     saved = state_of(network(seed=1))
-    saved["0.0.weight"] = torch.zeros(32, 3, 5, 5)
+    saved["stem.0.weight"] = torch.zeros(32, 3, 5, 5)
     torch.save(saved, tmp_path / "weights.pth")
 
     with pytest.raises(UserError, match=r"1 tensors of another shape, for example 0\.0\."):
@@ -238,7 +238,7 @@ def test_a_job_starts_from_the_artifact_of_an_earlier_one(
     assert train_here(base_dir, "train") == 0
     assert "weights=weights.safetensors sha256=" in capsys.readouterr().out
     written = safetensors.torch.load_file(base_dir / "model" / "weights.safetensors")
-    assert torch.allclose(written["0.0.weight"], saved["0.0.weight"], atol=1e-6)
+    assert torch.allclose(written["stem.0.weight"], saved["stem.0.weight"], atol=1e-6)
 
 
 def test_a_weights_channel_and_pretrained_false_contradict_each_other(tmp_path: Path) -> None:

@@ -16,13 +16,6 @@ from torch import Tensor
 
 from training.hyperparameters import Hyperparameters
 
-MAX_ROTATION = math.radians(10)
-MAX_SCALE = 0.1
-MAX_SHIFT = 0.08
-MAX_BRIGHTNESS = 25.0
-MAX_CONTRAST = 0.2
-MAX_COLOR = 0.05
-
 # What cutout puts in a square's place, of 0 to 255.
 GREY = 127.5
 
@@ -57,18 +50,29 @@ class Draws:
 class Augmentation:
     """Which changes are made."""
 
-    geometry_and_light: bool = False
+    max_rotation: float = 0.0
+    """In radians."""
+
+    max_zoom: float = 0.0
+    max_shift: float = 0.0
+    """As shares of the picture's side, as are zoom and cutout."""
+
+    max_light: float = 0.0
     horizontal_flip: bool = False
     vertical_flip: bool = False
     quarter_turns: bool = False
     cutout: float = 0.0
-    """Side of the covered square, as a share of the picture's side."""
+    """Side of the covered square."""
 
     @classmethod
     def of(cls, hyperparameters: Hyperparameters) -> Self:
         """Return what the hyperparameters ask for."""
+        amount = 1.0 if hyperparameters.augment else 0.0
         return cls(
-            geometry_and_light=hyperparameters.augment,
+            max_rotation=amount * math.radians(hyperparameters.max_rotation),
+            max_zoom=amount * hyperparameters.max_zoom,
+            max_shift=amount * hyperparameters.max_shift,
+            max_light=amount * hyperparameters.max_light,
             horizontal_flip=hyperparameters.horizontal_flip,
             vertical_flip=hyperparameters.vertical_flip,
             quarter_turns=hyperparameters.quarter_turns,
@@ -80,12 +84,11 @@ class Augmentation:
 
         Always the same number of draws: equal on every device, and whatever is switched on.
         """
-        uniform = random.uniform(-1, 1, (9, count))
-        if not self.geometry_and_light:
-            uniform = np.zeros_like(uniform)
-        angle, scale, shift_x, shift_y, brightness, contrast, *color = uniform
-        gain = 1 + MAX_CONTRAST * contrast[:, None] + MAX_COLOR * np.stack(color, axis=1)
-        angle, scale = angle * MAX_ROTATION, 1 + scale * MAX_SCALE
+        angle, zoom, shift_x, shift_y, brightness, contrast, *color = random.uniform(
+            -1, 1, (9, count)
+        )
+        light = contrast[:, None] + np.stack(color, axis=1) / 4
+        angle, scale = angle * self.max_rotation, 1 + zoom * self.max_zoom
         turns, mirrors = random.integers(4, size=count), random.integers(2, size=(2, count))
         if self.quarter_turns:
             angle = angle + turns * (math.pi / 2)
@@ -96,24 +99,24 @@ class Augmentation:
             )
         )
         cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
-        shift_x, shift_y = shift_x * 2 * MAX_SHIFT, shift_y * 2 * MAX_SHIFT
+        # A picture's side is 2 long.
+        shift_x, shift_y = shift_x * 2 * self.max_shift, shift_y * 2 * self.max_shift
         rows = [cosine * across, -sine * upright, shift_x, sine * across, cosine * upright, shift_y]
         affine = np.stack(rows, axis=1).reshape(count, 2, 3)
         square = random.random((count, 2))
-        return Draws(*map(_float32, (affine, gain, brightness * MAX_BRIGHTNESS, square)))
+        gain, brightness = 1 + self.max_light * light, self.max_light * brightness / 2 * 255
+        return Draws(*map(_float32, (affine, gain, brightness, square)))
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Return changed images (N, 3, H, W) of 0 to 255."""
-        turned = self.horizontal_flip or self.vertical_flip or self.quarter_turns
         device = images.device
-        if self.geometry_and_light or turned:
-            affine = draws.affine.to(device, non_blocking=True)
-            grid = torch.nn.functional.affine_grid(affine, list(images.shape), align_corners=False)
+        if self._moves:
+            grid = _grid(draws.affine.to(device, non_blocking=True), images)
             # Reflection: an empty border would tell the network how a picture was moved.
             images = torch.nn.functional.grid_sample(
                 images, grid, padding_mode="reflection", align_corners=False
             )
-        if self.geometry_and_light:
+        if self.max_light:
             gain = draws.gain.to(device, non_blocking=True)[:, :, None, None]
             brightness = draws.brightness.to(device, non_blocking=True)[:, None, None, None]
             mean = images.mean(dim=(1, 2, 3), keepdim=True)
@@ -122,6 +125,11 @@ class Augmentation:
             square = draws.square.to(device, non_blocking=True)
             images = images.masked_fill(_inside(square, self.cutout, images), GREY)
         return images
+
+    @property
+    def _moves(self) -> bool:
+        small = self.max_rotation or self.max_zoom or self.max_shift
+        return bool(small or self.horizontal_flip or self.vertical_flip or self.quarter_turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +189,15 @@ def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
             if mirrored is not None and mirrored != name:
                 pairs.append((name, mirrored))
     return pairs
+
+
+def _grid(affine: Tensor, images: Tensor) -> Tensor:
+    """Return (N, H, W, 2): where each pixel comes from, by affine (N, 2, 3)."""
+    half = torch.tensor(images.shape[:1:-1], device=images.device) / 2
+    # By whole pixels: without rotation and zoom a picture stays as sharp as it is.
+    shift = torch.round(affine[:, :, 2] * half) / half
+    affine = torch.cat([affine[:, :, :2], shift[:, :, None]], dim=2)
+    return torch.nn.functional.affine_grid(affine, list(images.shape), align_corners=False)
 
 
 def _inside(center: Tensor, side: Tensor | float, images: Tensor) -> Tensor:

@@ -88,10 +88,22 @@ class Hyperparameters:
     """
 
     image_size: int | None = None
-    """Height and width that the network sees, in pixels. Unset: 64 for `small`, else 224."""
+    """Height and width that the network sees, in pixels. Unset: 128 for `small`, else 224."""
 
     augment: bool = True
-    """Random small shifts, rotations, sizes, brightness, contrast: none destroys a label."""
+    """Random small changes of every picture, which destroy no label: the four that follow."""
+
+    max_rotation: float = 10.0
+    """In degrees, to either side."""
+
+    max_zoom: float = 0.1
+    """Share of the size by which pictures grow or shrink."""
+
+    max_shift: float = 0.08
+    """Share of the side by which pictures move."""
+
+    max_light: float = 0.2
+    """Share by which contrast changes; brightness by half, colours by a quarter of it."""
 
     horizontal_flip: bool = False
     """Mirror half of the pictures: only where left and right mean the same."""
@@ -189,6 +201,10 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("early_stopping_patience", 1, 10_000),
     ("label_smoothing", 0.0, 0.9),
     ("image_size", 16, 1024),
+    ("max_rotation", 0.0, 180.0),
+    ("max_zoom", 0.0, 0.5),
+    ("max_shift", 0.0, 0.5),
+    ("max_light", 0.0, 1.0),
     ("cutout", 0.0, 0.75),
     ("mixup", 0.0, 10.0),
     ("cutmix", 0.0, 10.0),

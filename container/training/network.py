@@ -1,5 +1,6 @@
 """The networks: torchvision's by name with a head of our own, and a small one of ours."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,34 +85,36 @@ class Residual(nn.Module):
         return result
 
 
-def convolution(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Return a 3x3 convolution with batch normalisation and ReLU."""
+def convolution(
+    channels_in: int, channels_out: int, *, size: int = 3, stride: int = 1
+) -> nn.Sequential:
+    """Return a convolution with batch normalisation and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.Conv2d(channels_in, channels_out, size, stride, padding=1, bias=False),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
     )
 
 
 def small_network(num_classes: int) -> nn.Sequential:
-    """Return our network for training from scratch: nine layers, 1.6 million parameters.
+    """Return our network for training from scratch: eleven layers, 1.9 million parameters.
 
     The shape is that of the short networks of the DAWNBench contest (He et al. 2015 for the
-    residuals); it takes pictures of any size from 16 pixels on.
+    residuals) behind a first layer that halves the picture: at 128 pixels it costs what such a
+    network does at 64. It takes pictures of any size from 16 pixels on.
     """
+    # Of a single row or column it keeps what is there.
+    pool = nn.MaxPool2d(2, ceil_mode=True)
     return nn.Sequential(
-        convolution(3, 32),
-        nn.MaxPool2d(2),
-        convolution(32, 64),
-        nn.MaxPool2d(2),
-        Residual(64),
-        convolution(64, 128),
-        nn.MaxPool2d(2),
-        convolution(128, 256),
-        Residual(256),
-        nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),
-        nn.Linear(256, num_classes),
+        OrderedDict(
+            stem=convolution(3, 32, size=4, stride=2),
+            stage1=nn.Sequential(pool, convolution(32, 64)),
+            stage2=nn.Sequential(pool, Residual(64), convolution(64, 128)),
+            stage3=nn.Sequential(pool, Residual(128), convolution(128, 256)),
+            stage4=nn.Sequential(pool, Residual(256)),
+            pool=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
+            head=nn.Linear(256, num_classes),
+        )
     )
 
 
@@ -139,7 +142,7 @@ def build(name: str, num_classes: int, image_size: int = 224) -> Network:
         UserError: no network has this name, or it doesn't take pictures of this size.
     """
     if name == SMALL:
-        return Network(name, small_network(num_classes), heads=("11",))
+        return Network(name, small_network(num_classes), heads=("head",))
     if name not in known_networks():
         message = f"unknown network {name!r}; known are {', '.join(known_networks())}"
         raise UserError(message)

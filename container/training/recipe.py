@@ -17,7 +17,7 @@ from training.optimizer import optimizer_name, peak_learning_rate
 from training.sampling import Balance, balance_of
 from training.unfreezing import first_stage_epochs
 
-SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 64, 224
+SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 128, 224
 
 # The moving average of the weights looks back over a twentieth of the run.
 AVERAGED_RUNS = 20
