@@ -55,9 +55,7 @@ def test_the_smallest_share_is_that_of_the_smallest_batch(
 
 
 def test_hosts_without_a_picture_are_refused() -> None:
-    with pytest.raises(
-        UserError, match="3 pictures in batches of 64 leave some of the 4 "
-    ):
+    with pytest.raises(UserError, match="3 pictures in batches of 64 leave some of the 4 "):
         smallest_share(3, 64, 4)
 
 

@@ -33,7 +33,8 @@ def test_in_the_first_stage_the_first_layers_keep_weights_and_statistics() -> No
     network = build("resnet18", 3)
     classifier = Classifier(network.module)
     unfreezing.freeze_first_layers(network, frozen=True)
-    unfreezing.set_to_training(classifier)
+    classifier.train()
+    unfreezing.hold_statistics(network, pretrained=True)
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
 
     classifier(torch.rand(4, 3, 32, 32) * 255).square().sum().backward()
@@ -46,6 +47,7 @@ def test_in_the_first_stage_the_first_layers_keep_weights_and_statistics() -> No
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert "bn1.running_mean" not in changed
     assert "layer4.1.bn2.running_mean" in changed
+    assert "fc.0.running_mean" not in changed
 
 
 def test_afterwards_all_learn() -> None:
@@ -53,7 +55,8 @@ def test_afterwards_all_learn() -> None:
     unfreezing.freeze_first_layers(network, frozen=True)
 
     unfreezing.freeze_first_layers(network, frozen=False)
-    unfreezing.set_to_training(network.module)
+    network.module.train()
+    unfreezing.hold_statistics(network, pretrained=False)
 
     assert all(parameter.requires_grad for parameter in network.module.parameters())
     assert all(module.training for module in network.module.modules())

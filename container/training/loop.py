@@ -153,7 +153,7 @@ class Trainer:
                 totals = self.cluster.total(self.step(model, number, next(batches), rate))
                 return float(totals[0] / totals[2])
 
-            unfreezing.set_to_training(self.classifier)
+            self._set_to_training()
             self.progress.learning_rate = learning_rate.search(loss_at)
         self.classifier.load_state_dict(before)
         self._forget()
@@ -191,7 +191,7 @@ class Trainer:
     def _train_one_epoch(self, model: Model, stop: StopRequest, checkpoints: Checkpoints) -> bool:
         """Make the epoch's remaining steps; return False when a stop came in between."""
         progress = self.progress
-        unfreezing.set_to_training(self.classifier)
+        self._set_to_training()
         totals = self._own_totals()
         start, pictures_before = time.monotonic(), progress.totals[2]
         batches = self._batches(progress.epoch)
@@ -221,6 +221,10 @@ class Trainer:
         seconds = time.monotonic() - start
         self._images_per_second = (progress.totals[2] - pictures_before) / seconds
         return True
+
+    def _set_to_training(self) -> None:
+        self.classifier.train()
+        unfreezing.hold_statistics(self.network, pretrained=self.pretrained)
 
     def _own_totals(self) -> Tensor:
         """Return what was counted so far; what all processes counted, the first one holds."""

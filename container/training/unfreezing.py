@@ -6,7 +6,6 @@ classes of another data set.
 
 import math
 
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from training.network import Network
@@ -47,9 +46,14 @@ def freeze_first_layers(network: Network, *, frozen: bool) -> None:
         parameter.requires_grad_(not frozen or depth_of[name] >= LAST_LAYERS)
 
 
-def set_to_training(module: nn.Module) -> None:
-    """Set to training mode, but for the statistics of frozen layers, which stay as they are."""
-    module.train()
-    for layer in module.modules():
-        if isinstance(layer, _BatchNorm) and layer.affine and not layer.weight.requires_grad:
-            layer.eval()
+def hold_statistics(network: Network, *, pretrained: bool) -> None:
+    """Keep the statistics of what is frozen as they are, in a network that is being trained.
+
+    Those of a pretrained network's new head, too: they are the features' of all pictures.
+    """
+    heads = tuple(f"{name}." for name in network.heads)
+    for name, layer in network.module.named_modules():
+        if isinstance(layer, _BatchNorm):
+            is_frozen = layer.affine and not layer.weight.requires_grad
+            if is_frozen or (pretrained and name.startswith(heads)):
+                layer.eval()
