@@ -98,9 +98,9 @@ class Cache:
         Raises:
             OSError: there is no room.
         """
-        for path in self.directory.glob("*.partial"):
+        for path in self.directory.glob("decoded-*.partial"):
             _remove_unused(path)
-        for path in sorted(self.directory.glob("*.pixels"), key=_last_use):
+        for path in sorted(self.directory.glob("decoded-*.pixels"), key=_last_use):
             disk = shutil.disk_usage(self.directory)
             if disk.free >= size_bytes + FREE_SHARE * disk.total:
                 break
