@@ -81,6 +81,8 @@ def _train(base_dir: Path, cache: Path) -> dict[str, float]:
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(cache),
+        # On GPUs as well: the memory of one process is measured.
+        "SAGEMAKER_CLASSIFIER_PROCESSES": "1",
         "PYTHONPATH": str(ROOT / "container"),
     }
     peaks = {"anonymous_mb": 0.0, "mapped_mb": 0.0}
