@@ -69,6 +69,11 @@ def hurricane(epochs: int, **settings: str) -> Case:
             "horizontal_flip": "true",
             "vertical_flip": "true",
             "quarter_turns": "true",
+            # By whole pixels alone: debris is as small as one.
+            "max_rotation": "0",
+            "max_zoom": "0",
+            "max_light": "0",
+            "label_smoothing": "0.1",
             **settings,
         },
     )

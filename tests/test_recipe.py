@@ -10,6 +10,7 @@ from training.recipe import (
     Arithmetic,
     Recipe,
     arithmetic,
+    check_compiler,
     flips,
     image_size,
     smallest_share,
@@ -75,6 +76,16 @@ def test_the_forward_pass_is_computed_in_that_format(dtype: torch.dtype) -> None
 
 
 EVEN, UNEVEN = np.repeat([0, 1], 50), np.repeat([0, 1], [90, 10])
+
+
+def test_a_missing_compiler_is_said_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+    check_compiler(Hyperparameters())
+    with pytest.raises(UserError, match=r"compile=true needs a C\+\+ compiler"):
+        check_compiler(Hyperparameters(compile=True))
 
 
 def test_a_frozen_backbone_has_no_epochs_of_its_own() -> None:

@@ -111,6 +111,7 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
 def _read_task(environment: TrainingEnvironment, processes: int, stop: StopRequest) -> Task:
     hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
     logger.info("%s", _in_words(hyperparameters))
+    recipe.check_compiler(hyperparameters)
     channels = environment.channels()
     settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
     class_names, files = _find_files(channels, hyperparameters)

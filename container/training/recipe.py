@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import os
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Self
@@ -57,6 +59,17 @@ def flips(hyperparameters: Hyperparameters) -> list[tuple[int, ...]]:
         )
         raise UserError(message)
     return [*allowed, *([(2, 3)] if len(allowed) > 1 else [])]
+
+
+def check_compiler(hyperparameters: Hyperparameters) -> None:
+    """Make sure that there is a compiler where one is needed.
+
+    Raises:
+        UserError: there is none.
+    """
+    if hyperparameters.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
+        message = "compile=true needs a C++ compiler, and there is no g++: install it, or leave it"
+        raise UserError(message)
 
 
 def smallest_share(pictures: int, batch_size: int, processes: int) -> int:
