@@ -130,7 +130,7 @@ def test_an_unknown_network_is_refused_and_the_known_ones_listed(tmp_path: Path)
         ("epochs", "three", "epochs must be a whole number, got 'three'"),
         ("learning_rate", "nan", "learning_rate must be 1e-09 to 100.0, got nan"),
         ("image_size", "8", "image_size must be 16 to 1024, got 8"),
-        ("optimizer", "lion", "optimizer must be one of adamw, sgd, adam; got 'lion'"),
+        ("optimizer", "lion", "optimizer must be one of adamw, sgd, adam, muon; got 'lion'"),
         ("epoch", "3", "unknown hyperparameters epoch; known are network, pretrained, "),
     ],
 )

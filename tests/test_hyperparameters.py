@@ -77,7 +77,7 @@ def test_every_encoding_of_a_value_is_read(name: str, value: object, expected: o
         ("learning_rate", "1e999", "learning_rate must be 1e-09 to 100.0, got inf"),
         ("label_smoothing", "-0.1", "label_smoothing must be 0.0 to 0.9, got -0.1"),
         ("augment", "maybe", "augment must be true or false, got 'maybe'"),
-        ("optimizer", "lion", "optimizer must be one of adamw, sgd, adam; got 'lion'"),
+        ("optimizer", "lion", "optimizer must be one of adamw, sgd, adam, muon; got 'lion'"),
         ("optimizer", "'", 'optimizer must be a text, got "\'"'),
         (
             "objective",
