@@ -14,6 +14,7 @@ from classifier.artifact import WEIGHTS
 from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_pictures
 from training import evaluation, job
 from training.environment import TrainingEnvironment
+from training.learning_rate import STEPS
 from training.stop import Stopped, StopRequest
 
 
@@ -94,7 +95,6 @@ FROM_SCRATCH = {
     "cutmix": "1",
     "cutout": "0.2",
     "ema_decay": "0.9",
-    "find_learning_rate": "true",
     "gradient_accumulation_steps": "2",
     "horizontal_flip": "true",
     "mixup": "0.2",
@@ -104,6 +104,7 @@ FINE_TUNED = {
     "early_stopping_patience": "4",
     "ema_decay": "0.8",
     "gradient_clip_norm": "1",
+    "head_epochs": "2",
     "optimizer": "sgd",
 }
 
@@ -131,8 +132,10 @@ def test_twenty_stops_at_random_moments_change_no_bit(
     job.run(make(tmp_path / "whole"), StopRequest())
     environment = make(tmp_path / "stopped")
     random = np.random.default_rng((chain, len(case)))
-    for _ in range(5):
-        stop = StopAfter(int(random.integers(DECODING + 8)))
+    for number in range(5):
+        # Later runs find the pictures decoded.
+        looks = random.integers(9) if number else random.integers(DECODING + 9)
+        stop = StopAfter(int(looks))
         with contextlib.suppress(Stopped):
             job.run(environment, stop)
         assert stop.looks < 0
@@ -142,6 +145,64 @@ def test_twenty_stops_at_random_moments_change_no_bit(
     expected = load_file(tmp_path / "whole" / "model" / WEIGHTS)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_found_learning_rate_is_kept_over_a_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base_dir = make_small_job(tmp_path)
+    settings = {**HYPERPARAMETERS, "epochs": "2", "find_learning_rate": "true"}
+    configure(base_dir, settings, "training", "validation")
+    environment = TrainingEnvironment(base_dir=base_dir)
+    caplog.set_level(logging.INFO)
+
+    # In the second epoch, after at most a hundred steps of searching.
+    job.run(environment, StopAfter(DECODING + STEPS + 8))
+    job.run(environment, StopRequest())
+
+    found = [message for message in caplog.messages if message.startswith("found_learning_rate=")]
+    assert len(found) == 1
+    (path, *_) = environment.checkpoint_dir.iterdir()
+    rate = torch.load(path, weights_only=True)["progress"]["learning_rate"]
+    assert found == [f"found_learning_rate={rate:.3g}"]
+    assert len(metrics(base_dir)["history"]) == 2  # type: ignore[arg-type]
+
+
+def test_training_ends_when_it_has_not_become_better_for_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base_dir = make_job(tmp_path, epochs="50", early_stopping_patience="2", objective="val_loss")
+    caplog.set_level(logging.INFO)
+
+    job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
+
+    report = metrics(base_dir)
+    assert isinstance(report["history"], list)
+    assert isinstance(report["epoch"], int)
+    losses = [epoch["val_loss"] for epoch in report["history"]]
+    assert len(losses) == report["epoch"] + 2 < 50
+    assert min(losses) == losses[report["epoch"] - 1]
+    assert f"early_stopping_at_epoch={len(losses)}" in caplog.messages
+
+
+def test_without_fine_tuning_the_frozen_stage_is_all(uninterrupted: Path, tmp_path: Path) -> None:
+    base_dir = make_small_job(tmp_path)
+    weights = base_dir / "input" / "data" / "weights"
+    weights.mkdir()
+    shutil.copy2(uninterrupted / "model" / WEIGHTS, weights)
+    settings = {**HYPERPARAMETERS, "fine_tuning": "none"}
+    configure(base_dir, settings, "training", "validation", "weights")
+
+    job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
+
+    report, trained = metrics(base_dir), load_file(base_dir / "model" / WEIGHTS)
+    before = load_file(uninterrupted / "model" / WEIGHTS)
+    assert (report["epoch"], report["history"]) == (0, [])
+    assert {k for k in before if not torch.equal(trained[k], before[k])} == {
+        "head.weight",
+        "head.bias",
+    }
+    assert (base_dir / "output/data/report.html").exists()
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(
