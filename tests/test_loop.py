@@ -14,7 +14,6 @@ from classifier.artifact import WEIGHTS
 from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_pictures
 from training import evaluation, job
 from training.environment import TrainingEnvironment
-from training.learning_rate import STEPS
 from training.stop import Stopped, StopRequest
 
 
@@ -156,8 +155,17 @@ def test_the_found_learning_rate_is_kept_over_a_stop(
     environment = TrainingEnvironment(base_dir=base_dir)
     caplog.set_level(logging.INFO)
 
-    # In the second epoch, after at most a hundred steps of searching.
-    job.run(environment, StopAfter(DECODING + STEPS + 8))
+    class StopInSecondEpoch(StopRequest):
+        @property
+        def requested(self) -> bool:
+            return any(message.startswith("epoch=1 ") for message in caplog.messages)
+
+        @requested.setter
+        def requested(self, value: bool) -> None:
+            pass
+
+    job.run(environment, StopInSecondEpoch())
+    assert "stopped_at_epoch=2" in caplog.messages
     job.run(environment, StopRequest())
 
     found = [message for message in caplog.messages if message.startswith("found_learning_rate=")]

@@ -53,7 +53,7 @@ def test_the_deeper_a_pretrained_layer_the_faster_it_learns() -> None:
     assert factors == sorted(factors)
     assert groups["stem.0.weight"][0] == pytest.approx(0.1)
     assert groups["head.weight"][0] == groups["head.bias"][0] == 1.0
-    assert len(set(factors)) == 5
+    assert len(set(factors)) == 7
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,16 @@ def test_depth_grows_from_the_first_layer_to_the_head(name: str) -> None:
     with torch.device("meta"):
         network = build(name, 3)
     depth_of = unfreezing.depths(network)
-    body = [depth for depth in depth_of.values() if depth < 1]
+    body = [depth for depth in depth_of.values() if depth < unfreezing.GROUPS]
 
     assert list(depth_of) == [parameter for parameter, _ in network.module.named_parameters()]
     assert body == sorted(body)
-    assert body[0] == 0
-    assert [depth_of[f"{head}.1.weight"] for head in network.heads] == [1.0]
+    assert set(body) == set(range(unfreezing.GROUPS))
+    assert [depth_of[f"{head}.1.weight"] for head in network.heads] == [unfreezing.GROUPS]
 
 
 def test_rates_grow_tenfold_with_depth() -> None:
-    factors = [unfreezing.learning_rate_factor(depth / 100) for depth in range(101)]
+    factors = [unfreezing.learning_rate_factor(depth) for depth in range(unfreezing.GROUPS + 1)]
 
     assert factors == sorted(factors)
     assert [factors[0], factors[-1]] == pytest.approx([0.1, 1])

@@ -10,28 +10,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from training.network import Network
 
-# Of the first layer's learning rate to the last one's.
+# Of the first layer's learning rate to the head's.
 FIRST_LAYER_FACTOR = 0.1
 
-# Depth from which on layers learn in the first stage.
-LAST_LAYERS = 2 / 3
+# Groups of layers by depth, and the first of those that learn in the first stage: the last third.
+# An optimizer's group learns as a whole or not at all.
+GROUPS, LAST_GROUPS = 6, 4
 
 # Share of the epochs in which only the last layers learn.
 FIRST_STAGE = 1 / 3
 
 
-def depths(network: Network) -> dict[str, float]:
-    """Return how deep each parameter lies: from 0, the first layer's, to 1, the head's."""
+def depths(network: Network) -> dict[str, int]:
+    """Return how deep each parameter lies: from 0, the first layers', to GROUPS, the head's."""
     heads = tuple(f"{name}." for name in network.heads)
     names = [name for name, _ in network.module.named_parameters()]
     body = [name for name in names if not name.startswith(heads)]
     # torchvision's networks name their layers in the order in which a picture meets them.
-    return dict.fromkeys(names, 1.0) | {name: place / len(body) for place, name in enumerate(body)}
+    return dict.fromkeys(names, GROUPS) | {
+        name: place * GROUPS // len(body) for place, name in enumerate(body)
+    }
 
 
-def learning_rate_factor(depth: float) -> float:
-    """Return the share of the learning rate at a depth, in five steps from the first layer on."""
-    return float(FIRST_LAYER_FACTOR ** (1 - math.floor(4 * depth) / 4))
+def learning_rate_factor(depth: int) -> float:
+    """Return the share of the learning rate at a depth."""
+    return float(FIRST_LAYER_FACTOR ** (1 - depth / GROUPS))
 
 
 def first_stage_epochs(epochs: int) -> int:
@@ -43,7 +46,7 @@ def freeze_first_layers(network: Network, *, frozen: bool) -> None:
     """Let the first layers keep their weights, or learn."""
     depth_of = depths(network)
     for name, parameter in network.module.named_parameters():
-        parameter.requires_grad_(not frozen or depth_of[name] >= LAST_LAYERS)
+        parameter.requires_grad_(not frozen or depth_of[name] >= LAST_GROUPS)
 
 
 def hold_statistics(network: Network, *, pretrained: bool) -> None:
