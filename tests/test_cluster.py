@@ -63,7 +63,7 @@ def losses(base_dir: Path) -> list[float]:
             "network": "squeezenet1_1",
             "pretrained": "false",
             "image_size": "32",
-            "learning_rate": "0.01",
+            "learning_rate": "0.0005",
         },
     ],
     ids=["batch normalisation everywhere", "in one dimension"],
