@@ -1,16 +1,21 @@
 """Batch normalisation over several processes: what one process with the whole batch computes."""
 
+import functools
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from training.batch_norm import SynchronizedBatchNorm, synchronized
 from training.cluster import Cluster
+from training.network import small_network
 
 # Over two processes they are 4 and 3.
 PICTURES = torch.rand(3, 7, 3, 5, 5, generator=torch.Generator().manual_seed(1))
@@ -46,40 +51,68 @@ def learn(network: nn.Module, cluster: Cluster, dtype: torch.dtype = torch.float
     return outputs
 
 
-def _learn_together(rank: int, directory: Path, dtype: torch.dtype) -> None:
+def small_networks_losses(cluster: Cluster) -> Tensor:
+    """Return the loss of each of 50 steps (50,) of the small network in float64."""
+    torch.manual_seed(0)
+    network = small_network(3).double().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
+    losses = []
+    with cluster.learning(network) as model:
+        for _ in range(50):
+            pictures, labels = torch.randn(7, 3, 16, 16).double(), torch.randint(3, (7,))
+            own = slice(cluster.rank, None, cluster.world_size)
+            loss = cross_entropy(model.train()(pictures[own]), labels[own], reduction="sum")
+            optimizer.zero_grad()
+            (loss * cluster.world_size / 7).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(cluster.total(loss.detach()))
+    return torch.stack(losses)
+
+
+def _work(rank: int, world_size: int, directory: Path, work: Callable[[Cluster], object]) -> None:
     # The tests run on one machine.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{directory}/store", rank=rank, world_size=2
+        "gloo", init_method=f"file://{directory}/store", rank=rank, world_size=world_size
     )
-    network = make_network(dtype)
-    outputs = learn(network, Cluster(rank, 2), dtype)
-    kinds = [type(layer).__name__ for layer in network]
-    torch.save((network.state_dict(), outputs, kinds), directory / f"{rank}.pt")
+    torch.save(work(Cluster(rank, world_size)), directory / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=[torch.float64, torch.float32], ids=str)
-def learned(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[torch.dtype, list[tuple[dict[str, Tensor], Tensor, list[str]]]]:
-    """What each of two processes has: its state, its outputs, and the kinds of its layers."""
-    directory = tmp_path_factory.mktemp("learned")
+def together(world_size: int, directory: Path, work: Callable[[Cluster], object]) -> list[Any]:
+    """Return what `work` returns in each of several processes."""
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_learn_together, args=(rank, directory, request.param))
-        for rank in range(2)
+        context.Process(target=_work, args=(rank, world_size, directory, work))
+        for rank in range(world_size)
     ]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
-    return request.param, [torch.load(directory / f"{rank}.pt") for rank in range(2)]
+    assert [process.exitcode for process in processes] == [0] * world_size
+    return [torch.load(directory / f"{rank}.pt") for rank in range(world_size)]
+
+
+def _learn(cluster: Cluster, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor, list[str]]:
+    network = make_network(dtype)
+    outputs = learn(network, cluster, dtype)
+    return network.state_dict(), outputs, [type(layer).__name__ for layer in network]
+
+
+Learned = tuple[torch.dtype, list[tuple[dict[str, Tensor], Tensor, list[str]]]]
+
+
+@pytest.fixture(scope="module", params=[torch.float64, torch.float32], ids=str)
+def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    """What each of two processes has: its state, its outputs, and the kinds of its layers."""
+    work = functools.partial(_learn, dtype=request.param)
+    return request.param, together(2, tmp_path_factory.mktemp("learned"), work)
 
 
 def test_two_processes_learn_what_one_learns_of_the_whole_batches(
-    learned: tuple[torch.dtype, list[tuple[dict[str, Tensor], Tensor, list[str]]]],
+    learned: Learned,
 ) -> None:
     dtype, states = learned
     network = make_network(dtype)
@@ -93,8 +126,16 @@ def test_two_processes_learn_what_one_learns_of_the_whole_batches(
         torch.testing.assert_close(own_outputs, outputs, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
+def test_50_steps_of_three_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    expected = small_networks_losses(Cluster(0, 1))
+
+    for losses in together(3, tmp_path, small_networks_losses):
+        torch.testing.assert_close(losses, expected, rtol=0, atol=1e-9)
+
+
 def test_what_is_left_is_a_plain_network(
-    learned: tuple[torch.dtype, list[tuple[dict[str, Tensor], Tensor, list[str]]]],
+    learned: Learned,
 ) -> None:
     kinds = [type(layer).__name__ for layer in make_network()]
 

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -32,15 +31,19 @@ from training.stop import Stopped, StopRequest
 
 TWO_PROCESSES = {"SAGEMAKER_CLASSIFIER_PROCESSES": "2"}
 
-# One step an epoch: the curve of the losses has one value a step. 21 pictures over two or three
-# processes, which is no even share for two. Gentle, since a wild run makes of a last bit's
-# difference, as sums in another order have it, one of any size.
+# One step an epoch: the curve of the losses has one value a step. 21 pictures, of which two
+# processes have no equal shares. Gently: a wild run makes a difference of any size of one in the
+# last bit, which sums in another order have. The same in float64: tests/test_batch_norm.py.
 CURVE = {
+    "network": "squeezenet1_1",
+    "pretrained": "false",
+    "image_size": "32",
     "epochs": "50",
     "batch_size": "64",
     "validation_fraction": "0.3",
-    "augment": "false",
+    "gradient_accumulation_steps": "2",
     "optimizer": "sgd",
+    "learning_rate": "0.0005",
     "label_smoothing": "0.2",
     "checkpoint_interval_seconds": "1000",
 }
@@ -55,43 +58,36 @@ def losses(base_dir: Path) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "network",
-    [
-        {"network": "small", "learning_rate": "0.005"},
-        {
-            "network": "squeezenet1_1",
-            "pretrained": "false",
-            "image_size": "32",
-            "learning_rate": "0.01",
-        },
-    ],
-    ids=["batch normalisation everywhere", "in one dimension"],
-)
-def test_the_loss_curve_is_the_same_on_one_host_on_two_and_on_three_gpus(
-    network: Mapping[str, str], tmp_path: Path
+def test_the_loss_curve_is_the_same_of_one_process_of_two_hosts_and_of_three_processes(
+    tmp_path: Path,
 ) -> None:
-    alone = make_job(tmp_path / "alone", **CURVE, **network)
-    hosts = make_hosts(tmp_path / "hosts", **CURVE, **network)
-    gpus = make_job(tmp_path / "gpus", **CURVE, **network)
+    alone = make_job(tmp_path / "alone", **CURVE)
+    hosts = make_hosts(tmp_path / "hosts", **CURVE)
+    three = make_job(tmp_path / "three", **CURVE)
 
     finished = [
         train(alone),
         *train_together(hosts),
-        train(gpus, SAGEMAKER_CLASSIFIER_PROCESSES="3"),
+        train(three, SAGEMAKER_CLASSIFIER_PROCESSES="3"),
     ]
 
     assert [code for code, _ in finished] == [0, 0, 0, 0], finished
     expected = losses(alone)
     assert len(expected) == 50
     assert losses(hosts[1]) == pytest.approx(expected, rel=0, abs=1e-5)
-    assert losses(gpus) == pytest.approx(expected, rel=0, abs=1e-5)
+    assert losses(three) == pytest.approx(expected, rel=0, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[str]]:
     """What two hosts made and said that have one process and two."""
-    hosts = make_hosts(tmp_path_factory.mktemp("uneven"), epochs="2", precision="bfloat16")
+    hosts = make_hosts(
+        tmp_path_factory.mktemp("uneven"),
+        epochs="2",
+        precision="bfloat16",
+        # Batches of 8 in as many parts as the processes with three pictures could make.
+        gradient_accumulation_steps="3",
+    )
     port = str(free_port())
     with ExitStack() as stack:
         processes = [

@@ -64,8 +64,10 @@ class TrainingStep:
         )
         # Of dropout alone, which each process draws for itself.
         torch.manual_seed(int(random.integers(2**62)) + self.cluster.rank)
-        own = np.arange(len(batch))[self.cluster.rank :: self.cluster.world_size]
-        parts = np.array_split(own, min(self.hyperparameters.gradient_accumulation_steps, len(own)))
+        rank, world_size = self.cluster.rank, self.cluster.world_size
+        # Of each part every process has some, as batch normalisation exchanges its statistics.
+        count = min(self.hyperparameters.gradient_accumulation_steps, len(batch) // world_size)
+        parts = [part[rank::world_size] for part in np.array_split(np.arange(len(batch)), count)]
         totals = torch.zeros(3, dtype=torch.float64, device=self.arithmetic.device)
         for part in parts:
             # Processes average their gradients once, at the last part.

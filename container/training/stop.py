@@ -9,6 +9,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Stopped(Exception):  # noqa: N818 - a request that was met, no error
     """The job was stopped before there was anything to save."""
 
+    def __init__(
+        self, message: str = "stopped before the first step: there is no model to save"
+    ) -> None:
+        """Say so, unless there is more to say."""
+        super().__init__(message)
+
 
 class StopRequest:
     """A flag that SIGTERM sets; the training loop looks at it between steps."""
@@ -34,8 +40,7 @@ class StopRequest:
             Stopped: it was.
         """
         if self.requested:
-            message = "stopped before the first step: there is no model to save"
-            raise Stopped(message)
+            raise Stopped
 
     def _request(self, _signal: int, _frame: FrameType | None) -> None:
         self.requested = True
