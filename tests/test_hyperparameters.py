@@ -97,6 +97,11 @@ def test_a_value_of_another_type_or_out_of_range_is_refused(
     assert str(refusal.value).startswith(reason)
 
 
+def test_a_learning_rate_is_given_or_searched_for() -> None:
+    with pytest.raises(UserError, match="learning_rate is given, and find_learning_rate=true"):
+        Hyperparameters(learning_rate=0.1, find_learning_rate=True)
+
+
 def test_unknown_hyperparameters_are_refused_and_the_known_ones_listed() -> None:
     with pytest.raises(UserError) as refusal:
         Hyperparameters.from_strings({"lr": "0.1", "epoch": "3", "epochs": "3"})

@@ -161,6 +161,9 @@ class Hyperparameters:
             if value is not None and not low <= value <= high:
                 message = f"{name} must be {low} to {high}, got {value!r}"
                 raise UserError(message)
+        if self.find_learning_rate and self.learning_rate is not None:
+            message = "learning_rate is given, and find_learning_rate=true: drop one of them"
+            raise UserError(message)
         for name, hint in typing.get_type_hints(type(self)).items():
             choices = _choices(hint)
             if choices and getattr(self, name) not in choices:
