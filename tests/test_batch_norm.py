@@ -131,7 +131,8 @@ def test_50_steps_of_three_processes_have_the_losses_of_one(tmp_path: Path) -> N
     expected = small_networks_losses(Cluster(0, 1))
 
     for losses in together(3, tmp_path, small_networks_losses):
-        torch.testing.assert_close(losses, expected, rtol=0, atol=1e-9)
+        # Rounding grows with every step.
+        torch.testing.assert_close(losses, expected, rtol=0, atol=1e-6)
 
 
 def test_what_is_left_is_a_plain_network(
