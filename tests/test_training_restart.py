@@ -243,4 +243,4 @@ def test_10_a_checkpoint_of_other_starting_weights_is_passed_over(
     code, output = train(base_dir, "train")
 
     assert code == 0, output
-    assert "is of other data or hyperparameters, passed over" in output
+    assert "of other data or hyperparameters, passed over" in output
