@@ -164,8 +164,11 @@ def to_images(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     """Return float32 (N, 3, H, W), channels last in memory, of uint8 (N, H, W, 3)."""
     # Torch wants memory that it may write: a slice of the mapped file is copied, what fancy
     # indexing has copied is taken as it is.
-    own = np.require(pixels, requirements="W")
-    return torch.from_numpy(own).to(device).permute(0, 3, 1, 2).float()
+    own = torch.from_numpy(np.require(pixels, requirements="W"))
+    if device.type == "cuda":
+        # From such memory a GPU fetches by itself, while this process goes on.
+        own = own.pin_memory()
+    return own.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
 
 
 def per_class(counts: Counts, class_names: Sequence[str]) -> dict[str, dict[str, Json]]:
