@@ -85,6 +85,16 @@ class Residual(nn.Module):
         return result
 
 
+class Halving(nn.Module):
+    """Max pooling by two, of pictures that have come down to a single pixel nothing."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features (N, C, H // 2, W // 2)."""
+        if min(features.shape[2:]) == 1:
+            return features
+        return nn.functional.max_pool2d(features, 2)
+
+
 def convolution(
     channels_in: int, channels_out: int, *, size: int = 3, stride: int = 1
 ) -> nn.Sequential:
@@ -103,15 +113,13 @@ def small_network(num_classes: int) -> nn.Sequential:
     residuals) behind a first layer that halves the picture: at 128 pixels it costs what such a
     network does at 64. It takes pictures of any size from 16 pixels on.
     """
-    # Of a single row or column it keeps what is there.
-    pool = nn.MaxPool2d(2, ceil_mode=True)
     return nn.Sequential(
         OrderedDict(
             stem=convolution(3, 32, size=4, stride=2),
-            stage1=nn.Sequential(pool, convolution(32, 64)),
-            stage2=nn.Sequential(pool, Residual(64), convolution(64, 128)),
-            stage3=nn.Sequential(pool, Residual(128), convolution(128, 256)),
-            stage4=nn.Sequential(pool, Residual(256)),
+            stage1=nn.Sequential(Halving(), convolution(32, 64)),
+            stage2=nn.Sequential(Halving(), Residual(64), convolution(64, 128)),
+            stage3=nn.Sequential(Halving(), Residual(128), convolution(128, 256)),
+            stage4=nn.Sequential(Halving(), Residual(256)),
             pool=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
             head=nn.Linear(256, num_classes),
         )
