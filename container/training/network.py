@@ -86,7 +86,7 @@ class Residual(nn.Module):
 
 
 class Halving(nn.Module):
-    """Max pooling by two, of pictures that have come down to a single pixel nothing."""
+    """Max pooling by two, which leaves pictures that have come down to one pixel as they are."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features (N, C, H // 2, W // 2)."""
