@@ -158,7 +158,7 @@ def test_6_no_optional_file_is_missed(finished: Job) -> None:
     names = {path.name for path in (finished.base_dir / "input" / "config").iterdir()}
 
     assert names == {"hyperparameters.json", "inputdataconfig.json"}
-    assert "hosts=1" in finished.output
+    assert "processes=1" in finished.output
 
 
 def test_6_files_of_the_platforms_own_do_not_disturb(tmp_path: Path) -> None:
