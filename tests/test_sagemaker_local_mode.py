@@ -34,7 +34,7 @@ pytestmark = [
 # Looks like one; nobody asks for it.
 ROLE = "arn:aws:iam::111122223333:role/nobody"
 
-HYPERPARAMETERS = {"network": "small", "image_size": 32, "epochs": 2, "batch_size": 16}
+HYPERPARAMETERS = {"network": "small", "image_size": 32, "epochs": 10, "batch_size": 16}
 COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 50), "red": (200, 30, 40)}
 
 NO_TELEMETRY = """

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from classifier.environment import base_dir
 from classifier.errors import UserError
 from training import supervisor
 from training.environment import TrainingEnvironment
-from training.stop import Stopped, StopRequest
+from training.stop import SIGNALS, Stopped, StopRequest
 from training.supervisor import ConnectionLostError, Place
 
 logger = logging.getLogger("training")
@@ -94,6 +95,8 @@ def _fail(
 
 if __name__ == "__main__":
     exit_code = main(sys.argv[1:])
+    # The work is done: a stop that comes while Python ends must not look like a failure.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     if exit_code and Place.given():
         # What still waits for a lost process, a thread of NCCL say, must not keep this one.
         os._exit(exit_code)
