@@ -1,9 +1,26 @@
 """What a failed job tells: lines 2 and 8 of the contract's checklist."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from classifier.artifact import Artifact
-from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train, train_here
+from tests.opt_ml import CONTAINER, HYPERPARAMETERS, configure, failure, make_job, train, train_here
+
+# A thread of its own, as libraries have them, hears what the first one holds back; modules are
+# taken apart last of all.
+STOPPED_AT_THE_END = """
+import os, runpy, signal, sys, threading, time
+
+class Stop:
+    def __del__(self, kill=os.kill, arguments=(os.getpid(), signal.SIGTERM)):
+        kill(*arguments)
+
+sys.modules["stop_at_the_end"] = Stop()
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+runpy.run_module("training", run_name="__main__")
+"""
 
 
 def test_2_a_job_without_channels_says_so_in_its_failure_file(tmp_path: Path) -> None:
@@ -43,6 +60,15 @@ def test_8_of_an_unexpected_error_its_message_comes_before_its_traceback(tmp_pat
     assert failure(tmp_path).startswith("FileExistsError: ")
     assert "\nTraceback (most recent call last)" in failure(tmp_path)
     assert len(failure(tmp_path)) <= 950
+
+
+def test_a_stop_while_python_ends_changes_no_exit_code(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(CONTAINER), "SAGEMAKER_BASE_DIR": str(tmp_path)}
+
+    ended = subprocess.run([sys.executable, "-c", STOPPED_AT_THE_END], env=environment, check=False)
+
+    # That of a job without files.
+    assert ended.returncode == 1
 
 
 def test_reports_that_cannot_be_written_do_not_cost_the_model(tmp_path: Path) -> None:

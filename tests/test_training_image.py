@@ -175,6 +175,15 @@ def test_a_lost_containers_name_is_what_the_other_fails_with(
     assert "the connection to host algo-2 was lost (" in failure(tmp_path / "algo-1" / "opt_ml")
 
 
+def test_a_network_is_compiled_where_that_is_asked_for(train_image: str, job: Path) -> None:
+    opt_ml.write_config(job, HYPERPARAMETERS | {"compile": "true"})
+
+    output = train(train_image, job)
+
+    assert output.exit_code == 0, output.text
+    assert "best_epoch=1 " in output.text
+
+
 def test_a_mistake_is_told_in_the_failure_file(train_image: str, job: Path) -> None:
     opt_ml.write_config(job, HYPERPARAMETERS | {"epochs": "three"})
 

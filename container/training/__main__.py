@@ -95,8 +95,10 @@ def _fail(
 
 if __name__ == "__main__":
     exit_code = main(sys.argv[1:])
-    # The work is done: a stop that comes while Python ends must not look like a failure.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # The work is done: a stop that comes while Python ends must not look like a failure. Python
+    # would give a handler up then; this it keeps.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if exit_code and Place.given():
         # What still waits for a lost process, a thread of NCCL say, must not keep this one.
         os._exit(exit_code)
