@@ -130,7 +130,10 @@ def train_usual(directory: Path, weights_file: Path, seed: int) -> Measured:
 def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measured:
     """Train the head of a frozen SqueezeNet on features that are computed once."""
     hyperparameters = Hyperparameters.from_strings({**CASE.hyperparameters, "seed": seed})
-    arithmetic, stop = recipe.arithmetic(hyperparameters.precision), StopRequest()
+    arithmetic, stop = (
+        recipe.arithmetic(hyperparameters.precision, hyperparameters.network),
+        StopRequest(),
+    )
     start = time.monotonic()
     net = network.build(hyperparameters.network, 2)
     with tempfile.TemporaryDirectory() as weights_channel:

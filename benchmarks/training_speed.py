@@ -3,10 +3,10 @@
     PYTHONPATH=container python -m benchmarks.training_speed --data ../shared/data
 
 Side by side on the same cores: the loop of torchvision's reference script as it stands by default
-(float32, Pillow in a DataLoader with two workers, a loss read back every step)
-and this project's, from the decoded pictures on. Both start from the same weights, see the same
-pictures in the same order and learn at the same rate: first without random changes, where the
-losses must agree, then each with its own, as they are used. Rounds alternate; medians are printed.
+(float32, Pillow in a DataLoader with two workers, a loss read back every step) and this project's,
+from the decoded pictures on. Both start from the same weights, see the same pictures in the same
+order and learn at the same rate: first without random changes, where the losses must agree, then
+each with its own, as they are used. Rounds alternate; medians are printed.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def ours(files: pictures.Pictures, order: npt.NDArray[np.int64], *, augment: boo
         hyperparameters,
         pretrained=False,
         num_classes=num_classes,
-        arithmetic=arithmetic("auto"),
+        arithmetic=arithmetic("auto", "resnet18"),
         cluster=Cluster(0, 1),
     )
     losses = []

@@ -80,7 +80,7 @@ def test_the_network_learns_afterwards_as_before() -> None:
 def test_bfloat16_gives_nearly_the_same() -> None:
     network, pictures = build_small(), noise(3, 16)
 
-    found = features.compute(network, pictures, arithmetic("bfloat16"), no_stop).values
+    found = features.compute(network, pictures, arithmetic("bfloat16", "resnet18"), no_stop).values
 
     expected = features.compute(network, pictures, FLOAT32, no_stop).values
     assert found.dtype == expected.dtype == np.float32

@@ -61,10 +61,20 @@ def test_hosts_without_a_picture_are_refused() -> None:
 
 
 def test_the_arithmetic_is_as_asked_for_and_said_in_words() -> None:
-    assert arithmetic("float32").dtype is torch.float32
-    assert arithmetic("bfloat16").dtype is torch.bfloat16
-    assert arithmetic("auto").dtype in {torch.float32, torch.bfloat16}
+    assert arithmetic("float32", "resnet18").dtype is torch.float32
+    assert arithmetic("bfloat16", "mobilenet_v2").dtype is torch.bfloat16
+    assert arithmetic("auto", "resnet18").dtype in {torch.float32, torch.bfloat16}
     assert str(Arithmetic(CPU, torch.bfloat16)) == "cpu/bfloat16"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU gains by bfloat16 in any case")
+def test_a_processor_computes_depthwise_convolutions_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+
+    assert arithmetic("auto", "resnet18").dtype is torch.bfloat16
+    assert arithmetic("auto", "mobilenet_v3_large").dtype is torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -193,21 +193,28 @@ def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
 
 def _grid(affine: Tensor, images: Tensor) -> Tensor:
     """Return (N, H, W, 2): where each pixel comes from, by affine (N, 2, 3)."""
-    half = torch.tensor(images.shape[:1:-1], device=images.device) / 2
+    height, width = images.shape[2:]
+    half = torch.tensor([width, height], device=images.device) / 2
     # By whole pixels: without rotation and zoom a picture stays as sharp as it is.
     shift = torch.round(affine[:, :, 2] * half) / half
-    affine = torch.cat([affine[:, :, :2], shift[:, :, None]], dim=2)
-    return torch.nn.functional.affine_grid(affine, list(images.shape), align_corners=False)
+    x, y = ((_centers(side, images.device) * 2 - 1) for side in (width, height))
+    # affine_grid would multiply matrices of three columns, which takes six times as long.
+    rows = y[:, None] * affine[:, None, :, 1] + shift[:, None]
+    return x[:, None] * affine[:, None, None, :, 0] + rows[:, :, None]
 
 
 def _inside(center: Tensor, side: Tensor | float, images: Tensor) -> Tensor:
     """Return (N, 1, H, W): whether a pixel lies in its picture's square; all in shares."""
     height, width = images.shape[2:]
-    y = (torch.arange(height, device=images.device) + 0.5) / height
-    x = (torch.arange(width, device=images.device) + 0.5) / width
+    y, x = _centers(height, images.device), _centers(width, images.device)
     distance_y = (y[None, :, None] - center[:, 1, None, None]).abs()
     distance_x = (x[None, None, :] - center[:, 0, None, None]).abs()
     return torch.maximum(distance_y, distance_x)[:, None] < side / 2
+
+
+def _centers(side: int, device: torch.device) -> Tensor:
+    """Return where a row's pixels have their centres, as shares of the side."""
+    return (torch.arange(side, device=device) + 0.5) / side
 
 
 def _float32(values: npt.NDArray[np.float64]) -> Tensor:

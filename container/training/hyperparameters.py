@@ -142,7 +142,7 @@ class Hyperparameters:
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of training's arithmetic. `auto`: bfloat16 where the hardware has instructions for it."""
+    """Of training's arithmetic. `auto`: bfloat16 where it makes the network faster."""
 
     compile: bool = False
     """Compile the network with `torch.compile`: minutes first, then faster steps on a GPU."""

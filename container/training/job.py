@@ -80,7 +80,9 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
             task.hyperparameters,
             pretrained=task.weights_source is not None,
             num_classes=len(task.class_names),
-            arithmetic=recipe.arithmetic(task.hyperparameters.precision),
+            arithmetic=recipe.arithmetic(
+                task.hyperparameters.precision, task.hyperparameters.network
+            ),
             cluster=joined,
         )
         _log_recipe(trainer, task)

@@ -24,6 +24,10 @@ SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 128, 224
 # The moving average of the weights looks back over a twentieth of the run.
 AVERAGED_RUNS = 20
 
+# Families of depthwise convolutions, which a processor computes faster in float32: it moves more
+# numbers than it multiplies (`benchmarks.arithmetic`).
+DEPTHWISE = ("efficientnet", "mnasnet", "mobilenet", "shufflenet")
+
 
 def wants_download(hyperparameters: Hyperparameters) -> bool:
     """Tell whether a job without a `weights` channel starts from torchvision's weights."""
@@ -186,18 +190,19 @@ class Arithmetic:
         return torch.autocast(self.device.type, self.dtype)
 
 
-def arithmetic(precision: str) -> Arithmetic:
-    """Choose the device, and bfloat16 where `precision` allows it and the hardware has it."""
+def arithmetic(precision: str, network: str) -> Arithmetic:
+    """Choose the device, and bfloat16 where `precision` allows it and it makes training faster."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if precision == "auto" and _has_bfloat16(device):
+    if precision == "auto" and _gains_by_bfloat16(device, network):
         dtype = torch.bfloat16
     return Arithmetic(device, dtype)
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def _gains_by_bfloat16(device: torch.device, network: str) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Emulated bfloat16 is slower than float32.
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    has_it = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return has_it and not network.startswith(DEPTHWISE)
