@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from training import evaluation
+from training import evaluation, inference
 from training.evaluation import (
     Evaluation,
     confusion_matrix,
@@ -15,9 +15,9 @@ from training.evaluation import (
     evaluation_of,
     logits_of,
     per_class,
-    to_images,
     wilson,
 )
+from training.inference import to_images
 from training.network import Classifier
 from training.pictures import Pictures
 
@@ -116,7 +116,7 @@ def test_logits_are_those_of_every_picture_in_order(monkeypatch: pytest.MonkeyPa
     pictures = Pictures(pixels, np.zeros(7, np.int64), (Path("x"),) * 7, "")
     classifier, device = Classifier(Fixed()), torch.device("cpu")
     whole = logits_of(classifier, pictures, device)
-    monkeypatch.setattr(evaluation, "BATCH_SIZE", 3)
+    monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 3)
 
     parts = logits_of(classifier, pictures, device)
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from classifier.errors import UserError
 from tests.families import FAMILIES
-from training import features
-from training.evaluation import to_images
+from training import features, inference
+from training.inference import to_images
 from training.network import SMALL, Classifier, Network, build
 from training.pictures import Pictures
 from training.recipe import Arithmetic, arithmetic
@@ -40,7 +40,7 @@ def no_stop() -> None:
 def test_a_networks_head_makes_the_networks_logits_of_the_features(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(features.BATCH_SIZES, "cpu", 2)
+    monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 2)
     torch.manual_seed(0)
     network = build(name, 5)
     head = network.module.get_submodule(network.heads[-1])
@@ -88,7 +88,7 @@ def test_bfloat16_gives_nearly_the_same() -> None:
 
 
 def test_the_number_of_cores_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(features.BATCH_SIZES, "cpu", 2)
+    monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 2)
     network, pictures, before = build_small(), noise(9, 32), torch.get_num_threads()
     found = []
 
@@ -112,7 +112,7 @@ def test_the_log_says_how_many_features_there_are(caplog: pytest.LogCaptureFixtu
 
 
 def test_a_stop_is_heard_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(features.BATCH_SIZES, "cpu", 2)
+    monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 2)
     network, stop, heard = build_small(), StopRequest(), 0
 
     def check() -> None:

@@ -69,7 +69,7 @@ def as_the_service_mounts(base_dir: Path) -> Iterator[tuple[str, ...]]:
 
 def train(image: str, base_dir: Path, *arguments: str, options: tuple[str, ...] = ()) -> Output:
     with as_the_service_mounts(base_dir) as mounts:
-        return docker("run", "--rm", *mounts, *options, image, *arguments, check=False)
+        return docker("run", "--rm", *mounts, *options, image, *arguments, check=False, timeout=600)
 
 
 def manifest(base_dir: Path) -> dict[str, object]:

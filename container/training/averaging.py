@@ -22,12 +22,13 @@ class WeightAverage:
             return
         # The first steps' weights are worth little: forget them faster.
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages, values = [], []
-        for name, value in classifier.state_dict().items():
-            average = self.classifier.state_dict()[name]
-            if value.is_floating_point():
-                averages.append(average)
-                values.append(value)
-            else:
-                average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        averages, values = self.classifier.state_dict(), classifier.state_dict()
+        is_real = {name: value.is_floating_point() for name, value in values.items()}
+        torch._foreach_lerp_(
+            [averages[name] for name in values if is_real[name]],
+            [values[name] for name in values if is_real[name]],
+            1 - decay,
+        )
+        for name in values:
+            if not is_real[name]:
+                averages[name].copy_(values[name])

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from classifier.artifact import Json
+from training.inference import answers
 from training.network import Classifier
 from training.pictures import Pictures
-
-BATCH_SIZE = 256
+from training.recipe import Arithmetic
 
 # Logits that are computed with at once on the processor: 32 MB of float64.
 PART_VALUES = 2**22
@@ -118,7 +118,6 @@ def evaluate(
     return None if logits is None else evaluation_of(logits, pictures.labels, num_classes)
 
 
-@torch.inference_mode()
 def logits_of(
     classifier: Classifier,
     pictures: Pictures,
@@ -126,16 +125,12 @@ def logits_of(
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> npt.NDArray[np.float32] | None:
     """Return the logits (N, C) of all pictures; None when stopped in between."""
-    classifier.eval()
     logits = []
-    for start in range(0, len(pictures), BATCH_SIZE):
+    for batch in answers(classifier, pictures, Arithmetic(device, torch.float32)):
         if is_stopped():
             return None
-        images = to_images(pictures.pixels[start : start + BATCH_SIZE], device)
-        logits.append(classifier(images).float())
-    # The only wait for the device.
-    result: npt.NDArray[np.float32] = torch.cat(logits).cpu().numpy()
-    return result
+        logits.append(batch)
+    return np.concatenate(logits)
 
 
 def evaluation_of(
@@ -158,17 +153,6 @@ def in_parts(
     for start in range(0, len(labels), size):
         part = slice(start, start + size)
         yield torch.from_numpy(logits[part]).double(), torch.from_numpy(labels[part])
-
-
-def to_images(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Return float32 (N, 3, H, W), channels last in memory, of uint8 (N, H, W, 3)."""
-    # Torch wants memory that it may write: a slice of the mapped file is copied, what fancy
-    # indexing has copied is taken as it is.
-    own = torch.from_numpy(np.require(pixels, requirements="W"))
-    if device.type == "cuda":
-        # From such memory a GPU fetches by itself, while this process goes on.
-        own = own.pin_memory()
-    return own.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
 
 
 def per_class(counts: Counts, class_names: Sequence[str]) -> dict[str, dict[str, Json]]:

@@ -4,28 +4,22 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from classifier.errors import UserError
-from training.evaluation import to_images
+from training.inference import answers
 from training.network import Classifier, Network
 from training.pictures import Pictures
 from training.recipe import Arithmetic
 
 logger = logging.getLogger(__name__)
-
-# On a processor each core has a batch of its own, which its cache holds. Cores that share a batch
-# wait for each other after every layer: on two that other programs used as well, SqueezeNet took
-# 101 ms a picture in batches of 16 that way and takes 28 this way.
-BATCH_SIZES = {"cpu": 8, "cuda": 256}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +75,16 @@ def _batches(
     network: Network, pictures: Pictures, arithmetic: Arithmetic
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the features (n, D) of one batch of pictures after another."""
-    device, threads = arithmetic.device, torch.get_num_threads()
-    classifier = Classifier(network.module).to(device).to(memory_format=torch.channels_last).eval()
-    batch_size = BATCH_SIZES[device.type]
-
-    def compute_one(start: int) -> npt.NDArray[np.float32]:
-        images = to_images(pictures.pixels[start : start + batch_size], device)
-        with torch.inference_mode(), arithmetic.autocast():
-            features: Tensor = classifier(images)
-        return features.float().cpu().numpy()
-
-    starts = range(0, len(pictures), batch_size)
+    classifier = Classifier(network.module).to(arithmetic.device)
+    classifier = classifier.to(memory_format=torch.channels_last)
     with (
         _without_head(network),
-        ThreadPoolExecutor(
-            threads if device.type == "cpu" else 1,
-            # OpenMP counts for every thread of ours; MKL has one number for all, set back below.
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        ) as pool,
         # disable=None: a bar on a terminal, none in a log.
         tqdm(total=len(pictures), desc="features", unit=" pictures", disable=None) as bar,
     ):
-        try:
-            for batch in pool.map(compute_one, starts):
-                yield batch
-                bar.update(len(batch))
-        finally:
-            torch.set_num_threads(threads)
+        for batch in answers(classifier, pictures, arithmetic):
+            yield batch
+            bar.update(len(batch))
 
 
 @contextmanager

@@ -192,7 +192,9 @@ class Arithmetic:
 
 def arithmetic(precision: str, network: str) -> Arithmetic:
     """Choose the device, and bfloat16 where `precision` allows it and it makes training faster."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # By number: which GPU is a process's own, its other threads don't know.
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", torch.cuda.current_device()) if has_gpu else torch.device("cpu")
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     if precision == "auto" and _gains_by_bfloat16(device, network):
         dtype = torch.bfloat16

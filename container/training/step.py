@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from training.augmentation import Augmentation, Blend, Draws, draw_blend
 from training.cluster import Cluster
-from training.evaluation import to_images
 from training.hyperparameters import Hyperparameters
+from training.inference import to_images
 from training.pictures import Pictures
 from training.recipe import Arithmetic
 
