@@ -74,6 +74,7 @@ def hurricane(epochs: int, **settings: str) -> Case:
             "max_zoom": "0",
             "max_light": "0",
             "label_smoothing": "0.1",
+            "half_size_steps": "0.6",
             **settings,
         },
     )
@@ -81,12 +82,12 @@ def hurricane(epochs: int, **settings: str) -> Case:
 
 def uneven(class_balance: str) -> Case:
     """Return a twentieth of the damaged houses among all that are not."""
-    case = hurricane(12, class_balance=class_balance)
+    case = hurricane(18, class_balance=class_balance)
     return dataclasses.replace(case, keep={"damage": 100, "no_damage": 2000})
 
 
 CASES: dict[str, dict[str, Case]] = {
-    "hurricane": {"10 minutes": hurricane(18), "30 minutes": hurricane(50)},
+    "hurricane": {"10 minutes": hurricane(24), "30 minutes": hurricane(70)},
     "hurricane-uneven": {"auto": uneven("auto"), "none": uneven("none")},
     "fingers": {
         "from scratch": Case(

@@ -151,6 +151,16 @@ def test_a_size_that_the_network_cannot_take_is_refused_before_any_decoding(
     assert "training_pictures" not in capsys.readouterr().out
 
 
+def test_half_the_size_of_a_network_for_one_size_is_refused(tmp_path: Path) -> None:
+    make_job(
+        tmp_path, network="vit_b_16", pretrained="false", image_size="32", half_size_steps="0.5"
+    )
+
+    assert refused(tmp_path).startswith(
+        "half_size_steps is not for this network: vit_b_16 cannot learn from batches of"
+    )
+
+
 def test_pipe_mode_is_refused_with_the_mode_to_set(job: Path) -> None:
     write_json(job, "inputdataconfig.json", {"training": {"TrainingInputMode": "Pipe"}})
 

@@ -1,6 +1,7 @@
 """The training loop: whenever a stop comes, the job goes on from there."""
 
 import contextlib
+import itertools
 import logging
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from classifier.artifact import WEIGHTS
 from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_pictures
-from training import evaluation, job
+from training import job
 from training.environment import TrainingEnvironment
 from training.stop import Stopped, StopRequest
 
@@ -51,17 +52,10 @@ def make_small_job(base_dir: Path) -> Path:
 DECODING = 24 + 15 + 1
 
 
-@pytest.fixture(autouse=True)
-def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "BATCH_SIZE", 8)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base_dir = make_small_job(tmp_path_factory.mktemp("uninterrupted"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "BATCH_SIZE", 8)
-        assert train_here(base_dir, "train") == 0
+    assert train_here(base_dir, "train") == 0
     return base_dir
 
 
@@ -95,6 +89,7 @@ FROM_SCRATCH = {
     "cutout": "0.2",
     "ema_decay": "0.9",
     "gradient_accumulation_steps": "2",
+    "half_size_steps": "0.4",
     "horizontal_flip": "true",
     "mixup": "0.2",
 }
@@ -191,6 +186,20 @@ def test_training_ends_when_it_has_not_become_better_for_a_while(
     assert len(losses) == report["epoch"] + 2 < 50
     assert min(losses) == losses[report["epoch"] - 1]
     assert f"early_stopping_at_epoch={len(losses)}" in caplog.messages
+
+
+def test_no_training_ends_early_while_its_pictures_have_half_their_size(tmp_path: Path) -> None:
+    settings = {"early_stopping_patience": "1", "objective": "val_loss", "learning_rate": "0.3"}
+    base_dir = make_job(tmp_path, epochs="12", half_size_steps="0.9", **settings)
+
+    job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
+
+    report = metrics(base_dir)
+    assert isinstance(report["history"], list)
+    losses = [epoch["val_loss"] for epoch in report["history"]]
+    # Worse than before they became, which would end another training.
+    assert any(later > earlier for earlier, later in itertools.pairwise(losses[:10]))
+    assert len(losses) > 10
 
 
 def test_without_fine_tuning_the_frozen_stage_is_all(uninterrupted: Path, tmp_path: Path) -> None:

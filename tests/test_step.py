@@ -59,6 +59,7 @@ def gradients(pictures: Pictures) -> Callable[..., list[torch.Tensor]]:
             Hyperparameters(precision="float32", **settings),  # type: ignore[arg-type]
             arithmetic=Arithmetic(torch.device("cpu"), torch.float32),
             cluster=Cluster(rank, world_size),
+            half_size_steps=0,
             class_weights=weights,
         )
         totals = step(classifier, 7, BATCH, 0.0)
@@ -123,6 +124,40 @@ def test_a_classes_weight_multiplies_its_gradients(
 
     sums = [one + 2 * two + 5 * three for one, two, three in zip(*only, strict=True)]
     assert_equal(weighted, sums)
+
+
+def test_the_first_steps_see_pictures_at_half_their_size(pictures: Pictures) -> None:
+    seen = []
+
+    class Seeing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images)
+            logits: torch.Tensor = self.head(images.mean(dim=(2, 3)))
+            return logits
+
+    network = Seeing()
+    groups = [{"params": list(network.parameters()), "factor": 1.0}]
+    step = TrainingStep(
+        torch.optim.SGD(groups, lr=0.0),
+        pictures,
+        Hyperparameters(augment=False),
+        arithmetic=Arithmetic(torch.device("cpu"), torch.float32),
+        cluster=Cluster(0, 1),
+        half_size_steps=3,
+        class_weights=None,
+    )
+    step(network, 2, BATCH, 0.0)
+    step(network, 3, BATCH, 0.0)
+
+    half, whole = seen
+    assert whole.shape == (COUNT, 3, 16, 16)
+    assert half.shape == (COUNT, 3, 8, 8)
+    # Each pixel is the mean of four.
+    torch.testing.assert_close(half[:, :, 7, 0], whole[:, :, 14:, :2].mean(dim=(2, 3)))
 
 
 def test_a_long_gradient_is_shortened(gradients: Callable[..., list[torch.Tensor]]) -> None:

@@ -125,6 +125,12 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: StopReque
     def check_batches(count: int) -> None:
         share = recipe.smallest_share(count, hyperparameters.batch_size, processes)
         network.check_input(net, share * processes, settings.image_size)
+        if hyperparameters.half_size_steps:
+            try:
+                network.check_input(net, share * processes, settings.image_size // 2)
+            except UserError as error:
+                message = f"half_size_steps is not for this network: {error}"
+                raise UserError(message) from error
 
     # Before the pictures: a wrong name or size fails in a second, not after minutes of decoding.
     check_batches(len(files[0]))

@@ -108,6 +108,7 @@ class Trainer:
             self.hyperparameters,
             arithmetic=self.arithmetic,
             cluster=self.cluster,
+            half_size_steps=self.recipe.half_size_steps,
             class_weights=self._class_weights() if self.recipe.balance == "weights" else None,
         )
 
@@ -279,6 +280,9 @@ class Trainer:
             return True
         # An epoch that a stop interrupted has been begun, and so is ended.
         if patience is None or progress.best is None or progress.batch > 0:
+            return False
+        # What a network answers to pictures of a size that it doesn't know yet says little.
+        if progress.epoch * self.recipe.steps_per_epoch < self.recipe.half_size_steps:
             return False
         # The first process decides: a rounding of one's own must not leave the others alone.
         return bool(self.cluster.from_first(progress.epoch - progress.best.epoch >= patience))

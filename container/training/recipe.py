@@ -104,6 +104,9 @@ class Recipe:
     """In how many of them only the last layers learn."""
 
     steps_per_epoch: int
+    half_size_steps: int
+    """How many of the first see pictures at half their size (fast.ai's progressive resizing)."""
+
     learning_rate: float
     """Peak of the schedule, unless a search finds another."""
 
@@ -132,6 +135,7 @@ class Recipe:
             epochs=epochs,
             first_stage_epochs=first_stage_epochs(epochs) if is_staged else 0,
             steps_per_epoch=steps_per_epoch,
+            half_size_steps=round(hyperparameters.half_size_steps * epochs * steps_per_epoch),
             learning_rate=peak_learning_rate(hyperparameters, pretrained=pretrained),
             optimizer=optimizer_name(hyperparameters, pretrained=pretrained),
             balance=balance,
@@ -147,6 +151,8 @@ class Recipe:
                 f"{self.optimizer} takes {self.total_steps} steps of one cycle, up to a learning "
                 f"rate of {self.learning_rate:g}"
             )
+        if self.half_size_steps:
+            said.append(f"in the first {self.half_size_steps} steps pictures have half their size")
         if self.first_stage_epochs:
             said.append(
                 f"in the first {self.first_stage_epochs} of {self.epochs} epochs only the last "

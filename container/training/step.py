@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -38,12 +38,14 @@ class TrainingStep:
         *,
         arithmetic: Arithmetic,
         cluster: Cluster,
+        half_size_steps: int,
         class_weights: npt.NDArray[np.float32] | None,
     ) -> None:
         """Learn from `pictures`, each class with its weight (C,) in the loss."""
         self.optimizer, self.pictures = optimizer, pictures
         self.hyperparameters = hyperparameters
         self.arithmetic, self.cluster = arithmetic, cluster
+        self.half_size_steps = half_size_steps
         self.augmentation = Augmentation.of(hyperparameters)
         self.class_weights: Tensor | None = None
         if class_weights is not None:
@@ -69,10 +71,11 @@ class TrainingStep:
         count = min(self.hyperparameters.gradient_accumulation_steps, len(batch) // world_size)
         parts = [part[rank::world_size] for part in np.array_split(np.arange(len(batch)), count)]
         totals = torch.zeros(3, dtype=torch.float64, device=self.arithmetic.device)
+        seeing = _at_half_size(model) if number < self.half_size_steps else model
         for part in parts:
             # Processes average their gradients once, at the last part.
             with _apart(model) if part is not parts[-1] else contextlib.nullcontext():
-                totals += self._add_gradients(model, batch, part, draws, blend)
+                totals += self._add_gradients(seeing, batch, part, draws, blend)
         self._update(learning_rate)
         return totals
 
@@ -128,6 +131,11 @@ class TrainingStep:
             group["lr"] = learning_rate * group["factor"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def _at_half_size(model: Model) -> Model:
+    """Return `model` for images (N, 3, H, W) that it sees as (N, 3, H // 2, W // 2)."""
+    return lambda images: model(avg_pool2d(images, 2))
 
 
 def _apart(model: Model) -> AbstractContextManager[None]:
