@@ -87,7 +87,7 @@ def uneven(class_balance: str) -> Case:
 
 
 CASES: dict[str, dict[str, Case]] = {
-    "hurricane": {"10 minutes": hurricane(24), "30 minutes": hurricane(70)},
+    "hurricane": {"10 minutes": hurricane(22), "30 minutes": hurricane(64)},
     "hurricane-uneven": {"auto": uneven("auto"), "none": uneven("none")},
     "fingers": {
         "from scratch": Case(
