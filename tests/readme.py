@@ -1,15 +1,21 @@
-"""The README's tables, made from the code: `python -m tests.readme` writes them."""
+"""The README's tables, from the code: `PYTHONPATH=container python -m tests.readme` writes them."""
 
 import ast
 import itertools
 import re
 from pathlib import Path
 
+from serving.settings import MIB, Settings
+from serving.sizing import Sizing
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
 HYPERPARAMETERS = ROOT / "container" / "training" / "hyperparameters.py"
 SETTINGS = ROOT / "container" / "serving" / "settings.py"
+
+# Processors and GB: serverless endpoints, then ml.c7i.large to 4xlarge and ml.m7i.16xlarge.
+MACHINES = ((1, 1), (2, 3), (2, 4), (4, 8), (8, 16), (16, 32), (64, 256))
 
 
 def documented_fields(path: Path, class_name: str) -> list[tuple[str, str, str]]:
@@ -48,11 +54,31 @@ def environment_table() -> str:
     return "\n".join(rows)
 
 
+def sizing_table() -> str:
+    """Return what the server chooses on some machines, for ResNet-18."""
+    columns = Sizing.__slots__
+    rows = [
+        f"| CPU quota | memory | {' | '.join(columns)} |",
+        "|---" * (2 + len(columns)) + "|",
+    ]
+    for processors, gib in MACHINES:
+        chosen = Sizing.choose(
+            Settings(),
+            processors=processors,
+            memory=gib * 1024 * MIB,
+            model_bytes=45 * MIB,
+        )
+        numbers = " | ".join(str(getattr(chosen, column)) for column in columns)
+        rows.append(f"| {processors} | {gib} GB | {numbers} |")
+    return "\n".join(rows)
+
+
 def with_tables(text: str) -> str:
     """Return the README's text with its tables made anew."""
     for name, table in (
         ("hyperparameters", hyperparameters_table()),
         ("environment", environment_table()),
+        ("sizing", sizing_table()),
     ):
         before, mark, after = text.partition(f"<!-- {name} -->\n")
         rest = re.sub(r"^\n?(?:[|].*\n)+", "", after)

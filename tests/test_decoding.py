@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import tracemalloc
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -15,20 +16,25 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from classifier.preprocessing import Preprocessing, preprocess
+from classifier.preprocessing import Pixels, Preprocessing, preprocess
 from serving.decoding import (
     MAX_PICTURES,
-    choose_decoder,
-    decode_by_content,
-    decode_json,
-    decode_npy,
-    decode_picture,
+    Splitter,
+    choose_splitter,
+    split_by_content,
+    split_json,
+    split_npy,
+    split_picture,
 )
 from tests.artifacts import encode, random_pixels
 
 SETTINGS = Preprocessing(image_size=32)
 PIXELS = random_pixels()
 PNG = encode(PIXELS)
+
+
+def decode(split: Splitter, data: bytes) -> Sequence[Pixels]:
+    return [picture(SETTINGS) for picture in split(data)]
 
 
 def npy(array: object, *, allow_pickle: bool = False) -> bytes:
@@ -46,22 +52,22 @@ def npy_header(header: str) -> bytes:
     "content_type", ["image/jpeg", "Image/JPEG", "image/jpeg; charset=utf-8", "image/jpeg ;q"]
 )
 def test_a_content_types_case_and_parameters_do_not_matter(content_type: str) -> None:
-    assert choose_decoder(content_type) is decode_picture
+    assert choose_splitter(content_type) is split_picture
 
 
 @pytest.mark.parametrize(
     "content_type", [None, "", "application/octet-stream", "application/x-www-form-urlencoded"]
 )
 def test_without_a_type_the_first_bytes_decide(content_type: str | None) -> None:
-    decode = choose_decoder(content_type)
+    split = choose_splitter(content_type)
 
-    assert np.array_equal(decode(PNG, SETTINGS), decode(npy(PIXELS), SETTINGS))
+    assert np.array_equal(decode(split, PNG), decode(split, npy(PIXELS)))
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "image/tiff", "x" * 10_000])
 def test_an_unknown_type_is_refused_with_the_known_ones_listed(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="application/x-npy") as refusal:
-        choose_decoder(content_type)
+        choose_splitter(content_type)
 
     assert len(refusal.value.description or "") < 300
 
@@ -69,27 +75,27 @@ def test_an_unknown_type_is_refused_with_the_known_ones_listed(content_type: str
 def test_pixels_are_those_of_the_one_preprocessing() -> None:
     expected = preprocess(PNG, SETTINGS)
 
-    for decode, data in [
-        (decode_picture, PNG),
-        (decode_npy, npy(PIXELS)),
-        (decode_json, json.dumps({"instances": [base64.b64encode(PNG).decode()]}).encode()),
-        (decode_by_content, PNG),
+    for split, data in [
+        (split_picture, PNG),
+        (split_npy, npy(PIXELS)),
+        (split_json, json.dumps({"instances": [base64.b64encode(PNG).decode()]}).encode()),
+        (split_by_content, PNG),
     ]:
-        assert np.array_equal(decode(data, SETTINGS)[0], expected)
+        assert np.array_equal(decode(split, data)[0], expected)
 
 
 def test_a_batch_of_pixels_is_as_many_pictures() -> None:
     others = random_pixels(seed=1)
 
-    images = decode_npy(npy([PIXELS, others]), SETTINGS)
+    images = decode(split_npy, npy([PIXELS, others]))
 
-    assert np.array_equal(images[0], decode_npy(npy(PIXELS), SETTINGS)[0])
-    assert np.array_equal(images[1], decode_npy(npy(others), SETTINGS)[0])
+    assert np.array_equal(images[0], decode(split_npy, npy(PIXELS))[0])
+    assert np.array_equal(images[1], decode(split_npy, npy(others))[0])
 
 
 def test_fortran_order_is_the_same_picture() -> None:
     assert np.array_equal(
-        decode_npy(npy(np.asfortranarray(PIXELS)), SETTINGS), decode_npy(npy(PIXELS), SETTINGS)
+        decode(split_npy, npy(np.asfortranarray(PIXELS))), decode(split_npy, npy(PIXELS))
     )
 
 
@@ -131,7 +137,7 @@ def test_fortran_order_is_the_same_picture() -> None:
 )
 def test_another_kind_of_array_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(UnprocessableEntity, match=message):
-        decode_npy(data, SETTINGS)
+        decode(split_npy, data)
 
 
 def test_a_damaged_array_is_never_our_fault() -> None:
@@ -143,16 +149,16 @@ def test_a_damaged_array_is_never_our_fault() -> None:
         for position in generator.integers(0, min(len(damaged), 128), 3):
             damaged[position] = generator.integers(0, 256)
         with suppress(RequestEntityTooLarge, UnprocessableEntity):
-            decode_npy(bytes(damaged), SETTINGS)
+            decode(split_npy, bytes(damaged))
 
 
 def test_base64_may_be_broken_into_lines_and_wrapped_in_an_object() -> None:
     text = base64.encodebytes(PNG).decode()
     body = json.dumps({"instances": [text, {"b64": text}]}).encode()
 
-    images = decode_json(body, SETTINGS)
+    images = decode(split_json, body)
 
-    assert images.shape == (2, 32, 32, 3)
+    assert [image.shape for image in images] == [(32, 32, 3)] * 2
 
 
 @pytest.mark.parametrize(
@@ -173,7 +179,7 @@ def test_base64_may_be_broken_into_lines_and_wrapped_in_an_object() -> None:
 )
 def test_other_json_is_refused(body: bytes, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
-        decode_json(body, SETTINGS)
+        decode(split_json, body)
 
 
 @pytest.mark.parametrize("piece", [b"[],", b"{},", b"0,", b"[", "[".encode("utf-16-le")])
@@ -182,7 +188,7 @@ def test_json_that_parsed_would_fill_the_memory_is_refused_unparsed(piece: bytes
     tracemalloc.start()
 
     with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures"):
-        decode_json(body, SETTINGS)
+        decode(split_json, body)
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -194,24 +200,27 @@ def test_base64_with_a_blank_between_its_letters_takes_no_memory_for_each() -> N
     tracemalloc.start()
 
     with pytest.raises(BadRequest, match="instance 0 is not base64"):
-        decode_json(body, SETTINGS)
+        decode(split_json, body)
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * len(body)
 
 
-def test_a_broken_picture_among_several_is_named_by_its_number() -> None:
+def test_a_broken_picture_among_several_fails_alone_and_is_named_by_its_number() -> None:
     texts = [base64.b64encode(data).decode() for data in (PNG, PNG[:100])]
 
+    good, broken = split_json(json.dumps({"instances": texts}).encode())
+
+    assert np.array_equal(good(SETTINGS), preprocess(PNG, SETTINGS))
     with pytest.raises(UnprocessableEntity, match="instance 1: the picture is damaged"):
-        decode_json(json.dumps({"instances": texts}).encode(), SETTINGS)
+        broken(SETTINGS)
 
 
 def test_more_pictures_than_a_request_may_hold_are_refused_before_decoding() -> None:
     many = MAX_PICTURES + 1
 
     with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures, got 65"):
-        decode_json(json.dumps({"instances": ["?"] * many}).encode(), SETTINGS)
+        split_json(json.dumps({"instances": ["?"] * many}).encode())
     with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures, got 65"):
-        decode_npy(npy(np.zeros((many, 1, 1, 3), np.uint8)), SETTINGS)
+        split_npy(npy(np.zeros((many, 1, 1, 3), np.uint8)))

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from werkzeug.exceptions import NotAcceptable
+from werkzeug.exceptions import NotAcceptable, UnprocessableEntity
 
-from serving.encoding import MEDIA_TYPES, choose_media_type, encode_response
+from serving.encoding import Answer, choose_media_type, encode_response
+from serving.settings import MEDIA_TYPES
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 
@@ -52,7 +53,7 @@ def test_what_we_do_not_make_is_refused_with_what_we_make(accept: str) -> None:
 
 
 def test_json_holds_the_vector_in_class_order_and_the_best_first() -> None:
-    document = json.loads(encode_response(PROBABILITIES, NAMES, JSON))
+    document = json.loads(encode_response(tuple(PROBABILITIES), NAMES, JSON))
 
     first, second = document["predictions"]
     assert document["class_names"] == NAMES
@@ -66,21 +67,21 @@ def test_json_holds_the_vector_in_class_order_and_the_best_first() -> None:
 
 
 def test_json_lines_have_a_prediction_each() -> None:
-    lines = encode_response(PROBABILITIES, NAMES, JSON_LINES).decode().splitlines()
+    lines = encode_response(tuple(PROBABILITIES), NAMES, JSON_LINES).decode().splitlines()
 
-    whole = json.loads(encode_response(PROBABILITIES, NAMES, JSON))
+    whole = json.loads(encode_response(tuple(PROBABILITIES), NAMES, JSON))
     assert [json.loads(line) for line in lines] == whole["predictions"]
 
 
 def test_csv_has_a_row_of_probabilities_per_picture() -> None:
-    rows = encode_response(PROBABILITIES, NAMES, CSV).decode().splitlines()
+    rows = encode_response(tuple(PROBABILITIES), NAMES, CSV).decode().splitlines()
 
     parsed = [[float(text) for text in row.split(",")] for row in rows]
     assert np.array_equal(np.array(parsed, np.float32), PROBABILITIES)
 
 
 def test_two_classes_rank_two() -> None:
-    document = json.loads(encode_response(np.array([[0.25, 0.75]], np.float32), NAMES[:2], JSON))
+    document = json.loads(encode_response([np.array([0.25, 0.75], np.float32)], NAMES[:2], JSON))
 
     assert document["predictions"] == [
         {
@@ -93,3 +94,29 @@ def test_two_classes_rank_two() -> None:
             ],
         }
     ]
+
+
+def test_a_picture_that_fails_has_its_error_in_its_place() -> None:
+    answers = [PROBABILITIES[0], UnprocessableEntity("damaged"), PROBABILITIES[1]]
+    good = encode_response([PROBABILITIES[0], PROBABILITIES[1]], NAMES, JSON_LINES).splitlines()
+
+    lines = encode_response(answers, NAMES, JSON_LINES).splitlines()
+    document = json.loads(encode_response(answers, NAMES, JSON))
+
+    assert [lines[0], lines[2]] == good
+    expected = {"error": {"code": "unprocessable_entity", "message": "damaged"}}
+    assert json.loads(lines[1]) == document["predictions"][1] == expected
+
+
+@pytest.mark.parametrize(
+    ("media_type", "answers"),
+    [
+        (CSV, [PROBABILITIES[0], UnprocessableEntity("damaged")]),
+        (JSON, [UnprocessableEntity("damaged"), UnprocessableEntity("too")]),
+    ],
+)
+def test_an_error_without_a_place_is_the_whole_answer(
+    media_type: str, answers: list[Answer]
+) -> None:
+    with pytest.raises(UnprocessableEntity, match="damaged"):
+        encode_response(answers, NAMES, media_type)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from classifier.artifact import ONNX_MODEL, WEIGHTS, Artifact
 from classifier.preprocessing import Pixels, Preprocessing
-from serving.decoding import choose_decoder
+from serving.decoding import choose_splitter
 from tests.odd_pictures import from_archive, generated
 from tests.opt_ml import make_job, train_here
 from tests.served import answers
@@ -71,10 +71,11 @@ def seen_by_training(paths: Sequence[Path], settings: Preprocessing) -> Pictures
 
 def seen_by_serving(paths: Sequence[Path], settings: Preprocessing) -> Pixels:
     types = [CONTENT_TYPES.get(path.suffix, "application/x-image") for path in paths]
-    return np.concatenate(
+    return np.stack(
         [
-            choose_decoder(content_type)(path.read_bytes(), settings)
+            picture(settings)
             for path, content_type in zip(paths, types, strict=True)
+            for picture in choose_splitter(content_type)(path.read_bytes())
         ]
     )
 

@@ -1,52 +1,92 @@
 """The network in memory: compiled, shared by threads, compared with training."""
 
-import threading
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from classifier import processor
 from classifier.artifact import Artifact
 from classifier.errors import ArtifactError
+from serving import precision
 from serving.encoding import Probabilities
 from serving.engine import Engine
+from serving.precision import variants
 from serving.predictor import Predictor
-from tests.artifacts import CLASS_NAMES
 
 
-def test_the_engine_answers_alike_alone_in_a_batch_and_from_many_threads(artifact: Path) -> None:
-    predictor = Predictor.load(artifact, streams=2)
+def test_the_engine_answers_alike_alone_in_a_crowd_and_from_many_threads(artifact: Path) -> None:
+    predictor = Predictor.load(artifact, streams=2, lone_threads=2)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    expected = predictor.predict(images)
-    answers: list[Probabilities] = []
 
-    threads = [
-        threading.Thread(target=lambda: answers.append(predictor.predict(images))) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def predict_all(*, alone: bool) -> Probabilities:
+        return np.stack([predictor.predict(image, alone=alone) for image in images])
 
-    assert all(np.array_equal(answer, expected) for answer in answers)
-    alone = [predictor.predict(image[np.newaxis])[0] for image in images]
-    assert np.array_equal(np.stack(alone), expected)
+    with ThreadPoolExecutor(8) as threads:
+        crowd = [threads.submit(predict_all, alone=False) for _ in range(8)]
+
+    expected = predict_all(alone=False)
+    assert len(np.unique(expected, axis=0)) == len(images)
+    assert all(np.array_equal(answers.result(), expected) for answers in crowd)
+    assert np.allclose(predict_all(alone=True), expected, atol=1e-6)
+
+
+def test_another_network_than_the_manifests_is_refused(artifact: Path) -> None:
+    onnx_model = Artifact.read(artifact).onnx_model
+
+    with pytest.raises(ArtifactError, match=r"must turn u8 into \[1,4\]"):
+        Engine(onnx_model, image_size=32, classes=4, precision="float32", streams=1)
 
 
 @pytest.mark.parametrize(
-    ("size", "classes", "precision", "message"),
+    ("flags", "wanted", "precisions"),
     [
-        (32, 4, "float32", r"must turn u8 into \[1,4\]"),
-        (32, len(CLASS_NAMES), "float8", "precision must be one of"),
+        ("fpu avx512_bf16", "", ["bfloat16", "float32"]),
+        ("fpu avx512f", "", ["float32"]),
+        ("fpu avx512_bf16", "float32", ["float32"]),
+        ("fpu avx512f", "bfloat16", ["bfloat16", "float32"]),
     ],
 )
-def test_another_network_than_the_manifests_is_refused(
-    artifact: Path, size: int, classes: int, precision: str, message: str
+def test_the_processor_and_the_setting_choose_the_precision(
+    artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str,
+    wanted: str,
+    precisions: list[str],
 ) -> None:
-    onnx_model = Artifact.read(artifact).onnx_model
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: "avx512_bf16" in flags)
 
-    with pytest.raises(ArtifactError, match=message):
-        Engine(onnx_model, image_size=size, classes=classes, precision=precision, streams=1)
+    assert [each.precision for each in variants(Artifact.read(artifact), wanted)] == precisions
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("flags : fpu avx512_bf16", True), ("flags : amx_bf16 fpu", True), ("flags : fpu", False)],
+)
+def test_the_processor_says_whether_it_computes_in_bfloat16(
+    tmp_path: Path, flags: str, *, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(flags + "\n")
+
+    assert processor.multiplies_bfloat16(tmp_path / "cpuinfo") == expected
+    assert not processor.multiplies_bfloat16(tmp_path / "nothing")
+
+
+def test_what_bfloat16_answers_otherwise_is_served_in_float32(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setitem(precision.TOLERANCES, "bfloat16", -1.0)
+
+    predictor = Predictor.load(artifact, streams=1, precision="bfloat16")
+
+    assert "bfloat16 is not served: golden answer 0 differs from training's" in caplog.text
+    assert "precision=float32" in caplog.messages
+    image = np.zeros((32, 32, 3), np.uint8)
+    expected = Predictor.load(artifact, streams=1, precision="float32").predict(image, alone=True)
+    assert np.array_equal(predictor.predict(image, alone=True), expected)
 
 
 def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
@@ -61,4 +101,4 @@ def test_an_artifact_without_golden_answers_is_refused(artifact: Path) -> None:
     predictor = Predictor.load(artifact, streams=1)
 
     with pytest.raises(ArtifactError, match="no golden answer"):
-        predictor.check(())
+        predictor.check((), 1)

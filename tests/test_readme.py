@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.encoding import MEDIA_TYPES
+from serving.settings import MEDIA_TYPES
 from tests.readme import README, ROOT, with_tables
 from tests.servers import free_port
 from training.metrics import METRIC_NAMES
@@ -17,7 +17,7 @@ TEXT = README.read_text(encoding="utf-8")
 
 
 def test_the_tables_are_those_of_the_code() -> None:
-    assert with_tables(TEXT) == TEXT, "mend it with: python -m tests.readme"
+    assert with_tables(TEXT) == TEXT, "mend it with: PYTHONPATH=container python -m tests.readme"
 
 
 def test_every_metric_and_every_answer_type_is_named() -> None:

@@ -1,8 +1,9 @@
 """The HTTP side with a predictor of the test's own."""
 
 import io
+import logging
+import re
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -12,29 +13,28 @@ from flask.testing import FlaskClient
 
 from classifier.errors import UserError
 from classifier.preprocessing import Pixels, Preprocessing
-from serving import app
 from serving.app import create_app
 from serving.encoding import Probabilities
 from serving.limits import usable_memory, usable_processors
-from serving.predictor import Predictor
+from serving.pool import Pool
+from serving.predictor import Infer, Predictor
 from serving.settings import MIB, Settings
-from tests.artifacts import encode, random_pixels
-
-PNG = encode(random_pixels())
-
-
-def even(images: Pixels) -> Probabilities:
-    return np.full((len(images), 2), 0.5, np.float32)
+from tests.artifacts import encode
+from tests.bodies import PNG, instances
 
 
-def client_of(
-    infer: Callable[[Pixels], Probabilities], settings: Settings | None = None
-) -> FlaskClient:
+def even(image: Pixels, *, alone: bool) -> Probabilities:
+    assert image.shape == (32, 32, 3)
+    assert isinstance(alone, bool)
+    return np.full(2, 0.5, np.float32)
+
+
+def client_of(infer: Infer, settings: Settings | None = None, *, pictures: int = 2) -> FlaskClient:
     loading: Future[Predictor] = Future()
     loading.set_result(
         Predictor(class_names=("a", "b"), preprocessing=Preprocessing(image_size=32), infer=infer)
     )
-    return create_app(loading, settings or Settings()).test_client()
+    return create_app(loading, settings or Settings(), Pool(pictures)).test_client()
 
 
 def invoke(client: FlaskClient) -> tuple[int, dict[str, str]]:
@@ -44,7 +44,7 @@ def invoke(client: FlaskClient) -> tuple[int, dict[str, str]]:
 
 
 def test_a_fault_of_ours_is_500_without_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_images: Pixels) -> Probabilities:
+    def fail(image: Pixels, *, alone: bool) -> Probabilities:  # noqa: ARG001  an engine's
         message = "secret"
         raise RuntimeError(message)
 
@@ -57,22 +57,28 @@ def test_a_fault_of_ours_is_500_without_its_traceback(caplog: pytest.LogCaptureF
 
 
 def test_nan_is_never_an_answer() -> None:
-    status, error = invoke(client_of(lambda images: even(images) * np.float32("nan")))
+    def nothing(image: Pixels, *, alone: bool) -> Probabilities:
+        return even(image, alone=alone) * np.float32("nan")
+
+    status, error = invoke(client_of(nothing))
 
     assert status == 500
     assert error["code"] == "internal_server_error"
 
 
-def test_beyond_the_places_a_request_is_refused_at_once_and_ping_still_answers() -> None:
+def test_a_request_whose_turn_does_not_come_in_time_is_refused_and_never_predicted() -> None:
     entered, leave = threading.Event(), threading.Event()
+    predicted = []
 
-    def wait(images: Pixels) -> Probabilities:
+    def wait(image: Pixels, *, alone: bool) -> Probabilities:
+        predicted.append(image)
         entered.set()
         leave.wait()
-        return even(images)
+        return even(image, alone=alone)
 
-    client = client_of(wait, Settings(max_requests=1))
-    first = threading.Thread(target=invoke, args=(client,))
+    client = client_of(wait, Settings(wait_seconds=0), pictures=1)
+    patient = client_of(wait, Settings(wait_seconds=60), pictures=1)
+    first = threading.Thread(target=invoke, args=(patient,))
     first.start()
     entered.wait()
 
@@ -83,8 +89,75 @@ def test_beyond_the_places_a_request_is_refused_at_once_and_ping_still_answers()
 
     assert refused.status_code == 503
     assert refused.headers["Retry-After"] == "1"
+    assert refused.get_json()["error"]["code"] == "service_unavailable"
     assert ping.status_code == 200
-    assert invoke(client)[0] == 200
+    assert len(predicted) == 1
+
+
+def test_the_pictures_of_a_request_are_predicted_in_parallel_and_answered_in_order() -> None:
+    # Were they not predicted at the same time, nobody would pass it.
+    barrier = threading.Barrier(2, timeout=10)
+
+    def bright(image: Pixels, *, alone: bool) -> Probabilities:
+        assert not alone
+        barrier.wait()
+        share = np.float32(image.mean() / 255)
+        return np.array([share, 1 - share], np.float32)
+
+    pictures = [encode(np.full((8, 8, 3), shade, np.uint8)) for shade in (0, 51, 102, 255)]
+
+    response = client_of(bright).post(
+        "/invocations", data=instances(*pictures), content_type="application/json"
+    )
+
+    shares = [each["probabilities"][0] for each in response.get_json()["predictions"]]
+    assert shares == pytest.approx([0, 0.2, 0.4, 1])
+
+
+def test_a_bad_picture_among_good_ones_fails_alone() -> None:
+    body = instances(PNG, b"not a picture", PNG)
+
+    response = client_of(even).post("/invocations", data=body, content_type="application/json")
+
+    first, bad, last = response.get_json()["predictions"]
+    assert response.status_code == 200
+    assert first == last
+    assert first["probabilities"] == [0.5, 0.5]
+    assert bad["error"]["code"] == "unprocessable_entity"
+    assert bad["error"]["message"].startswith("instance 1: not a picture")
+
+
+def test_a_lone_picture_may_use_every_core() -> None:
+    seen = []
+
+    def look(image: Pixels, *, alone: bool) -> Probabilities:
+        seen.append(alone)
+        return even(image, alone=alone)
+
+    client = client_of(look)
+    invoke(client)
+    invoke(client)
+
+    assert seen == [True, True]
+
+
+@pytest.mark.parametrize("name", ["X-Amzn-SageMaker-Inference-Id", "X-Request-Id"])
+def test_a_request_keeps_the_id_that_it_came_with(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    response = client_of(even).post("/invocations", data=PNG, headers={name: "trace-1"})
+
+    assert response.headers["X-Request-Id"] == "trace-1"
+    assert caplog.messages[-1].endswith(" id=trace-1")
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "status=200\tid"])
+def test_an_id_that_could_forge_the_log_is_replaced(given: str) -> None:
+    response = client_of(even).post("/invocations", data=PNG, headers={"X-Request-Id": given})
+
+    assert re.fullmatch("[0-9a-f]{16}", response.headers["X-Request-Id"])
 
 
 def test_a_client_that_stalls_in_its_body_is_told_so() -> None:
@@ -100,28 +173,6 @@ def test_a_client_that_stalls_in_its_body_is_told_so() -> None:
     assert response.get_json()["error"]["message"].startswith("nothing more of the body came")
 
 
-@pytest.mark.parametrize(
-    ("workers", "processors", "memory", "threads"),
-    [(1, 8, 64, 9), (4, 8, 64, 3), (16, 8, 64, 1), (1, 8, 4, 4), (2, 8, 4, 2), (4, 8, 4, 1)],
-)
-def test_workers_share_the_processors_and_the_memory(
-    monkeypatch: pytest.MonkeyPatch, workers: int, processors: int, memory: int, threads: int
-) -> None:
-    monkeypatch.setattr(app, "usable_processors", lambda: processors)
-    monkeypatch.setattr(app, "usable_memory", lambda: memory * 1024 * MIB)
-
-    assert app._threads(workers) == threads
-
-
-def test_a_refused_request_frees_its_place() -> None:
-    client = client_of(even, Settings(max_requests=1))
-
-    for _ in range(3):
-        assert client.post("/invocations", data=b"x").status_code == 422
-
-    assert invoke(client)[0] == 200
-
-
 def test_405_names_the_method_that_is_allowed() -> None:
     response = client_of(even).get("/invocations")
 
@@ -133,6 +184,10 @@ def test_405_names_the_method_that_is_allowed() -> None:
     ("variables", "name", "value"),
     [
         ({}, "port", 8080),
+        ({}, "wait_seconds", 2),
+        ({"SAGEMAKER_BATCH": "true"}, "wait_seconds", 3600),
+        ({"SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "5"}, "wait_seconds", 5),
+        ({"SAGEMAKER_CLASSIFIER_STREAMS": "3"}, "streams", 3),
         ({"SAGEMAKER_BIND_TO_PORT": "9000"}, "port", 9000),
         ({"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}, "workers", 2),
         ({}, "timeout_seconds", 60),

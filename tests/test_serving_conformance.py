@@ -5,6 +5,7 @@ The numbers in the names are those of the contract's checklist; 1, 2, 3, 7, 8 an
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -199,5 +200,7 @@ def test_a_request_is_logged_on_one_line_and_a_ping_is_not(base_dir: Path) -> No
 
     line, unknown = [line for line in log.splitlines() if "request=" in line]
     assert "method=POST request=invocations status=200 milliseconds=" in line
-    assert line.endswith("pictures=2")
+    for step in ("read", "wait", "decode", "infer"):
+        assert re.search(rf" {step}=\d+\.\d ", line)
+    assert re.search(r" pictures=2 errors=0 id=[0-9a-f]{16}$", line)
     assert "method=GET request=unknown status=404 milliseconds=" in unknown

@@ -1,44 +1,34 @@
-"""The HTTP side of serving: routes, errors as JSON, a log line per request."""
+"""The HTTP side of serving: routes, and errors as JSON."""
 
-import logging
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
-from classifier.preprocessing import MAX_PIXELS
-from serving.admission import Admission
 from serving.body import discard_body, hang_up, read_body
-from serving.decoding import Decoder, choose_decoder
-from serving.encoding import Probabilities, choose_media_type, encode_response
-from serving.limits import usable_memory, usable_processors
+from serving.connection import ARRIVAL, connection_of, has_gone
+from serving.decoding import choose_splitter
+from serving.encoding import choose_media_type, encode_response
+from serving.limits import usable_processors
+from serving.pool import Pool
 from serving.predictor import Predictor
-from serving.settings import MIB, TRANSFORM_MB, Settings
-
-logger = logging.getLogger(__name__)
+from serving.problem import describe, overloaded
+from serving.refusal import RETRY_AFTER_SECONDS
+from serving.request_log import RequestLog
+from serving.settings import TRANSFORM_MB, Settings
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
-
-# The greediest decoder, WebP's; and the server with ResNet-18 by itself.
-DECODER_BYTES_PER_PIXEL = 16
-SERVER_BYTES = 300 * MIB
-
-# SageMaker hands at most 2,048 characters of an error on, and JSON may take six for one.
-MAX_MESSAGE = 300
+REQUEST_ID = "X-Request-Id"
 
 
-def create_app(loading: "Future[Predictor]", settings: Settings) -> Flask:
+def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> Flask:
     """Make the application, which answers /ping with 503 until `loading` is done."""
     app = Flask("serving", static_folder=None)
     app.extensions["loading"] = loading
-    app.register_error_handler(HTTPException, _describe)
-    app.before_request(_start_clock)
+    app.register_error_handler(HTTPException, _answer_error)
+    app.before_request(_begin)
     app.after_request(_finish)
-    admission = Admission(settings.max_requests)
-    # First come, first served, which a lock is not.
-    pool = ThreadPoolExecutor(_threads(settings.workers), thread_name_prefix="predict")
 
     @app.get("/ping")
     def ping() -> Response:
@@ -47,14 +37,25 @@ def create_app(loading: "Future[Predictor]", settings: Settings) -> Flask:
 
     @app.post("/invocations")
     def invocations() -> Response:
+        log: RequestLog = g.log
         predictor = _loaded(loading)
-        with admission.place():
-            media_type = choose_media_type(request.headers.get("Accept"), settings.default_accept)
-            decode = choose_decoder(request.content_type)
-            data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
-            probabilities = pool.submit(_predict, predictor, decode, data).result()
-        g.pictures = len(probabilities)
-        body = encode_response(probabilities, predictor.class_names, media_type)
+        patience = settings.wait_seconds - log.waited
+        arrival = ARRIVAL.get(None)
+        if patience <= 0 or (arrival and arrival.is_refused):
+            raise overloaded()
+        media_type = choose_media_type(request.headers.get("Accept"), settings.default_accept)
+        split = choose_splitter(request.content_type)
+        data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
+        log.note_body()
+        predicted = pool.predict(
+            predictor,
+            split(data),
+            patience=patience,
+            has_gone=partial(has_gone, connection_of(request.environ)),
+        )
+        log.note_pictures(predicted)
+        answers = [each.answer for each in predicted]
+        body = encode_response(answers, predictor.class_names, media_type)
         return Response(body, content_type=media_type)
 
     if settings.has_execution_parameters:
@@ -74,50 +75,30 @@ def create_app(loading: "Future[Predictor]", settings: Settings) -> Flask:
 def _loaded(loading: "Future[Predictor]") -> Predictor:
     if not loading.done():
         message = "the model is being loaded"
-        raise ServiceUnavailable(message, retry_after=1)
+        raise ServiceUnavailable(message, retry_after=RETRY_AFTER_SECONDS)
     return loading.result()
 
 
-def _threads(workers: int) -> int:
-    """Return how many pictures a worker may have in work; those that wait are still compressed."""
-    largest_picture = MAX_PIXELS * DECODER_BYTES_PER_PIXEL
-    by_memory = (usable_memory() // workers - SERVER_BYTES) // largest_picture
-    # One more than processors, so that pictures are decoded while others are predicted.
-    return max(1, min(usable_processors() // workers + 1, by_memory))
-
-
-def _predict(predictor: Predictor, decode: Decoder, data: bytes) -> Probabilities:
-    return predictor.predict(decode(data, predictor.preprocessing))
-
-
-def _describe(error: HTTPException) -> Response:
+def _answer_error(error: HTTPException) -> Response:
     """Turn an error into JSON, keeping its headers, such as Allow and Retry-After."""
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
     if isinstance(error, RequestTimeout) or not discard_body(request):
         response.call_on_close(partial(hang_up, request.environ))
-    code = error.name.lower().replace(" ", "_")
-    message = (error.description or error.name)[:MAX_MESSAGE]
-    response.data = jsonify(error={"code": code, "message": message}).data
+    response.data = jsonify(describe(error)).data
     response.content_type = "application/json"
     return response
 
 
-def _start_clock() -> None:
-    g.start = time.perf_counter()
+def _begin() -> None:
+    g.log = RequestLog(request)
 
 
 def _finish(response: Response) -> Response:
-    """Return the caller's custom attributes and write the log line."""
+    """Return what the caller sent to know the answer by, and write the log line."""
     if attributes := request.headers.get(CUSTOM_ATTRIBUTES):
         response.headers[CUSTOM_ATTRIBUTES] = attributes
     # SageMaker asks /ping every few seconds.
     if request.endpoint != "ping":
-        logger.info(
-            "method=%s request=%s status=%d milliseconds=%.1f pictures=%d",
-            request.method,
-            request.endpoint or "unknown",
-            response.status_code,
-            1000 * (time.perf_counter() - g.start),
-            g.get("pictures", 0),
-        )
+        response.headers[REQUEST_ID] = g.log.id
+        g.log.write(response)
     return response

@@ -11,6 +11,8 @@ from flask import Request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
 
+from serving.connection import connection_of
+
 # Between two pieces of a body. A client that stalls would keep its place and its thread for ever.
 STALLED_SECONDS = 10.0
 
@@ -81,7 +83,7 @@ def hang_up(environ: WSGIEnvironment) -> None:
     gunicorn would wait seconds for its end, in part in the loop that accepts all connections.
     """
     with suppress(OSError):
-        if connection := _connection(environ):
+        if connection := connection_of(environ):
             connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -110,7 +112,7 @@ def _read_in_time(environ: WSGIEnvironment, size: int, seconds: float) -> bytes:
 def _limits(environ: WSGIEnvironment, stalled: float, seconds: float) -> Iterator[float]:
     """Limit the time between two pieces, and that for all; yield when this ends."""
     deadline = time.monotonic() + seconds
-    connection = _connection(environ)
+    connection = connection_of(environ)
     if connection is None:
         yield deadline
         return
@@ -131,9 +133,3 @@ def _watch() -> None:
             if now > deadline:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
-
-
-def _connection(environ: WSGIEnvironment) -> socket.socket | None:
-    """Return gunicorn's socket; Flask's test client has none."""
-    connection: socket.socket | None = environ.get("gunicorn.socket")
-    return connection

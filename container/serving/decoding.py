@@ -1,4 +1,4 @@
-"""A request's body to the pixels that the network sees; knows bytes and arrays, not Flask.
+"""A request's body to its pictures, and these to pixels; knows bytes and arrays, not Flask.
 
 | Content-Type | body | pictures |
 |---|---|---|
@@ -10,14 +10,16 @@
 | `application/x-www-form-urlencoded` | the same: it is what curl says unless told | |
 
 A picture's format is what its bytes say, whichever of the types it comes under. Nothing in a
-request is fetched from elsewhere.
+request is fetched from elsewhere. Splitting a body is quick; its pictures are decoded later, in
+their turn and several at a time, and one that cannot be read fails alone.
 """
 
 import base64
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -32,14 +34,18 @@ from werkzeug.exceptions import (
 from classifier.errors import ImageError
 from classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
 
-# Pictures of a request are decoded and predicted one after another, within 60 seconds.
+# Within SageMaker's 60 seconds, large networks too.
 MAX_PICTURES = 64
 
 # Brackets, braces and commas of a JSON body; 64 pictures have 129 and base64 none of them. Parsed,
 # 25 MB of them become 650 MB.
 MAX_JSON_MARKS = 1000
 
-Decoder: TypeAlias = Callable[[bytes, Preprocessing], Pixels]
+Picture: TypeAlias = Callable[[Preprocessing], Pixels]
+"""Decodes to uint8 of shape (image_size, image_size, 3); raises UnprocessableEntity or, of what is
+not base64, BadRequest."""
+
+Splitter: TypeAlias = Callable[[bytes], Sequence[Picture]]
 
 WHITESPACE = b" \t\r\n"
 
@@ -50,36 +56,26 @@ NPY_HEADERS = {
 }
 
 
-def choose_decoder(content_type: str | None) -> Decoder:
-    """Return the decoder for a request's Content-Type.
+def choose_splitter(content_type: str | None) -> Splitter:
+    """Return what takes a body of a request's Content-Type apart.
 
     Raises:
-        UnsupportedMediaType: there is none.
+        UnsupportedMediaType: nothing does.
     """
     media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
-    if decoder := DECODERS.get(media_type):
-        return decoder
-    message = f"Content-Type {media_type[:80]!r} is not one of {', '.join(DECODERS)}"
+    if splitter := SPLITTERS.get(media_type):
+        return splitter
+    message = f"Content-Type {media_type[:80]!r} is not one of {', '.join(SPLITTERS)}"
     raise UnsupportedMediaType(message)
 
 
-def decode_picture(data: bytes, settings: Preprocessing) -> Pixels:
-    """Decode one picture's file.
-
-    Returns:
-        uint8 of shape (1, image_size, image_size, 3), as all decoders with N for 1.
-
-    Raises:
-        UnprocessableEntity: it cannot be decoded.
-    """
-    try:
-        return preprocess(data, settings)[np.newaxis]
-    except ImageError as error:
-        raise UnprocessableEntity(str(error)) from error
+def split_picture(data: bytes) -> Sequence[Picture]:
+    """Take the body for one picture's file."""
+    return (partial(_decode, data),)
 
 
-def decode_npy(data: bytes, settings: Preprocessing) -> Pixels:
-    """Decode a NumPy file of one picture or several of one size.
+def split_npy(data: bytes) -> Sequence[Picture]:
+    """Split a NumPy file of one picture or several of one size.
 
     Raises:
         UnprocessableEntity: it is another kind of array, or damaged.
@@ -88,15 +84,14 @@ def decode_npy(data: bytes, settings: Preprocessing) -> Pixels:
     array = _read_npy(data)
     images = array if array.ndim == len("NHWC") else array[np.newaxis]
     _check_number(len(images))
-    return np.stack([fit(Image.fromarray(image), settings) for image in images])
+    return [partial(_fit, image) for image in images]
 
 
-def decode_json(data: bytes, settings: Preprocessing) -> Pixels:
-    """Decode pictures' files in base64.
+def split_json(data: bytes) -> Sequence[Picture]:
+    """Split a document with pictures' files in base64.
 
     Raises:
-        BadRequest: not the JSON expected, or not base64.
-        UnprocessableEntity: a picture cannot be decoded; the message has its number, from 0.
+        BadRequest: not the JSON expected.
         RequestEntityTooLarge: too many pictures.
     """
     if sum(map(data.count, (b"[", b"{", b","))) > MAX_JSON_MARKS:
@@ -115,47 +110,56 @@ def decode_json(data: bytes, settings: Preprocessing) -> Pixels:
         message = 'expected {"instances": [{"b64": "<a picture\'s file in base64>"}, ...]}'
         raise BadRequest(message)
     _check_number(len(instances))
-    return np.concatenate(list(_decode_instances(instances, settings)))
+    return [partial(_decode_instance, number, each) for number, each in enumerate(instances)]
 
 
-def decode_by_content(data: bytes, settings: Preprocessing) -> Pixels:
-    """Decode what the first bytes show it to be, a NumPy file or else a picture."""
-    return (decode_npy if data.startswith(NPY_MAGIC) else decode_picture)(data, settings)
+def split_by_content(data: bytes) -> Sequence[Picture]:
+    """Take the body for what its first bytes show, a NumPy file or else a picture."""
+    return (split_npy if data.startswith(NPY_MAGIC) else split_picture)(data)
 
 
-DECODERS: Mapping[str, Decoder] = {
-    "image/jpeg": decode_picture,
-    "image/jpg": decode_picture,
-    "image/png": decode_picture,
-    "image/webp": decode_picture,
-    "image/gif": decode_picture,
-    "image/bmp": decode_picture,
-    "application/x-image": decode_picture,
-    "application/x-npy": decode_npy,
-    "application/json": decode_json,
-    "application/octet-stream": decode_by_content,
+SPLITTERS: Mapping[str, Splitter] = {
+    "image/jpeg": split_picture,
+    "image/jpg": split_picture,
+    "image/png": split_picture,
+    "image/webp": split_picture,
+    "image/gif": split_picture,
+    "image/bmp": split_picture,
+    "application/x-image": split_picture,
+    "application/x-npy": split_npy,
+    "application/json": split_json,
+    "application/octet-stream": split_by_content,
     # What curl says of a body unless it is told.
-    "application/x-www-form-urlencoded": decode_by_content,
+    "application/x-www-form-urlencoded": split_by_content,
 }
 
 
-def _decode_instances(instances: Iterable[object], settings: Preprocessing) -> Iterable[Pixels]:
-    for number, instance in enumerate(instances):
-        text = instance.get("b64") if isinstance(instance, dict) else instance
-        if not isinstance(text, str):
-            message = f'instance {number} is neither a base64 text nor {{"b64": "..."}}'
-            raise BadRequest(message)
-        try:
-            # `base64` and Python's `encodebytes` break their lines.
-            packed = text.encode("ascii").translate(None, WHITESPACE)
-            data = base64.b64decode(packed, validate=True)
-            yield decode_picture(data, settings)
-        except ValueError as error:
-            message = f"instance {number} is not base64: {error}"
-            raise BadRequest(message) from error
-        except UnprocessableEntity as error:
-            message = f"instance {number}: {error.description}"
-            raise UnprocessableEntity(message) from error
+def _decode(data: bytes, settings: Preprocessing) -> Pixels:
+    try:
+        return preprocess(data, settings)
+    except ImageError as error:
+        raise UnprocessableEntity(str(error)) from error
+
+
+def _fit(image: Pixels, settings: Preprocessing) -> Pixels:
+    return fit(Image.fromarray(image), settings)
+
+
+def _decode_instance(number: int, instance: object, settings: Preprocessing) -> Pixels:
+    text = instance.get("b64") if isinstance(instance, dict) else instance
+    if not isinstance(text, str):
+        message = f'instance {number} is neither a base64 text nor {{"b64": "..."}}'
+        raise BadRequest(message)
+    try:
+        # `base64` and Python's `encodebytes` break their lines.
+        packed = text.encode("ascii").translate(None, WHITESPACE)
+        return _decode(base64.b64decode(packed, validate=True), settings)
+    except ValueError as error:
+        message = f"instance {number} is not base64: {error}"
+        raise BadRequest(message) from error
+    except UnprocessableEntity as error:
+        message = f"instance {number}: {error.description}"
+        raise UnprocessableEntity(message) from error
 
 
 def _check_number(pictures: int) -> None:

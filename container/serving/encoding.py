@@ -1,4 +1,4 @@
-"""Probabilities to a response's body; knows arrays and bytes, not Flask.
+"""Answers to a response's body; knows arrays and bytes, not Flask.
 
 | type | body, for N pictures |
 |---|---|
@@ -11,6 +11,10 @@ A prediction is
 `probabilities` in the order of `class_names`, which is how Clarify wants them (JMESPath
 `predictions[0].probabilities`, in JSON Lines `probabilities`); `ranking` names the five most
 probable classes, best first, as `{"class_name": "cat", "probability": 0.9}`.
+
+In the place of a picture that cannot be read stands `{"error": {"code": "...", "message": "..."}}`.
+A request fails as a whole where no picture can be read, and where the answer is CSV, which has no
+place for it.
 """
 
 import json
@@ -20,10 +24,16 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 from werkzeug.datastructures import MIMEAccept
-from werkzeug.exceptions import NotAcceptable
+from werkzeug.exceptions import HTTPException, NotAcceptable
 from werkzeug.http import parse_accept_header
 
+from serving.problem import describe
+from serving.settings import MEDIA_TYPES
+
 Probabilities: TypeAlias = npt.NDArray[np.float32]
+
+Answer: TypeAlias = Probabilities | HTTPException
+"""Of one picture: probabilities of shape (classes,), or why there are none."""
 
 RANKED = 5
 
@@ -52,35 +62,43 @@ def choose_media_type(accept: str | None, default: str) -> str:
 
 
 def encode_response(
-    probabilities: Probabilities, class_names: Sequence[str], media_type: str
+    answers: Sequence[Answer], class_names: Sequence[str], media_type: str
 ) -> bytes:
-    """Encode the answer for N pictures, whose probabilities are of shape (N, classes)."""
-    return MEDIA_TYPES[media_type](probabilities, class_names).encode()
+    """Encode the answers of one picture or several.
+
+    Raises:
+        HTTPException: the first error, where it has no place in the answer.
+    """
+    errors = [answer for answer in answers if isinstance(answer, HTTPException)]
+    if errors and (media_type == "text/csv" or len(errors) == len(answers)):
+        raise errors[0]
+    return ENCODERS[media_type](answers, class_names).encode()
 
 
-def _encode_json(probabilities: Probabilities, class_names: Sequence[str]) -> str:
-    predictions = [_prediction(row, class_names) for row in probabilities]
+def _encode_json(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
+    predictions = [_prediction(answer, class_names) for answer in answers]
     return _dump({"predictions": predictions, "class_names": list(class_names)})
 
 
-def _encode_json_lines(probabilities: Probabilities, class_names: Sequence[str]) -> str:
-    return "".join(_dump(_prediction(row, class_names)) + "\n" for row in probabilities)
+def _encode_json_lines(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
+    return "".join(_dump(_prediction(answer, class_names)) + "\n" for answer in answers)
 
 
-def _encode_csv(probabilities: Probabilities, _class_names: Sequence[str]) -> str:
-    return "".join(",".join(map(str, _numbers(row))) + "\n" for row in probabilities)
+def _encode_csv(answers: Sequence[Answer], _class_names: Sequence[str]) -> str:
+    rows = (answer for answer in answers if not isinstance(answer, HTTPException))
+    return "".join(",".join(map(str, _numbers(row))) + "\n" for row in rows)
 
 
-MEDIA_TYPES: Mapping[str, Callable[[Probabilities, Sequence[str]], str]] = {
-    "application/json": _encode_json,
-    "application/jsonlines": _encode_json_lines,
-    "text/csv": _encode_csv,
-}
+ENCODERS: Mapping[str, Callable[[Sequence[Answer], Sequence[str]], str]] = dict(
+    zip(MEDIA_TYPES, (_encode_json, _encode_json_lines, _encode_csv), strict=True)
+)
 
 
-def _prediction(row: Probabilities, class_names: Sequence[str]) -> Mapping[str, object]:
-    numbers = _numbers(row)
-    best_first = np.argsort(-row, kind="stable")[:RANKED]
+def _prediction(answer: Answer, class_names: Sequence[str]) -> Mapping[str, object]:
+    if isinstance(answer, HTTPException):
+        return describe(answer)
+    numbers = _numbers(answer)
+    best_first = np.argsort(-answer, kind="stable")[:RANKED]
     ranking = [
         {"class_name": class_names[label], "probability": numbers[label]} for label in best_first
     ]

@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeAlias
 
 import numpy as np
 
 from classifier.errors import ArtifactError
 from classifier.preprocessing import Pixels
 from serving.encoding import Probabilities
+from serving.settings import BFLOAT16, FLOAT32
 
 # OpenVINO's import loads its conversion tools, which report every start to the vendor and write
 # an identifier into the home folder. Without them it goes on.
@@ -17,67 +19,100 @@ sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402  the line above must come first
 
 # OpenVINO would otherwise choose bfloat16 wherever the processor has it.
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+PRECISIONS = {FLOAT32: "f32", BFLOAT16: "bf16"}
+
+
+class Stream:
+    """A compiled network's place for one prediction at a time."""
+
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        """Make the place and warm it up."""
+        self._request = compiled.create_infer_request()
+        # Written in place: handed over with each call, a picture costs four times as much.
+        self._pixels = self._request.get_input_tensor().data
+        self.infer(np.zeros(self._pixels.shape[1:], np.uint8))
+
+    def infer(self, image: Pixels) -> Probabilities:
+        """Predict; the answer is a copy, for the next prediction overwrites its place."""
+        self._pixels[0] = image
+        self._request.infer()
+        answer: Probabilities = self._request.get_output_tensor().data[0].copy()
+        return answer
+
+
+Streams: TypeAlias = SimpleQueue[Stream]
 
 
 class Engine:
     """A network compiled for this machine; any number of threads may call `infer`."""
 
     def __init__(
-        self, onnx_model: Path, *, image_size: int, classes: int, precision: str, streams: int
+        self,
+        onnx_model: Path,
+        *,
+        image_size: int,
+        classes: int,
+        precision: str,
+        streams: int,
+        lone_threads: int = 1,
     ) -> None:
         """Compile for as many predictions at a time as `streams`, each on one processor.
+
+        With `lone_threads` above 1, compile once more for a lone prediction on as many.
 
         Raises:
             ArtifactError: not a network from uint8 pixels to as many probabilities as `classes`.
         """
-        if precision not in PRECISIONS:
-            message = f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
-            raise ArtifactError(message)
-        settings = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": streams,
-            # Pinned to the same processors, two workers would halve each other's speed.
-            "ENABLE_CPU_PINNING": False,
-        }
         core = openvino.Core()
         try:
+            # Once: both compiled variants share what it keeps in memory.
             model = core.read_model(onnx_model)
             # One picture at a time: streams fill the processors as well as batches do, of
             # which each new size would have to be compiled.
             model.reshape([1, image_size, image_size, 3])
             found = (model.input().element_type.to_string(), model.output().partial_shape)
-            compiled = core.compile_model(model, "CPU", settings)
+            self._crowd = _compile(core, model, precision, streams, streams)
+            self._lone: Streams = SimpleQueue()
+            if lone_threads > 1:
+                self._lone = _compile(core, model, precision, 1, lone_threads)
         except RuntimeError as error:
             message = f"{onnx_model.name} cannot be compiled: {str(error).strip()}"
             raise ArtifactError(message) from error
         if found != ("u8", openvino.PartialShape([1, classes])):
             message = f"{onnx_model.name} must turn u8 into [1,{classes}], not {found}"
             raise ArtifactError(message)
-        self.streams = streams
-        self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
-        for _ in range(streams):
-            self._requests.put(compiled.create_infer_request())
 
-    def infer(self, images: Pixels) -> Probabilities:
+    def infer(self, image: Pixels, *, alone: bool) -> Probabilities:
         """Predict, waiting for a free stream.
 
         Args:
-            images: uint8 of shape (N, image_size, image_size, 3).
+            image: uint8 of shape (image_size, image_size, 3).
+            alone: nothing else is to be predicted, so that all processors may work on this.
 
         Returns:
-            float32 of shape (N, classes).
+            float32 of shape (classes,).
         """
-        request = self._requests.get()
+        streams = self._lone if alone and not self._lone.empty() else self._crowd
+        stream = streams.get()
         try:
-            # Copied: the next prediction of this stream overwrites its output.
-            return np.concatenate([self._infer_one(request, image) for image in images])
+            return stream.infer(image)
         finally:
-            self._requests.put(request)
+            streams.put(stream)
 
-    @staticmethod
-    def _infer_one(request: openvino.InferRequest, image: Pixels) -> Probabilities:
-        answer: Probabilities = request.infer({0: image[np.newaxis]}, share_inputs=True)[0]
-        return answer
+
+def _compile(
+    core: openvino.Core, model: openvino.Model, precision: str, streams: int, threads: int
+) -> Streams:
+    """Compile and warm up."""
+    settings = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": threads,
+        # Pinned to the same processors, two workers would halve each other's speed.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(model, "CPU", settings)
+    places: Streams = SimpleQueue()
+    for _ in range(streams):
+        places.put(Stream(compiled))
+    return places

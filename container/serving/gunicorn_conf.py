@@ -1,11 +1,12 @@
 """gunicorn's settings, each with its reason.
 
-A request's way: the kernel accepts it, a thread parses it, `/ping` is answered there and then,
-`/invocations` takes one of `max_requests` places or is refused.
+A request's way: `serving.worker` lets it in, a thread reads it, `/ping` is answered there and then,
+the pictures of `/invocations` get their turns in `serving.pool`.
 """
 
 import mmap
 import os
+import resource
 import select
 import signal
 from concurrent.futures import Future
@@ -13,24 +14,31 @@ from functools import partial
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
-from gunicorn.workers.gthread import ThreadWorker
 
+from classifier.environment import base_dir
 from serving.settings import Settings
+from serving.sizing import Sizing
+from serving.worker import Worker
 
 _settings = Settings.from_environment(os.environ)
+_sizing = Sizing.of_this_container(_settings, base_dir() / "model")
 
 wsgi_app = "serving.loading:application()"
 
 # SageMaker connects from outside of the container.
 bind = f"0.0.0.0:{_settings.port}"
 
-# One process: its threads share one copy of the network, and OpenVINO works outside of Python's
+# Few processes: threads share one copy of the network, and OpenVINO works outside of Python's
 # lock. Two behind one socket left half the processors idle under kept-alive connections.
-workers = _settings.workers
-worker_class = "gthread"
+workers = _sizing.workers
+worker_class = "serving.worker.Worker"
 
 # More than there are places: /ping must find a thread within 2 s while every place is taken.
-threads = _settings.max_requests + 32
+threads = _sizing.threads + 32
+
+# All who wait and all who may have to be refused. A worker that runs out of files ends.
+_most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+worker_connections = min(threads + 4 * _sizing.queue, _most_files - 100)
 
 # Idle connections cost no thread; SageMaker's side reuses them.
 keepalive = 75
@@ -53,13 +61,15 @@ accesslog = None
 errorlog = "-"
 
 
-def pre_fork(_arbiter: Arbiter, worker: ThreadWorker) -> None:
+def pre_fork(_arbiter: Arbiter, worker: Worker) -> None:
     """Give the master sight of whether the worker's model was loaded."""
     worker.model_loaded = mmap.mmap(-1, 1)
 
 
-def post_worker_init(worker: ThreadWorker) -> None:
-    """Tell the master once the model is loaded; stop without losing a request."""
+def post_worker_init(worker: Worker) -> None:
+    """Set the door's numbers; tell the master of the loaded model; stop without losing anyone."""
+    worker.places, worker.queue = _sizing.threads, _sizing.queue
+    worker.wait_seconds = _settings.wait_seconds
     signal.signal(signal.SIGTERM, partial(_stop, worker))
 
     def tell(_loading: Future[object]) -> None:
@@ -68,7 +78,7 @@ def post_worker_init(worker: ThreadWorker) -> None:
     worker.wsgi.extensions["loading"].add_done_callback(tell)
 
 
-def _stop(worker: ThreadWorker, *signal_and_frame: object) -> None:
+def _stop(worker: Worker, *signal_and_frame: object) -> None:
     """Take in who has knocked, refuse the rest, then let gunicorn wait for the answers.
 
     By itself it leaves the door open until the last answer: clients connect, wait, and are cut.
@@ -90,7 +100,7 @@ def _stop(worker: ThreadWorker, *signal_and_frame: object) -> None:
     worker.method_queue.defer(close_the_door)
 
 
-def child_exit(arbiter: Arbiter, worker: ThreadWorker) -> None:
+def child_exit(arbiter: Arbiter, worker: Worker) -> None:
     """End when a worker was killed while loading, out of memory say: it would be again.
 
     Raises:

@@ -14,9 +14,10 @@ from classifier.environment import base_dir
 from classifier.errors import UserError
 from serving.app import create_app
 from serving.body import start_watch
-from serving.limits import usable_processors
+from serving.pool import Pool
 from serving.predictor import Predictor
 from serving.settings import Settings
+from serving.sizing import Sizing
 
 logger = logging.getLogger(__name__)
 
@@ -29,23 +30,32 @@ def application() -> Flask:
         level=settings.log_level,
         format="%(asctime)s %(levelname)s %(message)s",
     )
+    directory = base_dir() / "model"
+    sizing = Sizing.of_this_container(settings, directory)
     loading: Future[Predictor] = Future()
-    streams = max(1, usable_processors() // settings.workers)
     threading.Thread(
         # A daemon: SIGTERM does not wait for it.
         target=load_or_exit,
-        args=(loading, base_dir() / "model", streams),
+        args=(loading, directory, sizing, settings.precision),
         name="loading",
         daemon=True,
     ).start()
     start_watch()
-    return create_app(loading, settings)
+    return create_app(loading, settings, Pool(sizing.pictures))
 
 
-def load_or_exit(loading: "Future[Predictor]", directory: Path, streams: int) -> None:
+def load_or_exit(
+    loading: "Future[Predictor]", directory: Path, sizing: Sizing, precision: str
+) -> None:
     """Load the artifact and complete the future, or say why not and end the process."""
     try:
-        loading.set_result(Predictor.load(directory, streams=streams))
+        predictor = Predictor.load(
+            directory,
+            streams=sizing.streams,
+            lone_threads=sizing.lone_threads,
+            precision=precision,
+        )
+        loading.set_result(predictor)
     except Exception as error:
         # A person can mend a UserError by its sentence alone.
         traceback = None if isinstance(error, UserError) else error
@@ -53,4 +63,4 @@ def load_or_exit(loading: "Future[Predictor]", directory: Path, streams: int) ->
         logging.shutdown()
         # The master ends too, with this status, rather than start a worker again and again.
         os._exit(Arbiter.WORKER_BOOT_ERROR)
-    logger.info("the model is served, streams=%d", streams)
+    logger.info("the model is served, %s", sizing)

@@ -3,12 +3,11 @@
 The names are those of AWS's own toolkits where these have one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from classifier.errors import UserError
-from serving.encoding import MEDIA_TYPES
 
 MIB = 2**20
 
@@ -18,6 +17,17 @@ ONLINE_PAYLOAD_MB, BATCH_PAYLOAD_MB, ASYNC_PAYLOAD_MB = 25, 100, 1024
 # A transform job's own default, and the limit of its payload times its concurrency.
 DEFAULT_TRANSFORM_PAYLOAD_MB, TRANSFORM_MB = 6, 100
 
+# In order of our preference; `serving.encoding` has how each is written.
+MEDIA_TYPES = ("application/json", "application/jsonlines", "text/csv")
+
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+PRECISIONS = (FLOAT32, BFLOAT16)
+
+# Who waits longer is rather told to come back.
+WAIT_SECONDS = 2
+
+MAX_SECONDS = 3600
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
@@ -26,8 +36,29 @@ class Settings:
     port: int = 8080
     """SAGEMAKER_BIND_TO_PORT: 8080 unless a pipeline or a multi-container endpoint sets it."""
 
-    workers: int = 1
-    """SAGEMAKER_MODEL_SERVER_WORKERS: processes, 1 unless set; each has its own network."""
+    workers: int = 0
+    """SAGEMAKER_MODEL_SERVER_WORKERS: processes, each with its own network."""
+
+    streams: int = 0
+    """SAGEMAKER_CLASSIFIER_STREAMS: pictures predicted at a time, each on one core."""
+
+    lone_threads: int = 0
+    """SAGEMAKER_CLASSIFIER_LONE_THREADS: cores for the picture of a lone request; 1 saves the
+    second compiled network."""
+
+    threads: int = 0
+    """SAGEMAKER_CLASSIFIER_THREADS: requests that are read at a time or wait in memory."""
+
+    queue: int = 0
+    """SAGEMAKER_CLASSIFIER_QUEUE: requests that wait unread on their connections."""
+
+    wait_seconds: int = WAIT_SECONDS
+    """SAGEMAKER_CLASSIFIER_WAIT_SECONDS: how long a request may wait before its pictures' turn;
+    then it is refused. 2 unless set, in a transform job as long as the timeout."""
+
+    precision: str = ""
+    """SAGEMAKER_CLASSIFIER_PRECISION: `float32` or `bfloat16`, which is chosen where the processor
+    computes in it; float32 serves where the golden answers are not reproduced otherwise."""
 
     timeout_seconds: int = 60
     """SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS: a worker that hangs so long is replaced; 60 unless
@@ -49,10 +80,6 @@ class Settings:
     log_level: int = 20
     """SAGEMAKER_CONTAINER_LOG_LEVEL: as Python counts, 20 unless set; 30 hides request lines."""
 
-    max_requests: int = 100
-    """Requests at work and waiting, in one worker; one more is refused. A transform job sends at
-    most 100 at once."""
-
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Read the environment variables.
@@ -65,33 +92,52 @@ class Settings:
         is_batch = batch.lower() == "true"
         payload_mb = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 0, 0, ASYNC_PAYLOAD_MB)
         timeout = _integer(
-            environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 3600 if is_batch else 60, 1, 3600
+            environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 3600 if is_batch else 60, 1, MAX_SECONDS
         )
-        accept = environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or defaults.default_accept
-        if accept not in MEDIA_TYPES:
-            message = (
-                "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT must be one of "
-                f"{', '.join(MEDIA_TYPES)}, got {accept!r}"
-            )
-            raise UserError(message)
+        timeout = _integer(
+            environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", timeout, 1, MAX_SECONDS
+        )
         return cls(
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", defaults.port, 1, 65535),
-            workers=_integer(
-                environment, "SAGEMAKER_MODEL_SERVER_WORKERS", defaults.workers, 1, 256
+            workers=_integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", 0, 0, 256),
+            streams=_integer(environment, "SAGEMAKER_CLASSIFIER_STREAMS", 0, 0, 256),
+            lone_threads=_integer(environment, "SAGEMAKER_CLASSIFIER_LONE_THREADS", 0, 0, 256),
+            threads=_integer(environment, "SAGEMAKER_CLASSIFIER_THREADS", 0, 0, 4096),
+            queue=_integer(environment, "SAGEMAKER_CLASSIFIER_QUEUE", 0, 0, 65536),
+            wait_seconds=_integer(
+                environment,
+                "SAGEMAKER_CLASSIFIER_WAIT_SECONDS",
+                timeout if is_batch else WAIT_SECONDS,
+                1,
+                MAX_SECONDS,
             ),
-            timeout_seconds=_integer(
-                environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", timeout, 1, 3600
-            ),
+            timeout_seconds=timeout,
             # 0 is SageMaker's word for a chunked body of any length.
             max_body_bytes=MIB
             * (payload_mb or (BATCH_PAYLOAD_MB if is_batch else ONLINE_PAYLOAD_MB)),
             transform_payload_mb=min(payload_mb or defaults.transform_payload_mb, BATCH_PAYLOAD_MB),
             has_execution_parameters=batch != "True",
-            default_accept=accept,
+            default_accept=_one_of(
+                environment,
+                "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
+                defaults.default_accept,
+                MEDIA_TYPES,
+            ),
+            precision=_one_of(
+                environment, "SAGEMAKER_CLASSIFIER_PRECISION", defaults.precision, PRECISIONS
+            ),
             log_level=_integer(
                 environment, "SAGEMAKER_CONTAINER_LOG_LEVEL", defaults.log_level, 0, 50
             ),
         )
+
+
+def _one_of(environment: Mapping[str, str], name: str, default: str, values: Sequence[str]) -> str:
+    value = environment.get(name)
+    if value and value not in values:
+        message = f"{name} must be one of {', '.join(values)}, got {value!r}"
+        raise UserError(message)
+    return value or default
 
 
 def _integer(

@@ -1,0 +1,89 @@
+"""Pictures' turns: first come, first served, a few at a time, whichever request they are of."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from werkzeug.exceptions import ClientDisconnected, HTTPException
+
+from serving.decoding import Picture
+from serving.encoding import Answer
+from serving.predictor import Predictor
+from serving.problem import overloaded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predicted:
+    """A picture's answer, and when its steps began and ended, by `time.perf_counter`."""
+
+    answer: Answer
+    began: float
+    decoded: float
+    ended: float
+
+
+class Pool:
+    """Threads that decode and predict."""
+
+    def __init__(self, pictures: int) -> None:
+        """Make as many threads as pictures may be in work: the others are still compressed."""
+        # First come, first served, which a lock is not.
+        self._threads = ThreadPoolExecutor(pictures, thread_name_prefix="predict")
+        self._lock = threading.Lock()
+        self._pictures = 0
+
+    def predict(
+        self,
+        predictor: Predictor,
+        pictures: Sequence[Picture],
+        *,
+        patience: float,
+        has_gone: Callable[[], bool],
+    ) -> Sequence[Predicted]:
+        """Predict a request's pictures, in parallel; one that cannot be read fails alone.
+
+        Raises:
+            ServiceUnavailable: their turn did not come within `patience` seconds.
+            ClientDisconnected: it came, but `has_gone` says that nobody waits any more.
+        """
+
+        def work(picture: Picture) -> Predicted:
+            if has_gone():
+                raise ClientDisconnected
+            return self._predict(predictor, picture)
+
+        with self._lock:
+            self._pictures += len(pictures)
+        try:
+            turns = [self._threads.submit(work, picture) for picture in pictures]
+            try:
+                _wait_for_turn(turns[0], patience)
+                return [turn.result() for turn in turns]
+            finally:
+                for turn in turns:
+                    turn.cancel()
+        finally:
+            with self._lock:
+                self._pictures -= len(pictures)
+
+    def _predict(self, predictor: Predictor, picture: Picture) -> Predicted:
+        began = time.perf_counter()
+        try:
+            image = picture(predictor.preprocessing)
+        except HTTPException as error:
+            now = time.perf_counter()
+            return Predicted(answer=error, began=began, decoded=now, ended=now)
+        decoded = time.perf_counter()
+        answer = predictor.predict(image, alone=self._pictures == 1)
+        return Predicted(answer=answer, began=began, decoded=decoded, ended=time.perf_counter())
+
+
+def _wait_for_turn(turn: Future[Predicted], patience: float) -> None:
+    try:
+        turn.exception(timeout=patience)
+    except TimeoutError:
+        # Where it cannot be taken back, it has begun.
+        if turn.cancel():
+            raise overloaded() from None

@@ -1,0 +1,21 @@
+"""What is said of an error, to a person and to a program."""
+
+from collections.abc import Mapping
+
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
+
+from serving.refusal import MESSAGE, RETRY_AFTER_SECONDS
+
+# SageMaker hands at most 2,048 characters of an error on, and JSON may take six for one.
+MAX_MESSAGE = 300
+
+
+def describe(error: HTTPException) -> Mapping[str, Mapping[str, str]]:
+    """Return `{"error": {"code": "...", "message": "..."}}`."""
+    code = error.name.lower().replace(" ", "_")
+    return {"error": {"code": code, "message": (error.description or error.name)[:MAX_MESSAGE]}}
+
+
+def overloaded() -> ServiceUnavailable:
+    """Return the refusal of what would wait too long."""
+    return ServiceUnavailable(MESSAGE, retry_after=RETRY_AFTER_SECONDS)

@@ -1,0 +1,63 @@
+"""A line per request: who, what came of it, and where the time went."""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+
+from flask import Request, Response
+from werkzeug.exceptions import HTTPException
+
+from serving.connection import ARRIVAL, Arrival
+from serving.pool import Predicted
+
+logger = logging.getLogger(__name__)
+
+# Whoever sends a request may name it. Anything else in these headers stays out of our log.
+ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
+ID = re.compile(r"[\w.:/=-]{1,128}", re.ASCII)
+
+
+class RequestLog:
+    """What there is to say of a request."""
+
+    def __init__(self, request: Request) -> None:
+        """Begin once the request's head is read."""
+        now = time.monotonic()
+        self.waited = now - ARRIVAL.get(Arrival(now)).moment
+        """Seconds in which the request waited for a thread or its turn."""
+        names = (request.headers.get(name, "") for name in ID_HEADERS)
+        self.id = next((name for name in names if ID.fullmatch(name)), "") or os.urandom(8).hex()
+        self._head = f"method={request.method} request={request.endpoint or 'unknown'}"
+        self._arrived = time.perf_counter() - self.waited
+        self._body_read = 0.0
+        self._steps = ""
+
+    def note_body(self) -> None:
+        """Note that the body is read."""
+        self._body_read = time.perf_counter()
+
+    def note_pictures(self, predicted: Sequence[Predicted]) -> None:
+        """Note when the pictures' turn came, and what their steps took all together."""
+        turn = min(each.began for each in predicted)
+        steps = {
+            "read": self._body_read - self._arrived - self.waited,
+            "wait": self.waited + turn - self._body_read,
+            "decode": sum(each.decoded - each.began for each in predicted),
+            "infer": sum(each.ended - each.decoded for each in predicted),
+        }
+        errors = sum(isinstance(each.answer, HTTPException) for each in predicted)
+        self._steps = "".join(f" {name}={1000 * took:.1f}" for name, took in steps.items())
+        self._steps += f" pictures={len(predicted)} errors={errors}"
+
+    def write(self, response: Response) -> None:
+        """Write the line; all times are in milliseconds."""
+        logger.info(
+            "%s status=%d milliseconds=%.1f%s id=%s",
+            self._head,
+            response.status_code,
+            1000 * (time.perf_counter() - self._arrived),
+            self._steps,
+            self.id,
+        )

@@ -1,0 +1,90 @@
+"""How many of everything: chosen together from the quota, the memory limit and the network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from serving.limits import usable_memory, usable_processors
+from serving.settings import MIB, Settings
+
+# One process serves about 1,500 requests a second before Python's lock is its limit; a core
+# predicts 60 to 200 pictures of ResNet-18 a second.
+PROCESSORS_PER_WORKER = 8
+
+# A worker without its network.
+SERVER_BYTES = 200 * MIB
+
+# The network's file, and what a compiled variant keeps besides.
+COPIES = 2
+
+# The largest picture with the greediest decoder, WebP's: 50 megapixels of 16 bytes. Written out,
+# for gunicorn's master reads this module, and has no other use for NumPy and Pillow.
+PICTURE_BYTES = 800_000_000
+
+# Requests in threads, whose bodies are in memory: enough to read the next ones meanwhile.
+LEAST_THREADS, MOST_THREADS = 8, 64
+
+# Connections, each of which costs a socket; how long they wait is limited besides.
+QUEUE_PER_STREAM = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizing:
+    """What one server runs; all but `workers` are of each worker."""
+
+    workers: int
+    """Processes, each with its own network."""
+
+    streams: int
+    """Pictures predicted at a time, each on one processor."""
+
+    lone_threads: int
+    """Processors for the picture of a lone request; 1 means that it is predicted as in a crowd."""
+
+    pictures: int
+    """Pictures decoded or predicted at a time; those that wait are still compressed."""
+
+    threads: int
+    """Requests whose bodies are read, or wait in memory for their pictures' turn."""
+
+    queue: int
+    """Connections whose requests wait unread; one more is refused."""
+
+    @classmethod
+    def choose(cls, settings: Settings, *, processors: int, memory: int, model_bytes: int) -> Self:
+        """Choose what the settings leave open; memory and the model's file are in bytes."""
+        needed = SERVER_BYTES + COPIES * model_bytes + PICTURE_BYTES
+        workers = settings.workers or max(
+            1, min(-(-processors // PROCESSORS_PER_WORKER), memory // needed)
+        )
+        streams = settings.streams or max(1, processors // workers)
+        # Spent in this order: the server, one picture, a second compiled variant, more pictures.
+        free = memory // workers - needed
+        lone_threads = settings.lone_threads or (streams if free >= COPIES * model_bytes else 1)
+        if lone_threads > 1:
+            free -= COPIES * model_bytes
+        # One more than streams, so that pictures are decoded while others are predicted.
+        pictures = max(1, min(streams + 1, 1 + free // PICTURE_BYTES))
+        bodies = (free - (pictures - 1) * PICTURE_BYTES) // settings.max_body_bytes
+        return cls(
+            workers=workers,
+            streams=streams,
+            lone_threads=lone_threads,
+            pictures=pictures,
+            threads=settings.threads or max(LEAST_THREADS, pictures, min(MOST_THREADS, bodies)),
+            queue=settings.queue or QUEUE_PER_STREAM * streams,
+        )
+
+    @classmethod
+    def of_this_container(cls, settings: Settings, model: Path) -> Self:
+        """Choose by what this container may use, for the artifact in `model`."""
+        return cls.choose(
+            settings,
+            processors=usable_processors(),
+            memory=usable_memory(),
+            model_bytes=max((path.stat().st_size for path in model.glob("*.onnx")), default=0),
+        )
+
+    def __str__(self) -> str:
+        """Return it as the log has it."""
+        return " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)

@@ -1,0 +1,143 @@
+"""gunicorn's thread worker, with a door: who finds no thread free waits outside, unread.
+
+gunicorn hands every connection that can be read to its threads. With more clients than threads,
+`/ping` would wait behind predictions, and more threads would only wait in memory. Here the loop
+that accepts connections looks at a request's first bytes. What a POST asks for is work: only so
+many of these are in threads, the others wait in the order in which they came, at the price of a
+socket each. Whoever waits too long, or comes when too many wait, is refused in the loop itself.
+Everything else, `/ping` above all, goes to a thread at once.
+"""
+
+import logging
+import socket
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from selectors import EVENT_READ
+from typing import Any
+
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
+
+from serving.connection import ARRIVAL, Arrival, first_bytes, has_gone
+from serving.refusal import refuse
+
+logger = logging.getLogger(__name__)
+
+WORK = b"POST"
+
+# How exactly the limit of waiting is kept, and how often refusals are told of.
+TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
+
+REFUSING_THREADS = 16
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """One process of the server."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - gunicorn's own
+        """Open with nobody inside; gunicorn_conf sets the numbers."""
+        super().__init__(*arguments, **options)
+        self.places = self.queue = 1
+        """Requests of work in threads, and connections that may wait."""
+        self.wait_seconds = 1.0
+        self._inside: set[TConn] = set()
+        self._outside: deque[TConn] = deque()
+        # Their own: those whose bodies do not come must not take the threads of /ping.
+        self._turning_away = ThreadPoolExecutor(REFUSING_THREADS, thread_name_prefix="refuse")
+        self._refused = 0
+        self._reported = time.monotonic()
+
+    def enqueue_req(self, connection: TConn) -> None:
+        """Let a connection with a request in, or have it wait."""
+        first = _ahead(connection)
+        if first is None:
+            # A new one; gunicorn would let it wait in a thread.
+            self._watch(connection)
+        elif not first:
+            self._close(connection)
+        else:
+            connection.arrival = Arrival(time.monotonic())
+            if first != WORK:
+                self._let_in(connection)
+            elif not self._outside and len(self._inside) < self.places:
+                self._inside.add(connection)
+                self._let_in(connection)
+            elif len(self._outside) < self.queue:
+                self._outside.append(connection)
+            else:
+                self._turn_away(connection)
+
+    def handle(self, connection: TConn) -> Any:  # noqa: ANN401 - gunicorn's own
+        """Handle a request, in a thread."""
+        ARRIVAL.set(connection.arrival)
+        return super().handle(connection)
+
+    def finish_request(self, connection: TConn, result: "Future[Any]") -> None:
+        """Take the connection back, in the loop, and let the next ones in."""
+        self._inside.discard(connection)
+        super().finish_request(connection, result)
+        while self._outside and len(self._inside) < self.places:
+            waiting = self._outside.popleft()
+            if has_gone(waiting.sock):
+                self._close(waiting)
+            else:
+                self._inside.add(waiting)
+                self._let_in(waiting)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Do a turn of the loop, then refuse whoever has waited too long."""
+        super().wait_for_and_dispatch_events(TICK_SECONDS if self._outside else timeout)
+        now = time.monotonic()
+        while self._outside and now > self._outside[0].arrival.moment + self.wait_seconds:
+            self._turn_away(self._outside.popleft())
+        if self._refused and now > self._reported + REPORT_SECONDS:
+            logger.warning("refused=%d waiting=%d", self._refused, len(self._outside))
+            self._refused, self._reported = 0, now
+
+    def _let_in(self, connection: TConn, threads: ThreadPoolExecutor | None = None) -> None:
+        # The thread need not look again.
+        connection.data_ready = True
+        future = (threads or self.tpool).submit(self.handle, connection)
+        finish = partial(self.finish_request, connection)
+        future.add_done_callback(partial(self.method_queue.defer, finish))
+
+    def _turn_away(self, connection: TConn) -> None:
+        self._refused += 1
+        try:
+            is_done = not _read_ahead(connection) and refuse(connection.sock)
+        except OSError:
+            self._close(connection)
+            return
+        if is_done:
+            self._watch(connection)
+        else:
+            # The application says it, and reads on until the client has come to read that.
+            connection.arrival = connection.arrival._replace(is_refused=True)
+            self._let_in(connection, self._turning_away)
+
+    def _watch(self, connection: TConn) -> None:
+        """Have the loop wait for the connection's next bytes, as gunicorn does between requests."""
+        connection.sock.setblocking(False)
+        connection.set_timeout()
+        if not self.alive:
+            connection.timeout = time.monotonic() + STOP_KEEPALIVE_LINGER
+        self.keepalived_conns.append(connection)
+        callback = partial(self.on_client_socket_readable, connection)
+        self.poller.register(connection.sock, EVENT_READ, callback)
+
+    def _close(self, connection: TConn) -> None:
+        self.nr_conns -= 1
+        connection.close()
+
+
+def _read_ahead(connection: TConn) -> bytes:
+    """Return what gunicorn has read of a next request while it read the last one's body."""
+    data: bytes = connection.parser.unreader.buf.getvalue() if connection.parser else b""
+    return data
+
+
+def _ahead(connection: TConn) -> bytes | None:
+    """Return a request's first bytes, which tell work from the rest; None before they come."""
+    sock: socket.socket = connection.sock
+    return _read_ahead(connection)[: len(WORK)] or first_bytes(sock, len(WORK))

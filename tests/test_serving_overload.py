@@ -1,0 +1,125 @@
+"""More clients than the server can serve, against the real program."""
+
+import http.client
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.artifacts import encode, random_pixels
+from tests.bodies import PNG
+from tests.servers import Server, serving
+
+# Tens of milliseconds of work, longer than a connection takes.
+HEAVY = encode(random_pixels(1500, 2000))
+
+LITTLE = {
+    "SAGEMAKER_CLASSIFIER_STREAMS": "1",
+    "SAGEMAKER_CLASSIFIER_THREADS": "1",
+    "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "1",
+}
+
+
+def ask_for(server: Server, seconds: float, clients: int, body: bytes = HEAVY) -> list[int]:
+    """Ask without a pause on kept-alive connections; return all statuses."""
+    statuses: list[int] = []
+    deadline = time.monotonic() + seconds
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        while time.monotonic() < deadline:
+            connection.request("POST", "/invocations", body, {"Content-Type": "image/png"})
+            response = connection.getresponse()
+            assert response.read()
+            statuses.append(response.status)
+        connection.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return statuses
+
+
+def send_invocation(server: Server, body: bytes = HEAVY) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    client.sendall(head.encode() + body)
+    return client
+
+
+@pytest.mark.parametrize("body", [HEAVY, PNG], ids=["long", "short"])
+def test_who_comes_when_the_queue_is_full_is_refused_and_the_others_are_served(
+    base_dir: Path, body: bytes
+) -> None:
+    with serving(base_dir, **LITTLE, SAGEMAKER_CLASSIFIER_QUEUE="2") as server:
+        statuses = ask_for(server, 2, clients=12, body=body)
+
+        assert set(statuses) == {200, 503}
+        assert server.invoke(PNG).status == 200
+        log = server.log.read_text()
+        assert " refused=" in log
+        assert "Traceback" not in log
+
+
+def test_nobody_is_refused_who_finds_a_place_in_the_queue(base_dir: Path) -> None:
+    with serving(base_dir, **{**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}) as server:
+        assert set(ask_for(server, 1, clients=24)) == {200}
+
+
+def test_who_waits_too_long_is_refused(base_dir: Path) -> None:
+    with serving(base_dir, **LITTLE) as server:
+        # It has the only place for as long as its body does not come.
+        stalled = send_invocation(server, b"")
+        stalled.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
+        time.sleep(0.2)
+
+        start = time.monotonic()
+        refused = server.invoke(PNG)
+        waited = time.monotonic() - start
+        stalled.close()
+
+        assert refused.status == 503
+        assert refused.headers["Retry-After"] == "1"
+        assert waited > 0.9
+        assert server.invoke(PNG).status == 200
+
+
+def test_requests_whose_clients_have_gone_are_not_worked_on(base_dir: Path) -> None:
+    with serving(base_dir, **{**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}) as server:
+        clients = [send_invocation(server) for _ in range(40)]
+        time.sleep(0.1)
+        for client in clients:
+            client.close()
+
+        assert server.invoke(PNG).status == 200
+        log = server.log.read_text()
+
+    assert log.count("status=200") < len(clients) / 2
+
+
+def test_ping_answers_while_more_clients_than_threads_only_connect(base_dir: Path) -> None:
+    with serving(base_dir, **LITTLE) as server:
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
+        time.sleep(0.2)
+
+        start = time.monotonic()
+        assert server.get("/ping").status == 200
+        assert time.monotonic() - start < 2
+        for client in silent:
+            client.close()
+
+
+def test_requests_on_one_connection_sent_at_once_are_all_answered(base_dir: Path) -> None:
+    with serving(base_dir, **LITTLE) as server:
+        head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PNG)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            client.sendall((head.encode() + PNG) * 3)
+            answers = b""
+            while answers.count(b"HTTP/1.1 200") < 3:
+                piece = client.recv(65536)
+                assert piece, answers
+                answers += piece

@@ -1,0 +1,79 @@
+"""How many of everything a server runs."""
+
+from pathlib import Path
+
+import pytest
+
+from classifier.preprocessing import MAX_PIXELS
+from serving.settings import MIB, Settings
+from serving.sizing import PICTURE_BYTES, Sizing
+
+GIB = 1024 * MIB
+
+
+def sizing(processors: int, gib: float, settings: Settings | None = None) -> Sizing:
+    return Sizing.choose(
+        settings or Settings(),
+        processors=processors,
+        memory=int(gib * GIB),
+        model_bytes=45 * MIB,
+    )
+
+
+@pytest.mark.parametrize(
+    ("processors", "gib", "expected"),
+    [
+        # A serverless endpoint: one large picture fits, and nothing else.
+        (1, 1, (1, 1, 1, 1)),
+        (2, 24, (1, 2, 2, 3)),
+        (2, 2, (1, 2, 2, 2)),
+        (8, 64, (1, 8, 8, 9)),
+        (8, 4, (1, 8, 8, 4)),
+        (16, 64, (2, 8, 8, 9)),
+        (16, 1.5, (1, 16, 16, 1)),
+        (64, 256, (8, 8, 8, 9)),
+    ],
+)
+def test_everything_is_chosen_together(
+    processors: int, gib: float, expected: tuple[int, int, int, int]
+) -> None:
+    chosen = sizing(processors, gib)
+
+    found = (chosen.workers, chosen.streams, chosen.lone_threads, chosen.pictures)
+    assert found == expected
+
+
+def test_a_picture_is_counted_at_the_most_that_decoding_it_takes() -> None:
+    assert PICTURE_BYTES == 16 * MAX_PIXELS
+
+
+@pytest.mark.parametrize(("gib", "threads"), [(1, 8), (3, 50), (24, 64)])
+def test_bodies_in_memory_are_as_many_as_fit(gib: float, threads: int) -> None:
+    assert sizing(1, gib).threads == pytest.approx(threads, abs=5)
+
+
+def test_a_network_too_large_for_two_copies_has_one() -> None:
+    memory = 4 * GIB
+    chosen = [
+        Sizing.choose(Settings(), processors=4, memory=memory, model_bytes=size * MIB)
+        for size in (500, 1000)
+    ]
+
+    assert [each.lone_threads for each in chosen] == [4, 1]
+
+
+def test_what_is_set_overrules_and_the_rest_follows() -> None:
+    settings = Settings(workers=2, streams=3, lone_threads=1, threads=5, queue=7)
+
+    chosen = sizing(8, 64, settings)
+
+    assert chosen == Sizing(workers=2, streams=3, lone_threads=1, pictures=4, threads=5, queue=7)
+    assert sizing(8, 64, Settings(workers=2)).streams == 4
+
+
+def test_the_choice_is_one_line(artifact: Path) -> None:
+    line = str(Sizing.of_this_container(Settings(streams=2, queue=9), artifact))
+
+    assert line.startswith("workers=")
+    assert " streams=2 " in line
+    assert line.endswith(" queue=9")
