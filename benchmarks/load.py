@@ -1,0 +1,142 @@
+"""A small client of many connections: closed and open loops against a server on this machine.
+
+It speaks just enough HTTP/1.1 for a request to cost about 50 microseconds, for it shares the cores
+with the server that it measures.
+"""
+
+import asyncio
+import itertools
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+HOST = "127.0.0.1"
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+# Time for the answers of an open loop that are still to come.
+LINGER_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Sample:
+    """What came back."""
+
+    seconds: float = 0.0
+    statuses: Counter[int] = field(default_factory=Counter)
+    """0 counts connections that broke."""
+
+    latencies: list[float] = field(default_factory=list)
+    """Of the answers with status 200, in milliseconds."""
+
+    def summary(self) -> dict[str, float]:
+        """Return answers a second, percentiles, and what was not 200."""
+        ordered = sorted(self.latencies) or [float("nan")]
+        return {
+            "per_second": len(self.latencies) / self.seconds,
+            "p50": statistics.median(ordered),
+            "p99": ordered[int(0.99 * (len(ordered) - 1))],
+            "refused": self.statuses[503],
+            "errors": sum(self.statuses.values()) - self.statuses[200] - self.statuses[503],
+        }
+
+
+class Connection:
+    """A connection that is opened anew when it breaks."""
+
+    def __init__(self, port: int) -> None:
+        """Wait for the first request."""
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: bytes, sample: Sample) -> None:
+        """Send a request and note its answer."""
+        start = time.perf_counter()
+        try:
+            status = await self._exchange(request)
+        except (OSError, EOFError):
+            status = 0
+            self.close()
+            await asyncio.sleep(0.01)
+        sample.statuses[status] += 1
+        if status == 200:  # noqa: PLR2004  HTTP's own
+            sample.latencies.append(1000 * (time.perf_counter() - start))
+
+    def close(self) -> None:
+        """Close, without waiting."""
+        if self._streams:
+            self._streams[1].close()
+        self._streams = None
+
+    async def _exchange(self, request: bytes) -> int:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(HOST, self._port)
+        reader, writer = self._streams
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        await reader.readexactly(int(length[1]) if length else 0)
+        if b"\r\nconnection: close" in head.lower():
+            self.close()
+        return int(head[9:12])
+
+
+def invocations(bodies: Sequence[bytes]) -> Iterator[bytes]:
+    """Return requests without end, of one picture each, in turns."""
+    head = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: "
+    requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
+    return itertools.cycle(requests)
+
+
+async def closed_loop(
+    port: int, requests: Iterator[bytes], *, clients: int, seconds: float
+) -> Sample:
+    """Have every client ask again once it is answered."""
+    sample = Sample()
+    start = time.perf_counter()
+
+    async def ask_on() -> None:
+        connection = Connection(port)
+        while time.perf_counter() < start + seconds:
+            await connection.ask(next(requests), sample)
+        connection.close()
+
+    await asyncio.gather(*(ask_on() for _ in range(clients)))
+    sample.seconds = time.perf_counter() - start
+    return sample
+
+
+async def open_loop(port: int, requests: Iterator[bytes], *, rate: float, seconds: float) -> Sample:
+    """Send at a fixed rate, whether answers come or not, on connections that are free."""
+    sample = Sample()
+    free: list[Connection] = []
+    start = time.perf_counter()
+
+    async def ask() -> None:
+        connection = free.pop() if free else Connection(port)
+        await connection.ask(next(requests), sample)
+        free.append(connection)
+
+    tasks = []
+    for number in range(int(rate * seconds)):
+        await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
+        tasks.append(asyncio.create_task(ask()))
+    sample.seconds = time.perf_counter() - start
+    await asyncio.wait(tasks, timeout=LINGER_SECONDS)
+    for connection in free:
+        connection.close()
+    return sample
+
+
+async def pings(port: int, stop: asyncio.Event, interval: float = 0.5) -> list[float]:
+    """Ask /ping on fresh connections until told to stop; return seconds, infinite where refused."""
+    taken = []
+    while not stop.is_set():
+        sample, connection, start = Sample(), Connection(port), time.perf_counter()
+        await connection.ask(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n", sample)
+        connection.close()
+        taken.append(time.perf_counter() - start if sample.latencies else float("inf"))
+        await asyncio.sleep(interval)
+    return taken

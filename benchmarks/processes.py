@@ -1,0 +1,44 @@
+"""Servers as processes: their port, their readiness, their memory."""
+
+import http.client
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+TIMEOUT_SECONDS = 120
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_for_ping(process: subprocess.Popen[bytes], port: int) -> None:
+    """Ask until /ping answers with 200."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            connection.request("GET", "/ping")
+            if connection.getresponse().status == http.HTTPStatus.OK:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.01)
+    message = "the server did not become ready"
+    raise SystemExit(message)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process and its children, shared pages once each process."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    own = 1024 * int(found[1]) if found else 0
+    return own + sum(resident_bytes(int(child)) for child in children)
