@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         Settings.from_environment(os.environ)
     except UserError as error:
         sys.exit(f"serving: {error}")
+    # By itself the C library makes an arena of memory for almost every thread, and keeps them.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     # In this process's place: gunicorn is PID 1 then and gets SageMaker's SIGTERM itself.
     os.execv(GUNICORN[0], GUNICORN)  # noqa: S606  its arguments are constants
 

@@ -1,6 +1,7 @@
 """The network on the processor: OpenVINO runs the artifact's ONNX file."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeAlias
@@ -71,10 +72,15 @@ class Engine:
             # which each new size would have to be compiled.
             model.reshape([1, image_size, image_size, 3])
             found = (model.input().element_type.to_string(), model.output().partial_shape)
-            self._crowd = _compile(core, model, precision, streams, streams)
-            self._lone: Streams = SimpleQueue()
-            if lone_threads > 1:
-                self._lone = _compile(core, model, precision, 1, lone_threads)
+            # At the same time, because a start should be quick.
+            with ThreadPoolExecutor() as threads:
+                crowd = threads.submit(_compile, core, model, precision, streams, streams)
+                if lone_threads > 1:
+                    lone = threads.submit(_compile, core, model, precision, 1, lone_threads)
+                    self._lone = lone.result()
+                else:
+                    self._lone = SimpleQueue()
+                self._crowd = crowd.result()
         except RuntimeError as error:
             message = f"{onnx_model.name} cannot be compiled: {str(error).strip()}"
             raise ArtifactError(message) from error
