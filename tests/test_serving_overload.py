@@ -1,6 +1,8 @@
 """More clients than the server can serve, against the real program."""
 
 import http.client
+import os
+import signal
 import socket
 import threading
 import time
@@ -101,6 +103,32 @@ def test_requests_whose_clients_have_gone_are_not_worked_on(base_dir: Path) -> N
     assert log.count("status=200") < len(clients) / 2
 
 
+def test_sigterm_answers_who_waits_outside_as_well(base_dir: Path) -> None:
+    with serving(base_dir, **{**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}) as server:
+        clients = [send_invocation(server) for _ in range(20)]
+        time.sleep(0.1)
+        server.process.send_signal(signal.SIGTERM)
+
+        answers = [client.recv(4096) for client in clients]
+        assert server.process.wait(20) == 0
+        for client in clients:
+            client.close()
+
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * len(clients)
+
+
+def test_a_killed_worker_takes_only_the_requests_with_it_that_it_had(base_dir: Path) -> None:
+    with serving(base_dir, **{**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}) as server:
+        clients = [send_invocation(server) for _ in range(20)]
+        os.kill(server.worker(), signal.SIGKILL)
+        for client in clients:
+            client.close()
+        time.sleep(0.2)
+        server.wait_for_ping(200)
+
+        assert set(ask_for(server, 1, clients=4)) == {200}
+
+
 def test_ping_answers_while_more_clients_than_threads_only_connect(base_dir: Path) -> None:
     with serving(base_dir, **LITTLE) as server:
         silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
@@ -110,6 +138,19 @@ def test_ping_answers_while_more_clients_than_threads_only_connect(base_dir: Pat
         assert server.get("/ping").status == 200
         assert time.monotonic() - start < 2
         for client in silent:
+            client.close()
+
+
+def test_clients_that_do_not_close_what_we_closed_hold_nobody_up(base_dir: Path) -> None:
+    with serving(base_dir, **LITTLE) as server:
+        closed = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+        for client in closed:
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+        start = time.monotonic()
+        assert server.get("/ping").status == 200
+        assert time.monotonic() - start < 2
+        for client in closed:
             client.close()
 
 

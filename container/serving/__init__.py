@@ -1,6 +1,6 @@
 """The serving image's program: answers SageMaker's requests with an artifact's predictions.
 
-A request goes through `decoding` -> `predictor` (`engine`) -> `encoding`, which know bytes and
-arrays but not Flask; `app` puts them behind HTTP, `loading` makes them ready, `gunicorn_conf` runs
-the process.
+`gunicorn_conf` runs processes of `worker`, which lets requests in; `app` answers them over HTTP.
+Their pictures go through `decoding` -> `pool` (`predictor`, `engine`) -> `encoding`, which know
+bytes and arrays but not Flask. `sizing` says how many of everything, `loading` makes it ready.
 """

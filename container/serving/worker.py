@@ -31,6 +31,9 @@ TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
 
 REFUSING_THREADS = 16
 
+# For a client to read an answer after which we close.
+PARTING_SECONDS = 2.0
+
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """One process of the server."""
@@ -76,7 +79,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def finish_request(self, connection: TConn, result: "Future[Any]") -> None:
         """Take the connection back, in the loop, and let the next ones in."""
         self._inside.discard(connection)
-        super().finish_request(connection, result)
+        if result.exception() is None and not result.result():
+            self._part_from(connection)
+        else:
+            super().finish_request(connection, result)
         while self._outside and len(self._inside) < self.places:
             waiting = self._outside.popleft()
             if has_gone(waiting.sock):
@@ -125,6 +131,32 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.keepalived_conns.append(connection)
         callback = partial(self.on_client_socket_readable, connection)
         self.poller.register(connection.sock, EVENT_READ, callback)
+
+    def _part_from(self, connection: TConn) -> None:
+        """Close once the client has, or soon; gunicorn waits for that in the loop, up to 2 s each.
+
+        Closed at once, with bytes of the client's yet to come, it would lose our answer.
+        """
+        sock: socket.socket = connection.sock
+        try:
+            sock.shutdown(socket.SHUT_WR)
+            sock.setblocking(False)
+        except OSError:
+            self._close(connection)
+            return
+        connection.timeout = time.monotonic() + PARTING_SECONDS
+        self.pending_conns.append(connection)
+        self.poller.register(sock, EVENT_READ, partial(self._drain, connection))
+
+    def _drain(self, connection: TConn, sock: socket.socket) -> None:
+        try:
+            if sock.recv(2**16):
+                return
+        except OSError:
+            pass
+        self.poller.unregister(sock)
+        self.pending_conns.remove(connection)
+        self._close(connection)
 
     def _close(self, connection: TConn) -> None:
         self.nr_conns -= 1
