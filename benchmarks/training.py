@@ -127,7 +127,7 @@ def main() -> None:
             for label, case in CASES[name].items():
                 if arguments.case not in {None, label}:
                     continue
-                pictures = _unpacked(arguments.data, case.tar or name, Path(scratch))
+                pictures = unpacked(arguments.data, case.tar or name, Path(scratch))
                 for seed in range(arguments.seeds):
                     base_dir = Path(scratch, "opt-ml")
                     make_tree(base_dir, case, pictures, arguments.data, seed)
@@ -141,7 +141,7 @@ def main() -> None:
     print(json.dumps({"results": results, "conditions": facts}))
 
 
-def _unpacked(data: Path, name: str, scratch: Path) -> Path:
+def unpacked(data: Path, name: str, scratch: Path) -> Path:
     """Return the folder of a tar file's pictures, unpacked the first time."""
     directory = scratch / "pictures" / name
     if not directory.exists():

@@ -1,5 +1,6 @@
 """The artifact on disk: what is damaged is refused with a sentence."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -9,12 +10,17 @@ import pytest
 
 from classifier.artifact import (
     GOLDEN_ANSWERS,
+    INT8,
+    INT8_ANSWERS,
+    INT8_MODEL,
     MANIFEST,
     ONNX_MODEL,
     Artifact,
     Json,
     Manifest,
+    extending,
     sha256_of,
+    write_int8_answers,
     writing,
 )
 from classifier.errors import ArtifactError
@@ -99,6 +105,10 @@ def test_a_manifest_that_is_none_is_refused(model: Path, content: bytes, message
         {"files": {5000 * "a": "", ONNX_MODEL: "", GOLDEN_ANSWERS: ""}},
         {"preprocessing": {"image_size": 224, "blur": 1}},
         {"precision": 32},
+        {"precision": "float8"},
+        {"precision": ["int8"]},
+        # Its network is not there.
+        {"precision": INT8},
         {"files": None},
         {"files": []},
         {"files": {}},
@@ -228,3 +238,95 @@ def test_writing_again_replaces_the_artifact(model: Path) -> None:
     assert artifact.manifest == manifest
     assert artifact.onnx_model.read_bytes() == b"another"
     assert artifact.golden_answers == ()
+
+
+def add_int8(model: Path) -> Manifest:
+    """Give an artifact of three golden pictures an int8 network."""
+    manifest = dataclasses.replace(Artifact.read(model).manifest, precision=INT8)
+    with extending(model, manifest) as partial:
+        (partial / INT8_MODEL).write_bytes(b"int8")
+        write_int8_answers(partial, [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    return manifest
+
+
+def test_an_int8_network_is_read_with_its_own_answers_to_the_same_pictures(model: Path) -> None:
+    before = Artifact.read(model)
+
+    manifest = add_int8(model)
+
+    after = Artifact.read(model)
+    assert after == dataclasses.replace(before, manifest=manifest, int8=after.int8)
+    assert after.int8 is not None
+    assert after.int8.onnx_model.read_bytes() == b"int8"
+    assert [answer.data for answer in after.int8.golden_answers] == [
+        answer.data for answer in before.golden_answers
+    ]
+    assert [answer.probabilities for answer in after.int8.golden_answers] == [
+        (1, 0, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+    ]
+
+
+def test_an_artifact_is_whole_at_every_moment_while_it_is_extended(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, seen = Path.replace, []
+
+    def watched(self: Path, target: Path) -> Path:
+        seen.append(Artifact.read(model).manifest.precision)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    add_int8(model)
+
+    assert seen == ["float32"] * 3
+    assert Artifact.read(model).manifest.precision == INT8
+
+
+def test_extending_that_fails_leaves_the_artifact(model: Path) -> None:
+    before = contents(model)
+    manifest = Artifact.read(model).manifest
+
+    def extend_half() -> None:
+        with extending(model, manifest) as partial:
+            (partial / INT8_MODEL).write_bytes(b"half")
+            message = "the disk is full"
+            raise OSError(message)
+
+    with pytest.raises(OSError, match="the disk is full"):
+        extend_half()
+
+    assert contents(model) == before
+
+
+def test_writing_again_takes_the_int8_network_away(model: Path) -> None:
+    add_int8(model)
+
+    with writing(model, dataclasses.replace(Artifact.read(model).manifest, precision="float32")):
+        pass
+
+    assert sorted(path.name for path in model.iterdir() if "int8" in path.name) == []
+    assert not (model / INT8_ANSWERS).exists()
+
+
+@pytest.mark.parametrize("name", [INT8_MODEL, INT8_ANSWERS])
+def test_a_damaged_int8_network_is_refused_by_name(model: Path, name: str) -> None:
+    add_int8(model)
+    flip_a_bit(model / name)
+
+    with pytest.raises(ArtifactError, match=f"{name}.* is damaged"):
+        Artifact.read(model)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["null", "3", "[]", "[[1, 0, 0]]", "[1, 2, 3]", '[["a"], [], []]', "[[], [], [null]]"],
+)
+def test_int8_answers_of_another_form_are_refused(model: Path, content: str) -> None:
+    add_int8(model)
+    (model / INT8_ANSWERS).write_text(content)
+    list_again(model, INT8_ANSWERS)
+
+    with pytest.raises(ArtifactError, match=r"int8\.json is damaged"):
+        Artifact.read(model)

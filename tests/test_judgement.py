@@ -63,6 +63,7 @@ def judgement(
         validation=validation,
         test=test,
         mistakes=(),
+        predicted=np.empty(0, np.int64),
         is_final=is_final,
     )
 

@@ -47,6 +47,8 @@ def test_another_network_than_the_manifests_is_refused(artifact: Path) -> None:
         ("fpu avx512f", "", ["float32"]),
         ("fpu avx512_bf16", "float32", ["float32"]),
         ("fpu avx512f", "bfloat16", ["bfloat16", "float32"]),
+        # It has none.
+        ("fpu avx512_bf16", "int8", ["float32"]),
     ],
 )
 def test_the_processor_and_the_setting_choose_the_precision(
@@ -57,6 +59,7 @@ def test_the_processor_and_the_setting_choose_the_precision(
     precisions: list[str],
 ) -> None:
     monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: "avx512_bf16" in flags)
+    monkeypatch.setattr(processor, "multiplies_int8", lambda: True)
 
     assert [each.precision for each in variants(Artifact.read(artifact), wanted)] == precisions
 

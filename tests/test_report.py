@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from classifier.artifact import Manifest
+from classifier.artifact import FLOAT32, INT8, Manifest
 from classifier.preprocessing import Preprocessing
 from training import plots, report
 from training.calibration import Calibration
 from training.evaluation import Evaluation, confusion_matrix
 from training.judgement import Judgement, Mistake, Outcome
 from training.pictures import Pictures
+from training.quantization import METRICS, Comparison, verdict
 
 HOSTILE = (
     '<script>document.title="taken"</script>',
@@ -76,6 +77,8 @@ def rendered(
     with_test: bool = True,
     with_mistakes: bool = True,
     is_final: bool = True,
+    precision: str = FLOAT32,
+    comparison: Comparison | None = None,
 ) -> str:
     count = len(class_names)
     found = outcome("val", count)
@@ -86,6 +89,7 @@ def rendered(
         validation=found,
         test=outcome("test", count, 2) if with_test else None,
         mistakes=(mistake,) if with_mistakes else (),
+        predicted=np.empty(0, np.int64),
         is_final=is_final,
     )
     assert found.calibration is not None
@@ -98,6 +102,7 @@ def rendered(
         class_names=tuple(class_names),
         network="small",
         preprocessing=Preprocessing(image_size=16),
+        metrics={METRICS: verdict(precision, "the reason", comparison)},
         provenance={
             "hyperparameters": {"min_accuracy": least, "seed": 0, "augment": True},
             "packages": {"torch": "2.11"},
@@ -261,3 +266,26 @@ def test_the_pictures_of_mistakes_are_those_that_the_network_saw() -> None:
     seen: npt.NDArray[np.uint8] = pictures(("ant", "bee")).pixels[3]
 
     assert report._thumbnail(seen) in rendered()
+
+
+def test_what_is_served_and_why_is_said() -> None:
+    comparison = Comparison(
+        calibration_pictures=300,
+        pictures=2000,
+        float32_accuracy=0.9705,
+        int8_accuracy=0.9666,
+        agreement=0.9911,
+    )
+
+    accepted = Page(rendered(precision=INT8, comparison=comparison)).text
+    refused = Page(rendered(comparison=comparison)).text
+    untried = Page(rendered()).text
+
+    assert "computes in int8" in accepted
+    assert "computes in float32 and not in int8" in refused
+    assert "computes in float32 and not in int8" in untried
+    for text in (accepted, refused, untried):
+        assert "the reason" in text
+    for text in (accepted, refused):
+        assert all(figure in text for figure in ("2000", "97.05", "96.66", "99.11"))
+    assert "accuracy on" not in untried

@@ -194,14 +194,17 @@ def test_a_stopped_job_has_no_time_for_more_than_its_model_and_is_not_judged(
     assert "The job did not come to its end" in page
 
 
-def test_another_least_accuracy_goes_on_from_the_checkpoint(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "changed", [{"min_accuracy": "0.01"}, {"quantize": "auto", "max_accuracy_drop": "1"}]
+)
+def test_another_judgement_of_the_end_goes_on_from_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, str]
 ) -> None:
     settings = {"epochs": "2", "checkpoint_interval_seconds": "0"}
     job = make_whole_job(tmp_path, **settings)
     assert train_here(job, "train") == 0
     capsys.readouterr()
-    configure(job, HYPERPARAMETERS | settings | {"min_accuracy": "0.01"}, *CHANNELS)
+    configure(job, HYPERPARAMETERS | settings | changed, *CHANNELS)
 
     assert train_here(job, "train") == 0
     log = capsys.readouterr().out

@@ -22,8 +22,13 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 ONNX_MODEL = "model.onnx"
+INT8_MODEL = "model.int8.onnx"
 GOLDEN = "golden"
 GOLDEN_ANSWERS = "golden/answers.json"
+INT8_ANSWERS = "golden/int8.json"
+
+FLOAT32, INT8 = "float32", "int8"
+PRECISIONS = (FLOAT32, INT8)
 
 # Far above any real one; keeps a hostile file from filling the memory.
 MAX_JSON_BYTES = 16 * 2**20
@@ -49,8 +54,8 @@ class Manifest:
     temperature: float = 1.0
     """Calibration: the logits are divided by it, inside the ONNX graph."""
 
-    precision: str = "float32"
-    """In which the network is served."""
+    precision: str = FLOAT32
+    """In which the network is served: `int8` where training has found that good enough."""
 
     provenance: Mapping[str, Json] = field(default_factory=dict)
     """Data, code, packages, random seed and hardware that made it."""
@@ -72,7 +77,7 @@ class Manifest:
                 preprocessing=Preprocessing(**_typed(document, "preprocessing", dict)),
                 metrics=_typed(document, "metrics", dict),
                 temperature=float(_typed(document, "temperature", float | int)),
-                precision=_typed(document, "precision", str),
+                precision=_precision(document["precision"]),
                 provenance=_typed(document, "provenance", dict),
             )
         except ArtifactError:
@@ -93,12 +98,24 @@ class GoldenAnswer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Int8Network:
+    """A smaller and faster network, which answers a little differently."""
+
+    onnx_model: Path
+
+    golden_answers: tuple[GoldenAnswer, ...]
+    """Its own, for the same pictures."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
     """An artifact on disk whose every file was found to be what the manifest says."""
 
     manifest: Manifest
     onnx_model: Path
     golden_answers: tuple[GoldenAnswer, ...]
+    int8: Int8Network | None
+    """None where the manifest's precision is another one."""
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -113,8 +130,11 @@ class Artifact:
         document = _read_json(directory / MANIFEST)
         manifest = Manifest.from_json(document)
         files = document.get("files") if isinstance(document, dict) else None
-        if not isinstance(files, dict) or ONNX_MODEL not in files or GOLDEN_ANSWERS not in files:
-            message = f"{MANIFEST} must list {ONNX_MODEL} and {GOLDEN_ANSWERS} under `files`"
+        needed = [ONNX_MODEL, GOLDEN_ANSWERS]
+        if manifest.precision == INT8:
+            needed += [INT8_MODEL, INT8_ANSWERS]
+        if not isinstance(files, dict) or any(name not in files for name in needed):
+            message = f"{MANIFEST} must list {' and '.join(needed)} under `files`"
             raise ArtifactError(message)
         for name, sha256 in files.items():
             try:
@@ -122,10 +142,18 @@ class Artifact:
             except (OSError, ValueError) as error:
                 message = f"{MANIFEST} names a file that cannot be read: {error}"
                 raise ArtifactError(message) from error
+        answers = tuple(_read_golden(directory, files))
+        int8 = None
+        if manifest.precision == INT8:
+            int8 = Int8Network(
+                onnx_model=directory / INT8_MODEL,
+                golden_answers=tuple(_read_int8_answers(directory, answers)),
+            )
         return cls(
             manifest=manifest,
             onnx_model=directory / ONNX_MODEL,
-            golden_answers=tuple(_read_golden(directory, files)),
+            golden_answers=answers,
+            int8=int8,
         )
 
 
@@ -141,6 +169,37 @@ def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
         ArtifactError: the manifest is too large to be read.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    with _partial(directory) as partial:
+        yield partial
+        files = _sha256_of_files(partial)
+        _write_manifest(partial, manifest, files)
+        # An earlier artifact may have had other golden pictures, and an int8 network.
+        shutil.rmtree(directory / GOLDEN, ignore_errors=True)
+        (directory / INT8_MODEL).unlink(missing_ok=True)
+        _move((*files, MANIFEST), partial, directory)
+
+
+@contextmanager
+def extending(directory: Path, manifest: Manifest) -> Iterator[Path]:
+    """Yield an empty folder for more of an artifact's files; on leaving it they belong to it.
+
+    The artifact is whole at every moment: the manifest, which names the files that were there and
+    the new ones, comes last.
+
+    Raises:
+        ArtifactError: there is no artifact, or the manifest is too large to be read.
+    """
+    document = _read_json(directory / MANIFEST)
+    with _partial(directory) as partial:
+        yield partial
+        added = _sha256_of_files(partial)
+        _write_manifest(partial, manifest, _typed(document, "files", dict) | added)  # type: ignore[arg-type]
+        _move((*added, MANIFEST), partial, directory)
+
+
+@contextmanager
+def _partial(directory: Path) -> Iterator[Path]:
+    """Yield a folder within `directory` that is gone afterwards."""
     for abandoned in directory.glob(".partial-*"):
         # Of a run that was killed while it wrote.
         shutil.rmtree(abandoned, ignore_errors=True)
@@ -148,23 +207,30 @@ def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory))
     try:
         yield partial
-        names = sorted(str(path.relative_to(partial)) for path in _files(partial))
-        files = {name: sha256_of(partial / name) for name in names}
-        document = {"format_version": FORMAT_VERSION, **asdict(manifest), "files": files}
-        text = json.dumps(document, indent=2) + "\n"
-        if len(text) > MAX_JSON_BYTES:
-            message = f"{MANIFEST} would have {len(text)} bytes, more than {MAX_JSON_BYTES}"
-            raise ArtifactError(message)
-        (partial / MANIFEST).write_text(text, encoding="utf-8")
-        # An earlier artifact may have had other golden pictures.
-        shutil.rmtree(directory / GOLDEN, ignore_errors=True)
-        for name in (*names, MANIFEST):
-            (directory / name).parent.mkdir(exist_ok=True)
-            # Some libraries write for the owner alone; a serverless endpoint runs as somebody else.
-            (partial / name).chmod(0o644)
-            (partial / name).replace(directory / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sha256_of_files(directory: Path) -> dict[str, str]:
+    names = sorted(str(path.relative_to(directory)) for path in _files(directory))
+    return {name: sha256_of(directory / name) for name in names}
+
+
+def _write_manifest(directory: Path, manifest: Manifest, files: Mapping[str, str]) -> None:
+    document = {"format_version": FORMAT_VERSION, **asdict(manifest), "files": files}
+    text = json.dumps(document, indent=2) + "\n"
+    if len(text) > MAX_JSON_BYTES:
+        message = f"{MANIFEST} would have {len(text)} bytes, more than {MAX_JSON_BYTES}"
+        raise ArtifactError(message)
+    (directory / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _move(names: Sequence[str], source: Path, target: Path) -> None:
+    for name in names:
+        (target / name).parent.mkdir(exist_ok=True)
+        # Some libraries write for the owner alone; a serverless endpoint runs as somebody else.
+        (source / name).chmod(0o644)
+        (source / name).replace(target / name)
 
 
 def write_golden(directory: Path, answers: Sequence[tuple[str, GoldenAnswer]]) -> None:
@@ -176,6 +242,12 @@ def write_golden(directory: Path, answers: Sequence[tuple[str, GoldenAnswer]]) -
         (directory / name).write_bytes(answer.data)
         document.append({"file": name, "probabilities": answer.probabilities})
     (directory / GOLDEN_ANSWERS).write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+
+def write_int8_answers(directory: Path, probabilities: Sequence[Sequence[float]]) -> None:
+    """Write what the int8 network answers to the golden pictures, in their order."""
+    (directory / GOLDEN).mkdir()
+    (directory / INT8_ANSWERS).write_text(json.dumps(probabilities) + "\n", encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:
@@ -196,6 +268,13 @@ def _class_names(names: Json) -> tuple[str, ...]:
         message = f"class_names must be at least two different ones, got {names!r}"
         raise ArtifactError(message)
     return tuple(map(str, names))
+
+
+def _precision(name: Json) -> str:
+    if name not in PRECISIONS:
+        message = f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}"
+        raise ArtifactError(message)
+    return str(name)
 
 
 def _typed(document: dict[str, Json], name: str, kind: type | UnionType) -> Any:  # noqa: ANN401 - of `kind`
@@ -248,4 +327,15 @@ def _read_golden(directory: Path, files: Mapping[str, Json]) -> Iterator[GoldenA
             )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         message = f"{GOLDEN_ANSWERS} is damaged: {type(error).__name__}: {error}"
+        raise ArtifactError(message) from error
+
+
+def _read_int8_answers(directory: Path, answers: Sequence[GoldenAnswer]) -> Iterator[GoldenAnswer]:
+    """Yield the golden pictures with the probabilities of the int8 network."""
+    rows = _read_json(directory / INT8_ANSWERS)
+    try:
+        for answer, row in zip(answers, rows, strict=True):  # type: ignore[arg-type]
+            yield GoldenAnswer(data=answer.data, probabilities=tuple(map(float, row)))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError) as error:
+        message = f"{INT8_ANSWERS} is damaged: {type(error).__name__}: {error}"
         raise ArtifactError(message) from error

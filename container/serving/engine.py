@@ -11,7 +11,7 @@ import numpy as np
 from classifier.errors import ArtifactError
 from classifier.preprocessing import Pixels
 from serving.encoding import Probabilities
-from serving.settings import BFLOAT16, FLOAT32
+from serving.settings import BFLOAT16, FLOAT32, INT8
 
 # OpenVINO's import loads its conversion tools, which report every start to the vendor and write
 # an identifier into the home folder. Without them it goes on.
@@ -19,8 +19,9 @@ sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402  the line above must come first
 
-# OpenVINO would otherwise choose bfloat16 wherever the processor has it.
-PRECISIONS = {FLOAT32: "f32", BFLOAT16: "bf16"}
+# OpenVINO would otherwise choose bfloat16 wherever the processor has it. What is int8 is said in
+# the network's own file; this is for the rest of it.
+PRECISIONS = {FLOAT32: "f32", BFLOAT16: "bf16", INT8: "f32"}
 
 
 class Stream:

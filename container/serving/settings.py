@@ -20,8 +20,8 @@ DEFAULT_TRANSFORM_PAYLOAD_MB, TRANSFORM_MB = 6, 100
 # In order of our preference; `serving.encoding` has how each is written.
 MEDIA_TYPES = ("application/json", "application/jsonlines", "text/csv")
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
-PRECISIONS = (FLOAT32, BFLOAT16)
+FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 
 # Who waits longer is rather told to come back.
 WAIT_SECONDS = 2
@@ -57,8 +57,9 @@ class Settings:
     then it is refused. 2 unless set, in a transform job as long as the timeout."""
 
     precision: str = ""
-    """SAGEMAKER_CLASSIFIER_PRECISION: `float32` or `bfloat16`, which is chosen where the processor
-    computes in it; float32 serves where the golden answers are not reproduced otherwise."""
+    """SAGEMAKER_CLASSIFIER_PRECISION: `float32`, `bfloat16`, or `int8` of an artifact that has it;
+    unset, the fastest that the processor computes in. float32 serves where the golden answers are
+    not reproduced otherwise."""
 
     timeout_seconds: int = 60
     """SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS: a worker that hangs so long is replaced; 60 unless

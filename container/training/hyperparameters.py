@@ -153,6 +153,15 @@ class Hyperparameters:
     compile: bool = False
     """Compile the network with `torch.compile`: minutes first, then faster steps on a GPU."""
 
+    quantize: Literal["auto", "none"] = "auto"
+    """Precision in which the network is served. `auto`: int8 where it suffices; `none`: float32.
+
+    Another network is made for that at the end of a job, calibrated with training pictures.
+    """
+
+    max_accuracy_drop: float = 0.005
+    """How much lower int8's accuracy on the validation pictures may be than float32's."""
+
     seed: int = 0
     """Of every random choice."""
 
@@ -220,6 +229,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("cutmix", 0.0, 10.0),
     ("validation_fraction", 0.01, 0.9),
     ("min_accuracy", 0.0, 1.0),
+    ("max_accuracy_drop", 0.0, 1.0),
     ("seed", 0, 2**32 - 1),
     ("checkpoint_interval_seconds", 0.0, 86_400.0),
 )

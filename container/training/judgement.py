@@ -87,6 +87,9 @@ class Judgement:
     mistakes: Sequence[Mistake]
     """The worst of the validation pictures, the worst first."""
 
+    predicted: npt.NDArray[np.int64]
+    """Of shape (N,): the classes of the validation pictures; of a job that was stopped, none."""
+
     is_final: bool
     """Whether the job came to its end: a stopped one has no time to calibrate and to test."""
 
@@ -171,6 +174,7 @@ def judge(
         validation=outcomes["val"],
         test=outcomes.get("test"),
         mistakes=worst_mistakes(given, validation.labels),
+        predicted=given.predicted,
         is_final=True,
     )
 
@@ -197,5 +201,6 @@ def _unfinished(best: Best) -> Judgement:
         validation=Outcome.of("val", best.evaluation, None),
         test=None,
         mistakes=(),
+        predicted=np.empty(0, np.int64),
         is_final=False,
     )

@@ -39,7 +39,11 @@ def fingerprint(trainer: Trainer, weights_source: str | None) -> str:
     """
     # How often checkpoints are written, or how the end is judged, changes nothing that is learned.
     settings = dataclasses.replace(
-        trainer.hyperparameters, checkpoint_interval_seconds=1, min_accuracy=None
+        trainer.hyperparameters,
+        checkpoint_interval_seconds=1,
+        min_accuracy=None,
+        quantize="none",
+        max_accuracy_drop=0,
     )
     shapes = [(name, *value.shape) for name, value in trainer.classifier.state_dict().items()]
     data = (trainer.training.sha256, trainer.validation.sha256)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from classifier.artifact import Json, Manifest
 from classifier.preprocessing import Pixels
+from training import quantization
 from training.judgement import Judgement, Outcome
 from training.pictures import Pictures
 
@@ -63,6 +64,7 @@ def render(
         manifest=manifest,
         judged=judged,
         least=least,
+        quantization=manifest.metrics[quantization.METRICS],
         channels=_channels(judged, manifest.class_names),
         training_pictures=_training_pictures(training, manifest.class_names),
         mistakes=_mistakes(judged, validation, manifest.class_names),

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from classifier.artifact import Manifest
+from classifier.artifact import FLOAT32, Manifest
 from classifier.preprocessing import Preprocessing
-from training import plots, provenance, report
+from training import plots, provenance, quantization, report
 from training.environment import TrainingEnvironment
 from training.export import write_artifact
 from training.judgement import Judgement, judge
@@ -31,7 +31,7 @@ def write(
     is_stopped: Callable[[], bool],
     choices: Sequence[str] = (),
 ) -> Judgement | None:
-    """Judge the best weights, write them as the artifact, and then the reports.
+    """Judge the best weights, write them as the artifact, in int8 too, and then the reports.
 
     A stopped job has little time: it writes what it knows. `choices` are sentences about what the
     job chose by itself.
@@ -53,15 +53,29 @@ def write(
             test=test,
             is_stopped=is_stopped,
         )
+    is_wanted = trainer.hyperparameters.quantize == "auto"
+    reason = quantization.UNTRIED if is_wanted else quantization.NOT_ASKED
+    precision = {quantization.METRICS: quantization.verdict(FLOAT32, reason)}
     manifest = Manifest(
         class_names=class_names,
         network=network,
         preprocessing=settings,
-        metrics=judged.metrics(class_names) if judged else {},
+        metrics={**judged.metrics(class_names), **precision} if judged else precision,
         temperature=judged.temperature if judged else 1.0,
         provenance=provenance.of(trainer, test),
     )
     write_artifact(environment.model_dir, manifest, trainer.classifier, trainer.validation.paths)
+    if judged and judged.is_final and is_wanted:
+        # Beside an artifact that is whole already: here a stop, or a lack of memory, may come.
+        manifest = quantization.add_int8(
+            environment.model_dir,
+            manifest,
+            training=trainer.training,
+            validation=trainer.validation,
+            predicted=judged.predicted,
+            max_drop=trainer.hyperparameters.max_accuracy_drop,
+            is_stopped=is_stopped,
+        )
     if judged:
         _log(judged)
         try:

@@ -1,0 +1,389 @@
+"""The int8 network: made by NNCF at the end of a job, judged, and served as it was judged."""
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import VisionTransformer
+
+from classifier import processor
+from classifier.artifact import (
+    FLOAT32,
+    INT8,
+    INT8_ANSWERS,
+    INT8_MODEL,
+    MANIFEST,
+    Artifact,
+    Manifest,
+    sha256_of,
+)
+from classifier.preprocessing import Pixels, preprocess
+from serving.encoding import Probabilities
+from serving.precision import TOLERANCES, variants
+from serving.predictor import Predictor
+from tests.artifacts import PixelsToProbabilities, export, random_pixels
+from tests.opt_ml import (
+    HYPERPARAMETERS,
+    configure,
+    make_job,
+    train_here,
+    training,
+    wait_for,
+    write_pictures,
+)
+from tests.served import answers
+from training import quantization
+from training.pictures import Pictures
+from training.quantization import METRICS, Comparison, Int8Network, add_int8, calibration_places
+
+LEARNING = {"image_size": "32", "epochs": "4", "quantize": "auto"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The /opt/ml of a job that the real program ran, with the default margin."""
+    base_dir = tmp_path_factory.mktemp("finished")
+    write_pictures(base_dir / "input" / "data" / "training", per_class=30)
+    write_pictures(base_dir / "input" / "data" / "validation", per_class=20, first=100)
+    configure(base_dir, HYPERPARAMETERS | LEARNING, "training", "validation")
+    assert train_here(base_dir, "train") == 0
+    return base_dir
+
+
+@pytest.fixture
+def model(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the artifact that a test may change."""
+    return Path(shutil.copytree(finished / "model", tmp_path / "model"))
+
+
+@pytest.fixture
+def float32_model(artifact: Path, tmp_path: Path) -> Path:
+    """An artifact without an int8 network, to which a test may add one."""
+    return Path(shutil.copytree(artifact, tmp_path / "float32"))
+
+
+def said(manifest: Manifest) -> dict[str, object]:
+    found = manifest.metrics[METRICS]
+    assert isinstance(found, dict)
+    return dict(found)
+
+
+def golden(artifact: Artifact) -> Pixels:
+    settings = artifact.manifest.preprocessing
+    return np.stack([preprocess(answer.data, settings) for answer in artifact.golden_answers])
+
+
+def predict(predictor: Predictor, pixels: Pixels) -> Probabilities:
+    return np.stack([predictor.predict(image, alone=False) for image in pixels])
+
+
+def some_pixels(count: int) -> Pixels:
+    return np.stack([random_pixels(32, 32, seed) for seed in range(count)])
+
+
+def try_int8(
+    directory: Path,
+    *,
+    wrong: int = 0,
+    max_drop: float = 0.005,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Manifest:
+    """Add int8 to an artifact; of 20 labels all are what float32 names, `wrong` are not int8's."""
+    artifact = Artifact.read(directory)
+    pixels = some_pixels(100)
+    probabilities = answers(artifact.onnx_model, pixels)
+    # Of which no rounding makes another class.
+    sure = np.argsort(-probabilities.max(axis=1))[:20]
+    predicted = probabilities[sure].argmax(axis=1)
+    predicted[:wrong] = (predicted[:wrong] + 1) % 3
+    pictures = Pictures(pixels[sure], predicted, (), "0" * 64)
+    return add_int8(
+        directory,
+        artifact.manifest,
+        training=pictures,
+        validation=pictures,
+        predicted=predicted,
+        max_drop=max_drop,
+        is_stopped=is_stopped,
+    )
+
+
+def test_the_manifest_the_metrics_and_the_report_say_what_is_served_and_why(finished: Path) -> None:
+    manifest = Artifact.read(finished / "model").manifest
+    found = said(manifest)
+
+    assert manifest.precision == found["precision"] == INT8
+    assert (found["calibration_pictures"], found["pictures"]) == (90, 60)
+    assert found["float32_accuracy"] == manifest.metrics["val_accuracy"]
+    reports = finished / "output" / "data"
+    assert json.loads((reports / "metrics.json").read_text())[METRICS] == found
+    assert str(found["reason"]) in (reports / "report.html").read_text().replace("&#39;", "'")
+
+
+def test_the_figures_are_those_of_what_openvino_answers(finished: Path) -> None:
+    artifact = Artifact.read(finished / "model")
+    assert artifact.int8 is not None
+    found = said(artifact.manifest)
+    paths = sorted((finished / "input" / "data" / "validation").rglob("*.png"))
+    settings = artifact.manifest.preprocessing
+    pixels = np.stack([preprocess(path.read_bytes(), settings) for path in paths])
+    names = [artifact.manifest.class_names.index(path.parent.name) for path in paths]
+
+    float32 = answers(artifact.onnx_model, pixels)
+    int8 = answers(artifact.int8.onnx_model, pixels)
+
+    assert 0 < np.abs(int8 - float32).max() < 0.2
+    named = int8.argmax(axis=1)
+    # One picture of 60 may lie so near to the border of two classes that runtimes differ.
+    assert np.mean(named == names) == pytest.approx(found["int8_accuracy"], abs=1.1 / 60)
+    assert np.mean(named == float32.argmax(axis=1)) == pytest.approx(
+        found["agreement"], abs=1.1 / 60
+    )
+
+
+def test_it_is_served_and_reproduces_its_golden_answers(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processor, "multiplies_int8", lambda: True)
+    artifact = Artifact.read(finished / "model")
+    assert artifact.int8 is not None
+
+    with caplog.at_level(logging.INFO):
+        predictor = Predictor.load(finished / "model", streams=1)
+
+    assert "precision=int8" in caplog.text
+    found = predict(predictor, golden(artifact))
+    expected = np.array([answer.probabilities for answer in artifact.int8.golden_answers])
+    float32 = np.array([answer.probabilities for answer in artifact.golden_answers])
+    assert np.abs(found - expected).max() <= TOLERANCES[INT8]
+    # Nearer to its own answers than to the other network's.
+    assert np.abs(found - expected).mean() < np.abs(found - float32).mean()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has_int8", "precisions"),
+    [
+        ("", True, [INT8, "bfloat16", FLOAT32]),
+        ("", False, ["bfloat16", FLOAT32]),
+        (INT8, False, [INT8, FLOAT32]),
+        ("bfloat16", True, ["bfloat16", FLOAT32]),
+        (FLOAT32, True, [FLOAT32]),
+    ],
+)
+def test_the_processor_and_the_setting_choose_among_three(
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    *,
+    has_int8: bool,
+    precisions: list[str],
+) -> None:
+    monkeypatch.setattr(processor, "multiplies_int8", lambda: has_int8)
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
+
+    found = variants(Artifact.read(finished / "model"), wanted)
+
+    assert [variant.precision for variant in found] == precisions
+
+
+def test_a_processor_without_instructions_for_int8_serves_float32(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "multiplies_int8", lambda: False)
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: False)
+    artifact = Artifact.read(finished / "model")
+
+    predictor = Predictor.load(finished / "model", streams=1)
+
+    expected = np.array([answer.probabilities for answer in artifact.golden_answers])
+    assert np.abs(predict(predictor, golden(artifact)) - expected).max() < TOLERANCES[FLOAT32]
+
+
+def test_float32_is_served_where_int8_answers_otherwise_than_in_training(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processor, "multiplies_int8", lambda: True)
+    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: False)
+    rows = json.loads((model / INT8_ANSWERS).read_text())
+    (model / INT8_ANSWERS).write_text(json.dumps([row[::-1] for row in rows]))
+    document = json.loads((model / MANIFEST).read_text())
+    document["files"][INT8_ANSWERS] = sha256_of(model / INT8_ANSWERS)
+    (model / MANIFEST).write_text(json.dumps(document))
+
+    with caplog.at_level(logging.INFO):
+        predictor = Predictor.load(model, streams=1)
+
+    assert "int8 is not served: golden answer 0 differs from training's" in caplog.text
+    artifact = Artifact.read(model)
+    expected = np.array([answer.probabilities for answer in artifact.golden_answers])
+    assert np.abs(predict(predictor, golden(artifact)) - expected).max() < TOLERANCES[FLOAT32]
+
+
+@pytest.mark.parametrize(("lost", "is_enough"), [(0, True), (10, True), (11, False), (-5, True)])
+def test_the_margin_is_in_shares_of_the_same_pictures(lost: int, *, is_enough: bool) -> None:
+    labels = np.zeros(2000, np.int64)
+    float32, int8 = labels.copy(), labels.copy()
+    float32[:100] = 1
+    int8[: 100 + lost] = 1
+
+    found = Comparison.of(labels, float32, int8, calibration_pictures=300)
+
+    assert found.float32_accuracy == 0.95
+    assert found.agreement == pytest.approx(1 - abs(lost) / 2000)
+    assert found.suffices(0.005) is is_enough
+
+
+def test_a_network_that_falls_by_more_than_the_margin_is_refused(float32_model: Path) -> None:
+    manifest = try_int8(float32_model, wrong=5)
+
+    artifact = Artifact.read(float32_model)
+    assert artifact.manifest == manifest
+    assert artifact.int8 is None
+    assert not (float32_model / INT8_MODEL).exists()
+    found = said(manifest)
+    assert (found["float32_accuracy"], found["int8_accuracy"]) == (1, 0.75)
+    assert "max_accuracy_drop=0.005 forbids" in str(found["reason"])
+
+
+def test_a_wider_margin_accepts_it(float32_model: Path) -> None:
+    manifest = try_int8(float32_model, wrong=5, max_drop=0.25)
+
+    assert manifest.precision == INT8
+    assert Artifact.read(float32_model).int8 is not None
+
+
+def test_a_stop_ends_the_work_and_leaves_float32(float32_model: Path) -> None:
+    children = []
+
+    def is_stopped() -> bool:
+        children.extend(running_quantizers())
+        return bool(children)
+
+    manifest = try_int8(float32_model, is_stopped=is_stopped)
+
+    assert children
+    assert not running_quantizers()
+    assert Artifact.read(float32_model).manifest == manifest
+    assert manifest.precision == FLOAT32
+    assert said(manifest)["reason"] == "the job was stopped before int8 was judged"
+
+
+def running_quantizers() -> list[str]:
+    """Return the process numbers of this process's quantizers."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            is_child = f"PPid:\t{os.getpid()}\n" in (path / "status").read_text()
+            if is_child and b"training.quantizer" in (path / "cmdline").read_bytes():
+                found.append(path.name)
+        except OSError:
+            # It has ended meanwhile.
+            continue
+    return found
+
+
+def test_what_takes_too_long_is_given_up(
+    float32_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantization, "LIMIT_SECONDS", 0)
+
+    manifest = try_int8(float32_model)
+
+    assert Artifact.read(float32_model).manifest == manifest
+    assert said(manifest)["reason"] == "int8 was not made and judged within 0 seconds"
+
+
+def test_what_nncf_cannot_do_costs_int8_alone(float32_model: Path) -> None:
+    artifact = Artifact.read(float32_model)
+    pictures = Pictures(some_pixels(4), np.zeros(4, np.int64), (), "0" * 64)
+    wrong_size = dataclasses.replace(pictures, pixels=pictures.pixels[:, :16])
+
+    manifest = add_int8(
+        float32_model,
+        artifact.manifest,
+        training=wrong_size,
+        validation=pictures,
+        predicted=pictures.labels,
+        max_drop=1,
+        is_stopped=lambda: False,
+    )
+
+    assert Artifact.read(float32_model).manifest == manifest
+    assert manifest.precision == FLOAT32
+    assert str(said(manifest)["reason"]).startswith("NNCF ended with 1: ")
+
+
+def test_a_full_disk_costs_int8_alone(float32_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = Artifact.read(float32_model)
+    monkeypatch.setattr(shutil, "move", fail)
+
+    manifest = try_int8(float32_model, max_drop=1)
+
+    assert Artifact.read(float32_model) == dataclasses.replace(before, manifest=manifest)
+    assert said(manifest)["reason"] == "OSError: [Errno 28] No space left on device"
+
+
+def test_a_vision_transformer_is_quantized_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=3)
+    # So that different pictures get different answers.
+    torch.nn.init.normal_(network.conv_proj.weight)
+    torch.nn.init.normal_(network.heads[0].weight, std=0.1)
+    export(PixelsToProbabilities(network).eval(), tmp_path / "model.onnx", 32)
+    pixels = some_pixels(20)
+    target = tmp_path / INT8_MODEL
+
+    quantization.quantize(tmp_path / "model.onnx", pixels, target, "vit_b_16", lambda: None)
+
+    expected = answers(tmp_path / "model.onnx", pixels)
+    assert np.ptp(expected, axis=0).max() > 0.05
+    assert 0 < np.abs(Int8Network(target).answer(pixels) - expected).max() < 0.03
+
+
+def test_calibration_is_spread_over_the_classes() -> None:
+    labels = np.array([0, 1] * 400 + [2] * 100)
+
+    places = calibration_places(labels)
+
+    assert len(set(places.tolist())) == quantization.CALIBRATION_PICTURES
+    assert np.bincount(labels[places]).tolist() == pytest.approx([133, 133, 33], abs=1)
+    assert sorted(calibration_places(labels[:5]).tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_a_stop_while_the_real_program_quantizes_leaves_float32_and_the_reports(
+    tmp_path: Path,
+) -> None:
+    job = make_job(tmp_path, quantize="auto")
+
+    with training(job) as process:
+        wait_for(process, "quantizing=int8")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate()
+
+    assert process.returncode == 0, output
+    manifest = Artifact.read(job / "model").manifest
+    assert manifest.precision == FLOAT32
+    assert said(manifest)["reason"] == "the job was stopped before int8 was judged"
+    assert "the job was stopped before int8" in (job / "output/data/report.html").read_text()
+
+
+def test_nothing_is_quantized_where_that_is_not_wanted(tmp_path: Path) -> None:
+    job = make_job(tmp_path, quantize="none")
+
+    assert train_here(job, "train") == 0
+
+    artifact = Artifact.read(job / "model")
+    assert artifact.int8 is None
+    assert said(artifact.manifest)["reason"] == "quantize=none"
