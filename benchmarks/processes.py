@@ -39,6 +39,11 @@ def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process and its children, shared pages once each process."""
     status = Path(f"/proc/{pid}/status").read_text("ascii")
     found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
     own = 1024 * int(found[1]) if found else 0
-    return own + sum(resident_bytes(int(child)) for child in children)
+    return own + sum(map(resident_bytes, children(pid)))
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids of a process's children."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+    return [int(child) for child in listed.split()]

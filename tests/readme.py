@@ -1,15 +1,18 @@
-"""The README's tables, from the code: `PYTHONPATH=container python -m tests.readme` writes them."""
+"""The documents' tables, by the code: `PYTHONPATH=container python -m tests.readme` writes them."""
 
 import ast
 import itertools
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from serving.settings import MIB, Settings
 from serving.sizing import Sizing
+from tests import hostile_pictures
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+PICTURES = ROOT / "docs" / "pictures.md"
 
 HYPERPARAMETERS = ROOT / "container" / "training" / "hyperparameters.py"
 SETTINGS = ROOT / "container" / "serving" / "settings.py"
@@ -73,18 +76,27 @@ def sizing_table() -> str:
     return "\n".join(rows)
 
 
-def with_tables(text: str) -> str:
-    """Return the README's text with its tables made anew."""
-    for name, table in (
-        ("hyperparameters", hyperparameters_table()),
-        ("environment", environment_table()),
-        ("sizing", sizing_table()),
-    ):
+TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
+    README: {
+        "hyperparameters": hyperparameters_table,
+        "environment": environment_table,
+        "sizing": sizing_table,
+    },
+    PICTURES: {"pictures": hostile_pictures.table},
+}
+
+
+def with_tables(document: Path) -> str:
+    """Return a document's text with its tables made anew."""
+    text = document.read_text(encoding="utf-8")
+    for name, table in TABLES[document].items():
         before, mark, after = text.partition(f"<!-- {name} -->\n")
+        assert mark, f"{document.name} has no place for {name}"
         rest = re.sub(r"^\n?(?:[|].*\n)+", "", after)
-        text = f"{before}{mark}\n{table}\n{rest}"
+        text = f"{before}{mark}\n{table()}\n{rest}"
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in TABLES:
+        path.write_text(with_tables(path), encoding="utf-8")

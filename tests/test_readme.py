@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 
 from serving.settings import MEDIA_TYPES
-from tests.readme import README, ROOT, with_tables
+from tests.readme import README, ROOT, TABLES, with_tables
 from tests.servers import free_port
 from training.metrics import METRIC_NAMES
 
 TEXT = README.read_text(encoding="utf-8")
 
 
-def test_the_tables_are_those_of_the_code() -> None:
-    assert with_tables(TEXT) == TEXT, "mend it with: PYTHONPATH=container python -m tests.readme"
+@pytest.mark.parametrize("document", TABLES, ids=lambda path: path.name)
+def test_the_tables_are_those_of_the_code(document: Path) -> None:
+    expected = with_tables(document)
+
+    assert document.read_text(encoding="utf-8") == expected, (
+        "mend it with: PYTHONPATH=container python -m tests.readme"
+    )
 
 
 def test_every_metric_and_every_answer_type_is_named() -> None:
@@ -32,7 +37,7 @@ def test_every_variable_that_the_server_reads_is_named() -> None:
 
 
 def test_every_file_and_folder_that_it_names_exists() -> None:
-    named = re.findall(r"`((?:container|local_test|tests|benchmarks)/[\w/.]+)`", TEXT)
+    named = re.findall(r"`((?:container|local_test|tests|benchmarks|docs)/[\w/.]+)`", TEXT)
     made_by_a_run = "local_test/test_dir"
 
     missing = [n for n in named if not n.startswith(made_by_a_run) and not (ROOT / n).exists()]

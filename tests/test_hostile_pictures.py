@@ -1,0 +1,43 @@
+"""Every row of `docs/pictures.md`, against the real program."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hostile_pictures import ROWS, Row
+from tests.servers import Server, serving
+
+
+@pytest.fixture(scope="module")
+def server(base_dir: Path) -> Iterator[Server]:
+    # bfloat16 answers pictures alike that differ a little.
+    with serving(base_dir, SAGEMAKER_CLASSIFIER_PRECISION="float32") as running:
+        yield running
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.picture)
+def test_a_picture_has_the_answer_of_its_row(server: Server, row: Row) -> None:
+    worker = server.worker()
+
+    answer = server.invoke(row.body(), row.sent_as)
+
+    document = json.loads(answer.body)
+    assert answer.status == row.status, document
+    if row.seen:
+        assert answer.body == server.invoke(row.seen()).body
+    else:
+        assert document["error"]["message"].startswith(row.answer)
+    assert server.worker() == worker
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_pictures_that_look_different_have_different_answers(server: Server) -> None:
+    pictures = {row.seen() for row in ROWS if row.seen}
+
+    assert len({server.invoke(picture).body for picture in pictures}) == len(pictures) > 10
+
+
+def test_a_row_says_either_what_is_seen_or_what_is_wrong() -> None:
+    assert [row.picture for row in ROWS if (row.status == 200) != bool(row.seen)] == []
