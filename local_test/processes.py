@@ -117,10 +117,11 @@ def require(package: str) -> None:
 
 
 def _start(base_dir: Path, port: int, programs: Path, pid_file: IO[str]) -> subprocess.Popen[bytes]:
+    variables = {"SAGEMAKER_BIND_TO_PORT": str(port), "SAGEMAKER_CLASSIFIER_PAGE": "true"}
     with _log_file(base_dir).open("w") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "serving", "serve"],
-            env=_environment(base_dir, programs) | {"SAGEMAKER_BIND_TO_PORT": str(port)},
+            env=_environment(base_dir, programs) | variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

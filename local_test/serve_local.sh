@@ -15,7 +15,7 @@ source ./engine.sh
 if (($# > 0)); then
     require_image "$1"
     [[ -d test_dir/model ]] || die "no model in test_dir/model: run train_local.sh first"
-    exec docker run --rm --publish "${PORT:-8080}:8080" \
+    exec docker run --rm --publish "${PORT:-8080}:8080" --env SAGEMAKER_CLASSIFIER_PAGE=true \
         --volume "$PWD/test_dir/model:/opt/ml/model:ro" "$1" serve
 fi
 cd ..

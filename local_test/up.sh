@@ -50,6 +50,7 @@ print_example() {
     printf '\nThe server is up. Ask it, and expect %s:\n\n' "$(class_of "$picture")"
     printf "  curl --data-binary @%q -H 'Content-Type: %s' localhost:%s/invocations\n\n" \
         "$picture" "$(content_type_of "$picture")" "${PORT:-8080}"
+    printf 'Or drop a picture on http://localhost:%s/ in a browser.\n\n' "${PORT:-8080}"
     echo "Stop it with: make down"
 }
 

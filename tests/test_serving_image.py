@@ -118,6 +118,20 @@ def test_gunicorn_is_pid_1_and_docker_stop_ends_it_with_0(serve_image: str, mode
         assert docker("inspect", "--format", "{{.State.ExitCode}}", name).text == "0\n"
 
 
+def test_it_has_the_page_and_the_metrics_where_they_are_asked_for(
+    serve_image: str, model: Path
+) -> None:
+    port = free_port()
+    names = ("SAGEMAKER_CLASSIFIER_PAGE", "SAGEMAKER_CLASSIFIER_METRICS")
+    variables = [f"--env={name}=true" for name in names]
+
+    with running(serve_image, model, *variables, "--publish", f"{port}:8080") as name:
+        wait_until_ready(name, port)
+
+        assert b"Drop a picture here" in request(port, "GET", "/").body
+        assert b"classifier_queue_length 0" in request(port, "GET", "/metrics").body
+
+
 def test_a_container_without_a_model_ends_with_a_sentence(serve_image: str) -> None:
     output = docker("run", "--rm", serve_image, "serve", check=False)
 

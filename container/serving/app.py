@@ -3,7 +3,7 @@
 from concurrent.futures import Future
 from functools import partial
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 from serving.body import discard_body, hang_up, read_body
@@ -11,21 +11,28 @@ from serving.connection import ARRIVAL, connection_of, has_gone
 from serving.decoding import choose_splitter
 from serving.encoding import choose_media_type, encode_response
 from serving.limits import usable_processors
+from serving.metrics import CONTENT_TYPE, Metrics
+from serving.page import read_page
 from serving.pool import Pool
 from serving.predictor import Predictor
 from serving.problem import describe, overloaded
-from serving.refusal import RETRY_AFTER_SECONDS
+from serving.refusal import MESSAGE, RETRY_AFTER_SECONDS
 from serving.request_log import RequestLog
 from serving.settings import TRANSFORM_MB, Settings
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_ID = "X-Request-Id"
 
+# What programs ask every few seconds: not logged, not counted.
+WATCHING = frozenset({"ping", "metrics"})
+
 
 def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> Flask:
     """Make the application, which answers /ping with 503 until `loading` is done."""
     app = Flask("serving", static_folder=None)
     app.extensions["loading"] = loading
+    # gunicorn_conf puts those in its place that all workers share.
+    app.extensions["metrics"] = Metrics.alone()
     app.register_error_handler(HTTPException, _answer_error)
     app.before_request(_begin)
     app.after_request(_finish)
@@ -69,7 +76,24 @@ def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> 
                 MaxPayloadInMB=settings.transform_payload_mb,
             )
 
+    if settings.has_metrics:
+
+        @app.get("/metrics")
+        def metrics() -> Response:
+            return Response(_metrics().render(), content_type=CONTENT_TYPE)
+
+    if settings.has_page:
+
+        @app.get("/")
+        def page() -> Response:
+            return read_page()
+
     return app
+
+
+def _metrics() -> Metrics:
+    metrics: Metrics = current_app.extensions["metrics"]
+    return metrics
 
 
 def _loaded(loading: "Future[Predictor]") -> Predictor:
@@ -81,6 +105,8 @@ def _loaded(loading: "Future[Predictor]") -> Predictor:
 
 def _answer_error(error: HTTPException) -> Response:
     """Turn an error into JSON, keeping its headers, such as Allow and Retry-After."""
+    if error.description == MESSAGE:
+        _metrics().count_refused()
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
     if isinstance(error, RequestTimeout) or not discard_body(request):
         response.call_on_close(partial(hang_up, request.environ))
@@ -90,15 +116,14 @@ def _answer_error(error: HTTPException) -> Response:
 
 
 def _begin() -> None:
-    g.log = RequestLog(request)
+    g.log = RequestLog(request, _metrics())
 
 
 def _finish(response: Response) -> Response:
     """Return what the caller sent to know the answer by, and write the log line."""
     if attributes := request.headers.get(CUSTOM_ATTRIBUTES):
         response.headers[CUSTOM_ATTRIBUTES] = attributes
-    # SageMaker asks /ping every few seconds.
-    if request.endpoint != "ping":
+    if request.endpoint not in WATCHING:
         response.headers[REQUEST_ID] = g.log.id
         g.log.write(response)
     return response

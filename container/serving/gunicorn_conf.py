@@ -16,12 +16,14 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from classifier.environment import base_dir
+from serving.metrics import Metrics, shared_table
 from serving.settings import Settings
 from serving.sizing import Sizing
 from serving.worker import Worker
 
 _settings = Settings.from_environment(os.environ)
 _sizing = Sizing.of_this_container(_settings, base_dir() / "model")
+_metrics_table = shared_table(_sizing.workers)
 
 wsgi_app = "serving.loading:application()"
 
@@ -61,15 +63,20 @@ accesslog = None
 errorlog = "-"
 
 
-def pre_fork(_arbiter: Arbiter, worker: Worker) -> None:
-    """Give the master sight of whether the worker's model was loaded."""
+def pre_fork(arbiter: Arbiter, worker: Worker) -> None:
+    """Give the master sight of whether the worker's model was loaded, the worker its metrics."""
     worker.model_loaded = mmap.mmap(-1, 1)
+    taken = {other.metrics_row for other in arbiter.WORKERS.values()}
+    # Somebody may have told gunicorn to start more, by a signal: those share a row.
+    worker.metrics_row = min(set(range(_sizing.workers)) - taken, default=0)
+    worker.metrics = Metrics(_metrics_table, worker.metrics_row)
 
 
 def post_worker_init(worker: Worker) -> None:
     """Set the door's numbers; tell the master of the loaded model; stop without losing anyone."""
     worker.places, worker.queue = _sizing.threads, _sizing.queue
     worker.wait_seconds = _settings.wait_seconds
+    worker.wsgi.extensions["metrics"] = worker.metrics
     signal.signal(signal.SIGTERM, partial(_stop, worker))
 
     def tell(_loading: Future[object]) -> None:

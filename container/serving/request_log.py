@@ -1,4 +1,4 @@
-"""A line per request: who, what came of it, and where the time went."""
+"""A line per request: who, what came of it, and where the time went; the same for the metrics."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from flask import Request, Response
 from werkzeug.exceptions import HTTPException
 
 from serving.connection import ARRIVAL, Arrival
+from serving.metrics import Metrics
 from serving.pool import Predicted
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,9 @@ ID = re.compile(r"[\w.:/=-]{1,128}", re.ASCII)
 class RequestLog:
     """What there is to say of a request."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, metrics: Metrics) -> None:
         """Begin once the request's head is read."""
+        self._metrics = metrics
         now = time.monotonic()
         self.waited = now - ARRIVAL.get(Arrival(now)).moment
         """Seconds in which the request waited for a thread or its turn."""
@@ -41,18 +43,23 @@ class RequestLog:
     def note_pictures(self, predicted: Sequence[Predicted]) -> None:
         """Note when the pictures' turn came, and what their steps took all together."""
         turn = min(each.began for each in predicted)
+        readable = [each for each in predicted if not isinstance(each.answer, HTTPException)]
+        errors = len(predicted) - len(readable)
         steps = {
-            "read": self._body_read - self._arrived - self.waited,
-            "wait": self.waited + turn - self._body_read,
-            "decode": sum(each.decoded - each.began for each in predicted),
-            "infer": sum(each.ended - each.decoded for each in predicted),
+            "read": [self._body_read - self._arrived - self.waited],
+            "wait": [self.waited + turn - self._body_read],
+            "decode": [each.decoded - each.began for each in predicted],
+            "infer": [each.ended - each.decoded for each in readable],
         }
-        errors = sum(isinstance(each.answer, HTTPException) for each in predicted)
-        self._steps = "".join(f" {name}={1000 * took:.1f}" for name, took in steps.items())
+        self._steps = "".join(f" {name}={1000 * sum(took):.1f}" for name, took in steps.items())
         self._steps += f" pictures={len(predicted)} errors={errors}"
+        for name, took in steps.items():
+            self._metrics.observe(name, took)
+        self._metrics.count_pictures(predicted=len(readable), unreadable=errors)
 
     def write(self, response: Response) -> None:
-        """Write the line; all times are in milliseconds."""
+        """Write the line, whose times are in milliseconds, and count the answer."""
+        self._metrics.count_request(response.status_code)
         logger.info(
             "%s status=%d milliseconds=%.1f%s id=%s",
             self._head,

@@ -78,6 +78,13 @@ class Settings:
     default_accept: str = "application/json"
     """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: the answer's type where a request leaves it open."""
 
+    has_metrics: bool = False
+    """SAGEMAKER_CLASSIFIER_METRICS: `true` for numbers on `/metrics`, as Prometheus reads them."""
+
+    has_page: bool = False
+    """SAGEMAKER_CLASSIFIER_PAGE: `true` for a page on `/` that takes a picture and shows its
+    classes; `make up` sets it."""
+
     log_level: int = 20
     """SAGEMAKER_CONTAINER_LOG_LEVEL: as Python counts, 20 unless set; 30 hides request lines."""
 
@@ -127,6 +134,8 @@ class Settings:
             precision=_one_of(
                 environment, "SAGEMAKER_CLASSIFIER_PRECISION", defaults.precision, PRECISIONS
             ),
+            has_metrics=_is_on(environment, "SAGEMAKER_CLASSIFIER_METRICS"),
+            has_page=_is_on(environment, "SAGEMAKER_CLASSIFIER_PAGE"),
             log_level=_integer(
                 environment, "SAGEMAKER_CONTAINER_LOG_LEVEL", defaults.log_level, 0, 50
             ),
@@ -139,6 +148,10 @@ def _one_of(environment: Mapping[str, str], name: str, default: str, values: Seq
         message = f"{name} must be one of {', '.join(values)}, got {value!r}"
         raise UserError(message)
     return value or default
+
+
+def _is_on(environment: Mapping[str, str], name: str) -> bool:
+    return _one_of(environment, name, "false", ("true", "false")) == "true"
 
 
 def _integer(

@@ -14,12 +14,14 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from http import HTTPStatus
 from selectors import EVENT_READ
 from typing import Any
 
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from serving.connection import ARRIVAL, Arrival, first_bytes, has_gone
+from serving.metrics import Metrics
 from serving.refusal import refuse
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.places = self.queue = 1
         """Requests of work in threads, and connections that may wait."""
         self.wait_seconds = 1.0
+        self.metrics = Metrics.alone()
         self._inside: set[TConn] = set()
         self._outside: deque[TConn] = deque()
         # Their own: those whose bodies do not come must not take the threads of /ping.
@@ -97,6 +100,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         while self._outside and now > self._outside[0].arrival.moment + self.wait_seconds:
             self._turn_away(self._outside.popleft())
+        self.metrics.note_queue(len(self._outside))
         if self._refused and now > self._reported + REPORT_SECONDS:
             logger.warning("refused=%d waiting=%d", self._refused, len(self._outside))
             self._refused, self._reported = 0, now
@@ -116,6 +120,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._close(connection)
             return
         if is_done:
+            self.metrics.count_refused()
+            self.metrics.count_request(HTTPStatus.SERVICE_UNAVAILABLE)
             self._watch(connection)
         else:
             # The application says it, and reads on until the client has come to read that.

@@ -1,0 +1,179 @@
+"""The page at `/`, in a real browser in front of the real server."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.artifacts import write_artifact
+from tests.bodies import JPEG, PNG
+from tests.chromium import PROGRAM, Browser, browsing
+from tests.servers import Server, serving
+
+HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
+
+needs_browser = pytest.mark.skipif(
+    PROGRAM is None, reason="there is no Chromium: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    base_dir = tmp_path_factory.mktemp("ml")
+    write_artifact(base_dir / "model", class_names=("cat", HOSTILE, "Übergröße"))
+    variables = {"SAGEMAKER_CLASSIFIER_PAGE": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "1"}
+    with serving(base_dir, **variables) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def only_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("chromium")) as running:
+        yield running
+
+
+@pytest.fixture
+def browser(only_browser: Browser, server: Server) -> Browser:
+    # What is still to be told of the last test comes before this answer.
+    only_browser.run("0")
+    only_browser.requested.clear()
+    only_browser.complaints.clear()
+    only_browser.open(f"http://127.0.0.1:{server.port}/")
+    return only_browser
+
+
+def shares(browser: Browser) -> list[float]:
+    return [float(share) for share in re.findall(r"([\d.]+) %", browser.text("#classes"))]
+
+
+@needs_browser
+def test_a_dropped_picture_is_shown_with_its_classes_as_bars(
+    browser: Browser, server: Server, tmp_path: Path
+) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(PNG)
+
+    browser.drop("#place", picture)
+    browser.wait_for("!answer.hidden && seen.naturalWidth === 50")
+
+    answer = server.invoke(PNG)
+    assert answer.status == 200
+    found = shares(browser)
+    assert found == sorted(found, reverse=True)
+    assert sum(found) == pytest.approx(100, abs=0.2)
+    for name in ("cat", HOSTILE, "Übergröße"):
+        assert name in browser.text("#classes")
+    widths = browser.run(
+        "[...document.querySelectorAll('.bar')].map((bar) => parseFloat(bar.style.width))"
+    )
+    assert widths == pytest.approx(found, abs=0.06)
+    assert browser.text("#problem") == ""
+    assert browser.run("document.title") == "Image classifier"
+    assert browser.run("document.querySelectorAll('img').length") == 1
+
+
+@needs_browser
+def test_a_chosen_picture_is_predicted_and_so_is_the_next(browser: Browser, tmp_path: Path) -> None:
+    for name, data in (("a.jpg", JPEG), ("b.png", PNG)):
+        picture = tmp_path / name
+        picture.write_bytes(data)
+        browser.choose("#file", picture)
+        browser.wait_for("!answer.hidden")
+
+        assert len(shares(browser)) == 3
+        assert " ms" in browser.text("#status")
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("data", "words", "message"),
+    [
+        (PNG[: len(PNG) // 2], "cannot be read as a picture", "the picture is damaged"),
+        (b"a letter", "JPEG, PNG, WebP, GIF and BMP are known", "not a picture of a known format"),
+        (b"", "The file is empty", "the body is empty"),
+        (bytes(2 * 2**20), "too large", "the body is larger than 1 MB"),
+    ],
+)
+def test_a_broken_file_is_explained_in_words(
+    browser: Browser, tmp_path: Path, data: bytes, words: str, message: str
+) -> None:
+    broken = tmp_path / "holiday.jpg"
+    broken.write_bytes(data)
+
+    browser.drop("#place", broken)
+    browser.wait_for("!problem.hidden")
+
+    assert words in browser.text("#problem")
+    assert f"holiday.jpg: {message}" in browser.text("#problem")
+    assert browser.text("#answer") == ""
+    assert browser.text("#status") == ""
+
+
+@needs_browser
+def test_after_a_broken_file_a_good_one_is_predicted(browser: Browser, tmp_path: Path) -> None:
+    for name, data, shown in (("broken.png", b"?", "problem"), ("good.png", PNG, "answer")):
+        (tmp_path / name).write_bytes(data)
+        browser.drop("#place", tmp_path / name)
+        browser.wait_for(f"!{shown}.hidden")
+
+    assert browser.text("#problem") == ""
+
+
+@needs_browser
+def test_the_page_asks_nobody_else_and_breaks_no_rule_of_its_own(
+    browser: Browser, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "picture.png").write_bytes(PNG)
+    browser.drop("#place", tmp_path / "picture.png")
+    browser.wait_for("!answer.hidden")
+
+    ours = (f"http://127.0.0.1:{server.port}/", "blob:", "data:")
+    assert [address for address in browser.requested if not address.startswith(ours)] == []
+    assert f"http://127.0.0.1:{server.port}/invocations" in browser.requested
+    assert browser.complaints == []
+
+
+@needs_browser
+def test_everything_has_a_name_for_those_who_do_not_see_it(
+    browser: Browser, tmp_path: Path
+) -> None:
+    (tmp_path / "picture.png").write_bytes(PNG)
+    browser.drop("#place", tmp_path / "picture.png")
+    browser.wait_for("!answer.hidden")
+
+    nodes = browser.command("Accessibility.getFullAXTree")["nodes"]
+    named = {
+        node["role"]["value"]: node["name"]["value"]
+        for node in nodes
+        if not node["ignored"] and node.get("name", {}).get("value")
+    }
+    assert named["heading"] == "Image classifier"
+    assert "choose one" in named["button"]
+    assert named["image"] == "Your picture"
+    assert named["region"] == "Classes"
+    # The keyboard alone reaches it.
+    browser.run("file.focus()")
+    assert browser.run("document.activeElement === file")
+    assert browser.run("getComputedStyle(place).outlineStyle") == "solid"
+
+
+def test_the_page_is_one_file_that_lets_a_browser_run_nothing_else(server: Server) -> None:
+    answer = server.get("/")
+    text = answer.body.decode()
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert text.count("<script") == 1
+    assert not re.search(r"(?:src|href)=\"(?!data:,)", text)
+    assert "http" not in text
+
+
+def test_without_its_variable_there_is_no_page(artifact: Path, tmp_path: Path) -> None:
+    shutil.copytree(artifact, tmp_path / "model")
+    with serving(tmp_path) as server:
+        assert server.get("/").status == 404
