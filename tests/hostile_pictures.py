@@ -425,7 +425,7 @@ ROWS = (
         body=lambda: b"",
         sent_as="image/jpeg",
         status=400,
-        answer="the body is empty: send a picture",
+        answer="the body is empty",
     ),
     Row(
         picture="25 MB of noise",

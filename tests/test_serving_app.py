@@ -190,6 +190,8 @@ def test_405_names_the_method_that_is_allowed() -> None:
         ({"SAGEMAKER_CLASSIFIER_STREAMS": "3"}, "streams", 3),
         ({"SAGEMAKER_BIND_TO_PORT": "9000"}, "port", 9000),
         ({"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}, "workers", 2),
+        ({}, "multi_model", False),
+        ({"SAGEMAKER_MULTI_MODEL": "true"}, "multi_model", True),
         ({}, "timeout_seconds", 60),
         ({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "7"}, "timeout_seconds", 7),
         (

@@ -97,11 +97,36 @@ def test_13_it_serves_without_a_network(serve_image: str, model: Path) -> None:
     assert status == "200\n"
 
 
-def test_16_its_label_says_that_it_binds_to_the_port_it_is_given(serve_image: str) -> None:
+def test_16_its_labels_say_that_it_takes_a_port_and_many_models(serve_image: str) -> None:
     labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", serve_image).text)
 
     assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
-    assert "com.amazonaws.sagemaker.capabilities.multi-models" not in labels
+    assert labels["com.amazonaws.sagemaker.capabilities.multi-models"] == "true"
+
+
+def test_the_containers_memory_limit_decides_how_many_models_fit(
+    serve_image: str, model: Path
+) -> None:
+    port = free_port()
+
+    def load(name: str) -> int:
+        document = {"model_name": name, "url": "/opt/ml/models/id/model"}
+        return request(port, "POST", "/models", json.dumps(document).encode()).status
+
+    with running(
+        serve_image,
+        model,
+        *("--memory", "1g", "--memory-swap", "1g", "--publish", f"{port}:8080"),
+        *("--env", "SAGEMAKER_MULTI_MODEL=true", "--volume", f"{model}:/opt/ml/models/id/model:ro"),
+    ) as name:
+        wait_until_ready(name, port)
+        statuses = [load(str(number)) for number in range(4)]
+        unloaded = request(port, "DELETE", "/models/0").status
+
+        assert sorted(set(statuses)) == [200, 507]
+        assert statuses == sorted(statuses)
+        assert unloaded == 200
+        assert load("another") == 200
 
 
 def test_gunicorn_is_pid_1_and_docker_stop_ends_it_with_0(serve_image: str, model: Path) -> None:

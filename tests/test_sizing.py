@@ -6,7 +6,13 @@ import pytest
 
 from classifier.preprocessing import MAX_PIXELS
 from serving.settings import MIB, Settings
-from serving.sizing import PICTURE_BYTES, Sizing
+from serving.sizing import (
+    LOADING_BYTES,
+    PICTURE_BYTES,
+    Sizing,
+    loaded_bytes,
+    models_budget,
+)
 
 GIB = 1024 * MIB
 
@@ -69,6 +75,37 @@ def test_what_is_set_overrules_and_the_rest_follows() -> None:
 
     assert chosen == Sizing(workers=2, streams=3, lone_threads=1, pictures=4, threads=5, queue=7)
     assert sizing(8, 64, Settings(workers=2)).streams == 4
+
+
+@pytest.mark.parametrize(
+    ("processors", "gib", "expected"),
+    [
+        (1, 1, (1, 1, 1, 1)),
+        (2, 4, (1, 2, 1, 2)),
+        (2, 8, (1, 2, 1, 3)),
+        (64, 256, (1, 8, 1, 9)),
+    ],
+)
+def test_many_models_share_one_process_and_have_no_second_variant(
+    processors: int, gib: float, expected: tuple[int, int, int, int]
+) -> None:
+    chosen = sizing(processors, gib, Settings(multi_model=True, workers=3))
+
+    found = (chosen.workers, chosen.streams, chosen.lone_threads, chosen.pictures)
+    assert found == expected
+
+
+@pytest.mark.parametrize(("gib", "budget"), [(0.5, 0), (1, 45), (4, 2349), (8, 5421)])
+def test_models_may_take_most_of_what_the_server_and_a_picture_leave(
+    gib: float, budget: int
+) -> None:
+    assert models_budget(int(gib * GIB)) // MIB == budget
+
+
+def test_a_second_variant_costs_two_more_copies() -> None:
+    assert loaded_bytes(0, 1) == LOADING_BYTES
+    assert loaded_bytes(45 * MIB, 1) == LOADING_BYTES + 135 * MIB
+    assert loaded_bytes(45 * MIB, 2) == LOADING_BYTES + 225 * MIB
 
 
 def test_the_choice_is_one_line(artifact: Path) -> None:

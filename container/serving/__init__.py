@@ -2,5 +2,7 @@
 
 `gunicorn_conf` runs processes of `worker`, which lets requests in; `app` answers them over HTTP.
 Their pictures go through `decoding` -> `pool` (`predictor`, `engine`) -> `encoding`, which know
-bytes and arrays but not Flask. `sizing` says how many of everything, `loading` makes it ready.
+bytes and arrays but not Flask. On a multi-model endpoint `multi_model` answers in the place of
+`app`, and `registry` keeps what the platform loads and unloads. `sizing` says how many of
+everything, `loading` makes it ready.
 """

@@ -1,6 +1,7 @@
 """The HTTP side of serving: routes, and errors as JSON."""
 
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from flask import Flask, Response, current_app, g, jsonify, request
@@ -29,13 +30,8 @@ WATCHING = frozenset({"ping", "metrics"})
 
 def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> Flask:
     """Make the application, which answers /ping with 503 until `loading` is done."""
-    app = Flask("serving", static_folder=None)
+    app = new_app(settings)
     app.extensions["loading"] = loading
-    # gunicorn_conf puts those in its place that all workers share.
-    app.extensions["metrics"] = Metrics.alone()
-    app.register_error_handler(HTTPException, _answer_error)
-    app.before_request(_begin)
-    app.after_request(_finish)
 
     @app.get("/ping")
     def ping() -> Response:
@@ -44,26 +40,7 @@ def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> 
 
     @app.post("/invocations")
     def invocations() -> Response:
-        log: RequestLog = g.log
-        predictor = _loaded(loading)
-        patience = settings.wait_seconds - log.waited
-        arrival = ARRIVAL.get(None)
-        if patience <= 0 or (arrival and arrival.is_refused):
-            raise overloaded()
-        media_type = choose_media_type(request.headers.get("Accept"), settings.default_accept)
-        split = choose_splitter(request.content_type)
-        data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
-        log.note_body()
-        predicted = pool.predict(
-            predictor,
-            split(data),
-            patience=patience,
-            has_gone=partial(has_gone, connection_of(request.environ)),
-        )
-        log.note_pictures(predicted)
-        answers = [each.answer for each in predicted]
-        body = encode_response(answers, predictor.class_names, media_type)
-        return Response(body, content_type=media_type)
+        return answer_pictures(settings, pool, nullcontext(_loaded(loading)))
 
     if settings.has_execution_parameters:
 
@@ -75,12 +52,6 @@ def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> 
                 BatchStrategy="SINGLE_RECORD",
                 MaxPayloadInMB=settings.transform_payload_mb,
             )
-
-    if settings.has_metrics:
-
-        @app.get("/metrics")
-        def metrics() -> Response:
-            return Response(_metrics().render(), content_type=CONTENT_TYPE)
 
     if settings.has_page:
 
@@ -94,6 +65,54 @@ def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> 
 def _metrics() -> Metrics:
     metrics: Metrics = current_app.extensions["metrics"]
     return metrics
+
+
+def new_app(settings: Settings) -> Flask:
+    """Make an application with errors as JSON, a log line per request, and metrics where wanted."""
+    app = Flask("serving", static_folder=None)
+    # gunicorn_conf puts those in its place that all workers share.
+    app.extensions["metrics"] = Metrics.alone()
+    app.register_error_handler(HTTPException, _answer_error)
+    app.before_request(_begin)
+    app.after_request(_finish)
+
+    if settings.has_metrics:
+
+        @app.get("/metrics")
+        def metrics() -> Response:
+            return Response(_metrics().render(), content_type=CONTENT_TYPE)
+
+    return app
+
+
+def answer_pictures(
+    settings: Settings, pool: Pool, borrowed: AbstractContextManager[Predictor]
+) -> Response:
+    """Answer the request with the classes of its pictures.
+
+    The predictor is borrowed once the body is read, which the client may take its time with.
+    """
+    log: RequestLog = g.log
+    patience = settings.wait_seconds - log.waited
+    arrival = ARRIVAL.get(None)
+    if patience <= 0 or (arrival and arrival.is_refused):
+        raise overloaded()
+    media_type = choose_media_type(request.headers.get("Accept"), settings.default_accept)
+    split = choose_splitter(request.content_type)
+    data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
+    log.note_body()
+    with borrowed as predictor:
+        predicted = pool.predict(
+            predictor,
+            split(data),
+            patience=patience,
+            has_gone=partial(has_gone, connection_of(request.environ)),
+        )
+        class_names = predictor.class_names
+    log.note_pictures(predicted)
+    answers = [each.answer for each in predicted]
+    body = encode_response(answers, class_names, media_type)
+    return Response(body, content_type=media_type)
 
 
 def _loaded(loading: "Future[Predictor]") -> Predictor:

@@ -50,7 +50,7 @@ def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
         message = f"the body is larger than {max_bytes // 2**20} MB (SAGEMAKER_MAX_PAYLOAD_IN_MB)"
         raise RequestEntityTooLarge(message)
     if not data:
-        message = "the body is empty: send a picture"
+        message = "the body is empty"
         raise BadRequest(message)
     if length is not None and len(data) < length:
         message = f"the body ended after {len(data)} of {length} bytes"

@@ -82,7 +82,8 @@ def post_worker_init(worker: Worker) -> None:
     def tell(_loading: Future[object]) -> None:
         worker.model_loaded[0] = 1
 
-    worker.wsgi.extensions["loading"].add_done_callback(tell)
+    if not _settings.multi_model:
+        worker.wsgi.extensions["loading"].add_done_callback(tell)
 
 
 def _stop(worker: Worker, *signal_and_frame: object) -> None:
@@ -110,10 +111,17 @@ def _stop(worker: Worker, *signal_and_frame: object) -> None:
 def child_exit(arbiter: Arbiter, worker: Worker) -> None:
     """End when a worker was killed while loading, out of memory say: it would be again.
 
+    On a multi-model endpoint end in any case. A new worker would have none of the models that the
+    platform believes to be loaded; it knows that those of a container that ended are gone.
+
     Raises:
         HaltServer: which ends gunicorn with 3.
     """
     is_stopping = not arbiter.LISTENERS
     if not is_stopping and not worker.model_loaded[0]:
-        message = "the worker ended while it loaded the model"
+        message = (
+            "the worker ended, and the loaded models with it"
+            if _settings.multi_model
+            else "the worker ended while it loaded the model"
+        )
         raise HaltServer(message, Arbiter.WORKER_BOOT_ERROR)

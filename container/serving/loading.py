@@ -1,11 +1,15 @@
-"""A worker's start: answers at once, loads meanwhile, and ends the process if that fails."""
+"""A worker's start: answers at once, loads meanwhile, and ends the process if that fails.
+
+On a multi-model endpoint it loads nothing by itself.
+"""
 
 import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
+from functools import partial
 
 from flask import Flask
 from gunicorn.arbiter import Arbiter
@@ -14,10 +18,13 @@ from classifier.environment import base_dir
 from classifier.errors import UserError
 from serving.app import create_app
 from serving.body import start_watch
+from serving.limits import usable_memory
+from serving.multi_model import create_multi_model_app
 from serving.pool import Pool
 from serving.predictor import Predictor
+from serving.registry import Registry
 from serving.settings import Settings
-from serving.sizing import Sizing
+from serving.sizing import Sizing, models_budget
 
 logger = logging.getLogger(__name__)
 
@@ -32,30 +39,40 @@ def application() -> Flask:
     )
     directory = base_dir() / "model"
     sizing = Sizing.of_this_container(settings, directory)
+    load = partial(
+        Predictor.load,
+        streams=sizing.streams,
+        lone_threads=sizing.lone_threads,
+        precision=settings.precision,
+    )
+    start_watch()
+    pool = Pool(sizing.pictures)
+    if settings.multi_model:
+        registry = Registry(
+            base_dir() / "models",
+            budget=models_budget(usable_memory()),
+            load=load,
+            lone_threads=sizing.lone_threads,
+        )
+        logger.info("models can be loaded, %s", sizing)
+        return create_multi_model_app(registry, settings, pool)
     loading: Future[Predictor] = Future()
     threading.Thread(
         # A daemon: SIGTERM does not wait for it.
         target=load_or_exit,
-        args=(loading, directory, sizing, settings.precision),
+        args=(loading, partial(load, directory), sizing),
         name="loading",
         daemon=True,
     ).start()
-    start_watch()
-    return create_app(loading, settings, Pool(sizing.pictures))
+    return create_app(loading, settings, pool)
 
 
 def load_or_exit(
-    loading: "Future[Predictor]", directory: Path, sizing: Sizing, precision: str
+    loading: "Future[Predictor]", load: Callable[[], Predictor], sizing: Sizing
 ) -> None:
     """Load the artifact and complete the future, or say why not and end the process."""
     try:
-        predictor = Predictor.load(
-            directory,
-            streams=sizing.streams,
-            lone_threads=sizing.lone_threads,
-            precision=precision,
-        )
-        loading.set_result(predictor)
+        loading.set_result(load())
     except Exception as error:
         # A person can mend a UserError by its sentence alone.
         traceback = None if isinstance(error, UserError) else error

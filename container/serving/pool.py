@@ -63,7 +63,9 @@ class Pool:
                 return [turn.result() for turn in turns]
             finally:
                 for turn in turns:
-                    turn.cancel()
+                    if not turn.cancel():
+                        # Wait: once we return, the predictor's memory may be freed.
+                        turn.exception()
         finally:
             with self._lock:
                 self._pictures -= len(pictures)

@@ -28,7 +28,7 @@ class Infer(Protocol):
         """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, weakref_slot=True)
 class Predictor:
     """What a request needs of an artifact."""
 

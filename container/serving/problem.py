@@ -6,6 +6,13 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from serving.refusal import MESSAGE, RETRY_AFTER_SECONDS
 
+
+class InsufficientStorage(HTTPException):
+    """A model does not fit; the platform unloads others and tries again."""
+
+    code = 507
+
+
 # SageMaker hands at most 2,048 characters of an error on, and JSON may take six for one.
 MAX_MESSAGE = 300
 

@@ -32,6 +32,9 @@ class RequestLog:
         names = (request.headers.get(name, "") for name in ID_HEADERS)
         self.id = next((name for name in names if ID.fullmatch(name)), "") or os.urandom(8).hex()
         self._head = f"method={request.method} request={request.endpoint or 'unknown'}"
+        model = (request.view_args or {}).get("model_name", "")
+        if ID.fullmatch(model):
+            self._head += f" model={model}"
         self._arrived = time.perf_counter() - self.waited
         self._body_read = 0.0
         self._steps = ""

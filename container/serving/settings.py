@@ -36,6 +36,10 @@ class Settings:
     port: int = 8080
     """SAGEMAKER_BIND_TO_PORT: 8080 unless a pipeline or a multi-container endpoint sets it."""
 
+    multi_model: bool = False
+    """SAGEMAKER_MULTI_MODEL: `true` on a multi-model endpoint, where the platform loads and unloads
+    models; one process, whatever the next variable says."""
+
     workers: int = 0
     """SAGEMAKER_MODEL_SERVER_WORKERS: processes, each with its own network."""
 
@@ -107,6 +111,7 @@ class Settings:
         )
         return cls(
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", defaults.port, 1, 65535),
+            multi_model=environment.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true",
             workers=_integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", 0, 0, 256),
             streams=_integer(environment, "SAGEMAKER_CLASSIFIER_STREAMS", 0, 0, 256),
             lone_threads=_integer(environment, "SAGEMAKER_CLASSIFIER_LONE_THREADS", 0, 0, 256),

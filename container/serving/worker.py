@@ -5,7 +5,8 @@ gunicorn hands every connection that can be read to its threads. With more clien
 that accepts connections looks at a request's first bytes. What a POST asks for is work: only so
 many of these are in threads, the others wait in the order in which they came, at the price of a
 socket each. Whoever waits too long, or comes when too many wait, is refused in the loop itself.
-Everything else, `/ping` above all, goes to a thread at once.
+Everything else, `/ping` above all, goes to a thread at once, as does what manages the models of a
+multi-model endpoint.
 """
 
 import logging
@@ -27,6 +28,13 @@ from serving.refusal import refuse
 logger = logging.getLogger(__name__)
 
 WORK = b"POST"
+
+# Loading and unloading models takes long, and the platform counts on it: it is never refused, and
+# has threads of its own.
+MANAGEMENT = (b"POST /models ", b"DELETE /models/")
+MANAGING_THREADS = 16
+
+LOOK_BYTES = max(map(len, MANAGEMENT))
 
 # How exactly the limit of waiting is kept, and how often refusals are told of.
 TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
@@ -51,6 +59,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._outside: deque[TConn] = deque()
         # Their own: those whose bodies do not come must not take the threads of /ping.
         self._turning_away = ThreadPoolExecutor(REFUSING_THREADS, thread_name_prefix="refuse")
+        self._managing = ThreadPoolExecutor(MANAGING_THREADS, thread_name_prefix="manage")
         self._refused = 0
         self._reported = time.monotonic()
 
@@ -64,7 +73,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._close(connection)
         else:
             connection.arrival = Arrival(time.monotonic())
-            if first != WORK:
+            if first.startswith(MANAGEMENT):
+                self._let_in(connection, self._managing)
+            elif not first.startswith(WORK):
                 self._let_in(connection)
             elif not self._outside and len(self._inside) < self.places:
                 self._inside.add(connection)
@@ -178,4 +189,4 @@ def _read_ahead(connection: TConn) -> bytes:
 def _ahead(connection: TConn) -> bytes | None:
     """Return a request's first bytes, which tell work from the rest; None before they come."""
     sock: socket.socket = connection.sock
-    return _read_ahead(connection)[: len(WORK)] or first_bytes(sock, len(WORK))
+    return _read_ahead(connection)[:LOOK_BYTES] or first_bytes(sock, LOOK_BYTES)

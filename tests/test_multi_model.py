@@ -1,0 +1,684 @@
+"""SageMaker's contract for a multi-model endpoint, against the real program.
+
+The numbers in the names are those of the contract's checklist.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+import torch
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.exceptions import Conflict
+
+from benchmarks.processes import resident_bytes
+from classifier.preprocessing import Pixels, Preprocessing
+from serving.encoding import Probabilities
+from serving.multi_model import create_multi_model_app
+from serving.pool import Pool
+from serving.predictor import Infer, Predictor
+from serving.problem import InsufficientStorage
+from serving.registry import Registry
+from serving.settings import MIB, Settings
+from serving.sizing import LOADING_BYTES
+from tests.artifacts import CLASS_NAMES, write_artifact
+from tests.bodies import JPEG, PNG
+from tests.readme import README
+from tests.servers import Answer, Server, request, serving, starting
+
+HASH = "8f14e45fceea167a5a36dedd4bea2543"
+
+
+def multi_model(base_dir: Path, **variables: str) -> dict[str, str]:
+    """Return the variables; the platform sets the first."""
+    (base_dir / "models").mkdir(parents=True, exist_ok=True)
+    return {"SAGEMAKER_MULTI_MODEL": "true", **variables}
+
+
+def place(server: Server, name: str, artifact: Path) -> str:
+    """Put an artifact where the platform extracts it; return the url."""
+    directory = server.log.parent / "models" / name / "model"
+    if not directory.exists():
+        shutil.copytree(artifact, directory)
+    return str(directory)
+
+
+def load(server: Server, name: str, url: str) -> Answer:
+    body = json.dumps({"model_name": name, "url": url}).encode()
+    return request(server.port, "POST", "/models", body)
+
+
+def unload(server: Server, name: str) -> Answer:
+    return request(server.port, "DELETE", f"/models/{quote(name, safe='')}")
+
+
+def invoke(server: Server, name: str, body: bytes = PNG, **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    path = f"/models/{quote(name, safe='')}/invoke"
+    return request(server.port, "POST", path, body, {"Content-Type": "image/png", **named})
+
+
+def names(server: Server) -> list[str]:
+    return [each["modelName"] for each in json.loads(server.get("/models").body)["models"]]
+
+
+def message(answer: Answer) -> str:
+    text: str = json.loads(answer.body)["error"]["message"]
+    return text
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    base_dir = tmp_path_factory.mktemp("ml")
+    with serving(base_dir, **multi_model(base_dir)) as running:
+        yield running
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Iterator[Server]:
+    """A server without models."""
+    yield shared_server
+    for name in names(shared_server):
+        assert unload(shared_server, name).status == 200
+
+
+def even(image: Pixels, *, alone: bool) -> Probabilities:  # noqa: ARG001  an engine's
+    return np.full(2, 0.5, np.float32)
+
+
+def predictor_of(infer: Infer) -> Predictor:
+    return Predictor(
+        class_names=("a", "b"), preprocessing=Preprocessing(image_size=32), infer=infer
+    )
+
+
+def endpoint(folder: Path, infer: Infer = even) -> Flask:
+    """Make an application whose models all answer by `infer`."""
+    registry = Registry(folder, budget=2**40, load=lambda _directory: predictor_of(infer))
+    return create_multi_model_app(registry, Settings(), Pool(2))
+
+
+def load_in(client: FlaskClient, folder: Path, name: str = "m") -> int:
+    return client.post("/models", json={"model_name": name, "url": str(folder)}).status_code
+
+
+def test_6_ping_is_200_with_no_model_and_no_invocations_whatever_is_in_the_model_folder(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text("{")
+
+    with serving(tmp_path, **multi_model(tmp_path, SAGEMAKER_MODEL_SERVER_WORKERS="3")) as running:
+        assert json.loads(running.get("/models").body) == {"models": []}
+        assert running.invoke(PNG).status == 404
+        # The process that loads a model is the one that is asked for it.
+        assert running.worker()
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 0
+
+
+def test_1_a_model_is_loaded_listed_described_invoked_and_unloaded(
+    server: Server, artifact: Path
+) -> None:
+    url = place(server, HASH, artifact)
+    model = {"modelName": HASH, "modelUrl": url}
+    golden = json.loads((artifact / "golden" / "answers.json").read_text())[0]
+    picture = (artifact / golden["file"]).read_bytes()
+
+    loaded = load(server, HASH, url)
+    listed = server.get("/models")
+    described = server.get(f"/models/{HASH}")
+    answer = invoke(
+        server,
+        HASH,
+        picture,
+        Accept="text/csv",
+        X_Amzn_SageMaker_Custom_Attributes="trace=1",
+        X_Amzn_SageMaker_Target_Model="a/b.tar.gz",
+    )
+    unloaded = unload(server, HASH)
+
+    assert (loaded.status, json.loads(loaded.body)) == (200, model)
+    assert (listed.status, json.loads(listed.body)) == (200, {"models": [model]})
+    assert (described.status, json.loads(described.body)) == (200, model)
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1"
+    scores = [float(text) for text in answer.body.decode().split(",")]
+    assert scores == pytest.approx(golden["probabilities"], abs=0.05)
+    assert unloaded.status == 200
+    assert names(server) == []
+    assert f"request=invoke model={HASH} status=200" in server.log.read_text()
+
+
+def test_1_a_picture_that_cannot_be_read_is_the_clients_fault_here_too(
+    server: Server, artifact: Path
+) -> None:
+    load(server, "m", place(server, "m", artifact))
+
+    assert invoke(server, "m", b"not a picture").status == 422
+    assert invoke(server, "m", Content_Type="text/plain").status == 415
+    assert invoke(server, "m").status == 200
+
+
+def test_2_what_is_not_loaded_is_404(server: Server) -> None:
+    answers = [server.get("/models/x"), unload(server, "x"), invoke(server, "x")]
+
+    assert [answer.status for answer in answers] == [404, 404, 404]
+    assert {message(answer) for answer in answers} == {"no model of this name is loaded"}
+
+
+def test_2_a_loaded_model_is_409(server: Server, artifact: Path, other_artifact: Path) -> None:
+    url = place(server, "m", artifact)
+    load(server, "m", url)
+    before = invoke(server, "m").body
+
+    assert load(server, "m", url).status == 409
+    assert load(server, "m", place(server, "other", other_artifact)).status == 409
+    assert invoke(server, "m").body == before
+
+
+def test_2_a_model_that_would_not_fit_is_507_and_leaves_nothing(
+    server: Server, artifact: Path
+) -> None:
+    url = place(server, "large", artifact)
+    # All zeros, which take no room on the disk.
+    os.truncate(f"{url}/model.onnx", 2**40)
+
+    refused = load(server, "large", url)
+
+    assert refused.status == 507
+    assert "unload others" in message(refused)
+    assert server.get("/models/large").status == 404
+    assert load(server, "m", place(server, "m", artifact)).status == 200
+
+
+def test_2_room_is_reserved_before_a_model_is_loaded_and_free_when_it_is_unloaded(
+    tmp_path: Path,
+) -> None:
+    registry = Registry(
+        tmp_path, budget=2 * LOADING_BYTES + MIB, load=lambda _directory: predictor_of(even)
+    )
+    registry.load("a", str(tmp_path))
+    registry.load("b", str(tmp_path))
+
+    with pytest.raises(InsufficientStorage, match=r"takes about 20 MB, and of 41 MB .* 1 are free"):
+        registry.load("c", str(tmp_path))
+    registry.unload("a")
+    registry.load("c", str(tmp_path))
+
+    assert [name for name, _ in registry.names_and_urls()] == ["b", "c"]
+
+
+def test_2_running_out_of_memory_is_507_and_leaves_nothing(tmp_path: Path) -> None:
+    outcomes: list[Callable[[], Predictor]] = [lambda: predictor_of(even), fail_to_allocate]
+    registry = Registry(tmp_path, budget=LOADING_BYTES, load=lambda _directory: outcomes.pop()())
+
+    with pytest.raises(InsufficientStorage):
+        registry.load("m", str(tmp_path))
+    registry.load("m", str(tmp_path))
+
+    assert registry.names_and_urls() == [("m", str(tmp_path))]
+
+
+def fail_to_allocate() -> Predictor:
+    raise MemoryError
+
+
+def test_2_a_broken_artifact_is_an_error_with_the_reason_and_leaves_nothing(
+    server: Server, artifact: Path
+) -> None:
+    url = place(server, "broken", artifact)
+    network = Path(url, "model.onnx")
+    content = network.read_bytes()
+    network.write_bytes(content[:-1])
+
+    broken = load(server, "broken", url)
+    absent = load(server, "broken", f"{url}/nowhere")
+    no_folder = load(server, "broken", f"{url}/model.onnx")
+    network.write_bytes(content)
+
+    assert [broken.status, absent.status, no_folder.status] == [500, 500, 500]
+    assert "model.onnx" in message(broken)
+    assert "is damaged" in message(broken)
+    assert "no manifest.json" in message(absent)
+    assert server.get("/models/broken").status == 404
+    assert load(server, "broken", url).status == 200
+
+
+def test_a_fault_of_ours_while_loading_is_500_without_its_reason_and_leaves_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_directory: Path) -> Predictor:
+        secret = "secret"  # noqa: S105  only a word
+        raise RuntimeError(secret)
+
+    registry = Registry(tmp_path, budget=2**40, load=fail)
+    client = create_multi_model_app(registry, Settings(), Pool(1)).test_client()
+
+    response = client.post("/models", json={"model_name": "m", "url": str(tmp_path)})
+
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert "secret" in caplog.text
+    assert client.get("/models/m").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"model_name": "m"}',
+        b'{"url": "/opt/ml/models/m/model"}',
+        b'{"model_name": 1, "url": "/opt/ml/models/m/model"}',
+        b"[" * 100_000,
+    ],
+)
+def test_2_a_body_that_names_no_model_is_400(server: Server, body: bytes) -> None:
+    assert request(server.port, "POST", "/models", body).status == 400
+
+
+@pytest.mark.parametrize("url", ["/", "/etc", "{}/model", "{}/models/../model", "model", "\0", ""])
+def test_nothing_outside_of_the_models_folder_is_loaded(
+    server: Server, artifact: Path, url: str
+) -> None:
+    base_dir = server.log.parent
+    shutil.copytree(artifact, base_dir / "model", dirs_exist_ok=True)
+
+    assert load(server, "m", url.format(base_dir)).status == 400
+
+
+def test_no_link_leads_outside_of_the_models_folder(server: Server, artifact: Path) -> None:
+    link = server.log.parent / "models" / "link"
+    link.symlink_to(artifact)
+
+    assert load(server, "m", str(link)).status == 400
+
+
+@pytest.mark.parametrize(
+    "name", [HASH, "n" * 1024, "a b", "Übergröße", "100%2F", "?x=#y", "..", "invoke", 'q"\n']
+)
+def test_7_odd_names_are_taken_as_they_are(server: Server, artifact: Path, name: str) -> None:
+    url = place(server, "m", artifact)
+
+    assert load(server, name, url).status == 200
+    assert names(server) == [name]
+    described = server.get(f"/models/{quote(name, safe='')}")
+    assert json.loads(described.body) == {"modelName": name, "modelUrl": url}
+    assert invoke(server, name).status == 200
+    assert unload(server, name).status == 200
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "n" * 1025, "\ud800"])
+def test_7_names_that_no_request_could_name_are_400(
+    server: Server, artifact: Path, name: str
+) -> None:
+    assert load(server, name, place(server, "m", artifact)).status == 400
+
+
+def test_3_the_list_is_sorted_and_comes_in_pages(server: Server, artifact: Path) -> None:
+    url = place(server, "m", artifact)
+    for name in ("c", "a", "b"):
+        assert load(server, name, url).status == 200
+
+    first = json.loads(server.get("/models?limit=2").body)
+    last = json.loads(server.get(f"/models?limit=2&next_page_token={first['nextPageToken']}").body)
+    whole = json.loads(server.get("/models?limit=3").body)
+
+    assert [each["modelName"] for each in first["models"]] == ["a", "b"]
+    assert last == {"models": [{"modelName": "c", "modelUrl": url}]}
+    assert whole == {"models": first["models"] + last["models"]}
+
+
+def test_3_a_page_has_at_most_100_models(tmp_path: Path) -> None:
+    client = endpoint(tmp_path).test_client()
+    for number in range(101):
+        load_in(client, tmp_path, f"{number:03}")
+
+    for query in ("", "?limit=1000"):
+        page = client.get(f"/models{query}").get_json()
+        assert len(page["models"]) == 100
+        rest = client.get(f"/models?next_page_token={page['nextPageToken']}").get_json()
+        assert rest == {"models": [{"modelName": "100", "modelUrl": str(tmp_path)}]}
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=-1", "limit=x", "next_page_token=x", "next_page_token=-1"]
+)
+def test_3_a_page_that_does_not_exist_is_400(tmp_path: Path, query: str) -> None:
+    assert endpoint(tmp_path).test_client().get(f"/models?{query}").status_code == 400
+
+
+def test_4_loads_at_the_same_time_all_succeed_but_one_of_the_same_name(
+    server: Server, artifact: Path
+) -> None:
+    url = place(server, "m", artifact)
+    wanted = ["a", "b", "c", "d", "d"]
+
+    with ThreadPoolExecutor(len(wanted)) as threads:
+        loaded = [answer.status for answer in threads.map(lambda n: load(server, n, url), wanted)]
+        found = names(server)
+        unloaded = [a.status for a in threads.map(lambda n: unload(server, n), wanted)]
+
+    assert sorted(loaded) == [200, 200, 200, 200, 409]
+    assert found == ["a", "b", "c", "d"]
+    assert sorted(unloaded) == [200, 200, 200, 200, 404]
+
+
+def test_4_a_model_that_is_being_loaded_is_not_there_yet(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(_directory: Path) -> Predictor:
+        begun.set()
+        go_on.wait()
+        return predictor_of(even)
+
+    registry = Registry(tmp_path, budget=2**40, load=slowly)
+    client = create_multi_model_app(registry, Settings(), Pool(1)).test_client()
+    with ThreadPoolExecutor(1) as threads:
+        loading = threads.submit(registry.load, "m", str(tmp_path))
+        begun.wait()
+        try:
+            assert client.get("/models").get_json() == {"models": []}
+            assert client.post("/models/m/invoke", data=PNG).status_code == 404
+            assert client.delete("/models/m").status_code == 404
+            with pytest.raises(Conflict):
+                registry.load("m", str(tmp_path))
+        finally:
+            go_on.set()
+        loading.result()
+
+    assert client.post("/models/m/invoke", data=PNG).status_code == 200
+
+
+def test_4_unloading_waits_for_requests_that_have_the_model_and_others_do_not_find_it(
+    tmp_path: Path,
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(image: Pixels, *, alone: bool) -> Probabilities:
+        entered.set()
+        leave.wait()
+        return even(image, alone=alone)
+
+    app = endpoint(tmp_path, wait)
+    assert load_in(app.test_client(), tmp_path) == 200
+
+    def ask() -> int:
+        return app.test_client().post("/models/m/invoke", data=PNG).status_code
+
+    with ThreadPoolExecutor(3) as threads:
+        asking = threads.submit(ask)
+        entered.wait()
+        unloading = threads.submit(lambda: app.test_client().delete("/models/m").status_code)
+        try:
+            while app.test_client().get("/models/m").status_code == 200:
+                time.sleep(0.01)
+            # Its name is taken until its memory is free.
+            loading_again = threads.submit(load_in, app.test_client(), tmp_path)
+            assert ask() == 404
+            assert app.test_client().delete("/models/m").status_code == 404
+            assert not unloading.done()
+            assert not loading_again.done()
+        finally:
+            leave.set()
+
+        assert asking.result() == 200
+        assert unloading.result() == 200
+        assert loading_again.result() == 200
+        assert ask() == 200
+
+
+def test_4_a_request_that_failed_keeps_nothing_of_a_model_that_is_unloaded(tmp_path: Path) -> None:
+    loaded = []
+
+    def load_one(_directory: Path) -> Predictor:
+        predictor = predictor_of(even)
+        loaded.append(weakref.ref(predictor))
+        return predictor
+
+    registry = Registry(tmp_path, budget=2**40, load=load_one)
+    client = create_multi_model_app(registry, Settings(), Pool(2)).test_client()
+    load_in(client, tmp_path)
+    assert client.post("/models/m/invoke", data=b"not a picture").status_code == 422
+    assert loaded[0]() is not None
+
+    assert client.delete("/models/m").status_code == 200
+
+    assert loaded[0]() is None
+
+
+def test_a_request_ends_when_none_of_its_pictures_is_in_work_any_more() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(image: Pixels, *, alone: bool) -> Probabilities:
+        entered.set()
+        leave.wait()
+        return even(image, alone=alone)
+
+    def black(settings: Preprocessing) -> Pixels:
+        return np.zeros((settings.image_size, settings.image_size, 3), np.uint8)
+
+    def fail(_settings: Preprocessing) -> Pixels:
+        entered.wait()
+        message = "a fault"
+        raise RuntimeError(message)
+
+    predictor = predictor_of(wait)
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(
+            Pool(2).predict, predictor, [fail, black], patience=60, has_gone=lambda: False
+        )
+        entered.wait()
+        time.sleep(0.1)
+        try:
+            assert not asking.done()
+        finally:
+            leave.set()
+        with pytest.raises(RuntimeError, match="a fault"):
+            asking.result()
+
+
+def test_managing_models_is_not_refused_when_invocations_are(
+    tmp_path: Path, artifact: Path
+) -> None:
+    one_at_a_time = multi_model(
+        tmp_path,
+        SAGEMAKER_CLASSIFIER_STREAMS="1",
+        SAGEMAKER_CLASSIFIER_THREADS="1",
+        SAGEMAKER_CLASSIFIER_QUEUE="1",
+        SAGEMAKER_CLASSIFIER_WAIT_SECONDS="60",
+    )
+    head = b"POST /models/m/invoke HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx"
+    with serving(tmp_path, **one_at_a_time) as running:
+        url = place(running, "m", artifact)
+        assert load(running, "m", url).status == 200
+        # One has the only place for as long as its body does not come, the other one waits for it.
+        stalled = []
+        for _ in range(2):
+            client = socket.create_connection(("127.0.0.1", running.port))
+            client.sendall(head)
+            stalled.append(client)
+            time.sleep(0.3)
+
+        assert invoke(running, "m").status == 503
+        assert load(running, "other", url).status == 200
+        assert names(running) == ["m", "other"]
+        assert unload(running, "other").status == 200
+        assert running.get("/ping").status == 200
+        for client in stalled:
+            client.close()
+
+
+def test_a_killed_worker_ends_the_program_for_its_models_are_gone(
+    tmp_path: Path, artifact: Path
+) -> None:
+    with starting(tmp_path, **multi_model(tmp_path)) as running:
+        running.wait_for_ping(200)
+        assert load(running, "m", place(running, "m", artifact)).status == 200
+        os.kill(running.worker(), signal.SIGKILL)
+
+        assert running.process.wait(20) != 0
+        assert "the loaded models with it" in running.log.read_text()
+
+
+def test_the_readmes_walk_through_is_true(server: Server, artifact: Path, tmp_path: Path) -> None:
+    place(server, "hands", artifact)
+    (tmp_path / "picture.jpg").write_bytes(JPEG)
+    blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    block = next(block for block in blocks if "localhost:8080/models" in block)
+    here = block.replace(":8080", f":{server.port}").replace("/opt/ml", str(server.log.parent))
+    # The first line starts a container; the others are a command and its answer.
+    _docker, *lines = here.splitlines()
+
+    for command, expected in zip(lines[::2], lines[1::2], strict=True):
+        output = subprocess.run(
+            ["bash", "-ec", command.removeprefix("$ ")],  # noqa: S607 - bash is on the PATH
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        pattern = re.escape(expected).replace(r"\.\.\.", ".*")
+        assert re.fullmatch(pattern, output.strip()), output
+    assert len(lines) == 12
+
+
+def heavy_network() -> torch.nn.Module:
+    """40 MB of weights that are quick to compile and to ask."""
+    return torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(8),
+        torch.nn.Flatten(),
+        torch.nn.Linear(192, 50_000),
+        torch.nn.ReLU(),
+        torch.nn.Linear(50_000, len(CLASS_NAMES)),
+    )
+
+
+HEAVY_BYTES = 39e6
+
+
+@pytest.fixture(scope="module")
+def heavy_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("heavy_artifact")
+    write_artifact(directory, network=heavy_network())
+    return directory
+
+
+@pytest.mark.slow
+def test_5_memory_returns_after_every_unload_and_stays_flat(
+    server: Server, heavy_artifact: Path
+) -> None:
+    url = place(server, "heavy", heavy_artifact)
+
+    def memory() -> int:
+        return resident_bytes(server.worker())
+
+    def live() -> int:
+        """Load, ask and unload; return what the loaded model took."""
+        assert load(server, "heavy", url).status == 200
+        assert invoke(server, "heavy").status == 200
+        loaded = memory()
+        assert unload(server, "heavy").status == 200
+        return loaded - memory()
+
+    # OpenVINO's libraries come with the first models.
+    for _ in range(4):
+        live()
+    before = memory()
+    taken = [live() for _ in range(12)]
+    after = memory()
+
+    # In bfloat16 the weights are half as large.
+    assert min(taken) > 0.4 * HEAVY_BYTES
+    # A tenth of a model that stayed each time would be more than a whole one.
+    assert after - before < HEAVY_BYTES / 2
+
+
+def networks() -> Sequence[tuple[torch.nn.Module, int, int]]:
+    """Return five networks of different kinds, each with its classes and the picture's size."""
+    pool, flatten = torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
+    relu, conv, linear = torch.nn.ReLU(), torch.nn.Conv2d, torch.nn.Linear
+    return [
+        (torch.nn.Sequential(conv(3, 8, 5, 2), relu, pool, flatten, linear(32, 2)), 2, 32),
+        (
+            torch.nn.Sequential(
+                conv(3, 6, 3, 2), relu, conv(6, 9, 3), pool, flatten, linear(36, 3)
+            ),
+            3,
+            48,
+        ),
+        (torch.nn.Sequential(pool, flatten, linear(12, 64), relu, linear(64, 4)), 4, 16),
+        (torch.nn.Sequential(conv(3, 12, 3, groups=3), relu, pool, flatten, linear(48, 5)), 5, 40),
+        (
+            torch.nn.Sequential(conv(3, 16, 7, 4), torch.nn.Tanh(), pool, flatten, linear(64, 6)),
+            6,
+            64,
+        ),
+    ]
+
+
+@pytest.mark.slow
+def test_4_no_wrong_model_answers_while_five_are_loaded_and_unloaded_under_traffic(
+    server: Server, tmp_path: Path
+) -> None:
+    urls, expected = {}, {}
+    for number, (network, classes, size) in enumerate(networks()):
+        name = f"model-{number}"
+        class_names = [f"{name}-{label}" for label in range(classes)]
+        write_artifact(
+            tmp_path / name, network=network, class_names=class_names, image_size=size, seed=number
+        )
+        urls[name] = place(server, name, tmp_path / name)
+        assert load(server, name, urls[name]).status == 200
+        expected[name] = json.loads(invoke(server, name).body)
+        assert expected[name]["class_names"] == class_names
+    stopping = threading.Event()
+    counts = {name: {200: 0, 404: 0} for name in urls}
+    lock = threading.Lock()
+
+    def ask_on(seed: int) -> None:
+        choose = random.Random(seed)  # noqa: S311  no secret
+        while not stopping.is_set():
+            name = choose.choice(list(urls))
+            answer = invoke(server, name)
+            with lock:
+                counts[name][answer.status] += 1
+            if answer.status == 200:
+                assert json.loads(answer.body) == expected[name]
+
+    def come_and_go(name: str) -> None:
+        for _ in range(5):
+            assert unload(server, name).status == 200
+            assert load(server, name, urls[name]).status == 200
+
+    with ThreadPoolExecutor(6) as asking, ThreadPoolExecutor(len(urls)) as managing:
+        askers = [asking.submit(ask_on, seed) for seed in range(6)]
+        try:
+            for each in [managing.submit(come_and_go, name) for name in urls]:
+                each.result()
+        finally:
+            stopping.set()
+        for asker in askers:
+            asker.result()
+
+    assert names(server) == sorted(urls)
+    assert all(count[200] for count in counts.values()), counts
+    assert any(count[404] for count in counts.values()), counts
