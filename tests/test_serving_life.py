@@ -210,7 +210,8 @@ def test_14_a_model_that_answers_otherwise_than_in_training_ends_the_process(
     manifest["files"]["model.onnx"] = other["files"]["model.onnx"]
     (tmp_path / "model" / "manifest.json").write_text(json.dumps(manifest))
 
-    with starting(tmp_path) as server:
+    # Untrained networks answer so much alike that bfloat16 might be what makes the difference.
+    with starting(tmp_path, SAGEMAKER_CLASSIFIER_PRECISION="float32") as server:
         status = server.process.wait(30)
 
         assert status != 0
