@@ -86,12 +86,16 @@ class Server:
         message = f"/ping did not become {status}:\n{self.log.read_text()}"
         raise AssertionError(message)
 
-    def worker(self) -> int:
-        """Return the process id of gunicorn's one worker."""
+    def workers(self) -> list[int]:
+        """Return the process ids of gunicorn's workers."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-        assert len(children) == 1, children
-        return int(children[0])
+        return [int(child) for child in children]
+
+    def worker(self) -> int:
+        """Return the process id of gunicorn's one worker."""
+        (worker,) = self.workers()
+        return worker
 
 
 def free_port() -> int:

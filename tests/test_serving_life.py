@@ -237,6 +237,19 @@ def test_14_a_worker_killed_while_serving_is_replaced(base_dir: Path) -> None:
         assert server.invoke(PNG).status == 200
 
 
+@pytest.mark.slow
+def test_every_start_comes_to_its_end(base_dir: Path) -> None:
+    # One of fifty did not when two threads made their first tensors at once.
+    with serving(base_dir) as server:
+        for _ in range(60):
+            worker = server.worker()
+            os.kill(worker, signal.SIGKILL)
+            while (replacement := server.workers()) in ([], [worker]):
+                time.sleep(0.02)
+            assert len(replacement) == 1
+            server.wait_for_ping(200)
+
+
 def test_a_wrong_setting_is_said_before_anything_starts(base_dir: Path) -> None:
     with starting(base_dir, SAGEMAKER_MAX_PAYLOAD_IN_MB="much") as server:
         assert server.process.wait(10) == 1

@@ -1,6 +1,7 @@
 """The network on the processor: OpenVINO runs the artifact's ONNX file."""
 
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -44,6 +45,10 @@ class Stream:
 
 Streams: TypeAlias = SimpleQueue[Stream]
 
+# Two threads that make their first tensors at once can wait for each other for ever, one holding
+# Python's lock and one that of OpenVINO's binding: seen in one start of fifty.
+_FIRST_TENSORS = threading.Lock()
+
 
 class Engine:
     """A network compiled for this machine; any number of threads may call `infer`."""
@@ -78,10 +83,8 @@ class Engine:
                 crowd = threads.submit(_compile, core, model, precision, streams, streams)
                 if lone_threads > 1:
                     lone = threads.submit(_compile, core, model, precision, 1, lone_threads)
-                    self._lone = lone.result()
-                else:
-                    self._lone = SimpleQueue()
-                self._crowd = crowd.result()
+            self._crowd = _places(crowd.result(), streams)
+            self._lone = _places(lone.result(), 1) if lone_threads > 1 else SimpleQueue()
         except RuntimeError as error:
             message = f"{onnx_model.name} cannot be compiled: {str(error).strip()}"
             raise ArtifactError(message) from error
@@ -109,8 +112,7 @@ class Engine:
 
 def _compile(
     core: openvino.Core, model: openvino.Model, precision: str, streams: int, threads: int
-) -> Streams:
-    """Compile and warm up."""
+) -> openvino.CompiledModel:
     settings = {
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
         "NUM_STREAMS": streams,
@@ -118,8 +120,13 @@ def _compile(
         # Pinned to the same processors, two workers would halve each other's speed.
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = core.compile_model(model, "CPU", settings)
+    return core.compile_model(model, "CPU", settings)
+
+
+def _places(compiled: openvino.CompiledModel, streams: int) -> Streams:
+    """Return a compiled network's streams, warmed up."""
     places: Streams = SimpleQueue()
-    for _ in range(streams):
-        places.put(Stream(compiled))
+    with _FIRST_TENSORS:
+        for _ in range(streams):
+            places.put(Stream(compiled))
     return places
