@@ -54,7 +54,7 @@ def images_per_second(name: str, dtype: torch.dtype, layout: torch.memory_format
         cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         # Waits for the device.
-        float(logits.sum())
+        float(logits.detach().sum())
         optimizer.zero_grad()
     return BATCH_SIZE / (time.monotonic() - start)
 
