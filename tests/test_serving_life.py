@@ -239,7 +239,7 @@ def test_14_a_worker_killed_while_serving_is_replaced(base_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_every_start_comes_to_its_end(base_dir: Path) -> None:
-    # One of fifty did not when two threads made their first tensors at once.
+    # Not all did when two threads made their first tensors at once.
     with serving(base_dir) as server:
         for _ in range(60):
             worker = server.worker()

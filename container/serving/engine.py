@@ -46,7 +46,7 @@ class Stream:
 Streams: TypeAlias = SimpleQueue[Stream]
 
 # Two threads that make their first tensors at once can wait for each other for ever, one holding
-# Python's lock and one that of OpenVINO's binding: seen in one start of fifty.
+# Python's lock and one that of OpenVINO's binding: seen when starts were repeated.
 _FIRST_TENSORS = threading.Lock()
 
 

@@ -7,8 +7,7 @@ from typing import Self
 from serving.limits import usable_memory, usable_processors
 from serving.settings import MIB, Settings
 
-# One process serves about 1,500 requests a second before Python's lock is its limit; a core
-# predicts 60 to 200 pictures of ResNet-18 a second.
+# A guess, not measured on so many: Python's lock limits what one process can hand to its streams.
 PROCESSORS_PER_WORKER = 8
 
 # A worker without its network.

@@ -198,7 +198,7 @@ def _grid(affine: Tensor, images: Tensor) -> Tensor:
     # By whole pixels: without rotation and zoom a picture stays as sharp as it is.
     shift = torch.round(affine[:, :, 2] * half) / half
     x, y = ((_centers(side, images.device) * 2 - 1) for side in (width, height))
-    # affine_grid would multiply matrices of three columns, which takes six times as long.
+    # affine_grid would multiply matrices of three columns, which takes several times as long.
     rows = y[:, None] * affine[:, None, :, 1] + shift[:, None]
     return x[:, None] * affine[:, None, None, :, 0] + rows[:, :, None]
 

@@ -91,7 +91,7 @@ class Hyperparameters:
     """Height and width that the network sees, in pixels. Unset: 128 for `small`, else 224."""
 
     half_size_steps: float = 0.0
-    """Share of the steps, the first ones, that see pictures at half their size: four times faster.
+    """Share of the steps, the first ones, that see pictures at half their size, which is faster.
 
     For networks that take any size, from scratch. The other steps make up for what was too small.
     """

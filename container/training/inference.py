@@ -12,8 +12,7 @@ from training.pictures import Pictures
 from training.recipe import Arithmetic
 
 # On a processor each core has a batch of its own, which its cache holds. Cores that share a batch
-# wait for each other after every layer: on two that other programs used as well, SqueezeNet took
-# 101 ms a picture in batches of 16 that way and takes 28 this way.
+# wait for each other after every layer, the longer the more other programs run.
 BATCH_SIZES = {"cpu": 8, "cuda": 256}
 
 # A GPU computes one batch while the next is sent.
