@@ -255,3 +255,32 @@ def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded() -> None:
 
     with pytest.raises(ImageError, match="more than 100 scans"):
         decode_image(data[:-2] + 100 * last_scan + data[-2:])
+
+
+def smooth_photograph(width: int, height: int) -> Image.Image:
+    """Noise in patches, as large as the details of a photograph that was enlarged."""
+    coarse = Image.fromarray(random_pixels(height // 8, width // 8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(None, (801, 600)), (301, (801, 600)), (300, (401, 300)), (75, (101, 75))]
+)
+def test_a_jpeg_is_decoded_no_smaller_than_asked_for(
+    side: int | None, size: tuple[int, int]
+) -> None:
+    data = save(smooth_photograph(801, 600), "JPEG")
+
+    assert decode_image(data, side).size == size
+
+
+@pytest.mark.parametrize("crop_fraction", [0.875, 1.0])
+def test_a_large_jpeg_gives_the_pixels_of_all_its_details(crop_fraction: float) -> None:
+    settings = Preprocessing(image_size=64, crop_fraction=crop_fraction)
+    data = save(smooth_photograph(1600, 1200), "JPEG", quality=90)
+
+    quick = preprocess(data, settings).astype(int)
+
+    thorough = fit(decode_image(data), settings)
+    assert not np.array_equal(quick, thorough)
+    assert np.abs(quick - thorough).max() <= 4
