@@ -19,6 +19,7 @@ from classifier.errors import UserError
 from serving.app import create_app
 from serving.body import start_watch
 from serving.limits import usable_memory
+from serving.memory import give_back
 from serving.multi_model import create_multi_model_app
 from serving.pool import Pool
 from serving.predictor import Predictor
@@ -80,4 +81,6 @@ def load_or_exit(
         logging.shutdown()
         # The master ends too, with this status, rather than start a worker again and again.
         os._exit(Arbiter.WORKER_BOOT_ERROR)
+    # Compiling needs more than what stays.
+    give_back()
     logger.info("the model is served, %s", sizing)

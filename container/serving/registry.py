@@ -1,6 +1,5 @@
 """The models of a multi-model endpoint: loaded, lent to requests, freed when nobody has them."""
 
-import ctypes
 import gc
 import logging
 import threading
@@ -20,6 +19,7 @@ from werkzeug.exceptions import (
 )
 
 from classifier.errors import UserError
+from serving.memory import give_back
 from serving.predictor import Predictor
 from serving.problem import InsufficientStorage
 from serving.settings import MIB
@@ -107,7 +107,6 @@ class Registry:
             logger.info("the model %r is loaded, seconds=%.1f", name, time.monotonic() - start)
             return
         # The error's traceback is gone, which held what was loaded so far.
-        gc.collect()
         self._release(name)
         raise problem
 
@@ -203,7 +202,7 @@ class Registry:
 
     def _release(self, name: str) -> None:
         """Give memory back to the system, then the name and the room to others."""
-        _trim()
+        give_back()
         with self._changed:
             del self._entries[name]
             self._changed.notify_all()
@@ -216,10 +215,3 @@ def _wait_until_gone(last: weakref.ref[Predictor]) -> None:
     while last() is not None and time.monotonic() < deadline:
         time.sleep(0.01)
         gc.collect()
-
-
-def _trim() -> None:
-    """Have the C library return what is free in its arenas; glibc's keeps it otherwise."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
