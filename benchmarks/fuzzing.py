@@ -22,6 +22,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -31,7 +32,8 @@ from PIL import Image
 from benchmarks import load
 from benchmarks.conditions import conditions
 from benchmarks.processes import children, resident_bytes
-from benchmarks.serving import running
+from benchmarks.rivals.commands import ours
+from benchmarks.serving import LOG, PYTHON, running
 from benchmarks.serving_artifact import make_artifact
 
 CLIENTS, PARTS = 8, 10
@@ -164,7 +166,7 @@ def main() -> int:
         picture = base_dir / "picture.jpg"
         picture.write_bytes(seeds()[0].data)
         make_artifact(base_dir / "model", "small", [picture])
-        with running("float32", base_dir) as server:
+        with running(partial(ours, "float32", PYTHON), base_dir) as server:
             workers = children(server.process.pid)
             start = time.monotonic()
             for part in range(1, PARTS + 1):
@@ -174,7 +176,7 @@ def main() -> int:
                 print(f"{part}/{PARTS}  {memory[-1]:.0f} MB  {outcome.statuses}", flush=True)
             seconds = time.monotonic() - start
             is_alive = children(server.process.pid) == workers
-        has_traceback = "Traceback" in (base_dir / "float32.log").read_text(encoding="utf-8")
+        has_traceback = "Traceback" in (base_dir / LOG).read_text(encoding="utf-8")
     for number, body in enumerate(outcome.wrong):
         Path(f"body-{number}").write_bytes(body.request())
     results = {

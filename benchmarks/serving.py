@@ -3,10 +3,16 @@
     PYTHONPATH=container:. python -m benchmarks.serving --data FOLDER --rounds 5
     PYTHONPATH=container:. python -m benchmarks.serving --data FOLDER --overload 60
 
+    ... --rivals PYTHON
+
 FOLDER holds dogs.tar, whose photographs (shorter side 320 pixels, or `--side`) are the bodies. All
 contenders take turns in every round: each is started, asked by 1, 8 and 32 clients that ask again
 once they are answered, and stopped. The network has random weights of ResNet-18 (or `--network`),
 normalisation statistics of the photographs and ten classes; speed does not depend on weights.
+
+The rival is Flask under gunicorn with torch. LitServe and TorchServe join where `--rivals` names an
+interpreter whose environment has, besides requirements/dev.txt, litserve and, where there is Java,
+torchserve, torch-model-archiver, pyyaml and captum. Ratios are to the best rival of the round.
 
 `--overload SECONDS` tells instead how ours does under more than it can serve: 256 clients without a
 pause, an open loop at three times the peak, and one at 70 % of it.
@@ -16,27 +22,36 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from benchmarks import load
 from benchmarks.conditions import ROOT, conditions
 from benchmarks.processes import free_port, resident_bytes, wait_for_ping
-from benchmarks.serving_artifact import make_artifact, write_pictures
+from benchmarks.rivals.commands import FLASK, LITSERVE, TORCHSERVE, Command, ours, rival
+from benchmarks.serving_artifact import add_int8, make_artifact, write_pictures
+from serving.settings import INT8, PRECISIONS
 
 CLIENTS = (1, 8, 32)
 PACKAGES = ("flask", "gunicorn", "openvino", "torch", "torchvision", "pillow", "numpy")
-NAIVE = "flask + gunicorn sync + torch"
+PYTHON = Path(sys.executable)
+LOG = "server.log"
 
 Row: TypeAlias = dict[str, float]
+
+Contender: TypeAlias = Callable[[Path, int], Command]
+"""Says how a server is started, given the folder with the artifact and the port."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,39 +64,36 @@ class Running:
 
 
 @contextmanager
-def running(name: str, base_dir: Path) -> Iterator[Running]:
-    """Start a contender, wait for its /ping, end it."""
+def running(contender: Contender, base_dir: Path) -> Iterator[Running]:
+    """Start a contender, wait for its /ping, end it and all that it started."""
     port = free_port()
-    variables = {"PYTHONPATH": f"{ROOT / 'container'}:{ROOT}"}
-    if name == NAIVE:
-        arguments = ["gunicorn", "--workers", "2", "--bind", f"127.0.0.1:{port}"]
-        arguments += ["benchmarks.naive_server:app"]
-        variables["ARTIFACT"] = str(base_dir / "model")
-    else:
-        arguments = ["serving", "serve"]
-        variables["SAGEMAKER_BASE_DIR"] = str(base_dir)
-        variables["SAGEMAKER_BIND_TO_PORT"] = str(port)
-        variables["SAGEMAKER_CLASSIFIER_PRECISION"] = name
+    command = contender(base_dir, port)
     start = time.monotonic()
     with (
-        (base_dir / f"{name}.log").open("wb") as log,
+        (base_dir / LOG).open("wb") as file,
         subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env=os.environ | variables,
-            stdout=log,
+            command.arguments,
+            env=os.environ | command.variables,
+            stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         ) as process,
     ):
         try:
             wait_for_ping(process, port)
             yield Running(process=process, port=port, start_seconds=time.monotonic() - start)
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            # Some leave their workers behind.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
-def measure(name: str, base_dir: Path, bodies: Sequence[bytes], seconds: float) -> Row:
+def measure(contender: Contender, base_dir: Path, bodies: Sequence[bytes], seconds: float) -> Row:
     """Ask one contender, more and more."""
-    with running(name, base_dir) as server:
+    with running(contender, base_dir) as server:
         row = {"start": server.start_seconds, "idle_mb": resident_bytes(server.process.pid) / 1e6}
         requests = load.invocations(bodies)
         asyncio.run(load.closed_loop(server.port, requests, clients=4, seconds=1))
@@ -109,26 +121,33 @@ def limit(precision: str, base_dir: Path, seconds: float) -> float:
 
 
 def compare(
-    precisions: Sequence[str],
-    base_dir: Path,
-    bodies: Sequence[bytes],
-    rounds: int,
-    seconds: float,
+    contenders: Mapping[str, Contender], base_dir: Path, *, rounds: int, seconds: float
 ) -> dict[str, list[Row]]:
-    """Return every contender's rows, one a round."""
-    rows: dict[str, list[Row]] = {name: [] for name in (NAIVE, *precisions)}
+    """Return every contender's rows, one a round; the rivals come first."""
+    bodies = [path.read_bytes() for path in sorted((base_dir / "pictures").iterdir())]
+    rows: dict[str, list[Row]] = {name: [] for name in contenders}
+    rivals = [name for name in contenders if name not in PRECISIONS]
     for _ in range(rounds):
         for name, measured in rows.items():
-            row = measure(name, base_dir, bodies, seconds)
-            if name != NAIVE:
+            row = measure(contenders[name], base_dir, bodies, seconds)
+            if name in PRECISIONS:
+                check_precision(name, base_dir)
                 row["limit"] = limit(name, base_dir, seconds)
                 row["8 share of limit"] = row["8 per_second"] / row["limit"]
                 for clients in CLIENTS:
-                    peer = rows[NAIVE][-1][f"{clients} per_second"]
-                    row[f"{clients} ratio"] = row[f"{clients} per_second"] / peer
+                    key = f"{clients} per_second"
+                    best = max(rows[rival][-1][key] for rival in rivals)
+                    row[f"{clients} ratio"] = row[key] / best
             measured.append(row)
             print(name, "  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
     return rows
+
+
+def check_precision(precision: str, base_dir: Path) -> None:
+    """End when the server took another one, as it does where golden answers differ."""
+    if f"precision={precision}\n" not in (base_dir / LOG).read_text(encoding="utf-8"):
+        message = f"this machine does not serve the network in {precision}"
+        raise SystemExit(message)
 
 
 async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> Mapping[str, Row]:
@@ -165,28 +184,34 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with dogs.tar")
     parser.add_argument("--network", default="resnet18", help="torchvision's name")
     parser.add_argument("--side", type=int, help="shorter side of the photographs, in pixels")
+    parser.add_argument("--rivals", type=Path, help="interpreter that has LitServe and TorchServe")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4, help="of each number of clients")
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--overload", type=float, help="seconds of each kind of overload")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base_dir = Path(scratch)
         pictures = write_pictures(base_dir / "pictures", arguments.data, arguments.side)
         make_artifact(base_dir / "model", arguments.network, pictures)
-        bodies = [path.read_bytes() for path in pictures]
+        if INT8 in arguments.precisions:
+            add_int8(base_dir / "model", pictures)
         if arguments.overload:
+            bodies = [path.read_bytes() for path in pictures]
             results: dict[str, object] = {}
             for name in arguments.precisions:
-                with running(name, base_dir) as server:
+                with running(partial(ours, name, PYTHON), base_dir) as server:
                     loops = flood(server, load.invocations(bodies), arguments.overload)
                     results[name] = found = asyncio.run(loops)
                 for kind, row in found.items():
                     print(name, kind, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
         else:
-            rows = compare(
-                arguments.precisions, base_dir, bodies, arguments.rounds, arguments.seconds
-            )
+            contenders: dict[str, Contender] = {FLASK: partial(rival, FLASK, PYTHON)}
+            if arguments.rivals:
+                others = [LITSERVE, *([TORCHSERVE] if shutil.which("java") else [])]
+                contenders |= {name: partial(rival, name, arguments.rivals) for name in others}
+            contenders |= {name: partial(ours, name, PYTHON) for name in arguments.precisions}
+            rows = compare(contenders, base_dir, rounds=arguments.rounds, seconds=arguments.seconds)
             results = {name: _medians(measured) for name, measured in rows.items()}
     print(json.dumps({"results": results, "conditions": conditions(PACKAGES)}))
 

@@ -1,18 +1,30 @@
 """An artifact and photographs to measure serving with."""
 
+import dataclasses
 import io
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from classifier.artifact import Manifest
+from classifier.artifact import (
+    INT8,
+    INT8_MODEL,
+    Artifact,
+    Manifest,
+    extending,
+    write_int8_answers,
+)
 from classifier.preprocessing import Preprocessing, preprocess
 from training.export import write_artifact
 from training.network import Classifier, build
+from training.quantization import Int8Network, quantize
 
 PICTURES = 64
 SETTINGS = Preprocessing(image_size=224, crop_fraction=0.875)
@@ -45,6 +57,21 @@ def make_artifact(directory: Path, network: str, pictures: Sequence[Path]) -> No
     with torch.no_grad():
         classifier.train()(torch.stack(images).permute(0, 3, 1, 2).float())
     write_artifact(directory, manifest, classifier, pictures)
+
+
+def add_int8(directory: Path, pictures: Sequence[Path]) -> None:
+    """Give an artifact its int8 network, whatever its accuracy: of random weights there is none."""
+    source = Artifact.read(directory)
+    pixels = np.stack([preprocess(path.read_bytes(), SETTINGS) for path in pictures])
+    golden = np.stack([preprocess(each.data, SETTINGS) for each in source.golden_answers])
+    manifest = dataclasses.replace(source.manifest, precision=INT8)
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch, INT8_MODEL)
+        quantize(source.onnx_model, pixels, target, manifest.network, lambda: None)
+        answers = Int8Network(target).answer(golden)
+        with extending(directory, manifest) as partial:
+            shutil.move(target, partial / INT8_MODEL)
+            write_int8_answers(partial, answers.tolist())
 
 
 def _resized(data: bytes, side: int) -> bytes:

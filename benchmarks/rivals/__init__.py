@@ -1,0 +1,1 @@
+"""What people serve with today, each with the same weights, preprocessing and answers."""

@@ -1,0 +1,45 @@
+"""What people write for a picture: opened, resized, cropped, normalised, and torch is called."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from classifier.artifact import WEIGHTS, Artifact
+from training.network import build
+
+
+def load(folder: str = os.environ.get("ARTIFACT", "")) -> Callable[[bytes], dict[str, float]]:
+    """Return what turns a picture's file into classes and probabilities, on one thread.
+
+    Args:
+        folder: An artifact of ours, whose weights it has.
+    """
+    torch.set_num_threads(1)
+    artifact = Artifact.read(Path(folder))
+    names = artifact.manifest.class_names
+    network = build(artifact.manifest.network, len(names)).module
+    network.load_state_dict(safetensors.torch.load_file(artifact.onnx_model.parent / WEIGHTS))
+    network.eval()
+    size = artifact.manifest.preprocessing.image_size
+    transform = transforms.Compose(
+        [
+            transforms.Resize(round(size / 0.875)),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+
+    def classify(data: bytes) -> dict[str, float]:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        with torch.inference_mode():
+            probabilities = torch.softmax(network(transform(image)[None]), dim=1)[0]
+        return dict(zip(names, probabilities.tolist(), strict=True))
+
+    return classify
