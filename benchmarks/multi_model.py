@@ -2,7 +2,7 @@
 
     PYTHONPATH=container:. python -m benchmarks.multi_model --data FOLDER
 
-FOLDER holds dogs.tar, whose photographs are asked about. Models of five networks, random weights
+FOLDER holds ants-bees.tar, whose photographs are asked about. Models of five networks, random weights
 and ten classes, take turns: each is loaded, asked a few times, unloaded. Resident memory counts
 when no model is loaded, and when all five are.
 """
@@ -28,7 +28,7 @@ QUESTIONS = 3
 def main() -> None:
     """Load and unload, print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with dogs.tar")
+    parser.add_argument("--data", type=Path, required=True, help="folder with ants-bees.tar")
     parser.add_argument("--cycles", type=int, default=300)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,7 +5,7 @@
 
     ... --rivals PYTHON
 
-FOLDER holds dogs.tar, whose photographs (shorter side 320 pixels, or `--side`) are the bodies. All
+FOLDER holds ants-bees.tar, whose photographs (shorter side 320 pixels, or `--side`) are the bodies. All
 contenders take turns in every round: each is started, asked by 1, 8 and 32 clients that ask again
 once they are answered, and stopped. The network has random weights of ResNet-18 (or `--network`),
 normalisation statistics of the photographs and ten classes; speed does not depend on weights.
@@ -181,7 +181,7 @@ async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> M
 def main() -> None:
     """Measure, print tables and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with dogs.tar")
+    parser.add_argument("--data", type=Path, required=True, help="folder with ants-bees.tar")
     parser.add_argument("--network", default="resnet18", help="torchvision's name")
     parser.add_argument("--side", type=int, help="shorter side of the photographs, in pixels")
     parser.add_argument("--rivals", type=Path, help="interpreter that has LitServe and TorchServe")

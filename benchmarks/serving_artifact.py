@@ -31,9 +31,9 @@ SETTINGS = Preprocessing(image_size=224, crop_fraction=0.875)
 
 
 def write_pictures(folder: Path, data: Path, side: int | None) -> Sequence[Path]:
-    """Write photographs of dogs.tar, with the shorter side enlarged or reduced to `side` pixels."""
+    """Write photographs of ants-bees.tar, with the shorter side enlarged or reduced to `side` pixels."""
     folder.mkdir()
-    with tarfile.open(data / "dogs.tar") as tar:
+    with tarfile.open(data / "ants-bees.tar") as tar:
         members = [member for member in tar if member.isfile() and "/val/" in member.name]
         chosen = members[:: len(members) // PICTURES][:PICTURES]
         for number, member in enumerate(chosen):

@@ -73,7 +73,10 @@ def load_or_exit(
 ) -> None:
     """Load the artifact and complete the future, or say why not and end the process."""
     try:
-        loading.set_result(load())
+        predictor = load()
+        # Compiling needed more than what stays.
+        give_back()
+        loading.set_result(predictor)
     except Exception as error:
         # A person can mend a UserError by its sentence alone.
         traceback = None if isinstance(error, UserError) else error
@@ -81,6 +84,4 @@ def load_or_exit(
         logging.shutdown()
         # The master ends too, with this status, rather than start a worker again and again.
         os._exit(Arbiter.WORKER_BOOT_ERROR)
-    # Compiling needs more than what stays.
-    give_back()
     logger.info("the model is served, %s", sizing)
