@@ -2,9 +2,9 @@
 
     PYTHONPATH=container:. python -m benchmarks.multi_model --data FOLDER
 
-FOLDER holds ants-bees.tar, whose photographs are asked about. Models of five networks, random weights
-and ten classes, take turns: each is loaded, asked a few times, unloaded. Resident memory counts
-when no model is loaded, and when all five are.
+FOLDER holds ants-bees.tar, whose photographs are asked about. Models of five networks, random
+weights and ten classes, take turns: each is loaded, asked a few times, unloaded. Resident memory
+counts when no model is loaded, and when all five are.
 """
 
 import argparse

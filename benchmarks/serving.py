@@ -5,10 +5,11 @@
 
     ... --rivals PYTHON
 
-FOLDER holds ants-bees.tar, whose photographs (shorter side 320 pixels, or `--side`) are the bodies. All
-contenders take turns in every round: each is started, asked by 1, 8 and 32 clients that ask again
-once they are answered, and stopped. The network has random weights of ResNet-18 (or `--network`),
-normalisation statistics of the photographs and ten classes; speed does not depend on weights.
+FOLDER holds ants-bees.tar, whose photographs (shorter side 320 pixels, or `--side`) are the
+bodies. All contenders take turns in every round: each is started, asked by 1, 8 and 32 clients that
+ask again once they are answered, and stopped. The network has random weights of ResNet-18 (or
+`--network`), normalisation statistics of the photographs and ten classes; speed does not depend on
+weights.
 
 The rival is Flask under gunicorn with torch. LitServe and TorchServe join where `--rivals` names an
 interpreter whose environment has, besides requirements/dev.txt, litserve and, where there is Java,

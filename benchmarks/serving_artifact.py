@@ -31,7 +31,7 @@ SETTINGS = Preprocessing(image_size=224, crop_fraction=0.875)
 
 
 def write_pictures(folder: Path, data: Path, side: int | None) -> Sequence[Path]:
-    """Write photographs of ants-bees.tar, with the shorter side enlarged or reduced to `side` pixels."""
+    """Write photographs of ants-bees.tar, with a shorter side of `side` pixels if that is given."""
     folder.mkdir()
     with tarfile.open(data / "ants-bees.tar") as tar:
         members = [member for member in tar if member.isfile() and "/val/" in member.name]

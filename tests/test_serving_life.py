@@ -167,7 +167,7 @@ def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
                     outcomes.append(repr(error))
                     return
 
-        clients = [threading.Thread(target=ask_until_refused) for _ in range(16)]
+        clients = [threading.Thread(target=ask_until_refused) for _ in range(32)]
         for client in clients:
             client.start()
         time.sleep(1)
