@@ -163,7 +163,8 @@ def test_1_a_model_is_loaded_listed_described_invoked_and_unloaded(
     assert scores == pytest.approx(golden["probabilities"], abs=0.05)
     assert unloaded.status == 200
     assert names(server) == []
-    assert f"request=invoke model={HASH} status=200" in server.log.read_text()
+    line = f"request=invoke model={HASH} target=a/b.tar.gz status=200"
+    assert line in server.log.read_text()
 
 
 def test_1_a_picture_that_cannot_be_read_is_the_clients_fault_here_too(

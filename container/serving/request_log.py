@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
 ID = re.compile(r"[\w.:/=-]{1,128}", re.ASCII)
 
+# What the caller of a multi-model endpoint named; the platform makes the model's name of it.
+TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
+
 
 class RequestLog:
     """What there is to say of a request."""
@@ -33,8 +36,9 @@ class RequestLog:
         self.id = next((name for name in names if ID.fullmatch(name)), "") or os.urandom(8).hex()
         self._head = f"method={request.method} request={request.endpoint or 'unknown'}"
         model = (request.view_args or {}).get("model_name", "")
-        if ID.fullmatch(model):
-            self._head += f" model={model}"
+        for word, name in (("model", model), ("target", request.headers.get(TARGET_MODEL, ""))):
+            if ID.fullmatch(name):
+                self._head += f" {word}={name}"
         self._arrived = time.perf_counter() - self.waited
         self._body_read = 0.0
         self._steps = ""

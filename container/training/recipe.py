@@ -152,7 +152,10 @@ class Recipe:
                 f"rate of {self.learning_rate:g}"
             )
         if self.half_size_steps:
-            said.append(f"in the first {self.half_size_steps} steps pictures have half their size")
+            said.append(
+                f"in the first {self.half_size_steps} steps pictures have half their size: until "
+                "then the accuracy, which is of whole ones, says little"
+            )
         if self.first_stage_epochs:
             said.append(
                 f"in the first {self.first_stage_epochs} of {self.epochs} epochs only the last "
