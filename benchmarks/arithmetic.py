@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.conditions import conditions
-from training import network
+from networks.network import build
 
 SIZE, BATCH_SIZE, CLASSES = 224, 8, 10
 
@@ -42,7 +42,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 def images_per_second(name: str, dtype: torch.dtype, layout: torch.memory_format) -> float:
     """Time a step on random pictures, after one that warms up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = network.build(name, CLASSES, SIZE).module.train().to(device).to(memory_format=layout)
+    module = build(name, CLASSES, SIZE).module.train().to(device).to(memory_format=layout)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
     images = torch.rand(BATCH_SIZE, 3, SIZE, SIZE, device=device).to(memory_format=layout)
     labels = torch.arange(BATCH_SIZE, device=device) % CLASSES

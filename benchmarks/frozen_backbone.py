@@ -38,10 +38,10 @@ from torchvision.datasets import ImageFolder
 from benchmarks.conditions import conditions
 from benchmarks.training import Case, make_tree, train
 from classifier.preprocessing import Preprocessing
-from training import channel, features, frozen_stage, network, pictures, recipe, weights
+from networks.network import MEAN, STD, Classifier, build
+from training import channel, features, frozen_stage, pictures, recipe, weights
 from training.evaluation import evaluate
 from training.hyperparameters import Hyperparameters
-from training.network import MEAN, STD, Classifier
 from training.stop import StopRequest
 
 THREADS = 2
@@ -135,7 +135,7 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
         StopRequest(),
     )
     start = time.monotonic()
-    net = network.build(hyperparameters.network, 2)
+    net = build(hyperparameters.network, 2)
     with tempfile.TemporaryDirectory() as weights_channel:
         Path(weights_channel, weights_file.name).symlink_to(weights_file)
         weights.load_channel(net, Path(weights_channel))

@@ -22,8 +22,8 @@ from classifier.artifact import (
     write_int8_answers,
 )
 from classifier.preprocessing import Preprocessing, preprocess
+from networks.network import Classifier, build
 from training.export import write_artifact
-from training.network import Classifier, build
 from training.quantization import Int8Network, quantize
 
 PICTURES = 64

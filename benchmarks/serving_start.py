@@ -27,8 +27,8 @@ from PIL import Image
 from benchmarks.conditions import ROOT, conditions
 from classifier.artifact import Manifest
 from classifier.preprocessing import Preprocessing
+from networks.network import Classifier, build
 from training.export import write_artifact
-from training.network import Classifier, build
 
 TIMEOUT_SECONDS = 120
 

@@ -29,7 +29,8 @@ from torchvision import models, transforms
 
 from benchmarks.conditions import conditions
 from classifier.preprocessing import Preprocessing
-from training import channel, network, pictures
+from networks import network
+from training import channel, pictures
 from training.cluster import Cluster
 from training.hyperparameters import Hyperparameters
 from training.loop import Trainer

@@ -1,6 +1,6 @@
 """The families of networks, for what must work for all of them."""
 
-from training.network import SMALL
+from networks.network import SMALL
 
 # One of each family, with the smallest pictures that it takes.
 FAMILIES = {

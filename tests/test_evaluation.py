@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from networks.network import Classifier
 from training import evaluation, inference
 from training.evaluation import (
     Evaluation,
@@ -18,7 +19,6 @@ from training.evaluation import (
     wilson,
 )
 from training.inference import to_images
-from training.network import Classifier
 from training.pictures import Pictures
 
 # 10 pictures of class 0, 5 of class 1, none of class 2, which is predicted once.

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from classifier.preprocessing import Preprocessing, preprocess
+from networks.network import Classifier, ServedClassifier, small_network
 from tests.opt_ml import square
 from training.export import GOLDEN_PICTURES, MAX_GOLDEN_BYTES, golden_answers
-from training.network import Classifier, ServedClassifier, small_network
 
 SETTINGS = Preprocessing(image_size=32, crop_fraction=0.875)
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from classifier.errors import UserError
+from networks.network import SMALL, Classifier, Network, build
 from tests.families import FAMILIES
 from training import features, inference
 from training.inference import to_images
-from training.network import SMALL, Classifier, Network, build
 from training.pictures import Pictures
 from training.recipe import Arithmetic, arithmetic
 from training.stop import Stopped, StopRequest

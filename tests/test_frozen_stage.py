@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from classifier.errors import UserError
+from networks.network import Classifier, Network, build
 from tests.test_features import FLOAT32, build_small, no_stop, noise
 from training import features, frozen_stage, head_bank
 from training.evaluation import evaluate
@@ -17,7 +18,6 @@ from training.features import Features
 from training.frozen_stage import LEARNING_RATES, WEIGHT_DECAYS, Choice
 from training.head_bank import Bank, Lesson, Rates, Standardization
 from training.hyperparameters import Hyperparameters
-from training.network import Classifier, Network, build
 from training.stop import Stopped, StopRequest
 
 CPU = torch.device("cpu")

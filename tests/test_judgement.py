@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from classifier.errors import UserError
+from networks.network import Classifier
 from training.calibration import Answers
 from training.evaluation import Evaluation
 from training.judgement import MAX_MISTAKES, Judgement, Outcome, judge, worst_mistakes
-from training.network import Classifier
 from training.pictures import Pictures
 from training.progress import Best
 

@@ -8,10 +8,7 @@ import torch
 from torch import nn
 
 from classifier.errors import UserError
-from tests.families import FAMILIES
-from tests.served import answers
-from training.export import export_onnx
-from training.network import (
+from networks.network import (
     SMALL,
     Classifier,
     Network,
@@ -20,6 +17,9 @@ from training.network import (
     check_input,
     known_networks,
 )
+from tests.families import FAMILIES
+from tests.served import answers
+from training.export import export_onnx
 
 # Their sizes are computed with tensors, which shapes alone do not have; these are quick to build.
 REGNETS = ("regnet_x_400mf", "regnet_y_400mf", "regnet_y_800mf")

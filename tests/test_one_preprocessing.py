@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 
 from classifier.artifact import ONNX_MODEL, WEIGHTS, Artifact
 from classifier.preprocessing import Pixels, Preprocessing
+from networks.network import Classifier, ServedClassifier, build
 from serving.decoding import choose_splitter
 from tests.odd_pictures import from_archive, generated
 from tests.opt_ml import make_job, train_here
 from tests.served import answers
 from training.channel import LabelledFile
-from training.network import Classifier, ServedClassifier, build
 from training.pictures import Pictures, decode
 from training.stop import StopRequest
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
+from networks.network import Network, build
 from training.hyperparameters import Hyperparameters
-from training.network import Network, build
 from training.optimizer import (
     Together,
     make_optimizer,

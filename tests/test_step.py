@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from networks.network import Classifier
 from training.cluster import Cluster
 from training.hyperparameters import Hyperparameters
-from training.network import Classifier
 from training.pictures import Pictures
 from training.recipe import Arithmetic
 from training.step import TrainingStep

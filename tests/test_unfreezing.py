@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from networks.network import Classifier, build
 from training import unfreezing
-from training.network import Classifier, build
 
 
 @pytest.mark.parametrize(

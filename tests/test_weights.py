@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from classifier.errors import UserError
+from networks.network import Network, build
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train_here
-from training.network import Network, build
 from training.weights import load_channel
 
 SQUEEZENET = Path(__file__).resolve().parent.parent.parent / "shared/data/weights"

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from classifier.artifact import WEIGHTS, Artifact
-from training.network import build
+from networks.network import build
 
 
 def load(folder: str = os.environ.get("ARTIFACT", "")) -> Callable[[bytes], dict[str, float]]:

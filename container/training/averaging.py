@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from training.network import Classifier
+from networks.network import Classifier
 
 
 class WeightAverage:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from classifier.artifact import Json
+from networks.network import Classifier
 from training.inference import answers
-from training.network import Classifier
 from training.pictures import Pictures
 from training.recipe import Arithmetic
 

@@ -17,7 +17,7 @@ from classifier import artifact
 from classifier.artifact import GoldenAnswer, Manifest
 from classifier.errors import UserError
 from classifier.preprocessing import Preprocessing, preprocess
-from training.network import Classifier, ServedClassifier
+from networks.network import Classifier, ServedClassifier
 
 GOLDEN_PICTURES = 8
 

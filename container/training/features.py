@@ -14,8 +14,8 @@ from torch import nn
 from tqdm import tqdm
 
 from classifier.errors import UserError
+from networks.network import Classifier, Network
 from training.inference import answers
-from training.network import Classifier, Network
 from training.pictures import Pictures
 from training.recipe import Arithmetic
 

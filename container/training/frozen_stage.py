@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from classifier.errors import UserError
+from networks.network import Network
 from training.evaluation import Evaluation
 from training.features import Features
 from training.head_bank import Bank, Lesson, Rates, Standardization
 from training.hyperparameters import Hyperparameters
 from training.metrics import is_better
-from training.network import Network
 
 logger = logging.getLogger(__name__)
 

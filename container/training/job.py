@@ -10,11 +10,11 @@ import torch
 from classifier.artifact import MANIFEST
 from classifier.errors import UserError
 from classifier.preprocessing import Preprocessing
+from networks.network import Network, build, check_input
 from training import (
     augmentation,
     channel,
     cluster,
-    network,
     pictures,
     provenance,
     recipe,
@@ -26,7 +26,6 @@ from training.environment import Channels, TrainingEnvironment
 from training.hyperparameters import Hyperparameters
 from training.judgement import Judgement
 from training.loop import Trainer
-from training.network import Network
 from training.pictures import Pictures
 from training.stop import StopRequest
 
@@ -119,15 +118,15 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: StopReque
     class_names, files = _find_files(channels, hyperparameters)
     test_files = _find_test_files(channels, class_names)
     torch.manual_seed(hyperparameters.seed)
-    net = network.build(hyperparameters.network, len(class_names), settings.image_size)
+    net = build(hyperparameters.network, len(class_names), settings.image_size)
     weights_source = _load_weights(net, channels, hyperparameters)
 
     def check_batches(count: int) -> None:
         share = recipe.smallest_share(count, hyperparameters.batch_size, processes)
-        network.check_input(net, share * processes, settings.image_size)
+        check_input(net, share * processes, settings.image_size)
         if hyperparameters.half_size_steps:
             try:
-                network.check_input(net, share * processes, settings.image_size // 2)
+                check_input(net, share * processes, settings.image_size // 2)
             except UserError as error:
                 message = f"half_size_steps is not for this network: {error}"
                 raise UserError(message) from error
@@ -188,9 +187,7 @@ def _find_test_files(
     return files
 
 
-def _load_weights(
-    net: network.Network, channels: Channels, hyperparameters: Hyperparameters
-) -> str | None:
+def _load_weights(net: Network, channels: Channels, hyperparameters: Hyperparameters) -> str | None:
     """Load pretrained weights where the job has any; return which."""
     if channels.weights is not None:
         if hyperparameters.pretrained is False:

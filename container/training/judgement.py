@@ -11,11 +11,11 @@ import torch
 
 from classifier.artifact import Json
 from classifier.errors import UserError
+from networks.network import Classifier
 from training import bootstrap
 from training.bootstrap import Intervals
 from training.calibration import Answers, Calibration, answers, fit_temperature
 from training.evaluation import Evaluation, evaluation_of, logits_of, per_class
-from training.network import Classifier
 from training.pictures import Pictures
 from training.progress import Best
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from classifier.errors import UserError
+from networks.network import Classifier, Network
 from training import features, frozen_stage, learning_rate, recipe, sampling, unfreezing
 from training.averaging import WeightAverage
 from training.checkpoint import Checkpoints
@@ -22,7 +23,6 @@ from training.cluster import Cluster
 from training.evaluation import Evaluation, evaluate
 from training.hyperparameters import Hyperparameters
 from training.metrics import is_better, log_line
-from training.network import Classifier, Network
 from training.optimizer import make_optimizer, one_cycle
 from training.pictures import Pictures
 from training.progress import Best, Progress

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from networks.network import SMALL, Network
 from training import unfreezing
 from training.hyperparameters import Hyperparameters
 from training.muon import Muon
-from training.network import SMALL, Network
 
 # Share of the steps in which the learning rate rises.
 WARM_UP = 0.2

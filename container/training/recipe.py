@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from classifier.errors import UserError
+from networks.network import SMALL
 from training.hyperparameters import Hyperparameters
-from training.network import SMALL
 from training.optimizer import optimizer_name, peak_learning_rate
 from training.sampling import Balance, balance_of
 from training.unfreezing import first_stage_epochs

@@ -8,7 +8,7 @@ import math
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from training.network import Network
+from networks.network import Network
 
 # Of the first layer's learning rate to the head's.
 FIRST_LAYER_FACTOR = 0.1

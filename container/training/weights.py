@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from classifier.artifact import WEIGHTS, sha256_of
 from classifier.errors import UserError
-from training.network import AUXILIARY, SMALL, Network
+from networks.network import AUXILIARY, SMALL, Network
 
 logger = logging.getLogger(__name__)
 
