@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+#
+# Build both images and push them to Amazon ECR as SageMaker takes them: linux/amd64, with Docker's
+# manifest (schema 2) and no attestations, under the commit as a tag that never names anything else.
+#
+# Usage: ./push.sh [--dry-run] [--region REGION] [--prefix PREFIX] [train] [serve]
+#   --dry-run          print every call that would be made, and make none
+#   --region REGION    default: AWS_REGION, AWS_DEFAULT_REGION, or what the AWS CLI is set to
+#   --prefix PREFIX    of the repositories PREFIX-train and PREFIX-serve (default: image-classifier)
+#   train, serve       one image alone (default: both)
+# Needs: git, docker with buildx, the AWS CLI (v2) and credentials. What they must allow stands in
+#        the README.
+# Reads: ECR_REGISTRY, a registry to push to instead of the account's, to try it on this machine;
+#        AWS_ENDPOINT_URL, another address of AWS's APIs; TORCH_INDEX_URL, see Dockerfile.train.
+# Writes: images.json, what was pushed, by digest.
+
+set -euo pipefail
+cd "$(dirname "$0")"
+
+dry_run=no
+region=${AWS_REGION:-${AWS_DEFAULT_REGION:-}}
+prefix="image-classifier"
+images=()
+
+# Each one replaced leaves its untagged layers behind, and a schema 2 manifest has no others.
+LIFECYCLE='{"rules":[{"rulePriority":1,"description":"untagged images","selection":{"tagStatus":"untagged","countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}}]}'
+SCHEMA_2=application/vnd.docker.distribution.manifest.v2+json
+
+say() { printf 'push.sh: %s\n' "$*" >&2; }
+
+die() {
+    say "$@"
+    exit 1
+}
+
+usage() { sed -n '3,/^$/s/^# \{0,1\}//p' "$0"; }
+
+# Where calls are shown, whatever becomes of their own output.
+exec 3>&2
+
+# Shows a call, and makes it unless this is a dry run.
+call() {
+    printf '+' >&3
+    printf ' %q' "$@" >&3
+    printf '\n' >&3
+    [[ $dry_run == yes ]] || "$@"
+}
+
+aws_cli() {
+    local options=(--region "$region" --output text)
+    [[ -z ${AWS_ENDPOINT_URL:-} ]] || options+=(--endpoint-url "$AWS_ENDPOINT_URL")
+    call aws "$@" "${options[@]}"
+}
+
+read_arguments() {
+    while (($#)); do
+        case $1 in
+            --dry-run) dry_run=yes ;;
+            --region | --prefix)
+                (($# > 1)) || die "$1 wants a value"
+                if [[ $1 == --region ]]; then region=$2; else prefix=$2; fi
+                shift
+                ;;
+            train | serve) images+=("$1") ;;
+            -h | --help) usage && exit ;;
+            *) die "unknown argument $1; ./push.sh --help lists them" ;;
+        esac
+        shift
+    done
+    ((${#images[@]})) || images=(train serve)
+}
+
+check_what_is_needed() {
+    local program
+    for program in git docker aws; do
+        command -v "$program" >/dev/null || die "$program is not installed"
+    done
+    docker buildx version >/dev/null 2>&1 || die "docker has no buildx: install docker-buildx-plugin"
+    [[ -n $region ]] || region=$(aws configure get region) ||
+        die "which region? --region, AWS_REGION, or \`aws configure\`"
+    [[ $prefix =~ ^[a-z0-9]+(([._]|__|-+|/)[a-z0-9]+)*$ ]] ||
+        die "--prefix $prefix: ECR takes lower case letters, digits and single . _ - / between them"
+    # The tag says what is in the image.
+    [[ -z $(git status --porcelain -- container requirements 'Dockerfile.*') ]] ||
+        die "container/, requirements/ or a Dockerfile differ from the commit: commit first"
+}
+
+# Prints the URI of repository $1, which is made where it is missing.
+repository() {
+    local answer
+    if answer=$(aws_cli ecr describe-repositories --repository-names "$1" \
+        --query 'repositories[0].repositoryUri' 2>&1) && [[ $dry_run == no ]]; then
+        :
+    elif [[ $dry_run == yes || $answer == *RepositoryNotFoundException* ]]; then
+        answer=$(make_repository "$1")
+    else
+        die "ECR does not show the repository $1: ${answer##*$'\n'}"
+    fi
+    [[ $dry_run == no ]] || answer=ACCOUNT.dkr.ecr.$region.amazonaws.com/$1
+    [[ -z ${ECR_REGISTRY:-} ]] || answer=$ECR_REGISTRY/$1
+    echo "$answer"
+}
+
+make_repository() {
+    aws_cli ecr create-repository --repository-name "$1" \
+        --image-tag-mutability IMMUTABLE --image-scanning-configuration scanOnPush=true \
+        --query repository.repositoryUri
+    aws_cli ecr put-lifecycle-policy --repository-name "$1" \
+        --lifecycle-policy-text "$LIFECYCLE" >/dev/null
+}
+
+log_in() {
+    # The password goes from one program to the other alone.
+    aws_cli ecr get-login-password | call docker login --username AWS --password-stdin "$1" >&2
+}
+
+# Prints digest and media type of what the registry has as $1; nothing where there is none.
+pushed() {
+    local answer
+    if answer=$(call docker buildx imagetools inspect "$1" \
+        --format '{{print .Manifest.Digest " " .Manifest.MediaType}}' 2>&1); then
+        echo "$answer"
+    elif [[ $answer != *"not found"* ]]; then
+        die "the registry does not say whether it has $1: ${answer##*$'\n'}"
+    fi
+}
+
+build_and_push() {
+    local options=(--platform linux/amd64 --provenance=false --sbom=false)
+    options+=(--build-arg "CODE_VERSION=$(git rev-parse HEAD)")
+    [[ -z ${TORCH_INDEX_URL:-} ]] || options+=(--build-arg "TORCH_INDEX_URL=$TORCH_INDEX_URL")
+    call docker buildx build "${options[@]}" --file "Dockerfile.$1" \
+        --output "type=image,name=$2,oci-mediatypes=false,push=true" . >&2
+}
+
+# Prints image $1 by its digest, pushed to the repository at $2 unless it is there.
+push() {
+    local image=$2:$tag found
+    found=$(pushed "$image")
+    if [[ -n $found ]]; then
+        say "$image is there already"
+    else
+        build_and_push "$1" "$image"
+        found=$(pushed "$image")
+    fi
+    [[ $dry_run == no ]] || found="sha256:DIGEST $SCHEMA_2"
+    [[ ${found#* } == "$SCHEMA_2" ]] ||
+        die "$image is ${found#* }, which SageMaker refuses; its builder ignores oci-mediatypes=false"
+    echo "$2@${found%% *}"
+}
+
+write_images() {
+    local entry
+    {
+        printf '{"region": "%s", "tag": "%s"' "$region" "$tag"
+        for entry in "$@"; do
+            printf ', "%s": "%s"' "${entry%% *}" "${entry#* }"
+        done
+        printf '}\n'
+    } >images.json
+}
+
+read_arguments "$@"
+check_what_is_needed
+tag=$(git rev-parse --short=12 HEAD)
+results=()
+host=
+for image in "${images[@]}"; do
+    uri=$(repository "$prefix-$image")
+    [[ ${uri%%/*} == "$host" ]] || log_in "${uri%%/*}"
+    host=${uri%%/*}
+    pushed_image=$(push "$image" "$uri")
+    results+=("$image $pushed_image")
+done
+printf '%s\n' "${results[@]}"
+[[ $dry_run == yes ]] || write_images "${results[@]}"

@@ -1,0 +1,228 @@
+"""push.sh: both images in a real registry, as SageMaker takes them; moto answers for AWS."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.containers import REPOSITORY, docker
+from tests.servers import free_port
+
+SCHEMA_2 = "application/vnd.docker.distribution.manifest.v2+json"
+REGION = "eu-west-1"
+NEEDED = ("aws", "docker-registry")
+
+needs_programs = pytest.mark.skipif(
+    not all(map(shutil.which, NEEDED)),
+    reason=f"needs {' and '.join(NEEDED)}: .ci/run installs them",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Aws:
+    """What stands in for AWS: its APIs and a registry."""
+
+    api: str
+    registry: str
+
+    def variables(self) -> Mapping[str, str]:
+        """Return the environment in which push.sh finds both."""
+        return {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_ENDPOINT_URL": self.api,
+            "ECR_REGISTRY": self.registry,
+        }
+
+    def get(self, path: str, accept: str = SCHEMA_2) -> Any:  # noqa: ANN401 - JSON
+        request = urllib.request.Request(
+            f"http://{self.registry}/v2/{path}", headers={"Accept": accept}
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read()) | {"digest": answer.headers["Docker-Content-Digest"]}
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    folder = tmp_path_factory.mktemp("aws")
+    api, registry = f"http://localhost:{(port := free_port())}", f"localhost:{free_port()}"
+    settings = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}},
+        "http": {"addr": registry},
+    }
+    # JSON is YAML.
+    (folder / "registry.yml").write_text(json.dumps(settings))
+    commands = (
+        ["docker-registry", "serve", str(folder / "registry.yml")],
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+    )
+    with (folder / "log").open("wb") as log:
+        processes = [
+            subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            for command in commands
+        ]
+        try:
+            while not (answers(api) and answers(f"http://{registry}/v2/")):
+                assert all(process.poll() is None for process in processes)
+                time.sleep(0.1)
+            yield Aws(api, registry)
+        finally:
+            for process in processes:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+            shutil.rmtree(folder / "registry", ignore_errors=True)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A clone, for push.sh tags with the commit and leaves images.json."""
+    command = ["git", "clone", "-q", str(REPOSITORY), str(tmp_path / "clone")]
+    subprocess.run(command, check=True)
+    # What is not committed yet is tested too.
+    shutil.copy(REPOSITORY / "push.sh", tmp_path / "clone")
+    return tmp_path / "clone"
+
+
+def push(checkout: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "AWS_REGION": REGION, **variables}
+    return subprocess.run(
+        ["./push.sh", *arguments],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@needs_programs
+@pytest.mark.timeout(1800)
+def test_both_images_arrive_as_sagemaker_takes_them_and_once(aws: Aws, checkout: Path) -> None:
+    first = push(checkout, **aws.variables())
+    assert first.returncode == 0, first.stderr
+    pushed = json.loads((checkout / "images.json").read_text())
+    second = push(checkout, **aws.variables())
+
+    assert second.returncode == 0, second.stderr
+    assert "buildx build" in first.stderr
+    assert "buildx build" not in second.stderr
+    assert json.loads((checkout / "images.json").read_text()) == pushed
+    assert pushed["region"] == REGION
+    for image in ("train", "serve"):
+        name = f"image-classifier-{image}"
+        manifest = aws.get(f"{name}/manifests/{pushed['tag']}")
+        assert pushed[image] == f"{aws.registry}/{name}@{manifest['digest']}"
+        assert manifest["mediaType"] == SCHEMA_2
+        config = aws.get(f"{name}/blobs/{manifest['config']['digest']}")
+        assert (config["architecture"], config["os"]) == ("amd64", "linux")
+        assert config["config"]["Entrypoint"][:2] == ["python", "-m"]
+        docker("rmi", f"{aws.registry}/{name}:{pushed['tag']}", check=False)
+
+
+@needs_programs
+def test_missing_repositories_are_made_with_tags_that_nobody_can_move(
+    aws: Aws, checkout: Path
+) -> None:
+    """The image itself goes nowhere: there is no registry at that address."""
+    result = push(
+        checkout,
+        "--prefix",
+        "team/pictures",
+        "serve",
+        **{**aws.variables(), "ECR_REGISTRY": "localhost:1"},
+    )
+
+    assert result.returncode != 0
+    ecr = boto3.client(
+        "ecr",
+        region_name=REGION,
+        endpoint_url=aws.api,
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",  # noqa: S106 - nobody's
+    )
+    (repository,) = ecr.describe_repositories(repositoryNames=["team/pictures-serve"])[
+        "repositories"
+    ]
+    assert repository["imageTagMutability"] == "IMMUTABLE"
+    assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
+    policy = ecr.get_lifecycle_policy(repositoryName="team/pictures-serve")
+    (rule,) = json.loads(policy["lifecyclePolicyText"])["rules"]
+    assert rule["selection"]["tagStatus"] == "untagged"
+
+
+@needs_programs
+def test_a_dry_run_prints_all_calls_and_makes_none(checkout: Path) -> None:
+    nowhere = {"AWS_ENDPOINT_URL": "http://localhost:1", "AWS_ACCESS_KEY_ID": "key"}
+
+    result = push(checkout, "--dry-run", **nowhere)
+
+    assert result.returncode == 0, result.stderr
+    calls = [line for line in result.stderr.splitlines() if line.startswith("+ ")]
+    for call in (
+        "aws ecr describe-repositories",
+        "aws ecr create-repository",
+        "aws ecr put-lifecycle-policy",
+        "aws ecr get-login-password",
+        "docker login",
+        "docker buildx imagetools inspect",
+        "docker buildx build --platform linux/amd64 --provenance=false --sbom=false",
+    ):
+        assert any(line.startswith(f"+ {call}") for line in calls), call
+    assert not (checkout / "images.json").exists()
+
+
+@needs_programs
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        (["--tag"], {}, "unknown argument --tag"),
+        (["--region"], {}, "--region wants a value"),
+        (["--prefix", "Team"], {}, "--prefix Team: ECR takes lower case letters"),
+        ([], {"AWS_ENDPOINT_URL": "http://localhost:1"}, "ECR does not show the repository"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_built(
+    arguments: list[str], variables: dict[str, str], message: str, checkout: Path
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+    result = push(checkout, *arguments, **keys, **variables)
+
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "docker buildx build" not in result.stderr
+
+
+@needs_programs
+def test_what_is_not_committed_is_not_pushed(checkout: Path) -> None:
+    (checkout / "container/serving/app.py").write_text("changed")
+
+    result = push(checkout, "--dry-run")
+
+    assert result.returncode == 1
+    assert "commit first" in result.stderr
