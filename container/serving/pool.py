@@ -1,5 +1,6 @@
 """Pictures' turns: first come, first served, a few at a time, whichever request they are of."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,10 @@ from serving.decoding import Picture
 from serving.encoding import Answer
 from serving.predictor import Predictor
 from serving.problem import overloaded
+
+# A picture is alone when none was in work beside another for so long. Among requests that now and
+# then overlap, one on all processors would be in the next one's way.
+QUIET_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +38,7 @@ class Pool:
         self._threads = ThreadPoolExecutor(pictures, thread_name_prefix="predict")
         self._lock = threading.Lock()
         self._pictures = 0
+        self._last_crowded = -math.inf
 
     def predict(
         self,
@@ -56,6 +62,8 @@ class Pool:
 
         with self._lock:
             self._pictures += len(pictures)
+            if self._pictures > 1:
+                self._last_crowded = time.monotonic()
         try:
             turns = [self._threads.submit(work, picture) for picture in pictures]
             try:
@@ -78,8 +86,11 @@ class Pool:
             now = time.perf_counter()
             return Predicted(answer=error, began=began, decoded=now, ended=now)
         decoded = time.perf_counter()
-        answer = predictor.predict(image, alone=self._pictures == 1)
+        answer = predictor.predict(image, alone=self._is_quiet())
         return Predicted(answer=answer, began=began, decoded=decoded, ended=time.perf_counter())
+
+    def _is_quiet(self) -> bool:
+        return self._pictures == 1 and time.monotonic() > self._last_crowded + QUIET_SECONDS
 
 
 def _wait_for_turn(turn: Future[Predicted], patience: float) -> None:

@@ -1,0 +1,66 @@
+"""Pictures' turns."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from classifier.preprocessing import Pixels, Preprocessing
+from serving import pool
+from serving.encoding import Probabilities
+from serving.pool import Pool
+from serving.predictor import Predictor
+
+ANSWER = np.array([0.25, 0.75], np.float32)
+NO_PIXELS = np.zeros((32, 32, 3), np.uint8)
+
+
+def predictor(note: Callable[[bool], None]) -> Predictor:
+    def infer(image: Pixels, *, alone: bool) -> Probabilities:
+        del image
+        note(alone)
+        return ANSWER
+
+    return Predictor(
+        class_names=("a", "b"), preprocessing=Preprocessing(image_size=32), infer=infer
+    )
+
+
+def ask(pictures: Pool, asked: Predictor) -> None:
+    pictures.predict(asked, [lambda _: NO_PIXELS], patience=10, has_gone=lambda: False)
+
+
+def test_requests_one_after_another_are_each_alone() -> None:
+    alone: list[bool] = []
+    pictures = Pool(2)
+
+    for _ in range(5):
+        ask(pictures, predictor(alone.append))
+
+    assert alone == [True] * 5
+
+
+def test_after_company_a_picture_is_alone_only_when_it_has_been_quiet_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "QUIET_SECONDS", 0.3)
+    together = threading.Barrier(2)
+    alone: list[bool] = []
+    pictures = Pool(2)
+
+    def meet(is_alone: bool) -> None:  # noqa: FBT001 - what `predictor` calls
+        alone.append(is_alone)
+        together.wait(10)
+
+    threads = [threading.Thread(target=ask, args=(pictures, predictor(meet))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ask(pictures, predictor(alone.append))
+    time.sleep(0.4)
+    ask(pictures, predictor(alone.append))
+
+    assert alone[1:] == [False, False, True]
