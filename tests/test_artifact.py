@@ -15,6 +15,7 @@ from classifier.artifact import (
     INT8_MODEL,
     MANIFEST,
     ONNX_MODEL,
+    WEIGHTS,
     Artifact,
     Json,
     Manifest,
@@ -55,8 +56,19 @@ def test_an_artifact_is_read_as_it_was_written(model: Path) -> None:
     assert artifact.manifest.class_names == CLASS_NAMES
     assert artifact.manifest.preprocessing == Preprocessing(image_size=32, crop_fraction=0.875)
     assert artifact.onnx_model == model / ONNX_MODEL
+    assert artifact.weights == model / WEIGHTS
     assert len(artifact.golden_answers) == 3
     assert sum(artifact.golden_answers[0].probabilities) == pytest.approx(1)
+
+
+def test_flips_are_read_as_they_were_written_and_older_manifests_have_none(model: Path) -> None:
+    change_manifest(model, flips=[[3], [2, 3]])
+    assert Artifact.read(model).manifest.flips == ((3,), (2, 3))
+
+    document = json.loads((model / MANIFEST).read_text())
+    del document["flips"]
+    (model / MANIFEST).write_text(json.dumps(document))
+    assert Artifact.read(model).manifest.flips == ()
 
 
 def test_files_that_the_manifest_does_not_name_are_left_alone(model: Path) -> None:
@@ -104,6 +116,9 @@ def test_a_manifest_that_is_none_is_refused(model: Path, content: bytes, message
         {"files": {"a\0b": "", ONNX_MODEL: "", GOLDEN_ANSWERS: ""}},
         {"files": {5000 * "a": "", ONNX_MODEL: "", GOLDEN_ANSWERS: ""}},
         {"preprocessing": {"image_size": 224, "blur": 1}},
+        {"flips": None},
+        {"flips": [3]},
+        {"flips": [[1]]},
         {"precision": 32},
         {"precision": "float8"},
         {"precision": ["int8"]},
@@ -237,6 +252,7 @@ def test_writing_again_replaces_the_artifact(model: Path) -> None:
     artifact = Artifact.read(model)
     assert artifact.manifest == manifest
     assert artifact.onnx_model.read_bytes() == b"another"
+    assert artifact.weights is None
     assert artifact.golden_answers == ()
 
 

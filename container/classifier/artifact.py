@@ -30,6 +30,9 @@ INT8_ANSWERS = "golden/int8.json"
 FLOAT32, INT8 = "float32", "int8"
 PRECISIONS = (FLOAT32, INT8)
 
+# Of pictures (N, 3, H, W): left and right, top and bottom, both.
+FLIPS = ((3,), (2,), (2, 3))
+
 # Far above any real one; keeps a hostile file from filling the memory.
 MAX_JSON_BYTES = 16 * 2**20
 
@@ -54,6 +57,10 @@ class Manifest:
     temperature: float = 1.0
     """Calibration: the logits are divided by it, inside the ONNX graph."""
 
+    flips: tuple[tuple[int, ...], ...] = ()
+    """Of `FLIPS`, those over which the logits are averaged, with those of the picture as it is,
+    inside the ONNX graph. Manifests of before do not say it."""
+
     precision: str = FLOAT32
     """In which the network is served: `int8` where training has found that good enough."""
 
@@ -77,6 +84,7 @@ class Manifest:
                 preprocessing=Preprocessing(**_typed(document, "preprocessing", dict)),
                 metrics=_typed(document, "metrics", dict),
                 temperature=float(_typed(document, "temperature", float | int)),
+                flips=_flips(document.get("flips", [])),
                 precision=_precision(document["precision"]),
                 provenance=_typed(document, "provenance", dict),
             )
@@ -113,6 +121,10 @@ class Artifact:
 
     manifest: Manifest
     onnx_model: Path
+    weights: Path | None
+    """The same network's parameters; None where the manifest does not list them, for who serves
+    the ONNX file can do without."""
+
     golden_answers: tuple[GoldenAnswer, ...]
     int8: Int8Network | None
     """None where the manifest's precision is another one."""
@@ -152,6 +164,7 @@ class Artifact:
         return cls(
             manifest=manifest,
             onnx_model=directory / ONNX_MODEL,
+            weights=directory / WEIGHTS if WEIGHTS in files else None,
             golden_answers=answers,
             int8=int8,
         )
@@ -275,6 +288,14 @@ def _precision(name: Json) -> str:
         message = f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}"
         raise ArtifactError(message)
     return str(name)
+
+
+def _flips(names: Json) -> tuple[tuple[int, ...], ...]:
+    known = [list(axes) for axes in FLIPS]
+    if not isinstance(names, list) or any(axes not in known for axes in names):
+        message = f"flips must be a list of some of {known}, got {names!r}"
+        raise ArtifactError(message)
+    return tuple(axes for axes in FLIPS if list(axes) in names)
 
 
 def _typed(document: dict[str, Json], name: str, kind: type | UnionType) -> Any:  # noqa: ANN401 - of `kind`

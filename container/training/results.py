@@ -62,6 +62,7 @@ def write(
         preprocessing=settings,
         metrics={**judged.metrics(class_names), **precision} if judged else precision,
         temperature=judged.temperature if judged else 1.0,
+        flips=tuple(map(tuple, trainer.classifier.flips)),
         provenance=provenance.of(trainer, test),
     )
     write_artifact(environment.model_dir, manifest, trainer.classifier, trainer.validation.paths)
