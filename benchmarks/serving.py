@@ -75,6 +75,8 @@ def running(contender: Contender, base_dir: Path) -> Iterator[Running]:
         subprocess.Popen(
             command.arguments,
             env=os.environ | command.variables,
+            # TorchServe writes logs wherever it is.
+            cwd=base_dir,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -31,13 +31,13 @@ def sizing(processors: int, gib: float, settings: Settings | None = None) -> Siz
     [
         # A serverless endpoint: one large picture fits, and nothing else.
         (1, 1, (1, 1, 1, 1)),
-        (2, 24, (1, 2, 2, 3)),
+        (2, 24, (1, 2, 2, 4)),
         (2, 2, (1, 2, 2, 2)),
-        (8, 64, (1, 8, 8, 9)),
+        (8, 64, (1, 8, 8, 10)),
         (8, 4, (1, 8, 8, 4)),
-        (16, 64, (2, 8, 8, 9)),
+        (16, 64, (2, 8, 8, 10)),
         (16, 1.5, (1, 16, 16, 1)),
-        (64, 256, (8, 8, 8, 9)),
+        (64, 256, (8, 8, 8, 10)),
     ],
 )
 def test_everything_is_chosen_together(
@@ -53,7 +53,7 @@ def test_a_picture_is_counted_at_the_most_that_decoding_it_takes() -> None:
     assert PICTURE_BYTES == 16 * MAX_PIXELS
 
 
-@pytest.mark.parametrize(("gib", "threads"), [(1, 8), (3, 50), (24, 64)])
+@pytest.mark.parametrize(("gib", "threads"), [(1, 8), (3, 19), (24, 64)])
 def test_bodies_in_memory_are_as_many_as_fit(gib: float, threads: int) -> None:
     assert sizing(1, gib).threads == pytest.approx(threads, abs=5)
 
@@ -73,7 +73,7 @@ def test_what_is_set_overrules_and_the_rest_follows() -> None:
 
     chosen = sizing(8, 64, settings)
 
-    assert chosen == Sizing(workers=2, streams=3, lone_threads=1, pictures=4, threads=5, queue=7)
+    assert chosen == Sizing(workers=2, streams=3, lone_threads=1, pictures=5, threads=5, queue=7)
     assert sizing(8, 64, Settings(workers=2)).streams == 4
 
 
@@ -83,7 +83,7 @@ def test_what_is_set_overrules_and_the_rest_follows() -> None:
         (1, 1, (1, 1, 1, 1)),
         (2, 4, (1, 2, 1, 2)),
         (2, 8, (1, 2, 1, 3)),
-        (64, 256, (1, 8, 1, 9)),
+        (64, 256, (1, 8, 1, 10)),
     ],
 )
 def test_many_models_share_one_process_and_have_no_second_variant(

@@ -25,8 +25,8 @@ import openvino  # noqa: E402  the line above must come first
 PRECISIONS = {FLOAT32: "f32", BFLOAT16: "bf16", INT8: "f32"}
 
 
-class Stream:
-    """A compiled network's place for one prediction at a time."""
+class Place:
+    """A picture's place in a compiled network, which predicts as many at a time as streams."""
 
     def __init__(self, compiled: openvino.CompiledModel) -> None:
         """Make the place and warm it up."""
@@ -43,7 +43,7 @@ class Stream:
         return answer
 
 
-Streams: TypeAlias = SimpleQueue[Stream]
+Places: TypeAlias = SimpleQueue[Place]
 
 # Two threads that make their first tensors at once can wait for each other for ever, one holding
 # Python's lock and one that of OpenVINO's binding: seen when starts were repeated.
@@ -83,7 +83,9 @@ class Engine:
                 crowd = threads.submit(_compile, core, model, precision, streams, streams)
                 if lone_threads > 1:
                     lone = threads.submit(_compile, core, model, precision, 1, lone_threads)
-            self._crowd = _places(crowd.result(), streams)
+            # One more than streams: OpenVINO itself begins with it the moment a stream is free,
+            # while Python's threads would have to wake each other first.
+            self._crowd = _places(crowd.result(), streams + 1)
             self._lone = _places(lone.result(), 1) if lone_threads > 1 else SimpleQueue()
         except RuntimeError as error:
             message = f"{onnx_model.name} cannot be compiled: {str(error).strip()}"
@@ -93,7 +95,7 @@ class Engine:
             raise ArtifactError(message)
 
     def infer(self, image: Pixels, *, alone: bool) -> Probabilities:
-        """Predict, waiting for a free stream.
+        """Predict, waiting for a free place.
 
         Args:
             image: uint8 of shape (image_size, image_size, 3).
@@ -102,12 +104,12 @@ class Engine:
         Returns:
             float32 of shape (classes,).
         """
-        streams = self._lone if alone and not self._lone.empty() else self._crowd
-        stream = streams.get()
+        places = self._lone if alone and not self._lone.empty() else self._crowd
+        place = places.get()
         try:
-            return stream.infer(image)
+            return place.infer(image)
         finally:
-            streams.put(stream)
+            places.put(place)
 
 
 def _compile(
@@ -123,10 +125,10 @@ def _compile(
     return core.compile_model(model, "CPU", settings)
 
 
-def _places(compiled: openvino.CompiledModel, streams: int) -> Streams:
-    """Return a compiled network's streams, warmed up."""
-    places: Streams = SimpleQueue()
+def _places(compiled: openvino.CompiledModel, number: int) -> Places:
+    """Return so many of a compiled network's places, warmed up."""
+    places: Places = SimpleQueue()
     with _FIRST_TENSORS:
-        for _ in range(streams):
-            places.put(Stream(compiled))
+        for _ in range(number):
+            places.put(Place(compiled))
     return places

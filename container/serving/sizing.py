@@ -99,8 +99,8 @@ class Sizing:
         lone_threads = settings.lone_threads or (streams if is_twice else 1)
         if lone_threads > 1:
             free -= COPIES * model_bytes
-        # One more than streams, so that pictures are decoded while others are predicted.
-        pictures = max(1, min(streams + 1, 1 + free // PICTURE_BYTES))
+        # Two more than streams: one waits in the engine for the next free stream, one is decoded.
+        pictures = max(1, min(streams + 2, 1 + free // PICTURE_BYTES))
         bodies = (free - (pictures - 1) * PICTURE_BYTES) // settings.max_body_bytes
         return cls(
             workers=workers,
