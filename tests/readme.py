@@ -13,6 +13,7 @@ from tests import hostile_pictures
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "pictures.md"
+SAGEMAKER = ROOT / "docs" / "sagemaker.md"
 
 HYPERPARAMETERS = ROOT / "container" / "training" / "hyperparameters.py"
 SETTINGS = ROOT / "container" / "serving" / "settings.py"
@@ -30,10 +31,11 @@ def documented_fields(path: Path, class_name: str) -> list[tuple[str, str, str]]
         if isinstance(node, ast.ClassDef) and node.name == class_name
     )
     fields = []
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            assert isinstance(text.value, ast.Constant)
-            words = " ".join(str(text.value.value).split())
+    for field, text in itertools.pairwise([*body, ast.Pass()]):
+        if isinstance(field, ast.AnnAssign):
+            words = ""
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                words = " ".join(str(text.value.value).split())
             default = ast.unparse(field.value) if field.value else ""
             fields.append((ast.unparse(field.target), default, words))
     return fields
@@ -76,12 +78,46 @@ def sizing_table() -> str:
     return "\n".join(rows)
 
 
+# Sections of a settings file: the module and the class of each.
+SECTIONS = {
+    "": ("settings", "Settings"),
+    "aws": ("settings", "Aws"),
+    "images": ("settings", "Images"),
+    "data": ("settings", "Data"),
+    "training": ("settings", "Training"),
+    "tuning": ("tuning", "Tuning"),
+    "tuning.ranges.NAME": ("tuning", "Range"),
+    "tuning.warm_start": ("tuning", "WarmStart"),
+    "debugger": ("debugging", "Debugger"),
+    "profiler": ("debugging", "Profiler"),
+    "endpoint": ("settings", "Endpoint"),
+    "endpoint.capture": ("capture", "Capture"),
+    "transform": ("settings", "Transform"),
+    "explain": ("settings", "Explain"),
+}
+
+
+def settings_table() -> str:
+    """Return the table of the launcher's settings."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for section, (module, class_name) in SECTIONS.items():
+        path = ROOT / "launcher" / f"{module}.py"
+        for name, default, words in documented_fields(path, class_name):
+            # Sections have rows of their own.
+            if section or not default.startswith("field(") or words:
+                shown = "" if default in {"None", "()"} or "field" in default else default
+                key = f"{section}.{name}".lstrip(".")
+                rows.append(f"| `{key}` | {shown.strip(chr(34)).strip(chr(39))} | {words} |")
+    return "\n".join(rows)
+
+
 TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     README: {
         "hyperparameters": hyperparameters_table,
         "environment": environment_table,
         "sizing": sizing_table,
     },
+    SAGEMAKER: {"settings": settings_table},
     PICTURES: {"pictures": hostile_pictures.table},
 }
 

@@ -1,0 +1,243 @@
+"""Train, tune, deploy and ask image classifiers on SageMaker, or on this machine."""
+
+import argparse
+import json
+import sys
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from classifier.errors import UserError
+from launcher import (
+    answers,
+    belongings,
+    cost,
+    hosting_verbs,
+    report,
+    settings_file,
+    training_verbs,
+)
+from launcher.aws import Aws
+from launcher.settings_file import SettingsFile
+
+# What runs on this machine leaves its files here.
+LOCAL_RUNS = Path(".launcher")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return 0, or 1 with the reason on stderr."""
+    arguments = _parser().parse_args(argv)
+    try:
+        file = settings_file.read(arguments.settings)
+        aws = Aws(
+            region=file.settings.aws.region or None,
+            is_dry=getattr(arguments, "dry_run", False),
+            show=_ignore if arguments.quiet else _show,
+        )
+        return _VERBS[arguments.verb](aws, file, arguments)
+    except UserError as error:
+        print(f"launcher: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "launcher: stopped waiting; what was started on SageMaker goes on: "
+            "`status` shows it, `delete` ends it",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def _show(text: str) -> None:
+    print(text, flush=True)
+
+
+def _ignore(text: str) -> None:
+    del text
+
+
+def _check(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int:
+    print(f"{file.path}: nothing is wrong")
+    return 0
+
+
+def _train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    name = training_verbs.train(
+        aws, file, from_tuning=arguments.from_tuning, wait=not arguments.no_wait
+    )
+    return _result(aws, name)
+
+
+def _tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    return _result(aws, training_verbs.tune(aws, file, wait=not arguments.no_wait))
+
+
+def _deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    name = hosting_verbs.deploy(aws, file, job=arguments.job, wait=not arguments.no_wait)
+    return _result(aws, name)
+
+
+def _predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    found = hosting_verbs.predict(aws, file, arguments.pictures, model=arguments.model)
+    for picture, answer in found:
+        print(json.dumps(answer) if arguments.json else answers.line(picture, answer))
+    return 0
+
+
+def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    where = hosting_verbs.transform(
+        aws, file, arguments.pictures, job=arguments.job, wait=not arguments.no_wait
+    )
+    return _result(aws, where)
+
+
+def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    where = hosting_verbs.explain(
+        aws,
+        file,
+        arguments.pictures,
+        arguments.class_names,
+        job=arguments.job,
+        wait=not arguments.no_wait,
+    )
+    return _result(aws, where)
+
+
+def _report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    folder = LOCAL_RUNS / file.settings.name / "reports"
+    pages = report.fetch(aws, file, folder, job=arguments.job)
+    for page in pages:
+        print(page)
+        if not arguments.no_open:
+            webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int:
+    found = list(belongings.find(aws, file.settings))
+    for each in found:
+        print(each)
+    if not found:
+        print(f"nothing on SageMaker is {file.settings.name}'s")
+    return 0
+
+
+def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    file.require("delete")
+    found = [each for each in belongings.find(aws, file.settings) if each.is_to_go]
+    objects = [] if arguments.keep_output else belongings.outputs(aws, file.settings)
+    for each in found:
+        print(f"{'stop' if each.kind.is_job else 'remove'} {each}")
+    if objects:
+        print(f"remove {len(objects)} objects below {file.settings.output}/, models among them")
+    if not found and not objects:
+        print(f"nothing of {file.settings.name} is left")
+        return 0
+    if not (aws.is_dry or arguments.yes or _agrees()):
+        print("nothing was removed", file=sys.stderr)
+        return 1
+    belongings.remove(aws, found, objects)
+    return 0
+
+
+def _agrees() -> bool:
+    if not sys.stdin.isatty():
+        message = "nobody to ask: say --yes to remove them"
+        raise UserError(message)
+    return input("all of these? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _cost(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    for item in cost.estimate(file.settings, arguments.hours):
+        print(item)
+    print(cost.footnote())
+    return 0
+
+
+def _result(aws: Aws, text: str) -> int:
+    """Print a verb's result alone on stdout's last line, for scripts."""
+    if not aws.is_dry:
+        print(text)
+    return 0
+
+
+_VERBS: dict[str, Callable[[Aws, SettingsFile, argparse.Namespace], int]] = {
+    "check": _check,
+    "train": _train,
+    "tune": _tune,
+    "deploy": _deploy,
+    "predict": _predict,
+    "transform": _transform,
+    "explain": _explain,
+    "report": _report,
+    "status": _status,
+    "delete": _delete,
+    "cost": _cost,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m launcher", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    made = {
+        name: verbs.add_parser(name, help=help_text)
+        for name, help_text in (
+            ("check", "say what is wrong with the settings, if anything"),
+            ("train", "run a training job"),
+            ("tune", "search hyperparameters; print the best job and what it used"),
+            ("deploy", "make an endpoint of a trained model, or give it a new one"),
+            ("predict", "ask the endpoint about pictures"),
+            ("transform", "answer a whole folder of pictures on S3 without an endpoint"),
+            ("explain", "let SageMaker Clarify explain pictures (not in new accounts)"),
+            ("report", "fetch a training job's reports and open them"),
+            ("status", "list what there is"),
+            ("delete", "remove all that was made, after a list of it"),
+            ("cost", "say what the settings would cost"),
+        )
+    }
+    for verb in made.values():
+        verb.add_argument("settings", type=Path, metavar="SETTINGS", help="settings file (TOML)")
+        verb.add_argument("--quiet", action="store_true", help="print the result alone")
+    for name in ("train", "tune", "deploy", "predict", "transform", "explain", "delete"):
+        made[name].add_argument(
+            "--dry-run", action="store_true", help="print the exact requests, checked; send none"
+        )
+    for name in ("train", "tune", "deploy", "transform", "explain"):
+        made[name].add_argument(
+            "--no-wait", action="store_true", help="return when SageMaker has started"
+        )
+    for name in ("deploy", "transform", "explain", "report"):
+        made[name].add_argument(
+            "--job",
+            metavar="JOB",
+            help="training job, or a model.tar.gz on S3 (default: the newest job's model)",
+        )
+    made["train"].add_argument(
+        "--from-tuning", metavar="JOB", help="with the best hyperparameters of this tuning job"
+    )
+    _add_own_arguments(made)
+    return parser
+
+
+def _add_own_arguments(verbs: dict[str, argparse.ArgumentParser]) -> None:
+    predict = verbs["predict"]
+    predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    predict.add_argument("--model", metavar="NAME", help="of a multi-model endpoint")
+    predict.add_argument("--json", action="store_true", help="print the server's whole answers")
+    for name in ("transform", "explain"):
+        verbs[name].add_argument("pictures", metavar="S3", help="s3://bucket/folder/ of pictures")
+    verbs["explain"].add_argument(
+        "class_names", nargs="+", metavar="CLASS", help="all class names, in the model's order"
+    )
+    verbs["report"].add_argument("--no-open", action="store_true", help="print their paths alone")
+    delete = verbs["delete"]
+    delete.add_argument("--yes", action="store_true", help="do not ask")
+    delete.add_argument(
+        "--keep-output", action="store_true", help="leave on S3 what jobs wrote: models, reports"
+    )
+    verbs["cost"].add_argument(
+        "--hours", type=float, default=1.0, help="of one training job (default: %(default)s)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""What is wrong with a settings file is said at once, each mistake with its line."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from classifier.errors import UserError
+from launcher import metrics, settings_file, toml_lines
+from launcher.reading import Reader
+from launcher.tuning import is_whole
+from tests.launcher_settings import BEGINNING, EXAMPLES, REGISTRY, TUNING, read, write
+from training.metrics import METRIC_DEFINITIONS
+
+# Thirty mistakes; each line says what its own message must hold.
+PLANTED = """\
+name = "Hands_2"  # small letters
+nmae = "x"  # did you mean name
+[aws]
+role = "image-classifier"  # arn:aws:iam
+region = "Ireland"  # eu-west-1
+bucket = "s3://my-bucket"  # without s3
+subnets = ["subnet-1"]  # security_groups
+kms_key = 5  # must be a text
+[images]
+train = "image-classifier-train:latest"  # image in ECR
+[data]
+channels = ["training", "validaton"]  # 'validaton'
+mode = "Pipe"  # File, FastFile
+[training]
+instance_type = "g5.xlarge"  # did you mean ml.g5.xlarge
+instance_count = 0  # 1 to 100
+max_wait_hours = 3.0  # spot = true alone
+volume_gb = "30"  # whole number
+[hyperparameters]
+learning_rat = 0.1  # unknown hyperparameters learning_rat
+epochs = "three"  # whole number
+batch_size = 0  # must be 1 to
+optimizer = "adamm"  # adamw, sgd
+[metrics]
+a = "val_loss=[0-9.]+"  # one group
+b = "nothing=([0-9.]+)"  # matches no line
+c = "loss=([-+0-9.eE]+)"  # matches several
+[tuning]
+objective = "accuracy"  # no metric
+goal = "Maximise"  # Maximize, Minimize
+parallel = 30  # 1 to 10
+strategy = "TPE"  # Bayesian, Random
+[tuning.ranges]
+learning_rate = { min = 0.1, max = 0.01 }  # min below max
+weight_decay = { min = 0.0, max = 0.1, scaling = "Logarithmic" }  # above 0
+epochs = { min = 0, max = 5 }  # epochs must be 1
+[debugger]
+rules = ["overfitt"]  # did you mean overfit
+[profiler]
+interval_ms = 300  # 500
+[endpoint]
+kind = "serverless"  # neither a VPC
+memory_mb = 3000  # steps of 1024
+"""
+
+
+def mistakes(directory: Path, rest: str = "", beginning: str = BEGINNING) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        read(directory, rest, beginning)
+    return str(caught.value).splitlines()
+
+
+def test_thirty_planted_mistakes_are_each_named_in_one_line(tmp_path: Path) -> None:
+    planted = {
+        number: line.partition("  # ")[2]
+        for number, line in enumerate(PLANTED.splitlines(), 1)
+        if "  # " in line
+    }
+    assert len(planted) >= 30
+
+    found = mistakes(tmp_path, PLANTED, "")
+
+    by_line: dict[int, str] = {}
+    for sentence in found:
+        place = re.match(rf"{re.escape(str(tmp_path))}/settings\.toml:(\d+): ", sentence)
+        assert place, sentence
+        assert int(place[1]) not in by_line, "two for one mistake"
+        by_line[int(place[1])] = sentence
+    assert by_line.keys() == planted.keys()
+    assert [n for n, words in planted.items() if words not in by_line[n]] == []
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        ('[data]\nchannels = ["test"]\n', "must have training"),
+        ("[training]\nspot = true\nkeep_alive_minutes = 5\n", "not for spot"),
+        ("[training]\nspot = true\nmax_wait_hours = 1.0\n", "less than max_hours"),
+        ('[endpoint]\nkind = "multi-model"\ninstance_type = "ml.g5.xlarge"\n', "has a GPU"),
+        ('[endpoint]\nmodels = ["a"]\n', "multi-model"),
+        ('[endpoint]\nkind = "serverless"\n[endpoint.capture]\n', "keep nothing"),
+        ("[endpoint.capture]\npercent = 0\n", "1 to 100"),
+        ("[endpoint.capture]\nrequests = false\nanswers = false\n", "drop the section"),
+        ('[tuning]\nobjective = "val_loss"\n', "ranges must be 1 to 30"),
+        (TUNING.replace('"val_loss"', '"images_per_second"'), "is a speed"),
+        (TUNING.replace('"val_loss"', '"val_loss"\ngoal = "Maximize"'), "Minimize it"),
+        (TUNING.replace('"val_loss"', '"val_f1"\ngoal = "Minimize"'), "Maximize it"),
+        (TUNING.replace("jobs = 4", 'jobs = 4\nstrategy = "Grid"'), "must be values"),
+        (TUNING.replace("jobs = 4", 'strategy = "Hyperband"\nearly_stopping = true'), "own matter"),
+        (TUNING.replace("jobs = 4", "jobs = 1"), "is more than jobs"),
+        (TUNING.replace("[32, 64, 128]", "[32, 32]"), "twice"),
+        (TUNING.replace("[32, 64, 128]", '[32, "many"]'), "whole number, got 'many'"),
+        (TUNING.replace("epochs =", "epoch ="), "unknown hyperparameters epoch"),
+        (TUNING + "[tuning.warm_start]\nparents = []\n", "one to five"),
+        ("[debugger]\nrules = []\n[debugger.parameters.overfit]\npatience = 1\n", "does not name"),
+        ('[metrics]\nval_loss = "val_accuracy=([0-9.]+)"\n', "reads val_accuracy, not val_loss"),
+        ('[metrics]\nx = "val_loss=(.*)"\n', "no number"),
+        ('[metrics]\nx = "("\n', "no regular expression"),
+        ("[hyperparameters]\nlearning_rate = 0.1\nfind_learning_rate = true\n", "drop one"),
+        ("[hyperparameters]\nepochs = [1]\n", "one value"),
+        ("[training]\nspot = maybe\n", "no TOML"),
+    ],
+)
+def test_what_cannot_work_is_said(tmp_path: Path, rest: str, words: str) -> None:
+    found = mistakes(tmp_path, "\n" + rest)
+
+    assert any(words in sentence for sentence in found), found
+
+
+def test_sections_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    isolated = BEGINNING.replace("[images]", "network_isolation = true\n[images]")
+    abroad = BEGINNING.replace('region = "eu-west-1"', 'region = "us-east-1"')
+
+    assert "add the channel weights" in mistakes(tmp_path, "", isolated)[0]
+    assert "SageMaker pulls from its own region" in mistakes(tmp_path, "", abroad)[0]
+    assert (
+        "neither a VPC"
+        in mistakes(
+            tmp_path,
+            '[hyperparameters]\nnetwork = "small"\n[endpoint]\nkind = "serverless"\n',
+            isolated,
+        )[0]
+    )
+
+
+def test_the_account_is_needed_only_where_it_is_used(tmp_path: Path) -> None:
+    file = read(tmp_path, "", 'name = "hands"\n')
+
+    with pytest.raises(UserError, match=r"train needs aws\.role, aws\.bucket, images\.train"):
+        file.require("train")
+    file.require("cost")
+
+
+def test_images_are_those_that_were_pushed_to_the_region(tmp_path: Path) -> None:
+    pushed = {"region": "eu-west-1", "tag": "abc", "train": f"{REGISTRY}/t@sha256:1"}
+    (tmp_path / "images.json").write_text(json.dumps(pushed))
+    aws = '[aws]\nregion = "eu-west-1"\n'
+
+    here = read(tmp_path, "", f'name = "hands"\n{aws}').settings.images
+    named = read(tmp_path).settings.images
+    elsewhere = read(tmp_path, "", 'name = "hands"\n[aws]\nregion = "us-east-1"\n').settings.images
+
+    assert here.train == f"{REGISTRY}/t@sha256:1"
+    assert named.train == f"{REGISTRY}/image-classifier-train:abc"
+    assert elsewhere.train is None
+
+
+def test_a_damaged_images_json_is_said(tmp_path: Path) -> None:
+    (tmp_path / "images.json").write_text("{}")
+
+    with pytest.raises(UserError, match=r"run \./push\.sh again"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"#" * 2_000_000])
+def test_a_file_that_is_none_is_said(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "settings.toml"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(UserError, match=r"cannot be read|not UTF-8|more than a megabyte"):
+        settings_file.read(path)
+
+
+def test_lines_are_found_below_values_of_several_lines() -> None:
+    text = 'a = [\n  "[b]",\n  "c = 1",\n]\nd = """\n[e]\n"""\n["f g".h]\ni.j = 1\n'
+
+    found = toml_lines.find(text)
+
+    assert found == {("a",): 1, ("d",): 5, ("f g", "h"): 8, ("f g", "h", "i", "j"): 9}
+
+
+def test_the_programs_own_metrics_are_read_from_real_lines_of_its_log() -> None:
+    lines = metrics.LOG.read_text(encoding="utf-8").splitlines()
+    ours = {each["Name"]: each["Regex"] for each in METRIC_DEFINITIONS}
+
+    assert tuple(ours) == metrics.NAMES
+    assert {name: metrics.judge(name, ours[name], lines) for name in ours} == dict.fromkeys(ours)
+
+
+def test_whole_numbers_are_known_from_the_hyperparameter() -> None:
+    assert [is_whole(name) for name in ("epochs", "image_size", "learning_rate", "mixup")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_examples_have_no_mistakes(path: Path) -> None:
+    assert settings_file.read(path).settings.name == path.stem
+
+
+def test_a_table_in_place_of_a_value_is_said(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, "\n[hyperparameters.epochs]\nmin = 1\n")
+
+    assert "epochs must be one value" in found[0]
+    assert not Reader().mistakes
+    assert write(tmp_path).is_file()

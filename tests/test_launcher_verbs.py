@@ -1,0 +1,370 @@
+"""The launcher's verbs against moto's server: what is called, said, and left."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from launcher.__main__ import main
+from tests.launcher_settings import BEGINNING, EXAMPLES, TUNING, write
+
+# moto knows no newer machines.
+ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
+
+pytestmark = [
+    # boto3 leaves its connections open.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture
+def account(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An empty account with one bucket, in which the working folder is empty too."""
+    urlopen(Request(f"{server}/moto-api/reset", method="POST")).close()
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    client("s3").create_bucket(
+        Bucket="my-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    return server
+
+
+def client(service: str) -> Any:  # noqa: ANN401 - made by boto3 as it runs
+    return boto3.client(service, region_name="eu-west-1")
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def put(key: str, body: bytes = b"x") -> None:
+    client("s3").put_object(Bucket="my-bucket", Key=key, Body=body)
+
+
+def keys() -> set[str]:
+    found = client("s3").list_objects_v2(Bucket="my-bucket").get("Contents", [])
+    return {each["Key"] for each in found}
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def trained(settings: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert run("train", settings) == 0
+    name = last_line(capsys)
+    put(f"hands/output/{name}/output/model.tar.gz")
+    return name
+
+
+def test_train_starts_a_job_and_prints_its_name(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = trained(write(tmp_path, "[hyperparameters]\nepochs = 3\naugment = false\n"), capsys)
+
+    job = client("sagemaker").describe_training_job(TrainingJobName=name)
+    assert account
+    assert job["HyperParameters"] == {"epochs": "3", "augment": "false"}
+    assert {each["ChannelName"] for each in job["InputDataConfig"]} == {"training", "validation"}
+
+
+def test_tune_starts_a_tuning_job(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert account
+    assert run("tune", write(tmp_path, TUNING)) == 0
+
+    name = last_line(capsys)
+    job = client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    config = job["HyperParameterTuningJobConfig"]
+    assert config["HyperParameterTuningJobObjective"] == {
+        "Type": "Minimize",
+        "MetricName": "val_loss",
+    }
+    assert len(name) <= 32
+
+
+@pytest.mark.parametrize("kind", ["real-time", "serverless", "asynchronous"])
+def test_deploy_makes_an_endpoint_of_the_newest_model(
+    kind: str, account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write(tmp_path, f'{ENDPOINT}kind = "{kind}"\n')
+    name = trained(settings, capsys)
+
+    assert run("deploy", settings) == 0
+
+    assert account
+    assert last_line(capsys) == "hands"
+    sagemaker = client("sagemaker")
+    config = sagemaker.describe_endpoint(EndpointName="hands")["EndpointConfigName"]
+    variant = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"][0]
+    assert ("ServerlessConfig" in variant) == (kind == "serverless")
+    container = sagemaker.describe_model(ModelName=variant["ModelName"])["PrimaryContainer"]
+    assert name in container["ModelDataUrl"]
+
+
+def test_deploy_lays_several_models_beside_each_other(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write(tmp_path)
+    name = trained(settings, capsys)
+    multi = f'{ENDPOINT}kind = "multi-model"\nmodels = ["{name}"]\n'
+    settings = write(tmp_path, multi)
+    artifact = client("sagemaker").describe_training_job(TrainingJobName=name)["ModelArtifacts"]
+    put(artifact["S3ModelArtifacts"].removeprefix("s3://my-bucket/"))
+
+    assert run("deploy", settings) == 0
+
+    assert account
+    assert any(key.startswith("hands/output/models/") for key in keys())
+
+
+def test_predict_prints_the_servers_answer(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, picture = write(tmp_path), tmp_path / "a.png"
+    picture.write_bytes(b"png")
+    answer = {"predictions": [{"class_name": "0L", "probability": 0.75}], "class_names": ["0L"]}
+    _answer_with(account, json.dumps(answer))
+
+    assert run("predict", settings, picture) == 0
+    assert last_line(capsys) == f"{picture}: 0L (75.0%)"
+    # moto says the last one again.
+    assert run("predict", settings, picture, "--json") == 0
+    assert json.loads(last_line(capsys)) == answer
+
+
+def _answer_with(server: str, body: str) -> None:
+    """Let moto's endpoints answer so."""
+    results = [{"Body": body, "ContentType": "application/json"}] * 2
+    document = {"region": "eu-west-1", "results": results}
+    urlopen(
+        Request(
+            f"{server}/moto-api/static/sagemaker/endpoint-results",
+            data=json.dumps(document).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+    ).close()
+
+
+def test_what_is_no_answer_of_the_server_is_said(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answer_with(account, '{"error": "no"}')
+    settings, picture = write(tmp_path), tmp_path / "a.png"
+    picture.write_bytes(b"png")
+
+    assert run("predict", settings, picture) == 1
+    assert 'not an answer of the server: {"error": "no"}' in capsys.readouterr().err
+    assert run("predict", settings, tmp_path / "a.txt") == 1
+    assert "no picture by its name" in capsys.readouterr().err
+
+
+def test_transform_says_where_the_answers_lie(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write(tmp_path)
+    trained(settings, capsys)
+
+    assert run("transform", settings, "s3://my-bucket/pictures/") == 0
+
+    assert account
+    where = last_line(capsys)
+    name = where.rsplit("/", 1)[1]
+    job = client("sagemaker").describe_transform_job(TransformJobName=name)
+    assert job["TransformOutput"]["S3OutputPath"] == where
+    assert job["BatchStrategy"] == "SingleRecord"
+
+
+def test_report_fetches_the_pages_and_nothing_outside_of_the_folder(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write(tmp_path)
+    name = trained(settings, capsys)
+    put(f"hands/output/{name}/output/output.tar.gz", _archive({"report.html": b"<p>"}))
+    put(f"hands/output/{name}/rule-output/ProfilerReport/profiler-report.html")
+    put(f"hands/output/{name}/rule-output/../../evil.html")
+
+    assert run("report", settings, "--no-open") == 0
+
+    assert account
+    pages = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert {page.name for page in pages} == {"report.html", "profiler-report.html"}
+    assert not list(tmp_path.rglob("evil.html"))
+
+    put(f"hands/output/{name}/output/output.tar.gz", _archive({"../../evil.html": b""}))
+    assert run("report", settings, "--no-open") == 1
+    assert "cannot be unpacked" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("evil.html"))
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for name, body in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+    return file.getvalue()
+
+
+def test_delete_lists_first_and_leaves_nothing(
+    account: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = write(tmp_path, ENDPOINT)
+    trained(settings, capsys)
+    put("hands/data/training/a/1.png")
+    # Of others, with names that begin alike.
+    put("hands-2/output/x")
+    other = tmp_path / "other"
+    other.mkdir()
+    others = write(other, ENDPOINT, BEGINNING.replace('"hands"', '"hands-2"'))
+    assert run("train", others) == 0
+    theirs = last_line(capsys)
+    assert run("deploy", others, "--job", "s3://my-bucket/x/model.tar.gz") == 0
+    assert run("deploy", settings) == 0
+    capsys.readouterr()
+
+    assert run("delete", settings) == 1
+    asked = capsys.readouterr()
+    assert "remove endpoint hands (InService)" in asked.out
+    assert "nobody to ask: say --yes" in asked.err
+    assert run("status", settings) == 0
+    assert "endpoint hands (InService)" in capsys.readouterr().out
+
+    assert run("delete", settings, "--yes") == 0
+
+    assert account
+    assert keys() == {"hands/data/training/a/1.png", "hands-2/output/x"}
+    sagemaker = client("sagemaker")
+    assert [e["EndpointName"] for e in sagemaker.list_endpoints()["Endpoints"]] == ["hands-2"]
+    assert all("hands-2" in m["ModelName"] for m in sagemaker.list_models()["Models"])
+    configs = sagemaker.list_endpoint_configs()["EndpointConfigs"]
+    assert all("hands-2" in each["EndpointConfigName"] for each in configs)
+    assert sagemaker.describe_training_job(TrainingJobName=theirs)
+    capsys.readouterr()
+    assert run("delete", settings, "--yes") == 0
+    assert capsys.readouterr().out == "nothing of hands is left\n"
+
+
+def test_what_aws_refuses_is_said_with_its_error_and_a_remedy(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert account
+    settings = write(tmp_path)
+    assert run("deploy", settings, "--job", "hands-none") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("launcher: AWS refused DescribeTrainingJob: Validation")
+    assert "`python -m launcher status` lists what there is" in said
+
+    assert run("deploy", settings) == 1
+    assert "train first, or name --job" in capsys.readouterr().err
+
+    no_bucket = write(tmp_path, "", BEGINNING.replace("my-bucket", "no-such-bucket"))
+    assert run("delete", no_bucket, "--yes") == 1
+    assert "NoSuchBucket" in (said := capsys.readouterr().err)
+    assert "make the bucket" in said
+
+
+def test_without_credentials_or_a_region_it_is_said(
+    account: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert account
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    boto3.DEFAULT_SESSION = None
+
+    assert run("train", write(tmp_path)) == 1
+    assert "no credentials of AWS: `aws configure`" in capsys.readouterr().err
+
+    nowhere = BEGINNING.replace('region = "eu-west-1"\n', "")
+    assert run("train", write(tmp_path, "", nowhere)) == 1
+    assert "which region?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_dry_run_of_every_example_prints_checked_requests_and_calls_nobody(
+    example: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    registry = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+    images = f'[images]\ntrain = "{registry}/t:a"\nserve = "{registry}/s:a"\n'
+    settings = write(tmp_path, images, example.read_text(encoding="utf-8") + "\n")
+    # Nobody listens there.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    operations = []
+
+    for verb in (
+        ["train", settings],
+        ["tune", settings],
+        ["deploy", settings, "--job", "s3://my-bucket/x/hands/output/model.tar.gz"],
+        ["transform", settings, "s3://my-bucket/pictures/"],
+    ):
+        assert run(*verb, "--dry-run") == 0
+        text = capsys.readouterr().out
+        operations += [line.split('"')[1] for line in text.splitlines() if line[:3] == '  "']
+
+    assert operations == [
+        "CreateTrainingJob",
+        "CreateHyperParameterTuningJob",
+        "CreateModel",
+        "CreateEndpointConfig",
+        "CreateEndpoint",
+        "CreateModel",
+        "CreateTransformJob",
+    ]
+
+
+def test_cost_names_every_part_and_the_tables_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write(tmp_path, TUNING + '[training]\ninstance_type = "ml.m5.large"\nspot = true\n')
+
+    assert run("cost", settings, "--hours", "10") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    # (0.115 + 30 GB x 0.14 / 730) x 0.4 x 10, and four of them.
+    assert lines[0].split()[:3] == ["$0.48", "a", "job"]
+    assert lines[1].split()[:3] == ["$1.93", "a", "tuning"]
+    assert "2026-" in lines[-1]
+
+
+def test_an_instance_without_a_price_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("cost", write(tmp_path, '[training]\ninstance_type = "ml.p5.48xlarge"\n')) == 0
+
+    assert "price unknown a job" in capsys.readouterr().out
