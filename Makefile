@@ -15,11 +15,12 @@ help:  ## List these commands
 
 setup: .venv/ready  ## Install everything into .venv
 
+# Without dependencies: the lock names them all, smdebug's in versions that it forbids.
 .venv/ready: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo 'make: Python 3.11 is needed: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --require-hashes --requirement requirements/dev.txt
+	.venv/bin/pip install --no-deps --require-hashes --requirement requirements/dev.txt
 	touch $@
 
 up:  ## Train on the sample pictures and serve the model on PORT (8080)

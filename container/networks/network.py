@@ -46,9 +46,13 @@ class Classifier(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(STD).view(3, 1, 1), persistent=False)
 
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return what `network` sees of images (N, 3, H, W) of 0 to 255."""
+        return (images - self.mean) / self.std
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, C) for images (N, 3, H, W) of 0 to 255."""
-        images = (images - self.mean) / self.std
+        images = self.normalize(images)
         logits: Tensor = self.network(images)
         if self.training or not self.flips:
             return logits

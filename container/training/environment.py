@@ -67,6 +67,16 @@ class TrainingEnvironment:
         return self.base_dir / "output" / "data"
 
     @property
+    def output_dir(self) -> Path:
+        """What holds the records of the training, beside the files for `output_data_dir`."""
+        return self.base_dir / "output"
+
+    @property
+    def hook_configuration_path(self) -> Path:
+        """What SageMaker says of the tensors to record, where it does."""
+        return self._config_path("debughookconfig.json")
+
+    @property
     def checkpoint_dir(self) -> Path:
         """What SageMaker keeps in step with S3 while the job runs."""
         config = self._config("checkpointconfig.json")

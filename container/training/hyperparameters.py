@@ -168,6 +168,15 @@ class Hyperparameters:
     checkpoint_interval_seconds: float = 60.0
     """Least time between two checkpoints; a stop makes one too."""
 
+    debug: Literal["auto", "required", "off"] = "auto"
+    """Record tensors, as docs/debugger.md says. `required`: fail a job in which that cannot be."""
+
+    debug_rules: str | None = None
+    """Names of rules that judge the training, by commas, or SageMaker's JSON; `none`: no rule.
+
+    A `!` after a name ends the training when it finds something. Unset: all that need no settings.
+    """
+
     def __post_init__(self) -> None:
         """Check every range."""
         for name, low, high in _RANGES:

@@ -10,6 +10,8 @@ import torch
 from classifier.artifact import MANIFEST
 from classifier.errors import UserError
 from classifier.preprocessing import Preprocessing
+from debugger import rule_choice
+from debugger.observer import Observer, Settings
 from networks.network import Network, build, check_input
 from training import (
     augmentation,
@@ -83,6 +85,7 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
                 task.hyperparameters.precision, task.hyperparameters.network
             ),
             cluster=joined,
+            observer=Observer(_debug_settings(environment, task.hyperparameters)),
         )
         _log_recipe(trainer, task)
         checkpoints = Checkpoints(
@@ -100,6 +103,8 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
                 # As if stopped: a device that failed once is asked for nothing more.
                 _write(environment, trainer, task, lambda: True)
             raise
+        finally:
+            trainer.observer.close()
         is_stopped = joined.anywhere(stop.requested)
         if joined.is_first and (is_free or trainer.progress.best is not None):
             judged = _write(environment, trainer, task, lambda: is_stopped or stop.requested)
@@ -113,6 +118,7 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: StopReque
     hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
     logger.info("%s", _in_words(hyperparameters))
     recipe.check_compiler(hyperparameters)
+    rule_choice.choose(hyperparameters.debug_rules)
     channels = environment.channels()
     settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
     class_names, files = _find_files(channels, hyperparameters)
@@ -150,6 +156,19 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: StopReque
         training=training,
         validation=validation,
         test=test,
+    )
+
+
+def _debug_settings(
+    environment: TrainingEnvironment, hyperparameters: Hyperparameters
+) -> Settings | None:
+    if hyperparameters.debug == "off":
+        return None
+    return Settings(
+        configuration_path=environment.hook_configuration_path,
+        output_dir=environment.output_dir,
+        is_required=hyperparameters.debug == "required",
+        rules=hyperparameters.debug_rules,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from classifier.errors import UserError
+from debugger.observer import Observer
 from networks.network import Classifier, Network
 from training import features, frozen_stage, learning_rate, recipe, sampling, unfreezing
 from training.averaging import WeightAverage
@@ -52,8 +53,10 @@ class Trainer:
         num_classes: int,
         arithmetic: Arithmetic,
         cluster: Cluster,
+        observer: Observer | None = None,
     ) -> None:
-        """Put the network on its device and make the optimizer."""
+        """Put the network on its device and make the optimizer; an observer hears of its steps."""
+        self.observer = observer or Observer()
         self.network, self.training, self.validation = network, training, validation
         self.hyperparameters = hyperparameters
         self.pretrained, self.num_classes = pretrained, num_classes
@@ -75,7 +78,9 @@ class Trainer:
             UserError: the loss is no number any more.
             Stopped: a stop was requested before there was anything to save.
         """
-        if not self._continue_from(checkpoints):
+        is_new = not self._continue_from(checkpoints)
+        self._start_observing()
+        if is_new:
             self._train_head(stop)
             self._find_learning_rate(stop)
             if self.progress.best is not None:
@@ -86,9 +91,27 @@ class Trainer:
                 is_stopped = not self._train_stage(model, stop, checkpoints)
         if is_stopped:
             logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
+        elif self.observer.stopping_rule is not None:
+            logger.info("stopped_by_rule=%s", self.observer.stopping_rule)
         elif self.progress.epoch < self.recipe.epochs:
             logger.info("early_stopping_at_epoch=%d", self.progress.epoch)
         self._log_best()
+
+    def _start_observing(self) -> None:
+        """Let the first process's observer see the network from the next step on."""
+        if self.cluster.is_first:
+            self.observer.start(
+                self.network.module,
+                self.classifier.normalize,
+                total_steps=self.recipe.total_steps,
+                first_step=self._step_number,
+                epoch=self.progress.epoch,
+            )
+
+    @property
+    def _step_number(self) -> int:
+        """Of the step that comes next."""
+        return self.progress.epoch * self.recipe.steps_per_epoch + self.progress.batch
 
     def keep_best_weights(self) -> Best | None:
         """Load the kept epoch's weights into the classifier; before the first, leave them."""
@@ -137,6 +160,7 @@ class Trainer:
         evaluation = self._evaluate(stop)
         if evaluation is None:
             raise Stopped
+        self._tell_of(evaluation)
         if self.cluster.is_first:
             logger.info("%s", log_line({"epoch": 0, **evaluation.metrics()}))
         self._keep_if_better(evaluation)
@@ -212,9 +236,10 @@ class Trainer:
                 return False
             if is_due:
                 self._save(checkpoints)
-            number = progress.epoch * self.recipe.steps_per_epoch + progress.batch
+            number = self._step_number
             rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
-            totals += self.step(model, number, batches[progress.batch], rate)
+            self.observer.begin_step(number, progress.epoch)
+            totals += self.step(model, number, batches[progress.batch], rate, self.observer)
             self.average.update(self.classifier, number)
         progress.batch = len(batches)
         # The only wait for the device in the epoch.
@@ -251,11 +276,18 @@ class Trainer:
             **evaluation.metrics(),
             "images_per_second": self._images_per_second,
         }
+        self._tell_of(evaluation, loss / pictures)
         progress.history.append(metrics)
         if self.cluster.is_first:
             logger.info("%s", log_line({"epoch": progress.epoch, **metrics}))
         self._keep_if_better(evaluation)
         return True
+
+    def _tell_of(self, evaluation: Evaluation, train_loss: float | None = None) -> None:
+        number = self.progress.epoch * self.recipe.steps_per_epoch
+        self.observer.evaluation(
+            number, self.progress.epoch, evaluation.loss, evaluation.confusion, train_loss
+        )
 
     def _evaluate(self, stop: StopRequest) -> Evaluation | None:
         return evaluate(
@@ -277,6 +309,9 @@ class Trainer:
         """Tell whether all epochs are done, or too many since the best one."""
         progress, patience = self.progress, self.hyperparameters.early_stopping_patience
         if progress.epoch >= self.recipe.epochs:
+            return True
+        # Another process's observer sees nothing.
+        if self.cluster.from_first(self.observer.stopping_rule) is not None:
             return True
         # An epoch that a stop interrupted has been begun, and so is ended.
         if patience is None or progress.best is None or progress.batch > 0:
@@ -317,14 +352,13 @@ class Trainer:
 
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.cluster.is_first:
-            number = self.progress.epoch * self.recipe.steps_per_epoch + self.progress.batch
             state = {
                 "classifier": self.classifier.state_dict(),
                 "average": self.average.classifier.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "progress": self.progress.to_state(),
             }
-            checkpoints.save(number, state)
+            checkpoints.save(self._step_number, state)
 
     def _continue_from(self, checkpoints: Checkpoints) -> bool:
         own = checkpoints.load_newest() if self.cluster.is_first else None

@@ -37,13 +37,16 @@ def fingerprint(trainer: Trainer, weights_source: str | None) -> str:
     Raises:
         UserError: the hosts of the job do not share it.
     """
-    # How often checkpoints are written, or how the end is judged, changes nothing that is learned.
+    # How often checkpoints are written, how the end is judged, or who watches, changes nothing that
+    # is learned.
     settings = dataclasses.replace(
         trainer.hyperparameters,
         checkpoint_interval_seconds=1,
         min_accuracy=None,
         quantize="none",
         max_accuracy_drop=0,
+        debug="off",
+        debug_rules=None,
     )
     shapes = [(name, *value.shape) for name, value in trainer.classifier.state_dict().items()]
     data = (trainer.training.sha256, trainer.validation.sha256)

@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from debugger.observer import Observer
 from training.augmentation import Augmentation, Blend, Draws, draw_blend
 from training.cluster import Cluster
 from training.hyperparameters import Hyperparameters
@@ -52,13 +53,21 @@ class TrainingStep:
             self.class_weights = torch.from_numpy(class_weights).to(arithmetic.device)
 
     def __call__(
-        self, model: Model, number: int, batch: npt.NDArray[np.int64], learning_rate: float
+        self,
+        model: Model,
+        number: int,
+        batch: npt.NDArray[np.int64],
+        learning_rate: float,
+        observer: Observer | None = None,
     ) -> Tensor:
         """Make step `number` of `model` with the pictures that `batch` names.
+
+        An observer hears of it, of its pictures from the first part alone.
 
         Returns:
             Summed loss, right answers and pictures of this process's share, on the device.
         """
+        observer = observer or Observer()
         random = np.random.default_rng((self.hyperparameters.seed, number))
         draws = self.augmentation.draw(len(batch), random)
         blend = draw_blend(
@@ -75,8 +84,12 @@ class TrainingStep:
         for part in parts:
             # Processes average their gradients once, at the last part.
             with _apart(model) if part is not parts[-1] else contextlib.nullcontext():
-                totals += self._add_gradients(seeing, batch, part, draws, blend)
+                watching = observer if part is parts[0] else Observer()
+                totals += self._add_gradients(seeing, batch, part, draws, blend, observer=watching)
+        observer.gradients()
         self._update(learning_rate)
+        observer.updated()
+        observer.loss(totals)
         return totals
 
     def _add_gradients(
@@ -86,6 +99,8 @@ class TrainingStep:
         part: npt.NDArray[np.int64],
         draws: Draws,
         blend: Blend | None,
+        *,
+        observer: Observer,
     ) -> Tensor:
         images, labels = self._load(batch[part])
         if blend is not None:
@@ -94,6 +109,7 @@ class TrainingStep:
             others, other_labels = self._load(np.roll(batch, 1)[part])
             images = blend(images, others)
         images = self.augmentation(images, draws.of(part))
+        observer.batch(self.pictures.labels[batch[part]], images)
         with self.arithmetic.autocast():
             logits = model(images).float()
         losses = self._losses(logits, labels)

@@ -1,0 +1,1 @@
+"""Watches a training: tensors, rules, times, reports; without it a training is the same."""

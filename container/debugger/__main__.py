@@ -1,0 +1,67 @@
+"""Judges a training that was recorded: `python -m debugger rules PATH`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from classifier.errors import UserError
+from debugger import rule_choice, sources
+from debugger.rules.verdict import ERROR, INSUFFICIENT, ISSUES, Verdict
+
+# No rule found anything, one did, there was nothing to judge by.
+FINE, FOUND, WRONG = 0, 1, 2
+
+# Of one rule, in words: the other layers mostly say the same.
+SHOWN = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="debugger", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    rules = commands.add_parser("rules", help="judge tensor files or a log by AWS's rules")
+    rules.add_argument("path", type=Path, help="folder of tensors, job's folder, or log")
+    rules.add_argument("--rules", help="names by commas, or SageMaker's JSON; default: all")
+    rules.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="RULE.NAME=VALUE",
+        help="parameters that are not the defaults",
+    )
+    rules.add_argument("--json", action="store_true", help="print one JSON document instead")
+    chosen = parser.parse_args(arguments)
+    try:
+        given = rule_choice.with_parameters(rule_choice.choose(chosen.rules), chosen.set)
+        verdicts = rule_choice.judge_all(given, sources.read(chosen.path))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG
+    if chosen.json:
+        print(json.dumps([verdict.to_json() for verdict in verdicts], indent=2))
+    else:
+        _print(verdicts)
+    return FOUND if any(verdict.status == ISSUES for verdict in verdicts) else FINE
+
+
+def _print(verdicts: Sequence[Verdict]) -> None:
+    order = {ISSUES: 0, ERROR: 1}
+    for verdict in sorted(verdicts, key=lambda verdict: order.get(verdict.status, 2)):
+        print(f"{verdict.status:<17} {verdict.rule:<25} {verdict.finding.datapoints} data points")
+        if verdict.status == INSUFFICIENT:
+            print(f"    it would need {verdict.finding.lacks}")
+        if verdict.error:
+            print(f"    {verdict.error}")
+        for each in verdict.finding.violations[:SHOWN]:
+            print(f"    step {each.step}, {each.tensor}: {each.sentence}")
+        if (more := len(verdict.finding.violations) - SHOWN) > 0:
+            print(f"    and {more} more")
+        if worst := verdict.worst:
+            print(f"    probably {worst.cause}")
+            print(f"    {worst.remedy}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""What a training loop tells of itself, to whoever listens; the training is the same without.
+
+No listener can harm it: one that fails says why, once, and is asked nothing more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from classifier.errors import UserError
+from debugger import hook_configuration, rule_choice
+from debugger.live_rules import LiveRules
+
+if TYPE_CHECKING:
+    # It needs smdebug, which may be missing or broken.
+    from debugger.tensor_recorder import TensorRecorder
+
+logger = logging.getLogger(__name__)
+
+VERDICTS = "debug-rules.json"
+
+CONFIGURATION_VARIABLE = "SMDEBUG_CONFIG_FILE_PATH"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Whether, where and by what a training is watched."""
+
+    configuration_path: Path
+    """Of the platform's file."""
+
+    output_dir: Path
+    """SageMaker's /opt/ml/output."""
+
+    is_required: bool = False
+    """Fail the job rather than train without records."""
+
+    rules: str | None = None
+    """Which judge the training, as `rule_choice.choose` reads it."""
+
+
+class Observer:
+    """Passes on what the loop tells; without settings nothing happens."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Begin without a recorder.
+
+        Raises:
+            UserError: the settings name rules that don't exist.
+        """
+        self._settings = settings
+        self._rules = LiveRules(rule_choice.choose(settings.rules)) if settings else None
+        self._directory: Path | None = None
+        self._recorder: TensorRecorder | None = None
+        self._normalize: Callable[[Tensor], Tensor] | None = None
+        self.status = "off"
+        """What became of the recording."""
+
+    def start(
+        self,
+        module: nn.Module,
+        normalize: Callable[[Tensor], Tensor],
+        *,
+        total_steps: int,
+        first_step: int,
+        epoch: int,
+    ) -> None:
+        """Record from `first_step` on, by the platform's file or by our policy.
+
+        `normalize` makes what the module sees of images (N, 3, H, W).
+
+        Raises:
+            UserError: it is required, and smdebug doesn't work or its configuration is wrong.
+        """
+        settings = self._settings
+        if settings is None:
+            return
+        self._normalize = normalize
+        path = Path(os.environ.get(CONFIGURATION_VARIABLE) or settings.configuration_path)
+        try:
+            from debugger.tensor_recorder import TensorRecorder  # noqa: PLC0415
+
+            document = hook_configuration.read(path)
+            chosen = hook_configuration.choose(document, settings.output_dir, total_steps)
+            self._recorder = TensorRecorder(chosen, module, first_step=first_step, epoch=epoch)
+        except Exception as error:
+            # Whatever it is: a broken installation has many faces.
+            reason = str(error) if isinstance(error, UserError) else _in_words(error)
+            if settings.is_required:
+                message = f"debug=required, and no tensors can be recorded: {reason}"
+                raise UserError(message) from error
+            self.status = f"failed: {reason}"
+            logger.warning("debugger: no tensors are recorded: %s", reason)
+        else:
+            self.status, self._directory = "recording", self._recorder.directory
+            logger.info("debugger: tensors are recorded in %s", self._recorder.directory)
+
+    @property
+    def stopping_rule(self) -> str | None:
+        """The rule that has found something and was told to end the training then."""
+        return self._rules.stopping if self._rules else None
+
+    def begin_step(self, number: int, epoch: int) -> None:
+        """Hear of a step of training before it is made."""
+        self._tell(lambda recorder: recorder.begin_step(number, epoch))
+
+    def batch(self, labels: npt.NDArray[np.int64], images: Tensor) -> None:
+        """Hear of a step's labels (N,) and images (N, 3, H, W) of 0 to 255."""
+
+        def tell(recorder: TensorRecorder) -> None:
+            recorder.labels(labels)
+            if recorder.is_watching and self._normalize is not None:
+                recorder.images(self._normalize(images))
+
+        self._tell(tell)
+
+    def gradients(self) -> None:
+        """Hear that the gradients are whole."""
+        self._tell(lambda recorder: recorder.gradients())
+
+    def updated(self) -> None:
+        """Hear that the weights have changed."""
+        self._tell(lambda recorder: recorder.updated())
+
+    def loss(self, totals: Tensor) -> None:
+        """Hear of the step's (summed loss, right answers, pictures), on their device."""
+        self._tell(lambda recorder: recorder.loss(totals))
+
+    def evaluation(
+        self,
+        number: int,
+        epoch: int,
+        loss: float,
+        confusion: npt.NDArray[np.int64],
+        train_loss: float | None,
+    ) -> None:
+        """Hear of an evaluation after `epoch` epochs of together `number` steps."""
+        self._tell(lambda recorder: recorder.evaluation(number, epoch, loss, confusion))
+        if self._rules is not None:
+            self._rules.epoch(epoch, train_loss, loss)
+            with _harmless("the rules fail"):
+                self._rules.look(self._directory)
+
+    def close(self) -> None:
+        """Hear that the training is over."""
+        self._tell(lambda recorder: recorder.close())
+        if self._recorder is not None:
+            self._recorder, self.status = None, "recorded"
+        if self._rules is not None and self._settings is not None:
+            with _harmless("the rules' verdicts are lost"):
+                verdicts = self._rules.judge(self._directory)
+                path = self._settings.output_dir / "data" / VERDICTS
+                path.parent.mkdir(parents=True, exist_ok=True)
+                document = [verdict.to_json() for verdict in verdicts]
+                path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+    def _tell(self, say: Callable[[TensorRecorder], None]) -> None:
+        recorder = self._recorder
+        if recorder is None:
+            return
+        try:
+            say(recorder)
+        except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
+            self._recorder = None
+            self.status = f"ended: {_in_words(error)}"
+            logger.warning("debugger: no more tensors are recorded: %s", _in_words(error))
+            recorder.abandon()
+
+
+@contextmanager
+def _harmless(what: str) -> Iterator[None]:
+    """Say that `what` happened rather than raise."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
+        logger.warning("debugger: %s: %s", what, _in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

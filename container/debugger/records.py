@@ -1,0 +1,117 @@
+"""Numbers of a training by tensor and step, whatever file they come from."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Mode = Literal["TRAIN", "EVAL", "GLOBAL"]
+
+LOSSES = r"[Ll]oss_(?!input).*output"
+GRADIENTS = r"^gradient/"
+WEIGHTS = r"^(?!gradient|update_ratio).*weight"
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A number at a step."""
+
+    order: int
+    """Of the record among all, those of evaluations too."""
+
+    step: int
+    value: float
+
+
+@dataclass(slots=True)
+class Record:
+    """A tensor at a step: the whole, reductions of it, or both."""
+
+    order: int
+    step: int
+    loaders: dict[str, Callable[[], Array]]
+    """By reduction; the empty name is the whole tensor's."""
+
+    _known: dict[str, float] = field(default_factory=dict)
+
+    def reduction(self, name: str) -> float | None:
+        """Return a reduction, computed from the whole tensor where it was not recorded."""
+        if name not in self._known:
+            if name in self.loaders:
+                self._known[name] = float(np.asarray(self.loaders[name](), np.float64).mean())
+            elif "" in self.loaders:
+                self._reduce(np.asarray(self.loaders[""](), np.float64))
+        return self._known.get(name)
+
+    def whole(self) -> Array | None:
+        """Return the tensor where it was recorded."""
+        return self.loaders[""]() if "" in self.loaders else None
+
+    def _reduce(self, values: npt.NDArray[np.float64]) -> None:
+        if values.size == 0:
+            return
+        absolute = np.abs(values)
+        with np.errstate(all="ignore"):
+            self._known |= {
+                "min": float(values.min()),
+                "max": float(values.max()),
+                "mean": float(values.mean()),
+                # As torch has it; one value deviates by nothing.
+                "variance": float(values.var(ddof=1)) if values.size > 1 else 0.0,
+                "std": float(values.std(ddof=1)) if values.size > 1 else 0.0,
+                "abs_mean": float(absolute.mean()),
+                "abs_max": float(absolute.max()),
+                "l2": float(np.sqrt((values**2).sum())),
+                "zeros": float((values == 0).mean()),
+            }
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All records of a training by tensor and mode, each in order."""
+
+    tensors: Mapping[tuple[str, str], list[Record]]
+    times: list[tuple[int, float]]
+    """Step, and when it was recorded in seconds of the epoch; in order."""
+
+    def names(self, pattern: str | Iterable[str], mode: Mode | None = None) -> list[str]:
+        """Return the tensors that a regular expression finds, or any of several."""
+        patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+        found = {
+            name
+            for name, own in self.tensors
+            if mode in {None, own} and any(re.search(each, name) for each in patterns)
+        }
+        return sorted(found)
+
+    def of(self, name: str, mode: Mode) -> list[Record]:
+        """Return a tensor's records."""
+        return self.tensors.get((name, mode), [])
+
+    def points(self, name: str, reduction: str, mode: Mode) -> list[Point]:
+        """Return a reduction of a tensor by step."""
+        found = []
+        for record in self.of(name, mode):
+            value = record.reduction(reduction)
+            if value is not None:
+                found.append(Point(record.order, record.step, value))
+        return found
+
+    def losses(self, mode: Mode, pattern: str | Iterable[str] = LOSSES) -> list[Point]:
+        """Return the losses of a mode; of several in a step the mean."""
+        by_step: dict[tuple[int, int], list[float]] = {}
+        for name in self.names(pattern, mode):
+            for point in self.points(name, "mean", mode):
+                by_step.setdefault((point.order, point.step), []).append(point.value)
+        return [Point(*key, sum(values) / len(values)) for key, values in sorted(by_step.items())]
+
+    @property
+    def training(self) -> Mode:
+        """The mode that training is recorded in: a script that sets none has GLOBAL alone."""
+        modes = {mode for _, mode in self.tensors}
+        return "TRAIN" if "TRAIN" in modes or "GLOBAL" not in modes else "GLOBAL"

@@ -1,0 +1,40 @@
+"""Finds the records of a training: its tensor files, or its log."""
+
+from pathlib import Path
+
+from classifier.errors import UserError
+from debugger import metric_log
+from debugger.records import Records
+
+# Below a job's folder, or one of its output.
+PLACES = (
+    ".",
+    "tensors",
+    "output/tensors",
+    "output/data/debug/tensors",
+    "data/debug/tensors",
+    "debug/tensors",
+    "debug-output",
+)
+
+
+def read(path: Path) -> Records:
+    """Return the records of a folder of tensor files, of a job's folder, or of a log.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    if path.is_file():
+        return metric_log.read(path)
+    for place in PLACES:
+        if (path / place / "index").is_dir():
+            # It needs smdebug's messages; a log does not.
+            from debugger.tensor_files import TensorFiles  # noqa: PLC0415
+
+            return TensorFiles(path / place).records()
+    for name in ("output/data/metrics.json", "data/metrics.json", "metrics.json"):
+        if (path / name).is_file():
+            return metric_log.read(path / name)
+    what = "holds neither tensor files nor metrics.json" if path.is_dir() else "does not exist"
+    message = f"{path} {what}: name a folder of tensors, a job's folder, or a training's log"
+    raise UserError(message)

@@ -1,0 +1,108 @@
+"""Rules judge a job while it runs, and files that smdebug itself has recorded."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from debugger import rule_choice, sources
+from debugger.live_rules import LiveRules
+from debugger.patched_smdebug import Hook, ModeKeys, forget_hook
+from debugger.rules.verdict import ISSUES, NO_ISSUES, judge
+from tests.opt_ml import failure, make_job, metrics, train_here
+from training import job
+from training.environment import TrainingEnvironment
+from training.stop import StopRequest
+
+
+def test_a_rule_ends_a_job_cleanly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rules = "LossNotDecreasing!, UnchangedTensor"
+    base_dir = make_job(tmp_path, epochs="30", learning_rate="1e-9", debug_rules=rules)
+    caplog.set_level(logging.INFO)
+
+    job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
+
+    assert "stopped_by_rule=LossNotDecreasing" in caplog.messages
+    history = metrics(base_dir)["history"]
+    assert isinstance(history, list)
+    # 30 losses are the first that are judged, and an epoch has three.
+    assert 10 <= len(history) < 20
+    assert (base_dir / "model" / "manifest.json").exists()
+    said = [message for message in caplog.messages if message.startswith("debugger: Loss")]
+    assert len(said) == 1
+    verdicts = json.loads((base_dir / "output/data/debug-rules.json").read_text())
+    assert {each["RuleName"]: each["Status"] for each in verdicts}["LossNotDecreasing"] == ISSUES
+
+
+def test_a_rule_that_does_not_exist_fails_the_job_at_once(tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path, debug_rules="Overfitt")
+
+    assert train_here(base_dir, "train") == 1
+
+    assert failure(base_dir).startswith("there is no rule 'Overfitt'")
+
+
+def test_without_tensors_the_rules_on_losses_judge_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    live = LiveRules(rule_choice.choose("Overfit!"))
+
+    for epoch, loss in enumerate([0.9, 0.6, 0.5, 0.7, 0.9, 1.2], start=1):
+        live.epoch(epoch, 0.9 / epoch, loss)
+        live.look(None)
+
+    assert live.stopping == "Overfit"
+    assert len(caplog.messages) == 1
+    assert "Overfit at step 5, loss" in caplog.messages[0]
+
+
+class Deep(nn.Sequential):
+    """Sigmoid layers, in which gradients die."""
+
+    def __init__(self, layers: int) -> None:
+        torch.manual_seed(0)
+        super().__init__(
+            *[nn.Sequential(nn.Linear(16, 16), nn.Sigmoid()) for _ in range(layers)],
+            nn.Linear(16, 2),
+        )
+
+
+@pytest.mark.parametrize(("layers", "status"), [(14, ISSUES), (1, NO_ISSUES)])
+def test_what_smdebugs_own_hook_recorded_is_judged(
+    tmp_path: Path, layers: int, status: str
+) -> None:
+    configuration = tmp_path / "debughookconfig.json"
+    interval = {"CollectionParameters": {"save_interval": "1"}}
+    document = {
+        "LocalPath": str(tmp_path / "tensors"),
+        "CollectionConfigurations": [
+            {"CollectionName": name, **interval} for name in ("gradients", "losses", "weights")
+        ],
+    }
+    configuration.write_text(json.dumps(document))
+    hook = Hook.create_from_json_file(str(configuration))
+    network, criterion = Deep(layers), nn.CrossEntropyLoss()
+    # As a script does that was written for SageMaker's own image.
+    hook.register_module(network)
+    hook.register_loss(criterion)
+    hook.set_mode(ModeKeys.TRAIN)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        images = torch.from_numpy(random.normal(size=(16, 16))).float()
+        optimizer.zero_grad()
+        criterion(network(images), (images[:, 0] > 0).long()).backward()
+        optimizer.step()
+    hook.close()
+    forget_hook()
+
+    records = sources.read(tmp_path)
+
+    assert judge("VanishingGradient", records, {}).status == status
+    assert judge("LossNotDecreasing", records, {}).status == status
+    ratios = judge("WeightUpdateRatio", records, {})
+    assert ratios.finding.datapoints > 30

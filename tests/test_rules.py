@@ -1,0 +1,357 @@
+"""Each rule finds what it is for, is silent on a healthy run, and says when it knows too little."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from classifier.errors import UserError
+from debugger import metric_log, rule_choice, sources
+from debugger.__main__ import main
+from debugger.records import Record, Records
+from debugger.rules.catalogue import ON_REQUEST, RULES
+from debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict, defaults, judge
+
+RANDOM = np.random.default_rng(0)
+
+Recorded = dict[tuple[str, str], list[tuple[int, Any]]]
+
+
+def records(tensors: Recorded, times: list[tuple[int, float]] | None = None) -> Records:
+    """Make records of whole tensors; an evaluation comes after the step of its number."""
+    made = {}
+    for (name, mode), values in tensors.items():
+        made[name, mode] = [
+            Record(2 * step + (mode == "EVAL"), step, {"": partial(np.asarray, value)})
+            for step, value in values
+        ]
+    return Records(made, times or [])
+
+
+def losses(values: npt.ArrayLike, mode: str = "TRAIN", every: int = 1, first: int = 0) -> Recorded:
+    series = [(first + every * i, value) for i, value in enumerate(np.asarray(values).tolist())]
+    return {("CrossEntropyLoss_output_0", mode): series}
+
+
+def falling(count: int = 60, noise: float = 0.05) -> npt.NDArray[np.float64]:
+    steps: npt.NDArray[np.float64] = np.exp(-np.arange(count) / 15)
+    return steps + noise * RANDOM.normal(size=count) + 0.3
+
+
+def gradients(scales: Mapping[str, float], steps: int = 4) -> Recorded:
+    return {
+        (f"gradient/Net_{name}", "TRAIN"): [
+            (step, scale * RANDOM.normal(size=50)) for step in range(steps)
+        ]
+        for name, scale in scales.items()
+    }
+
+
+def weights(change: float) -> Recorded:
+    start = RANDOM.normal(size=50)
+    moved = [(step, start + step * change) for step in range(5)]
+    return {("Net_conv.weight", "TRAIN"): moved, **gradients({"conv.weight": 1}, 5)}
+
+
+HEALTHY_LAYERS = {f"layer{i}.weight": 0.01 * 0.7**i for i in range(10)}
+VANISHED = {f"layer{i}.weight": 0.01 * 0.1 ** (2 * i) for i in range(5)}
+
+
+def images(values: npt.NDArray[np.float64]) -> Recorded:
+    return {("input_image", "TRAIN"): [(0, values), (1, values)]}
+
+
+def photographs(mean: float, std: float) -> npt.NDArray[np.float64]:
+    return np.clip(mean + std * RANDOM.normal(size=(300, 3, 4, 4)), -2.1, 2.6)
+
+
+def labels(counts: list[int]) -> Recorded:
+    return {("labels", "TRAIN"): [(0, np.repeat(np.arange(len(counts)), counts))]}
+
+
+def evaluation(right: float) -> Recorded:
+    true = np.repeat([0, 1], 100)
+    named = np.where(np.arange(200) % 100 < 100 * right, true, 1 - true)
+    return {("labels", "EVAL"): [(1, true)], ("predictions", "EVAL"): [(1, named)]}
+
+
+def activity(shares: npt.ArrayLike, count: int = 3) -> Recorded:
+    return {("relu_activity_0", "TRAIN"): [(i, np.asarray(shares)) for i in range(count)]}
+
+
+def saturated(scale: float) -> Recorded:
+    return {("act_sigmoid_input_0", "TRAIN"): [(0, scale * RANDOM.normal(size=(20, 8, 2, 2)))]}
+
+
+def ratios(values: list[float]) -> Recorded:
+    return {("update_ratio/Net_conv.w", "TRAIN"): list(enumerate(values))}
+
+
+def initialised(ratio: float, curve: npt.NDArray[np.float64]) -> Recorded:
+    inputs = {
+        (f"layer{i}.relu_input_0", "TRAIN"): [
+            (s, ratio**i * RANDOM.normal(size=40)) for s in (0, 1)
+        ]
+        for i in range(2)
+    }
+    return {**inputs, **losses(curve)}
+
+
+FLAT = 0.7 + 0.05 * RANDOM.normal(size=60)
+
+BROKEN: dict[str, list[Recorded]] = {
+    "LossNotDecreasing": [
+        losses(FLAT),
+        losses(np.concatenate([falling(), 5 * falling()[::-1]])),
+        losses([*falling(50), *[math.nan] * 10]),
+        losses(0.7 - 0.00005 * np.arange(60)),
+    ],
+    "Overfit": [
+        losses(falling(80)) | losses([0.9, 0.6, 0.5, 0.7, 0.9, 1.2], "EVAL", every=10, first=10)
+    ],
+    "Overtraining": [
+        losses(falling(150)) | losses([0.9, 0.5, *[0.5] * 12], "EVAL", every=10, first=10)
+    ],
+    "VanishingGradient": [gradients(VANISHED), gradients({"a.weight": 0, "b.weight": 0.1})],
+    "ExplodingTensor": [gradients({"a.weight": math.inf}), losses([1.0, math.nan])],
+    "PoorWeightInitialization": [initialised(50, FLAT)],
+    "DeadRelu": [activity([0, 0, 0, 0.5])],
+    "SaturatedActivation": [saturated(40)],
+    "WeightUpdateRatio": [ratios([math.nan, 12, 15]), ratios([0.1, 0, 0])],
+    "UnchangedTensor": [weights(0)],
+    "AllZero": [gradients({"a.weight": 0, "b.weight": 1})],
+    "TensorVariance": [gradients({"a.weight": 1e-3})],
+    "ClassImbalance": [labels([600, 20]), evaluation(0.2)],
+    "Confusion": [evaluation(0.8)],
+    "CheckInputImages": [
+        images(RANDOM.uniform(0, 1, (300, 3, 4, 4))),
+        images(RANDOM.uniform(0, 255, (300, 3, 4, 4))),
+        images((photographs(-0.5, 0.8) - 0.45) / 0.23),
+    ],
+    "StalledTraining": [],
+}
+
+HEALTHY: dict[str, list[Recorded]] = {
+    "LossNotDecreasing": [
+        losses(falling()),
+        # Trained before: evaluation 0 comes first.
+        losses(0.2 + 0.05 * RANDOM.normal(size=60), first=1)
+        | {("CrossEntropyLoss_output_0", "EVAL"): [(0, 0.2), (70, 0.2)]},
+    ],
+    "Overfit": [
+        losses(falling(80)) | losses([0.9, 0.7, 0.6, 0.6, 0.62, 0.6], "EVAL", every=10, first=10),
+        losses(0.01 * falling(80))
+        | losses([0.4, 0.3, 0.25, 0.25, 0.26], "EVAL", every=10, first=10),
+    ],
+    "Overtraining": [
+        losses(falling(150)) | losses(falling(14, 0), "EVAL", every=10, first=10),
+    ],
+    "VanishingGradient": [
+        gradients(HEALTHY_LAYERS),
+        # It has learned its pictures, and nothing is left to learn.
+        gradients({name: 1e-7 * scale for name, scale in HEALTHY_LAYERS.items()}),
+        gradients({"conv.bias": 1e-9, "head.weight": 0.1}),
+    ],
+    "ExplodingTensor": [gradients(HEALTHY_LAYERS)],
+    "PoorWeightInitialization": [initialised(50, falling()), initialised(1, FLAT)],
+    "DeadRelu": [activity([0, 0.1, 0.2, 0.5])],
+    "SaturatedActivation": [saturated(3)],
+    "WeightUpdateRatio": [ratios([1e30, 0.01, 0.005])],
+    "UnchangedTensor": [
+        weights(0.01),
+        # Frozen: it has no gradient.
+        {("Net_conv.weight", "TRAIN"): [(i, np.ones(3)) for i in range(5)]}
+        | {("Net_head.weight", "TRAIN"): [(i, [i, 1.0]) for i in range(5)]}
+        | gradients({"head.weight": 1}, 5),
+    ],
+    "AllZero": [gradients(HEALTHY_LAYERS)],
+    "TensorVariance": [gradients({"a.weight": 1})],
+    "ClassImbalance": [labels([300, 290]), evaluation(0.8)],
+    "Confusion": [evaluation(0.95)],
+    "CheckInputImages": [images(photographs(0, 1)), images(photographs(-0.9, 0.6))],
+    "StalledTraining": [],
+}
+
+SETTINGS = {"TensorVariance": {"min_threshold": 0.01}}
+
+
+def verdict(rule: str, recorded: Recorded) -> Verdict:
+    return judge(rule, records(recorded), SETTINGS.get(rule, {}))
+
+
+@pytest.mark.parametrize(
+    ("rule", "recorded"), [(rule, each) for rule, several in BROKEN.items() for each in several]
+)
+def test_a_rule_finds_what_it_is_for(rule: str, recorded: Recorded) -> None:
+    found = verdict(rule, recorded)
+
+    assert found.status == ISSUES, found
+    assert found.worst is not None
+    assert all((found.worst.tensor, found.worst.sentence, found.worst.cause, found.worst.remedy))
+
+
+@pytest.mark.parametrize(
+    ("rule", "recorded"), [(rule, each) for rule, several in HEALTHY.items() for each in several]
+)
+def test_a_rule_is_silent_on_what_is_healthy(rule: str, recorded: Recorded) -> None:
+    assert verdict(rule, recorded).status == NO_ISSUES, verdict(rule, recorded)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_that_sees_next_to_nothing_says_what_it_lacks(rule: str) -> None:
+    for recorded in ({}, losses([0.7]), gradients({"a.weight": 1}, steps=1)):
+        found = verdict(rule, recorded)
+
+        expected = INSUFFICIENT
+        if rule in {"ExplodingTensor", "TensorVariance"} and recorded:
+            # One number suffices.
+            expected = found.status
+        assert found.status == expected, (found, recorded)
+        assert found.finding.lacks or expected == NO_ISSUES or recorded
+
+
+def test_a_stalled_training_is_seen_by_its_clock() -> None:
+    times = [(step, 2.0 * step) for step in range(5)] + [(5, 2000.0)]
+
+    stalled = judge("StalledTraining", records({}, times), {})
+    steady = judge("StalledTraining", records({}, times[:-1]), {})
+
+    assert (stalled.status, steady.status) == (ISSUES, NO_ISSUES)
+    assert stalled.worst is not None
+    assert (stalled.worst.step, stalled.worst.value) == (5, 1992)
+
+
+def test_noise_alone_neither_raises_nor_silences_an_alarm() -> None:
+    def share(curve: Callable[[], npt.NDArray[np.float64]]) -> float:
+        found = [verdict("LossNotDecreasing", losses(curve())).status for _ in range(200)]
+        return found.count(ISSUES) / 200
+
+    assert share(lambda: 0.7 + 0.1 * RANDOM.normal(size=60)) > 0.98
+    assert share(lambda: falling(noise=0.1)) < 0.02
+
+
+def test_the_defaults_are_those_that_aws_documents() -> None:
+    assert defaults("LossNotDecreasing")["diff_percent"] == 0.1
+    assert defaults("VanishingGradient") == {"threshold": 1e-7}
+    assert defaults("Overtraining") == {
+        "patience_train": 5,
+        "patience_validation": 10,
+        "delta": 0.01,
+    }
+    assert defaults("DeadRelu")["tensor_regex"] == ".*relu_output"
+
+
+def test_by_default_every_rule_judges_that_needs_no_limits() -> None:
+    assert {rule.name for rule in rule_choice.choose(None)} == RULES.keys() - ON_REQUEST
+
+
+def test_rules_come_as_names_or_as_the_sdk_sends_them() -> None:
+    document = [
+        {
+            "RuleConfigurationName": "Overfit",
+            "RuleEvaluatorImage": "1234.dkr.ecr/rules",
+            "RuleParameters": {
+                "rule_to_invoke": "Overfit",
+                "patience": "3",
+                "action_json": '[{"name": "stoptraining"}]',
+            },
+        },
+        {"RuleParameters": {"rule_to_invoke": "StalledTrainingRule", "threshold": "60"}},
+    ]
+
+    overfit, stalled = rule_choice.choose(json.dumps(document))
+    named = rule_choice.choose("VanishingGradient, Overfit!")
+
+    assert (overfit.name, overfit.parameters, overfit.stops) == ("Overfit", {"patience": 3}, True)
+    assert (stalled.name, stalled.parameters) == ("StalledTraining", {"threshold": 60.0})
+    assert [(rule.name, rule.stops) for rule in named] == [
+        ("VanishingGradient", False),
+        ("Overfit", True),
+    ]
+    assert rule_choice.choose("none") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Overfitt", "there is no rule 'Overfitt'"),
+        ("[", "the rules are not JSON"),
+        ("[1]", "a rule must be an object"),
+        ('{"RuleParameters": {"rule_to_invoke": "Overfit", "x": "1"}}', "has no parameter 'x'"),
+        ('{"RuleParameters": {"rule_to_invoke": "Overfit", "patience": "?"}}', "of type int"),
+    ],
+)
+def test_a_wrong_rule_is_refused_in_a_sentence(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        rule_choice.choose(text)
+
+
+LOG = "\n".join(
+    f"epoch={epoch} train_loss={0.9 / epoch:.4f} train_accuracy=0.5 val_loss={loss} val_f1=0.5"
+    for epoch, loss in enumerate([0.9, 0.6, 0.5, 0.7, 0.9, 1.2], start=1)
+)
+
+
+def test_the_command_judges_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text(f"hyperparameters: epochs=5\n{LOG}\nbest_epoch=3 val_loss=0.5\n")
+
+    code = main(["rules", str(path), "--rules", "Overfit,VanishingGradient"])
+
+    out = capsys.readouterr().out
+    assert code == 1
+    assert out.startswith("IssuesFound       Overfit")
+    assert "step 6, loss: the validation loss 1.2 " in out
+    assert main(["rules", str(path), "--set", "Overfit.patience=5"]) == 0
+
+
+def test_the_command_answers_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    history = [{"train_loss": 1 / n, "val_loss": 0.5} for n in range(1, 5)]
+    (tmp_path / "metrics.json").write_text(json.dumps({"history": history}))
+
+    assert main(["rules", str(tmp_path), "--json", "--rules", "Overfit"]) == 0
+
+    (document,) = json.loads(capsys.readouterr().out)
+    assert (document["Status"], document["Datapoints"]) == ("NoIssuesFound", 4)
+    assert "ratio_threshold:0.1" in document["RuleParameters"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"{}", b'{"history": 1}', b"[" * 9999])
+def test_what_cannot_be_judged_is_refused_in_a_sentence(
+    tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    if content is not None:
+        path.write_bytes(content)
+
+    assert main(["rules", str(path)]) == 2
+
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_file_outside_of_the_folder_is_not_read(tmp_path: Path) -> None:
+    index = tmp_path / "index" / "000000000" / "000000000001_worker_0.json"
+    index.parent.mkdir(parents=True)
+    meta = {"mode": "TRAIN", "mode_step": 0, "event_file_name": "../../secret"}
+    entry = {"tensorname": "a", "start_idx": 0, "length": 20}
+    index.write_text(json.dumps({"meta": meta, "tensor_payload": [entry]}))
+
+    with pytest.raises(UserError, match="outside of the folder"):
+        sources.read(tmp_path)
+
+
+def test_losses_of_a_log_are_those_of_its_last_run(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("epoch=1 train_loss=3 val_loss=4\nepoch=1 train_loss=1 val_loss=2\n")
+
+    read = metric_log.read(path)
+
+    assert [point.value for point in read.losses("TRAIN")] == [1]
+    assert [point.value for point in read.losses("EVAL")] == [2]

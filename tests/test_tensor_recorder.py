@@ -1,0 +1,469 @@
+"""Recorded tensors are the true ones, whatever the training does, and change nothing of it."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
+
+from classifier.artifact import WEIGHTS
+from debugger import patched_smdebug, tensor_recorder
+from debugger.observer import Observer, Settings
+from tests import observed
+from tests.observed import Network, TrueNorms, collection
+from tests.opt_ml import CONTAINER, configure, failure, make_job, metrics, train_here, write_json
+from tests.servers import free_port
+from training import job
+from training.cluster import Cluster
+from training.environment import TrainingEnvironment
+from training.stop import StopRequest
+
+TENSORS = "output/data/debug/tensors"
+
+ALL = [
+    collection("losses"),
+    collection("gradients", reductions="l2_norm,abs_mean"),
+    collection("weights"),
+    collection("relu_input", include_regex=".*relu_input", reductions="min"),
+    collection("relu_activity", include_regex="^relu_activity$"),
+    collection("update_ratio", include_regex="^update_ratio$"),
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    path = tmp_path / "debughookconfig.json"
+    path.write_text(json.dumps({"CollectionConfigurations": ALL}))
+    return Settings(configuration_path=path, output_dir=tmp_path / "output", is_required=True)
+
+
+def trial(directory: Path) -> Any:  # noqa: ANN401 - smdebug has no types
+    """Read tensor files as smdebug's users do."""
+    from smdebug.trials import create_trial  # noqa: PLC0415
+
+    assert list(directory.glob("collections/*/*_collections.json")), "it would wait for ever"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SMDEBUG_TRAINING_END_DELAY_REFRESH", "0")
+        return create_trial(str(directory))
+
+
+TRAIN, EVAL = patched_smdebug.ModeKeys.TRAIN, patched_smdebug.ModeKeys.EVAL
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {},
+        {"settings": {"gradient_accumulation_steps": 4}},
+        {"settings": {"mixup": 0.4, "gradient_clip_norm": 0.01}},
+        {"dtype": torch.bfloat16},
+        {"wrap": lambda model: torch.compile(model, backend="aot_eager", fullgraph=True)},
+    ],
+    ids=["plain", "accumulated", "blended and clipped", "bfloat16", "compiled as one graph"],
+)
+def test_recorded_gradients_are_those_that_the_optimizer_sees(
+    settings: Settings, case: Mapping[str, Any]
+) -> None:
+    network = Network()
+    observer = TrueNorms(settings, network)
+
+    observed.train(observer, network, **case)
+    observer.close()
+
+    tensors = trial(settings.output_dir / "tensors")
+    assert tensors.steps(mode=TRAIN) == [0, 1, 2]
+    for step, norms in enumerate(observer.norms):
+        assert len(norms) == len(list(network.parameters()))
+        for name, norm in norms.items():
+            tensor = tensors.tensor(f"gradient/Network_{name}")
+            found = tensor.reduction_value(step, "l2", mode=TRAIN)
+            assert found == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("case", [{}, {"dtype": torch.bfloat16}])
+def test_losses_and_weights_are_equal_with_and_without_to_the_bit(
+    settings: Settings, case: Mapping[str, Any]
+) -> None:
+    seen, unseen = Network(), Network()
+    dropped = {"settings": {"mixup": 0.4, "gradient_accumulation_steps": 2}, **case}
+
+    observed.train(Observer(settings), seen, **dropped)
+    observed.train(Observer(), unseen, **dropped)
+
+    state = unseen.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in seen.state_dict().items())
+
+
+def test_the_input_of_an_activation_that_works_in_place_is_what_came_in(
+    settings: Settings,
+) -> None:
+    observer = Observer(settings)
+
+    observed.train(observer, Network())
+    observer.close()
+
+    tensors = trial(settings.output_dir / "tensors")
+    assert tensors.tensor("relu_input_0").reduction_value(1, "min", mode=TRAIN) < -0.5
+    activity = tensors.tensor("relu_activity_0").value(1, mode=TRAIN)
+    assert activity.shape == (4,)
+    assert ((activity > 0) & (activity < 1)).all()
+
+
+def test_layers_that_learn_later_have_gradients_then(settings: Settings) -> None:
+    network = Network()
+    network.conv1.requires_grad_(requires_grad=False)
+
+    class Thawing(Observer):
+        def begin_step(self, number: int, epoch: int) -> None:
+            if number == 2:
+                network.conv1.requires_grad_(requires_grad=True)
+            super().begin_step(number, epoch)
+
+    observer = Thawing(settings)
+    observed.train(observer, network)
+    observer.close()
+
+    tensors = trial(settings.output_dir / "tensors")
+    assert tensors.tensor("gradient/Network_conv1.weight").steps(mode=TRAIN) == [2]
+    assert tensors.tensor("gradient/Network_conv2.weight").steps(mode=TRAIN) == [0, 1, 2]
+
+
+def test_the_update_ratio_is_the_change_over_the_norm(settings: Settings) -> None:
+    observer = Observer(settings)
+
+    observed.train(observer, Network())
+    observer.close()
+
+    tensors = trial(settings.output_dir / "tensors")
+    weights = [tensors.tensor("Network_conv2.weight").value(step, mode=TRAIN) for step in (0, 1)]
+    ratio = tensors.tensor("update_ratio/Network_conv2.w").value(0, mode=TRAIN)
+    expected = np.linalg.norm(weights[1] - weights[0]) / np.linalg.norm(weights[0])
+    assert ratio == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_networks_copies_and_exports_know_nothing_of_it(settings: Settings) -> None:
+    network = Network()
+    before = dict(vars(network))
+
+    observed.train(Observer(settings), network)
+
+    assert vars(network).keys() == before.keys()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    assert all(module.training for module in network.modules())
+
+
+def test_a_failing_disk_ends_the_records_and_not_the_training(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = []
+
+    def write(_self: object, data: bytes) -> list[int]:
+        written.append(len(data))
+        if len(written) > 30:
+            raise OSError(28, "No space left on device")
+        return [0, len(data)]
+
+    monkeypatch.setattr("smdebug.core.access_layer.file.TSAccessFile.write", write)
+    network = Network()
+    observer = Observer(settings)
+
+    observed.train(observer, network)
+    observer.close()
+
+    assert observer.status == "ended: OSError: [Errno 28] No space left on device"
+    assert [r.getMessage() for r in caplog.records if "no more tensors" in r.getMessage()]
+    assert len(written) == 31
+    without = Network()
+    observed.train(Observer(), without)
+    assert torch.equal(network.conv1.weight, without.conv1.weight)
+
+
+@pytest.mark.parametrize(("name", "value"), [("BUDGET", 1000), ("FREE", 2**60)])
+def test_records_end_before_the_disk_does(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: int
+) -> None:
+    monkeypatch.setattr(tensor_recorder, name, value)
+    observer = Observer(settings)
+
+    observed.train(observer, Network())
+
+    assert observer.status.startswith("ended: BudgetError")
+
+
+def test_a_folder_of_a_killed_or_a_finished_run_is_used_anew(settings: Settings) -> None:
+    directory = settings.output_dir / "tensors"
+    first = Observer(settings)
+    observed.train(first, Network(), steps=4)
+    first.close()
+    assert (directory / "training_job_end.ts").exists()
+    (directory / "claim.smd").touch()
+
+    second = Observer(settings)
+    observed.train(second, Network(), steps=2)
+    second.close()
+
+    assert trial(directory).steps(mode=TRAIN) == [0, 1]
+
+
+def test_smdebug_keeps_out_of_the_checkpoints(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "state.pt").touch()
+    configuration = tmp_path / "checkpointconfig.json"
+    configuration.write_text(json.dumps({"LocalPath": str(checkpoints)}))
+    monkeypatch.setenv("CHECKPOINT_CONFIG_FILE_PATH", str(configuration))
+
+    observer = Observer(settings)
+    observed.train(observer, Network())
+    observer.close()
+
+    assert observer.status == "recorded"
+    assert [path.name for path in checkpoints.iterdir()] == ["state.pt"]
+
+
+def test_under_sagemaker_the_end_is_written_too(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINING_JOB_NAME", "job")
+    observer = Observer(settings)
+
+    observed.train(observer, Network())
+    observer.close()
+
+    assert (settings.output_dir / "tensors" / "training_job_end.ts").exists()
+
+
+WRONG = {
+    "no JSON": b"{",
+    "no object": b"[]",
+    "no list": b'{"CollectionConfigurations": {"a": 1}}',
+    "no name": b'{"CollectionConfigurations": [{}]}',
+    "a path elsewhere": b'{"LocalPath": "tensors"}',
+    "unknown reduction": b'{"CollectionConfigurations": [{"CollectionName": "weights", '
+    b'"CollectionParameters": {"reductions": "median"}}]}',
+    "no expression": b'{"CollectionConfigurations": [{"CollectionName": "mine"}]}',
+}
+
+
+@pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
+def test_a_wrong_configuration_costs_the_records_alone(
+    tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "debughookconfig.json"
+    path.write_bytes(data)
+    observer = Observer(Settings(configuration_path=path, output_dir=tmp_path))
+
+    observed.train(observer, Network())
+    observer.close()
+
+    assert observer.status.startswith(("failed: ", "ended: "))
+    assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 1
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"S3OutputPath": "s3://b/p", "CollectionConfigurations": []},
+        {"S3OutputPath": "s3://b/p", "CollectionConfigurations": None, "HookParameters": None},
+    ],
+)
+def test_what_the_sdk_sends_with_every_job_leaves_the_choice_to_us(
+    tmp_path: Path, document: dict[str, object]
+) -> None:
+    base_dir = make_job(tmp_path)
+    write_json(base_dir, "debughookconfig.json", document)
+
+    assert train_here(base_dir, "train") == 0
+
+    tensors = trial(base_dir / "output" / "tensors")
+    assert tensors.tensor("CrossEntropyLoss_output_0").steps(mode=TRAIN) == [0, 1, 2]
+    assert tensors.tensor("CrossEntropyLoss_output_0").steps(mode=EVAL) == [1]
+    assert len(tensors.tensor("predictions").value(1, mode=EVAL)) == 6
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base_dir = make_job(tmp_path_factory.mktemp("plain"), epochs="2", debug="off", mixup="0.2")
+    assert train_here(base_dir, "train") == 0
+    assert not (base_dir / TENSORS).exists()
+    return base_dir
+
+
+def test_a_whole_job_is_equal_with_and_without_to_the_bit(plain: Path, tmp_path: Path) -> None:
+    base_dir = make_job(tmp_path, epochs="2", debug="required", mixup="0.2")
+
+    assert train_here(base_dir, "train") == 0
+
+    assert metrics(base_dir) == metrics(plain)
+    weights, expected = (load_file(d / "model" / WEIGHTS) for d in (base_dir, plain))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert trial(base_dir / TENSORS).steps(mode=EVAL) == [1, 2]
+
+
+def test_a_run_that_goes_on_writes_what_the_uninterrupted_one_would_have(
+    plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = make_job(tmp_path / "whole", epochs="2", debug="required", mixup="0.2")
+    assert train_here(whole, "train") == 0
+    base_dir = make_job(tmp_path / "stopped", epochs="2", debug="required", mixup="0.2")
+
+    class StopInSecondEpoch(StopRequest):
+        looks = 0
+
+        @property
+        def requested(self) -> bool:
+            self.looks += any(message.startswith("epoch=1 ") for message in caplog.messages)
+            return self.looks > 2
+
+        @requested.setter
+        def requested(self, value: bool) -> None:
+            pass
+
+    environment = TrainingEnvironment(base_dir=base_dir)
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    job.run(environment, StopInSecondEpoch())
+    assert trial(base_dir / TENSORS).steps(mode=TRAIN) == [0, 1, 2, 3, 4]
+    job.run(environment, StopRequest())
+
+    assert metrics(base_dir) == metrics(plain)
+    found, expected = trial(base_dir / TENSORS), trial(whole / TENSORS)
+    assert found.steps() == expected.steps()
+    losses = [t.tensor("CrossEntropyLoss_output_0").values(mode=TRAIN) for t in (found, expected)]
+    assert losses[0] == losses[1]
+
+
+BLOCKED = """
+import sys
+class Blocking:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "smdebug":
+            raise {raised}
+sys.meta_path.insert(0, Blocking())
+from training.__main__ import main
+sys.exit(main(["train"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "debug", "code"),
+    [
+        ("ModuleNotFoundError('No module named smdebug')", "auto", 0),
+        ("TypeError('Descriptors cannot be created directly')", "auto", 0),
+        ("ModuleNotFoundError('No module named smdebug')", "required", 1),
+    ],
+)
+def test_without_smdebug_a_job_is_the_same_unless_it_is_required(
+    plain: Path, tmp_path: Path, raised: str, debug: str, code: int
+) -> None:
+    base_dir = make_job(tmp_path, epochs="2", debug=debug, mixup="0.2")
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(CONTAINER),
+        "SAGEMAKER_BASE_DIR": str(base_dir),
+    }
+
+    result = subprocess.run(
+        [sys.executable, "-c", BLOCKED.format(raised=raised)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == code, result.stdout + result.stderr
+    if code:
+        assert failure(base_dir).startswith("debug=required, and no tensors can be recorded")
+    else:
+        assert result.stdout.count("debugger: no tensors are recorded") == 1
+        assert metrics(base_dir) == metrics(plain)
+
+
+def test_a_job_of_the_frozen_stage_alone_has_its_one_evaluation(
+    plain: Path, tmp_path: Path
+) -> None:
+    base_dir = make_job(tmp_path)
+    weights = base_dir / "input" / "data" / "weights"
+    weights.mkdir()
+    shutil.copy2(plain / "model" / WEIGHTS, weights)
+    hyperparameters = json.loads((base_dir / "input/config/hyperparameters.json").read_text())
+    wanted = {"fine_tuning": "none", "head_epochs": "2", "debug": "required"}
+    configure(base_dir, {**hyperparameters, **wanted}, "training", "weights")
+
+    assert train_here(base_dir, "train") == 0
+
+    tensors = trial(base_dir / TENSORS)
+    assert tensors.steps(mode=EVAL) == [0]
+    assert tensors.steps(mode=TRAIN) == []
+
+
+BRIDGE = """
+from debugger.patched_smdebug import Event
+from google.protobuf.internal import api_implementation
+event = Event(step=3, wall_time=1.5)
+value = event.summary.value.add(tag="loss")
+value.tensor.tensor_content = b"1234"
+value.tensor.tensor_shape.dim.add(size=1, name="loss_0")
+assert Event.FromString(event.SerializeToString()) == event
+from smdebug.core.tfevent.proto.summary_pb2 import Summary
+assert Summary.Value(tag="loss").tag == "loss"
+print(api_implementation.Type())
+"""
+
+
+@pytest.mark.parametrize("backend", ["upb", "python"])
+def test_messages_work_with_either_backend_of_protobuf(backend: str) -> None:
+    variables = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": backend, "PYTHONPATH": str(CONTAINER)}
+
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BRIDGE],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (result.returncode, result.stdout) == (0, f"{backend}\n"), result.stderr
+
+
+def _train_rank(rank: int, directory: Path, port: int) -> None:
+    """Be one of two processes; leave the norms of the gradients in a file."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    path = directory / "debughookconfig.json"
+    own = Settings(configuration_path=path, output_dir=directory / "output", is_required=True)
+    network = Network()
+    observer = TrueNorms(own if rank == 0 else None, network)
+    observed.train(observer, network, wrap=DistributedDataParallel, cluster=Cluster(rank, 2))
+    observer.close()
+    torch.distributed.destroy_process_group()
+    (directory / f"{rank}.json").write_text(json.dumps(observer.norms))
+
+
+def test_of_several_processes_the_mean_gradients_are_recorded(
+    settings: Settings, tmp_path: Path
+) -> None:
+    arguments = (tmp_path, free_port())
+    torch.multiprocessing.spawn(_train_rank, args=arguments, nprocs=2)  # type: ignore[no-untyped-call,attr-defined]
+
+    own, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert own == other
+    tensors = trial(settings.output_dir / "tensors")
+    for step, norms in enumerate(own):
+        for name, norm in norms.items():
+            tensor = tensors.tensor(f"gradient/Network_{name}")
+            assert tensor.reduction_value(step, "l2", mode=TRAIN) == pytest.approx(norm, rel=1e-5)
