@@ -141,6 +141,8 @@ BROKEN: dict[str, list[Recorded]] = {
 HEALTHY: dict[str, list[Recorded]] = {
     "LossNotDecreasing": [
         losses(falling()),
+        # Most of the fall is in the first records.
+        losses(0.15 + 0.85 * np.exp(-np.arange(36) / 4) + 0.03 * RANDOM.normal(size=36)),
         # Trained before: evaluation 0 comes first.
         losses(0.2 + 0.05 * RANDOM.normal(size=60), first=1)
         | {("CrossEntropyLoss_output_0", "EVAL"): [(0, 0.2), (70, 0.2)]},
@@ -233,7 +235,7 @@ def test_noise_alone_neither_raises_nor_silences_an_alarm() -> None:
         found = [verdict("LossNotDecreasing", losses(curve())).status for _ in range(200)]
         return found.count(ISSUES) / 200
 
-    assert share(lambda: 0.7 + 0.1 * RANDOM.normal(size=60)) > 0.98
+    assert share(lambda: 0.7 + 0.1 * RANDOM.normal(size=60)) > 0.97
     assert share(lambda: falling(noise=0.1)) < 0.02
 
 

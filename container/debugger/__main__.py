@@ -1,4 +1,4 @@
-"""Judges a training that was recorded: `python -m debugger rules PATH`."""
+"""Judges a training that was recorded, or writes a page on it."""
 
 import argparse
 import json
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.errors import UserError
-from debugger import rule_choice, sources
+from debugger import report, rule_choice, sources
+from debugger.records import Records
 from debugger.rules.verdict import ERROR, INSUFFICIENT, ISSUES, Verdict
 
 # No rule found anything, one did, there was nothing to judge by.
@@ -32,8 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="parameters that are not the defaults",
     )
     rules.add_argument("--json", action="store_true", help="print one JSON document instead")
+    page = commands.add_parser("report", help="write a page on a job: rules, times, tensors")
+    page.add_argument("path", type=Path, help="job's folder, or folder of tensors or a profile")
+    page.add_argument(
+        "--output", type=Path, default=Path("debug-report.html"), help="default: %(default)s"
+    )
     chosen = parser.parse_args(arguments)
     try:
+        if "output" in chosen:
+            return _write_report(chosen.path, chosen.output)
         given = rule_choice.with_parameters(rule_choice.choose(chosen.rules), chosen.set)
         verdicts = rule_choice.judge_all(given, sources.read(chosen.path))
     except UserError as error:
@@ -44,6 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         _print(verdicts)
     return FOUND if any(verdict.status == ISSUES for verdict in verdicts) else FINE
+
+
+def _write_report(path: Path, output: Path) -> int:
+    profile = sources.read_profile(path)
+    try:
+        records = sources.read(path)
+    except UserError:
+        if profile is None:
+            raise
+        records = Records({}, [])
+    verdicts = rule_choice.judge_all(rule_choice.choose(None), records)
+    try:
+        output.write_text(report.render(records, profile, verdicts), encoding="utf-8")
+    except OSError as error:
+        message = f"{output} cannot be written: {error.strerror}"
+        raise UserError(message) from None
+    print(output)
+    return FINE
 
 
 def _print(verdicts: Sequence[Verdict]) -> None:

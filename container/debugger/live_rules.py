@@ -44,7 +44,7 @@ class LiveRules:
 
     def judge(self, directory: Path | None) -> list[Verdict]:
         """Judge the files of a directory, or the losses heard of; say what is new."""
-        verdicts = judge_all(self.rules, self._records(directory))
+        verdicts = judge_all(self.rules, self.records(directory))
         stops = {rule.name for rule in self.rules if rule.stops}
         for verdict in verdicts:
             if verdict.status != ISSUES:
@@ -64,7 +64,8 @@ class LiveRules:
                 self.stopping = self.stopping or verdict.rule
         return verdicts
 
-    def _records(self, directory: Path | None) -> Records:
+    def records(self, directory: Path | None) -> Records:
+        """Return what a directory holds, or without one the losses heard of."""
         if directory is None or not (directory / "index").is_dir():
             return metric_log.of_losses(self._losses)
         # It needs smdebug, which has recorded them.

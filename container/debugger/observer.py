@@ -5,30 +5,38 @@ No listener can harm it: one that fails says why, once, and is asked nothing mor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from classifier.errors import UserError
 from debugger import hook_configuration, rule_choice
 from debugger.live_rules import LiveRules
+from debugger.profiler import reading
 
 if TYPE_CHECKING:
     # It needs smdebug, which may be missing or broken.
+    from debugger.profiler.profiler import Profiler
     from debugger.tensor_recorder import TensorRecorder
 
 logger = logging.getLogger(__name__)
 
-VERDICTS = "debug-rules.json"
+VERDICTS, REPORT = "debug-rules.json", "debug-report.html"
+
+# Below SageMaker's output folder.
+PROFILER = "profiler"
 
 CONFIGURATION_VARIABLE = "SMDEBUG_CONFIG_FILE_PATH"
 
@@ -39,6 +47,12 @@ class Settings:
 
     configuration_path: Path
     """Of the platform's file."""
+
+    profiler_configuration_path: Path | None = None
+    """Of the platform's other file; None: nothing is timed."""
+
+    node: str = "algo-1"
+    """This machine's name."""
 
     output_dir: Path
     """SageMaker's /opt/ml/output."""
@@ -62,6 +76,8 @@ class Observer:
         self._settings = settings
         self._rules = LiveRules(rule_choice.choose(settings.rules)) if settings else None
         self._directory: Path | None = None
+        self._profiler: Profiler | None = None
+        self._has_profile = False
         self._recorder: TensorRecorder | None = None
         self._normalize: Callable[[Tensor], Tensor] | None = None
         self.status = "off"
@@ -87,6 +103,7 @@ class Observer:
         if settings is None:
             return
         self._normalize = normalize
+        self._start_profiler(settings, module)
         path = Path(os.environ.get(CONFIGURATION_VARIABLE) or settings.configuration_path)
         try:
             from debugger.tensor_recorder import TensorRecorder  # noqa: PLC0415
@@ -113,7 +130,13 @@ class Observer:
 
     def begin_step(self, number: int, epoch: int) -> None:
         """Hear of a step of training before it is made."""
+        if self._profiler is not None:
+            self._profiler.begin_step(number)
         self._tell(lambda recorder: recorder.begin_step(number, epoch))
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Return the context in which a phase of the training runs."""
+        return self._profiler.phase(name) if self._profiler else contextlib.nullcontext()
 
     def batch(self, labels: npt.NDArray[np.int64], images: Tensor) -> None:
         """Hear of a step's labels (N,) and images (N, 3, H, W) of 0 to 255."""
@@ -154,16 +177,47 @@ class Observer:
 
     def close(self) -> None:
         """Hear that the training is over."""
+        if self._profiler is not None:
+            with _harmless("the profile is not whole"):
+                self._profiler.close()
+            self._profiler = None
         self._tell(lambda recorder: recorder.close())
         if self._recorder is not None:
             self._recorder, self.status = None, "recorded"
         if self._rules is not None and self._settings is not None:
-            with _harmless("the rules' verdicts are lost"):
-                verdicts = self._rules.judge(self._directory)
-                path = self._settings.output_dir / "data" / VERDICTS
-                path.parent.mkdir(parents=True, exist_ok=True)
-                document = [verdict.to_json() for verdict in verdicts]
-                path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            with _harmless("not all of its reports are written"):
+                self._report(self._rules, self._settings)
+
+    def _report(self, rules: LiveRules, settings: Settings) -> None:
+        verdicts = rules.judge(self._directory)
+        directory = settings.output_dir / "data"
+        directory.mkdir(parents=True, exist_ok=True)
+        document = [verdict.to_json() for verdict in verdicts]
+        text = json.dumps(document, indent=2) + "\n"
+        (directory / VERDICTS).write_text(text, encoding="utf-8")
+        # It needs Jinja.
+        from debugger import report  # noqa: PLC0415
+
+        profile = reading.read(settings.output_dir / PROFILER) if self._has_profile else None
+        page = report.render(rules.records(self._directory), profile, verdicts)
+        (directory / REPORT).write_text(page, encoding="utf-8")
+
+    def _start_profiler(self, settings: Settings, module: nn.Module) -> None:
+        if settings.profiler_configuration_path is None:
+            return
+        with _harmless("nothing is profiled"):
+            # It needs psutil.
+            from debugger.profiler.profiler import Profiler, interval_of  # noqa: PLC0415
+
+            interval = interval_of(settings.profiler_configuration_path)
+            if interval is not None:
+                is_cuda = any(parameter.is_cuda for parameter in module.parameters())
+                wait = torch.cuda.synchronize if is_cuda else None
+                directory = settings.output_dir / PROFILER
+                # Of an earlier run in the same folder.
+                shutil.rmtree(directory, ignore_errors=True)
+                self._profiler = Profiler(directory, settings.node, interval, wait)
+                self._has_profile = True
 
     def _tell(self, say: Callable[[TensorRecorder], None]) -> None:
         recorder = self._recorder

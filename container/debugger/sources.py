@@ -4,6 +4,8 @@ from pathlib import Path
 
 from classifier.errors import UserError
 from debugger import metric_log
+from debugger.profiler import reading
+from debugger.profiler.reading import Profile
 from debugger.records import Records
 
 # Below a job's folder, or one of its output.
@@ -16,6 +18,21 @@ PLACES = (
     "debug/tensors",
     "debug-output",
 )
+
+
+PROFILES = ("profiler", "output/profiler", "../profiler", "profiler-output", ".")
+
+
+def read_profile(path: Path) -> Profile | None:
+    """Return the profile in a job's folder, or in a profiler's own; None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    for place in PROFILES:
+        if (path / place / "system").is_dir() or (path / place / "framework").is_dir():
+            return reading.read(path / place)
+    return None
 
 
 def read(path: Path) -> Records:

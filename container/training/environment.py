@@ -77,6 +77,11 @@ class TrainingEnvironment:
         return self._config_path("debughookconfig.json")
 
     @property
+    def profiler_configuration_path(self) -> Path:
+        """What SageMaker says of the profiler, where it does."""
+        return self._config_path("profilerconfig.json")
+
+    @property
     def checkpoint_dir(self) -> Path:
         """What SageMaker keeps in step with S3 while the job runs."""
         config = self._config("checkpointconfig.json")

@@ -166,6 +166,8 @@ def _debug_settings(
         return None
     return Settings(
         configuration_path=environment.hook_configuration_path,
+        profiler_configuration_path=environment.profiler_configuration_path,
+        node=environment.hosts().current,
         output_dir=environment.output_dir,
         is_required=hyperparameters.debug == "required",
         rules=hyperparameters.debug_rules,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from classifier.errors import UserError
 from debugger.observer import Observer
+from debugger.profiler.timeline import CHECKPOINT, EVALUATION, STEP
 from networks.network import Classifier, Network
 from training import features, frozen_stage, learning_rate, recipe, sampling, unfreezing
 from training.averaging import WeightAverage
@@ -239,7 +240,8 @@ class Trainer:
             number = self._step_number
             rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
             self.observer.begin_step(number, progress.epoch)
-            totals += self.step(model, number, batches[progress.batch], rate, self.observer)
+            with self.observer.phase(STEP):
+                totals += self.step(model, number, batches[progress.batch], rate, self.observer)
             self.average.update(self.classifier, number)
         progress.batch = len(batches)
         # The only wait for the device in the epoch.
@@ -290,13 +292,14 @@ class Trainer:
         )
 
     def _evaluate(self, stop: StopRequest) -> Evaluation | None:
-        return evaluate(
-            self.average.classifier,
-            self.validation,
-            self.arithmetic.device,
-            self.num_classes,
-            lambda: self._agree(stop.requested)[0],
-        )
+        with self.observer.phase(EVALUATION):
+            return evaluate(
+                self.average.classifier,
+                self.validation,
+                self.arithmetic.device,
+                self.num_classes,
+                lambda: self._agree(stop.requested)[0],
+            )
 
     def _keep_if_better(self, evaluation: Evaluation) -> None:
         best, metrics = self.progress.best, evaluation.metrics()
@@ -358,7 +361,8 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "progress": self.progress.to_state(),
             }
-            checkpoints.save(self._step_number, state)
+            with self.observer.phase(CHECKPOINT):
+                checkpoints.save(self._step_number, state)
 
     def _continue_from(self, checkpoints: Checkpoints) -> bool:
         own = checkpoints.load_newest() if self.cluster.is_first else None

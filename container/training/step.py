@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from debugger.observer import Observer
+from debugger.profiler.timeline import BACKWARD, COPY, DATA, FORWARD, OPTIMIZER
 from training.augmentation import Augmentation, Blend, Draws, draw_blend
 from training.cluster import Cluster
 from training.hyperparameters import Hyperparameters
@@ -84,10 +85,10 @@ class TrainingStep:
         for part in parts:
             # Processes average their gradients once, at the last part.
             with _apart(model) if part is not parts[-1] else contextlib.nullcontext():
-                watching = observer if part is parts[0] else Observer()
-                totals += self._add_gradients(seeing, batch, part, draws, blend, observer=watching)
+                totals += self._add_gradients(seeing, batch, part, draws, blend, observer=observer)
         observer.gradients()
-        self._update(learning_rate)
+        with observer.phase(OPTIMIZER):
+            self._update(learning_rate)
         observer.updated()
         observer.loss(totals)
         return totals
@@ -102,31 +103,38 @@ class TrainingStep:
         *,
         observer: Observer,
     ) -> Tensor:
-        images, labels = self._load(batch[part])
+        images, labels = self._load(batch[part], observer)
         if blend is not None:
             blend = blend.of(part)
             # Before the other changes, which both share then.
-            others, other_labels = self._load(np.roll(batch, 1)[part])
+            others, other_labels = self._load(np.roll(batch, 1)[part], observer)
             images = blend(images, others)
         images = self.augmentation(images, draws.of(part))
-        observer.batch(self.pictures.labels[batch[part]], images)
-        with self.arithmetic.autocast():
-            logits = model(images).float()
-        losses = self._losses(logits, labels)
-        if blend is not None:
-            share = blend.share.to(losses.device, non_blocking=True)
-            losses = share * losses + (1 - share) * self._losses(logits, other_labels)
-        loss = losses.sum()
+        # Of the step's first part alone.
+        if part[0] == self.cluster.rank:
+            observer.batch(self.pictures.labels[batch[part]], images)
+        with observer.phase(FORWARD):
+            with self.arithmetic.autocast():
+                logits = model(images).float()
+            losses = self._losses(logits, labels)
+            if blend is not None:
+                share = blend.share.to(losses.device, non_blocking=True)
+                losses = share * losses + (1 - share) * self._losses(logits, other_labels)
+            loss = losses.sum()
         # Processes average their gradients: each one's share is of the batch, not of its part.
-        (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
+        with observer.phase(BACKWARD):
+            (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
         right = (logits.argmax(dim=1) == labels).sum()
         pictures = torch.full_like(right, len(part))
         return torch.stack([loss.detach().double(), right.double(), pictures.double()])
 
-    def _load(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _load(self, indices: npt.NDArray[np.int64], observer: Observer) -> tuple[Tensor, Tensor]:
         device = self.arithmetic.device
-        labels = torch.from_numpy(self.pictures.labels[indices]).to(device, non_blocking=True)
-        return to_images(self.pictures.pixels[indices], device), labels
+        with observer.phase(DATA):
+            pixels, labels = self.pictures.pixels[indices], self.pictures.labels[indices]
+        with observer.phase(COPY):
+            there = torch.from_numpy(labels).to(device, non_blocking=True)
+            return to_images(pixels, device), there
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(

@@ -116,11 +116,11 @@ def poor_weight_initialization(
     """Judge the variances of what activations get, and the gradients' deviations, at the start.
 
     Only where the loss does not fall: residual networks that learn well have layers whose
-    variances differ more than by `threshold`. `patience` is how many losses a mean is taken over.
+    variances differ more than by `threshold`. Twice `patience` losses are compared with as many.
     """
     if not variances and not deviations:
         return Finding(0, lacks="inputs of ReLUs, or gradients")
-    learning = loss_not_decreasing(losses, num_steps=patience)
+    learning = loss_not_decreasing(losses, num_steps=2 * patience)
     if learning.lacks:
         return Finding(0, lacks=learning.lacks)
     found = []

@@ -1,7 +1,7 @@
 """Rules on losses: whether they fall, part, or have stopped falling.
 
 A batch's loss is a noisy thing. Where AWS compares one loss with another, these compare means of
-`num_steps` records, and believe a difference from `CERTAIN` standard errors on.
+`num_steps` records, and believe a rise from `CERTAIN` standard errors on.
 """
 
 import math
@@ -14,6 +14,9 @@ CERTAIN = 3.0
 
 # Windows that there must be before a loss is blamed: at first the learning rate only warms up.
 WINDOWS = 3
+
+# Of the deviations of Mann and Whitney's U; two windows of five that don't overlap have 2.6.
+CERTAIN_RANKS = 2.5
 
 
 def loss_not_decreasing(
@@ -55,7 +58,7 @@ def loss_not_decreasing(
         )
     fallen = -_percent(_mean(first), _mean(last))
     needed = diff_percent * (len(windows) - 1)
-    is_certain = -_difference(first, last) > CERTAIN
+    is_certain = _rank_difference(first, last) > CERTAIN_RANKS
     if not violations and not is_trained and not (is_certain and fallen > needed):
         violations.append(
             _of_loss(
@@ -185,6 +188,16 @@ def _difference(before: Sequence[Point], after: Sequence[Point]) -> float:
     """Return by how many standard errors the mean has risen (Welch 1947)."""
     errors = [_squared_error(window) for window in (before, after)]
     return (_mean(after) - _mean(before)) / math.sqrt(max(sum(errors), _TINY**2))
+
+
+def _rank_difference(before: Sequence[Point], after: Sequence[Point]) -> float:
+    """Return how surely the first are larger (Mann and Whitney 1947).
+
+    By ranks: the first records' spread is of the fall itself, and single batches stick out.
+    """
+    pairs = [(a.value > b.value) + (a.value == b.value) / 2 for a in before for b in after]
+    deviation = math.sqrt(len(pairs) * (len(before) + len(after) + 1) / 12)
+    return (sum(pairs) - len(pairs) / 2) / deviation
 
 
 def _squared_error(window: Sequence[Point]) -> float:

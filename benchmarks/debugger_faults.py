@@ -1,0 +1,266 @@
+"""Planted faults, and healthy runs: which rules find something.
+
+    OMP_NUM_THREADS=1 PYTHONPATH=container python -m benchmarks.debugger_faults --data FOLDER ...
+
+Each folder holds class folders; of each some hundred pictures at 32 pixels are trained on, by the
+job's own loop and the default policy. A fault counts as found when one of the rules for it finds
+something; any finding on a healthy run is a false alarm. A tiny batch on an idle device is not
+planted here, as it takes a GPU; tests/test_profiler.py judges figures of one.
+"""
+
+import argparse
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.conditions import conditions
+from classifier.errors import UserError
+from classifier.preprocessing import Preprocessing
+from debugger import rule_choice, sources
+from debugger.observer import Observer, Settings
+from debugger.profiler import rules as profiler_rules
+from debugger.rules.verdict import ISSUES
+from networks.network import Network, build
+from training import channel, pictures, recipe, step
+from training.checkpoint import Checkpoints
+from training.cluster import Cluster
+from training.hyperparameters import Hyperparameters
+from training.loop import Trainer
+from training.pictures import Pictures
+from training.stop import StopRequest
+
+SIDE, TRAINING, VALIDATION = 32, 512, 256
+
+HEALTHY_NETWORKS = (
+    "small",
+    "resnet18",
+    "mobilenet_v3_small",
+    "shufflenet_v2_x0_5",
+    "regnet_y_400mf",
+)
+
+WAIT_SECONDS, RATIO = 0.2, 30
+
+Change = Callable[[Trainer], None]
+Rules = tuple[str, ...]
+
+
+def leave(_trainer: Trainer) -> None:
+    """Plant nothing."""
+
+
+def kill_units(trainer: Trainer) -> None:
+    """Start with all ReLUs far below zero."""
+    for layer in trainer.network.module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.constant_(layer.bias, -100)
+
+
+def forget_normalisation(trainer: Trainer) -> None:
+    """Show the network pixels of 0 to 255."""
+    trainer.classifier.mean.zero_()
+    trainer.classifier.std.fill_(1)
+
+
+def deep_sigmoid(classes: int) -> nn.Module:
+    """Return 14 layers with sigmoids between them."""
+    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 32), nn.Sigmoid()]
+    for _ in range(14):
+        layers += [nn.Linear(32, 32), nn.Sigmoid()]
+    return nn.Sequential(*layers, nn.Linear(32, classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A run, and the rules of which one must find something; of a healthy one none may."""
+
+    rules: Rules = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    change: Change = leave
+    shuffled_share: float = 0.0
+    is_uneven: bool = False
+    waits: bool = False
+
+
+FAULTS: Mapping[str, Case] = {
+    "dead initialisation": Case(rules=("DeadRelu",), change=kill_units),
+    "learning rate 0": Case(
+        rules=("UnchangedTensor", "WeightUpdateRatio", "LossNotDecreasing"),
+        settings={"learning_rate": 1e-9},
+    ),
+    "learning rate far too high": Case(
+        rules=("LossNotDecreasing", "ExplodingTensor"),
+        settings={"learning_rate": 50.0, "optimizer": "sgd"},
+    ),
+    "learning rate far too low": Case(
+        rules=("LossNotDecreasing",), settings={"learning_rate": 1e-6, "optimizer": "sgd"}
+    ),
+    "deep sigmoid network": Case(
+        rules=("VanishingGradient",),
+        settings={"network": "deep sigmoid", "learning_rate": 0.01, "optimizer": "sgd"},
+    ),
+    "label noise until overfit": Case(
+        rules=("Overfit",), settings={"epochs": 40, "augment": False}, shuffled_share=0.5
+    ),
+    "run far too long": Case(rules=("Overtraining",), settings={"epochs": 60}),
+    "30:1 classes": Case(
+        rules=("ClassImbalance",), settings={"class_balance": "none"}, is_uneven=True
+    ),
+    "wrong normalisation": Case(rules=("CheckInputImages",), change=forget_normalisation),
+    "stalled loader": Case(rules=("Dataloader",), settings={"epochs": 3}, waits=True),
+}
+
+
+def healthy() -> Iterator[tuple[str, Case]]:
+    """Yield healthy runs of several networks, from scratch."""
+    for name in HEALTHY_NETWORKS:
+        yield f"healthy {name}", Case(settings={"network": name, "epochs": 10})
+
+
+def load(folder: Path) -> tuple[Pictures, Pictures]:
+    """Decode some pictures of a folder, the same number of each class."""
+    files = channel.labelled_files(folder)
+    names = channel.class_names_of(files)
+    each = (TRAINING + VALIDATION) // len(names)
+    random = np.random.default_rng(0)
+    chosen = []
+    for name in names:
+        own = [file for file in files if file.class_name == name]
+        chosen += [own[i] for i in random.permutation(len(own))[:each]]
+    training, validation = channel.split(chosen, VALIDATION / (TRAINING + VALIDATION), 0)
+    decode = partial(pictures.decode, class_names=names, settings=Preprocessing(image_size=SIDE))
+    return decode(training, stop=StopRequest()), decode(validation, stop=StopRequest())
+
+
+def run(case: Case, training: Pictures, validation: Pictures, directory: Path) -> set[str]:
+    """Train; return the rules that have found something."""
+    training = _with_faults(training, case)
+    classes = int(validation.labels.max()) + 1
+    wanted: dict[str, object] = {
+        "epochs": 12,
+        "batch_size": 32,
+        "image_size": SIDE,
+        **case.settings,
+    }
+    name = str(wanted.pop("network", "small"))
+    torch.manual_seed(0)
+    network = build("small" if name == "deep sigmoid" else name, classes, SIDE)
+    if name == "deep sigmoid":
+        network = Network(name, deep_sigmoid(classes), heads=("31",))
+    hyperparameters = Hyperparameters(
+        network="small",
+        precision="float32",
+        **wanted,  # type: ignore[arg-type]
+    )
+    observer = Observer(
+        Settings(
+            configuration_path=directory / "none",
+            profiler_configuration_path=directory / "none",
+            output_dir=directory,
+            is_required=True,
+        )
+    )
+    trainer = Trainer(
+        network,
+        training,
+        validation,
+        hyperparameters,
+        pretrained=False,
+        num_classes=classes,
+        arithmetic=recipe.arithmetic("float32", "small"),
+        cluster=Cluster(0, 1),
+        observer=observer,
+    )
+    case.change(trainer)
+    with _waiting() if case.waits else contextlib.nullcontext(), contextlib.suppress(UserError):
+        # A loss that is no number ends the job; what was recorded is judged all the same.
+        trainer.train(StopRequest(), Checkpoints(directory / "checkpoints", "0" * 12, 1e6))
+    observer.close()
+    verdicts = rule_choice.judge_all(rule_choice.choose(None), sources.read(directory))
+    profile = sources.read_profile(directory)
+    if profile is not None:
+        verdicts += profiler_rules.judge_all(profile)
+    return {verdict.rule for verdict in verdicts if verdict.status == ISSUES}
+
+
+def _with_faults(training: Pictures, case: Case) -> Pictures:
+    random = np.random.default_rng(1)
+    labels, pixels, paths = training.labels.copy(), training.pixels, training.paths
+    if case.shuffled_share:
+        some = random.permutation(len(labels))[: int(case.shuffled_share * len(labels))]
+        labels[some] = random.permutation(labels[some])
+    if case.is_uneven:
+        common, rare = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+        kept = np.sort(
+            np.concatenate([common, rare[: len(common) // RATIO], np.flatnonzero(labels > 1)])
+        )
+        labels, pixels = labels[kept], np.asarray(pixels[kept])
+        paths = tuple(paths[i] for i in kept.tolist())
+    return replace(training, labels=labels, pixels=pixels, paths=paths)
+
+
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """Let every batch of pictures come late, as from a slow disk."""
+
+    class SlowPixels(np.ndarray):
+        def __getitem__(self, key: Any) -> Any:  # noqa: ANN401
+            time.sleep(WAIT_SECONDS)
+            return np.asarray(super().__getitem__(key))
+
+    original = step.TrainingStep.__init__
+
+    def slow(self: step.TrainingStep, *arguments: object, **named: object) -> None:
+        original(self, *arguments, **named)  # type: ignore[arg-type]
+        self.pictures = replace(
+            self.pictures, pixels=np.asarray(self.pictures.pixels).view(SlowPixels)
+        )
+
+    step.TrainingStep.__init__ = slow  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        step.TrainingStep.__init__ = original  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Run all, print a table and one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of classes")
+    parser.add_argument("--only", nargs="*", help="cases by the beginnings of their names")
+    arguments = parser.parse_args()
+    results = []
+    for number, folder in enumerate(arguments.data):
+        training, validation = load(folder)
+        cases = [*(FAULTS.items() if number == 0 else ()), *healthy()]
+        for name, case in cases:
+            if arguments.only and not name.startswith(tuple(arguments.only)):
+                continue
+            with tempfile.TemporaryDirectory() as directory:
+                found = sorted(run(case, training, validation, Path(directory)))
+            is_right = bool(set(found) & set(case.rules)) if case.rules else not found
+            results.append({"case": name, "data": folder.name, "found": found, "right": is_right})
+            print(f"{'ok' if is_right else 'WRONG':<6} {name:<28} {', '.join(found)}", flush=True)
+    _say(results)
+    print(json.dumps({"results": results, "conditions": conditions(["torch", "smdebug"])}))
+
+
+def _say(results: Sequence[Mapping[str, object]]) -> None:
+    well = [result for result in results if str(result["case"]).startswith("healthy")]
+    faults = [result for result in results if result not in well]
+    print(f"faults found: {sum(bool(r['right']) for r in faults)} of {len(faults)}")
+    print(f"healthy runs without an alarm: {sum(bool(r['right']) for r in well)} of {len(well)}")
+
+
+if __name__ == "__main__":
+    main()

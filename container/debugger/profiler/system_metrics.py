@@ -1,0 +1,149 @@
+"""Samples what the machine does, every half second, into SageMaker's files."""
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 0.5
+
+# Type, name, dimension, value: as SageMaker's lines have them.
+Sample = tuple[str, str, str, float]
+
+
+class SystemSampler:
+    """A thread that writes the machine's figures until it is stopped."""
+
+    def __init__(self, directory: Path, node: str, interval_seconds: float) -> None:
+        """Write below `directory`, under the name of a `node` such as algo-1."""
+        self._directory, self._node, self._interval = directory, node, interval_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="profiler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sample."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write no more; a disk that hangs is not waited for."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        try:
+            with contextlib.ExitStack() as stack:
+                samplers = [_processors(), _memory(), _rates()]
+                gpus = _gpus(stack)
+                if gpus is not None:
+                    samplers.append(gpus)
+                while not self._stop.wait(self._interval):
+                    self._write(time.time(), [s for sampler in samplers for s in next(sampler)])
+        except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
+            logger.warning("debugger: no more of the system is sampled: %s", error)
+
+    def _write(self, now: float, samples: list[Sample]) -> None:
+        minute = int(now) // 60 * 60
+        folder = self._directory / "system" / "incremental" / hour(now)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{minute}.{self._node}.json").open("a", encoding="utf-8") as file:
+            for kind, name, dimension, value in samples:
+                line = {
+                    "Type": kind,
+                    "Name": name,
+                    "Dimension": dimension,
+                    "Value": round(value, 3),
+                    "NodeId": self._node,
+                    "Timestamp": round(now, 3),
+                }
+                file.write(json.dumps(line) + "\n")
+
+
+def hour(seconds: float) -> str:
+    """Return the folder of an hour, in UTC."""
+    return time.strftime("%Y%m%d%H", time.gmtime(seconds))
+
+
+def _processors() -> Iterator[list[Sample]]:
+    # The first answer is of no time at all.
+    psutil.cpu_times_percent(percpu=True)
+    while True:
+        samples = []
+        for number, times in enumerate(psutil.cpu_times_percent(percpu=True)):
+            waiting = getattr(times, "iowait", 0.0)
+            used = max(0.0, 100.0 - times.idle - waiting)
+            samples += [
+                ("cpu", f"cpu{number}", "CPUUtilization", used),
+                ("cpu", f"cpu{number}", "I/OWaitPercentage", waiting),
+            ]
+        yield samples
+
+
+def _memory() -> Iterator[list[Sample]]:
+    while True:
+        yield [("memory", "MemoryUsedPercent", "", psutil.virtual_memory().percent)]
+
+
+def _rates() -> Iterator[list[Sample]]:
+    """Yield what disk and network did per second since the last time."""
+    before, then = _counters(), time.monotonic()
+    while True:
+        after, now = _counters(), time.monotonic()
+        seconds = max(now - then, 1e-3)
+        rates = {key: (after[key] - before.get(key, 0)) / seconds for key in after}
+        before, then = after, now
+        yield [(*key, max(0.0, rate)) for key, rate in rates.items()]
+
+
+def _counters() -> dict[tuple[str, str, str], float]:
+    found: dict[tuple[str, str, str], float] = {}
+    # In some containers there are none.
+    with contextlib.suppress(Exception):
+        disk = psutil.disk_io_counters()
+        if disk is not None:
+            found["i/o", "IOPS", ""] = disk.read_count + disk.write_count
+            found["i/o", "ReadThroughputInBytesPerSecond", ""] = disk.read_bytes
+            found["i/o", "WriteThroughputInBytesPerSecond", ""] = disk.write_bytes
+    with contextlib.suppress(Exception):
+        network = psutil.net_io_counters()
+        if network is not None:
+            found["network", "ReceiveBytesPerSecond", "Algorithm"] = network.bytes_recv
+            found["network", "TransmitBytesPerSecond", "Algorithm"] = network.bytes_sent
+    return found
+
+
+def _gpus(stack: contextlib.ExitStack) -> Iterator[list[Sample]] | None:
+    """Return a sampler of NVIDIA's GPUs; without the library, the driver or a GPU, None."""
+    try:
+        import pynvml  # noqa: PLC0415
+
+        pynvml.nvmlInit()
+        stack.callback(pynvml.nvmlShutdown)
+        count = pynvml.nvmlDeviceGetCount()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+    except Exception:  # noqa: BLE001 - each lack has an error of its own
+        return None
+    if not handles:
+        return None
+
+    def sample() -> Iterator[list[Sample]]:
+        while True:
+            samples: list[Sample] = []
+            for number, handle in enumerate(handles):
+                used = pynvml.nvmlDeviceGetUtilizationRates(handle)
+                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+                share = 100 * memory.used / memory.total
+                samples += [
+                    ("gpu", f"gpu{number}", "GPUUtilization", float(used.gpu)),
+                    ("gpu", f"gpu{number}", "GPUMemoryUtilization", share),
+                ]
+            yield samples
+
+    return sample()

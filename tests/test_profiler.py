@@ -1,0 +1,247 @@
+"""A job's times are in files that smdebug reads, judged by AWS's rules and shown on one page."""
+
+import json
+import logging
+import math
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classifier.errors import UserError
+from debugger.__main__ import main
+from debugger.profiler import reading, rules, timeline
+from debugger.profiler.profiler import interval_of
+from debugger.profiler.reading import Event, Profile
+from debugger.profiler.timeline import Timeline
+from debugger.report import render
+from debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES
+from tests.opt_ml import make_job, train_here, write_json
+
+
+@pytest.fixture(scope="module")
+def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base_dir = make_job(tmp_path_factory.mktemp("job"), epochs="8", debug="required")
+    write_json(base_dir, "profilerconfig.json", {"ProfilingIntervalInMilliseconds": 100})
+    assert train_here(base_dir, "train") == 0
+    return base_dir
+
+
+def test_the_job_has_timed_every_step_and_its_phases(base_dir: Path) -> None:
+    profile = reading.read(base_dir / "output" / "profiler")
+
+    steps = {event.step: event.seconds for event in profile.durations(timeline.STEP)}
+    assert sorted(steps) == list(range(8 * 3))
+    for name in timeline.PHASES:
+        events = profile.durations(name)
+        assert len(events) == len(steps)
+        assert all(event.seconds <= steps[event.step] for event in events)
+    assert len(profile.durations(timeline.EVALUATION)) == 8
+    assert set(rules.phase_seconds(profile)) >= {*timeline.PHASES, "other"}
+    for key in (rules.CPU, ("memory", "")):
+        for series in profile.values(*key).values():
+            assert ((series[:, 1] >= 0) & (series[:, 1] <= 100)).all()
+    assert profile.values(*rules.CPU)
+
+
+def test_smdebugs_own_readers_read_the_files(base_dir: Path) -> None:
+    from smdebug.profiler.algorithm_metrics_reader import (  # noqa: PLC0415
+        LocalAlgorithmMetricsReader,
+    )
+    from smdebug.profiler.system_metrics_reader import (  # noqa: PLC0415
+        LocalSystemMetricsReader,
+    )
+
+    root, end = str(base_dir / "output" / "profiler"), time.time() * 1e6
+    framework = LocalAlgorithmMetricsReader(root)
+    framework.refresh_event_file_list()
+    system = LocalSystemMetricsReader(root)
+    system.refresh_event_file_list()
+
+    phases = framework.get_events(0, end)
+    assert {event.event_name for event in phases} >= {timeline.STEP, *timeline.PHASES}
+    assert {event.dimension for event in system.get_events(0, end)} >= {"CPUUtilization"}
+
+
+def test_the_page_has_all_sections_and_asks_no_server(base_dir: Path) -> None:
+    page = (base_dir / "output" / "data" / "debug-report.html").read_text()
+
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles == [
+        "Advice",
+        "Training job summary",
+        "System usage statistics",
+        "Framework metrics summary",
+        "Rules summary",
+        "Analyzing the training loop",
+        "Losses and tensors",
+    ]
+    assert "http" not in page
+    assert "<script" not in page
+    assert not re.search(r"[>, ]nan\b", page)
+    assert page.count("<polyline") > 10
+    for name in ("OverallSystemUsage", "LowGPUUtilization", "LossNotDecreasing"):
+        assert name in page
+
+
+def test_the_page_is_written_anew_by_the_command(base_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "page.html"
+
+    assert main(["report", str(base_dir), "--output", str(output)]) == 0
+
+    assert "Sequential_head.weight" in output.read_text()
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+
+
+def test_a_page_of_nothing_says_so() -> None:
+    page = render(None, None, [])
+
+    assert "Nothing was timed" in page
+    assert "The system was not sampled" in page
+
+
+def steps(data: float, count: int = 30) -> list[Event]:
+    """Make steps of 0.1 s, and of the seconds that they wait for pictures."""
+    events = []
+    for step in range(count):
+        start = 10.0 * step
+        events.append(Event(timeline.STEP, start, 0.1 + data, step))
+        events.append(Event(timeline.DATA, start, data, step))
+    return events
+
+
+def system(
+    gpus: list[float], memory: float = 20, cpu: float = 30, wait: float = 0, count: int = 1200
+) -> Profile:
+    """Make samples of half a second; noise of 1 % is on the GPUs'."""
+    times = np.arange(count) / 2
+    noise = np.random.default_rng(0).normal(size=count)
+    constants = {("cpu", "cpu0", "CPUUtilization"): cpu, ("cpu", "cpu0", "I/OWaitPercentage"): wait}
+    for number, used in enumerate(gpus):
+        constants["gpu", f"gpu{number}", "GPUUtilization"] = used
+        constants["gpu", f"gpu{number}", "GPUMemoryUtilization"] = memory
+    return Profile(
+        {
+            ("algo-1", *key): [
+                (t, value + n * (key[0] == "gpu")) for t, n in zip(times, noise, strict=True)
+            ]
+            for key, value in constants.items()
+        }
+    )
+
+
+def growing() -> Profile:
+    profile = system([95])
+    key = ("algo-1", "gpu", "gpu0", "GPUMemoryUtilization")
+    profile.metrics[key] = [(t, t / 10) for t, _ in profile.metrics[key]]
+    return profile
+
+
+WRONG = {
+    "BatchSize": system([20]),
+    "CPUBottleneck": system([3], cpu=95),
+    "IOBottleneck": system([3], wait=80),
+    "LowGPUUtilization": system([40]),
+    "GPUMemoryIncrease": growing(),
+    "LoadBalancing": system([95, 10]),
+    "Dataloader": Profile({}, steps(0.4)),
+    "StepOutlier": Profile({}, steps(0.0, 400) + [Event(timeline.STEP, 9e3, 9, 1)] * 11),
+    "MaxInitializationTime": Profile(
+        {}, [Event(timeline.INITIALIZATION, 0, 1500, 0), Event(timeline.STEP, 1500, 1, 0)]
+    ),
+}
+WELL = Profile(system([95, 95], memory=90, cpu=60).metrics, steps(0.001))
+
+
+def status(profile: Profile) -> dict[str, str]:
+    return {verdict.rule: verdict.status for verdict in rules.judge_all(profile)}
+
+
+@pytest.mark.parametrize("rule", WRONG)
+def test_a_profiler_rule_finds_what_it_is_for(rule: str) -> None:
+    assert status(WRONG[rule])[rule] == ISSUES
+
+
+def test_a_machine_that_is_used_well_raises_no_alarm() -> None:
+    assert set(status(WELL).values()) == {NO_ISSUES}
+
+
+def test_a_job_without_gpu_is_not_judged_by_what_it_has_not() -> None:
+    said = status(Profile(system([]).metrics, steps(0.001)))
+
+    assert said["LowGPUUtilization"] == said["BatchSize"] == INSUFFICIENT
+    assert said["Dataloader"] == NO_ISSUES
+    assert ISSUES not in said.values()
+
+
+def test_the_promised_speed_is_what_the_steps_have_without_the_wait() -> None:
+    profile = Profile({}, steps(0.3))
+
+    (verdict,) = [each for each in rules.judge_all(profile) if each.rule == "Dataloader"]
+
+    assert verdict.worst is not None
+    assert verdict.worst.value == pytest.approx(0.75)
+    assert "4.00 times as fast" in verdict.worst.remedy
+
+
+@pytest.mark.parametrize(
+    ("document", "seconds"),
+    [
+        (None, 0.5),
+        ({"DisableProfiler": "true"}, None),
+        ({"DisableProfiler": False, "ProfilingIntervalInMilliseconds": "1000"}, 1.0),
+        ({"profilingIntervalInMilliseconds": 7}, 0.5),
+        ({"ProfilingParameters": {"LocalPath": "__import__('os').abort()"}}, 0.5),
+        ([], 0.5),
+    ],
+)
+def test_of_the_platforms_file_two_settings_are_read(
+    tmp_path: Path, document: object, seconds: float | None
+) -> None:
+    path = tmp_path / "profilerconfig.json"
+    if document is not None:
+        path.write_text(json.dumps(document))
+
+    assert interval_of(path) == seconds
+
+
+def test_a_full_disk_ends_the_times_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "framework").touch()
+    monkeypatch.setattr(timeline, "FILE_EVENTS", 3)
+    caplog.set_level(logging.WARNING)
+    own = Timeline(tmp_path, "algo-1", wait_for_device=None)
+
+    for number in range(9):
+        own.begin_step(number)
+        with own.phase(timeline.STEP):
+            pass
+
+    assert len(caplog.messages) == 1
+
+
+def test_a_device_is_waited_for_in_the_steps_that_are_timed(tmp_path: Path) -> None:
+    waits = []
+    own = Timeline(tmp_path, "algo-1", wait_for_device=lambda: waits.append(1))
+
+    for number in range(100):
+        own.begin_step(number)
+        with own.phase(timeline.FORWARD):
+            pass
+    own.flush()
+
+    assert len(waits) == math.ceil(100 / timeline.GPU_INTERVAL)
+    assert len(reading.read(tmp_path).events) == len(waits)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '[{"ph": "X"}]', "[1]"])
+def test_a_damaged_profile_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "framework" / "pevents" / "2026112020" / "1_algo-1_pythontimeline.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+    with pytest.raises(UserError, match=r"is damaged|holds no profile"):
+        reading.read(tmp_path)
