@@ -79,7 +79,11 @@ def labels(counts: list[int]) -> Recorded:
 def evaluation(right: float) -> Recorded:
     true = np.repeat([0, 1], 100)
     named = np.where(np.arange(200) % 100 < 100 * right, true, 1 - true)
-    return {("labels", "EVAL"): [(1, true)], ("predictions", "EVAL"): [(1, named)]}
+    steps = (1, 2, 3)
+    return {
+        ("labels", "EVAL"): [(step, true) for step in steps],
+        ("predictions", "EVAL"): [(step, named) for step in steps],
+    }
 
 
 def activity(shares: npt.ArrayLike, count: int = 3) -> Recorded:

@@ -8,6 +8,9 @@ from debugger.records import GRADIENTS, LOSSES, WEIGHTS, Point, Records
 from debugger.rules import activations, gradients, inputs, losses, pictures, stalled, values
 from debugger.rules.finding import Finding
 
+# At first every network names most pictures after one class.
+EVALUATIONS = 3
+
 UNCHANGED = ("min", "max", "mean", "std", "abs_mean", "l2")
 
 
@@ -270,6 +273,9 @@ def class_imbalance(
     batches = inputs.arrays(records, [labels_regex])
     labels = [values.ravel() for arrays in batches.values() for _, values in arrays]
     judged = inputs.last_evaluation(records, labels_regex, predictions_regex, argmax=argmax)
+    evaluations = inputs.arrays(records, [predictions_regex], "EVAL").values()
+    if max(map(len, evaluations), default=0) < EVALUATIONS:
+        judged = None
     if not labels and judged is None:
         return Finding(0, lacks="labels")
     last = max((step for arrays in batches.values() for step, _ in arrays), default=0)
