@@ -1,7 +1,7 @@
 """The SageMaker SDK, version 2: the classes that people know, made from the same settings.
 
 Whatever else the launcher does goes through boto3, which has no versions to choose between. This
-module and `local_mode` are all that a later SDK would change.
+module is all that a later SDK would change.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def image(framework: str, aws: Aws) -> str:
 
 def estimator(settings: Settings, session: Session) -> Estimator:
     """Return the generic Estimator of these settings."""
+    from sagemaker.debugger import ProfilerConfig  # noqa: PLC0415
     from sagemaker.estimator import Estimator  # noqa: PLC0415
 
     job, aws = settings.training, settings.aws
@@ -64,6 +65,9 @@ def estimator(settings: Settings, session: Session) -> Estimator:
         max_wait=round((job.max_wait_hours or 2 * job.max_hours) * HOUR) if job.spot else None,
         checkpoint_s3_uri=checkpoints,
         enable_network_isolation=aws.network_isolation,
+        profiler_config=ProfilerConfig(
+            system_monitor_interval_millis=settings.profiler.interval_ms
+        ),
         keep_alive_period_in_seconds=job.keep_alive_minutes * 60 or None,
     )
 
@@ -108,7 +112,7 @@ def model(settings: Settings, artifact: str, session: Session) -> Model:
     )
 
 
-def transformer(settings: Settings, model_name: str, session: Session) -> Transformer:
+def transformer(settings: Settings, model_name: str, output: str, session: Session) -> Transformer:
     """Return the Transformer of these settings."""
     from sagemaker.transformer import Transformer  # noqa: PLC0415
 
@@ -119,7 +123,7 @@ def transformer(settings: Settings, model_name: str, session: Session) -> Transf
         instance_type=transform.instance_type,
         # A picture a request; Local Mode's default joins files as text.
         strategy="SingleRecord",
-        output_path=f"{settings.output}/transform",
+        output_path=output,
         accept=transform.accept,
         max_payload=transform.max_payload_mb,
         assemble_with="None",

@@ -34,9 +34,7 @@ def tuning_job(settings: Settings, tuning: Tuning, name: str) -> Request:
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": _search(settings, tuning),
         "TrainingJobDefinition": {
-            # As the SDK tells the job what it is judged by.
-            "StaticHyperParameters": strings(static)
-            | {"_tuning_objective_metric": tuning.objective},
+            "StaticHyperParameters": strings(static),
             **_job(settings, name, is_tuning=True),
         },
         "Tags": tags(settings),
@@ -83,7 +81,8 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
         "RoleArn": aws.role,
         "InputDataConfig": [_channel(settings, channel) for channel in settings.data.channels],
         "OutputDataConfig": {"S3OutputPath": settings.output} | key(settings),
-        "ResourceConfig": resources,
+        # As the HyperparameterTuner says it.
+        f"{'HyperParameterTuning' if is_tuning else ''}ResourceConfig": resources,
         "StoppingCondition": _time_limits(settings),
         "EnableManagedSpotTraining": job.spot,
         "EnableNetworkIsolation": aws.network_isolation,
