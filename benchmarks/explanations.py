@@ -1,0 +1,327 @@
+"""Explanations against what is known to be true, and what they cost, by our own server.
+
+    PYTHONPATH=container:. python -m benchmarks.explanations --data FOLDER
+
+FOLDER holds hurricane.tar and ants-bees.tar and, in weights/, SqueezeNet's weights for the
+`weights` channel. A network is trained on a part of each: new heads on the frozen SqueezeNet, which
+takes seconds. Of the validation pictures that it names rightly 20 are explained.
+
+truth: a network that looks for a red patch is explained by the patch, on 20 pictures.
+agreement: KernelSHAP of 100 samples against all 256 coalitions of eight super-pixels.
+faithful: deletion and insertion against random order, and shuffled weights.
+cost: seconds for 500 evaluations of ResNet-18, and memory while 100 photographs are explained.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import red_patch
+from benchmarks.conditions import ROOT, conditions
+from benchmarks.rivals.commands import ours
+from benchmarks.serving import PYTHON, running
+from benchmarks.serving_artifact import make_artifact, write_pictures
+from classifier import artifact
+from classifier.artifact import Manifest
+from classifier.preprocessing import Preprocessing
+from explainer import coalitions, picture, shapley
+from explainer.analysis import NPY, Analysis, Predictor
+from explainer.endpoint import HttpEndpoint
+from explainer.explanation import Evaluations, explain
+from explainer.job import Job
+from explainer.model import PARALLEL, Model
+from explainer.picture import Picture
+from explainer.randomised import randomise
+from training.export import export_onnx, golden_answers
+
+PICTURES = 20
+PREDICTOR = Predictor(content_type=NPY)
+PACKAGES = ("numpy", "scikit-image", "openvino", "torch", "urllib3")
+
+SETS = {"hurricane": ("train_another", "validation_another"), "ants-bees": ("train", "val")}
+TRAINING_PICTURES, VALIDATION_PICTURES = 120, 40
+HYPERPARAMETERS = {"network": "squeezenet1_0", "fine_tuning": "none", "quantize": "none"}
+
+
+class RedPatch(nn.Module):
+    """`patch`, where 8 x 8 pixels somewhere are red on average."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return probabilities (N, 2) for uint8 pixels (N, H, W, 3)."""
+        red, green, blue = (pixels.float() / 255).unbind(dim=3)
+        redness = (red - (green + blue) / 2)[:, None]
+        most = nn.functional.avg_pool2d(redness, 8, 4).amax(dim=(1, 2, 3))
+        logit = 20 * (most - 0.4)
+        return torch.softmax(torch.stack([-logit / 2, logit / 2], dim=1), dim=1)
+
+
+class Served:
+    """A model behind our server, for as long as the block lasts."""
+
+    def __init__(self, base_dir: Path) -> None:
+        """Serve the artifact in `base_dir/model`."""
+        self._base_dir, self._stack = base_dir, ExitStack()
+
+    def __enter__(self) -> Model:
+        """Start the server."""
+        # The precision in which most processors serve.
+        contender = partial(ours, "float32", PYTHON)
+        server = self._stack.enter_context(running(contender, self._base_dir))
+        endpoint = HttpEndpoint(f"http://127.0.0.1:{server.port}", parallel=PARALLEL)
+        return self._stack.enter_context(Model(endpoint, PREDICTOR))
+
+    def __exit__(self, *_error: object) -> None:
+        """Stop it."""
+        self._stack.close()
+
+
+def truth(scratch: Path) -> Mapping[str, object]:
+    """Explain what is known."""
+    paths = red_patch.write_pictures(scratch / "pictures", PICTURES)
+    _write_red_patch(scratch / "model", paths)
+    analysis = Analysis(predictor=PREDICTOR)
+    right = 0
+    with Served(scratch) as model:
+        for number, path in enumerate(paths):
+            shown = _shown(path, analysis)
+            if not model.class_names:
+                model.meet(shown.pixels)
+            values = np.array(explain(shown, model, analysis).shapley)[:, 1]
+            right += red_patch.is_right(values, shown.segments, red_patch.draw(number)[1])
+    return {"pictures": len(paths), "right": right}
+
+
+def _write_red_patch(directory: Path, paths: Sequence[Path]) -> None:
+    settings = Preprocessing(image_size=red_patch.SIDE)
+    names = red_patch.CLASS_NAMES
+    manifest = Manifest(class_names=names, network="small", preprocessing=settings)
+    served = RedPatch()
+    with artifact.writing(directory, manifest) as folder:
+        # It is no Classifier, and is exported like one.
+        export_onnx(served, settings.image_size, folder / artifact.ONNX_MODEL)  # type: ignore[arg-type]
+        answers = golden_answers(served, paths, settings)  # type: ignore[arg-type]
+        artifact.write_golden(folder, answers)
+
+
+def train(scratch: Path, data: Path, name: str) -> None:
+    """Train new heads on a part of a data set."""
+    counts = (TRAINING_PICTURES, VALIDATION_PICTURES)
+    channels = scratch / "input/data"
+    for folder, channel, count in zip(SETS[name], ("training", "validation"), counts, strict=True):
+        _extract(data / f"{name}.tar", folder, channels / channel, count)
+    (channels / "weights").mkdir()
+    (weights,) = (data / "weights").glob("*.pth")
+    (channels / "weights" / weights.name).symlink_to(weights.resolve())
+    config = scratch / "input/config"
+    config.mkdir()
+    documents: Mapping[str, Mapping[str, object]] = {
+        "hyperparameters": HYPERPARAMETERS,
+        "inputdataconfig": {"training": {}, "validation": {}, "weights": {}},
+    }
+    for file, document in documents.items():
+        (config / f"{file}.json").write_text(json.dumps(document), encoding="utf-8")
+    environment = {
+        "SAGEMAKER_BASE_DIR": str(scratch),
+        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(scratch / "cache"),
+        "PYTHONPATH": str(ROOT / "container"),
+    }
+    subprocess.run(
+        [sys.executable, "-m", "training", "train"],
+        env=os.environ | environment,
+        stdout=sys.stderr,
+        check=True,
+    )
+
+
+def _extract(tar: Path, folder: str, channel: Path, count: int) -> None:
+    """Write the first `count` pictures of each class."""
+    written: dict[str, int] = {}
+    with tarfile.open(tar) as archive:
+        for member in sorted(archive.getmembers(), key=lambda member: member.name):
+            path = PurePosixPath(member.name)
+            if not member.isfile() or path.parent.parent.name != folder:
+                continue
+            class_name = path.parent.name
+            written[class_name] = written.get(class_name, 0) + 1
+            file = archive.extractfile(member)
+            if written[class_name] <= count and file is not None:
+                (channel / class_name).mkdir(parents=True, exist_ok=True)
+                (channel / class_name / path.name).write_bytes(file.read())
+
+
+def faithful(scratch: Path, model: Model) -> Mapping[str, object]:
+    """Explain pictures that are named rightly, with shuffled weights beside."""
+    analysis = Analysis(predictor=PREDICTOR)
+    chosen = _rightly_named(scratch / "input/data/validation", model)
+    for path in chosen:
+        link = scratch / "chosen" / path.parent.name / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    randomise(scratch / "model", scratch / "shuffled/model", seed=0)
+    with Served(scratch / "shuffled") as shuffled:
+        job = Job(
+            pictures=scratch / "chosen",
+            output=scratch / "explanations",
+            analysis=analysis,
+            model=model,
+            randomised=shuffled,
+        )
+        found = job.run()
+    return {"pictures": found.pictures, "right": found.right, **found.faithfulness()}
+
+
+def agreement(scratch: Path, model: Model) -> Mapping[str, float]:
+    """Compare samples with all coalitions."""
+    analysis = Analysis(num_segments=8, predictor=PREDICTOR)
+    differences = []
+    for path in sorted((scratch / "chosen").rglob("*.*")):
+        shown = _shown(path, analysis)
+        count = shown.count
+        evaluate = Evaluations(model, shown, lambda _count: None)
+        values = evaluate(coalitions.every(count))
+        found = []
+        for samples in (98, 2**count - 2):
+            chosen = coalitions.sample(count, samples, np.random.default_rng(0))
+            found.append(
+                shapley.kernel(
+                    chosen.members,
+                    chosen.weights,
+                    evaluate(chosen.members),
+                    empty=values[0],
+                    full=values[-1],
+                )
+            )
+        exact = shapley.exact(values)
+        differences.append([float(np.abs(one - exact).max()) for one in found])
+    largest = np.max(differences, axis=0)
+    return {
+        "pictures": len(differences),
+        "largest_difference_100_samples": float(largest[0]),
+        "largest_difference_all_samples": float(largest[1]),
+        "within_0.01": int((np.array(differences)[:, 0] < 1e-2).sum()),  # noqa: PLR2004
+    }
+
+
+def _rightly_named(folder: Path, model: Model) -> list[Path]:
+    chosen: list[Path] = []
+    # The classes in turn.
+    paths = sorted(folder.rglob("*.*"), key=lambda path: (path.name, path.parent.name))
+    per_class = PICTURES // 2
+    for path in paths:
+        pixels = picture.read(path)
+        if not model.class_names:
+            model.meet(pixels)
+        whole = Picture(pixels, np.zeros(pixels.shape[:2], np.int64), pixels)
+        label = int(model.scores(whole, np.ones((1, 1), bool))[0].argmax())
+        of_class = sum(one.parent == path.parent for one in chosen)
+        if model.class_names[label] == path.parent.name and of_class < per_class:
+            chosen.append(path)
+    return chosen
+
+
+def seconds(scratch: Path, data: Path, rounds: int) -> Mapping[str, object]:
+    """Time 500 evaluations of ResNet-18 on a photograph at a time."""
+    paths = write_pictures(scratch / "pictures", data, 320)
+    make_artifact(scratch / "model", "resnet18", paths)
+    analysis = Analysis(predictor=PREDICTOR)
+    taken = []
+    with Served(scratch) as model:
+        for path in paths[:rounds]:
+            shown = _shown(path, analysis)
+            if not model.class_names:
+                model.meet(shown.pixels)
+            members = coalitions.sample(shown.count, 500, np.random.default_rng(0)).members
+            start = time.monotonic()
+            model.scores(shown, members)
+            taken.append(time.monotonic() - start)
+            print(f"seconds {taken[-1]:.2f}", flush=True)
+    return {"seconds": taken, "best": min(taken)}
+
+
+def memory(scratch: Path, data: Path, count: int) -> Mapping[str, object]:
+    """Watch the program's memory while it explains photographs."""
+    folder = scratch / "photographs"
+    for name in SETS["ants-bees"]:
+        _extract(data / "ants-bees.tar", name, folder / name, count // 4)
+    document = {
+        "methods": {
+            "shap": {
+                "num_samples": 60,
+                "image_config": {"model_type": "IMAGE_CLASSIFICATION", "num_segments": 12},
+            }
+        },
+        "predictor": {"content_type": NPY},
+    }
+    (scratch / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    contender = partial(ours, "float32", PYTHON)
+    seen: dict[int, float] = {}
+    with running(contender, scratch) as server:
+        command = [sys.executable, "-m", "explainer", "explain", str(folder), "--quiet"]
+        command += ["--output", str(scratch / "out"), "--config", str(scratch / "config.json")]
+        command += ["--url", f"http://127.0.0.1:{server.port}"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr) as process:
+            status = Path(f"/proc/{process.pid}/status")
+            while process.poll() is None:
+                done = sum(1 for _ in (scratch / "out").rglob("explanation.json"))
+                if match := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE):
+                    seen[done] = int(match[1]) * 1024 / 1e6
+                time.sleep(0.5)
+    if process.returncode != 0:
+        raise SystemExit(process.returncode)
+    return {f"peak_mb_after_{done}": peak for done, peak in seen.items() if done % 10 == 0}
+
+
+def _shown(path: Path, analysis: Analysis) -> Picture:
+    pixels = picture.read(path)
+    segments = picture.superpixels(pixels, analysis.num_segments, analysis.segment_compactness)
+    return Picture(pixels, segments, picture.noise(pixels, analysis.seed))
+
+
+def main() -> None:
+    """Measure, print tables and one JSON document."""
+    parts = ("truth", "faithful", "cost")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("parts", nargs="*", default=parts, choices=parts)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the tar files")
+    parser.add_argument("--rounds", type=int, default=5, help="photographs that are timed")
+    parser.add_argument("--photographs", type=int, default=100, help="while memory is watched")
+    arguments = parser.parse_args()
+    results: dict[str, Mapping[str, object]] = {}
+
+    def tell(name: str, found: Mapping[str, object]) -> None:
+        results[name] = found
+        print(name, "  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        if "truth" in arguments.parts:
+            (scratch / "truth").mkdir()
+            tell("truth", truth(scratch / "truth"))
+        for name in SETS if "faithful" in arguments.parts else ():
+            train(scratch / name, arguments.data, name)
+            with Served(scratch / name) as model:
+                tell(f"faithful, {name}", faithful(scratch / name, model))
+                tell(f"agreement, {name}", agreement(scratch / name, model))
+        if "cost" in arguments.parts:
+            (scratch / "cost").mkdir()
+            tell("seconds", seconds(scratch / "cost", arguments.data, arguments.rounds))
+            tell("memory", memory(scratch / "cost", arguments.data, arguments.photographs))
+    print(json.dumps({"results": results, "conditions": conditions(PACKAGES)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Endpoints of many kinds, asked over real connections."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from classifier.errors import UserError
+from explainer import answers
+from explainer.analysis import CSV, JPEG, JSON, JSON_LINES, NPY, PNG, Predictor
+from explainer.coalitions import every
+from explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
+from explainer.model import MAX_BATCH, Model
+from explainer.picture import Picture
+from tests.endpoints import Behaviour, Rows, patch_server
+
+PIXELS = np.zeros((16, 16, 3), np.uint8)
+PIXELS[:8, :8] = (215, 25, 30)
+
+
+@pytest.fixture
+def behaviour() -> Iterator[Behaviour]:
+    with patch_server() as running:
+        yield running
+
+
+def picture() -> Picture:
+    """Sixteen super-pixels of 4 x 4 pixels, four of them red."""
+    rows, columns = np.indices((16, 16)) // 4
+    return Picture(PIXELS, 4 * rows + columns, np.zeros_like(PIXELS))
+
+
+def met(endpoint: Endpoint, content_type: str = NPY, parallel: int = 3, **given: object) -> Model:
+    predictor = Predictor(content_type=content_type, **given)  # type: ignore[arg-type]
+    model = Model(endpoint, predictor, parallel)
+    model.meet(PIXELS)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "probability", "rows"),
+    [
+        ("[0.1, 0.9]", JSON, None, [[0.1, 0.9]]),
+        ('{"predictions": [0.1, 0.9]}', JSON, "predictions", [[0.1, 0.9]]),
+        ('{"predictions": [[0.1, 0.9]]}', JSON, None, [[0.1, 0.9]]),
+        ('{"predictions": [{"probabilities": [0.1, 0.9]}]}', JSON, None, [[0.1, 0.9]]),
+        ('{"probabilities": [0.1, 0.9], "labels": ["a", "b"]}', JSON, None, [[0.1, 0.9]]),
+        ('{"a": {"b": [[0, 1], [1, 0]]}}', JSON, "a.b", [[0, 1], [1, 0]]),
+        ("0.1,0.9\n0.2,0.8\n", CSV, None, [[0.1, 0.9], [0.2, 0.8]]),
+        (
+            '{"probabilities": [0, 1]}\n{"probabilities": [1, 0]}\n',
+            JSON_LINES,
+            None,
+            [[0, 1], [1, 0]],
+        ),
+    ],
+)
+def test_scores_are_found_in_answers_of_many_shapes(
+    body: str, media_type: str, probability: str | None, rows: list[list[float]]
+) -> None:
+    np.testing.assert_allclose(answers.parse(body.encode(), media_type, probability).rows, rows)
+
+
+@pytest.mark.parametrize(
+    ("body", "probability", "words"),
+    [
+        ("<html>", None, "no scores in the endpoint's answer"),
+        ('{"label": "ant"}', None, "set predictor.probability"),
+        ('{"predictions": [[0.1, NaN]]}', None, "finite"),
+        ("[[1, 2], [3]]", None, "no scores"),
+        ("[]", None, "no scores"),
+        ("0.5", None, "no scores"),
+        ('{"a": [1]}', "a..b", "no JMESPath"),
+        ('{"a": [1]}', "b", "no scores"),
+        ("[" * 100_000, None, "no scores"),
+    ],
+)
+def test_an_answer_without_scores_is_shown(body: str, probability: str | None, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        answers.parse(body.encode(), JSON, probability)
+
+
+@pytest.mark.parametrize("content_type", [NPY, PNG, JPEG])
+def test_scores_come_in_the_order_of_the_pictures(behaviour: Behaviour, content_type: str) -> None:
+    members = np.random.default_rng(0).random((50, 16)) < 0.5
+    members[:2] = [[True] * 16, [False] * 16]
+    with met(HttpEndpoint(behaviour.url, parallel=3), content_type) as model:
+        found = model.scores(picture(), members)
+
+    expected = behaviour.probabilities(picture().masked(members))
+    np.testing.assert_allclose(found, expected, atol=0.1 if content_type == JPEG else 1e-9)
+    assert model.class_names == ("none", "patch")
+    assert set(behaviour.paths) == {"/invocations"}
+
+
+def test_many_pictures_go_in_few_requests_and_few_requests_at_a_time(behaviour: Behaviour) -> None:
+    told: list[int] = []
+    with met(HttpEndpoint(behaviour.url, parallel=3)) as model:
+        model.scores(picture(), every(16)[:160], told.append)
+
+    assert model.takes_many
+    assert len(behaviour.paths) == 2 + 160 // MAX_BATCH
+    assert behaviour.most_at_a_time <= 3
+    assert sum(told) == 160
+
+
+def test_an_endpoint_of_one_picture_a_request_is_asked_so(behaviour: Behaviour) -> None:
+    behaviour.takes_many = False
+    with met(HttpEndpoint(behaviour.url, parallel=3)) as model:
+        found = model.scores(picture(), every(16)[:20])
+
+    assert not model.takes_many
+    assert found.shape == (20, 2)
+    assert len(behaviour.paths) == 2 + 20
+
+
+def test_a_busy_endpoint_is_asked_again(behaviour: Behaviour) -> None:
+    with met(HttpEndpoint(behaviour.url, parallel=2)) as model:
+        behaviour.busy = 3
+        found = model.scores(picture(), every(16)[:40])
+
+    assert found.shape == (40, 2)
+    assert len(behaviour.paths) == 2 + 3 + 3
+
+
+def test_an_endpoint_that_breaks_ends_the_analysis_with_what_it_said(behaviour: Behaviour) -> None:
+    with met(HttpEndpoint(behaviour.url, parallel=2)) as model:
+        behaviour.fails_after = 0
+        with pytest.raises(UserError, match=r"answered 500: .*the model broke"):
+            model.scores(picture(), every(16)[:40])
+
+
+def test_no_server_at_all_is_said_so() -> None:
+    with pytest.raises(UserError, match="is the server running"):
+        met(HttpEndpoint("http://127.0.0.1:9", parallel=1))
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", "http://", "8080"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match="must look like"):
+        HttpEndpoint(url, parallel=1)
+
+
+def test_labels_must_be_those_of_the_endpoint_in_its_order(behaviour: Behaviour) -> None:
+    endpoint = HttpEndpoint(behaviour.url, parallel=1)
+
+    with pytest.raises(UserError, match="the endpoint's classes are none, patch, in this order"):
+        met(endpoint, label_headers=("patch", "none"))
+    with pytest.raises(UserError, match="2 scores for the 3 labels"):
+        met(endpoint, label_headers=("a", "b", "c"))
+
+
+def test_labels_name_what_an_endpoint_leaves_nameless(behaviour: Behaviour) -> None:
+    behaviour.answer = lambda rows: {"scores": rows.tolist()}
+    model = met(
+        HttpEndpoint(behaviour.url, parallel=1), probability="scores", label_headers=("a", "b")
+    )
+
+    assert model.class_names == ("a", "b")
+
+
+def test_csv_is_asked_for_and_read(behaviour: Behaviour) -> None:
+    behaviour.answer = lambda rows: "".join(",".join(map(str, row)) + "\n" for row in rows.tolist())
+    model = met(HttpEndpoint(behaviour.url, parallel=1), accept_type=CSV)
+
+    assert model.class_names == ("class 0", "class 1")
+    assert behaviour.headers[0]["Accept"] == CSV
+
+
+def test_an_endpoint_that_changes_its_mind_is_found_out(behaviour: Behaviour) -> None:
+    with met(HttpEndpoint(behaviour.url, parallel=1)) as model:
+        behaviour.answer = lambda rows: [[*row, 0] for row in rows.tolist()]
+        with pytest.raises(UserError, match="2 pictures with 2 lists of 3 scores, expected 2"):
+            model.scores(picture(), every(16)[:2])
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour) -> Behaviour:
+    """The server as what boto3 takes for SageMaker's runtime."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", behaviour.url)
+    return behaviour
+
+
+def test_a_sagemaker_endpoint_is_invoked(account: Behaviour) -> None:
+    predictor = Predictor(endpoint_name="hands", target_model="a.tar.gz", custom_attributes="c=1")
+    with met(SageMakerEndpoint(predictor, region="eu-west-1", parallel=2)) as model:
+        account.busy = 1
+        found = model.scores(picture(), every(16)[:20])
+
+    np.testing.assert_allclose(found, account.probabilities(picture().masked(every(16)[:20])))
+    assert set(account.paths) == {"/endpoints/hands/invocations"}
+    sent = {name.lower(): value for name, value in account.headers[-1].items()}
+    assert sent["x-amzn-sagemaker-target-model"] == "a.tar.gz"
+    assert sent["x-amzn-sagemaker-custom-attributes"] == "c=1"
+    assert sent["content-type"] == NPY
+
+
+def test_what_the_container_says_against_a_request_is_shown(account: Behaviour) -> None:
+    account.takes_many = False
+    endpoint = SageMakerEndpoint(Predictor(endpoint_name="hands"), region="eu-west-1", parallel=1)
+
+    with met(endpoint) as model:
+        assert not model.takes_many
+        account.fails_after = 0
+        with pytest.raises(UserError, match=r"hands answered ModelError: .*the model broke"):
+            model.scores(picture(), every(16)[:2])
+
+
+def test_without_a_region_or_a_name_it_is_said_what_to_give(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+
+    with pytest.raises(UserError, match="give --region"):
+        SageMakerEndpoint(Predictor(endpoint_name="hands"), region=None, parallel=1)
+    with pytest.raises(UserError, match="Give --url"):
+        SageMakerEndpoint(Predictor(), region=None, parallel=1)
+
+
+def test_probabilities_of_ours_survive_a_round_trip() -> None:
+    rows: Rows = np.array([[0.25, 0.75]])
+    body = json.dumps(
+        {"predictions": [{"probabilities": rows[0].tolist()}], "class_names": ["a", "b"]}
+    )
+
+    assert answers.parse(body.encode(), JSON, None).class_names == ("a", "b")

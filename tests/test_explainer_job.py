@@ -1,0 +1,322 @@
+"""Whole analyses, of pictures whose class has a known reason."""
+
+import json
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.red_patch import draw, is_right, write_pictures
+from classifier.preprocessing import Pixels
+from explainer.__main__ import main
+from tests.chromium import PROGRAM, browsing
+from tests.endpoints import Behaviour, Rows, patch_server
+
+COUNT = 4
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder, COUNT)
+    return folder
+
+
+@pytest.fixture
+def behaviour() -> Iterator[Behaviour]:
+    with patch_server() as running:
+        yield running
+
+
+def explain(pictures: Path, output: Path, behaviour: Behaviour, *more: str) -> int:
+    command = ["explain", str(pictures), "--output", str(output), "--url", behaviour.url, *more]
+    return main(command)
+
+
+def analysis_of(output: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((output / "analysis.json").read_bytes())
+    return document
+
+
+def config(path: Path, **shap: Any) -> str:  # noqa: ANN401 - any JSON
+    """Write a configuration of few samples and return its name."""
+    image = {"model_type": "IMAGE_CLASSIFICATION", "num_segments": 10}
+    document = {
+        "methods": {"shap": {"num_samples": 60, "image_config": image, **shap}},
+        "predictor": {"content_type": "application/x-npy"},
+    }
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def values_of(folder: Path) -> tuple[Rows, Any]:
+    """Return the values (M, C) and the super-pixels (H, W) that lie in a picture's folder."""
+    document = json.loads((folder / "explanation.json").read_bytes())
+    segments = np.asarray(Image.open(folder / "segments.png"))
+    return np.array(document["explanation"]["shapley"]), segments
+
+
+def test_the_known_reason_is_what_is_found(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    assert explain(pictures, tmp_path / "out", behaviour) == 0
+
+    for number in range(COUNT):
+        folder = tmp_path / f"out/explanations_shap/patch/{number:02}.png"
+        values, segments = values_of(folder)
+        assert is_right(values[:, 1], segments, draw(number)[1])
+        np.testing.assert_allclose(values[:, 0], -values[:, 1], atol=1e-9)
+    found = analysis_of(tmp_path / "out")
+    assert found["faithfulness"]["deletion_better_than_random"] == COUNT
+    assert found["faithfulness"]["insertion_better_than_random"] == COUNT
+
+
+def test_results_are_heat_maps_and_figures_by_class(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    settings = config(tmp_path / "analysis_config.json", save_local_shap_values=True)
+    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 0
+
+    found = analysis_of(tmp_path / "out")
+    assert [image["file"] for image in found["images"]] == [
+        f"patch/{number:02}.png" for number in range(COUNT)
+    ]
+    for image in found["images"]:
+        assert image["true_label"] == image["predicted_label"] == "patch"
+        local = image["local_shap_values"]["patch"]
+        assert len(local) == image["segments"]
+        gained = image["scores"]["patch"] - image["expected_values"]["patch"]
+        assert sum(local) == pytest.approx(gained)
+        for name in ("none", "patch"):
+            with Image.open(tmp_path / "out" / image["heat_maps"][name]) as heat_map:
+                assert heat_map.size == (64, 64)
+    assert found["explanations"]["kernel_shap"]["patch"]["mean_score"] > 0.9
+
+
+def test_blue_is_where_the_reason_is(pictures: Path, tmp_path: Path, behaviour: Behaviour) -> None:
+    explain(pictures / "patch/00.png", tmp_path / "out", behaviour)
+
+    image = analysis_of(tmp_path / "out")["images"][0]
+    _, where = draw(0)
+    inner = np.zeros_like(where)
+    rows, columns = np.nonzero(where)
+    inner[rows.min() + 5 : rows.max() - 4, columns.min() + 5 : columns.max() - 4] = True
+    blue, red = (
+        np.asarray(Image.open(tmp_path / "out" / image["heat_maps"][name]), dtype=int)
+        for name in ("patch", "none")
+    )
+    assert (blue[inner].mean(axis=0)[2] - blue[inner].mean(axis=0)[0]) > 80
+    assert (red[inner].mean(axis=0)[0] - red[inner].mean(axis=0)[2]) > 80
+
+
+def test_a_stopped_analysis_goes_on_where_it_was(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = config(tmp_path / "analysis_config.json")
+    behaviour.fails_after = 20
+    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 1
+    assert "the model broke" in capsys.readouterr().err
+    finished = sorted((tmp_path / "out").rglob("explanation.json"))
+    assert 0 < len(finished) < COUNT
+    times = [path.stat().st_mtime_ns for path in finished]
+
+    behaviour.fails_after = None
+    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 0
+
+    assert [path.stat().st_mtime_ns for path in finished] == times
+    assert len(analysis_of(tmp_path / "out")["images"]) == COUNT
+
+
+def test_what_is_finished_costs_one_question_a_picture(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    settings = config(tmp_path / "analysis_config.json")
+    explain(pictures, tmp_path / "out", behaviour, "--config", settings)
+    before, first = analysis_of(tmp_path / "out"), behaviour.pictures
+
+    explain(pictures, tmp_path / "out", behaviour, "--config", settings)
+
+    assert behaviour.pictures - first == 3 + COUNT
+    assert analysis_of(tmp_path / "out") == before
+
+
+def test_another_model_or_other_settings_start_anew(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    path = tmp_path / "analysis_config.json"
+    explain(pictures, tmp_path / "out", behaviour, "--config", config(path))
+    first = analysis_of(tmp_path / "out")
+
+    explain(pictures, tmp_path / "out", behaviour, "--config", config(path, seed=5))
+    other_seed = analysis_of(tmp_path / "out")
+    behaviour.probabilities = lambda images: np.tile([0.25, 0.75], (len(images), 1))
+    explain(pictures, tmp_path / "out", behaviour, "--config", config(path, seed=5))
+    other_model = analysis_of(tmp_path / "out")
+
+    areas = [
+        [image["deletion_area"] for image in found["images"]]
+        for found in (first, other_seed, other_model)
+    ]
+    assert areas[0] != areas[1]
+    assert areas[2] == [pytest.approx(0.75)] * COUNT
+
+
+def test_the_same_seed_gives_the_same_analysis(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    settings = config(tmp_path / "analysis_config.json")
+    for name in ("one", "two"):
+        explain(pictures, tmp_path / name, behaviour, "--config", settings)
+
+    assert analysis_of(tmp_path / "one") == analysis_of(tmp_path / "two")
+
+
+def test_a_stop_signal_ends_it_in_order(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answered, stopped = behaviour.probabilities, threading.Event()
+
+    def stopping(images: Pixels) -> Rows:
+        with behaviour.lock:
+            if behaviour.pictures > 100 and not stopped.is_set():
+                stopped.set()
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        return answered(images)
+
+    behaviour.probabilities = stopping
+    settings = config(tmp_path / "analysis_config.json")
+
+    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 130
+
+    assert stopped.is_set()
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert not (tmp_path / "out/analysis.json").exists()
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_left_out(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(pictures, tmp_path / "pictures")
+    (tmp_path / "pictures/patch/00.png").write_bytes(b"no picture")
+    settings = config(tmp_path / "analysis_config.json")
+
+    assert explain(tmp_path / "pictures", tmp_path / "out", behaviour, "--config", settings) == 0
+
+    assert "left out patch/00.png: not a picture" in capsys.readouterr().err
+    found = analysis_of(tmp_path / "out")
+    assert [one["file"] for one in found["unreadable"]] == ["patch/00.png"]
+    assert len(found["images"]) == COUNT - 1
+
+
+def test_results_within_the_pictures_folder_are_not_explained(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    shutil.copytree(pictures, tmp_path / "here")
+    settings = config(tmp_path / "analysis_config.json")
+    for _ in range(2):
+        assert explain(tmp_path / "here", tmp_path / "here", behaviour, "--config", settings) == 0
+
+    assert len(analysis_of(tmp_path / "here")["images"]) == COUNT
+
+
+def test_without_pictures_it_is_said_what_was_expected(
+    tmp_path: Path, behaviour: Behaviour, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(tmp_path, tmp_path / "out", behaviour) == 1
+    assert "no pictures in" in capsys.readouterr().err
+    assert explain(tmp_path / "nowhere", tmp_path / "out", behaviour) == 1
+    assert "there is no" in capsys.readouterr().err
+
+
+def test_a_plain_picture_has_few_super_pixels_and_is_explained_all_the_same(
+    tmp_path: Path, behaviour: Behaviour
+) -> None:
+    Image.new("RGB", (9, 30), "red").save(tmp_path / "plain.png")
+
+    assert explain(tmp_path / "plain.png", tmp_path / "out", behaviour) == 0
+
+    image = analysis_of(tmp_path / "out")["images"][0]
+    assert image["predicted_label"] == "patch"
+    assert image["true_label"] is None
+
+
+def test_a_baseline_is_shown_where_super_pixels_are_hidden(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    Image.new("RGB", (5, 5), (215, 25, 30)).save(tmp_path / "red.png")
+    settings = config(tmp_path / "analysis_config.json", baseline="red.png")
+
+    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 0
+
+    # Behind a picture of the reason alone nothing else matters.
+    expected = analysis_of(tmp_path / "out")["explanations"]["kernel_shap"]["patch"]
+    assert expected["expected_value"] > 0.9
+
+
+def test_log_odds_add_up_as_well(pictures: Path, tmp_path: Path, behaviour: Behaviour) -> None:
+    settings = config(
+        tmp_path / "analysis_config.json", use_logit=True, save_local_shap_values=True
+    )
+    explain(pictures, tmp_path / "out", behaviour, "--config", settings)
+
+    for image in analysis_of(tmp_path / "out")["images"]:
+        ends = np.array([image["scores"]["patch"], image["expected_values"]["patch"]])
+        odds = np.log(ends / (1 - ends))
+        assert sum(image["local_shap_values"]["patch"]) == pytest.approx(odds[0] - odds[1])
+
+
+def test_random_weights_change_the_explanation(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    settings = config(tmp_path / "analysis_config.json")
+
+    def forgetful(images: Pixels) -> Rows:
+        light = images.astype(float).mean(axis=(1, 2, 3)) / 255
+        return np.stack([1 - light, light], axis=1)
+
+    with patch_server(Behaviour(probabilities=forgetful)) as other:
+        more = ("--config", settings, "--randomised-url", other.url)
+        assert explain(pictures, tmp_path / "random", behaviour, *more) == 0
+    more = ("--config", settings, "--randomised-url", behaviour.url)
+    assert explain(pictures, tmp_path / "same", behaviour, *more) == 0
+
+    random, same = (
+        analysis_of(tmp_path / name)["faithfulness"]["randomised_rank_correlation"]
+        for name in ("random", "same")
+    )
+    assert same == pytest.approx(1)
+    assert random < 0.6
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium: apt-get install chromium")
+def test_the_report_needs_nothing_else_and_trusts_no_name(
+    pictures: Path, tmp_path: Path, behaviour: Behaviour
+) -> None:
+    names = ["none", HOSTILE]
+    behaviour.answer = lambda rows: {"predictions": rows.tolist(), "class_names": names}
+    folder = tmp_path / "pictures" / "<b>bold"
+    shutil.copytree(pictures / "patch", folder)
+    settings = config(tmp_path / "analysis_config.json")
+    assert explain(tmp_path / "pictures", tmp_path / "out", behaviour, "--config", settings) == 0
+
+    with browsing(tmp_path) as browser:
+        browser.open((tmp_path / "out/report.html").as_uri())
+        text = browser.run("document.body.innerText")
+        shown = browser.run("[...document.images].filter((i) => i.naturalWidth > 0).length")
+        pages = [url for url in browser.requested if not url.startswith("data:")]
+
+    assert browser.complaints == []
+    assert pages == [(tmp_path / "out/report.html").as_uri()]
+    assert shown == 4 * COUNT
+    assert HOSTILE in text
+    assert "<b>bold" in text
+    assert re.search(r"of 4\b", text)
