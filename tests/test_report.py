@@ -79,6 +79,7 @@ def rendered(
     is_final: bool = True,
     precision: str = FLOAT32,
     comparison: Comparison | None = None,
+    heat_maps: npt.NDArray[np.float32] | None = None,
 ) -> str:
     count = len(class_names)
     found = outcome("val", count)
@@ -116,6 +117,7 @@ def rendered(
         validation=pictures(class_names, file_name=file_name),
         plots=figures,
         choices=choices,
+        heat_maps=heat_maps,
     )
 
 
@@ -260,6 +262,16 @@ def test_a_real_browser_shows_the_page_and_runs_nothing(tmp_path: Path) -> None:
     assert "<title>taken</title>" not in result.stdout
     assert "script" not in {name for name, _ in page.elements}
     assert HOSTILE[0] in page.text
+
+
+def test_below_a_mistake_is_where_the_network_looked() -> None:
+    with_map = rendered(heat_maps=np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 16, 16))
+    without = rendered()
+
+    assert Page(with_map).open == []
+    assert with_map.count("data:image/jpeg") == without.count("data:image/jpeg") + 1
+    assert "Grad-CAM" in Page(with_map).text
+    assert "Grad-CAM" not in Page(without).text
 
 
 def test_the_pictures_of_mistakes_are_those_that_the_network_saw() -> None:

@@ -23,6 +23,9 @@ TEMPLATE = "report.html.jinja"
 # In pixels; twice what the page shows, for sharp screens.
 THUMBNAIL_SIZE = 320
 
+# Blue, as in the explanations of single answers.
+HEAT = (20, 90, 230)
+
 # Of more, the worst come first, and the confusion matrix has a table beside it.
 FEW_CLASSES = 20
 MAX_CONFUSED_PAIRS = 20
@@ -47,8 +50,19 @@ def render(
     validation: Pictures,
     plots: Mapping[str, bytes],
     choices: Sequence[str],
+    heat_maps: npt.NDArray[np.float32] | None,
 ) -> str:
-    """Return the page; `plots` are PNG files by name, `choices` sentences about the recipe."""
+    """Return the page.
+
+    Args:
+        manifest: Of the artifact.
+        judged: What is reported.
+        training: Pictures that were learned from.
+        validation: Pictures of which the mistakes are shown.
+        plots: PNG files by name.
+        choices: Sentences about the recipe.
+        heat_maps: Of the mistakes, of shape (N, S, S), 0 to 1; None where there are none.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         # Names of classes and files are anybody's.
@@ -67,7 +81,7 @@ def render(
         quantization=manifest.metrics[quantization.METRICS],
         channels=_channels(judged, manifest.class_names),
         training_pictures=_training_pictures(training, manifest.class_names),
-        mistakes=_mistakes(judged, validation, manifest.class_names),
+        mistakes=_mistakes(judged, validation, manifest.class_names, heat_maps),
         plots={name: _data_uri(png, "png") for name, png in plots.items()},
         choices=choices,
         hyperparameters=_flat(hyperparameters),
@@ -136,19 +150,35 @@ def _training_pictures(training: Pictures, class_names: Sequence[str]) -> dict[s
 
 
 def _mistakes(
-    judged: Judgement, validation: Pictures, class_names: Sequence[str]
+    judged: Judgement,
+    validation: Pictures,
+    class_names: Sequence[str],
+    heat_maps: npt.NDArray[np.float32] | None,
 ) -> list[dict[str, object]]:
     folder = os.path.commonpath([path.parent for path in validation.paths])
     return [
         {
             "picture": _thumbnail(validation.pixels[mistake.index]),
+            "heat_map": None
+            if heat_maps is None
+            else _thumbnail(_heated(validation.pixels[mistake.index], heat_maps[number])),
             "file": os.path.relpath(validation.paths[mistake.index], folder),
             "true": class_names[mistake.label],
             "predicted": class_names[mistake.predicted],
             "probability": mistake.probability,
         }
-        for mistake in judged.mistakes
+        for number, mistake in enumerate(judged.mistakes)
     ]
+
+
+def _heated(pixels: Pixels, heat_map: npt.NDArray[np.float32]) -> Pixels:
+    """Return a picture in grey, and in blue what spoke for its class."""
+    grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32)[..., None]
+    # Paler, so that the colour stands out.
+    paper = 0.55 * grey + 0.45 * 255
+    opacity = 0.8 * heat_map[..., None]
+    mixed: Pixels = ((1 - opacity) * paper + opacity * np.array(HEAT)).round().astype(np.uint8)
+    return mixed
 
 
 def _thumbnail(pixels: Pixels) -> str:

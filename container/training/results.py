@@ -5,9 +5,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from classifier.artifact import FLOAT32, Manifest
 from classifier.preprocessing import Preprocessing
-from training import plots, provenance, quantization, report
+from training import grad_cam, plots, provenance, quantization, report
 from training.environment import TrainingEnvironment
 from training.export import write_artifact
 from training.judgement import Judgement, judge
@@ -118,9 +121,24 @@ def _write_reports(
         validation=trainer.validation,
         plots=figures,
         choices=choices,
+        heat_maps=_heat_maps(trainer, judged),
     )
     # A file's name need not be UTF-8.
     (directory / REPORT).write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _heat_maps(trainer: Trainer, judged: Judgement) -> npt.NDArray[np.float32] | None:
+    """Return where the network looked in the pictures that it mistook, (N, S, S)."""
+    if not judged.mistakes:
+        return None
+    places = [mistake.index for mistake in judged.mistakes]
+    predicted = [mistake.predicted for mistake in judged.mistakes]
+    try:
+        return grad_cam.heat_maps(trainer.classifier, trainer.validation.pixels[places], predicted)
+    except RuntimeError as error:
+        # The gradient takes memory; the report is worth more.
+        logger.warning("no heat maps of the mistakes: %s", error)
+        return None
 
 
 def _draw(
