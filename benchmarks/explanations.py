@@ -8,7 +8,7 @@ takes seconds. Of the validation pictures that it names rightly 20 are explained
 
 truth: a network that looks for a red patch is explained by the patch, on 20 pictures.
 agreement: KernelSHAP of 100 samples against all 256 coalitions of eight super-pixels.
-faithful: deletion and insertion against random order, and shuffled weights.
+faithful: deletion and insertion against random order before grey, and shuffled weights.
 cost: seconds for 500 evaluations of ResNet-18, and memory while 100 photographs are explained.
 """
 
@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks import red_patch
@@ -102,7 +103,8 @@ def truth(scratch: Path) -> Mapping[str, object]:
                 model.meet(shown.pixels)
             values = np.array(explain(shown, model, analysis).shapley)[:, 1]
             right += red_patch.is_right(values, shown.segments, red_patch.draw(number)[1])
-    return {"pictures": len(paths), "right": right}
+        agreed = agreement(scratch / "pictures", model)
+    return {"pictures": len(paths), "right": right, **agreed}
 
 
 def _write_red_patch(directory: Path, paths: Sequence[Path]) -> None:
@@ -165,7 +167,10 @@ def _extract(tar: Path, folder: str, channel: Path, count: int) -> None:
 
 def faithful(scratch: Path, model: Model) -> Mapping[str, object]:
     """Explain pictures that are named rightly, with shuffled weights beside."""
-    analysis = Analysis(predictor=PREDICTOR)
+    # White noise alone is named `damage`, which would leave nothing to explain.
+    baseline = scratch / "grey.png"
+    Image.new("RGB", (8, 8), (128, 128, 128)).save(baseline)
+    analysis = Analysis(predictor=PREDICTOR, baseline=baseline)
     chosen = _rightly_named(scratch / "input/data/validation", model)
     for path in chosen:
         link = scratch / "chosen" / path.parent.name / path.name
@@ -184,11 +189,11 @@ def faithful(scratch: Path, model: Model) -> Mapping[str, object]:
     return {"pictures": found.pictures, "right": found.right, **found.faithfulness()}
 
 
-def agreement(scratch: Path, model: Model) -> Mapping[str, float]:
+def agreement(pictures: Path, model: Model) -> Mapping[str, float]:
     """Compare samples with all coalitions."""
     analysis = Analysis(num_segments=8, predictor=PREDICTOR)
     differences = []
-    for path in sorted((scratch / "chosen").rglob("*.*")):
+    for path in sorted(pictures.rglob("*.*")):
         shown = _shown(path, analysis)
         count = shown.count
         evaluate = Evaluations(model, shown, lambda _count: None)
@@ -315,7 +320,7 @@ def main() -> None:
             train(scratch / name, arguments.data, name)
             with Served(scratch / name) as model:
                 tell(f"faithful, {name}", faithful(scratch / name, model))
-                tell(f"agreement, {name}", agreement(scratch / name, model))
+                tell(f"agreement, {name}", agreement(scratch / name / "chosen", model))
         if "cost" in arguments.parts:
             (scratch / "cost").mkdir()
             tell("seconds", seconds(scratch / "cost", arguments.data, arguments.rounds))

@@ -25,6 +25,9 @@ MAX_PICTURES = 200
 
 MAX_CLASSES = 4
 
+# Of a probability: less than this more than the baseline's is hardly anything to share out.
+LEAST_GAIN = 0.1
+
 # Of the plot of a picture's curves, in its own units.
 PLOT_WIDTH, PLOT_HEIGHT = 240, 120
 
@@ -52,6 +55,7 @@ def write(
         faithfulness=summary.faithfulness(),
         pictures=_pictures(itertools.islice(finished, MAX_PICTURES)),
         max_pictures=MAX_PICTURES,
+        least_gain=LEAST_GAIN,
         endpoint=endpoint,
         width=PLOT_WIDTH,
         height=PLOT_HEIGHT,
@@ -70,6 +74,8 @@ def _pictures(finished: Iterable[Finished]) -> Iterator[dict[str, Any]]:
             "predicted": one.predicted,
             "is_wrong": one.is_wrong,
             "explanation": explanation,
+            "gain": explanation.scores[explanation.predicted]
+            - explanation.expected[explanation.predicted],
             "picture": _thumbnail(one.folder / PICTURE),
             "outlines": _thumbnail(one.folder / OUTLINES),
             "heat_maps": [

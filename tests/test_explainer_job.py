@@ -260,6 +260,8 @@ def test_a_baseline_is_shown_where_super_pixels_are_hidden(
     # Behind a picture of the reason alone nothing else matters.
     expected = analysis_of(tmp_path / "out")["explanations"]["kernel_shap"]["patch"]
     assert expected["expected_value"] > 0.9
+    page = (tmp_path / "out/report.html").read_text("utf-8")
+    assert page.count("The baseline alone gets this class") == COUNT
 
 
 def test_log_odds_add_up_as_well(pictures: Path, tmp_path: Path, behaviour: Behaviour) -> None:
