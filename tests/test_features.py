@@ -133,3 +133,42 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
         with pytest.raises(UserError, match=r"^no room for the features of 3 pictures in .*\(No"):
             features.compute(build_small(), noise(3, 16), FLOAT32, no_stop)
+
+
+def counted(count: int, image_size: int, name: str) -> Pictures:
+    pictures = noise(count, image_size)
+    return Pictures(pictures.pixels, pictures.labels, pictures.paths, name)
+
+
+def test_a_later_run_finds_the_features_whatever_its_head_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    pictures, network = counted(3, 16, "found later"), build_small()
+    first = features.find_or_compute(network, pictures, FLOAT32, StopRequest())
+    head = network.module.get_submodule("head")
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+
+    again = features.find_or_compute(network, pictures, FLOAT32, StopRequest())
+
+    assert np.array_equal(first.values, again.values)
+    assert caplog.messages[-1] == "frozen_features=cached pictures=3 dimensions=256"
+
+
+@pytest.mark.parametrize("change", ["pictures", "weights", "arithmetic"])
+def test_features_of_something_else_are_computed(
+    change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    network = build_small()
+    features.find_or_compute(network, counted(3, 16, change), FLOAT32, StopRequest())
+    pictures = counted(3, 16, "others" if change == "pictures" else change)
+    arithmetic_ = arithmetic("bfloat16", "resnet18") if change == "arithmetic" else FLOAT32
+    if change == "weights":
+        with torch.no_grad():
+            next(iter(network.module.parameters())).mul_(1.01)
+
+    features.find_or_compute(network, pictures, arithmetic_, StopRequest())
+
+    assert not [message for message in caplog.messages if "cached" in message]

@@ -1,5 +1,7 @@
 """What a frozen backbone makes of pictures: the input of the network's head, computed once."""
 
+import hashlib
+import inspect
 import logging
 import tempfile
 import time
@@ -9,15 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import torch
+import torchvision
 from torch import nn
 from tqdm import tqdm
 
+from classifier import preprocessing
 from classifier.errors import UserError
+from networks import network as networks
 from networks.network import Classifier, Network
+from training import inference
+from training.cache import Cache
 from training.inference import answers
 from training.pictures import Pictures
 from training.recipe import Arithmetic
+from training.stop import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +44,50 @@ class Features:
     def __len__(self) -> int:
         """Return N."""
         return len(self.labels)
+
+
+def find_or_compute(
+    network: Network, pictures: Pictures, arithmetic: Arithmetic, stop: StopRequest
+) -> Features:
+    """Compute features unless this user's cache on this machine has them.
+
+    For a process that trains alone: of several that want the same one computes, the others wait,
+    and must not wait for one another meanwhile.
+
+    Raises:
+        UserError: the disk has no room for the features, or the cache cannot be written.
+        Stopped: a stop was requested.
+    """
+    cache, key = Cache.of_this_user(), _key(network, pictures, arithmetic)
+    with cache.locked(key, stop) as partial:
+        stored = cache.find(key)
+        if stored is not None:
+            with stored:
+                values = np.memmap(stored, np.float32, "r").reshape(len(pictures), -1)
+            logger.info("frozen_features=cached pictures=%d dimensions=%d", *values.shape)
+            return Features(values, pictures.labels)
+        found = compute(network, pictures, arithmetic, stop.check)
+        try:
+            cache.reserve(partial, found.values.nbytes)
+            partial.write(found.values.data)
+            cache.publish(key, partial)
+        except OSError as error:
+            logger.warning("features are not kept for later runs: %s", error.strerror)
+    return found
+
+
+def _key(network: Network, pictures: Pictures, arithmetic: Arithmetic) -> str:
+    """Return what changes with the pictures, the frozen weights and the code between them."""
+    code = [inspect.getsource(module) for module in (preprocessing, networks, inference)]
+    versions = (torch.__version__, torchvision.__version__, PIL.__version__)
+    parts = (network.name, pictures.sha256, pictures.pixels.shape, str(arithmetic), versions, code)
+    digest = hashlib.sha256(ascii(parts).encode())
+    for name, values in network.module.state_dict().items():
+        # The last head sees the features; it has no part in them.
+        if not name.startswith(f"{network.heads[-1]}."):
+            digest.update(ascii((name, values.shape)).encode())
+            digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return f"features-{digest.hexdigest()}"
 
 
 def compute(

@@ -144,7 +144,12 @@ class Trainer:
         if not self.pretrained:
             return
         training, validation = (
-            features.compute(self.network, pictures, self.arithmetic, lambda: self._check(stop))
+            # Of several processes none may wait for the cache while others ask it for a stop.
+            features.find_or_compute(self.network, pictures, self.arithmetic, stop)
+            if self.cluster.world_size == 1
+            else features.compute(
+                self.network, pictures, self.arithmetic, lambda: self._check(stop)
+            )
             for pictures in (self.training, self.validation)
         )
         frozen_stage.train(

@@ -133,7 +133,8 @@ def _key(files: Sequence[LabelledFile], settings: Preprocessing) -> str:
         except OSError:
             # It will be a broken one.
             pass
-        digest.update(ascii((str(file.path.absolute()), file.class_name, state)).encode())
+        # Resolved: trials of a tuning on this machine have links to one folder.
+        digest.update(ascii((str(file.path.resolve()), file.class_name, state)).encode())
     return digest.hexdigest()
 
 
