@@ -61,6 +61,12 @@ def _check(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int
 
 
 def _train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    if arguments.local and not aws.is_dry:
+        from launcher import local_jobs  # noqa: PLC0415 - with Optuna, as above
+
+        from_tuning = arguments.from_tuning is not None
+        print(local_jobs.train(file, LOCAL_RUNS / file.settings.name, from_tuning=from_tuning))
+        return 0
     name = training_verbs.train(
         aws, file, from_tuning=arguments.from_tuning, wait=not arguments.no_wait
     )
@@ -68,16 +74,44 @@ def _train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
 
 
 def _tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    if arguments.local and not aws.is_dry:
+        return _tune_here(aws, file)
     return _result(aws, training_verbs.tune(aws, file, wait=not arguments.no_wait))
 
 
+def _tune_here(aws: Aws, file: SettingsFile) -> int:
+    # Optuna takes a second to import.
+    from launcher import local_tuning  # noqa: PLC0415
+
+    folder = LOCAL_RUNS / file.settings.name / "tuning"
+    study = local_tuning.run(file, folder, aws.show)
+    aws.show(f"best: trial {study.best_trial.number}, {study.best_value:.5g}")
+    for name, value in sorted(study.best_params.items()):
+        aws.show(f"  {name} = {value}")
+    aws.show(str(folder / local_tuning.PAGE))
+    print(folder / local_tuning.MODEL)
+    return 0
+
+
 def _deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    if arguments.local and not aws.is_dry:
+        from launcher import local_jobs  # noqa: PLC0415
+
+        archive = None if arguments.job is None else Path(arguments.job)
+        local_jobs.deploy(LOCAL_RUNS / file.settings.name, archive, arguments.port)
+        print(f"http://127.0.0.1:{arguments.port}")
+        return 0
     name = hosting_verbs.deploy(aws, file, job=arguments.job, wait=not arguments.no_wait)
     return _result(aws, name)
 
 
 def _predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    found = hosting_verbs.predict(aws, file, arguments.pictures, model=arguments.model)
+    if arguments.local and not aws.is_dry:
+        from launcher import local_jobs  # noqa: PLC0415
+
+        found = local_jobs.predict(arguments.pictures, arguments.port)
+    else:
+        found = hosting_verbs.predict(aws, file, arguments.pictures, model=arguments.model)
     for picture, answer in found:
         print(json.dumps(answer) if arguments.json else answers.line(picture, answer))
     return 0
@@ -122,6 +156,12 @@ def _status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int
 
 
 def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    if arguments.local:
+        from launcher import local_jobs  # noqa: PLC0415
+
+        was_running = local_jobs.stop(LOCAL_RUNS / file.settings.name)
+        print("the server is stopped" if was_running else "no server was running")
+        return 0
     file.require("delete")
     found = [each for each in belongings.find(aws, file.settings) if each.is_to_go]
     objects = [] if arguments.keep_output else belongings.outputs(aws, file.settings)
@@ -210,6 +250,14 @@ def _parser() -> argparse.ArgumentParser:
             "--job",
             metavar="JOB",
             help="training job, or a model.tar.gz on S3 (default: the newest job's model)",
+        )
+    for name in ("train", "tune", "deploy", "predict", "delete"):
+        made[name].add_argument(
+            "--local", action="store_true", help="on this machine, without account or engine"
+        )
+    for name in ("deploy", "predict"):
+        made[name].add_argument(
+            "--port", type=int, default=8080, help="of the local server (default: %(default)s)"
         )
     made["train"].add_argument(
         "--from-tuning", metavar="JOB", help="with the best hyperparameters of this tuning job"

@@ -35,7 +35,7 @@ CHANNELS = ("training", "train", "validation", "val", "valid", "test", "weights"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Aws:
-    """[aws]: the account's side. Nothing of it is needed on this machine."""
+    """[aws]: the account's side. Nothing of it is needed for --local."""
 
     role: str = ""
     """ARN of the role that jobs and endpoints run as."""
@@ -88,9 +88,6 @@ class Images:
 
     train: str | None = None
     serve: str | None = None
-    local_train: str = "image-classifier-train"
-    """Of this machine's engine, for --local."""
-    local_serve: str = "image-classifier-serve"
 
     def mistakes(self) -> Found:
         """Yield what is wrong here."""

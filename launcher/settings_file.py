@@ -45,6 +45,22 @@ class SettingsFile:
         local = self.settings.data.local
         return None if local is None else (self.path.parent / local).resolve()
 
+    def local_channels(self) -> dict[str, Path]:
+        """Return the folder of every channel on this machine.
+
+        Raises:
+            UserError: there is none for one of them.
+        """
+        if self.local_data is None:
+            message = f"{self.path}: --local needs data.local, the folder of the channels"
+            raise UserError(message)
+        channels = {name: self.local_data / name for name in self.settings.data.channels}
+        for name, folder in channels.items():
+            if not folder.is_dir():
+                message = f"no folder {folder} for channel {name}: mend data.local or data.channels"
+                raise UserError(message)
+        return channels
+
     def require(self, verb: str) -> None:
         """Check that the file has what a verb needs on SageMaker.
 

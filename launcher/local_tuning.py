@@ -1,0 +1,218 @@
+"""`tune --local`: the settings' search on this machine, with Optuna in place of the service.
+
+Trials are processes, as many at a time as there are processors for; they share the decoded pictures
+and the features of frozen networks. What is known stands in a database: a search that was stopped,
+or killed, goes on where it was.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from classifier.errors import UserError
+from launcher import metrics, trial, tuning_page
+from launcher.request_parts import strings
+from launcher.settings_file import SettingsFile
+from launcher.training_requests import most_epochs
+from launcher.trial import Running, TrialFailedError
+from launcher.tuning import Range, Tuning, is_whole
+
+DATABASE, PAGE, BEST, MODEL = "study.db", "tuning.html", "best.json", "model.tar.gz"
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> optuna.Study:
+    """Search until all jobs of the settings are done; leave page, best and model in `folder`.
+
+    Raises:
+        UserError: there is nothing to search, a channel is missing, or no trial came to an end.
+    """
+    settings, tuning = file.settings, file.settings.tuning
+    if tuning is None:
+        message = f"{file.path}: tune needs [tuning]"
+        raise UserError(message)
+    channels = file.local_channels()
+    folder.mkdir(parents=True, exist_ok=True)
+    study = _open(folder, file, tuning)
+    wanted = _trials(tuning)
+    left = wanted - len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    processors = count_processors()
+    parallel = min(tuning.parallel, processors)
+    running = Running()
+    static = {k: v for k, v in settings.hyperparameters.items() if k not in tuning.ranges}
+
+    def one(each: optuna.Trial) -> float:
+        chosen = {name: _suggest(each, name, found) for name, found in tuning.ranges.items()}
+        base_dir = folder / f"trial-{each.number:03}"
+
+        def report(value: float, step: int) -> None:
+            each.report(value, step)
+            if each.should_prune():
+                raise optuna.TrialPruned
+
+        return trial.run(
+            base_dir,
+            channels,
+            strings({**static, **chosen}),
+            metrics.expression(settings, tuning.objective),
+            threads=max(1, processors // parallel),
+            running=running,
+            report=report,
+        )
+
+    def after(_study: optuna.Study, each: optuna.trial.FrozenTrial) -> None:
+        show(_line(each))
+        _remove_worse(study, folder)
+        tuning_page.write(folder / PAGE, study, settings.name, tuning)
+
+    show(f"{max(left, 0)} of {wanted} trials to go, {parallel} at a time, in {folder}")
+    with _stopped_by_signals(running):
+        study.optimize(
+            one, max(left, 0), n_jobs=parallel, catch=(TrialFailedError,), callbacks=[after]
+        )
+    if running.is_stopped:
+        message = f"stopped; the next `tune --local` goes on with what is in {folder}"
+        raise UserError(message)
+    if not study.get_trials(states=(TrialState.COMPLETE,)):
+        message = f"no trial came to its end: {folder}/trial-*/{trial.LOG} say why"
+        raise UserError(message)
+    _package(study, folder)
+    return study
+
+
+def count_processors() -> int:
+    """Return how many processors this process may use, by its affinity and its cgroup's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if _CPU_MAX.is_file():
+        quota, period = _CPU_MAX.read_text().split()
+        if quota != "max":
+            count = min(count or 1, max(1, int(quota) // int(period)))
+    return count or 1
+
+
+def _open(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study:
+    """Return the search with what is known of it; trials that were cut off are tried again."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    definition = {
+        "hyperparameters": dict(file.settings.hyperparameters),
+        "ranges": {name: repr(each) for name, each in sorted(tuning.ranges.items())},
+        "objective": tuning.objective,
+        "strategy": tuning.strategy,
+        "data": str(file.local_data),
+    }
+    study = optuna.create_study(
+        storage=f"sqlite:///{(folder / DATABASE).resolve()}",
+        study_name=file.settings.name,
+        direction="minimize" if tuning.is_minimized else "maximize",
+        sampler=_sampler(tuning),
+        pruner=_pruner(file, tuning),
+        load_if_exists=True,
+    )
+    text = json.dumps(definition, sort_keys=True)
+    if study.user_attrs.setdefault("definition", text) != text:
+        message = f"{folder} holds another search: remove it, or give these settings another name"
+        raise UserError(message)
+    study.set_user_attr("definition", text)
+    for each in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(each.number, state=TrialState.FAIL)
+        study.enqueue_trial(each.params)
+    return study
+
+
+def _sampler(tuning: Tuning) -> BaseSampler:
+    if tuning.strategy == "Random":
+        return RandomSampler(seed=tuning.seed)
+    if tuning.strategy == "Grid":
+        grid = {name: [str(value) for value in each.values] for name, each in tuning.ranges.items()}
+        return GridSampler(grid, seed=tuning.seed)
+    # constant_liar: trials at a time do not all try the same.
+    return TPESampler(seed=tuning.seed, constant_liar=True, n_startup_trials=5)
+
+
+def _pruner(file: SettingsFile, tuning: Tuning) -> BasePruner:
+    if tuning.strategy == "Hyperband":
+        most = most_epochs(file.settings, tuning)
+        return HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=3)
+    if tuning.early_stopping:
+        # Asynchronous successive halving: no trial waits for others.
+        return SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    return NopPruner()
+
+
+def _suggest(each: optuna.Trial, name: str, found: Range) -> object:
+    if found.values:
+        return each.suggest_categorical(name, [str(value) for value in found.values])
+    is_logarithmic = found.scaling == "Logarithmic"
+    if is_whole(name):
+        return each.suggest_int(name, int(found.low), int(found.high), log=is_logarithmic)
+    return each.suggest_float(name, found.low, found.high, log=is_logarithmic)
+
+
+def _trials(tuning: Tuning) -> int:
+    if tuning.strategy == "Grid":
+        return len(list(itertools.product(*(each.values for each in tuning.ranges.values()))))
+    return tuning.jobs
+
+
+def _line(each: optuna.trial.FrozenTrial) -> str:
+    value = "" if each.value is None else f" {each.value:.5g}"
+    words = " ".join(f"{name}={_short(found)}" for name, found in each.params.items())
+    return f"trial {each.number}: {each.state.name.lower()}{value} {words}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _remove_worse(study: optuna.Study, folder: Path) -> None:
+    """Keep the best trial's files and the logs of those that failed."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    best = study.best_trial.number if any(t.state == TrialState.COMPLETE for t in done) else None
+    for each in done:
+        if each.number != best:
+            shutil.rmtree(folder / f"trial-{each.number:03}", ignore_errors=True)
+
+
+def _package(study: optuna.Study, folder: Path) -> None:
+    """Write the best trial's hyperparameters, and its model as SageMaker packs one."""
+    best = study.best_trial
+    document = {"trial": best.number, "objective": best.value, "hyperparameters": best.params}
+    (folder / BEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    pack(folder / f"trial-{best.number:03}" / "model", folder / MODEL)
+
+
+def pack(model: Path, target: Path) -> None:
+    """Pack a model's folder as SageMaker does, whole or not at all."""
+    partial = target.with_suffix(".partial")
+    with tarfile.open(partial, "w:gz") as archive:
+        for path in sorted(model.iterdir()):
+            archive.add(path, path.name)
+    partial.replace(target)
+
+
+@contextmanager
+def _stopped_by_signals(running: Running) -> Iterator[None]:
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        running.stop()
+
+    previous: Mapping[int, object] = {
+        number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

@@ -1,0 +1,178 @@
+"""Tuning on this machine: real trials, a search that goes on where it was, a page, a model."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import optuna
+import pytest
+
+from classifier.errors import UserError
+from launcher import local_tuning, tuning_page
+from launcher.__main__ import main
+from launcher.settings_file import SettingsFile
+from tests.launcher_settings import read, write
+from tests.opt_ml import HYPERPARAMETERS, write_pictures
+from tests.servers import free_port
+
+NAME = 'name = "squares"\n'
+
+SETTINGS = (
+    '\n[data]\nlocal = "pictures"\nchannels = ["training"]\n[hyperparameters]\n'
+    + "".join(f"{key} = {json.dumps(value)}\n" for key, value in HYPERPARAMETERS.items())
+    + """
+[tuning]
+objective = "val_loss"
+jobs = 2
+
+[tuning.ranges]
+learning_rate = { min = 0.001, max = 0.1, scaling = "Logarithmic" }
+batch_size = { values = [4, 8] }
+"""
+)
+
+
+def settings(directory: Path, text: str = SETTINGS) -> SettingsFile:
+    return read(directory, text, NAME)
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_where_it_was_and_leaves_a_page_and_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures" / "training")
+    path = write(tmp_path, SETTINGS, NAME)
+    folder = Path(".launcher/squares/tuning")
+
+    assert main(["tune", str(path), "--local"]) == 0
+
+    assert "2 of 2 trials to go" in capsys.readouterr().out
+    # More of the same search.
+    write(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 3"), NAME)
+    assert main(["tune", str(path), "--local"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("1 of 3 trials to go")
+    assert printed[-1] == str(folder / "model.tar.gz")
+    best = json.loads((folder / "best.json").read_text())
+    assert best["hyperparameters"].keys() == {"learning_rate", "batch_size"}
+    with tarfile.open(folder / "model.tar.gz") as archive:
+        assert {"manifest.json", "weights.safetensors", "model.onnx"} <= set(archive.getnames())
+    kept = [each.name for each in folder.iterdir() if each.is_dir()]
+    assert kept == [f"trial-{best['trial']:03}"]
+    page = (folder / "tuning.html").read_text()
+    assert page.count("<circle") == 3
+    assert "http" not in page
+
+
+@pytest.mark.slow
+# The server goes on when its starter ends.
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_the_same_settings_train_and_serve_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures" / "training")
+    path, port = str(write(tmp_path, SETTINGS, NAME)), str(free_port())
+    picture = tmp_path / "pictures" / "training" / "red" / "3.png"
+
+    assert main(["train", path, "--local"]) == 0
+    assert main(["deploy", path, "--local", "--port", port]) == 0
+    capsys.readouterr()
+    try:
+        assert main(["predict", path, str(picture), "--local", "--port", port, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["class_names"] == ["blue", "green", "red"]
+    finally:
+        assert main(["delete", path, "--local"]) == 0
+
+    assert "the server is stopped" in capsys.readouterr().out
+    assert main(["predict", path, str(picture), "--local", "--port", port]) == 1
+    assert "`deploy --local` first" in capsys.readouterr().err
+
+
+def test_a_training_that_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(write(tmp_path, SETTINGS, NAME))
+
+    assert main(["train", path, "--local"]) == 1
+    assert "no folder" in capsys.readouterr().err
+    (tmp_path / "pictures" / "training").mkdir(parents=True)
+    assert main(["train", path, "--local", "--from-tuning", "best"]) == 1
+    assert "`tune --local` first" in capsys.readouterr().err
+    assert main(["deploy", path, "--local", "--port", str(free_port())]) == 1
+    assert "no model in" in capsys.readouterr().err
+
+
+def test_trials_that_were_cut_off_are_tried_again(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    tuning = file.settings.tuning
+    assert tuning is not None
+    study = local_tuning._open(tmp_path, file, tuning)
+    cut_off = study.ask()
+    chosen = cut_off.suggest_float("learning_rate", 0.001, 0.1, log=True)
+
+    again = local_tuning._open(tmp_path, file, tuning)
+
+    assert again.trials[0].state == optuna.trial.TrialState.FAIL
+    assert again.ask().suggest_float("learning_rate", 0.001, 0.1, log=True) == chosen
+
+
+def test_another_search_does_not_go_on_in_its_place(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    assert file.settings.tuning
+    local_tuning._open(tmp_path, file, file.settings.tuning)
+    other = settings(tmp_path, SETTINGS.replace("[4, 8]", "[4, 16]"))
+    assert other.settings.tuning
+
+    with pytest.raises(UserError, match="holds another search"):
+        local_tuning._open(tmp_path, other, other.settings.tuning)
+
+
+def test_trials_that_are_no_good_are_ended_early(tmp_path: Path) -> None:
+    file = settings(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 9\nearly_stopping = true"))
+    assert file.settings.tuning
+    study = local_tuning._open(tmp_path, file, file.settings.tuning)
+    pruned = []
+    for number in range(9):
+        each = study.ask()
+        each.report(1.0 + number, 1)
+        pruned.append(each.should_prune())
+        study.tell(each, 1.0 + number)
+
+    assert not pruned[0]
+    assert all(pruned[3:])
+
+
+def test_missing_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, SETTINGS, NAME)
+
+    with pytest.raises(UserError, match=r"no folder .*/pictures/training for channel training"):
+        local_tuning.run(settings(tmp_path), tmp_path / "out", print)
+    bare = write(tmp_path, "", NAME)
+    assert main(["tune", str(bare), "--local"]) == 1
+    assert "tune needs [tuning]" in capsys.readouterr().err
+    assert path == bare
+
+
+def test_the_page_shows_every_trial_and_what_mattered(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    tuning = file.settings.tuning
+    assert tuning
+    study = local_tuning._open(tmp_path, file, tuning)
+    for number in range(8):
+        each = study.ask()
+        rate = each.suggest_float("learning_rate", 0.001, 0.1, log=True)
+        each.suggest_categorical("batch_size", ["4", "8"])
+        study.tell(each, rate + number / 1e6)
+
+    tuning_page.write(tmp_path / "page.html", study, "<b>", tuning)
+
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<tr class=") == 8
+    assert page.count('<tr class="best"') == 1
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    bars = page.partition("What mattered")[2]
+    assert bars.index("learning_rate") < bars.index("batch_size")
