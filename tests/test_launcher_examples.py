@@ -1,0 +1,85 @@
+"""The examples hold what the projects that they stand for did."""
+
+from typing import Any
+
+import pytest
+
+from launcher import settings_file, training_requests
+from tests.launcher_settings import EXAMPLES
+
+
+def search(name: str) -> dict[str, Any]:
+    """Return the example's part of the tuning job that says what is searched."""
+    settings = settings_file.read(EXAMPLES / f"{name}.toml").settings
+    assert settings.tuning
+    request: dict[str, Any] = training_requests.tuning_job(settings, settings.tuning, "x")
+    config: dict[str, Any] = request["HyperParameterTuningJobConfig"]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "fine_tuning", "endpoint"),
+    [
+        ("fingers", "vgg16", "none", "real-time"),
+        ("dogs-resnet18", "resnet18", "none", "real-time"),
+        ("dogs-resnet50", "resnet50", "staged", "multi-model"),
+        ("dogs-adamw", "resnet50", "full", "asynchronous"),
+        ("hurricane-cnn", "small", None, "serverless"),
+    ],
+)
+def test_networks_and_endpoints(
+    name: str, network: str, fine_tuning: str | None, endpoint: str
+) -> None:
+    settings = settings_file.read(EXAMPLES / f"{name}.toml").settings
+
+    assert settings.hyperparameters["network"] == network
+    assert settings.hyperparameters.get("fine_tuning") == fine_tuning
+    assert settings.endpoint.kind == endpoint
+    # No picture of another side where sides are classes.
+    assert not settings.hyperparameters.get("horizontal_flip") or name.startswith("dogs")
+    # What the network is judged by at the end decides nothing before.
+    assert "test" in settings.data.channels
+
+
+def test_fingers_and_hurricane_search_the_ranges_of_their_courses() -> None:
+    fingers, hurricane = search("fingers"), search("hurricane-cnn")
+
+    assert fingers["HyperParameterTuningJobObjective"] == {
+        "Type": "Minimize",
+        "MetricName": "val_loss",
+    }
+    ranges = fingers["ParameterRanges"]
+    assert ranges["ContinuousParameterRanges"][0]["MinValue"] == "0.001"
+    assert ranges["ContinuousParameterRanges"][0]["MaxValue"] == "0.01"
+    assert ranges["CategoricalParameterRanges"][0]["Values"] == ["32", "64", "128"]
+    assert ranges["IntegerParameterRanges"][0]["MaxValue"] == "5"
+    ranges = hurricane["ParameterRanges"]
+    assert ranges["CategoricalParameterRanges"][0]["Values"] == ["16", "64", "256", "1024"]
+    assert ranges["IntegerParameterRanges"][0]["MinValue"] == "2"
+
+
+def test_adamw_searches_weight_decay_as_well() -> None:
+    settings = settings_file.read(EXAMPLES / "dogs-adamw.toml").settings
+
+    assert settings.hyperparameters["optimizer"] == "adamw"
+    assert settings.tuning
+    assert set(settings.tuning.ranges) == {"weight_decay", "learning_rate", "epochs", "batch_size"}
+
+
+@pytest.mark.parametrize("name", ["fingers", "hurricane-cnn"])
+def test_the_five_rules_and_the_profilers_report_are_asked_for(name: str) -> None:
+    settings = settings_file.read(EXAMPLES / f"{name}.toml").settings
+
+    request: dict[str, Any] = training_requests.training_job(settings, "x", rule_image="y")
+
+    invoked = [each["RuleConfigurationName"] for each in request["DebugRuleConfigurations"]]
+    assert set(invoked) == {
+        "LossNotDecreasing",
+        "VanishingGradient",
+        "Overfit",
+        "Overtraining",
+        "PoorWeightInitialization",
+    }
+    profiled = [each["RuleConfigurationName"] for each in request["ProfilerRuleConfigurations"]]
+    assert profiled == ["LowGPUUtilization", "ProfilerReport"]
+    assert request["ProfilerConfig"]["ProfilingIntervalInMilliseconds"] == 500
