@@ -151,6 +151,14 @@ def test_a_size_that_the_network_cannot_take_is_refused_before_any_decoding(
     assert "training_pictures" not in capsys.readouterr().out
 
 
+def test_parts_of_batches_too_small_for_the_network_are_refused(tmp_path: Path) -> None:
+    make_job(
+        tmp_path, network="small", image_size="16", batch_size="8", gradient_accumulation_steps="8"
+    )
+
+    assert refused(tmp_path).startswith("small cannot learn from batches of 1")
+
+
 def test_half_the_size_of_a_network_for_one_size_is_refused(tmp_path: Path) -> None:
     make_job(
         tmp_path, network="vit_b_16", pretrained="false", image_size="32", half_size_steps="0.5"

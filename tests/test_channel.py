@@ -83,6 +83,14 @@ def test_a_channel_without_pictures_is_refused(tmp_path: Path) -> None:
         labelled_files(tmp_path)
 
 
+def test_a_class_that_is_a_link_is_refused_rather_than_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "channel/cat/1.png", "elsewhere/1.png")
+    (tmp_path / "channel/dog").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(UserError, match="/dog is a link to a folder"):
+        labelled_files(tmp_path / "channel")
+
+
 def test_numbered_names_are_not_taken_for_labels(tmp_path: Path) -> None:
     touch(tmp_path, "IMG_0001.jpg", "IMG_0002.jpg", "IMG_0003.jpg")
 

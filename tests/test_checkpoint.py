@@ -1,5 +1,6 @@
 """Resumable state on disk."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,19 @@ def test_a_torn_file_is_passed_over(directory: Path, share: float) -> None:
     newest = directory / "1234567890ab-step-000000200.pt"
     data = newest.read_bytes()
     newest.write_bytes(data[: int(len(data) * share)])
+
+    loaded = of_job(directory).load_newest()
+
+    assert loaded is not None
+    assert loaded["step"] == 10
+
+
+def test_a_file_with_damage_in_its_middle_is_passed_over(directory: Path) -> None:
+    newest = directory / "1234567890ab-step-000000200.pt"
+    data = bytearray(newest.read_bytes())
+    place = data.index(torch.tensor(200.0).numpy().tobytes())
+    data[place : place + 4] = torch.tensor(math.nan).numpy().tobytes()
+    newest.write_bytes(data)
 
     loaded = of_job(directory).load_newest()
 

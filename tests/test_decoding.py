@@ -110,6 +110,10 @@ def test_fortran_order_is_the_same_picture() -> None:
         (npy(np.array([{}], object), allow_pickle=True), "got object"),
         (npy(PIXELS)[:-1], "needs 6000 bytes, it has 5999"),
         (npy(PIXELS) + b"x", "needs 6000 bytes, it has 6001"),
+        (
+            npy_header(f"{{'descr':'|u1','fortran_order':False,'shape':({10**4000 - 1},0,3)}}"),
+            "not a NumPy file",
+        ),
         (b"\x93NUMPY", "not a NumPy file"),
         (b"\x93NUMPY\x09\x00" + bytes(100), "not a NumPy file"),
         (b"PK\x03\x04" + bytes(100), "not a NumPy file"),

@@ -485,7 +485,12 @@ def test_a_request_ends_when_none_of_its_pictures_is_in_work_any_more() -> None:
     predictor = predictor_of(wait)
     with ThreadPoolExecutor(1) as threads:
         asking = threads.submit(
-            Pool(2).predict, predictor, [fail, black], patience=60, has_gone=lambda: False
+            Pool(2).predict,
+            predictor,
+            [fail, black],
+            patience=60,
+            seconds=60,
+            has_gone=lambda: False,
         )
         entered.wait()
         time.sleep(0.1)

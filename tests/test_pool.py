@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from werkzeug.exceptions import ServiceUnavailable
 
 from classifier.preprocessing import Pixels, Preprocessing
 from serving import pool
@@ -29,7 +30,7 @@ def predictor(note: Callable[[bool], None]) -> Predictor:
 
 
 def ask(pictures: Pool, asked: Predictor) -> None:
-    pictures.predict(asked, [lambda _: NO_PIXELS], patience=10, has_gone=lambda: False)
+    pictures.predict(asked, [lambda _: NO_PIXELS], patience=10, seconds=10, has_gone=lambda: False)
 
 
 def test_requests_one_after_another_are_each_alone() -> None:
@@ -64,3 +65,19 @@ def test_after_company_a_picture_is_alone_only_when_it_has_been_quiet_for_a_whil
     ask(pictures, predictor(alone.append))
 
     assert alone[1:] == [False, False, True]
+
+
+def test_a_request_whose_pictures_take_too_long_ends_before_its_last_one() -> None:
+    decoded: list[int] = []
+
+    def slow(_: Preprocessing) -> Pixels:
+        decoded.append(1)
+        time.sleep(0.1)
+        return NO_PIXELS
+
+    with pytest.raises(ServiceUnavailable, match="take too long"):
+        Pool(1).predict(
+            predictor(lambda _: None), [slow] * 50, patience=10, seconds=0.3, has_gone=lambda: False
+        )
+
+    assert len(decoded) < 50

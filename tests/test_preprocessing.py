@@ -257,6 +257,12 @@ def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded() -> None:
         decode_image(data[:-2] + 100 * last_scan + data[-2:])
 
 
+def test_what_follows_a_jpeg_is_no_scan_of_it() -> None:
+    data = save(Image.fromarray(PIXELS), "JPEG") + b"\xff\xda" * 1000
+
+    assert np.array_equal(decoded(data), decoded(data[:-2000]))
+
+
 def smooth_photograph(width: int, height: int) -> Image.Image:
     """Noise in patches, as large as the details of a photograph that was enlarged."""
     coarse = Image.fromarray(random_pixels(height // 8, width // 8))
@@ -264,14 +270,20 @@ def smooth_photograph(width: int, height: int) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("side", "size"), [(None, (801, 600)), (301, (801, 600)), (300, (401, 300)), (75, (101, 75))]
+    ("side", "size"), [(None, (800, 600)), (301, (800, 600)), (300, (400, 300)), (75, (100, 75))]
 )
 def test_a_jpeg_is_decoded_no_smaller_than_asked_for(
     side: int | None, size: tuple[int, int]
 ) -> None:
-    data = save(smooth_photograph(801, 600), "JPEG")
+    data = save(smooth_photograph(800, 600), "JPEG")
 
     assert decode_image(data, side).size == size
+
+
+def test_a_jpeg_is_decoded_at_no_scale_that_would_move_its_pixels() -> None:
+    data = save(smooth_photograph(1604, 1200), "JPEG")
+
+    assert decode_image(data, 100).size == (401, 300)
 
 
 @pytest.mark.parametrize("crop_fraction", [0.875, 1.0])

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,75 @@ def test_3_ping_answers_while_clients_stall_in_their_bodies(base_dir: Path) -> N
             assert time.perf_counter() - start < 2
             time.sleep(0.2)
         for client in stalling:
+            client.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /ping HTTP/1.1\r\nHost: x\r\n",
+        b"POST /invocations HTTP/1.1\r\nHost: x\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+        b"\x16\x03\x01",
+    ],
+    ids=["head of /ping", "head of a request", "body of /ping", "TLS"],
+)
+def test_3_clients_that_stall_keep_nobody_waiting(base_dir: Path, sent: bytes) -> None:
+    with serving(base_dir) as server:
+        stalling = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
+        for client in stalling:
+            client.sendall(sent)
+        time.sleep(0.5)
+
+        for _ in range(5):
+            start = time.perf_counter()
+            assert server.get("/ping").status == 200
+            assert time.perf_counter() - start < 2
+        if b"Content-Length" not in sent:
+            # Those with bodies have the places that others wait for.
+            assert server.invoke(PNG).status == 200
+        for client in stalling:
+            client.close()
+
+
+def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
+    with serving(base_dir) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            for piece in (b"GET /pi", b"ng HTTP/1.1\r\nHo", b"st: x\r\n\r", b"\n"):
+                client.sendall(piece)
+                time.sleep(0.2)
+            assert client.recv(12) == b"HTTP/1.1 200"
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n")
+            client.shutdown(socket.SHUT_WR)
+            # Closed, whichever way: what was sent is half a head.
+            with suppress(ConnectionResetError):
+                while client.recv(2**16):
+                    pass
+        assert server.get("/ping").status == 200
+
+
+def test_clients_that_never_read_keep_no_thread(base_dir: Path) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    variables = {"SAGEMAKER_CLASSIFIER_THREADS": "1", "SAGEMAKER_CLASSIFIER_PAGE": "true"}
+    with serving(base_dir, **variables) as server:
+        deaf = []
+        for _ in range(40):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(("127.0.0.1", server.port))
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.sendall(request * 1500)
+            deaf.append(client)
+
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert server.get("/ping").status == 200
+                break
+            except TimeoutError:
+                assert time.monotonic() < deadline
+        for client in deaf:
             client.close()
 
 

@@ -6,6 +6,7 @@ follows (scaling, mean, standard deviation) is the network's first layer.
 
 import io
 import math
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -32,7 +33,13 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 # Every scan of a progressive JPEG goes over all of its pixels. Encoders write about ten; a file of
 # 200 KB with thousands would take minutes.
 MAX_SCANS = 100
-START_OF_SCAN = b"\xff\xda"
+START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
+
+# Not those within a scan: a stuffed 255, and restarts.
+MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
+
+# What libjpeg can leave out while it decodes.
+SCALES = (8, 4, 2)
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024
 
@@ -72,19 +79,19 @@ def decode_image(data: bytes, side: int | None = None) -> Image.Image:
 
     Args:
         data: The picture's file.
-        side: A JPEG's sides may be a half, a quarter or an eighth of what they are, but no shorter
-            than this, in pixels: libjpeg then leaves out the work for details.
+        side: A JPEG's sides may be an exact half, quarter or eighth of what they are, but no
+            shorter than this, in pixels: libjpeg then leaves out the work for details.
 
     Raises:
         ImageError: the bytes are no picture of a known format, damaged, or too large.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.format in {"JPEG", "MPO"} and data.count(START_OF_SCAN) > MAX_SCANS:
+            if image.format in {"JPEG", "MPO"} and _scans(data) > MAX_SCANS:
                 message = f"the picture has more than {MAX_SCANS} scans"
                 raise ImageError(message)
             if side is not None:
-                image.draft(None, (side, side))
+                _reduce(image, side)
             image.load()
             return _to_rgb(_upright(image))
     except UnidentifiedImageError:
@@ -130,6 +137,25 @@ def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
     """
     side = math.ceil(REDUCING_GAP * settings.image_size / settings.crop_fraction)
     return fit(decode_image(data, side), settings)
+
+
+def _scans(data: bytes) -> int:
+    """Count a JPEG's scans; what follows its end, such as a telephone's film, does not count."""
+    scans, place = 0, 2
+    while (match := MARKER.search(data, place)) and match[1] != END_OF_IMAGE:
+        scans += match[1] == START_OF_SCAN
+        # Each has its length first: what is within, such as a small picture, is skipped.
+        place = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2]))
+    return scans
+
+
+def _reduce(image: Image.Image, side: int) -> None:
+    """Have a JPEG decoded smaller, but by no scale that its sides are no multiples of."""
+    for scale in SCALES:
+        width, height = image.width // scale, image.height // scale
+        if min(width, height) >= side and (width * scale, height * scale) == image.size:
+            image.draft(None, (width, height))
+            return
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -106,6 +106,7 @@ def answer_pictures(
             predictor,
             split(data),
             patience=patience,
+            seconds=settings.timeout_seconds,
             has_gone=partial(has_gone, connection_of(request.environ)),
         )
         class_names = predictor.class_names

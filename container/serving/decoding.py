@@ -173,6 +173,8 @@ def _read_npy(data: bytes) -> Pixels:
     file = io.BytesIO(data)
     try:
         shape, is_fortran, dtype = NPY_HEADERS[np.lib.format.read_magic(file)](file)
+        # Fails on numbers of thousands of digits, which no sentence could have.
+        np.array(shape, np.int64)
         count = math.prod(shape)
     except Exception as error:
         # NumPy parses the header as Python and raises whatever a damaged one leads to.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from werkzeug.exceptions import ClientDisconnected, HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable
 
 from serving.decoding import Picture
 from serving.encoding import Answer
@@ -46,12 +46,14 @@ class Pool:
         pictures: Sequence[Picture],
         *,
         patience: float,
+        seconds: float,
         has_gone: Callable[[], bool],
     ) -> Sequence[Predicted]:
         """Predict a request's pictures, in parallel; one that cannot be read fails alone.
 
         Raises:
-            ServiceUnavailable: their turn did not come within `patience` seconds.
+            ServiceUnavailable: their turn did not come within `patience` seconds, or they all
+                together take more than `seconds`.
             ClientDisconnected: it came, but `has_gone` says that nobody waits any more.
         """
 
@@ -60,6 +62,7 @@ class Pool:
                 raise ClientDisconnected
             return self._predict(predictor, picture)
 
+        deadline = time.monotonic() + seconds
         with self._lock:
             self._pictures += len(pictures)
             if self._pictures > 1:
@@ -68,12 +71,13 @@ class Pool:
             turns = [self._threads.submit(work, picture) for picture in pictures]
             try:
                 _wait_for_turn(turns[0], patience)
-                return [turn.result() for turn in turns]
+                return [_result(turn, deadline) for turn in turns]
             finally:
-                for turn in turns:
-                    if not turn.cancel():
-                        # Wait: once we return, the predictor's memory may be freed.
-                        turn.exception()
+                # Before we wait for any: its thread would begin with the next one.
+                begun = [turn for turn in turns if not turn.cancel()]
+                for turn in begun:
+                    # Once we return, the predictor's memory may be freed.
+                    turn.exception()
         finally:
             with self._lock:
                 self._pictures -= len(pictures)
@@ -100,3 +104,11 @@ def _wait_for_turn(turn: Future[Predicted], patience: float) -> None:
         # Where it cannot be taken back, it has begun.
         if turn.cancel():
             raise overloaded() from None
+
+
+def _result(turn: Future[Predicted], deadline: float) -> Predicted:
+    try:
+        return turn.result(max(0.0, deadline - time.monotonic()))
+    except TimeoutError:
+        message = "the request's pictures take too long: send fewer at a time"
+        raise ServiceUnavailable(message) from None

@@ -88,7 +88,11 @@ class Registry:
             InternalServerError: the artifact is broken.
         """
         directory = self._inside(url)
-        size = loaded_bytes(network_bytes(directory), self._lone_threads)
+        try:
+            size = loaded_bytes(network_bytes(directory), self._lone_threads)
+        except OSError as error:
+            message = f"the url is no folder's: {error.strerror}"
+            raise BadRequest(message) from error
         entry = self._reserve(name, url, size)
         start = time.monotonic()
         problem: HTTPException

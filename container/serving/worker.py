@@ -2,15 +2,17 @@
 
 gunicorn hands every connection that can be read to its threads. With more clients than threads,
 `/ping` would wait behind predictions, and more threads would only wait in memory. Here the loop
-that accepts connections looks at a request's first bytes. What a POST asks for is work: only so
-many of these are in threads, the others wait in the order in which they came, at the price of a
-socket each. Whoever waits too long, or comes when too many wait, is refused in the loop itself.
-Everything else, `/ping` above all, goes to a thread at once, as does what manages the models of a
-multi-model endpoint.
+that accepts connections looks at a request's head, and itself waits for one that is not whole. A
+POST, or anything else with a body, is work: only so many of these are in threads, the others wait
+in the order in which they came, at the price of a socket each. Whoever waits too long, or comes
+when too many wait, is refused in the loop itself. Everything else, `/ping` above all, goes to a
+thread at once, as does what manages the models of a multi-model endpoint.
 """
 
 import logging
+import re
 import socket
+import struct
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,18 +25,23 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from serving.connection import ARRIVAL, Arrival, first_bytes, has_gone
 from serving.metrics import Metrics
-from serving.refusal import refuse
+from serving.refusal import END_OF_HEAD, refuse
 
 logger = logging.getLogger(__name__)
 
-WORK = b"POST"
+# A POST, or a body that the client may take its time with.
+WORK = re.compile(rb"POST|.*\r\n(?:content-length|transfer-encoding) *:", re.DOTALL | re.IGNORECASE)
 
 # Loading and unloading models takes long, and the platform counts on it: it is never refused, and
 # has threads of its own.
 MANAGEMENT = (b"POST /models ", b"DELETE /models/")
 MANAGING_THREADS = 16
 
-LOOK_BYTES = max(map(len, MANAGEMENT))
+# Of a head. gunicorn takes longer ones, which nobody sends.
+LOOK_BYTES = 2**16
+
+# For a client to take more of an answer.
+SENDING_SECONDS = 10
 
 # How exactly the limit of waiting is kept, and how often refusals are told of.
 TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
@@ -65,17 +72,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def enqueue_req(self, connection: TConn) -> None:
         """Let a connection with a request in, or have it wait."""
-        first = _ahead(connection)
-        if first is None:
+        ahead = _ahead(connection)
+        if ahead is None:
             # A new one; gunicorn would let it wait in a thread.
             self._watch(connection)
-        elif not first:
+        elif not ahead:
             self._close(connection)
+        elif END_OF_HEAD not in ahead:
+            self._wait_for_more(connection, len(ahead))
         else:
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             connection.arrival = Arrival(time.monotonic())
-            if first.startswith(MANAGEMENT):
+            head = ahead[: ahead.index(END_OF_HEAD)]
+            if head.startswith(MANAGEMENT):
                 self._let_in(connection, self._managing)
-            elif not first.startswith(WORK):
+            elif not WORK.match(head):
                 self._let_in(connection)
             elif not self._outside and len(self._inside) < self.places:
                 self._inside.add(connection)
@@ -116,9 +127,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             logger.warning("refused=%d waiting=%d", self._refused, len(self._outside))
             self._refused, self._reported = 0, now
 
+    def _wait_for_more(self, connection: TConn, size: int) -> None:
+        """Have the loop wait for more of a head than the `size` bytes that are here."""
+        if size >= LOOK_BYTES or has_gone(connection.sock):
+            self._close(connection)
+            return
+        unread = size - len(_read_ahead(connection))
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, unread + 1)
+        self._watch(connection)
+
     def _let_in(self, connection: TConn, threads: ThreadPoolExecutor | None = None) -> None:
         # The thread need not look again.
         connection.data_ready = True
+        # Whoever does not read an answer must not keep the thread.
+        timeout = struct.pack("@ll", SENDING_SECONDS, 0)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         future = (threads or self.tpool).submit(self.handle, connection)
         finish = partial(self.finish_request, connection)
         future.add_done_callback(partial(self.method_queue.defer, finish))
@@ -187,6 +210,12 @@ def _read_ahead(connection: TConn) -> bytes:
 
 
 def _ahead(connection: TConn) -> bytes | None:
-    """Return a request's first bytes, which tell work from the rest; None before they come."""
+    """Return what is here of a request, b"" at the connection's end, None before anything came."""
     sock: socket.socket = connection.sock
-    return _read_ahead(connection)[:LOOK_BYTES] or first_bytes(sock, LOOK_BYTES)
+    read = _read_ahead(connection)
+    if END_OF_HEAD in read:
+        return read
+    more = first_bytes(sock, LOOK_BYTES)
+    if more is None:
+        return read or None
+    return read + more if more else b""

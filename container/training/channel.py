@@ -42,6 +42,11 @@ def labelled_files(directory: Path) -> list[LabelledFile]:
     entries = sorted(
         path for path in directory.rglob("*") if not _is_litter(path.relative_to(directory))
     )
+    if links := [path for path in entries if path.is_symlink() and path.is_dir()]:
+        message = (
+            f"{links[0]} is a link to a folder, and those are not followed: put the folder there"
+        )
+        raise UserError(message)
     paths = [path for path in entries if path.suffix.lower() in SUFFIXES and not path.is_dir()]
     if not paths:
         message = (

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,6 +64,12 @@ class Checkpoints:
             )
         for path in own:
             try:
+                # torch does not look at the checksums.
+                with zipfile.ZipFile(path) as archive:
+                    damaged = archive.testzip()
+                if damaged:
+                    logger.warning("%s is damaged in %s, passed over", path, damaged)
+                    continue
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # noqa: BLE001 - a torn file makes torch raise nearly anything
                 logger.warning("%s is not readable, passed over: %s", path, error)

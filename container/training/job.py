@@ -129,10 +129,12 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: StopReque
 
     def check_batches(count: int) -> None:
         share = recipe.smallest_share(count, hyperparameters.batch_size, processes)
-        check_input(net, share * processes, settings.image_size)
+        # Of the smallest batch the smallest of the parts in which it is computed.
+        part = share // min(hyperparameters.gradient_accumulation_steps, share) * processes
+        check_input(net, part, settings.image_size)
         if hyperparameters.half_size_steps:
             try:
-                check_input(net, share * processes, settings.image_size // 2)
+                check_input(net, part, settings.image_size // 2)
             except UserError as error:
                 message = f"half_size_steps is not for this network: {error}"
                 raise UserError(message) from error
