@@ -8,7 +8,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 PORT ?= 8080
 export PORT
 
-.PHONY: help setup up down predict test lint format lock
+.PHONY: help setup prepare up down predict test lint format lock
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ setup: .venv/ready  ## Install everything into .venv
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --no-deps --require-hashes --requirement requirements/dev.txt
 	touch $@
+
+prepare: setup  ## Make the data set OUT of SOURCE, a folder or an archive (docs/preparation.md)
+	PYTHONPATH=container:. .venv/bin/python -m preparation prepare "$(SOURCE)" "$(OUT)" $(OPTIONS)
 
 up:  ## Train on the sample pictures and serve the model on PORT (8080)
 	local_test/up.sh

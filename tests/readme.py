@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from preparation.findings import KINDS
 from serving.settings import MIB, Settings
 from serving.sizing import Sizing
 from tests import hostile_pictures
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "pictures.md"
 SAGEMAKER = ROOT / "docs" / "sagemaker.md"
+PREPARATION = ROOT / "docs" / "preparation.md"
 
 HYPERPARAMETERS = ROOT / "container" / "training" / "hyperparameters.py"
 SETTINGS = ROOT / "container" / "serving" / "settings.py"
@@ -111,6 +113,15 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def findings_table() -> str:
+    """Return the kinds of findings."""
+    rows = ["| kind | severity | means | moved by `--fix` |", "|---|---|---|---|"]
+    for name, kind in KINDS.items():
+        moved = "yes" if kind.is_moved else ""
+        rows.append(f"| `{name}` | {kind.severity} | {kind.meaning} | {moved} |")
+    return "\n".join(rows)
+
+
 TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     README: {
         "hyperparameters": hyperparameters_table,
@@ -119,6 +130,7 @@ TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     },
     SAGEMAKER: {"settings": settings_table},
     PICTURES: {"pictures": hostile_pictures.table},
+    PREPARATION: {"findings": findings_table},
 }
 
 

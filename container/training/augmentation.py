@@ -4,8 +4,6 @@ Flips and quarter turns are off unless asked for: a mirrored left hand is a righ
 """
 
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,9 +16,6 @@ from training.hyperparameters import Hyperparameters
 
 # What cutout puts in a square's place, of 0 to 255.
 GREY = 127.5
-
-# What names of sides look like: "left", "hand_right", "3L" and "3R".
-_SIDES = ((re.compile(r"left", re.IGNORECASE), "right"), (re.compile(r"(?<![a-z])L$"), "R"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +172,6 @@ def draw_blend(
     side = np.sqrt(1 - share)[:, None]
     box = side / 2 + random.random((count, 2)) * (1 - side)
     return Blend(_float32(share), _float32(box))
-
-
-def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return pairs of classes whose names tell left from right, such as 3L and 3R."""
-    known = {name.lower(): name for name in class_names}
-    pairs = []
-    for name in class_names:
-        for left, right in _SIDES:
-            mirrored = known.get(left.sub(right, name).lower())
-            if mirrored is not None and mirrored != name:
-                pairs.append((name, mirrored))
-    return pairs
 
 
 def _grid(affine: Tensor, images: Tensor) -> Tensor:

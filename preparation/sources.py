@@ -1,0 +1,82 @@
+"""Where pictures come from: a folder, or an archive of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from classifier.errors import UserError
+from classifier.preprocessing import SUFFIXES
+from preparation import archives
+from preparation.findings import Finding
+from training.channel import LITTER
+
+# Pictures, but none that the training program reads.
+UNSUPPORTED = frozenset(
+    {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".svg", ".ico"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What lies in a folder."""
+
+    pictures: tuple[str, ...]
+    """Paths in the folder, with slashes, sorted."""
+
+    findings: tuple[Finding, ...]
+    """What was left out and might be missed."""
+
+
+@contextmanager
+def opened(source: Path, beside: Path | None = None, *, quiet: bool = False) -> Iterator[Path]:
+    """Give the folder of a source; that of an archive is unpacked for as long as it is needed.
+
+    Raises:
+        UserError: there is nothing, or neither a folder nor an archive.
+    """
+    if source.is_dir():
+        yield source
+    elif archives.is_archive(source):
+        with archives.unpacked(source, beside, quiet=quiet) as folder:
+            yield folder
+    else:
+        kinds = ", ".join(archives.SUFFIXES)
+        what = "is neither a folder nor an archive" if source.exists() else "does not exist"
+        message = f"{source} {what}: name a folder or one of {kinds}"
+        raise UserError(message)
+
+
+def listed(folder: Path) -> Listing:
+    """List a folder's pictures.
+
+    Raises:
+        UserError: there is none.
+    """
+    pictures: list[str] = []
+    findings: list[Finding] = []
+    for directory, folders, files in os.walk(folder):
+        relative = Path(directory).relative_to(folder)
+        folders[:] = sorted(name for name in folders if not LITTER.match(name))
+        for name in folders:
+            if Path(directory, name).is_symlink():
+                text = "a link to a folder is not followed: name its target instead"
+                findings.append(Finding("link", (relative / name).as_posix(), text))
+        for name in sorted(files):
+            path, suffix = (relative / name).as_posix(), Path(name).suffix.lower()
+            if LITTER.match(name):
+                continue
+            if suffix in SUFFIXES:
+                pictures.append(path)
+            elif suffix in UNSUPPORTED:
+                text = f"{suffix} is not read by the training program: convert to {_suffixes()}"
+                findings.append(Finding("unsupported", path, text))
+    if not pictures:
+        message = f"no picture under {folder}: expected files that end with {_suffixes()}"
+        raise UserError(message)
+    return Listing(tuple(sorted(pictures)), tuple(findings))
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(SUFFIXES))

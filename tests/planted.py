@@ -1,0 +1,196 @@
+"""Pictures that differ from each other as photographs do, and data sets with known faults."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = 64
+
+CLASSES = ("ant", "bee", "hand_left", "hand_right")
+
+
+def drawn(seed: object, class_name: str = "", size: int = SIZE) -> Image.Image:
+    """Draw soft random shapes; those of one class have something in common."""
+    image = _shapes(f"{seed}", 45.0)
+    if class_name:
+        image = image + _shapes(class_name, 90.0)
+    pixels = (128 + image).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def save(image: Image.Image, path: Path, **options: object) -> Path:
+    """Write a picture, its folders too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """Return a picture's file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def folders(root: Path, counts: dict[str, int], prefix: str = "") -> None:
+    """Write class folders with as many different pictures."""
+    for name, count in counts.items():
+        for number in range(count):
+            save(drawn(f"{prefix}{name}{number}", name), root / name / f"{prefix}{number}.png")
+
+
+def _shapes(seed: str, contrast: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    random = np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:8], 16))
+    coarse = random.normal(0, 1, (7, 7, 3)).astype(np.float32)
+    smooth = [
+        np.asarray(Image.fromarray(coarse[:, :, c]).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+        for c in range(3)
+    ]
+    found: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = contrast * np.stack(smooth, axis=2)
+    return found
+
+
+@dataclass
+class Planted:
+    """A data set with a manifest, and which faults it has."""
+
+    root: Path
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """Kind and path."""
+
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """Path, label, split and group."""
+
+    def picture(
+        self,
+        path: str,
+        data: bytes,
+        label: str,
+        split: str = "train",
+        *,
+        group: str = "",
+        kind: str = "",
+    ) -> None:
+        """Write one file with its row, and note its fault if it has one."""
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(data)
+        self.rows.append((path, label, split, group))
+        if kind:
+            self.faults.append((kind, path))
+
+    def write_manifest(self) -> None:
+        """Write all rows."""
+        with (self.root / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("path", "label", "split", "patient"), *self.rows])
+
+
+def planted(root: Path, each: int = 10) -> Planted:
+    """Write sound pictures of four classes, and `each` faults of every kind that a picture has."""
+    found = Planted(root)
+    for name in CLASSES:
+        for number in range(50):
+            split = "validation" if number % 5 == 0 else "train"
+            found.picture(f"sound/{name}{number}.png", _png(f"{name}{number}", name), name, split)
+    for plant in (_broken, _odd, _copies, _grouped, _unlisted):
+        for number in range(each):
+            plant(found, number, CLASSES[number % len(CLASSES)])
+    # A class that is rare in training, and missing in validation.
+    for number in range(4):
+        found.picture(f"rare{number}.png", _png(f"rare{number}", "rare"), "rare")
+    (root / "linked").symlink_to(root / "sound", target_is_directory=True)
+    found.faults += [("link", "linked")]
+    found.write_manifest()
+    return found
+
+
+def _png(seed: str, class_name: str) -> bytes:
+    return encoded(drawn(seed, class_name), "PNG")
+
+
+def _broken(found: Planted, number: int, name: str) -> None:
+    jpeg = encoded(drawn(f"broken{number}", name), "JPEG", quality=90)
+    png = _png(f"broken too{number}", name)
+    cut = jpeg[: len(jpeg) // 2] if number % 2 else png[: len(png) // 2]
+    ending = "jpg" if number % 2 else "png"
+    found.picture(f"truncated{number}.{ending}", cut, name, kind="truncated")
+    noise = b"\0" * number if number % 2 else b"<html>404 " + bytes([number]) * 50
+    found.picture(f"undecodable{number}.png", noise, name, kind="undecodable")
+    grey = encoded(Image.new("RGB", (SIZE, SIZE), (number * 20,) * 3), "PNG")
+    found.picture(f"constant{number}.png", grey, name, kind="constant")
+    tiny = encoded(drawn(f"tiny{number}", name, size=6 + number), "PNG")
+    found.picture(f"tiny{number}.png", tiny, name, kind="tiny")
+
+
+def _odd(found: Planted, number: int, name: str) -> None:
+    def image(kind: str) -> Image.Image:
+        return drawn(f"{kind}{number}", name)
+
+    mode = ("CMYK", "P", "RGBA", "LA", "1")[number % 5]
+    ending = "JPEG" if mode == "CMYK" else "PNG"
+    data = encoded(image("mode").convert(mode), ending)
+    suffix = "jpg" if mode == "CMYK" else "png"
+    found.picture(f"mode{number}.{suffix}", data, name, kind="odd-mode")
+    exif = Image.Exif()
+    exif[0x0112] = 2 + number % 7
+    data = encoded(image("exif"), "JPEG", exif=exif)
+    found.picture(f"exif{number}.jpg", data, name, kind="exif-rotated")
+    data = encoded(image("grey").convert("L").convert("RGB"), "JPEG")
+    found.picture(f"grey{number}.jpg", data, name, kind="grey-as-rgb")
+    data = encoded(image("extension"), "WEBP" if number % 2 else "PNG")
+    found.picture(f"extension{number}.jpg", data, name, kind="wrong-extension")
+    # It looks like one of another class.
+    other = CLASSES[(number + 1) % len(CLASSES)]
+    found.picture(f"suspect{number}.png", _png(f"s{number}", other), name, kind="label-suspect")
+
+
+def _copies(found: Planted, number: int, name: str) -> None:
+    other = CLASSES[(number + 1) % len(CLASSES)]
+    places: Sequence[tuple[str, str, str]] = (
+        ("copy", name, "train"),
+        ("copy-across-splits", name, "validation"),
+        ("copy-with-two-labels", other, "train"),
+    )
+    for kind, label, split in places:
+        for how, again in (("exact", _itself), ("near", _nearly)):
+            image = drawn(f"{how}{kind}{number}", name)
+            found.picture(f"{how}-{kind}{number}.png", encoded(image, "PNG"), name)
+            path = f"again/{how}-{kind}{number}.{'png' if how == 'exact' else 'jpg'}"
+            found.picture(path, again(image, number), label, split, kind=f"{how}-{kind}")
+
+
+def _itself(image: Image.Image, _: int) -> bytes:
+    return encoded(image, "PNG")
+
+
+def _nearly(image: Image.Image, number: int) -> bytes:
+    if number % 2:
+        return encoded(image, "JPEG", quality=40)
+    smaller = image.resize((48, 48), Image.Resampling.LANCZOS)
+    return encoded(smaller, "JPEG", quality=80)
+
+
+def _grouped(found: Planted, number: int, name: str) -> None:
+    other = CLASSES[(number + 1) % len(CLASSES)]
+    for kind, label, split in (
+        ("group-across-splits", name, "validation"),
+        ("group-with-two-labels", other, "train"),
+    ):
+        group = f"{kind}{number}"
+        found.picture(f"{group}a.png", _png(f"{group}a", name), name, group=group)
+        data = _png(f"{group}b", label)
+        found.picture(f"{group}b.png", data, label, split, group=group, kind=kind)
+
+
+def _unlisted(found: Planted, number: int, name: str) -> None:
+    found.rows.append((f"missing{number}.png", name, "train", ""))
+    found.faults.append(("missing-file", f"missing{number}.png"))
+    save(drawn(f"unlabelled{number}", name), found.root / f"unlabelled{number}.png")
+    found.faults.append(("unlabelled", f"unlabelled{number}.png"))
+    save(drawn(f"tiff{number}", name), found.root / f"scan{number}.tiff")
+    found.faults.append(("unsupported", f"scan{number}.tiff"))

@@ -1,0 +1,263 @@
+"""`python -m preparation`, as a person runs it."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from local_test import hands
+from preparation.__main__ import main
+from preparation.scan import FEW
+from tests.planted import drawn, encoded, folders, save
+from tests.readme import ROOT
+from training.channel import labelled_files
+
+CLASSES = {f"{count}{side}" for count in range(6) for side in "LR"}
+
+
+@pytest.fixture(scope="module")
+def hands_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hands as Kaggle has them: train and test in one folder, the label in the name."""
+    root = tmp_path_factory.mktemp("hands")
+    folder = root / "in" / "fingers"
+    folder.mkdir(parents=True)
+    hands.write_pictures(folder / "train", 480, 0)
+    hands.write_pictures(folder / "test", 120, 1)
+    return Path(shutil.make_archive(str(root / "fingers"), "zip", root / "in"))
+
+
+@pytest.fixture(scope="module")
+def prepared(hands_zip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("prepared") / "out"
+    assert main(["prepare", str(hands_zip), str(out), "--quiet"]) == 0
+    return out
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def contents(folder: Path) -> set[bytes]:
+    return {path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def test_one_command_makes_class_folders_splits_and_tables(prepared: Path) -> None:
+    splits = {"train": 432, "validation": 48, "test": 120}
+    for split, count in splits.items():
+        found = labelled_files(prepared / split)
+        assert len(found) == count
+        assert {file.class_name for file in found} == CLASSES
+        text = (prepared / f"info_{split}.csv").read_text(encoding="utf-8")
+        table = csv.DictReader(text.splitlines())
+        assert {row["class_name"]: int(row["pictures"]) for row in table} == Counter(
+            file.class_name for file in found
+        )
+    assert Counter(row["split"] for row in rows(prepared)) == splits
+    one = rows(prepared)[0]
+    assert one.keys() >= {"path", "sha256", "size_bytes", "mode", "label", "split"}
+    assert all((prepared / row["path"]).is_file() for row in rows(prepared))
+    assert {path.name for path in prepared.parent.iterdir()} == {"out"}
+
+
+def test_a_ready_split_is_kept(hands_zip: Path, prepared: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(hands_zip, tmp_path)
+
+    assert contents(prepared / "test") == contents(tmp_path / "fingers" / "test")
+
+
+def test_the_warning_of_mirrored_classes_appears(prepared: Path) -> None:
+    said = [json.loads(line) for line in (prepared / "findings.jsonl").read_text().splitlines()]
+
+    mirrored = [item["detail"] for item in said if item["kind"] == "mirrored-classes"]
+    assert len(mirrored) == 6
+    assert "horizontal_flip would destroy the labels" in mirrored[0]
+
+
+def test_the_same_pictures_give_the_same_splits_under_other_names(
+    prepared: Path, tmp_path: Path
+) -> None:
+    for row in rows(prepared):
+        if row["split"] != "test":
+            target = tmp_path / "train" / f"{row['sha256'][:9]}_{row['label']}.png"
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(prepared / row["path"], target)
+
+    assert main(["prepare", str(tmp_path), str(tmp_path / "out"), "--quiet"]) == 0
+
+    assert contents(tmp_path / "out" / "validation") == contents(prepared / "validation")
+
+
+def test_a_prepared_data_set_is_a_source_again(prepared: Path) -> None:
+    assert main(["audit", str(prepared), "--quiet"]) == 0
+
+
+def test_what_cannot_be_read_is_left_out_and_the_source_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "in", {"ant": 20, "bee": 20})
+    (tmp_path / "in" / "bee" / "broken.png").write_bytes(b"no picture")
+    before = sorted(path.name for path in (tmp_path / "in").rglob("*"))
+
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+
+    assert sorted(path.name for path in (tmp_path / "in").rglob("*")) == before
+    assert len(rows(tmp_path / "out")) == 40
+    said = capsys.readouterr().out
+    assert "fault        1  undecodable: bee/broken.png: not a picture of a known format" in said
+    assert "train: 33 pictures" in said
+
+
+def test_copies_and_groups_stay_on_one_side(tmp_path: Path) -> None:
+    for number in range(40):
+        name = "ant" if number % 2 else "bee"
+        image = drawn(number, name)
+        save(image, tmp_path / "in" / name / f"p{number // 4}_{number}.png")
+        (tmp_path / "in" / name / f"q{number}_again.jpg").write_bytes(
+            encoded(image, "JPEG", quality=70)
+        )
+    command = ["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--validation", "0.2"]
+    command += ["--test", "0.2", "--group", r"/(?P<group>p\d+)_", "--quiet"]
+
+    assert main(command) == 0
+    assert main(["audit", str(tmp_path / "out"), "--group", r"(?P<group>p\d+)_", "--quiet"]) == 0
+
+    splits = Counter(row["split"] for row in rows(tmp_path / "out"))
+    assert splits == {"train": 48, "validation": 16, "test": 16}
+
+
+def test_fixing_while_preparing_keeps_what_is_bad_out(tmp_path: Path) -> None:
+    folders(tmp_path / "in", {"ant": 20, "bee": 20})
+    shutil.copy(tmp_path / "in/ant/1.png", tmp_path / "in/bee/same.png")
+    (tmp_path / "in" / "ant" / "cut.png").write_bytes(encoded(drawn(1), "PNG")[:200])
+    command = ["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]
+
+    assert main([*command, "--fix", str(tmp_path / "aside")]) == 0
+
+    assert len(rows(tmp_path / "out")) == 39
+    assert (tmp_path / "out" / "findings.jsonl").read_text() == ""
+    assert {path.name for path in (tmp_path / "aside").rglob("*.png")} == {
+        "1.png",
+        "same.png",
+        "cut.png",
+    }
+    assert (tmp_path / "in" / "ant" / "cut.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--validation", "0.5", "--test", "0.5"], "leave nothing for training"),
+        (["--validation", "0.001"], "nothing is left for validation"),
+        (["--columns", "label=x"], "name it with --manifest"),
+        (["--label", "fingers", "--manifest", "a.csv"], "leave one out"),
+        (["--manifest", "none.csv"], "none.csv cannot be read"),
+        (["--label", "(?P<label>[et]/)"], "the class name 'e/' cannot be a folder's"),
+        (["--label", "(?P<label>[.]jpg)$"], "no picture has a label"),
+        (["--label", "(?P<label>png)$"], "at least two classes"),
+        (["--group", "x"], "has no part (?P<group>...)"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    folders(tmp_path / "in", {"ant": 6, "bee": 6})
+
+    code = main(["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet", *options])
+
+    error = capsys.readouterr().err
+    assert code == 2
+    assert words in error
+    assert error.startswith("preparation: ")
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_ready_splits_are_not_given_shares_and_folders_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        folders(tmp_path / "in" / split, {"ant": 4, "bee": 4}, prefix=split)
+    command = ["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]
+
+    assert main([*command, "--validation", "0.3"]) == 2
+    assert "has a validation split, which is kept" in capsys.readouterr().err
+    assert main(command) == 0
+    assert not (tmp_path / "out" / "test").exists()
+    assert main(command) == 2
+    assert "out is there already" in capsys.readouterr().err
+
+
+def test_two_pictures_of_one_name_and_class_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "in", {"ant": 6, "bee": 6})
+    for name in ("X.png", "x.png"):
+        save(drawn(name), tmp_path / "in" / "ant" / name)
+
+    code = main(["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet", "--test", "0"])
+
+    both_in_one_split = code == 2
+    said = capsys.readouterr().err
+    assert both_in_one_split == ("would both be" in said)
+    assert both_in_one_split or len(rows(tmp_path / "out")) == 14
+
+
+def test_a_full_disk_or_a_forbidden_folder_is_said_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "in", {"ant": 6, "bee": 6})
+    (tmp_path / "file").touch()
+
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "file" / "out")]) == 2
+
+    assert "preparation: " in capsys.readouterr().err
+
+
+def test_many_pictures_are_read_by_several_processes(tmp_path: Path) -> None:
+    data = [encoded(drawn(number, size=16), "PNG") for number in range(FEW + 10)]
+    for number, file in enumerate(data):
+        path = tmp_path / "in" / ("ant" if number % 2 else "bee") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file)
+
+    # As a person does: the processes import this program's main module anew.
+    command = [sys.executable, "-m", "preparation", "prepare", "in", "out"]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment(), check=False, capture_output=True
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert len(rows(tmp_path / "out")) == FEW + 10
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    for number in range(3000):
+        path = tmp_path / "in" / ("ant" if number % 2 else "bee") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(drawn(number % 50), "PNG"))
+    command = [sys.executable, "-m", "preparation", "prepare", "in", "out"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not any(path.name.startswith(".prepare-") for path in tmp_path.iterdir()):
+            time.sleep(0.01)
+        # While it reads.
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate()[1]
+
+    assert process.returncode == 2
+    assert "preparation: stopped" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'container'}:{ROOT}"}

@@ -1,0 +1,264 @@
+"""Which class, split and group a picture belongs to."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from classifier.errors import UserError
+from preparation import manifests
+from preparation.labels import (
+    GROUP_PATTERNS,
+    LABEL_PATTERNS,
+    Labelled,
+    by_layout,
+    check_class_name,
+    compiled,
+    grouped,
+)
+from preparation.manifests import Row
+
+
+def found(names: Sequence[str], label: str | None = None) -> list[tuple[str | None, str, str]]:
+    pattern = compiled(label, LABEL_PATTERNS, "label") if label else None
+    pictures, _ = by_layout(names, pattern)
+    return [(picture.split, picture.class_name, picture.inner) for picture in pictures]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["ant/1.png", "bee/old/2.png"], [(None, "ant", "1.png"), (None, "bee", "old/2.png")]),
+        (["x_3L.png", "y_3R.png"], [(None, "3L", "x_3L.png"), (None, "3R", "y_3R.png")]),
+        (
+            ["top/in/ant/1.png", "top/in/bee/1.png"],
+            [(None, "ant", "1.png"), (None, "bee", "1.png")],
+        ),
+        (
+            ["fingers/test/x_3L.png", "fingers/train/y_3R.png"],
+            [("test", "3L", "x_3L.png"), ("train", "3R", "y_3R.png")],
+        ),
+        (
+            ["h/train_another/damage/1.png", "h/validation_another/no_damage/1.png"],
+            [("train", "damage", "1.png"), ("validation", "no_damage", "1.png")],
+        ),
+        (
+            ["Training/ant/1.png", "valid/bee/1.png", "TEST/ant/2.png"],
+            [("train", "ant", "1.png"), ("validation", "bee", "1.png"), ("test", "ant", "2.png")],
+        ),
+        # Two of one role are not mixed.
+        (
+            ["train/a/1.png", "test/a/1.png", "test_another/b/1.png", "val/b/1.png"],
+            [
+                ("train", "a", "1.png"),
+                ("test", "a", "1.png"),
+                ("test_another", "b", "1.png"),
+                ("validation", "b", "1.png"),
+            ],
+        ),
+        # Classes that are called so.
+        (["valid/1.png", "invalid/2.png"], [(None, "valid", "1.png"), (None, "invalid", "2.png")]),
+    ],
+)
+def test_a_layout_tells_split_class_and_place(
+    names: list[str], expected: list[tuple[str | None, str, str]]
+) -> None:
+    assert found(names) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "classes"),
+    [
+        (r"(?P<label>[0-5][LR])\.png$", ["a/b_3L.png", "c/d_0R.png"], ["3L", "0R"]),
+        ("fingers", ["train/b_3L.png", "train/d_0R.png"], ["3L", "0R"]),
+        (
+            "name-number",
+            ["great_dane_12.jpg", "pug (3).jpg", "cat.7.jpg"],
+            ["great_dane", "pug", "cat"],
+        ),
+        (r"^(?P<label>[^/]+)/", ["ant/1.png", "bee/2.png"], ["ant", "bee"]),
+    ],
+)
+def test_a_pattern_or_its_preset_finds_the_label(
+    pattern: str, names: list[str], classes: list[str]
+) -> None:
+    assert [name for _, name, _ in found(names, pattern)] == classes
+
+
+def test_a_picture_without_a_label_is_a_finding() -> None:
+    pictures, findings = by_layout(
+        ["a_3L.png", "b.png"], compiled("fingers", LABEL_PATTERNS, "label")
+    )
+
+    assert [picture.name for picture in pictures] == ["a_3L.png"]
+    assert [(item.kind, item.path) for item in findings] == [("unlabelled", "b.png")]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["ant/1.png", "2_bee.png"], "class folders lie beside loose pictures such as 2_bee.png"),
+        (["train/a/1.png", "train/2_b.png"], "loose pictures such as train/2_b.png"),
+        (["train/a/1.png", "other/a/1.png"], "train look like splits, but beside them lies other"),
+        (["train/a/1.png", "x_b.png"], "but beside them lies x_b.png"),
+        (["IMG_1.png", "IMG_2.png", "IMG_3.png"], "every picture got one of its own"),
+        (["a.png", "b.png"], "no picture has a label, such as a.png"),
+    ],
+)
+def test_a_layout_that_says_two_things_or_none_is_refused(names: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        by_layout(names)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"), [("(", "is no regular expression"), ("x", "has no part .*fingers")]
+)
+def test_a_pattern_that_is_none_is_refused(pattern: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        compiled(pattern, LABEL_PATTERNS, "label")
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "__MACOSX", "x" * 300])
+def test_a_class_that_cannot_be_a_folder_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="cannot be a folder's"):
+        check_class_name(name)
+
+
+def test_groups_are_found_by_a_pattern() -> None:
+    names = ["damage/-95.1_29.5.jpeg", "no_damage/-95.1_29.5.jpeg", "damage/x.jpeg"]
+    pictures, _ = by_layout(names)
+
+    groups = grouped(pictures, compiled("coordinates", GROUP_PATTERNS, "group"))
+
+    assert [picture.group for picture in groups] == ["-95.1_29.5", "-95.1_29.5", None]
+    with pytest.raises(UserError, match="is found in no path"):
+        grouped(pictures, compiled("(?P<group>patient)", GROUP_PATTERNS, "group"))
+
+
+def read(tmp_path: Path, name: str, text: str, **columns: str) -> list[Row]:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return manifests.read(tmp_path / name, columns)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "path,label\nx/1.png,ant\n2.png,bee\n"),
+        ("a.csv", "\ufeffFilename;Class\nx/1.png;ant\n2.png;bee\n"),
+        ("a.tsv", "id\tbreed\textra\nx/1.png\tant\t\n2.png\tbee\t7\n"),
+        ("a.jsonl", '{"path": "x/1.png", "label": "ant"}\n\n{"path": "2.png", "label": "bee"}\n'),
+        (
+            "a.manifest",
+            (
+                '{"source-ref": "x/1.png", "kind": 0, "kind-metadata": {"class-name": "ant"}}\n'
+                '{"source-ref": "2.png", "kind": 1, "kind-metadata": {"class-name": "bee"}}\n'
+            ),
+        ),
+    ],
+)
+def test_a_manifest_of_any_kind_is_read(tmp_path: Path, name: str, text: str) -> None:
+    assert read(tmp_path, name, text) == [Row("x/1.png", "ant"), Row("2.png", "bee")]
+
+
+def test_numbers_are_labels_in_lst_and_augmented_manifests(tmp_path: Path) -> None:
+    lst = read(tmp_path, "a.lst", "0\t1\tx/1.png\n5\t10.000000\t2.png\n")
+    augmented = read(tmp_path, "a.manifest", '{"source-ref": "s3://b/x/1.png", "class": 3}\n')
+
+    assert lst == [Row("x/1.png", "1"), Row("2.png", "10")]
+    assert augmented == [Row("s3://b/x/1.png", "3")]
+
+
+def test_columns_may_be_called_otherwise_and_give_split_and_group(tmp_path: Path) -> None:
+    text = "scan,finding,fold,patient\n1.png,ill,val,p1\n"
+    columns = {"path": "scan", "label": "finding", "split": "fold", "group": "patient"}
+
+    assert read(tmp_path, "a.csv", text, **columns) == [Row("1.png", "ill", "validation", "p1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", "x,y\n1.png,ant\n", "no column that is known as path: it has x, y; say which"),
+        ("a.csv", "path,label\n", "lists nothing"),
+        ("a.csv", "path,label\n1.png,\n", "row 2 has no path or no label"),
+        ("a.csv", "path,label,split\n1.png,ant,fold3\n", "'fold3' is no split"),
+        ("a.csv", 'path,label\n"1.png,ant\n', "is no CSV"),
+        ("a.jsonl", "[1]\n", "line 1 is no JSON object"),
+        ("a.jsonl", "{\n", "line 1 is no JSON: "),
+        ("a.jsonl", "[" * 100_000, "line 1 is no JSON: "),
+        ("a.lst", "0\t1\t2\tx.png\n", "line 1: expected an index, one class's number and a path"),
+        ("a.xml", "x", "is no manifest: expected .csv"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        read(tmp_path, name, text)
+
+
+def test_a_manifest_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
+
+    with pytest.raises(UserError, match="is not UTF-8"):
+        manifests.read(tmp_path / "a.csv", {})
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        manifests.read(tmp_path / "b.csv", {})
+    with pytest.raises(UserError, match="has no column 'kind': it has path, label"):
+        read(tmp_path, "c.csv", "path,label\nx,y\n", label="kind")
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("train/1.png", "train/1.png"),
+        ("s3://bucket/some/prefix/train/1.png", "train/1.png"),
+        ("./train/1.png", "train/1.png"),
+        ("train\\1.png", "train/1.png"),
+        ("only.png", "deep/only.png"),
+        ("only", "deep/only.png"),
+        ("deep/only", "deep/only.png"),
+        ("../../train/1.png", "train/1.png"),
+        ("1.png", None),
+        ("none.png", None),
+        ("", None),
+    ],
+)
+def test_a_reference_finds_its_file_and_no_other(reference: str, expected: str | None) -> None:
+    names = ["deep/only.png", "test/1.png", "train/1.png"]
+    rows = {"a.csv": [Row("deep/only.png", "x"), Row(reference, "x")]}
+
+    pictures, findings = manifests.joined(rows, names)
+
+    missing = [item.path for item in findings if item.kind == "missing-file"]
+    assert missing == ([] if expected else [reference])
+    assert {picture.name for picture in pictures} == {"deep/only.png", expected or "deep/only.png"}
+
+
+def test_several_manifests_are_splits_by_their_names() -> None:
+    rows = {"train.lst": [Row("1.png", "0")], "val.lst": [Row("2.png", "1")]}
+
+    pictures, findings = manifests.joined(rows, ["1.png", "2.png", "3.png"])
+
+    assert pictures == [
+        Labelled("1.png", "0", "1.png", "train"),
+        Labelled("2.png", "1", "2.png", "validation"),
+    ]
+    assert [(item.kind, item.path) for item in findings] == [("unlabelled", "3.png")]
+
+
+def test_a_manifest_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(UserError, match=r"says two things of 1\.png"):
+        manifests.joined({"a.csv": [Row("1.png", "ant"), Row("1.png", "bee")]}, ["1.png"])
+    with pytest.raises(UserError, match=r"none of the pictures that a\.csv names is there"):
+        manifests.joined({"a.csv": [Row("2.png", "ant")]}, ["1.png"])
+    rows = {"a.csv": [Row("1.png", "ant", "train"), Row("2.png", "bee")]}
+    with pytest.raises(UserError, match="some pictures have a split and others none"):
+        manifests.joined(rows, ["1.png", "2.png"])
+
+
+def test_json_lines_hold_what_people_write_into_them(tmp_path: Path) -> None:
+    line = json.dumps({"image": "ä.png", "label": 7, "more": [1], "split": None})
+
+    assert read(tmp_path, "a.jsonl", line) == [Row("ä.png", "7")]

@@ -1,0 +1,72 @@
+"""The page about a data set: a person sees it whole, offline, and no name in it can do anything."""
+
+from pathlib import Path
+
+import pytest
+
+from preparation.page import histogram
+from preparation.preparing import Reading, look
+from tests.chromium import PROGRAM, Browser, browsing
+from tests.planted import drawn, planted, save
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    found = planted(folder / "data", each=2)
+    hostile = "<img src=x onerror=alert(1)>"
+    found.picture(f"{hostile}.png", b"nothing", hostile)
+    for number in range(3):
+        save(drawn(f"h{number}"), folder / "data" / f"h{number}.png")
+        found.rows.append((f"h{number}.png", hostile, "train", ""))
+    found.write_manifest()
+    reading = Reading(manifests=[Path("labels.csv")], columns={"group": "patient"})
+    look(folder / "data", reading, page_path=folder / "page.html", quiet=True)
+    return folder / "page.html"
+
+
+@pytest.mark.skipif(not PROGRAM, reason="needs Chromium")
+def test_the_page_opens_offline_without_a_complaint(page: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path) as browser:
+        browser.command("Network.emulateNetworkConditions", **OFFLINE)
+        browser.open(page.as_uri())
+
+        assert browser.complaints == []
+        assert [address for address in browser.requested if not address.startswith("data:")] == [
+            page.as_uri()
+        ]
+        assert browser.run("[...document.images].every(image => image.naturalWidth > 0)")
+        assert browser.run("document.images.length") > 80
+        assert "data" in browser.text("h1")
+        assert "exact copy across splits: 2" in headings(browser)
+        assert "effect" not in browser.text("header")
+        assert "validation pictures" in browser.text("header")
+        assert "<img src=x onerror" in browser.text("body")
+        # Nothing sticks out of the window, of a telephone neither.
+        browser.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=390,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=True,
+        )
+        assert browser.run("document.documentElement.scrollWidth") <= 390
+
+
+def headings(browser: Browser) -> str:
+    found: str = browser.run(
+        "[...document.querySelectorAll('summary')].map(s => s.innerText).join()"
+    )
+    return found
+
+
+OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+
+
+def test_histograms_count_everything() -> None:
+    bars = histogram([1, 2, 2, 9], (0, 10))
+
+    assert sum(bar.count for bar in bars) == 4
+    assert max(bar.height for bar in bars) == 1
+    assert [(bar.label, bar.count) for bar in histogram([128, 128])] == [("128", 2)]
+    assert histogram([]) == []

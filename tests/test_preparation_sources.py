@@ -1,0 +1,175 @@
+"""Folders and archives that pictures come in, harmless or not."""
+
+import io
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from classifier.errors import UserError
+from preparation import archives
+from preparation.sources import listed, opened
+from tests.planted import drawn, encoded
+
+PICTURE = encoded(drawn(0), "PNG")
+
+
+def zipped(path: Path, **entries: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tarred(path: Path, *members: tarfile.TarInfo, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for member in members:
+            member.size = len(PICTURE) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(PICTURE) if member.isreg() else None)
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.type, found.linkname = kind, target
+    return found
+
+
+def names_in(archive: Path) -> tuple[str, ...]:
+    with opened(archive, quiet=True) as folder:
+        found = listed(folder).pictures
+        assert all((folder / name).read_bytes() == PICTURE for name in found)
+    assert not folder.exists()
+    return found
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_is_read_however_it_is_compressed(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / f"a.tar{mode[1:].replace(':', '.')}"
+    tarred(path, member("ant/1.png"), member("ant/2.png", tarfile.LNKTYPE, "ant/1.png"), mode=mode)
+
+    assert names_in(path) == ("ant/1.png", "ant/2.png")
+
+
+def test_a_zip_is_read(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.ZIP", **{"ant/1.png": PICTURE, "ant/": b"", "__MACOSX/x.png": b""})
+
+    assert names_in(path) == ("ant/1.png",)
+
+
+@pytest.mark.parametrize("name", ["../1.png", "ant/../../1.png", "/1.png", "..\\1.png"])
+def test_an_entry_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    for path in (
+        zipped(tmp_path / "a.zip", **{name: PICTURE}),
+        tarred(tmp_path / "a.tar", member(name)),
+    ):
+        inside = tmp_path / "inside"
+        inside.mkdir(exist_ok=True)
+        with (
+            pytest.raises(UserError, match="which leaves the folder: it is not"),
+            opened(path, inside),
+        ):
+            pass
+        assert list(inside.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "a.tar", "inside"}
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        (member("ant", tarfile.SYMTYPE, "/etc"), "holds the link 'ant'"),
+        (member("1.png", tarfile.SYMTYPE, "../../etc/passwd"), "holds the link '1.png'"),
+        (member("1.png", tarfile.LNKTYPE, "/etc/passwd"), "holds the link '1.png'"),
+        (member("1.png", tarfile.LNKTYPE, "../secret"), "holds '../secret', which leaves"),
+        (member("1.png", tarfile.LNKTYPE, "not/there.png"), "is damaged"),
+    ],
+)
+def test_a_link_out_of_a_tar_is_refused(tmp_path: Path, link: tarfile.TarInfo, words: str) -> None:
+    path = tarred(tmp_path / "a.tar", link, member("bee/1.png"))
+
+    with pytest.raises(UserError, match=words), opened(path, quiet=True):
+        pass
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("1.png")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+
+    with pytest.raises(UserError, match=r"holds the link '1\.png'"), opened(tmp_path / "a.zip"):
+        pass
+
+
+def test_a_device_in_a_tar_is_nothing(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "a.tar", member("x.png", tarfile.CHRTYPE), member("bee/1.png"))
+
+    assert names_in(path) == ("bee/1.png",)
+
+
+def test_what_grows_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.png", bytes(3_000_000))
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 2_000_000)
+
+    with pytest.raises(UserError, match=r"holds '1\.png', larger than 2 MB"), opened(path):
+        pass
+    monkeypatch.undo()
+    monkeypatch.setattr(archives, "SPARE_BYTES", 10**18)
+    with pytest.raises(UserError, match="does not fit on the disk"), opened(path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_a_damaged_archive_is_said_to_be(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    whole = zipped(path, **{"1.png": PICTURE}) if name == "a.zip" else tarred(path, member("1.png"))
+    path.write_bytes(whole.read_bytes()[:600])
+
+    with pytest.raises(UserError, match="is damaged or locked"), opened(path, quiet=True):
+        pass
+
+
+def test_an_archive_with_one_name_twice_is_refused(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "a.tar", member("1.png"), member("1.png"))
+
+    with pytest.raises(UserError, match=r"holds '1\.png' twice"), opened(path, quiet=True):
+        pass
+
+
+def test_a_source_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.rar").touch()
+
+    with (
+        pytest.raises(UserError, match="does not exist: name a folder or one of"),
+        opened(tmp_path / "b"),
+    ):
+        pass
+    with (
+        pytest.raises(UserError, match="is neither a folder nor an archive"),
+        opened(tmp_path / "a.rar"),
+    ):
+        pass
+
+
+def test_what_is_no_picture_is_left_out_and_named_where_it_might_be_missed(tmp_path: Path) -> None:
+    for name in ("ant/1.JPG", "ant/notes.txt", "ant/.hidden.png", "ant/2.tif", ".git/3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "more").symlink_to(tmp_path / "ant")
+
+    found = listed(tmp_path)
+
+    assert found.pictures == ("ant/1.JPG",)
+    assert [(item.kind, item.path) for item in found.findings] == [
+        ("link", "more"),
+        ("unsupported", "ant/2.tif"),
+    ]
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^no picture under {tmp_path}: expected files that end"):
+        listed(tmp_path)
