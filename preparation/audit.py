@@ -14,7 +14,7 @@ from preparation.labels import Labelled, split_names
 from preparation.leaks import Leak, leaks_of
 from preparation.scan import Measured, Scan
 from preparation.suspects import opinion_of
-from training.channel import mirrored_classes
+from training.sides import mirrored_classes
 
 # A network's input has at least as many pixels.
 TINY_SIDE = 16

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.augmentation import Augmentation, draw_blend
 from training.hyperparameters import Hyperparameters
+from training.sides import mirrored_classes
 
 # As a job has them unless told otherwise.
 SMALL: dict[str, Any] = {"max_rotation": 0.17, "max_zoom": 0.1, "max_shift": 0.08, "max_light": 0.2}
@@ -159,3 +160,24 @@ def test_with_both_chance_takes_one_and_without_either_nothing_is_blended() -> N
 
     assert {blend is not None and blend.box is None for blend in blends} == {True, False}
     assert draw_blend(4, 0.0, 0.0, np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize(
+    ("class_names", "pairs"),
+    [
+        (["0L", "0R", "3L", "3R"], [("0L", "0R"), ("3L", "3R")]),
+        (["left", "right"], [("left", "right")]),
+        (["Left_hand", "right_hand", "fist"], [("Left_hand", "right_hand")]),
+        (["turn-left", "turn-right"], [("turn-left", "turn-right")]),
+        (["L", "R"], [("L", "R")]),
+        (["1", "2", "3"], []),
+        (["ball", "bar"], []),
+        (["left", "other"], []),
+        (["coal", "coar"], []),
+        (["cat", "dog"], []),
+    ],
+)
+def test_classes_that_a_flip_would_swap_are_found(
+    class_names: list[str], pairs: list[tuple[str, str]]
+) -> None:
+    assert mirrored_classes(class_names) == pairs

@@ -11,7 +11,6 @@ from training.channel import (
     check_classes,
     class_names_of,
     labelled_files,
-    mirrored_classes,
     split,
 )
 
@@ -162,24 +161,3 @@ def test_held_out_pictures_may_lack_classes_but_not_have_others() -> None:
     check_classes(files(a=1), ("a", "b"), "test")
     with pytest.raises(UserError, match="the test channel has classes that training lacks: c"):
         check_classes(files(a=1, c=1), ("a", "b"), "test")
-
-
-@pytest.mark.parametrize(
-    ("class_names", "pairs"),
-    [
-        (["0L", "0R", "3L", "3R"], [("0L", "0R"), ("3L", "3R")]),
-        (["left", "right"], [("left", "right")]),
-        (["Left_hand", "right_hand", "fist"], [("Left_hand", "right_hand")]),
-        (["turn-left", "turn-right"], [("turn-left", "turn-right")]),
-        (["L", "R"], [("L", "R")]),
-        (["1", "2", "3"], []),
-        (["ball", "bar"], []),
-        (["left", "other"], []),
-        (["coal", "coar"], []),
-        (["cat", "dog"], []),
-    ],
-)
-def test_classes_that_a_flip_would_swap_are_found(
-    class_names: list[str], pairs: list[tuple[str, str]]
-) -> None:
-    assert mirrored_classes(class_names) == pairs

@@ -24,9 +24,6 @@ LABEL_IN_NAME = re.compile(r"_(?P<label>[^_.]+)\.[^.]+$")
 # Folders and files that archives and desktops leave behind.
 LITTER = re.compile(r"^(\.|__MACOSX$|Thumbs\.db$)")
 
-# What names of sides look like: "left", "hand_right", "3L" and "3R".
-_SIDES = ((re.compile(r"left", re.IGNORECASE), "right"), (re.compile(r"(?<![a-z])L$"), "R"))
-
 
 @dataclass(frozen=True, slots=True)
 class LabelledFile:
@@ -91,18 +88,6 @@ def class_names_of(files: Sequence[LabelledFile]) -> tuple[str, ...]:
         )
         raise UserError(message)
     return names
-
-
-def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return pairs of classes whose names tell left from right, such as 3L and 3R."""
-    known = {name.lower(): name for name in class_names}
-    pairs = []
-    for name in class_names:
-        for left, right in _SIDES:
-            mirrored = known.get(left.sub(right, name).lower())
-            if mirrored is not None and mirrored != name:
-                pairs.append((name, mirrored))
-    return pairs
 
 
 def split(
