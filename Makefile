@@ -59,3 +59,4 @@ lock: setup  ## Lock the packages that pyproject.toml asks for
 	$(LOCK) --group dev -o requirements/dev.txt pyproject.toml
 	$(LOCK) --group train -c requirements/dev.txt -o requirements/train.txt pyproject.toml
 	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt pyproject.toml
+	$(LOCK) --group serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt pyproject.toml

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 CONTAINER = Path(__file__).resolve().parent.parent / "container"
 
-START_SECONDS = 30
+# A hang ends here; PyTorch alone takes most of a minute on processors that are busy.
+START_SECONDS = 120
 
 
 class Answer(NamedTuple):

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-LOCKS = ("dev", "train", "serve")
+LOCKS = ("dev", "train", "serve", "serve-gpu")
 
 # A package's first line is the only one that is not indented; its hashes follow.
 PACKAGE = re.compile(
@@ -53,12 +53,20 @@ def test_a_lock_holds_what_its_group_asks_for(lock: str) -> None:
         assert requirement.specifier.contains(version), requirement
 
 
-@pytest.mark.parametrize("lock", ["train", "serve"])
+@pytest.mark.parametrize("lock", ["train", "serve", "serve-gpu"])
 def test_an_image_holds_what_the_tests_ran_with(lock: str) -> None:
     dev = packages("dev")
 
     for name, package in packages(lock).items():
         assert package[0] == dev[name][0]
+
+
+def test_the_serving_image_for_gpus_has_what_the_other_has_and_torch() -> None:
+    names = packages("serve-gpu").keys()
+
+    assert packages("serve").keys() < names
+    assert {"torch", "torchvision", "safetensors"} < names
+    assert not names & {"onnx", "matplotlib", "nncf"}
 
 
 def test_the_serving_image_has_no_package_of_training_alone() -> None:

@@ -95,6 +95,28 @@ def test_many_models_share_one_process_and_have_no_second_variant(
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("processors", "gib", "gpus", "expected"),
+    [
+        # ml.g5.xlarge, 12xlarge; one without a GPU.
+        (4, 16, 1, (1, 4, 68)),
+        (48, 192, 4, (4, 12, 76)),
+        (2, 24, 0, (1, 2, 66)),
+        (4, 4, 1, (1, 1, 8)),
+    ],
+)
+def test_pytorch_has_a_process_for_each_gpu_and_the_processors_decode(
+    processors: int, gib: int, gpus: int, expected: tuple[int, int, int]
+) -> None:
+    chosen = Sizing.for_batches(
+        Settings(), processors=processors, memory=gib * GIB, model_bytes=98 * MIB, gpus=gpus
+    )
+
+    assert (chosen.workers, chosen.pictures, chosen.threads) == expected
+    # Two batches: while one is computed, the next comes together.
+    assert chosen.batched == 64
+
+
 @pytest.mark.parametrize(("gib", "budget"), [(0.5, 0), (1, 45), (4, 2349), (8, 5421)])
 def test_models_may_take_most_of_what_the_server_and_a_picture_leave(
     gib: float, budget: int
@@ -113,4 +135,4 @@ def test_the_choice_is_one_line(artifact: Path) -> None:
 
     assert line.startswith("workers=")
     assert " streams=2 " in line
-    assert line.endswith(" queue=9")
+    assert line.endswith(" queue=9 batched=0")

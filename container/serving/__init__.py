@@ -4,5 +4,6 @@
 Their pictures go through `decoding` -> `pool` (`predictor`, `engine`) -> `encoding`, which know
 bytes and arrays but not Flask. On a multi-model endpoint `multi_model` answers in the place of
 `app`, and `registry` keeps what the platform loads and unloads. `sizing` says how many of
-everything, `loading` makes it ready.
+everything, `loading` makes it ready. On a GPU (`gpu`) `torch_engine` takes `engine`'s place and has
+`batching` collect what it predicts.
 """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from classifier.errors import UserError
+from serving.gpu import serves_batches
 from serving.settings import Settings
 
 GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:serving.gunicorn_conf")
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     )
     parser.parse_args(arguments)
     try:
-        Settings.from_environment(os.environ)
+        serves_batches(Settings.from_environment(os.environ))
     except UserError as error:
         sys.exit(f"serving: {error}")
     # By itself the C library makes an arena of memory for almost every thread, and keeps them.

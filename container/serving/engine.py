@@ -111,6 +111,9 @@ class Engine:
         finally:
             places.put(place)
 
+    def close(self) -> None:
+        """Do nothing: no thread of ours runs, and the memory goes with the last reference."""
+
 
 def _compile(
     core: openvino.Core, model: openvino.Model, precision: str, streams: int, threads: int

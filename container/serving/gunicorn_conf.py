@@ -16,6 +16,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from classifier.environment import base_dir
+from serving.gpu import gpus
 from serving.metrics import Metrics, shared_table
 from serving.settings import Settings
 from serving.sizing import Sizing
@@ -70,6 +71,12 @@ def pre_fork(arbiter: Arbiter, worker: Worker) -> None:
     # Somebody may have told gunicorn to start more, by a signal: those share a row.
     worker.metrics_row = min(set(range(_sizing.workers)) - taken, default=0)
     worker.metrics = Metrics(_metrics_table, worker.metrics_row)
+
+
+def post_fork(arbiter: Arbiter, worker: Worker) -> None:  # noqa: ARG001  gunicorn's
+    """Show each worker another GPU, where there are several."""
+    if gpus() > 1:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(worker.metrics_row % gpus()))
 
 
 def post_worker_init(worker: Worker) -> None:

@@ -17,6 +17,7 @@ from gunicorn.arbiter import Arbiter
 from classifier.environment import base_dir
 from classifier.errors import UserError
 from serving.app import create_app
+from serving.batching import Batching
 from serving.body import start_watch
 from serving.limits import usable_memory
 from serving.memory import give_back
@@ -25,7 +26,7 @@ from serving.pool import Pool
 from serving.predictor import Predictor
 from serving.registry import Registry
 from serving.settings import Settings
-from serving.sizing import Sizing, models_budget
+from serving.sizing import Sizing, models_budget, server_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +41,23 @@ def application() -> Flask:
     )
     directory = base_dir() / "model"
     sizing = Sizing.of_this_container(settings, directory)
+    batching = Batching(
+        max_batch_size=settings.max_batch_size,
+        batch_timeout_seconds=settings.batch_timeout_seconds,
+    )
     load = partial(
         Predictor.load,
         streams=sizing.streams,
         lone_threads=sizing.lone_threads,
         precision=settings.precision,
+        batching=batching if sizing.batched else None,
     )
     start_watch()
-    pool = Pool(sizing.pictures)
+    pool = Pool(sizing.pictures, sizing.batched)
     if settings.multi_model:
         registry = Registry(
             base_dir() / "models",
-            budget=models_budget(usable_memory()),
+            budget=models_budget(usable_memory(), server_bytes(batches=sizing.batched > 0)),
             load=load,
             lone_threads=sizing.lone_threads,
         )

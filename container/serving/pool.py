@@ -32,10 +32,16 @@ class Predicted:
 class Pool:
     """Threads that decode and predict."""
 
-    def __init__(self, pictures: int) -> None:
-        """Make as many threads as pictures may be in work: the others are still compressed."""
+    def __init__(self, pictures: int, batched: int = 0) -> None:
+        """Make as many threads as pictures may be in work: the others are still compressed.
+
+        Args:
+            pictures: At a time, for decoding takes memory.
+            batched: More than these, which are decoded, and small by now: they wait for a batch.
+        """
         # First come, first served, which a lock is not.
-        self._threads = ThreadPoolExecutor(pictures, thread_name_prefix="predict")
+        self._threads = ThreadPoolExecutor(pictures + batched, thread_name_prefix="predict")
+        self._decoding = threading.Semaphore(pictures)
         self._lock = threading.Lock()
         self._pictures = 0
         self._last_crowded = -math.inf
@@ -83,13 +89,14 @@ class Pool:
                 self._pictures -= len(pictures)
 
     def _predict(self, predictor: Predictor, picture: Picture) -> Predicted:
-        began = time.perf_counter()
-        try:
-            image = picture(predictor.preprocessing)
-        except HTTPException as error:
-            now = time.perf_counter()
-            return Predicted(answer=error, began=began, decoded=now, ended=now)
-        decoded = time.perf_counter()
+        with self._decoding:
+            began = time.perf_counter()
+            try:
+                image = picture(predictor.preprocessing)
+            except HTTPException as error:
+                now = time.perf_counter()
+                return Predicted(answer=error, began=began, decoded=now, ended=now)
+            decoded = time.perf_counter()
         answer = predictor.predict(image, alone=self._is_quiet())
         return Predicted(answer=answer, began=began, decoded=decoded, ended=time.perf_counter())
 

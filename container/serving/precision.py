@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classifier import processor
-from classifier.artifact import Artifact, GoldenAnswer
+from classifier.artifact import MANIFEST, WEIGHTS, Artifact, GoldenAnswer
+from classifier.errors import ArtifactError
 from serving.settings import BFLOAT16, FLOAT32, INT8
 
 # The largest difference between a probability here and the golden one. In float32 another processor
@@ -21,7 +22,10 @@ class Variant:
     """A network and what it has to answer."""
 
     precision: str
-    onnx_model: Path
+
+    network: Path
+    """The ONNX file; for PyTorch the weights."""
+
     golden_answers: Sequence[GoldenAnswer]
 
     tolerance: float
@@ -29,7 +33,7 @@ class Variant:
 
 
 def variants(artifact: Artifact, wanted: str = "") -> Sequence[Variant]:
-    """Return what to serve, the best first; the last one is float32, which always works.
+    """Return what OpenVINO can serve, the best first; the last one, float32, always works.
 
     `wanted` overrules what the processor is made for. Only an artifact whose training has found
     int8 good enough has it.
@@ -41,12 +45,34 @@ def variants(artifact: Artifact, wanted: str = "") -> Sequence[Variant]:
     return [
         Variant(
             precision=precision,
-            onnx_model=networks[precision][0],
+            network=networks[precision][0],
             golden_answers=networks[precision][1],
             tolerance=TOLERANCES[precision],
         )
         for precision in dict.fromkeys((*best, FLOAT32))
         if precision in networks
+    ]
+
+
+def torch_variants(artifact: Artifact, wanted: str, *, has_bfloat16: bool) -> Sequence[Variant]:
+    """Return what PyTorch can serve, as `variants` does; it has no int8.
+
+    Raises:
+        ArtifactError: the artifact has no weights.
+    """
+    if artifact.weights is None:
+        message = f"{MANIFEST} lists no {WEIGHTS}, which PyTorch serves: OpenVINO can do without"
+        raise ArtifactError(message)
+    best = wanted or (BFLOAT16 if has_bfloat16 else FLOAT32)
+    return [
+        Variant(
+            precision=precision,
+            network=artifact.weights,
+            golden_answers=artifact.golden_answers,
+            tolerance=TOLERANCES[precision],
+        )
+        for precision in dict.fromkeys((best, FLOAT32))
+        if precision != INT8
     ]
 
 

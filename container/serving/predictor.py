@@ -1,16 +1,18 @@
 """A picture's class: an artifact in memory, found to answer as it did in training."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
 from classifier.artifact import Artifact, GoldenAnswer, Manifest
 from classifier.errors import ArtifactError
 from classifier.preprocessing import Pixels, Preprocessing, preprocess
+from serving.batching import Batching
 from serving.encoding import Probabilities
 from serving.engine import Engine
 from serving.precision import Variant, variants
@@ -28,6 +30,24 @@ class Infer(Protocol):
         """
 
 
+class Running(Protocol):
+    """An engine with a network in it."""
+
+    @property
+    def infer(self) -> Infer:
+        """Predict a picture."""
+
+    def close(self) -> None:
+        """End what it has running; nobody waits for a prediction, nor will."""
+
+
+Start: TypeAlias = Callable[[Manifest, Variant], Running]
+
+
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, weakref_slot=True)
 class Predictor:
     """What a request needs of an artifact."""
@@ -39,41 +59,59 @@ class Predictor:
 
     infer: Infer
 
+    close: Callable[[], None] = _nothing
+    """Ends what the engine has running, when nobody has the predictor any more."""
+
     @classmethod
     def load(
-        cls, directory: Path, *, streams: int, lone_threads: int = 1, precision: str = ""
+        cls,
+        directory: Path,
+        *,
+        streams: int = 1,
+        lone_threads: int = 1,
+        precision: str = "",
+        batching: Batching | None = None,
     ) -> Self:
         """Read, compile, and compare the golden answers; `precision` overrules our choice.
+
+        With `batching` PyTorch serves, else OpenVINO with `streams` and `lone_threads`.
 
         Raises:
             ArtifactError: there is no artifact, it is damaged, or it answers otherwise here than
                 in training.
         """
         artifact = Artifact.read(directory)
-        *faster, last = variants(artifact, precision)
+        if batching is None:
+            start: Start = partial(_compiled, streams=streams, lone_threads=lone_threads)
+            found = variants(artifact, precision)
+        else:
+            # In the image for GPUs alone.
+            from serving import torch_engine  # noqa: PLC0415
+
+            start = partial(torch_engine.TorchEngine, batching=batching)
+            found = torch_engine.variants(artifact, precision)
+        *faster, last = found
         for variant in faster:
             try:
-                return cls._load(artifact.manifest, variant, streams, lone_threads)
+                return cls._load(artifact.manifest, variant, start)
             except ArtifactError as error:
                 logger.warning("%s is not served: %s", variant.precision, error)
-        return cls._load(artifact.manifest, last, streams, lone_threads)
+        return cls._load(artifact.manifest, last, start)
 
     @classmethod
-    def _load(cls, manifest: Manifest, variant: Variant, streams: int, lone_threads: int) -> Self:
-        engine = Engine(
-            variant.onnx_model,
-            image_size=manifest.preprocessing.image_size,
-            classes=len(manifest.class_names),
-            precision=variant.precision,
-            streams=streams,
-            lone_threads=lone_threads,
-        )
+    def _load(cls, manifest: Manifest, variant: Variant, start: Start) -> Self:
+        engine = start(manifest, variant)
         predictor = cls(
             class_names=manifest.class_names,
             preprocessing=manifest.preprocessing,
             infer=engine.infer,
+            close=engine.close,
         )
-        predictor.check(variant.golden_answers, variant.tolerance)
+        try:
+            predictor.check(variant.golden_answers, variant.tolerance)
+        except BaseException:
+            predictor.close()
+            raise
         logger.info("precision=%s", variant.precision)
         return predictor
 
@@ -109,6 +147,18 @@ class Predictor:
                     f"more than {tolerance}: this machine would answer wrongly"
                 )
                 raise ArtifactError(message)
+
+
+def _compiled(manifest: Manifest, variant: Variant, *, streams: int, lone_threads: int) -> Running:
+    """Compile with OpenVINO."""
+    return Engine(
+        variant.network,
+        image_size=manifest.preprocessing.image_size,
+        classes=len(manifest.class_names),
+        precision=variant.precision,
+        streams=streams,
+        lone_threads=lone_threads,
+    )
 
 
 def _difference(golden: GoldenAnswer, probabilities: Probabilities) -> float:

@@ -23,10 +23,15 @@ MEDIA_TYPES = ("application/json", "application/jsonlines", "text/csv")
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 
+ENGINE = "SAGEMAKER_CLASSIFIER_ENGINE"
+OPENVINO, TORCH = "openvino", "torch"
+
 # Who waits longer is rather told to come back.
 WAIT_SECONDS = 2
 
 MAX_SECONDS = 3600
+
+MAX_BATCH_SIZE = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +47,18 @@ class Settings:
 
     workers: int = 0
     """SAGEMAKER_MODEL_SERVER_WORKERS: processes, each with its own network."""
+
+    engine: str = ""
+    """SAGEMAKER_CLASSIFIER_ENGINE: `openvino`, or in the image for GPUs `torch`; unset, `torch`
+    where that image finds a GPU."""
+
+    max_batch_size: int = 32
+    """SAGEMAKER_CLASSIFIER_MAX_BATCH_SIZE: of `torch`: pictures that are predicted together; 32
+    unless set."""
+
+    batch_timeout_seconds: float = 0.005
+    """SAGEMAKER_CLASSIFIER_BATCH_TIMEOUT_SECONDS: of `torch`: how long pictures wait for others
+    while the GPU is idle; 0.005 unless set. A picture that is alone in the server does not wait."""
 
     streams: int = 0
     """SAGEMAKER_CLASSIFIER_STREAMS: pictures predicted at a time, each on one core."""
@@ -113,6 +130,19 @@ class Settings:
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", defaults.port, 1, 65535),
             multi_model=environment.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true",
             workers=_integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", 0, 0, 256),
+            engine=_one_of(environment, ENGINE, defaults.engine, (OPENVINO, TORCH)),
+            max_batch_size=_integer(
+                environment,
+                "SAGEMAKER_CLASSIFIER_MAX_BATCH_SIZE",
+                defaults.max_batch_size,
+                1,
+                MAX_BATCH_SIZE,
+            ),
+            batch_timeout_seconds=_seconds(
+                environment,
+                "SAGEMAKER_CLASSIFIER_BATCH_TIMEOUT_SECONDS",
+                defaults.batch_timeout_seconds,
+            ),
             streams=_integer(environment, "SAGEMAKER_CLASSIFIER_STREAMS", 0, 0, 256),
             lone_threads=_integer(environment, "SAGEMAKER_CLASSIFIER_LONE_THREADS", 0, 0, 256),
             threads=_integer(environment, "SAGEMAKER_CLASSIFIER_THREADS", 0, 0, 4096),
@@ -169,5 +199,17 @@ def _integer(
         value = lowest - 1
     if not lowest <= value <= highest:
         message = f"{name} must be a whole number from {lowest} to {highest}, got {text!r}"
+        raise UserError(message)
+    return value
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= WAIT_SECONDS:
+        message = f"{name} must be a number from 0 to {WAIT_SECONDS}, got {text!r}"
         raise UserError(message)
     return value

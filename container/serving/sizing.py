@@ -4,14 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from serving.gpu import gpus, serves_batches
 from serving.limits import usable_memory, usable_processors
 from serving.settings import MIB, Settings
 
 # A guess, not measured on so many: Python's lock limits what one process can hand to its streams.
 PROCESSORS_PER_WORKER = 8
 
-# A worker without its network.
+# A worker without its network; with PyTorch and CUDA's libraries, a guess that errs on the safe
+# side: 0.75 GB were seen without a GPU.
 SERVER_BYTES = 200 * MIB
+TORCH_SERVER_BYTES = 3000 * MIB
 
 # The network's file, and what a compiled variant keeps besides.
 COPIES = 2
@@ -47,9 +50,14 @@ def loaded_bytes(network: int, lone_threads: int) -> int:
     return LOADING_BYTES + copies * network
 
 
-def models_budget(memory: int) -> int:
+def server_bytes(*, batches: bool) -> int:
+    """Return what a worker takes of memory without its network, with PyTorch or without."""
+    return TORCH_SERVER_BYTES if batches else SERVER_BYTES
+
+
+def models_budget(memory: int, server: int = SERVER_BYTES) -> int:
     """Return the memory that all models of a multi-model endpoint may take, in bytes."""
-    return max(0, int(MODELS_SHARE * (memory - SERVER_BYTES - PICTURE_BYTES)))
+    return max(0, int(MODELS_SHARE * (memory - server - PICTURE_BYTES)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +81,10 @@ class Sizing:
 
     queue: int
     """Connections whose requests wait unread; one more is refused."""
+
+    batched: int = 0
+    """Pictures, besides those, that are decoded and wait for their batch or are in one; 0 where
+    OpenVINO predicts one by one."""
 
     @classmethod
     def choose(cls, settings: Settings, *, processors: int, memory: int, model_bytes: int) -> Self:
@@ -112,14 +124,47 @@ class Sizing:
         )
 
     @classmethod
-    def of_this_container(cls, settings: Settings, model: Path) -> Self:
-        """Choose by what this container may use, for the artifact in `model`."""
-        return cls.choose(
-            settings,
-            processors=usable_processors(),
-            memory=usable_memory(),
-            model_bytes=0 if settings.multi_model else network_bytes(model),
+    def for_batches(
+        cls, settings: Settings, *, processors: int, memory: int, model_bytes: int, gpus: int
+    ) -> Self:
+        """Choose for PyTorch: a process for each GPU, all processors to decode for them."""
+        workers = 1 if settings.multi_model else settings.workers or max(1, gpus)
+        server = server_bytes(batches=True)
+        models = models_budget(memory, server) if settings.multi_model else COPIES * model_bytes
+        free = memory // workers - server - models - PICTURE_BYTES
+        pictures = max(1, min(-(-processors // workers), 1 + free // PICTURE_BYTES))
+        # One batch is computed, the next one comes together.
+        batched = 2 * settings.max_batch_size
+        bodies = (free - (pictures - 1) * PICTURE_BYTES) // settings.max_body_bytes
+        most = max(MOST_THREADS, pictures + batched)
+        return cls(
+            workers=workers,
+            streams=1,
+            lone_threads=1,
+            pictures=pictures,
+            threads=settings.threads or max(LEAST_THREADS, pictures, min(most, bodies)),
+            queue=settings.queue or QUEUE_PER_STREAM * pictures,
+            batched=batched,
         )
+
+    @classmethod
+    def of_this_container(cls, settings: Settings, model: Path) -> Self:
+        """Choose by what this container may use, for the artifact in `model`.
+
+        Raises:
+            UserError: the settings name an engine that is not there.
+        """
+        processors, memory = usable_processors(), usable_memory()
+        model_bytes = 0 if settings.multi_model else network_bytes(model)
+        if serves_batches(settings):
+            return cls.for_batches(
+                settings,
+                processors=processors,
+                memory=memory,
+                model_bytes=model_bytes,
+                gpus=gpus(),
+            )
+        return cls.choose(settings, processors=processors, memory=memory, model_bytes=model_bytes)
 
     def __str__(self) -> str:
         """Return it as the log has it."""

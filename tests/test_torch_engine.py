@@ -1,0 +1,367 @@
+"""PyTorch's engine, on this machine's processor: it answers as OpenVINO's does."""
+
+import gc
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classifier.artifact import MANIFEST, WEIGHTS, Manifest, sha256_of
+from classifier.errors import ArtifactError, UserError
+from classifier.preprocessing import Pixels, Preprocessing
+from networks.network import Classifier, build
+from serving import gpu, torch_engine
+from serving.batching import Batching
+from serving.encoding import Probabilities
+from serving.gpu import gpus, serves_batches
+from serving.predictor import Predictor
+from serving.registry import Registry
+from serving.settings import Settings
+from tests.artifacts import encode, random_pixels
+from tests.servers import CONTAINER, serving, starting
+from training.export import write_artifact
+
+BATCHING = Batching(max_batch_size=6, batch_timeout_seconds=0.01)
+
+TORCH = {"SAGEMAKER_CLASSIFIER_ENGINE": "torch", "SAGEMAKER_CLASSIFIER_MAX_BATCH_SIZE": "4"}
+
+CLASS_NAMES = ("a", "b", "c")
+
+
+def write(
+    directory: Path,
+    network: str = "small",
+    image_size: int = 32,
+    flips: tuple[tuple[int, ...], ...] = (),
+) -> Path:
+    """Write an artifact of training's, whose answers differ from picture to picture."""
+    torch.manual_seed(0)
+    manifest = Manifest(
+        class_names=CLASS_NAMES,
+        network=network,
+        preprocessing=Preprocessing(image_size=image_size, crop_fraction=0.875),
+        temperature=1.7,
+        flips=flips,
+    )
+    classifier = Classifier(build(network, 3, image_size).module, flips)
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.2)
+    with torch.no_grad():
+        images = torch.from_numpy(some_pixels(16, image_size)).permute(0, 3, 1, 2)
+        classifier.train()(images.float())
+    pictures = directory.with_name("pictures")
+    pictures.mkdir(exist_ok=True)
+    for seed in range(3):
+        (pictures / f"{seed}.png").write_bytes(encode(random_pixels(seed=seed)))
+    write_artifact(directory, manifest, classifier, sorted(pictures.iterdir()))
+    return directory
+
+
+def some_pixels(count: int, image_size: int) -> Pixels:
+    return np.stack([random_pixels(image_size, image_size, seed) for seed in range(count)])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact of a network of ours, whose answers are averaged over flips."""
+    return write(tmp_path_factory.mktemp("trained") / "model", flips=((3,), (2,), (2, 3)))
+
+
+@pytest.fixture
+def base_dir(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained, tmp_path / "model")
+    return tmp_path
+
+
+def predict(predictor: Predictor, pixels: Pixels) -> Probabilities:
+    """Predict all at once, so that they come together in batches."""
+    with ThreadPoolExecutor(len(pixels)) as threads:
+        answers = threads.map(lambda image: predictor.predict(image, alone=False), pixels)
+        return np.stack(list(answers))
+
+
+def assert_parity(directory: Path, image_size: int) -> None:
+    pixels = some_pixels(11, image_size)
+    openvino = Predictor.load(directory, precision="float32")
+    pytorch = Predictor.load(directory, precision="float32", batching=BATCHING)
+
+    expected = predict(openvino, pixels)
+    found = predict(pytorch, pixels)
+    alone = pytorch.predict(pixels[0], alone=True)
+    pytorch.close()
+
+    # Not what every picture gets.
+    assert np.ptp(expected, axis=0).max() > 0.1
+    assert np.abs(found - expected).max() < 1e-3
+    assert np.abs(alone - expected[0]).max() < 1e-3
+
+
+def test_it_answers_as_openvino_does_flips_and_temperature_included(trained: Path) -> None:
+    assert_parity(trained, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "image_size"), [("resnet18", 64), ("mobilenet_v3_small", 64), ("vit_b_32", 64)]
+)
+def test_it_answers_as_openvino_does_in_torchvisions_networks(
+    network: str, image_size: int, tmp_path: Path
+) -> None:
+    assert_parity(write(tmp_path / "model", network, image_size), image_size)
+
+
+def test_bfloat16_is_close_and_not_float32(trained: Path) -> None:
+    pixels = some_pixels(7, 32)
+    answers = []
+    for precision in ("float32", "bfloat16"):
+        predictor = Predictor.load(trained, precision=precision, batching=BATCHING)
+        answers.append(predict(predictor, pixels))
+        predictor.close()
+
+    difference = np.abs(answers[0] - answers[1]).max()
+    assert 1e-5 < difference < 0.1
+
+
+def test_what_differs_from_training_is_refused_and_leaves_no_thread(
+    trained: Path, tmp_path: Path
+) -> None:
+    # As one that was written before manifests said so.
+    directory = Path(shutil.copytree(trained, tmp_path / "model"))
+    document = json.loads((directory / MANIFEST).read_text())
+    del document["flips"]
+    (directory / MANIFEST).write_text(json.dumps(document))
+    before = threading.active_count()
+
+    with pytest.raises(ArtifactError, match="differs from training's"):
+        Predictor.load(directory, precision="float32", batching=BATCHING)
+
+    assert threading.active_count() == before
+
+
+def change_weights(directory: Path, content: bytes | None) -> None:
+    document = json.loads((directory / MANIFEST).read_text())
+    if content is None:
+        del document["files"][WEIGHTS]
+    else:
+        (directory / WEIGHTS).write_bytes(content)
+        document["files"][WEIGHTS] = sha256_of(directory / WEIGHTS)
+    (directory / MANIFEST).write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not weights", r"weights\.safetensors is not of small"),
+        (None, r"lists no weights\.safetensors"),
+    ],
+)
+def test_weights_that_are_not_the_networks_are_refused(
+    trained: Path, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    directory = Path(shutil.copytree(trained, tmp_path / "model"))
+    change_weights(directory, content)
+
+    with pytest.raises(ArtifactError, match=message):
+        Predictor.load(directory, batching=BATCHING)
+
+
+def test_a_network_that_answers_otherwise_in_company_is_refused() -> None:
+    class Sum(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels.float().mean(dim=(1, 2)) * len(pixels)
+
+    network = torch_engine.Network(
+        Sum(),  # type: ignore[arg-type]
+        image_size=16,
+        precision="float32",
+        max_batch_size=2,
+    )
+
+    with pytest.raises(ArtifactError, match="2 pictures together get answers that differ"):
+        torch_engine._check(torch_engine.Lane(network, 3), network, "float32")
+
+
+def test_a_lost_gpu_ends_the_worker_which_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            message = f"CUDA error: unspecified launch failure, {len(pixels)}"
+            raise torch.AcceleratorError(message)
+
+    network = torch_engine.Network(
+        Broken(),  # type: ignore[arg-type]
+        image_size=16,
+        precision="float32",
+        max_batch_size=2,
+    )
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *sent: signals.append(sent))
+
+    with pytest.raises(torch.AcceleratorError):
+        torch_engine.Lane(network, 3).infer([random_pixels(16, 16)])
+
+    assert signals == [(os.getpid(), signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (32, [1, 2, 4, 8, 16, 32])]
+)
+def test_the_sizes_of_batches_are_powers_of_two_and_the_most(most: int, sizes: list[int]) -> None:
+    assert torch_engine.batch_sizes(most) == sizes
+
+
+@pytest.mark.parametrize(
+    ("engine", "devices", "expected"),
+    [
+        ("", [], False),
+        ("", ["nvidiactl", "nvidia-uvm"], False),
+        ("", ["nvidiactl", "nvidia0"], True),
+        ("openvino", ["nvidia0"], False),
+        ("torch", [], True),
+    ],
+)
+def test_a_gpu_chooses_the_engine_unless_a_person_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    devices: list[str],
+    *,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    for name in devices:
+        (tmp_path / name).touch()
+
+    assert serves_batches(Settings(engine=engine)) == expected
+
+
+def test_the_image_without_pytorch_serves_by_openvino_and_says_what_else_would_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "torch" else object())
+
+    assert not serves_batches(Settings())
+    with pytest.raises(UserError, match=r"ENGINE=torch needs PyTorch, .* --build-arg DEVICE=gpu"):
+        serves_batches(Settings(engine="torch"))
+
+
+@pytest.mark.skipif(gpus() > 0, reason="of a machine without a GPU")
+def test_a_gpu_that_pytorch_cannot_use_is_said_rather_than_served_slowly(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    (tmp_path / "nvidia0").touch()
+
+    with pytest.raises(UserError, match=r"a GPU that PyTorch cannot use: .*_ENGINE=openvino"):
+        Predictor.load(trained, batching=BATCHING)
+
+
+def test_openvinos_server_does_without_pytorch(artifact: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; import serving.loading;"
+        "from serving.predictor import Predictor; Predictor.load(Path(sys.argv[1]));"
+        "print({'torch', 'networks', 'safetensors'} & sys.modules.keys())"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", program, artifact],
+        env={**os.environ, "PYTHONPATH": str(CONTAINER)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert result.stdout == "set()\n"
+
+
+def client_of(port: int, number: int, bodies: list[bytes]) -> Callable[[], list[bytes | int]]:
+    """Return what asks about one picture again and again until nobody is let in."""
+
+    def ask() -> list[bytes | int]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        headers = {"Content-Type": "image/png", "Accept": "text/csv"}
+        answers: list[bytes | int] = []
+        while True:
+            try:
+                connection.request("POST", "/invocations", bodies[number % len(bodies)], headers)
+            except ConnectionRefusedError:
+                return answers
+            response = connection.getresponse()
+            body = response.read()
+            answers.append(body if response.status == 200 else response.status)
+
+    return ask
+
+
+def scores(body: bytes | int) -> Probabilities:
+    assert isinstance(body, bytes), body
+    return np.array([float(text) for text in body.split(b",")], np.float32)
+
+
+def test_the_server_answers_each_client_about_its_picture_and_sigterm_loses_nobody(
+    base_dir: Path,
+) -> None:
+    bodies = [encode(random_pixels(seed=seed)) for seed in range(8)]
+
+    with serving(base_dir, **TORCH) as server:
+        expected = [server.invoke(body, accept="text/csv").body for body in bodies]
+        assert len(set(expected)) == len(bodies)
+
+        with ThreadPoolExecutor(16) as threads:
+            clients = [
+                threads.submit(client_of(server.port, number, bodies)) for number in range(16)
+            ]
+            time.sleep(1)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(30) == 0
+            found = [client.result() for client in clients]
+        log = server.log.read_text()
+
+    assert sum(map(len, found)) > len(clients)
+    for number, answers in enumerate(found):
+        wanted = scores(expected[number % len(bodies)])
+        # In bfloat16, where the processor has it, companions change an answer a little.
+        assert all(np.abs(scores(body) - wanted).max() < 0.05 for body in answers)
+    assert "device=cpu batch_sizes=[1, 2, 4]" in log
+    assert "Traceback" not in log
+
+
+def test_an_unloaded_model_leaves_neither_threads_nor_a_network(trained: Path) -> None:
+    load = partial(Predictor.load, precision="float32", batching=BATCHING)
+    registry = Registry(trained.parent, budget=2**40, load=load)
+    before = threading.active_count()
+
+    for _ in range(2):
+        registry.load("m", str(trained))
+        with registry.borrow("m") as predictor:
+            predict(predictor, some_pixels(3, 32))
+        assert threading.active_count() > before
+        del predictor
+        registry.unload("m")
+
+        assert threading.active_count() == before
+        assert not [each for each in gc.get_objects() if type(each) is torch_engine.Network]
+
+
+def test_a_wrong_setting_is_said_before_anything_starts(base_dir: Path) -> None:
+    with starting(base_dir, SAGEMAKER_CLASSIFIER_BATCH_TIMEOUT_SECONDS="soon") as server:
+        assert server.process.wait(10) == 1
+        assert "BATCH_TIMEOUT_SECONDS must be a number from 0 to 2" in server.log.read_text()
