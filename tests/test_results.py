@@ -57,6 +57,9 @@ def test_all_reports_are_written(finished: Path) -> None:
     assert names == {
         "metrics.json",
         "report.html",
+        "debug",
+        "debug-report.html",
+        "debug-rules.json",
         "learning_curves.png",
         "confusion_matrix.png",
         "reliability.png",
