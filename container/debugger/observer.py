@@ -57,6 +57,9 @@ class Settings:
     output_dir: Path
     """SageMaker's /opt/ml/output."""
 
+    is_first: bool = True
+    """Whether this process writes the reports: those of the others would lie over them."""
+
     is_required: bool = False
     """Fail the job rather than train without records."""
 
@@ -184,9 +187,10 @@ class Observer:
         self._tell(lambda recorder: recorder.close())
         if self._recorder is not None:
             self._recorder, self.status = None, "recorded"
-        if self._rules is not None and self._settings is not None:
+        settings = self._settings
+        if self._rules is not None and settings is not None and settings.is_first:
             with _harmless("not all of its reports are written"):
-                self._report(self._rules, self._settings)
+                self._report(self._rules, settings)
 
     def _report(self, rules: LiveRules, settings: Settings) -> None:
         verdicts = rules.judge(self._directory)

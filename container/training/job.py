@@ -24,6 +24,7 @@ from training import (
     weights,
 )
 from training.checkpoint import Checkpoints
+from training.cluster import Cluster
 from training.environment import Channels, TrainingEnvironment
 from training.hyperparameters import Hyperparameters
 from training.judgement import Judgement
@@ -85,7 +86,7 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
                 task.hyperparameters.precision, task.hyperparameters.network
             ),
             cluster=joined,
-            observer=Observer(_debug_settings(environment, task.hyperparameters)),
+            observer=Observer(_debug_settings(environment, task.hyperparameters, joined)),
         )
         _log_recipe(trainer, task)
         checkpoints = Checkpoints(
@@ -162,7 +163,7 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: StopReque
 
 
 def _debug_settings(
-    environment: TrainingEnvironment, hyperparameters: Hyperparameters
+    environment: TrainingEnvironment, hyperparameters: Hyperparameters, joined: Cluster
 ) -> Settings | None:
     if hyperparameters.debug == "off":
         return None
@@ -171,6 +172,7 @@ def _debug_settings(
         profiler_configuration_path=environment.profiler_configuration_path,
         node=environment.hosts().current,
         output_dir=environment.output_dir,
+        is_first=joined.is_first,
         is_required=hyperparameters.debug == "required",
         rules=hyperparameters.debug_rules,
     )
