@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from training.hyperparameters import Hyperparameters
-from training.sides import mirrored_classes as mirrored_classes  # noqa: PLC0414 - for the job
 
 # What cutout puts in a square's place, of 0 to 255.
 GREY = 127.5

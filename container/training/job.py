@@ -14,13 +14,13 @@ from debugger import rule_choice
 from debugger.observer import Observer, Settings
 from networks.network import Network, build, check_input
 from training import (
-    augmentation,
     channel,
     cluster,
     pictures,
     provenance,
     recipe,
     results,
+    sides,
     weights,
 )
 from training.checkpoint import Checkpoints
@@ -187,7 +187,7 @@ def _find_files(
     files = channel.labelled_files(channels.training)
     class_names = channel.class_names_of(files)
     flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
-    if flips and (pairs := augmentation.mirrored_classes(class_names)):
+    if flips and (pairs := sides.mirrored_classes(class_names)):
         logger.warning(
             "flips are on, and classes look like left and right (%s): a flip makes one of the "
             "other; set horizontal_flip=false vertical_flip=false",
