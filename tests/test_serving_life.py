@@ -188,31 +188,7 @@ def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
         assert server.get("/ping").status == 200
 
 
-def test_clients_that_never_read_keep_no_thread(base_dir: Path) -> None:
-    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    variables = {"SAGEMAKER_CLASSIFIER_THREADS": "1", "SAGEMAKER_CLASSIFIER_PAGE": "true"}
-    with serving(base_dir, **variables) as server:
-        deaf = []
-        for _ in range(40):
-            client = socket.socket()
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            client.connect(("127.0.0.1", server.port))
-            client.setblocking(False)
-            with suppress(BlockingIOError):
-                client.sendall(request * 1500)
-            deaf.append(client)
-
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                assert server.get("/ping").status == 200
-                break
-            except TimeoutError:
-                assert time.monotonic() < deadline
-        for client in deaf:
-            client.close()
-
-
+@pytest.mark.slow
 def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
     base_dir: Path,
 ) -> None:

@@ -44,7 +44,7 @@ SCALES = (8, 4, 2)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024
 
 # Pixels may be merged by whole numbers, which is fast, until the picture is this many times as
-# large as wanted. The rest is resampled; of 1600 x 1200 pixels none differs by more than 3 of 255.
+# large as wanted. The rest is resampled.
 REDUCING_GAP = 2.0
 
 

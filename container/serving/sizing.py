@@ -19,8 +19,8 @@ TORCH_SERVER_BYTES = 3000 * MIB
 # The network's file, and what a compiled variant keeps besides.
 COPIES = 2
 
-# What a model takes while it is loaded, which is its most: 2.5 times ResNet-18's file was seen, and
-# 25 MB for a file of 7 MB.
+# What a model takes while it is loaded, which is its most: at 224 pixels 2.5 times ResNet-18's file
+# was seen, and 25 MB for a file of 7 MB. Larger pictures take more, which is not counted.
 LOADING_COPIES, LOADING_BYTES = 3, 20 * MIB
 
 # Of the memory of a multi-model endpoint that the server and one picture leave; the rest is for

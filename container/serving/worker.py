@@ -12,7 +12,6 @@ thread at once, as does what manages the models of a multi-model endpoint.
 import logging
 import re
 import socket
-import struct
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,9 +38,6 @@ MANAGING_THREADS = 16
 
 # Of a head. gunicorn takes longer ones, which nobody sends.
 LOOK_BYTES = 2**16
-
-# For a client to take more of an answer.
-SENDING_SECONDS = 10
 
 # How exactly the limit of waiting is kept, and how often refusals are told of.
 TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
@@ -139,9 +135,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _let_in(self, connection: TConn, threads: ThreadPoolExecutor | None = None) -> None:
         # The thread need not look again.
         connection.data_ready = True
-        # Whoever does not read an answer must not keep the thread.
-        timeout = struct.pack("@ll", SENDING_SECONDS, 0)
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         future = (threads or self.tpool).submit(self.handle, connection)
         finish = partial(self.finish_request, connection)
         future.add_done_callback(partial(self.method_queue.defer, finish))
