@@ -40,9 +40,10 @@ exec 3>&2
 
 # Shows a call, and makes it unless this is a dry run.
 call() {
-    printf '+' >&3
-    printf ' %q' "$@" >&3
-    printf '\n' >&3
+    local shown
+    printf -v shown ' %q' "$@"
+    # At once: both ends of a pipe say what they are.
+    printf '+%s\n' "$shown" >&3
     [[ $dry_run == yes ]] || "$@"
 }
 
