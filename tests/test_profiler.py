@@ -12,7 +12,7 @@ import pytest
 
 from classifier.errors import UserError
 from debugger.__main__ import main
-from debugger.profiler import reading, rules, timeline
+from debugger.profiler import machine_rules, reading, rules, timeline
 from debugger.profiler.profiler import interval_of
 from debugger.profiler.reading import Event, Profile
 from debugger.profiler.timeline import Timeline
@@ -40,10 +40,10 @@ def test_the_job_has_timed_every_step_and_its_phases(base_dir: Path) -> None:
         assert all(event.seconds <= steps[event.step] for event in events)
     assert len(profile.durations(timeline.EVALUATION)) == 8
     assert set(rules.phase_seconds(profile)) >= {*timeline.PHASES, "other"}
-    for key in (rules.CPU, ("memory", "")):
+    for key in (machine_rules.CPU, ("memory", "")):
         for series in profile.values(*key).values():
             assert ((series[:, 1] >= 0) & (series[:, 1] <= 100)).all()
-    assert profile.values(*rules.CPU)
+    assert profile.values(*machine_rules.CPU)
 
 
 def test_smdebugs_own_readers_read_the_files(base_dir: Path) -> None:

@@ -9,8 +9,8 @@ import jinja2
 from markupsafe import Markup
 
 from debugger import charts
+from debugger.profiler import machine_rules, timeline
 from debugger.profiler import rules as profiler_rules
-from debugger.profiler import timeline
 from debugger.profiler.reading import Profile, percentiles
 from debugger.records import GRADIENTS, WEIGHTS, Point, Records
 from debugger.rules.catalogue import RULES
@@ -132,10 +132,10 @@ def _data(profile: Profile) -> dict[str, object]:
 def _system_plots(profile: Profile) -> dict[str, Markup]:
     plots = {}
     for title, kind in (
-        ("Processors, %", profiler_rules.CPU),
-        ("Waiting for the disk, %", profiler_rules.IO_WAIT),
-        ("GPUs, %", profiler_rules.GPU),
-        ("Memory of GPUs, %", profiler_rules.GPU_MEMORY),
+        ("Processors, %", machine_rules.CPU),
+        ("Waiting for the disk, %", machine_rules.IO_WAIT),
+        ("GPUs, %", machine_rules.GPU),
+        ("Memory of GPUs, %", machine_rules.GPU_MEMORY),
     ):
         series = profile.values(*kind)
         if series:

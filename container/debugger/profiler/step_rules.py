@@ -1,0 +1,97 @@
+"""AWS's profiler rules on how long steps and their phases took."""
+
+import numpy as np
+
+from debugger.profiler import timeline
+from debugger.profiler.machine_rules import CPU
+from debugger.profiler.reading import Profile
+from debugger.rules.finding import Finding, Violation
+
+# Of the time of a step that pictures may take to come, and no advice is worth giving below.
+WORTH = 0.1
+
+MIN_STEPS = 20
+
+
+def dataloader(
+    profile: Profile, *, min_threshold: float = 70, max_threshold: float = 200
+) -> Finding:
+    """Find steps that wait for their pictures.
+
+    There are no loader processes whose number `min_threshold` and `max_threshold` could be shares
+    of the cores of, as AWS's rule has them: pictures are decoded once, and read from a cache.
+    """
+    del min_threshold, max_threshold
+    steps = {event.step: event.seconds for event in profile.durations(timeline.STEP)}
+    waits = [(e, steps[e.step]) for e in profile.durations(timeline.DATA) if e.step in steps]
+    if len(waits) < MIN_STEPS:
+        return Finding(len(waits), lacks=f"{MIN_STEPS} timed steps")
+    waited, total = sum(event.seconds for event, _ in waits), sum(steps.values())
+    share = waited / total
+    if share <= WORTH:
+        return Finding(len(waits))
+    event = max((event for event, _ in waits), key=lambda event: event.seconds)
+    violation = Violation(
+        step=event.step,
+        tensor=timeline.DATA,
+        value=share,
+        sentence=f"{share:.0%} of the steps' time goes by until the pictures are there; "
+        f"step {event.step} waited longest, {event.seconds:.3g} s",
+        cause="the disk or the loader is slower than the network",
+        remedy=f"put the cache on a faster disk (SAGEMAKER_CLASSIFIER_CACHE); without the wait the "
+        f"training is {1 / (1 - min(share, 0.99)):.2f} times as fast",
+    )
+    return Finding(len(waits), [violation])
+
+
+def step_outlier(
+    profile: Profile, *, stddev: float = 3, mode: str | None = None, n_outliers: int = 10
+) -> Finding:
+    """Find steps that took far longer than the others."""
+    name = timeline.EVALUATION if str(mode).upper() == "EVAL" else timeline.STEP
+    events = profile.durations(name)
+    if len(events) < MIN_STEPS:
+        return Finding(len(events), lacks=f"{MIN_STEPS} timed steps")
+    seconds = np.array([event.seconds for event in events])
+    limit = seconds.mean() + stddev * seconds.std()
+    slow = [event for event in events if event.seconds > limit]
+    if len(slow) <= n_outliers:
+        return Finding(len(events))
+    worst = max(slow, key=lambda event: event.seconds)
+    violation = Violation(
+        step=worst.step,
+        tensor=name,
+        value=worst.seconds,
+        sentence=f"{len(slow)} of {len(events)} steps took more than {limit:.3g} s, {stddev:g} "
+        f"deviations above the mean of {seconds.mean():.3g} s; step {worst.step} took "
+        f"{worst.seconds:.3g} s",
+        cause="something else uses the machine, or some pictures come from a slower place",
+        remedy="look at the system's figures at these steps",
+    )
+    return Finding(len(events), [violation])
+
+
+def max_initialization_time(profile: Profile, *, threshold: float = 20) -> Finding:
+    """Find a long time, in minutes, before the first step."""
+    steps = profile.durations(timeline.STEP)
+    begun = [event.start for event in profile.durations(timeline.INITIALIZATION)]
+    begun += [float(series[0, 0]) for series in profile.values(*CPU).values()]
+    if not steps or not begun:
+        return Finding(0, lacks="a timed step")
+    minutes = (steps[0].start - min(begun)) / 60
+    if minutes <= threshold:
+        return Finding(1)
+    violation = Violation(
+        step=0,
+        tensor=timeline.INITIALIZATION,
+        value=minutes,
+        sentence=f"the first step came after {minutes:.1f} minutes; {threshold:g} may be",
+        cause="pictures are decoded, or weights are downloaded",
+        remedy="keep the cache between jobs, and give the weights as a channel",
+    )
+    return Finding(1, [violation])
+
+
+def overall_framework_metrics(profile: Profile) -> Finding:
+    """Say where the time went; it finds nothing."""
+    return Finding(len(profile.events), lacks="" if profile.events else "timed steps")
