@@ -4,7 +4,8 @@
 
 Recall: copies of hurricane.tar's training pictures, exact, re-encoded and resized, are planted in
 its validation split. Speed: the audit of its first 10,000 pictures, with decoding and all. Size:
-hashes and small copies that chance makes, a tenth of them near copies of others.
+hashes and small copies that chance makes, a tenth of them near copies of others. Labels: some of
+fingers.tar's training pictures get another class's, and the audit is asked which.
 """
 
 import argparse
@@ -29,14 +30,14 @@ from preparation.labels import Labelled
 from preparation.preparing import Reading, look
 from preparation.scan import Measured, Scan
 
-EACH = 200
+EACH, WRONG_LABELS = 200, 50
 SYNTHETIC = (25_000, 50_000, 100_000)
 
 
 def main() -> None:
     """Measure, print what was found and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of hurricane.tar")
+    parser.add_argument("--data", type=Path, help="folder of hurricane.tar, fingers.tar")
     parser.add_argument("--synthetic", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.synthetic:
@@ -46,7 +47,10 @@ def main() -> None:
         with tarfile.open(arguments.data / "hurricane.tar") as archive:
             archive.extractall(scratch, filter="data")
         folder = Path(scratch, "hurricane")
-        results = {"speed": _speed(folder), "recall": _recall(folder)}
+        results: dict[str, object] = {"speed": _speed(folder), "recall": _recall(folder)}
+        with tarfile.open(arguments.data / "fingers.tar") as archive:
+            archive.extractall(scratch, filter="data")
+        results["labels"] = _labels(Path(scratch, "fingers/train"))
     sizes = []
     for count in SYNTHETIC:
         # Each in a process of its own, whose peak is its memory.
@@ -110,6 +114,30 @@ def _recall(folder: Path) -> dict[str, dict[str, int]]:
     ]
     result["false"] = {"exact": false, "near": len(new)}
     print(result["false"], flush=True)
+    return result
+
+
+def _labels(folder: Path) -> dict[str, int]:
+    """Give some pictures a wrong label, which is the end of the name; count those suspected."""
+    random = np.random.default_rng(0)
+    paths = sorted(folder.iterdir())
+    labels = sorted({path.stem[-2:] for path in paths})
+    wrong = set()
+    for place in random.permutation(len(paths))[:WRONG_LABELS]:
+        path = paths[place]
+        label = str(random.choice([other for other in labels if other != path.stem[-2:]]))
+        renamed = path.with_stem(path.stem[:-2] + label)
+        path.rename(renamed)
+        wrong.add(renamed.name)
+    found = look(folder, Reading(), quiet=True)
+    suspects = {finding.path for finding in found.findings if finding.kind == "label-suspect"}
+    result = {
+        "pictures": len(paths),
+        "planted": len(wrong),
+        "found": len(suspects & wrong),
+        "false": len(suspects - wrong),
+    }
+    print("labels", result, flush=True)
     return result
 
 
