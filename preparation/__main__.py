@@ -132,6 +132,7 @@ def _tell(found: Audit) -> None:
 
 def _reading(arguments: argparse.Namespace) -> Reading:
     return Reading(
+        within=arguments.within,
         label=arguments.label,
         group=arguments.group,
         manifests=arguments.manifest,
@@ -214,6 +215,9 @@ def _add_transfers(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 def _add_reading(parser: argparse.ArgumentParser, fix: str) -> None:
     presets = ", ".join(labels.LABEL_PATTERNS)
+    parser.add_argument(
+        "--within", default=".", metavar="FOLDER", help="the folder of the source to read alone"
+    )
     parser.add_argument(
         "--label",
         metavar="PATTERN",

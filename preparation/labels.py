@@ -119,7 +119,7 @@ def split_folders(names: Sequence[str]) -> dict[str, str]:
     if roles and (others or loose):
         message = (
             f"{', '.join(roles)} look like splits, but beside them lies {(others + loose)[0]}: "
-            "name the folder that holds the splits alone"
+            "name the folder that holds the splits alone (of an archive by --within)"
         )
         raise UserError(message)
     splits: dict[str, str] = {}

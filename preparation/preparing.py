@@ -19,6 +19,9 @@ from training.channel import LabelledFile, class_names_of
 class Reading:
     """How a source is to be read."""
 
+    within: str = "."
+    """The folder of it that holds the pictures."""
+
     label: str | None = None
     """A pattern with (?P<label>...), or a preset's name; None: folders, or ends of names."""
 
@@ -62,10 +65,10 @@ def prepare(
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix=".prepare-", dir=out.parent) as scratch,
-        sources.opened(source, Path(scratch), quiet=quiet) as folder,
+        sources.opened(source, reading.within, Path(scratch), quiet=quiet) as folder,
     ):
         # What was unpacked is ours to move; anything else is copied.
-        transfer = shutil.copyfile if folder == source else shutil.move
+        transfer = shutil.copyfile if source.is_dir() else shutil.move
         found = _with_splits(_read(folder, reading, quiet=quiet), shares)
         found = _without_bad(found, folder, fix, transfer)
         readable = [place for place, item in enumerate(found.scan.measured) if not item.problem]
@@ -105,7 +108,7 @@ def look(
     if fix and not source.is_dir():
         message = f"{source} is an archive, which stays as it is: use `prepare --fix`"
         raise UserError(message)
-    with sources.opened(source, quiet=quiet) as folder:
+    with sources.opened(source, reading.within, quiet=quiet) as folder:
         found = _without_bad(_read(folder, reading, quiet=quiet), folder, fix, shutil.move)
         if fix and (rows := dataset.read_manifest(folder)):
             remaining = {picture.name for picture in found.pictures}

@@ -30,22 +30,40 @@ class Listing:
 
 
 @contextmanager
-def opened(source: Path, beside: Path | None = None, *, quiet: bool = False) -> Iterator[Path]:
-    """Give the folder of a source; that of an archive is unpacked for as long as it is needed.
+def opened(
+    source: Path, within: str = ".", beside: Path | None = None, *, quiet: bool = False
+) -> Iterator[Path]:
+    """Give a folder of a source; that of an archive is unpacked for as long as it is needed.
+
+    Args:
+        source: A folder or an archive.
+        within: The folder's path in the source.
+        beside: Where an archive is unpacked; None: where the system puts what is temporary.
+        quiet: No progress bar.
 
     Raises:
-        UserError: there is nothing, or neither a folder nor an archive.
+        UserError: there is nothing, or neither a folder nor an archive, or no such folder in it.
     """
     if source.is_dir():
-        yield source
+        yield _folder_of(source, within, source)
     elif archives.is_archive(source):
         with archives.unpacked(source, beside, quiet=quiet) as folder:
-            yield folder
+            yield _folder_of(folder, within, source)
     else:
         kinds = ", ".join(archives.SUFFIXES)
         what = "is neither a folder nor an archive" if source.exists() else "does not exist"
         message = f"{source} {what}: name a folder or one of {kinds}"
         raise UserError(message)
+
+
+def _folder_of(folder: Path, within: str, source: Path) -> Path:
+    """Return the folder `within` of a source that lies in `folder`."""
+    found = folder / within
+    if not found.is_dir() or not found.resolve().is_relative_to(folder.resolve()):
+        there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        message = f"{source} has no folder {within}; it has {there or 'none'}"
+        raise UserError(message)
+    return found
 
 
 def listed(folder: Path) -> Listing:

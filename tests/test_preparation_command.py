@@ -73,6 +73,23 @@ def test_a_ready_split_is_kept(hands_zip: Path, prepared: Path, tmp_path: Path) 
     assert contents(prepared / "test") == contents(tmp_path / "fingers" / "test")
 
 
+def test_of_an_archive_that_holds_its_pictures_twice_one_folder_is_taken(
+    hands_zip: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.unpack_archive(hands_zip, tmp_path / "in")
+    shutil.copytree(tmp_path / "in" / "fingers", tmp_path / "in", dirs_exist_ok=True)
+    twice = shutil.make_archive(str(tmp_path / "twice"), "zip", tmp_path / "in")
+    out = tmp_path / "out"
+
+    assert main(["prepare", twice, str(out), "--quiet"]) == 2
+    assert "beside them lies fingers: name the folder" in capsys.readouterr().err
+    assert main(["prepare", twice, str(out), "--quiet", "--within", "absent"]) == 2
+    assert "has no folder absent; it has fingers, test, train" in capsys.readouterr().err
+    assert main(["prepare", twice, str(out), "--quiet", "--within", "../in"]) == 2
+    assert main(["prepare", twice, str(out), "--quiet", "--within", "fingers"]) == 0
+    assert contents(out) == contents(prepared)
+
+
 def test_the_warning_of_mirrored_classes_appears(prepared: Path) -> None:
     said = [json.loads(line) for line in (prepared / "findings.jsonl").read_text().splitlines()]
 
