@@ -2,19 +2,21 @@
 
     OMP_NUM_THREADS=1 PYTHONPATH=container python -m benchmarks.debugger_faults --data FOLDER ...
 
-Each folder holds class folders; of each some hundred pictures at 32 pixels are trained on, by the
-job's own loop and the default policy. A fault counts as found when one of the rules for it finds
-something; any finding on a healthy run is a false alarm. A tiny batch on an idle device is not
-planted here, as it takes a GPU; tests/test_profiler.py judges figures of one.
+Each folder holds labelled pictures; of each some hundred at 32 pixels are trained on, by the job's
+own loop and the default policy. A fault counts as found when one of the rules for it finds
+something; any finding on a healthy run is a false alarm. The first advice is the one that the
+report begins with. Without a GPU the figures of an idle one are planted, as the profiler writes
+them, beside a run of tiny batches.
 """
 
 import argparse
 import contextlib
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,10 @@ from benchmarks.conditions import conditions
 from classifier.errors import UserError
 from classifier.preprocessing import Preprocessing
 from debugger import rule_choice, sources
-from debugger.observer import Observer, Settings
+from debugger.observer import PROFILER, Observer, Settings
 from debugger.profiler import rules as profiler_rules
+from debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
+from debugger.report import advice
 from debugger.rules.verdict import ISSUES
 from networks.network import Network, build
 from training import channel, pictures, recipe, step
@@ -49,7 +53,7 @@ HEALTHY_NETWORKS = (
     "regnet_y_400mf",
 )
 
-WAIT_SECONDS, RATIO = 0.2, 30
+WAIT_SECONDS, RATIO, IDLE_SAMPLES = 0.2, 30, 1200
 
 Change = Callable[[Trainer], None]
 Rules = tuple[str, ...]
@@ -90,6 +94,18 @@ class Case:
     shuffled_share: float = 0.0
     is_uneven: bool = False
     waits: bool = False
+    has_idle_gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was said of a run."""
+
+    rules: tuple[str, ...]
+    """Those that have found something."""
+
+    first: str
+    """The rule of the first advice."""
 
 
 FAULTS: Mapping[str, Case] = {
@@ -118,6 +134,9 @@ FAULTS: Mapping[str, Case] = {
     ),
     "wrong normalisation": Case(rules=("CheckInputImages",), change=forget_normalisation),
     "stalled loader": Case(rules=("Dataloader",), settings={"epochs": 3}, waits=True),
+    "tiny batch on an idle device": Case(
+        rules=("BatchSize",), settings={"epochs": 3, "batch_size": 4}, has_idle_gpu=True
+    ),
 }
 
 
@@ -142,8 +161,8 @@ def load(folder: Path) -> tuple[Pictures, Pictures]:
     return decode(training, stop=StopRequest()), decode(validation, stop=StopRequest())
 
 
-def run(case: Case, training: Pictures, validation: Pictures, directory: Path) -> set[str]:
-    """Train; return the rules that have found something."""
+def run(case: Case, training: Pictures, validation: Pictures, directory: Path) -> Judgement:
+    """Train; return what the rules say of it."""
     training = _with_faults(training, case)
     classes = int(validation.labels.max()) + 1
     wanted: dict[str, object] = {
@@ -186,11 +205,14 @@ def run(case: Case, training: Pictures, validation: Pictures, directory: Path) -
         # A loss that is no number ends the job; what was recorded is judged all the same.
         trainer.train(StopRequest(), Checkpoints(directory / "checkpoints", "0" * 12, 1e6))
     observer.close()
+    if case.has_idle_gpu:
+        _plant_idle_gpu(directory / PROFILER)
     verdicts = rule_choice.judge_all(rule_choice.choose(None), sources.read(directory))
     profile = sources.read_profile(directory)
     if profile is not None:
         verdicts += profiler_rules.judge_all(profile)
-    return {verdict.rule for verdict in verdicts if verdict.status == ISSUES}
+    found = sorted(verdict.rule for verdict in verdicts if verdict.status == ISSUES)
+    return Judgement(tuple(found), next((str(row["rule"]) for row in advice(verdicts)), ""))
 
 
 def _with_faults(training: Pictures, case: Case) -> Pictures:
@@ -207,6 +229,24 @@ def _with_faults(training: Pictures, case: Case) -> Pictures:
         labels, pixels = labels[kept], np.asarray(pixels[kept])
         paths = tuple(paths[i] for i in kept.tolist())
     return replace(training, labels=labels, pixels=pixels, paths=paths)
+
+
+def _plant_idle_gpu(directory: Path) -> None:
+    """Write ten minutes of a GPU that small batches keep at 12 %, and 4 % of its memory."""
+    shutil.rmtree(directory / "system", ignore_errors=True)
+    sampler = SystemSampler(directory, "algo-1", INTERVAL_SECONDS)
+    random, start = np.random.default_rng(0), time.time()
+    for number in range(IDLE_SAMPLES):
+        processors, gpu = random.normal((15, 12), 3).clip(0).tolist()
+        sampler.write(
+            start + INTERVAL_SECONDS * number,
+            [
+                ("cpu", "cpu0", "CPUUtilization", processors),
+                ("cpu", "cpu0", "I/OWaitPercentage", 0.0),
+                ("gpu", "gpu0", "GPUUtilization", gpu),
+                ("gpu", "gpu0", "GPUMemoryUtilization", 4.0),
+            ],
+        )
 
 
 @contextlib.contextmanager
@@ -247,10 +287,16 @@ def main() -> None:
             if arguments.only and not name.startswith(tuple(arguments.only)):
                 continue
             with tempfile.TemporaryDirectory() as directory:
-                found = sorted(run(case, training, validation, Path(directory)))
-            is_right = bool(set(found) & set(case.rules)) if case.rules else not found
-            results.append({"case": name, "data": folder.name, "found": found, "right": is_right})
-            print(f"{'ok' if is_right else 'WRONG':<6} {name:<28} {', '.join(found)}", flush=True)
+                said = run(case, training, validation, Path(directory))
+            found = set(said.rules)
+            is_right = bool(found & set(case.rules)) if case.rules else not found
+            row = {"case": name, "data": folder.name, **asdict(said), "right": is_right}
+            results.append(row)
+            rules = ", ".join(said.rules)
+            print(
+                f"{'ok' if is_right else 'WRONG':<6} {name:<29} {said.first:<18} {rules}",
+                flush=True,
+            )
     _say(results)
     print(json.dumps({"results": results, "conditions": conditions(["torch", "smdebug"])}))
 

@@ -16,9 +16,11 @@ from debugger.profiler import machine_rules, reading, rules, timeline
 from debugger.profiler.profiler import interval_of
 from debugger.profiler.reading import Event, Profile
 from debugger.profiler.timeline import Timeline
-from debugger.report import render
-from debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES
+from debugger.report import advice, render
+from debugger.rules.finding import Finding, Violation
+from debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
 from tests.opt_ml import make_job, train_here, write_json
+from training import cache
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,21 @@ def test_a_page_of_nothing_says_so() -> None:
     assert "The system was not sampled" in page
 
 
+def test_the_first_advice_is_on_the_cause() -> None:
+    violation = Violation(step=1, tensor="a", value=1, sentence="", cause="", remedy="")
+    verdicts = [
+        Verdict(rule=rule, status=ISSUES, finding=Finding(1, [violation]))
+        for rule in ("Dataloader", "LossNotDecreasing", "VanishingGradient", "DeadRelu")
+    ]
+
+    assert [row["rule"] for row in advice(verdicts)] == [
+        "DeadRelu",
+        "VanishingGradient",
+        "LossNotDecreasing",
+        "Dataloader",
+    ]
+
+
 def steps(data: float, count: int = 30) -> list[Event]:
     """Make steps of 0.1 s, and of the seconds that they wait for pictures."""
     events = []
@@ -109,6 +126,15 @@ def steps(data: float, count: int = 30) -> list[Event]:
         start = 10.0 * step
         events.append(Event(timeline.STEP, start, 0.1 + data, step))
         events.append(Event(timeline.DATA, start, data, step))
+        events.append(Event(timeline.FORWARD, start + data, 0.1, step))
+    return events
+
+
+def late_steps(count: int) -> list[Event]:
+    """Make ordinary steps, and some in which the network takes 9 s."""
+    events = steps(0.0, 400)
+    for step in range(400, 400 + count):
+        events += [Event(name, 1e4, 9, step) for name in (timeline.STEP, timeline.FORWARD)]
     return events
 
 
@@ -147,7 +173,7 @@ WRONG = {
     "GPUMemoryIncrease": growing(),
     "LoadBalancing": system([95, 10]),
     "Dataloader": Profile({}, steps(0.4)),
-    "StepOutlier": Profile({}, steps(0.0, 400) + [Event(timeline.STEP, 9e3, 9, 1)] * 11),
+    "StepOutlier": Profile({}, late_steps(11)),
     "MaxInitializationTime": Profile(
         {}, [Event(timeline.INITIALIZATION, 0, 1500, 0), Event(timeline.STEP, 1500, 1, 0)]
     ),
@@ -168,6 +194,14 @@ def test_a_machine_that_is_used_well_raises_no_alarm() -> None:
     assert set(status(WELL).values()) == {NO_ISSUES}
 
 
+def test_steps_that_are_recorded_are_no_outliers() -> None:
+    events = steps(0.01, 400)
+    for step in range(0, 400, 20):
+        events[3 * step] = Event(timeline.STEP, 10.0 * step, 9, step)
+
+    assert status(Profile({}, events))["StepOutlier"] == NO_ISSUES
+
+
 def test_a_job_without_gpu_is_not_judged_by_what_it_has_not() -> None:
     said = status(Profile(system([]).metrics, steps(0.001)))
 
@@ -184,6 +218,7 @@ def test_the_promised_speed_is_what_the_steps_have_without_the_wait() -> None:
     assert verdict.worst is not None
     assert verdict.worst.value == pytest.approx(0.75)
     assert "4.00 times as fast" in verdict.worst.remedy
+    assert f"({cache.VARIABLE} names" in verdict.worst.remedy
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,8 @@ HEALTHY: dict[str, list[Recorded]] = {
     ],
     "Overtraining": [
         losses(falling(150)) | losses(falling(14, 0), "EVAL", every=10, first=10),
+        # It has learned nothing yet.
+        losses(np.full(150, 0.7)) | losses(np.full(14, 0.7), "EVAL", every=10, first=10),
     ],
     "VanishingGradient": [
         gradients(HEALTHY_LAYERS),
@@ -166,7 +168,15 @@ HEALTHY: dict[str, list[Recorded]] = {
         gradients({"conv.bias": 1e-9, "head.weight": 0.1}),
     ],
     "ExplodingTensor": [gradients(HEALTHY_LAYERS)],
-    "PoorWeightInitialization": [initialised(50, falling()), initialised(1, FLAT)],
+    "PoorWeightInitialization": [
+        initialised(50, falling()),
+        initialised(1, FLAT),
+        # It began well, and a learning rate blew it up.
+        initialised(1, FLAT)
+        | {
+            ("layer2.relu_input_0", "TRAIN"): [(s, RANDOM.normal(size=40) * 1e9**s) for s in (0, 1)]
+        },
+    ],
     "DeadRelu": [activity([0, 0.1, 0.2, 0.5])],
     "SaturatedActivation": [saturated(3)],
     "WeightUpdateRatio": [ratios([1e30, 0.01, 0.005])],

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
 from classifier.artifact import WEIGHTS
-from debugger import patched_smdebug, tensor_recorder
+from debugger import activations, patched_smdebug, tensor_recorder
 from debugger.observer import Observer, Settings
 from tests import observed
 from tests.observed import Network, TrueNorms, collection
@@ -117,6 +117,26 @@ def test_the_input_of_an_activation_that_works_in_place_is_what_came_in(
     activity = tensors.tensor("relu_activity_0").value(1, mode=TRAIN)
     assert activity.shape == (4,)
     assert ((activity > 0) & (activity < 1)).all()
+
+
+def test_activations_are_normalised_as_in_training_and_nothing_is_kept_of_it() -> None:
+    network = Network()
+    network.train()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    seen = {}
+
+    def see(name: str, _kind: str | None, before: torch.Tensor, _after: torch.Tensor) -> None:
+        seen[name] = before.clone()
+
+    activations.watch(network, 9 + torch.randn(8, 3, 16, 16), see)
+    in_training = seen["relu|0"].std(dim=(0, 2, 3))
+    activations.watch(network.eval(), torch.randn(8, 3, 16, 16), see)
+
+    assert in_training == pytest.approx(np.ones(4), abs=0.01)
+    # What is frozen has the statistics that it gathered: here none, mean 0 and variance 1.
+    assert seen["relu|0"].std() < 0.9
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert network.norm.running_var is not None
 
 
 def test_layers_that_learn_later_have_gradients_then(settings: Settings) -> None:

@@ -1,15 +1,16 @@
 """What a network's layers put in and out, seen in one pass beside the training.
 
-The pass changes nothing: it is in evaluation mode, without gradients, on the module itself rather
-than on what was compiled or distributed, and its hooks are gone afterwards. Functions that are no
-modules, as in DenseNet's `relu`, are not seen.
+The pass changes nothing: it is in evaluation mode but for batch normalisation, without gradients,
+on the module itself rather than on what was compiled or distributed, and its hooks are gone
+afterwards. Functions that are no modules, as in DenseNet's `relu`, are not seen.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 # By what AWS's rules call them; the name is added to modules that are called otherwise.
 KINDS: dict[type[nn.Module], str] = {
@@ -53,8 +54,10 @@ def watch(module: nn.Module, images: Tensor, see: See) -> None:
             layer.register_forward_pre_hook(before),
             layer.register_forward_hook(after(name, kind)),
         ]
+    # A single picture has no statistics.
+    learning = [layer for layer in module.modules() if layer.training and len(images) > 1]
     try:
-        with _evaluating(module), torch.no_grad():
+        with _evaluating(module), _normalized_by_batch(learning), torch.no_grad():
             module(images)
     finally:
         for handle in handles:
@@ -73,6 +76,28 @@ def sample(values: Tensor, side: int) -> Tensor:
         step = max(1, values.shape[axis] // side)
         values = values[(slice(None),) * axis + (slice(step // 2, None, step),)]
     return values
+
+
+@contextmanager
+def _normalized_by_batch(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Let batch normalisation take the pass's own statistics, as in training, and keep none.
+
+    Those that it gathers say little at first: before the first step they change nothing, and
+    layers of the best initialisation seem to have scales that differ a thousandfold.
+    """
+    buffers = [
+        (layer, name, buffer)
+        for layer in layers
+        if isinstance(layer, _BatchNorm)
+        for name, buffer in layer.named_buffers()
+    ]
+    for layer, name, _ in buffers:
+        setattr(layer, name, None)
+    try:
+        yield
+    finally:
+        for layer, name, buffer in buffers:
+            setattr(layer, name, buffer)
 
 
 @contextmanager

@@ -23,13 +23,15 @@ MAX_LINES = 6
 
 ORDER = {ISSUES: 0, "Error": 1, "NoIssuesFound": 2, "InsufficientData": 3}
 
-# What costs the model comes before what costs time.
+# What costs the model comes before what costs time, and a cause before what follows from it: dead
+# units pass no gradient, and without one nothing changes.
 RANK = (
     "ExplodingTensor",
     "CheckInputImages",
-    "UnchangedTensor",
-    "VanishingGradient",
     "DeadRelu",
+    "SaturatedActivation",
+    "VanishingGradient",
+    "UnchangedTensor",
     "LossNotDecreasing",
 )
 
@@ -62,8 +64,8 @@ def render(records: Records | None, profile: Profile | None, verdicts: Sequence[
 def advice(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
     """Return what to change, the most useful first."""
     found = [verdict for verdict in verdicts if verdict.status == ISSUES and verdict.worst]
-    place = {name: number for number, name in enumerate((*RANK, *RULES, *profiler_rules.RULES))}
-    found.sort(key=lambda verdict: place[verdict.rule])
+    order = [*RANK, *RULES, *profiler_rules.RULES]
+    found.sort(key=lambda verdict: order.index(verdict.rule))
     rows: list[dict[str, object]] = []
     for verdict in found:
         worst = verdict.worst

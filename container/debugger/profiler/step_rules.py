@@ -1,10 +1,13 @@
 """AWS's profiler rules on how long steps and their phases took."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from debugger.profiler import timeline
 from debugger.profiler.machine_rules import CPU
-from debugger.profiler.reading import Profile
+from debugger.profiler.reading import Event, Profile
 from debugger.rules.finding import Finding, Violation
 
 # Of the time of a step that pictures may take to come, and no advice is worth giving below.
@@ -38,8 +41,8 @@ def dataloader(
         sentence=f"{share:.0%} of the steps' time goes by until the pictures are there; "
         f"step {event.step} waited longest, {event.seconds:.3g} s",
         cause="the disk or the loader is slower than the network",
-        remedy=f"put the cache on a faster disk (SAGEMAKER_CLASSIFIER_CACHE); without the wait the "
-        f"training is {1 / (1 - min(share, 0.99)):.2f} times as fast",
+        remedy="put the cache on a faster disk (SAGEMAKER_CLASSIFIER_CACHE_DIR names its folder); "
+        f"without the wait the steps are {1 / (1 - min(share, 0.99)):.2f} times as fast",
     )
     return Finding(len(waits), [violation])
 
@@ -47,11 +50,17 @@ def dataloader(
 def step_outlier(
     profile: Profile, *, stddev: float = 3, mode: str | None = None, n_outliers: int = 10
 ) -> Finding:
-    """Find steps that took far longer than the others."""
+    """Find steps that took far longer than the others.
+
+    Where a step's phases are known, their sum counts: what lies between them is our own recording
+    of every so many steps, which would make all these outliers.
+    """
     name = timeline.EVALUATION if str(mode).upper() == "EVAL" else timeline.STEP
     events = profile.durations(name)
     if len(events) < MIN_STEPS:
         return Finding(len(events), lacks=f"{MIN_STEPS} timed steps")
+    if name == timeline.STEP:
+        events = _without_recording(profile, events)
     seconds = np.array([event.seconds for event in events])
     limit = seconds.mean() + stddev * seconds.std()
     slow = [event for event in events if event.seconds > limit]
@@ -95,3 +104,12 @@ def max_initialization_time(profile: Profile, *, threshold: float = 20) -> Findi
 def overall_framework_metrics(profile: Profile) -> Finding:
     """Say where the time went; it finds nothing."""
     return Finding(len(profile.events), lacks="" if profile.events else "timed steps")
+
+
+def _without_recording(profile: Profile, steps: Sequence[Event]) -> list[Event]:
+    """Return the steps with the sums of their phases as seconds, where these are known."""
+    sums: dict[int, float] = {}
+    for event in profile.events:
+        if event.name in timeline.PHASES:
+            sums[event.step] = sums.get(event.step, 0.0) + event.seconds
+    return [replace(step, seconds=sums.get(step.step, step.seconds)) for step in steps]

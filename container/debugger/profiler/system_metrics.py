@@ -37,19 +37,8 @@ class SystemSampler:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
-    def _run(self) -> None:
-        try:
-            with contextlib.ExitStack() as stack:
-                samplers = [_processors(), _memory(), _rates()]
-                gpus = _gpus(stack)
-                if gpus is not None:
-                    samplers.append(gpus)
-                while not self._stop.wait(self._interval):
-                    self._write(time.time(), [s for sampler in samplers for s in next(sampler)])
-        except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
-            logger.warning("debugger: no more of the system is sampled: %s", error)
-
-    def _write(self, now: float, samples: list[Sample]) -> None:
+    def write(self, now: float, samples: list[Sample]) -> None:
+        """Append samples of a time, in seconds of the epoch."""
         minute = int(now) // 60 * 60
         folder = self._directory / "system" / "incremental" / hour(now)
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +53,18 @@ class SystemSampler:
                     "Timestamp": round(now, 3),
                 }
                 file.write(json.dumps(line) + "\n")
+
+    def _run(self) -> None:
+        try:
+            with contextlib.ExitStack() as stack:
+                samplers = [_processors(), _memory(), _rates()]
+                gpus = _gpus(stack)
+                if gpus is not None:
+                    samplers.append(gpus)
+                while not self._stop.wait(self._interval):
+                    self.write(time.time(), [s for sampler in samplers for s in next(sampler)])
+        except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
+            logger.warning("debugger: no more of the system is sampled: %s", error)
 
 
 def hour(seconds: float) -> str:

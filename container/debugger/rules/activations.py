@@ -117,6 +117,9 @@ def poor_weight_initialization(
 
     Only where the loss does not fall: residual networks that learn well have layers whose
     variances differ more than by `threshold`. Twice `patience` losses are compared with as many.
+    Variances are those of the first record: what comes later a learning rate may have done. The
+    first `steps` records of gradients count, and the first of all does not, as a new head's
+    weights are zero then.
     """
     if not variances and not deviations:
         return Finding(0, lacks="inputs of ReLUs, or gradients")
@@ -124,7 +127,7 @@ def poor_weight_initialization(
     if learning.lacks:
         return Finding(0, lacks=learning.lacks)
     found = []
-    early = {name: points[:steps] for name, points in variances.items()}
+    early = {name: points[:FIRST] for name, points in variances.items()}
     worst = _widest(early)
     count = sum(map(len, early.values())) + sum(len(p[:steps]) for p in deviations.values())
     if not learning.violations:

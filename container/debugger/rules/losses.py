@@ -122,15 +122,18 @@ def overtraining(
     """Judge whether evaluations go on long after the loss has stopped falling by `delta`.
 
     The training loss is the mean between two evaluations; without evaluations nothing is known of
-    how long is too long, and the training loss alone would blame noise.
+    how long is too long, and the training loss alone would blame noise. A network that has not
+    learned at all, unless its head was trained before the first step, is not at its end.
     """
     if len(validation) <= patience_validation:
         return Finding(len(validation), lacks=f"{patience_validation + 1} evaluations")
     means = [Point(point.order, point.step, mean) for mean, point in _between(training, validation)]
     idle_validation, best = _idle(validation, delta)
     idle_train, _ = _idle(means, delta)
+    was_trained = bool(training) and validation[0].order < training[0].order
+    has_learned = not loss_not_decreasing(training, is_trained=was_trained).violations
     violations = []
-    if idle_validation >= patience_validation:
+    if idle_validation >= patience_validation and has_learned:
         also = ""
         if idle_train >= patience_train:
             also = f", the training loss for {idle_train}"
