@@ -25,6 +25,9 @@ ACCEPT_TYPES = (JSON, JSON_LINES, CSV)
 MAX_CONFIG_BYTES = 2**20
 MAX_SEGMENTS, MAX_SAMPLES = 1000, 1_000_000
 
+# JSON, as Python reads it, has NaN, infinity and whole numbers of any length.
+BEYOND_ANY = 1e15
+
 # The report's file is called so: no path.
 FILE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 
@@ -284,6 +287,8 @@ def _number(document: Json, name: str, kind: type[int] | type[float]) -> float |
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # NaN is not below anything.
+    is_number = is_number and abs(value) < BEYOND_ANY
     if not is_number or (kind is int and value != int(value)):
         message = f"{name} must be a {'whole ' if kind is int else ''}number, got {value!r}"
         raise UserError(message)

@@ -4,9 +4,11 @@ Exit codes: 0 done, and `audit` and `check` found no fault; 1 they did; 2 it cou
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from classifier.errors import UserError
 from preparation import findings, labels
@@ -25,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # Names of files need not be text.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         return _COMMANDS[arguments.command](arguments)
     except UserError as error:
@@ -33,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename or 'the disk'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return _fail("stopped")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _fail(reason: str) -> int:

@@ -26,6 +26,9 @@ SPARE_BYTES = 500_000_000
 
 CHUNK_BYTES = 1 << 20
 
+# Of a zip entry's flags.
+ENCRYPTED = 1
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -57,7 +60,7 @@ def unpacked(archive: Path, beside: Path | None = None, *, quiet: bool = False) 
         try:
             _unpack(archive, root, quiet=quiet)
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
-            message = f"{archive} is damaged or locked ({error}): fetch it again"
+            message = f"{archive} is damaged ({error}): fetch it again"
             raise UserError(message) from error
         yield root
 
@@ -78,6 +81,9 @@ def _zip_entries(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Entry]:
         _check_name(archive, info.filename)
         if stat.S_ISLNK(info.external_attr >> 16):
             message = f"{archive} holds the link {info.filename!r}: pack the files themselves"
+            raise UserError(message)
+        if info.flag_bits & ENCRYPTED:
+            message = f"{archive} is encrypted: unpack it first, and name the folder"
             raise UserError(message)
         if not info.is_dir():
             yield _Entry(info.filename, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
@@ -124,6 +130,9 @@ def _write_all(archive: Path, entries: list[_Entry], root: Path, free: int, *, q
                 free -= _copy(archive, entry.name, content, file, free)
         except (FileExistsError, NotADirectoryError) as error:
             message = f"{archive} holds {entry.name!r} twice, as one thing and another: repack it"
+            raise UserError(message) from error
+        except OSError as error:
+            message = f"{archive}: {entry.name[:80]!r} cannot be written: {error.strerror}"
             raise UserError(message) from error
 
 

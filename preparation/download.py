@@ -14,7 +14,13 @@ from classifier.errors import UserError
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
 
+PAGE_TYPE, PAGE_SUFFIXES = "text/html", (".html", ".htm")
+
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+class _BrokenOffError(Exception):
+    """The rest of a file did not come."""
 
 
 def download(url: str, target: Path, sha256: str | None, *, quiet: bool = False) -> str:
@@ -42,7 +48,12 @@ def download(url: str, target: Path, sha256: str | None, *, quiet: bool = False)
     if sha256 is None:
         # Nothing would tell whether both halves are of one file.
         partial.unlink(missing_ok=True)
-    _fetch(url, partial, quiet=quiet)
+    try:
+        _fetch(url, partial, quiet=quiet)
+    except _BrokenOffError as error:
+        then = "the same command goes on" if sha256 else "start again; with --sha256 it would go on"
+        message = f"{error}: {then}"
+        raise UserError(message) from error
     found = _hash(partial)
     if sha256 not in {None, found}:
         partial.unlink()
@@ -59,6 +70,9 @@ def _fetch(url: str, partial: Path, *, quiet: bool) -> None:
         request.add_header("Range", f"bytes={done}-")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+            if answer.headers.get_content_type() == PAGE_TYPE and not url.endswith(PAGE_SUFFIXES):
+                message = f"{url} is a web page, such as one to log in by: it is not kept"
+                raise UserError(message)
             # A server that knows no ranges sends all of it again.
             is_rest = answer.status == http.client.PARTIAL_CONTENT
             length = answer.length
@@ -77,11 +91,11 @@ def _fetch(url: str, partial: Path, *, quiet: bool) -> None:
         message = f"{url} answers {error.code} {error.reason}"
         raise UserError(message) from error
     except (OSError, http.client.HTTPException) as error:
-        message = f"{url} cannot be fetched to its end ({error}): the same command goes on"
-        raise UserError(message) from error
+        message = f"{url} cannot be fetched to its end ({error})"
+        raise _BrokenOffError(message) from error
     if length is not None and received < length:
-        message = f"{url} broke off after {received} of {length} bytes: the same command goes on"
-        raise UserError(message)
+        message = f"{url} broke off after {received} of {length} bytes"
+        raise _BrokenOffError(message)
 
 
 def _hash(path: Path) -> str:

@@ -74,6 +74,7 @@ KINDS: Mapping[str, Kind] = {
     "unlabelled": Kind(
         Severity.WARNING, "the pattern or the manifest has no label for it: left out"
     ),
+    "no-file": Kind(Severity.WARNING, "a link to nothing, a pipe or a device: left out"),
     "link": Kind(Severity.WARNING, "a link to a folder, which is not followed: left out"),
     "label-suspect": Kind(
         Severity.WARNING, "the pictures that look most like it are of one other class"

@@ -65,6 +65,9 @@ def read(path: Path, columns: Mapping[str, str]) -> list[Row]:
         message = f"{path} is not UTF-8: save it as such"
         raise UserError(message) from error
     kind = path.suffix.lower()
+    if not text.strip():
+        message = f"{path} is empty"
+        raise UserError(message)
     if kind == ".lst":
         rows = list(_lst(path, text))
     elif kind in {".jsonl", ".json", ".manifest", ".ndjson"}:

@@ -39,6 +39,11 @@ class Bar:
     """As a share of the highest."""
 
 
+def write(text: str, path: Path) -> None:
+    """Write the page; names of files need not be text."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def render(audit: Audit, folder: Path, title: str) -> str:
     """Return the page about a data set.
 

@@ -62,6 +62,9 @@ def prepare(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         message = f"{out} is there already: name a new folder, or remove it"
         raise UserError(message)
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        message = f"{out} lies in {source}, where it would be taken for pictures: name another"
+        raise UserError(message)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix=".prepare-", dir=out.parent) as scratch,
@@ -76,7 +79,7 @@ def prepare(
         staged.mkdir()
         findings.write(found.findings, staged / dataset.FINDINGS)
         page_text = page.render(found, folder, out.name)
-        (staged / dataset.PAGE).write_text(page_text, encoding="utf-8")
+        page.write(page_text, staged / dataset.PAGE)
         pictures = [found.pictures[place] for place in readable]
         scanned = found.scan.of(readable)
         dataset.write(folder, pictures, scanned, staged, transfer, quiet=quiet)
@@ -114,7 +117,7 @@ def look(
             remaining = {picture.name for picture in found.pictures}
             dataset.write_tables(folder, [row for row in rows if row.path in remaining])
         if page_path:
-            page_path.write_text(page.render(found, folder, source.name), encoding="utf-8")
+            page.write(page.render(found, folder, source.name), page_path)
     return found
 
 

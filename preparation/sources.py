@@ -85,13 +85,16 @@ def listed(folder: Path) -> Listing:
             path, suffix = (relative / name).as_posix(), Path(name).suffix.lower()
             if LITTER.match(name):
                 continue
-            if suffix in SUFFIXES:
+            if suffix in SUFFIXES and not Path(directory, name).is_file():
+                # Reading a pipe would wait for ever.
+                findings.append(Finding("no-file", path, "leads nowhere, or is a pipe or a device"))
+            elif suffix in SUFFIXES:
                 pictures.append(path)
             elif suffix in UNSUPPORTED:
                 text = f"{suffix} is not read by the training program: convert to {_suffixes()}"
                 findings.append(Finding("unsupported", path, text))
     if not pictures:
-        message = f"no picture under {folder}: expected files that end with {_suffixes()}"
+        message = f"there is no picture: expected files that end with {_suffixes()}"
         raise UserError(message)
     return Listing(tuple(sorted(pictures)), tuple(findings))
 

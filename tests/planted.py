@@ -104,7 +104,8 @@ def planted(root: Path, each: int = 10) -> Planted:
     for number in range(4):
         found.picture(f"rare{number}.png", _png(f"rare{number}", "rare"), "rare")
     (root / "linked").symlink_to(root / "sound", target_is_directory=True)
-    found.faults += [("link", "linked")]
+    (root / "lost.png").symlink_to("nowhere")
+    found.faults += [("link", "linked"), ("no-file", "lost.png")]
     found.write_manifest()
     return found
 

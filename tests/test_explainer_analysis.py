@@ -1,6 +1,7 @@
 """Clarify's analysis configuration: what is taken from it, and what is refused by name."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,9 @@ def test_what_clarifys_own_sdk_writes_is_accepted(monkeypatch: pytest.MonkeyPatc
         ({"shap": {"num_samples": 20}}, "num_samples must be 32 to 1e\\+06, got 20"),
         ({"shap": {"num_samples": "many"}}, "whole number, got 'many'"),
         ({"shap": {"num_samples": 99.5}}, "whole number, got 99.5"),
+        ({"shap": {"num_samples": math.nan}}, "whole number, got nan"),
+        ({"shap": {"seed": math.inf}}, "whole number, got inf"),
+        ({"shap": {"seed": 10**400}}, "whole number, got 1000"),
         ({"shap": {"use_logit": "no"}}, "true or false, got 'no'"),
         ({"shap": {"baseline": "s3://bucket/mask.png"}}, "aws s3 cp"),
         ({"shap": {"text_config": {}}}, "unknown in shap: text_config"),

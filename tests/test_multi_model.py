@@ -35,7 +35,6 @@ from serving.predictor import Infer, Predictor
 from serving.problem import InsufficientStorage
 from serving.registry import Registry
 from serving.settings import MIB, Settings
-from serving.sizing import LOADING_BYTES
 from tests.artifacts import CLASS_NAMES, write_artifact
 from tests.bodies import JPEG, PNG
 from tests.readme import README
@@ -109,7 +108,9 @@ def predictor_of(infer: Infer) -> Predictor:
 
 def endpoint(folder: Path, infer: Infer = even) -> Flask:
     """Make an application whose models all answer by `infer`."""
-    registry = Registry(folder, budget=2**40, load=lambda _directory: predictor_of(infer))
+    registry = Registry(
+        folder, budget=2**40, needed=ten_bytes, load=lambda _directory: predictor_of(infer)
+    )
     return create_multi_model_app(registry, Settings(), Pool(2))
 
 
@@ -209,11 +210,18 @@ def test_2_a_model_that_would_not_fit_is_507_and_leaves_nothing(
     assert load(server, "m", place(server, "m", artifact)).status == 200
 
 
+def ten_bytes(_directory: Path) -> int:
+    return 10
+
+
 def test_2_room_is_reserved_before_a_model_is_loaded_and_free_when_it_is_unloaded(
     tmp_path: Path,
 ) -> None:
     registry = Registry(
-        tmp_path, budget=2 * LOADING_BYTES + MIB, load=lambda _directory: predictor_of(even)
+        tmp_path,
+        budget=41 * MIB,
+        needed=lambda _directory: 20 * MIB,
+        load=lambda _directory: predictor_of(even),
     )
     registry.load("a", str(tmp_path))
     registry.load("b", str(tmp_path))
@@ -228,7 +236,9 @@ def test_2_room_is_reserved_before_a_model_is_loaded_and_free_when_it_is_unloade
 
 def test_2_running_out_of_memory_is_507_and_leaves_nothing(tmp_path: Path) -> None:
     outcomes: list[Callable[[], Predictor]] = [lambda: predictor_of(even), fail_to_allocate]
-    registry = Registry(tmp_path, budget=LOADING_BYTES, load=lambda _directory: outcomes.pop()())
+    registry = Registry(
+        tmp_path, budget=10, needed=ten_bytes, load=lambda _directory: outcomes.pop()()
+    )
 
     with pytest.raises(InsufficientStorage):
         registry.load("m", str(tmp_path))
@@ -254,7 +264,7 @@ def test_2_a_broken_artifact_is_an_error_with_the_reason_and_leaves_nothing(
     no_folder = load(server, "broken", f"{url}/model.onnx")
     network.write_bytes(content)
 
-    assert [broken.status, absent.status, no_folder.status] == [500, 500, 500]
+    assert [broken.status, absent.status, no_folder.status] == [500, 500, 400]
     assert "model.onnx" in message(broken)
     assert "is damaged" in message(broken)
     assert "no manifest.json" in message(absent)
@@ -269,7 +279,7 @@ def test_a_fault_of_ours_while_loading_is_500_without_its_reason_and_leaves_noth
         secret = "secret"  # noqa: S105  only a word
         raise RuntimeError(secret)
 
-    registry = Registry(tmp_path, budget=2**40, load=fail)
+    registry = Registry(tmp_path, budget=2**40, needed=ten_bytes, load=fail)
     client = create_multi_model_app(registry, Settings(), Pool(1)).test_client()
 
     response = client.post("/models", json={"model_name": "m", "url": str(tmp_path)})
@@ -391,7 +401,7 @@ def test_4_a_model_that_is_being_loaded_is_not_there_yet(tmp_path: Path) -> None
         go_on.wait()
         return predictor_of(even)
 
-    registry = Registry(tmp_path, budget=2**40, load=slowly)
+    registry = Registry(tmp_path, budget=2**40, needed=ten_bytes, load=slowly)
     client = create_multi_model_app(registry, Settings(), Pool(1)).test_client()
     with ThreadPoolExecutor(1) as threads:
         loading = threads.submit(registry.load, "m", str(tmp_path))
@@ -455,7 +465,7 @@ def test_4_a_request_that_failed_keeps_nothing_of_a_model_that_is_unloaded(tmp_p
         loaded.append(weakref.ref(predictor))
         return predictor
 
-    registry = Registry(tmp_path, budget=2**40, load=load_one)
+    registry = Registry(tmp_path, budget=2**40, needed=ten_bytes, load=load_one)
     client = create_multi_model_app(registry, Settings(), Pool(2)).test_client()
     load_in(client, tmp_path)
     assert client.post("/models/m/invoke", data=b"not a picture").status_code == 422

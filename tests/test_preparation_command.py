@@ -103,11 +103,11 @@ def test_the_same_pictures_give_the_same_splits_under_other_names(
 ) -> None:
     for row in rows(prepared):
         if row["split"] != "test":
-            target = tmp_path / "train" / f"{row['sha256'][:9]}_{row['label']}.png"
-            target.parent.mkdir(exist_ok=True)
+            target = tmp_path / "in" / "train" / f"{row['sha256'][:9]}_{row['label']}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(prepared / row["path"], target)
 
-    assert main(["prepare", str(tmp_path), str(tmp_path / "out"), "--quiet"]) == 0
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]) == 0
 
     assert contents(tmp_path / "out" / "validation") == contents(prepared / "validation")
 
@@ -255,11 +255,47 @@ def test_many_pictures_are_read_by_several_processes(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "out")) == FEW + 10
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    for number in range(3000):
-        path = tmp_path / "in" / ("ant" if number % 2 else "bee") / f"{number}.png"
+def test_a_data_set_is_not_made_inside_of_its_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(drawn(0), tmp_path / "in" / "ant" / "1.png")
+
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "in" / "out"), "--quiet"]) == 2
+    assert "where it would be taken for pictures" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["ant"]
+
+
+def test_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
+    for number, name in enumerate((b"a.png", b"\xff\xfe.png", b"b.png")):
+        save(drawn(number), tmp_path / "in" / "ant" / os.fsdecode(name))
+        save(drawn(10 + number), tmp_path / "in" / "bee" / f"{number}.png")
+    out = tmp_path / "out"
+
+    assert (
+        main(
+            [
+                "prepare",
+                str(tmp_path / "in"),
+                str(out),
+                "--quiet",
+                "--validation",
+                "0",
+                "--test",
+                "0",
+            ]
+        )
+        == 0
+    )
+    assert main(["audit", str(out), "--quiet", "--page", str(tmp_path / "page.html")]) == 0
+    assert len(rows(out)) == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    for count in range(3000):
+        path = tmp_path / "in" / ("ant" if count % 2 else "bee") / f"{count}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(drawn(number % 50), "PNG"))
+        path.write_bytes(encoded(drawn(count % 50), "PNG"))
     command = [sys.executable, "-m", "preparation", "prepare", "in", "out"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
@@ -268,7 +304,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
             time.sleep(0.01)
         # While it reads.
         time.sleep(1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         error = process.communicate()[1]
 
     assert process.returncode == 2

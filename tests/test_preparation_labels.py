@@ -181,6 +181,7 @@ def test_columns_may_be_called_otherwise_and_give_split_and_group(tmp_path: Path
     [
         ("a.csv", "x,y\n1.png,ant\n", "no column that is known as path: it has x, y; say which"),
         ("a.csv", "path,label\n", "lists nothing"),
+        ("a.csv", "\n", "is empty"),
         ("a.csv", "path,label\n1.png,\n", "row 2 has no path or no label"),
         ("a.csv", "path,label,split\n1.png,ant,fold3\n", "'fold3' is no split"),
         ("a.csv", 'path,label\n"1.png,ant\n', "is no CSV"),

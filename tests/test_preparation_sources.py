@@ -1,6 +1,7 @@
 """Folders and archives that pictures come in, harmless or not."""
 
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -69,7 +70,7 @@ def test_an_entry_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -
         inside.mkdir(exist_ok=True)
         with (
             pytest.raises(UserError, match="which leaves the folder: it is not"),
-            opened(path, inside),
+            opened(path, beside=inside),
         ):
             pass
         assert list(inside.iterdir()) == []
@@ -103,6 +104,24 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_an_encrypted_zip_is_said_to_be(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", **{"ant/1.png": PICTURE})
+    data = bytearray(path.read_bytes())
+    # The flags in the directory at the end, which Python itself cannot set.
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+
+    with pytest.raises(UserError, match="is encrypted: unpack it first"), opened(path):
+        pass
+
+
+def test_a_name_that_the_disk_does_not_take_is_said(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", **{f"ant/{'x' * 300}.png": PICTURE})
+
+    with pytest.raises(UserError, match=r"a\.zip: 'ant/x+' cannot be written: "), opened(path):
+        pass
+
+
 def test_a_device_in_a_tar_is_nothing(tmp_path: Path) -> None:
     path = tarred(tmp_path / "a.tar", member("x.png", tarfile.CHRTYPE), member("bee/1.png"))
 
@@ -129,7 +148,7 @@ def test_a_damaged_archive_is_said_to_be(tmp_path: Path, name: str) -> None:
     whole = zipped(path, **{"1.png": PICTURE}) if name == "a.zip" else tarred(path, member("1.png"))
     path.write_bytes(whole.read_bytes()[:600])
 
-    with pytest.raises(UserError, match="is damaged or locked"), opened(path, quiet=True):
+    with pytest.raises(UserError, match="is damaged"), opened(path, quiet=True):
         pass
 
 
@@ -170,6 +189,20 @@ def test_what_is_no_picture_is_left_out_and_named_where_it_might_be_missed(tmp_p
     ]
 
 
+def test_what_is_no_file_is_left_out_and_named(tmp_path: Path) -> None:
+    (tmp_path / "1.png").touch()
+    (tmp_path / "2.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "3.png")
+
+    found = listed(tmp_path)
+
+    assert found.pictures == ("1.png",)
+    assert [(item.kind, item.path) for item in found.findings] == [
+        ("no-file", "2.png"),
+        ("no-file", "3.png"),
+    ]
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"^no picture under {tmp_path}: expected files that end"):
+    with pytest.raises(UserError, match=r"^there is no picture: expected files that end"):
         listed(tmp_path)

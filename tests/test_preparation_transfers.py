@@ -219,7 +219,7 @@ SUM = hashlib.sha256(DATA).hexdigest()
 
 
 class Web(BaseHTTPRequestHandler):
-    """Gives /whole, /half once and then the rest where it is asked for, and 404."""
+    """Gives /whole, /half once and then the rest where it is asked for, /page, and 404."""
 
     ranges: list[str | None]
     breaks: int
@@ -233,6 +233,7 @@ class Web(BaseHTTPRequestHandler):
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         self.send_response(206 if asked else 200)
         self.send_header("Content-Length", str(len(DATA) - start))
+        self.send_header("Content-Type", "text/html" if self.path == "/page" else "application/zip")
         self.end_headers()
         end = len(DATA)
         if self.path == "/half" and type(self).breaks:
@@ -272,6 +273,16 @@ def test_a_download_is_checked_and_not_repeated(
     assert [path.name for path in target.parent.iterdir()] == ["data.zip"]
 
 
+def test_without_a_checksum_a_download_that_broke_off_starts_again(
+    web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fetch(f"{web}/half", tmp_path / "a") == 2
+    assert "start again; with --sha256 it would go on" in capsys.readouterr().err
+    assert fetch(f"{web}/half", tmp_path / "a") == 0
+
+    assert Web.ranges == [None, None]
+
+
 def test_another_file_than_was_meant_is_not_kept(
     web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +309,7 @@ def test_a_download_that_broke_off_goes_on(
     ("command", "words"),
     [
         (["WEB/none"], "answers 404"),
+        (["WEB/page"], "is a web page, such as one to log in by"),
         (["file:///etc/hostname"], "begins with https:// or http://"),
         (["http://127.0.0.1:1/x"], "cannot be fetched"),
         (["WEB/whole", "--sha256", "abc"], "expected 64 hexadecimal digits"),

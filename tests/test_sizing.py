@@ -7,10 +7,8 @@ import pytest
 from classifier.preprocessing import MAX_PIXELS
 from serving.settings import MIB, Settings
 from serving.sizing import (
-    LOADING_BYTES,
     PICTURE_BYTES,
     Sizing,
-    loaded_bytes,
     models_budget,
 )
 
@@ -124,10 +122,18 @@ def test_models_may_take_most_of_what_the_server_and_a_picture_leave(
     assert models_budget(int(gib * GIB)) // MIB == budget
 
 
-def test_a_second_variant_costs_two_more_copies() -> None:
-    assert loaded_bytes(0, 1) == LOADING_BYTES
-    assert loaded_bytes(45 * MIB, 1) == LOADING_BYTES + 135 * MIB
-    assert loaded_bytes(45 * MIB, 2) == LOADING_BYTES + 225 * MIB
+@pytest.mark.parametrize(
+    ("lone_threads", "network", "image_size", "mib"),
+    [(1, 0, 0, 20), (1, 45, 0, 155), (2, 45, 0, 245), (1, 0, 1024, 20 + 192), (2, 0, 1024, 276)],
+)
+def test_a_model_takes_copies_of_its_file_and_what_lies_between_its_layers(
+    lone_threads: int, network: int, image_size: int, mib: int
+) -> None:
+    sizing = Sizing(
+        workers=1, streams=2, lone_threads=lone_threads, pictures=4, threads=8, queue=512
+    )
+
+    assert sizing.loaded_bytes(network * MIB, image_size) == mib * MIB
 
 
 def test_the_choice_is_one_line(artifact: Path) -> None:

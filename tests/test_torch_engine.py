@@ -346,7 +346,7 @@ def test_the_server_answers_each_client_about_its_picture_and_sigterm_loses_nobo
 
 def test_an_unloaded_model_leaves_neither_threads_nor_a_network(trained: Path) -> None:
     load = partial(Predictor.load, precision="float32", batching=BATCHING)
-    registry = Registry(trained.parent, budget=2**40, load=load)
+    registry = Registry(trained.parent, budget=2**40, needed=lambda _directory: 1, load=load)
     before = threading.active_count()
 
     for _ in range(2):

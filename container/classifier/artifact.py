@@ -68,6 +68,15 @@ class Manifest:
     """Data, code, packages, random seed and hardware that made it."""
 
     @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read an artifact's, whatever its other files are.
+
+        Raises:
+            ArtifactError: there is none, or not one of ours.
+        """
+        return cls.from_json(_read_json(directory / MANIFEST))
+
+    @classmethod
     def from_json(cls, document: Json) -> Self:
         """Read a manifest's JSON.
 

@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 
 from flask import Flask
 from gunicorn.arbiter import Arbiter
 
+from classifier.artifact import Manifest
 from classifier.environment import base_dir
 from classifier.errors import UserError
 from serving.app import create_app
@@ -26,7 +28,7 @@ from serving.pool import Pool
 from serving.predictor import Predictor
 from serving.registry import Registry
 from serving.settings import Settings
-from serving.sizing import Sizing, models_budget, server_bytes
+from serving.sizing import Sizing, models_budget, network_bytes, server_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +60,8 @@ def application() -> Flask:
         registry = Registry(
             base_dir() / "models",
             budget=models_budget(usable_memory(), server_bytes(batches=sizing.batched > 0)),
+            needed=partial(_loaded_bytes, sizing),
             load=load,
-            lone_threads=sizing.lone_threads,
         )
         logger.info("models can be loaded, %s", sizing)
         return create_multi_model_app(registry, settings, pool)
@@ -72,6 +74,12 @@ def application() -> Flask:
         daemon=True,
     ).start()
     return create_app(loading, settings, pool)
+
+
+def _loaded_bytes(sizing: Sizing, directory: Path) -> int:
+    """Return what the model of an artifact takes of memory at most."""
+    image_size = Manifest.read(directory).preprocessing.image_size
+    return sizing.loaded_bytes(network_bytes(directory), image_size)
 
 
 def load_or_exit(

@@ -23,7 +23,6 @@ from serving.memory import give_back
 from serving.predictor import Predictor
 from serving.problem import InsufficientStorage
 from serving.settings import MIB
-from serving.sizing import loaded_bytes, network_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -60,21 +59,21 @@ class Registry:
         folder: Path,
         *,
         budget: int,
+        needed: Callable[[Path], int],
         load: Callable[[Path], Predictor],
-        lone_threads: int = 1,
     ) -> None:
         """Begin with no model.
 
         Args:
             folder: nothing outside of it is loaded.
             budget: bytes of memory that all models may take.
+            needed: bytes of memory that the model in an artifact's folder takes.
             load: makes a predictor of an artifact's folder.
-            lone_threads: as `load` compiles for, which is part of a model's memory.
         """
         self._folder = folder.resolve()
         self._budget = budget
+        self._needed = needed
         self._load = load
-        self._lone_threads = lone_threads
         self._entries: dict[str, _Entry] = {}
         self._changed = threading.Condition()
 
@@ -89,7 +88,9 @@ class Registry:
         """
         directory = self._inside(url)
         try:
-            size = loaded_bytes(network_bytes(directory), self._lone_threads)
+            size = self._needed(directory)
+        except UserError as error:
+            raise InternalServerError(str(error)) from error
         except OSError as error:
             message = f"the url is no folder's: {error.strerror}"
             raise BadRequest(message) from error

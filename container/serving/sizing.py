@@ -19,9 +19,10 @@ TORCH_SERVER_BYTES = 3000 * MIB
 # The network's file, and what a compiled variant keeps besides.
 COPIES = 2
 
-# What a model takes while it is loaded, which is its most: at 224 pixels 2.5 times ResNet-18's file
-# was seen, and 25 MB for a file of 7 MB. Larger pictures take more, which is not counted.
-LOADING_COPIES, LOADING_BYTES = 3, 20 * MIB
+# What a model takes while it is loaded, which is its most: 2.5 times ResNet-18's file was seen, and
+# 25 MB for a file of 7 MB. Each prediction at a time has besides what lies between the layers: of
+# ResNet-18 31 to 40 bytes for every pixel of the network's input, of SqueezeNet 60.
+LOADING_COPIES, LOADING_BYTES, LAYER_BYTES = 3, 20 * MIB, 64
 
 # Of the memory of a multi-model endpoint that the server and one picture leave; the rest is for
 # more pictures and bodies.
@@ -42,12 +43,6 @@ def network_bytes(directory: Path) -> int:
     """Return the size of an artifact's network file, 0 where there is none."""
     files = (path for path in directory.glob("*.onnx") if path.is_file())
     return max((path.stat().st_size for path in files), default=0)
-
-
-def loaded_bytes(network: int, lone_threads: int) -> int:
-    """Return what a model whose network's file has so many bytes takes of memory at most."""
-    copies = LOADING_COPIES + (COPIES if lone_threads > 1 else 0)
-    return LOADING_BYTES + copies * network
 
 
 def server_bytes(*, batches: bool) -> int:
@@ -165,6 +160,19 @@ class Sizing:
                 gpus=gpus(),
             )
         return cls.choose(settings, processors=processors, memory=memory, model_bytes=model_bytes)
+
+    def loaded_bytes(self, network: int, image_size: int) -> int:
+        """Return what a model takes of memory at most.
+
+        Args:
+            network: Bytes of its network's file.
+            image_size: Of its input, in pixels.
+        """
+        is_twice = self.lone_threads > 1
+        copies = LOADING_COPIES + (COPIES if is_twice else 0)
+        # One more than streams waits in the engine.
+        predictions = self.streams + 1 + is_twice
+        return LOADING_BYTES + copies * network + predictions * LAYER_BYTES * image_size**2
 
     def __str__(self) -> str:
         """Return it as the log has it."""
