@@ -6,27 +6,10 @@ from pathlib import Path
 
 from launcher.reading import Mistake
 from launcher.settings import Settings
+from training.metrics import METRIC_DEFINITIONS, METRIC_NAMES
 
 # Lines that the training program printed, one of each kind.
 LOG = Path(__file__).with_name("log_lines.txt")
-
-NAMES = (
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "val_balanced_accuracy",
-    "val_precision",
-    "val_recall",
-    "val_f1",
-    "images_per_second",
-    "test_loss",
-    "test_accuracy",
-    "test_balanced_accuracy",
-    "test_precision",
-    "test_recall",
-    "test_f1",
-)
 
 # What the API takes; a tuning job takes half as many.
 MAX_DEFINITIONS, MAX_EXPRESSION = 20, 500
@@ -34,7 +17,7 @@ MAX_DEFINITIONS, MAX_EXPRESSION = 20, 500
 
 def definitions(settings: Settings) -> list[dict[str, str]]:
     """Return the metric definitions of a job, as requests have them."""
-    ours = {name: rf"\b{name}=([-+0-9.eE]+)" for name in NAMES}
+    ours = {each["Name"]: each["Regex"] for each in METRIC_DEFINITIONS}
     merged = ours | dict(settings.metrics)
     return [{"Name": name, "Regex": expression} for name, expression in merged.items()]
 
@@ -88,7 +71,7 @@ def _judge_matches(name: str, matches: Sequence[re.Match[str]], lines: Sequence[
     found = {_word_before(match) for match in matches}
     if len(found) > 1:
         return f"matches several things, {', '.join(sorted(found))}: begin it with \\b{name}="
-    if name in NAMES and found != {name}:
+    if name in METRIC_NAMES and found != {name}:
         return f"reads {found.pop()}, not {name}: begin it with \\b{name}="
     return None
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from classifier.errors import UserError
-from launcher import metrics, names, sdk, training_requests
+from launcher import names, sdk, training_requests
 from launcher.aws import Answer, Aws
 from launcher.settings import Settings
 from launcher.settings_file import SettingsFile
+from training.metrics import METRIC_NAMES
 
 RUNNING = frozenset({"InProgress", "Stopping", "Pending"})
 
@@ -116,4 +117,4 @@ def _judge(name: str, answer: Answer, status: str) -> None:
 
 def _metrics(answer: Answer) -> list[str]:
     found = {each["MetricName"]: each["Value"] for each in answer.get("FinalMetricDataList") or []}
-    return [f"  {name}={found[name]:.5g}" for name in metrics.NAMES if name in found]
+    return [f"  {name}={found[name]:.5g}" for name in METRIC_NAMES if name in found]
