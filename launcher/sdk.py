@@ -7,37 +7,89 @@ module is all that a later SDK would change.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from launcher import metrics
-from launcher.request_parts import tags
-from launcher.settings import HOUR, Settings
+from launcher.request_parts import tags, vpc
+from launcher.settings import HOUR, Aws, Images, Settings
 from launcher.tuning import Range, Tuning, is_whole
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sagemaker.estimator import Estimator
+    from sagemaker.local import LocalSession
     from sagemaker.model import Model
+    from sagemaker.multidatamodel import MultiDataModel
     from sagemaker.parameter import ParameterRange
     from sagemaker.session import Session
     from sagemaker.transformer import Transformer
     from sagemaker.tuner import HyperparameterTuner
 
-    from launcher.aws import Aws
+    from launcher import aws
+    from launcher.settings_file import SettingsFile
 
 # It says so on every import.
 os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
 
+# As docker-compose.yml calls what it builds.
+BUILT_HERE = Images(train="image-classifier-train", serve="image-classifier-serve")
 
-def image(framework: str, aws: Aws) -> str:
+# Local Mode wants one, and asks nobody for it.
+NO_ROLE = "arn:aws:iam::111122223333:role/none"
+
+# Else every call would be told to AWS.
+NO_TELEMETRY = {
+    "SchemaVersion": "1.0",
+    "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
+}
+
+
+def image(framework: str, account: aws.Aws) -> str:
     """Return the URI of one of AWS's own images, such as `debugger` or `clarify`."""
     from sagemaker import image_uris  # noqa: PLC0415 - it takes seconds
 
-    region = aws.client("sagemaker").meta.region_name
+    region = account.client("sagemaker").meta.region_name
     return str(image_uris.retrieve(framework, region))
 
 
-def estimator(settings: Settings, session: Session) -> Estimator:
-    """Return the generic Estimator of these settings."""
+def local_session(folder: Path, port: int = 8080) -> LocalSession:
+    """Return a session of Local Mode, which needs no account and tells nobody.
+
+    Its containers write below `folder`; endpoints answer on `port`.
+    """
+    import boto3  # noqa: PLC0415
+    from sagemaker.local import LocalSession  # noqa: PLC0415
+
+    # A region is wanted, and not asked.
+    session = LocalSession(boto3.Session(region_name="us-east-1"), sagemaker_config=NO_TELEMETRY)
+    session.config = {"local": {"container_root": str(folder.resolve()), "serving_port": port}}
+    return session
+
+
+def for_local_mode(settings: Settings) -> Settings:
+    """Return these settings for Local Mode: this machine, and the images as Compose builds them."""
+    return replace(
+        settings,
+        aws=Aws(role=NO_ROLE),
+        images=BUILT_HERE,
+        training=replace(settings.training, instance_type="local", spot=False),
+        transform=replace(settings.transform, instance_type="local"),
+    )
+
+
+def local_channels(file: SettingsFile) -> dict[str, str]:
+    """Return what `fit` takes in Local Mode.
+
+    Raises:
+        UserError: a channel has no folder on this machine.
+    """
+    return {name: f"file://{folder}" for name, folder in file.local_channels().items()}
+
+
+def estimator(settings: Settings, session: Session, output: str | None = None) -> Estimator:
+    """Return the generic Estimator of these settings; `output` is file:// in Local Mode."""
     from sagemaker.debugger import ProfilerConfig  # noqa: PLC0415
     from sagemaker.estimator import Estimator  # noqa: PLC0415
 
@@ -52,7 +104,7 @@ def estimator(settings: Settings, session: Session) -> Estimator:
         volume_kms_key=aws.kms_key,
         max_run=round(job.max_hours * HOUR),
         input_mode=settings.data.mode,
-        output_path=settings.output,
+        output_path=output or settings.output,
         output_kms_key=aws.kms_key,
         sagemaker_session=session,
         hyperparameters=dict(settings.hyperparameters),
@@ -109,7 +161,16 @@ def model(settings: Settings, artifact: str, session: Session) -> Model:
         predictor_cls=Predictor,
         sagemaker_session=session,
         enable_network_isolation=settings.aws.network_isolation,
+        vpc_config=vpc(settings).get("VpcConfig"),
     )
+
+
+def multi_model(settings: Settings, name: str, prefix: str, session: Session) -> MultiDataModel:
+    """Return the MultiDataModel of all model.tar.gz below `prefix` on S3."""
+    from sagemaker.multidatamodel import MultiDataModel  # noqa: PLC0415
+
+    single = model(settings, prefix, session)
+    return MultiDataModel(name, prefix, model=single, sagemaker_session=session)
 
 
 def transformer(settings: Settings, model_name: str, output: str, session: Session) -> Transformer:

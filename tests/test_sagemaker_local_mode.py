@@ -1,4 +1,4 @@
-"""Both images under the SageMaker SDK's own Local Mode, with nothing changed for it."""
+"""Both images under the SageMaker SDK's Local Mode, by the classes that the launcher makes."""
 
 import gc
 import json
@@ -6,13 +6,18 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
+from launcher import sdk
+from launcher.settings import Images, Settings
+from launcher.settings_file import SettingsFile
 from tests.containers import composed_below, docker, hand_back, remove_composed_below
+from tests.launcher_settings import read
 from tests.servers import free_port, request
 
 if TYPE_CHECKING:
@@ -31,16 +36,27 @@ pytestmark = [
     ),
 ]
 
-# Looks like one; nobody asks for it.
-ROLE = "arn:aws:iam::111122223333:role/nobody"
+SETTINGS = """
+name = "squares"
 
-HYPERPARAMETERS = {"network": "small", "image_size": 32, "epochs": 10, "batch_size": 16}
-COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 50), "red": (200, 30, 40)}
+[aws]                       # for SageMaker itself
+region = "eu-west-1"
+bucket = "my-bucket"
 
-NO_TELEMETRY = """
-SchemaVersion: "1.0"
-SageMaker: {PythonSDK: {Modules: {TelemetryOptOut: true}}}
+[data]
+local = "pictures"
+channels = ["training"]
+
+[training]
+spot = true
+
+[hyperparameters]
+network = "small"
+image_size = 32
+epochs = 10
+batch_size = 16
 """
+COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 50), "red": (200, 30, 40)}
 
 # The SDK takes `docker compose` only where its version begins with v2, else this program.
 DOCKER_COMPOSE = """#!/bin/sh
@@ -67,7 +83,6 @@ def session(folder: Path, port: int) -> Iterator["LocalSession"]:
     program.parent.mkdir()
     program.write_text(DOCKER_COMPOSE)
     program.chmod(0o755)
-    (folder / "settings.yaml").write_text(NO_TELEMETRY)
     (folder / "containers").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
@@ -75,47 +90,48 @@ def session(folder: Path, port: int) -> Iterator["LocalSession"]:
         for name in ("CONFIG_FILE", "SHARED_CREDENTIALS_FILE"):
             patch.setenv(f"AWS_{name}", str(folder / "none"))
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", str(folder / "settings.yaml"))
-        patch.setenv("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
         patch.setenv("PATH", f"{os.environ['PATH']}:{program.parent}")
-        import boto3
-        from sagemaker.local import LocalSession
+        from sagemaker.telemetry import telemetry_logging
 
-        session = LocalSession(boto3.Session(region_name="us-east-1"))
-        settings = {"container_root": str(folder / "containers"), "serving_port": port}
-        session.config = {"local": settings}
-        yield session
+        told: list[object] = []
+        tell = "_send_telemetry_request"
+        patch.setattr(telemetry_logging, tell, lambda *facts: told.append(facts))
+        yield sdk.local_session(folder / "containers", port)
+        assert not told
     remove_composed_below(folder)
     docker("network", "rm", "sagemaker-local", check=False)
     # What it left open is found here, not in the tests of another module.
     gc.collect()
 
 
-def _write_pictures(directory: Path, count: int) -> Path:
+def _write_pictures(directory: Path, count: int) -> None:
     for name, (red, green, blue) in COLOURS.items():
         (directory / name).mkdir(parents=True)
         for number in range(count):
             image = Image.new("RGB", (40, 36), (red + number, green + number, blue + number))
             image.save(directory / name / f"{number}.png")
-    return directory
 
 
 @pytest.fixture(scope="module")
-def estimator(session: "LocalSession", train_image: str, folder: Path) -> "Estimator":
-    from sagemaker.estimator import Estimator
+def file(folder: Path) -> SettingsFile:
+    _write_pictures(folder / "pictures/training", 20)
+    return read(folder, SETTINGS, "")
 
-    pictures = _write_pictures(folder / "pictures", 20)
-    estimator = Estimator(
-        train_image,
-        ROLE,
-        instance_count=1,
-        instance_type="local",
-        output_path=f"file://{folder / 'output'}",
-        hyperparameters=HYPERPARAMETERS,
-        sagemaker_session=session,
-    )
+
+@pytest.fixture(scope="module")
+def settings(file: SettingsFile, train_image: str, serve_image: str) -> Settings:
+    settings = sdk.for_local_mode(file.settings)
+    assert settings.images == Images(train=train_image, serve=serve_image)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def estimator(
+    session: "LocalSession", file: SettingsFile, settings: Settings, folder: Path
+) -> "Estimator":
     (folder / "output").mkdir()
-    estimator.fit({"training": f"file://{pictures}"})
+    estimator = sdk.estimator(settings, session, f"file://{folder / 'output'}")
+    estimator.fit(sdk.local_channels(file))
     return estimator
 
 
@@ -130,23 +146,14 @@ def test_fit_brings_the_artifact(estimator: "Estimator", folder: Path) -> None:
 
 
 def test_fit_on_two_instances_brings_one_model(
-    session: "LocalSession", train_image: str, folder: Path
+    session: "LocalSession", file: SettingsFile, settings: Settings, folder: Path
 ) -> None:
-    from sagemaker.estimator import Estimator
-
     output, others = folder / "output_of_two", composed_below(folder)
     output.mkdir()
-    estimator = Estimator(
-        train_image,
-        ROLE,
-        instance_count=2,
-        instance_type="local",
-        output_path=f"file://{output}",
-        hyperparameters=HYPERPARAMETERS,
-        sagemaker_session=session,
-    )
+    two = replace(settings, training=replace(settings.training, instance_count=2))
 
-    estimator.fit({"training": f"file://{_write_pictures(folder / 'pictures_of_two', 20)}"})
+    estimator = sdk.estimator(two, session, f"file://{output}")
+    estimator.fit(sdk.local_channels(file))
 
     containers = [name for name in composed_below(folder) if name not in others]
     assert len(containers) == 2
@@ -162,14 +169,12 @@ def test_fit_on_two_instances_brings_one_model(
 def predictor(
     request: pytest.FixtureRequest,
     estimator: "Estimator",
-    serve_image: str,
+    settings: Settings,
     session: "LocalSession",
     folder: Path,
 ) -> Iterator["Predictor"]:
     """An endpoint, deployed by the one class and by the other."""
     from sagemaker.deserializers import JSONDeserializer
-    from sagemaker.model import Model
-    from sagemaker.predictor import Predictor
     from sagemaker.serializers import IdentitySerializer
 
     options = {
@@ -179,19 +184,13 @@ def predictor(
         "deserializer": JSONDeserializer(),
     }
     if request.param == "estimator":
-        predictor = estimator.deploy(1, "local", image_uri=serve_image, **options)
+        predictor = estimator.deploy(1, "local", image_uri=settings.images.serve, **options)
     else:
         # Local Mode extracts an archive beside itself.
         archive = folder / "deployed" / "model.tar.gz"
         archive.parent.mkdir()
         shutil.copy(estimator.model_data.removeprefix("file://"), archive)
-        model = Model(
-            serve_image,
-            f"file://{archive}",
-            ROLE,
-            predictor_cls=Predictor,
-            sagemaker_session=session,
-        )
+        model = sdk.model(settings, f"file://{archive}", session)
         predictor = model.deploy(1, "local", **options)
     yield predictor
     predictor.delete_endpoint()
@@ -199,7 +198,7 @@ def predictor(
 
 def test_predict_names_the_class(predictor: "Predictor", folder: Path, port: int) -> None:
     for name in COLOURS:
-        picture = (folder / "pictures" / name / "3.png").read_bytes()
+        picture = (folder / "pictures/training" / name / "3.png").read_bytes()
 
         answer = predictor.predict(picture)
         # The SDK would hand out an error's body like an answer.
@@ -213,23 +212,22 @@ def test_predict_names_the_class(predictor: "Predictor", folder: Path, port: int
 
 def test_transform_answers_every_picture(
     estimator: "Estimator",
-    serve_image: str,
+    settings: Settings,
     session: "LocalSession",
     folder: Path,
 ) -> None:
-    from sagemaker.model import Model
-
     pictures, answers = folder / "batch", folder / "answers"
     pictures.mkdir()
     for name in COLOURS:
-        shutil.copy(folder / "pictures" / name / "7.png", pictures / f"{name}.png")
-    model = Model(serve_image, estimator.model_data, ROLE, sagemaker_session=session)
-    # The default strategy sends lines of text.
-    transformer = model.transformer(
-        1, "local", strategy="SingleRecord", output_path=f"file://{answers}"
-    )
+        shutil.copy(folder / "pictures/training" / name / "7.png", pictures / f"{name}.png")
+    model = sdk.model(settings, estimator.model_data, session)
+    model.create()
+
+    transformer = sdk.transformer(settings, model.name, f"file://{answers}", session)
     # The logs would come from CloudWatch.
-    transformer.transform(f"file://{pictures}", content_type="image/png", logs=False)
+    transformer.transform(
+        f"file://{pictures}", content_type=settings.transform.content_type, logs=False
+    )
 
     # An error's body would be written like an answer.
     written = {path.name: json.loads(path.read_text()) for path in answers.iterdir()}
