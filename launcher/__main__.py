@@ -84,9 +84,9 @@ def _tune_here(aws: Aws, file: SettingsFile) -> int:
     from launcher import local_tuning  # noqa: PLC0415
 
     folder = LOCAL_RUNS / file.settings.name / "tuning"
-    study = local_tuning.run(file, folder, aws.show)
-    aws.show(f"best: trial {study.best_trial.number}, {study.best_value:.5g}")
-    for name, value in sorted(study.best_params.items()):
+    best = local_tuning.run(file, folder, aws.show)
+    aws.show(f"best: trial {best.number}, {best.value:.5g}")
+    for name, value in sorted(best.params.items()):
         aws.show(f"  {name} = {value}")
     aws.show(str(folder / local_tuning.PAGE))
     print(folder / local_tuning.MODEL)

@@ -1,8 +1,8 @@
 """`tune --local`: the settings' search on this machine, with Optuna in place of the service.
 
-Trials are processes, as many at a time as there are processors for; they share the decoded pictures
-and the features of frozen networks. What is known stands in a database: a search that was stopped,
-or killed, goes on where it was.
+Trials are processes, as many at a time as there are processors for; they share the loaded program,
+the decoded pictures and the features of frozen networks. What is known stands in a database: a
+search that was stopped, or killed, goes on where it was.
 """
 
 import itertools
@@ -19,14 +19,15 @@ from types import FrameType
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from classifier.errors import UserError
 from launcher import metrics, trial, tuning_page
+from launcher.best_trial import best, would_be_best
 from launcher.request_parts import strings
 from launcher.settings_file import SettingsFile
 from launcher.training_requests import most_epochs
-from launcher.trial import Running, TrialFailedError
+from launcher.trial import Programs, TrialFailedError
 from launcher.tuning import Range, Tuning, is_whole
 
 DATABASE, PAGE, BEST, MODEL = "study.db", "tuning.html", "best.json", "model.tar.gz"
@@ -34,8 +35,10 @@ DATABASE, PAGE, BEST, MODEL = "study.db", "tuning.html", "best.json", "model.tar
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
-def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> optuna.Study:
-    """Search until all jobs of the settings are done; leave page, best and model in `folder`.
+def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> FrozenTrial:
+    """Search until all jobs of the settings are done; return the best trial.
+
+    Page, best hyperparameters and model are left in `folder`.
 
     Raises:
         UserError: there is nothing to search, a channel is missing, or no trial came to an end.
@@ -51,7 +54,6 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> optuna
     left = wanted - len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
     processors = count_processors()
     parallel = min(tuning.parallel, processors)
-    running = Running()
     static = {k: v for k, v in settings.hyperparameters.items() if k not in tuning.ranges}
 
     def one(each: optuna.Trial) -> float:
@@ -68,29 +70,32 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> optuna
             channels,
             strings({**static, **chosen}),
             metrics.expression(settings, tuning.objective),
-            threads=max(1, processors // parallel),
-            running=running,
+            programs=programs,
             report=report,
+            is_best=lambda value: would_be_best(study, value),
         )
 
-    def after(_study: optuna.Study, each: optuna.trial.FrozenTrial) -> None:
+    def after(_study: optuna.Study, each: FrozenTrial) -> None:
         show(_line(each))
         _remove_worse(study, folder)
         tuning_page.write(folder / PAGE, study, settings.name, tuning)
 
     show(f"{max(left, 0)} of {wanted} trials to go, {parallel} at a time, in {folder}")
-    with _stopped_by_signals(running):
+    programs = Programs(threads=max(1, processors // parallel))
+    with programs, _stopped_by_signals(programs):
         study.optimize(
             one, max(left, 0), n_jobs=parallel, catch=(TrialFailedError,), callbacks=[after]
         )
-    if running.is_stopped:
+        is_stopped = programs.is_stopped
+    if is_stopped:
         message = f"stopped; the next `tune --local` goes on with what is in {folder}"
         raise UserError(message)
-    if not study.get_trials(states=(TrialState.COMPLETE,)):
+    found = best(study)
+    if found is None:
         message = f"no trial came to its end: {folder}/trial-*/{trial.LOG} say why"
         raise UserError(message)
-    _package(study, folder)
-    return study
+    _package(found, folder)
+    return found
 
 
 def count_processors() -> int:
@@ -167,7 +172,7 @@ def _trials(tuning: Tuning) -> int:
     return tuning.jobs
 
 
-def _line(each: optuna.trial.FrozenTrial) -> str:
+def _line(each: FrozenTrial) -> str:
     value = "" if each.value is None else f" {each.value:.5g}"
     words = " ".join(f"{name}={_short(found)}" for name, found in each.params.items())
     return f"trial {each.number}: {each.state.name.lower()}{value} {words}"
@@ -180,18 +185,17 @@ def _short(value: object) -> str:
 def _remove_worse(study: optuna.Study, folder: Path) -> None:
     """Keep the best trial's files and the logs of those that failed."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    best = study.best_trial.number if any(t.state == TrialState.COMPLETE for t in done) else None
+    kept = best(study)
     for each in done:
-        if each.number != best:
+        if kept is None or each.number != kept.number:
             shutil.rmtree(folder / f"trial-{each.number:03}", ignore_errors=True)
 
 
-def _package(study: optuna.Study, folder: Path) -> None:
+def _package(found: FrozenTrial, folder: Path) -> None:
     """Write the best trial's hyperparameters, and its model as SageMaker packs one."""
-    best = study.best_trial
-    document = {"trial": best.number, "objective": best.value, "hyperparameters": best.params}
+    document = {"trial": found.number, "objective": found.value, "hyperparameters": found.params}
     (folder / BEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    pack(folder / f"trial-{best.number:03}" / "model", folder / MODEL)
+    pack(folder / f"trial-{found.number:03}" / "model", folder / MODEL)
 
 
 def pack(model: Path, target: Path) -> None:
@@ -204,9 +208,9 @@ def pack(model: Path, target: Path) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(running: Running) -> Iterator[None]:
+def _stopped_by_signals(programs: Programs) -> Iterator[None]:
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        running.stop()
+        programs.stop()
 
     previous: Mapping[int, object] = {
         number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)

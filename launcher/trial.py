@@ -1,14 +1,18 @@
 """One trial of a tuning on this machine: the training program as a process, its log read."""
 
+import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple, Self, TextIO
 
 from classifier.errors import UserError
 from local_test import opt_ml, processes
@@ -16,25 +20,117 @@ from local_test.errors import UserError as LocalError
 
 LOG = "training.log"
 
+# How the program's line begins after which nothing changes the network: the model is written then,
+# and made faster, and reports.
+DECIDED = "best_epoch="
+
+ROOT = Path(__file__).resolve().parent.parent
+
 
 class TrialFailedError(Exception):
     """A trial that came to no end; the others go on."""
 
 
-@dataclass(slots=True)
-class Running:
-    """The processes of all trials that run, to be ended together."""
+class Program(NamedTuple):
+    """A training program that runs; when its output ends, all its processes have."""
 
-    processes: set[subprocess.Popen[str]] = field(default_factory=set)
-    is_stopped: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    pid: int
+    output: TextIO
+
+
+class Programs:
+    """The training programs of all trials, which one process loads for all of them."""
+
+    def __init__(self, threads: int) -> None:
+        """Start that process; every program computes with so many threads."""
+        self._socket, theirs = socket.socketpair()
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join((str(processes.PROGRAMS), str(ROOT))),
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "passive",
+        }
+        self._loaded = subprocess.Popen(
+            [sys.executable, "-m", "launcher.warm_program"],
+            env=environment,
+            stdin=theirs.fileno(),
+            # A terminal's Ctrl-C comes to the launcher alone.
+            start_new_session=True,
+        )
+        theirs.close()
+        self._pids: set[int] = set()
+        # A signal may come to the thread that has it.
+        self._lock = threading.RLock()
+        self.is_stopped = False
+
+    def __enter__(self) -> Self:
+        """Return these programs."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all."""
+        self.stop()
+        self._socket.close()
+        self._loaded.wait()
+
+    def start(self, base_dir: Path) -> Program:
+        """Start the program in a prepared folder.
+
+        Raises:
+            TrialFailedError: all are stopped.
+            UserError: the program cannot be loaded.
+        """
+        variables = {
+            "SAGEMAKER_BASE_DIR": str(base_dir.resolve()),
+            "TRAINING_JOB_NAME": base_dir.name,
+        }
+        with self._lock:
+            if self.is_stopped:
+                message = "stopped"
+                raise TrialFailedError(message)
+            reading, writing = os.pipe()
+            try:
+                socket.send_fds(self._socket, [json.dumps(variables).encode()], [writing])
+                answer = self._socket.recv(20)
+            except OSError:
+                answer = b""
+            finally:
+                os.close(writing)
+            if not answer:
+                os.close(reading)
+                message = "the training program cannot be loaded; what is missing stands above"
+                raise UserError(message)
+            pid = int(answer)
+            self._pids.add(pid)
+            if self.is_stopped:
+                # By a signal, meanwhile.
+                self._kill(pid)
+        return Program(pid, os.fdopen(reading, encoding="utf-8", errors="replace"))
+
+    def end(self, program: Program) -> None:
+        """End one that runs, with all that it has started."""
+        self._kill(program.pid)
+        for _ in program.output:
+            pass
+
+    def forget(self, program: Program) -> None:
+        """Note that one has ended."""
+        with self._lock:
+            self._pids.discard(program.pid)
+        program.output.close()
 
     def stop(self) -> None:
-        """End all processes, and start no more."""
-        with self.lock:
+        """End all, and start no more."""
+        with self._lock:
             self.is_stopped = True
-            for process in self.processes:
-                process.kill()
+            for pid in self._pids:
+                self._kill(pid)
+
+    @staticmethod
+    def _kill(pid: int) -> None:
+        # macOS says the other one of those that have ended.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def run(
@@ -43,34 +139,41 @@ def run(
     hyperparameters: Mapping[str, str],
     objective: re.Pattern[str],
     *,
-    threads: int,
-    running: Running,
+    programs: Programs,
     report: Callable[[float, int], None],
+    is_best: Callable[[float], bool],
 ) -> float:
     """Train once in `base_dir`; return the objective that was printed last.
 
-    `report` gets every value of it and its place; what it raises ends the trial.
+    `report` gets every epoch's value of it and its place; what it raises ends the trial. Of a trial
+    that in the end `is_best` does not call so there is no model.
 
     Raises:
         TrialFailedError: the program failed, or printed no objective.
     """
     prepare(base_dir, channels, hyperparameters)
     last, count = None, 0
-    with (base_dir / LOG).open("w", encoding="utf-8") as log:
-        process = _start(base_dir, threads, running)
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        try:
-            for line in process.stdout:
+    program = programs.start(base_dir)
+    try:
+        with (base_dir / LOG).open("w", encoding="utf-8") as log:
+            for line in program.output:
                 log.write(line)
-                if match := objective.search(line):
-                    last, count = float(match[1]), count + 1
+                match = objective.search(line)
+                if match is None:
+                    continue
+                last = float(match[1])
+                if not line.startswith(DECIDED):
+                    count += 1
                     report(last, count)
-        finally:
-            process.kill()
-            process.stdout.close()
-            process.wait()
-            running.processes.discard(process)
-    if running.is_stopped:
+                elif not is_best(last):
+                    programs.end(program)
+                    break
+    except BaseException:
+        programs.end(program)
+        raise
+    finally:
+        programs.forget(program)
+    if programs.is_stopped:
         message = "stopped"
         raise TrialFailedError(message)
     failure = base_dir / opt_ml.FAILURE
@@ -96,30 +199,3 @@ def prepare(
     for name, folder in channels.items():
         (base_dir / opt_ml.DATA / name).symlink_to(folder.resolve(), target_is_directory=True)
     opt_ml.write_config(base_dir, hyperparameters)
-
-
-def _start(base_dir: Path, threads: int, running: Running) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "PYTHONPATH": str(processes.PROGRAMS),
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "passive",
-        "SAGEMAKER_BASE_DIR": str(base_dir.resolve()),
-        "TRAINING_JOB_NAME": base_dir.name,
-    }
-    with running.lock:
-        if running.is_stopped:
-            message = "stopped"
-            raise TrialFailedError(message)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "training", "train"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        running.processes.add(process)
-    return process

@@ -10,6 +10,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from launcher.best_trial import best
 from launcher.tuning import Tuning
 
 WIDTH, HEIGHT, MARGIN = 760, 260, 60
@@ -40,17 +41,19 @@ def write(path: Path, study: optuna.Study, name: str, tuning: Tuning) -> None:
     """Write the page, whole or not at all."""
     trials = study.get_trials(deepcopy=False)
     done = [each for each in trials if each.state == TrialState.COMPLETE]
+    found = best(study)
+    number = None if found is None else found.number
     names = list(tuning.ranges)
     text = _PAGE.substitute(
         name=html.escape(name),
-        summary=_summary(study, trials, done, tuning),
+        summary=_summary(found, trials, done, tuning),
         history=_history(done, tuning),
         importance=_importance(study, done),
         coordinates=_coordinates(done, names, tuning),
         header="".join(
             f"<th>{html.escape(word)}</th>" for word in ("trial", "state", tuning.objective, *names)
         ),
-        rows="".join(_row(each, names, is_best=_is_best(study, done, each)) for each in trials),
+        rows="".join(_row(each, names, is_best=each.number == number) for each in trials),
     )
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
@@ -58,16 +61,18 @@ def write(path: Path, study: optuna.Study, name: str, tuning: Tuning) -> None:
 
 
 def _summary(
-    study: optuna.Study, trials: Sequence[FrozenTrial], done: Sequence[FrozenTrial], tuning: Tuning
+    found: FrozenTrial | None,
+    trials: Sequence[FrozenTrial],
+    done: Sequence[FrozenTrial],
+    tuning: Tuning,
 ) -> str:
     pruned = sum(each.state == TrialState.PRUNED for each in trials)
     counted = f"{len(trials)} trials, {len(done)} to their end, {pruned} ended early."
-    if not done:
+    if found is None:
         return counted
-    best = study.best_trial
-    chosen = ", ".join(f"{key} {_short(value)}" for key, value in best.params.items())
-    value = f"{tuning.objective} {study.best_value:.5g}"
-    return html.escape(f"{counted} Best is trial {best.number}: {value} with {chosen}.")
+    chosen = ", ".join(f"{key} {_short(value)}" for key, value in found.params.items())
+    value = f"{tuning.objective} {found.value:.5g}"
+    return html.escape(f"{counted} Best is trial {found.number}: {value} with {chosen}.")
 
 
 def _history(done: Sequence[FrozenTrial], tuning: Tuning) -> str:
@@ -77,11 +82,11 @@ def _history(done: Sequence[FrozenTrial], tuning: Tuning) -> str:
     values = [float(each.value or 0) for each in done]
     low, high = min(values), max(values)
     last = max(each.number for each in done) or 1
-    best, steps, dots = values[0], [], []
+    reached, steps, dots = values[0], [], []
     for each, value in zip(done, values, strict=True):
-        best = min(best, value) if tuning.is_minimized else max(best, value)
+        reached = min(reached, value) if tuning.is_minimized else max(reached, value)
         x = MARGIN + each.number / last * (WIDTH - 2 * MARGIN)
-        steps.append(f"{x:.1f},{_height(best, low, high):.1f}")
+        steps.append(f"{x:.1f},{_height(reached, low, high):.1f}")
         y = _height(value, low, high)
         title = f"<title>trial {each.number}: {value:.5g}</title>"
         dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#3b6ea5">{title}</circle>')
@@ -153,10 +158,6 @@ def _row(each: FrozenTrial, names: Sequence[str], *, is_best: bool) -> str:
         f"<td>{html.escape(word)}</td>" for word in (str(each.number), state, value, *shown)
     )
     return f'<tr class="{"best" if is_best else state}">{cells}</tr>'
-
-
-def _is_best(study: optuna.Study, done: Sequence[FrozenTrial], each: FrozenTrial) -> bool:
-    return bool(done) and each.number == study.best_trial.number
 
 
 def _height(value: float, low: float, high: float) -> float:

@@ -1,7 +1,11 @@
 """Tuning on this machine: real trials, a search that goes on where it was, a page, a model."""
 
 import json
+import os
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import optuna
@@ -10,7 +14,9 @@ import pytest
 from classifier.errors import UserError
 from launcher import local_tuning, tuning_page
 from launcher.__main__ import main
+from launcher.best_trial import best, would_be_best
 from launcher.settings_file import SettingsFile
+from launcher.trial import ROOT
 from tests.launcher_settings import read, write
 from tests.opt_ml import HYPERPARAMETERS, write_pictures
 from tests.servers import free_port
@@ -54,15 +60,51 @@ def test_a_search_goes_on_where_it_was_and_leaves_a_page_and_a_model(
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("1 of 3 trials to go")
     assert printed[-1] == str(folder / "model.tar.gz")
-    best = json.loads((folder / "best.json").read_text())
-    assert best["hyperparameters"].keys() == {"learning_rate", "batch_size"}
+    chosen = json.loads((folder / "best.json").read_text())
+    assert chosen["hyperparameters"].keys() == {"learning_rate", "batch_size"}
     with tarfile.open(folder / "model.tar.gz") as archive:
         assert {"manifest.json", "weights.safetensors", "model.onnx"} <= set(archive.getnames())
     kept = [each.name for each in folder.iterdir() if each.is_dir()]
-    assert kept == [f"trial-{best['trial']:03}"]
+    assert kept == [f"trial-{chosen['trial']:03}"]
     page = (folder / "tuning.html").read_text()
     assert page.count("<circle") == 3
     assert "http" not in page
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_takes_its_trials_along_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures" / "training")
+    path = write(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 1\nparallel = 1"), NAME)
+    log = tmp_path / ".launcher/squares/tuning/trial-000/training.log"
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "launcher", "tune", str(path), "--local"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        while not (log.is_file() and "classes=3" in log.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+        # When its output ends, nobody is left who could write to it.
+        process.stdout.read()
+    size = log.stat().st_size
+
+    assert main(["tune", str(path), "--local"]) == 0
+
+    assert "1 of 1 trials to go" in capsys.readouterr().out
+    assert log.stat().st_size == size
+    study = optuna.load_study(
+        study_name="squares", storage=f"sqlite:///{log.parent.parent / 'study.db'}"
+    )
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", "COMPLETE"]
+    assert study.trials[1].params == study.trials[0].params
 
 
 @pytest.mark.slow
@@ -117,6 +159,25 @@ def test_trials_that_were_cut_off_are_tried_again(tmp_path: Path) -> None:
 
     assert again.trials[0].state == optuna.trial.TrialState.FAIL
     assert again.ask().suggest_float("learning_rate", 0.001, 0.1, log=True) == chosen
+
+
+def test_of_equal_trials_the_first_to_end_is_the_best_and_keeps_its_model(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    assert file.settings.tuning
+    study = local_tuning._open(tmp_path, file, file.settings.tuning)
+    first, second, third = study.ask(), study.ask(), study.ask()
+    assert would_be_best(study, 9.0)
+    study.tell(second, 0.5)
+
+    assert not would_be_best(study, 0.5)
+    study.tell(first, 0.5)
+    study.tell(third, 0.7)
+
+    found = best(study)
+    assert found
+    assert found.number == second.number
+    # A loss.
+    assert would_be_best(study, 0.4)
 
 
 def test_another_search_does_not_go_on_in_its_place(tmp_path: Path) -> None:
