@@ -125,15 +125,28 @@ def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> i
 
 
 def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    where = hosting_verbs.explain(
+    if arguments.clarify is not None:
+        where = hosting_verbs.clarify(
+            aws,
+            file,
+            arguments.pictures,
+            arguments.clarify,
+            job=arguments.job,
+            wait=not arguments.no_wait,
+        )
+        return _result(aws, where)
+    # scikit-image takes a second to import.
+    from launcher import explaining  # noqa: PLC0415
+
+    report = explaining.explain(
         aws,
         file,
-        arguments.pictures,
-        arguments.class_names,
-        job=arguments.job,
-        wait=not arguments.no_wait,
+        Path(arguments.pictures),
+        LOCAL_RUNS / file.settings.name / "explanations",
+        port=arguments.port if arguments.local else None,
+        model=arguments.model,
     )
-    return _result(aws, where)
+    return _result(aws, str(report))
 
 
 def _report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
@@ -227,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
             ("deploy", "make an endpoint of a trained model, or give it a new one"),
             ("predict", "ask the endpoint about pictures"),
             ("transform", "answer a whole folder of pictures on S3 without an endpoint"),
-            ("explain", "let SageMaker Clarify explain pictures (not in new accounts)"),
+            ("explain", "show which parts of pictures made the endpoint answer as it did"),
             ("report", "fetch a training job's reports and open them"),
             ("status", "list what there is"),
             ("delete", "remove all that was made, after a list of it"),
@@ -251,11 +264,11 @@ def _parser() -> argparse.ArgumentParser:
             metavar="JOB",
             help="training job, or a model.tar.gz on S3 (default: the newest job's model)",
         )
-    for name in ("train", "tune", "deploy", "predict", "delete"):
+    for name in ("train", "tune", "deploy", "predict", "explain", "delete"):
         made[name].add_argument(
             "--local", action="store_true", help="on this machine, without account or engine"
         )
-    for name in ("deploy", "predict"):
+    for name in ("deploy", "predict", "explain"):
         made[name].add_argument(
             "--port", type=int, default=8080, help="of the local server (default: %(default)s)"
         )
@@ -269,12 +282,22 @@ def _parser() -> argparse.ArgumentParser:
 def _add_own_arguments(verbs: dict[str, argparse.ArgumentParser]) -> None:
     predict = verbs["predict"]
     predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
-    predict.add_argument("--model", metavar="NAME", help="of a multi-model endpoint")
     predict.add_argument("--json", action="store_true", help="print the server's whole answers")
-    for name in ("transform", "explain"):
-        verbs[name].add_argument("pictures", metavar="S3", help="s3://bucket/folder/ of pictures")
-    verbs["explain"].add_argument(
-        "class_names", nargs="+", metavar="CLASS", help="all class names, in the model's order"
+    for name in ("predict", "explain"):
+        verbs[name].add_argument("--model", metavar="NAME", help="of a multi-model endpoint")
+    verbs["transform"].add_argument(
+        "pictures", metavar="S3", help="s3://bucket/folder/ of pictures"
+    )
+    explain = verbs["explain"]
+    explain.add_argument(
+        "pictures", help="a folder of pictures, or one; with --clarify s3://bucket/folder/"
+    )
+    explain.add_argument(
+        "--clarify",
+        nargs="+",
+        metavar="CLASS",
+        help="let a job of SageMaker Clarify do it, which new accounts do not have: all class "
+        "names, in the model's order",
     )
     verbs["report"].add_argument("--no-open", action="store_true", help="print their paths alone")
     delete = verbs["delete"]

@@ -113,7 +113,7 @@ def _explained(operation: str) -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:
-        raise UserError(_refusal(operation, error)) from None
+        raise UserError(refusal(operation, error)) from None
     except exceptions.NoRegionError:
         message = "which region? set aws.region in the settings, or AWS_REGION"
         raise UserError(message) from None
@@ -125,7 +125,8 @@ def _explained(operation: str) -> Iterator[None]:
         raise UserError(message) from None
 
 
-def _refusal(operation: str, error: exceptions.ClientError) -> str:
+def refusal(operation: str, error: exceptions.ClientError) -> str:
+    """Return what AWS says against an operation, and what to do."""
     code = str(error.response["Error"]["Code"])
     said = str(error.response["Error"].get("Message", "")).strip()
     sentence = f"AWS refused {operation}: {code}: {said}"

@@ -1,4 +1,4 @@
-"""`deploy`, `predict`, `transform` and `explain` on SageMaker."""
+"""`deploy`, `predict`, `transform` and Clarify's `explain` on SageMaker."""
 
 import json
 import time
@@ -115,7 +115,7 @@ def transform(
     return where
 
 
-def explain(
+def clarify(
     aws: Aws,
     file: SettingsFile,
     pictures: str,
@@ -129,7 +129,7 @@ def explain(
     Raises:
         UserError: AWS refuses something (new accounts have no Clarify), or the job failed.
     """
-    file.require("explain")
+    file.require("explain --clarify")
     settings = models.single(file.settings)
     name = names.new(settings)
     source = Place.parse(pictures)

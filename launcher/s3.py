@@ -9,7 +9,7 @@ from typing import Self
 from botocore.exceptions import ClientError
 
 from classifier.errors import UserError
-from launcher.aws import Aws
+from launcher.aws import Aws, refusal
 
 _PLACE = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?(?P<key>.*)")
 
@@ -49,13 +49,17 @@ class Place:
         aws.ask("PutObject", {"Bucket": self.bucket, "Key": self.key, "Body": body}, "s3")
 
     def read(self, aws: Aws) -> bytes | None:
-        """Return the object, or None where there is none."""
+        """Return the object, or None where there is none.
+
+        Raises:
+            UserError: AWS refuses it.
+        """
         try:
             answer = aws.client("s3").get_object(Bucket=self.bucket, Key=self.key)
         except ClientError as error:
             if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
                 return None
-            raise
+            raise UserError(refusal("GetObject", error)) from None
         body: bytes = answer["Body"].read()
         return body
 

@@ -204,9 +204,10 @@ class Transform:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explain:
-    """[explain]: SageMaker Clarify, where the account still has it."""
+    """[explain]: what made the model answer as it did."""
 
     instance_type: str = "ml.c5.xlarge"
+    """Of a job of SageMaker Clarify, where the account still has it."""
     instance_count: int = 1
     num_samples: int = 500
     """Masked pictures asked per picture."""

@@ -25,7 +25,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "deploy": ("aws.role", "aws.bucket", "images.serve"),
     "predict": ("aws.bucket",),
     "transform": ("aws.role", "aws.bucket", "images.serve"),
-    "explain": ("aws.role", "aws.bucket", "images.serve"),
+    "explain --clarify": ("aws.role", "aws.bucket", "images.serve"),
     "report": ("aws.bucket",),
     "delete": ("aws.bucket",),
 }

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from launcher import hosting_requests, sdk, training_requests
 from launcher.settings_file import SettingsFile
-from tests.launcher_settings import TUNING, read
+from tests.launcher_settings import BEGINNING, TUNING, read
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,6 +28,11 @@ epochs = 3
 environment = { SAGEMAKER_MODEL_SERVER_WORKERS = "1" }
 """
 )
+
+VPC = """
+subnets = ["subnet-1"]
+security_groups = ["sg-1"]
+"""
 
 
 @pytest.fixture
@@ -114,6 +119,24 @@ def test_deploy_sends_what_the_model_sends(
     theirs = request(sent, "CreateModel")
     ours = hosting_requests.model(settings, "hands-1", "s3://my-bucket/model.tar.gz")
 
+    assert without_defaults(theirs) == without_defaults({**ours, "Tags": []})
+
+
+def test_deploy_in_a_vpc_sends_what_the_multi_data_model_sends(
+    tmp_path: Path, session: tuple[Any, list[tuple[str, Any]]]
+) -> None:
+    made, sent = session
+    several = SETTINGS + 'kind = "multi-model"\n'
+    settings = read(tmp_path, several, BEGINNING.replace("[images]", f"{VPC}[images]")).settings
+    prefix = f"{settings.output}/models/"
+    with pytest.raises(ClientError, match="Noted"):
+        sdk.multi_model(settings, "hands-1", prefix, made).deploy(1, "ml.m5.large")
+
+    theirs = request(sent, "CreateModel")
+    ours = hosting_requests.model(settings, "hands-1", prefix)
+
+    assert theirs["PrimaryContainer"]["Mode"] == "MultiModel"
+    assert theirs["VpcConfig"]["Subnets"] == ["subnet-1"]
     assert without_defaults(theirs) == without_defaults({**ours, "Tags": []})
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,20 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
+from moto.sagemaker.models import sagemaker_backends
 from moto.server import ThreadedMotoServer
 
+from benchmarks.red_patch import write_pictures
 from launcher.__main__ import main
+from tests.endpoints import Behaviour, patch_server
 from tests.launcher_settings import BEGINNING, EXAMPLES, TUNING, write
+from tests.servers import free_port
 
 # moto knows no newer machines.
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
+
+MOTOS_ACCOUNT = "123456789012"
 
 pytestmark = [
     # boto3 leaves its connections open.
@@ -109,6 +117,29 @@ def test_tune_starts_a_tuning_job(
     assert len(name) <= 32
 
 
+def test_train_from_tuning_takes_the_best_jobs_hyperparameters(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert account
+    settings = write(tmp_path, TUNING + "[hyperparameters]\nbatch_size = 8\nepochs = 3\n")
+    assert run("tune", settings) == 0
+    tuning = last_line(capsys)
+    best = backend().hyper_parameter_tuning_jobs[tuning].best_training_job
+    best["TunedHyperParameters"] = {"batch_size": "64", "learning_rate": "0.004"}
+
+    assert run("train", settings, "--from-tuning", tuning) == 0
+
+    job = client("sagemaker").describe_training_job(TrainingJobName=last_line(capsys))
+    assert job["HyperParameters"] == {"batch_size": "64", "epochs": "3", "learning_rate": "0.004"}
+    best.clear()
+    assert run("train", settings, "--from-tuning", tuning) == 1
+    assert "no best job yet: wait for its end" in capsys.readouterr().err
+
+
+def backend() -> Any:  # noqa: ANN401 - moto's own
+    return sagemaker_backends[MOTOS_ACCOUNT]["eu-west-1"]
+
+
 @pytest.mark.parametrize("kind", ["real-time", "serverless", "asynchronous"])
 def test_deploy_makes_an_endpoint_of_the_newest_model(
     kind: str, account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -126,6 +157,52 @@ def test_deploy_makes_an_endpoint_of_the_newest_model(
     assert ("ServerlessConfig" in variant) == (kind == "serverless")
     container = sagemaker.describe_model(ModelName=variant["ModelName"])["PrimaryContainer"]
     assert name in container["ModelDataUrl"]
+
+
+def test_deploy_gives_an_endpoint_that_there_is_a_new_model(
+    account: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = write(tmp_path, ENDPOINT)
+    assert run("deploy", settings, "--job", "s3://my-bucket/a/model.tar.gz") == 0
+    sagemaker = client("sagemaker")
+    first = sagemaker.describe_endpoint(EndpointName="hands")["EndpointConfigName"]
+    asked = _updating_endpoints(monkeypatch)
+    time.sleep(1.1)  # names end with the second
+
+    assert run("deploy", settings, "--job", "s3://my-bucket/b/model.tar.gz") == 0
+
+    assert account
+    assert last_line(capsys) == "hands"
+    assert [request["EndpointName"] for request in asked] == ["hands"]
+    second = sagemaker.describe_endpoint_config(EndpointConfigName=asked[0]["EndpointConfigName"])
+    assert second["EndpointConfigName"] != first
+    model = sagemaker.describe_model(ModelName=second["ProductionVariants"][0]["ModelName"])
+    assert model["PrimaryContainer"]["ModelDataUrl"] == "s3://my-bucket/b/model.tar.gz"
+
+
+def _updating_endpoints(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Take UpdateEndpoint for moto, which has none; return its requests to be."""
+    asked: list[dict[str, str]] = []
+
+    def answer(request: Any, **_: object) -> AWSResponse:  # noqa: ANN401 - botocore's own
+        asked.append(json.loads(request.body))
+        body = io.BytesIO(b'{"EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/hands"}')
+        return AWSResponse(request.url, 200, {}, _Raw(body))
+
+    session = boto3.Session()
+    session.events.register("before-send.sagemaker.UpdateEndpoint", answer)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    return asked
+
+
+class _Raw:
+    """A body as urllib3 brings it."""
+
+    def __init__(self, body: io.BytesIO) -> None:
+        self.stream = lambda: iter([body.getvalue()])
 
 
 def test_deploy_lays_several_models_beside_each_other(
@@ -159,13 +236,103 @@ def test_predict_prints_the_servers_answer(
     assert json.loads(last_line(capsys)) == answer
 
 
+def test_predict_waits_for_an_asynchronous_endpoints_answer(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, picture = write(tmp_path, '[endpoint]\nkind = "asynchronous"\n'), tmp_path / "a.png"
+    picture.write_bytes(b"png")
+    answer = {"predictions": [{"class_name": "0L", "probability": 0.75}], "class_names": ["0L"]}
+    refused = "415: no picture"
+    results = [{"data": json.dumps(answer)}, {"data": refused, "is_failure": True}]
+    _tell_moto(account, "async-endpoint-results", results)
+
+    assert run("predict", settings, picture) == 0
+    assert last_line(capsys) == f"{picture}: 0L (75.0%)"
+    (sent,) = (key for key in keys() if key.startswith("hands/output/asynchronous/requests/"))
+    assert client("s3").get_object(Bucket="my-bucket", Key=sent)["Body"].read() == b"png"
+
+    assert run("predict", settings, picture) == 1
+    assert f"the endpoint refused the picture: {refused}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
+    """A server that looks for a red patch, as a SageMaker endpoint too."""
+    with patch_server() as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", running.url)
+        yield running
+
+
+EXPLAIN = "[explain]\nnum_samples = 60\nnum_segments = 10\n"
+
+
+@pytest.mark.parametrize("where", ["endpoint", "here"])
+def test_explain_asks_the_endpoint_or_the_server_on_this_machine(
+    where: str,
+    account: str,
+    patched: Behaviour,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert account
+    settings = write(tmp_path, EXPLAIN)
+    write_pictures(tmp_path / "pictures", 1)
+    local = ["--local", "--port", patched.port] if where == "here" else []
+
+    assert run("explain", settings, tmp_path / "pictures", *local) == 0
+
+    report = Path(last_line(capsys))
+    assert "patch" in report.read_text()
+    assert json.loads((report.parent / "analysis.json").read_bytes())
+    path = "/invocations" if where == "here" else "/endpoints/hands/invocations"
+    assert set(patched.paths) == {path}
+
+
+def test_explain_says_what_cannot_be(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert account
+    settings = write(tmp_path, EXPLAIN + '[endpoint]\nkind = "asynchronous"\n')
+    write_pictures(tmp_path / "pictures", 1)
+
+    assert run("explain", settings, tmp_path / "pictures") == 1
+    assert "an asynchronous endpoint answers too late" in capsys.readouterr().err
+    assert run("explain", settings, tmp_path / "pictures", "--local", "--port", free_port()) == 1
+    assert "is the server running?" in capsys.readouterr().err
+
+
+def test_explain_by_clarify_is_a_processing_job(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert account
+    command = ["explain", write(tmp_path, EXPLAIN), "s3://my-bucket/pictures/"]
+    command += ["--job", "s3://my-bucket/a/model.tar.gz", "--clarify", "cat", "dog"]
+
+    assert run(*command) == 0
+
+    where = last_line(capsys)
+    name = where.rsplit("/", 1)[1]
+    job = client("sagemaker").describe_processing_job(ProcessingJobName=name)
+    assert {each["InputName"] for each in job["ProcessingInputs"]} == {"analysis_config", "dataset"}
+    config = client("s3").get_object(
+        Bucket="my-bucket", Key=f"hands/output/{name}/config/analysis_config.json"
+    )
+    document = json.loads(config["Body"].read())
+    assert document["predictor"]["label_headers"] == ["cat", "dog"]
+    assert document["methods"]["shap"]["num_samples"] == 60
+
+
 def _answer_with(server: str, body: str) -> None:
     """Let moto's endpoints answer so."""
     results = [{"Body": body, "ContentType": "application/json"}] * 2
+    _tell_moto(server, "endpoint-results", results)
+
+
+def _tell_moto(server: str, what: str, results: object) -> None:
     document = {"region": "eu-west-1", "results": results}
     urlopen(
         Request(
-            f"{server}/moto-api/static/sagemaker/endpoint-results",
+            f"{server}/moto-api/static/sagemaker/{what}",
             data=json.dumps(document).encode(),
             headers={"Content-Type": "application/json"},
         )
