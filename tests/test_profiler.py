@@ -1,5 +1,6 @@
 """A job's times are in files that smdebug reads, judged by AWS's rules and shown on one page."""
 
+import contextlib
 import json
 import logging
 import math
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 from classifier.errors import UserError
 from debugger.__main__ import main
-from debugger.profiler import machine_rules, reading, rules, timeline
+from debugger.profiler import machine_rules, operators, reading, rules, timeline
+from debugger.profiler.operators import OperatorSampler
 from debugger.profiler.profiler import interval_of
 from debugger.profiler.reading import Event, Profile
 from debugger.profiler.timeline import Timeline
@@ -46,6 +50,56 @@ def test_the_job_has_timed_every_step_and_its_phases(base_dir: Path) -> None:
         for series in profile.values(*key).values():
             assert ((series[:, 1] >= 0) & (series[:, 1] <= 100)).all()
     assert profile.values(*machine_rules.CPU)
+
+
+def test_some_steps_are_seen_operator_by_operator(base_dir: Path) -> None:
+    found = reading.read(base_dir / "output" / "profiler").operators
+
+    names = [operator.name for operator in found]
+    assert len(set(names)) == len(names)
+    assert "aten::convolution_backward" in names
+    calls = [each.calls for each in found if each.name.startswith("Optimizer.step")]
+    assert calls
+    assert set(calls) == {operators.STEPS}
+    assert "aten::convolution_backward" in (base_dir / "output/data/debug-report.html").read_text()
+
+
+def ten_steps(own: OperatorSampler) -> int:
+    """Make steps of one addition each; return how many there were."""
+    count = 0
+    for _ in range(10):
+        with own.step(contextlib.nullcontext()):
+            count += int((torch.zeros(()) + 1).item())
+    return count
+
+
+def test_a_persons_own_profiler_goes_on(tmp_path: Path) -> None:
+    own = OperatorSampler(has_gpu=False)
+
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as watching:
+        assert ten_steps(own) == 10
+    own.write(tmp_path, "algo-1")
+
+    (added,) = [row.count for row in watching.key_averages() if row.key == "aten::add"]
+    assert added == 10
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_profiler_that_fails_costs_its_table_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        message = "no profiler here"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(operators.profile, "start", fail)
+    own = OperatorSampler(has_gpu=False)
+
+    assert ten_steps(own) == 10
+    own.write(tmp_path, "algo-1")
+
+    assert "no profiler here" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_smdebugs_own_readers_read_the_files(base_dir: Path) -> None:
@@ -198,6 +252,15 @@ def test_steps_that_are_recorded_are_no_outliers() -> None:
     events = steps(0.01, 400)
     for step in range(0, 400, 20):
         events[3 * step] = Event(timeline.STEP, 10.0 * step, 9, step)
+
+    assert status(Profile({}, events))["StepOutlier"] == NO_ISSUES
+
+
+def test_outliers_that_cost_little_are_not_worth_a_word() -> None:
+    events = [
+        Event(timeline.STEP, float(step), 0.3 if step % 80 == 0 else 0.1, step)
+        for step in range(1200)
+    ]
 
     assert status(Profile({}, events))["StepOutlier"] == NO_ISSUES
 

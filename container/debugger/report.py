@@ -21,6 +21,8 @@ TEMPLATE = "debug_report.html.jinja"
 # Of a tensor's kind, in a plot.
 MAX_LINES = 6
 
+MAX_OPERATORS = 15
+
 ORDER = {ISSUES: 0, "Error": 1, "NoIssuesFound": 2, "InsufficientData": 3}
 
 # What costs the model comes before what costs time, and a cause before what follows from it: dead
@@ -52,6 +54,7 @@ def render(records: Records | None, profile: Profile | None, verdicts: Sequence[
         summary=_summary(profile),
         usage=profiler_rules.system_usage(profile),
         phases=_phases(profile),
+        operators=_operators(profile),
         rules=[_row(each) for each in sorted(everything, key=lambda v: ORDER[v.status])],
         steps=_steps(profile),
         loading=_data(profile),
@@ -105,6 +108,22 @@ def _phases(profile: Profile) -> dict[str, object]:
     return {
         "bar": Markup(charts.shares(ordered)),  # noqa: S704 - ours, escaped
         "rows": [(name, value, 100 * value / total) for name, value in ordered.items()],
+    }
+
+
+def _operators(profile: Profile) -> dict[str, object]:
+    """Return the operators that take most, of all that several nodes have seen."""
+    if not profile.operators:
+        return {}
+    totals = [sum(each.cpu_us for each in profile.operators)]
+    totals += [sum(each.gpu_us for each in profile.operators)]
+    return {
+        "rows": profile.operators[:MAX_OPERATORS],
+        "shares": [
+            [100 * own / whole if whole else 0.0 for own, whole in zip(times, totals, strict=True)]
+            for times in ((each.cpu_us, each.gpu_us) for each in profile.operators[:MAX_OPERATORS])
+        ],
+        "has_gpu": totals[1] > 0,
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from debugger.profiler import timeline
+from debugger.profiler.operators import OperatorSampler
 from debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
 from debugger.profiler.timeline import Timeline
 
@@ -62,6 +63,8 @@ class Profiler:
         name = node if node.startswith("algo-") else DEFAULT_NODE
         self._timeline = Timeline(directory, name, wait_for_device=wait_for_device)
         self._sampler = SystemSampler(directory, name, interval_seconds)
+        self._operators = OperatorSampler(has_gpu=wait_for_device is not None)
+        self._name = name
         self._sampler.start()
         # Of the program: it has read its pictures by now.
         self._begun = psutil.Process().create_time()
@@ -77,9 +80,11 @@ class Profiler:
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return the context that is timed."""
-        return self._timeline.phase(name)
+        timed = self._timeline.phase(name)
+        return self._operators.step(timed) if name == timeline.STEP else timed
 
     def close(self) -> None:
         """Stop the thread and write what is left."""
         self._sampler.stop()
         self._timeline.flush()
+        self._operators.write(self.directory, self._name)

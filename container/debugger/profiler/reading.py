@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from classifier.errors import UserError
 
 # In bytes, of one file.
 MAX_SIZE = 256 * 2**20
+
+# Ours alone; smdebug's readers pass it over.
+OPERATORS = "framework/operators/*.json"
 
 _MICRO = 1e6
 
@@ -29,6 +33,15 @@ class Event:
     step: int
 
 
+class Operator(NamedTuple):
+    """What steps spend in one of PyTorch's operators itself, not in those that it calls."""
+
+    name: str
+    calls: int
+    cpu_us: float
+    gpu_us: float
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What the files say."""
@@ -39,6 +52,9 @@ class Profile:
     """Times and values by node, type, name and dimension."""
 
     events: list[Event] = field(default_factory=list)
+
+    operators: list[Operator] = field(default_factory=list)
+    """Of a few steps, the longest first."""
 
     def values(self, kind: str, dimension: str) -> dict[str, npt.NDArray[np.float64]]:
         """Return the series (N, 2) of a kind and dimension, by node and name."""
@@ -64,12 +80,15 @@ def read(directory: Path) -> Profile:
         _read_system(path, profile)
     for path in sorted(directory.glob("framework/pevents/*/*timeline.json")):
         _read_timeline(path, profile)
+    for path in sorted(directory.glob(OPERATORS)):
+        _read_operators(path, profile)
     if not (profile.metrics or profile.events):
         message = f"{directory} holds no profile: expected its folders system and framework"
         raise UserError(message)
     for series in profile.metrics.values():
         series.sort()
     profile.events.sort(key=lambda event: event.start)
+    profile.operators.sort(key=lambda operator: -operator.cpu_us - operator.gpu_us)
     return profile
 
 
@@ -111,6 +130,18 @@ def _read_timeline(path: Path, profile: Profile) -> None:
         AttributeError,
         RecursionError,
     ) as error:
+        message = f"{path} is damaged: {type(error).__name__}: {error}"
+        raise UserError(message) from None
+
+
+def _read_operators(path: Path, profile: Profile) -> None:
+    try:
+        for row in json.loads(_text(path)):
+            own = Operator(
+                str(row["name"]), int(row["calls"]), float(row["cpu_us"]), float(row["gpu_us"])
+            )
+            profile.operators.append(own)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         message = f"{path} is damaged: {type(error).__name__}: {error}"
         raise UserError(message) from None
 

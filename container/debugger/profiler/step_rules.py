@@ -10,7 +10,7 @@ from debugger.profiler.machine_rules import CPU
 from debugger.profiler.reading import Event, Profile
 from debugger.rules.finding import Finding, Violation
 
-# Of the time of a step that pictures may take to come, and no advice is worth giving below.
+# Of the steps' time: no advice is worth giving on less.
 WORTH = 0.1
 
 MIN_STEPS = 20
@@ -53,7 +53,8 @@ def step_outlier(
     """Find steps that took far longer than the others.
 
     Where a step's phases are known, their sum counts: what lies between them is our own recording
-    of every so many steps, which would make all these outliers.
+    of every so many steps, which would make all these outliers. Of thousands of steps more than
+    `n_outliers` always lie that far out; they must also cost a tenth of the time.
     """
     name = timeline.EVALUATION if str(mode).upper() == "EVAL" else timeline.STEP
     events = profile.durations(name)
@@ -64,7 +65,8 @@ def step_outlier(
     seconds = np.array([event.seconds for event in events])
     limit = seconds.mean() + stddev * seconds.std()
     slow = [event for event in events if event.seconds > limit]
-    if len(slow) <= n_outliers:
+    lost = sum(event.seconds - seconds.mean() for event in slow)
+    if len(slow) <= n_outliers or lost < WORTH * seconds.sum():
         return Finding(len(events))
     worst = max(slow, key=lambda event: event.seconds)
     violation = Violation(
