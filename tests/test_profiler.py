@@ -92,7 +92,7 @@ def test_a_profiler_that_fails_costs_its_table_alone(
         message = "no profiler here"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(operators.profile, "start", fail)
+    monkeypatch.setattr(profile, "start", fail)
     own = OperatorSampler(has_gpu=False)
 
     assert ten_steps(own) == 10

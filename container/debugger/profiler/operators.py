@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from debugger.profiler.reading import Operator
@@ -34,7 +34,7 @@ class OperatorSampler:
         """Return the context of a step, and watch its operators if it is one of those."""
         self._seen += 1
         # It would end another profiler's session, a person's own.
-        is_free = not torch.autograd._profiler_enabled()  # noqa: SLF001
+        is_free = not torch._C._autograd._profiler_enabled()  # noqa: SLF001
         if not (BEFORE < self._seen <= BEFORE + STEPS and is_free):
             return timed
         watching = profile(activities=self._activities, acc_events=True)
