@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,33 @@ def test_clients_that_do_not_close_what_we_closed_hold_nobody_up(base_dir: Path)
         assert time.monotonic() - start < 2
         for client in closed:
             client.close()
+
+
+def ask_and_never_read(port: int) -> None:
+    """Ask for pages until buffers are full in both directions, and wait to be hung up on."""
+    with socket.create_connection(("127.0.0.1", port)) as client, suppress(ConnectionError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        while True:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+
+
+@pytest.mark.slow
+def test_clients_that_ask_and_never_read_are_hung_up_on(base_dir: Path) -> None:
+    with serving(base_dir, **LITTLE, SAGEMAKER_CLASSIFIER_PAGE="true") as server:
+        clients = [
+            # More than the server has threads.
+            threading.Thread(target=ask_and_never_read, args=(server.port,), daemon=True)
+            for _ in range(40)
+        ]
+        for client in clients:
+            client.start()
+
+        deadline = time.monotonic() + 60
+        for client in clients:
+            client.join(max(0, deadline - time.monotonic()))
+        assert not any(client.is_alive() for client in clients)
+        assert server.get("/ping").status == 200
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_requests_on_one_connection_sent_at_once_are_all_answered(base_dir: Path) -> None:

@@ -116,12 +116,14 @@ def _limits(environ: WSGIEnvironment, stalled: float, seconds: float) -> Iterato
     if connection is None:
         yield deadline
         return
+    before = connection.gettimeout()
     connection.settimeout(stalled)
     _deadlines[connection] = deadline
     try:
         yield deadline
     finally:
         del _deadlines[connection]
+        connection.settimeout(before)
 
 
 def _watch() -> None:

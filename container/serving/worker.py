@@ -9,6 +9,7 @@ when too many wait, is refused in the loop itself. Everything else, `/ping` abov
 thread at once, as does what manages the models of a multi-model endpoint.
 """
 
+import errno
 import logging
 import re
 import socket
@@ -46,6 +47,9 @@ REFUSING_THREADS = 16
 
 # For a client to read an answer after which we close.
 PARTING_SECONDS = 2.0
+
+# For a client to read so much of an answer that the rest fits into the kernel's buffers.
+SENDING_SECONDS = 10.0
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -96,6 +100,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Handle a request, in a thread."""
         ARRIVAL.set(connection.arrival)
         return super().handle(connection)
+
+    def handle_request(self, request: Any, connection: TConn) -> Any:  # noqa: ANN401 - gunicorn's own
+        """Answer a request, unless the client does not read the answer."""
+        connection.sock.settimeout(SENDING_SECONDS)
+        try:
+            return super().handle_request(request, connection)
+        except TimeoutError as error:
+            message = "the client does not read"
+            # What gunicorn takes for no fault of ours.
+            raise ConnectionResetError(errno.ECONNRESET, message) from error
+
+    def handle_error(self, request: Any, client: socket.socket, address: Any, error: Any) -> None:  # noqa: ANN401 - gunicorn's own
+        """Say what is wrong with a request, unless the client does not read."""
+        client.settimeout(SENDING_SECONDS)
+        super().handle_error(request, client, address, error)
 
     def finish_request(self, connection: TConn, result: "Future[Any]") -> None:
         """Take the connection back, in the loop, and let the next ones in."""
