@@ -35,7 +35,7 @@ from debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
 from debugger.report import advice
 from debugger.rules.verdict import ISSUES
 from networks.network import Network, build
-from training import channel, pictures, recipe, step
+from training import channel, pictures, recipe
 from training.checkpoint import Checkpoints
 from training.cluster import Cluster
 from training.hyperparameters import Hyperparameters
@@ -201,7 +201,7 @@ def run(case: Case, training: Pictures, validation: Pictures, directory: Path) -
         observer=observer,
     )
     case.change(trainer)
-    with _waiting() if case.waits else contextlib.nullcontext(), contextlib.suppress(UserError):
+    with contextlib.suppress(UserError):
         # A loss that is no number ends the job; what was recorded is judged all the same.
         trainer.train(StopRequest(), Checkpoints(directory / "checkpoints", "0" * 12, 1e6))
     observer.close()
@@ -213,6 +213,15 @@ def run(case: Case, training: Pictures, validation: Pictures, directory: Path) -
         verdicts += profiler_rules.judge_all(profile)
     found = sorted(verdict.rule for verdict in verdicts if verdict.status == ISSUES)
     return Judgement(tuple(found), next((str(row["rule"]) for row in advice(verdicts)), ""))
+
+
+class SlowPixels(np.ndarray):
+    """Pixels of which every batch comes late, as from a slow disk."""
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401
+        """Return what lies at a place, as numpy has it."""
+        time.sleep(WAIT_SECONDS)
+        return np.asarray(super().__getitem__(key))
 
 
 def _with_faults(training: Pictures, case: Case) -> Pictures:
@@ -228,6 +237,8 @@ def _with_faults(training: Pictures, case: Case) -> Pictures:
         )
         labels, pixels = labels[kept], np.asarray(pixels[kept])
         paths = tuple(paths[i] for i in kept.tolist())
+    if case.waits:
+        pixels = np.asarray(pixels).view(SlowPixels)
     return replace(training, labels=labels, pixels=pixels, paths=paths)
 
 
@@ -247,30 +258,6 @@ def _plant_idle_gpu(directory: Path) -> None:
                 ("gpu", "gpu0", "GPUMemoryUtilization", 4.0),
             ],
         )
-
-
-@contextlib.contextmanager
-def _waiting() -> Iterator[None]:
-    """Let every batch of pictures come late, as from a slow disk."""
-
-    class SlowPixels(np.ndarray):
-        def __getitem__(self, key: Any) -> Any:  # noqa: ANN401
-            time.sleep(WAIT_SECONDS)
-            return np.asarray(super().__getitem__(key))
-
-    original = step.TrainingStep.__init__
-
-    def slow(self: step.TrainingStep, *arguments: object, **named: object) -> None:
-        original(self, *arguments, **named)  # type: ignore[arg-type]
-        self.pictures = replace(
-            self.pictures, pixels=np.asarray(self.pictures.pixels).view(SlowPixels)
-        )
-
-    step.TrainingStep.__init__ = slow  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        step.TrainingStep.__init__ = original  # type: ignore[method-assign]
 
 
 def main() -> None:

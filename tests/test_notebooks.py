@@ -1,15 +1,17 @@
 """The notebooks run from the first cell to the last."""
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.opt_ml import make_job, train_here
 from tests.planted import folders
 from tests.readme import ROOT
 
-NOTEBOOK = ROOT / "notebooks" / "data_exploration.ipynb"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 # Jupyter's own ways with sockets and event loops.
@@ -22,14 +24,9 @@ def test_the_exploration_runs_on_the_sample_and_on_own_pictures(
     if own:
         folders(tmp_path / "own", {"ant": 12, "bee": 12})
         monkeypatch.setenv("PICTURES", str(tmp_path / "own"))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
 
-    resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    NotebookClient(notebook, timeout=500, resources=resources).execute()
+    texts, kinds = run("data_exploration.ipynb")
 
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    texts = "".join(output.get("text", "") for output in outputs)
-    kinds = [kind for output in outputs for kind in output.get("data", {})]
     counted = "24 pictures of 2 classes in all" if own else "300 pictures of 12 classes in train"
     assert counted in texts
     assert ("horizontal_flip would destroy the labels" in texts) == (not own)
@@ -37,7 +34,37 @@ def test_the_exploration_runs_on_the_sample_and_on_own_pictures(
     assert "text/html" in kinds
 
 
-def test_the_notebook_is_kept_without_its_output() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+# Jupyter's own ways with sockets and event loops.
+@pytest.mark.filterwarnings("default")
+@pytest.mark.slow
+def test_a_trainings_records_are_shown_with_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, epochs="12", debug="required")
+    assert train_here(job, "train") == 0
+    monkeypatch.setenv("JOB", str(job))
+
+    texts, kinds = run("debugger_report.ipynb")
+
+    assert re.search(r"NoIssuesFound +LossNotDecreasing", texts)
+    assert re.search(r"InsufficientData +LowGPUUtilization", texts)
+    assert kinds.count("image/png") == 3
+    assert "text/html" in kinds
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_its_output(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
 
     assert all(not cell.get("outputs") for cell in notebook.cells)
+
+
+def run(name: str) -> tuple[str, list[str]]:
+    """Run a notebook; return what it printed, and of what kinds its other output is."""
+    path = ROOT / "notebooks" / name
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=500, resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    texts = "".join(output.get("text", "") for output in outputs)
+    return texts, [kind for output in outputs for kind in output.get("data", {})]

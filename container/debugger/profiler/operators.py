@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -37,6 +38,8 @@ class OperatorSampler:
         is_free = not torch._C._autograd._profiler_enabled()  # noqa: SLF001
         if not (BEFORE < self._seen <= BEFORE + STEPS and is_free):
             return timed
+        # Else it says of every session, on standard error, that it begins and ends.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         watching = profile(activities=self._activities, acc_events=True)
         try:
             watching.start()

@@ -1,0 +1,79 @@
+"""Whether the debugger's first advice brings what it promises, on a run that its loader starves.
+
+    OMP_NUM_THREADS=1 PYTHONPATH=container python -m benchmarks.debugger_advice --data FOLDER
+
+The small network trains on some hundred pictures at 32 pixels, of which every batch comes late, as
+from a slow disk; the report's first advice must be to put the cache on another one, and says how
+much faster the steps are then. The same run without the wait shows how much they are. Both take
+turns, since the machine may be shared; steps by the profiler's clock, recording included.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks.conditions import conditions
+from benchmarks.debugger_faults import Case, load, run
+from classifier.errors import UserError
+from debugger import sources
+from debugger.profiler import rules, timeline
+from debugger.profiler.reading import Profile
+from training.pictures import Pictures
+
+ADVICE = "Dataloader"
+
+STARVED = Case(settings={"epochs": 3}, waits=True)
+FED = Case(settings={"epochs": 3})
+
+
+def turns(
+    training: Pictures, validation: Pictures, rounds: int
+) -> Iterator[Mapping[str, float | str]]:
+    """Yield of each turn the first advice, the promised and the true ratio of the speeds."""
+    for _ in range(rounds):
+        first, starved = _profile(STARVED, training, validation)
+        _, fed = _profile(FED, training, validation)
+        (verdict,) = [each for each in rules.judge_all(starved) if each.rule == ADVICE]
+        waited = verdict.worst.value if verdict.worst else 0.0
+        promised = 1 / (1 - waited)
+        true = _mean_step(starved) / _mean_step(fed)
+        yield {"first": first, "promised": promised, "true": true, "ratio": true / promised}
+
+
+def _profile(case: Case, training: Pictures, validation: Pictures) -> tuple[str, Profile]:
+    with tempfile.TemporaryDirectory() as directory:
+        said = run(case, training, validation, Path(directory))
+        profile = sources.read_profile(Path(directory))
+        if profile is None:
+            message = "the run has left no profile"
+            raise UserError(message)
+        return said.first, profile
+
+
+def _mean_step(profile: Profile) -> float:
+    return statistics.mean(event.seconds for event in profile.durations(timeline.STEP))
+
+
+def main() -> None:
+    """Measure, print each turn and one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled pictures")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    arguments = parser.parse_args()
+    results = []
+    for turn in turns(*load(arguments.data), arguments.rounds):
+        results.append(turn)
+        numbers = "  ".join(f"{name} {turn[name]:.2f}" for name in ("promised", "true", "ratio"))
+        print(f"first advice {turn['first'] or 'none'}  {numbers}", flush=True)
+    middle = statistics.median(float(turn["ratio"]) for turn in results)
+    is_kept = all(turn["first"] == ADVICE for turn in results) and abs(middle - 1) <= 0.25  # noqa: PLR2004
+    print(f"promise {'kept' if is_kept else 'BROKEN'}: {middle:.2f} of it, n={len(results)}")
+    document = {"median_ratio": middle, "turns": results, "conditions": conditions(["torch"])}
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()
