@@ -150,8 +150,13 @@ def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
 
 
 def _report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    folder = LOCAL_RUNS / file.settings.name / "reports"
-    pages = report.fetch(aws, file, folder, job=arguments.job)
+    folder = LOCAL_RUNS / file.settings.name
+    if arguments.local:
+        from launcher import local_jobs  # noqa: PLC0415
+
+        pages = local_jobs.reports(folder)
+    else:
+        pages = report.fetch(aws, file, folder / "reports", job=arguments.job)
     for page in pages:
         print(page)
         if not arguments.no_open:
@@ -264,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="JOB",
             help="training job, or a model.tar.gz on S3 (default: the newest job's model)",
         )
-    for name in ("train", "tune", "deploy", "predict", "explain", "delete"):
+    for name in ("train", "tune", "deploy", "predict", "explain", "report", "delete"):
         made[name].add_argument(
             "--local", action="store_true", help="on this machine, without account or engine"
         )

@@ -81,8 +81,10 @@ def _jobs(settings: Settings) -> int:
 
 
 def _hour(prices: dict[str, Any], instance_type: str, count: int) -> float | None:
-    price = prices["instances"].get(instance_type)
-    return None if price is None else float(price) * count
+    for each in prices["lists"]:
+        if instance_type in each["instances"]:
+            return float(each["instances"][instance_type]) * count
+    return None
 
 
 def _disk(prices: dict[str, Any], gigabytes: int) -> float:

@@ -43,6 +43,19 @@ def train(file: SettingsFile, folder: Path, *, from_tuning: bool) -> Path:
     return packed
 
 
+def reports(folder: Path) -> list[Path]:
+    """Return the pages that the last training has written.
+
+    Raises:
+        UserError: there are none.
+    """
+    pages = sorted((folder / FOLDER / "output" / "data").glob("*.html"))
+    if not pages:
+        message = f"no report in {folder}: `train --local` first"
+        raise UserError(message)
+    return pages
+
+
 def deploy(folder: Path, archive: Path | None, port: int) -> None:
     """Serve a model on this machine until `delete --local`; by default the one trained last.
 

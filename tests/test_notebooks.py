@@ -52,6 +52,24 @@ def test_a_trainings_records_are_shown_with_the_page(
     assert "text/html" in kinds
 
 
+# Jupyter's own ways with sockets and event loops.
+@pytest.mark.filterwarnings("default")
+@pytest.mark.slow
+def test_the_whole_way_from_settings_to_an_endpoint_runs_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SETTINGS", raising=False)
+
+    texts, kinds = run("train_and_deploy.ipynb")
+
+    assert "best: trial" in texts
+    assert texts.count(".png: ") == 8
+    assert "1 pictures explained" in texts
+    assert "the server is stopped" in texts
+    # The search, the training's and the debugger's reports, and the explanation.
+    assert kinds.count("text/html") >= 4
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_kept_without_its_output(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
