@@ -64,6 +64,16 @@ def test_one_picture_a_class_is_too_few_to_split(job: Path) -> None:
     assert refused(job).startswith("every class has a single picture")
 
 
+@pytest.mark.parametrize("channel", ["validation", "test"])
+def test_the_training_pictures_are_no_test_of_what_was_learned(job: Path, channel: str) -> None:
+    for other in {"validation"} - {channel}:
+        write_pictures(data(job) / other, first=100)
+    shutil.copytree(data(job) / "training", data(job) / channel)
+    configure(job, HYPERPARAMETERS, "training", "validation", channel)
+
+    assert refused(job).startswith(f"the {channel} channel holds the training channel's pictures")
+
+
 def test_broken_pictures_among_good_ones_are_named_counted_and_left_out(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

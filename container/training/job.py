@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -146,6 +146,7 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: StopReque
     validation = pictures.decode(files[1], class_names, settings, stop)
     test = pictures.decode(test_files, class_names, settings, stop) if test_files else None
     _check_data(class_names, training, validation)
+    _check_held_out(training, {"validation": validation, "test": test})
     if test is not None:
         logger.info("test_pictures=%d", len(test))
     # Again, without the broken ones.
@@ -230,6 +231,16 @@ def _check_data(class_names: tuple[str, ...], training: Pictures, validation: Pi
     if lost := [name for label, name in enumerate(class_names) if label not in seen]:
         message = f"no picture of the class {lost[0]!r} can be read"
         raise UserError(message)
+
+
+def _check_held_out(training: Pictures, others: Mapping[str, Pictures | None]) -> None:
+    for name, read in others.items():
+        if read is not None and read.sha256 == training.sha256:
+            message = (
+                f"the {name} channel holds the training channel's pictures, which say nothing of "
+                "others: give it pictures of its own, or leave it out"
+            )
+            raise UserError(message)
 
 
 def _log_recipe(trainer: Trainer, task: Task) -> None:
