@@ -1,11 +1,15 @@
 """The examples hold what the projects that they stand for did."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import examples
 from launcher import settings_file, training_requests
 from tests.launcher_settings import EXAMPLES
+from tests.opt_ml import COLOURS, write_pictures
 
 
 def search(name: str) -> dict[str, Any]:
@@ -83,3 +87,19 @@ def test_the_five_rules_and_the_profilers_report_are_asked_for(name: str) -> Non
     profiled = [each["RuleConfigurationName"] for each in request["ProfilerRuleConfigurations"]]
     assert profiled == ["LowGPUUtilization", "ProfilerReport"]
     assert request["ProfilerConfig"]["ProfilingIntervalInMilliseconds"] == 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dogs-resnet18", "hurricane-cnn"])
+def test_an_example_trains_and_answers_on_this_machine(name: str, tmp_path: Path) -> None:
+    for channel, first in (("training", 0), ("validation", 4), ("test", 8)):
+        write_pictures(tmp_path / "pictures" / channel, per_class=4, first=first)
+
+    answer = examples.run(EXAMPLES / f"{name}.toml", tmp_path)
+
+    assert answer.split()[0] in COLOURS
+    trained = tmp_path / ".launcher" / name / "ml"
+    report = json.loads((trained / "output" / "data" / "metrics.json").read_text())
+    assert report["test"]
+    network = settings_file.read(EXAMPLES / f"{name}.toml").settings.hyperparameters["network"]
+    assert json.loads((trained / "model" / "manifest.json").read_text())["network"] == network

@@ -1,0 +1,143 @@
+"""The launcher's examples on this machine: each trained, served and asked, on few pictures.
+
+    python -m benchmarks.examples --data ../shared/data
+
+An example's own settings are taken, with one epoch of small pictures and no second network in int8.
+Pictures are a few of each class of fingers.tar, dogs.tar and hurricane.tar, half of the held-out
+ones for validation, half for the test. No ImageNet weights lie beside them: the weights channel has
+random ones of the example's network, so that the accuracy is that of nothing learned. This shows
+that the whole way works, and says nothing of how good a network gets.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+import torch
+import torchvision
+
+from benchmarks.conditions import ROOT, conditions
+
+EXAMPLES = ROOT / "launcher" / "examples"
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+# Of each class in each channel.
+FEW = 4
+
+# Instead of what an example says, or beside it.
+SHORT = {"epochs": 1, "head_epochs": 2, "batch_size": 8, "image_size": 64, "quantize": "none"}
+
+
+def main() -> None:
+    """Run the examples that were asked for; print a table and one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="of examples (default: all)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")
+    arguments = parser.parse_args()
+    results = {}
+    for path in sorted(EXAMPLES.glob("*.toml")):
+        if arguments.names and path.stem not in arguments.names:
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            data = path.stem.partition("-")[0]
+            with tarfile.open(arguments.data / f"{data}.tar") as archive:
+                archive.extractall(folder / "all", filter="data")
+            fill(folder / "all", folder / "pictures")
+            start = time.monotonic()
+            answer = run(path, folder)
+            results[path.stem] = {"seconds": time.monotonic() - start, "answer": answer}
+            print(f"{path.stem:<14} {results[path.stem]}", flush=True)
+    facts = conditions(["torch", "torchvision"])
+    print(json.dumps({"results": results, "conditions": facts}))
+
+
+def fill(source: Path, pictures: Path) -> None:
+    """Make channels of a few pictures of each class, from splits as the data sets have them."""
+    for split in sorted(path for path in source.glob("*/*") if path.is_dir()):
+        for few in _classes(split):
+            half = len(few) // 2
+            held_out = {"validation": few[:half], "test": few[half:]}
+            shares = {"training": few} if split.name.startswith("train") else held_out
+            for channel, paths in shares.items():
+                for path in paths:
+                    target = pictures / channel / path.relative_to(split)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.hardlink_to(path)
+
+
+def _classes(split: Path) -> list[list[Path]]:
+    """Return a few pictures of each class: a folder, or the end of the files' names."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(split.rglob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            name = path.stem.rpartition("_")[2] if path.parent == split else path.parent.name
+            found.setdefault(name, []).append(path)
+    return [paths[:FEW] for paths in found.values()]
+
+
+def shortened(text: str) -> str:
+    """Return an example's settings for few pictures in the folder `pictures` beside them."""
+    lines, section = [], ""
+    for line in text.splitlines():
+        key = line.partition("=")[0].strip()
+        section = line.strip() if line.startswith("[") else section
+        if section == "[data]" and key == "local":
+            lines.append('local = "pictures"')
+        elif section != "[hyperparameters]" or key not in SHORT:
+            lines.append(line)
+        if line.startswith("[hyperparameters]"):
+            lines += [f"{name} = {json.dumps(value)}" for name, value in SHORT.items()]
+    return "\n".join(lines) + "\n"
+
+
+def run(example: Path, folder: Path) -> str:
+    """Train, serve and ask as an example says, on the channels in `folder`; return the answer."""
+    settings = folder / "settings.toml"
+    settings.write_text(shortened(example.read_text(encoding="utf-8")), encoding="utf-8")
+    content = tomllib.loads(settings.read_text(encoding="utf-8"))
+    if "weights" in content["data"]["channels"]:
+        _write_weights(content["hyperparameters"]["network"], folder / "pictures" / "weights")
+    picture = next(p for p in sorted((folder / "pictures/test").rglob("*")) if p.suffix in SUFFIXES)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    _launch(folder, "train")
+    _launch(folder, "deploy", "--port", port)
+    try:
+        return _launch(folder, "predict", str(picture), "--port", port).rpartition(": ")[2]
+    finally:
+        _launch(folder, "delete")
+
+
+def _write_weights(network: str, channel: Path) -> None:
+    channel.mkdir()
+    torch.manual_seed(0)
+    torch.save(torchvision.models.get_model(network, weights=None).state_dict(), channel / "w.pth")
+
+
+def _launch(folder: Path, verb: str, *arguments: str) -> str:
+    """Run a verb of the launcher on this machine; return its last line."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "launcher", verb, "settings.toml", "--local", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    print(finished.stdout, end="", file=sys.stderr)
+    return finished.stdout.splitlines()[-1]
+
+
+if __name__ == "__main__":
+    main()
