@@ -4,7 +4,9 @@ import io
 import json
 import tarfile
 import time
+import tomllib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -16,6 +18,7 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.server import ThreadedMotoServer
 
 from benchmarks.red_patch import write_pictures
+from launcher import cost, service_model
 from launcher.__main__ import main
 from tests.endpoints import Behaviour, patch_server
 from tests.launcher_settings import BEGINNING, EXAMPLES, TUNING, write
@@ -527,6 +530,15 @@ def test_cost_names_every_part_and_the_tables_date(
     assert lines[0].split()[:3] == ["$0.48", "a", "job"]
     assert lines[1].split()[:3] == ["$1.93", "a", "tuning"]
     assert "2026-" in lines[-1]
+
+
+def test_every_price_is_of_one_instance_and_has_a_source_and_a_date() -> None:
+    lists = tomllib.loads(cost.PRICES.read_text(encoding="utf-8"))["lists"]
+
+    names = [name for each in lists for name in each["instances"]]
+    assert len(names) == len(set(names))
+    assert set(names) <= set(service_model.choices("ProductionVariantInstanceType"))
+    assert all(each["source"] and isinstance(each["read"], date) for each in lists)
 
 
 def test_an_instance_without_a_price_has_none(
