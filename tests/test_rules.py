@@ -153,6 +153,11 @@ HEALTHY: dict[str, list[Recorded]] = {
     ],
     "Overfit": [
         losses(falling(80)) | losses([0.9, 0.7, 0.6, 0.6, 0.62, 0.6], "EVAL", every=10, first=10),
+        # It rises and recovers.
+        losses(falling(80)) | losses([0.9, 0.5, 0.9, 0.8, 0.45, 0.4], "EVAL", every=10, first=10),
+        losses(falling(80)) | losses([0.9, 0.5, 0.8, 0.9, 0.45, 0.4], "EVAL", every=10, first=10),
+        # Nothing is learned, not even by heart.
+        losses(FLAT) | losses([0.7, 0.9, 1.2, 1.5], "EVAL", every=10, first=20),
         losses(0.01 * falling(80))
         | losses([0.4, 0.3, 0.25, 0.25, 0.26], "EVAL", every=10, first=10),
     ],

@@ -85,16 +85,29 @@ def overfit(
     """Judge whether the validation loss parts from the training loss, and rises.
 
     A distance alone is what every network that learns its pictures has, and so this wants more
-    than AWS's: the validation loss must also be `ratio_threshold` above the best one before.
+    than AWS's. The validation loss must be `ratio_threshold` above its best, and the training loss
+    below what it was then: where both rise, nothing is learned by heart. From one evaluation to
+    the next it must not fall, nor ever below that best again: at the peak of a learning rate's
+    cycle it may rise for a while, and a training that recovers was none that overfits.
     """
     pairs = [pair for pair in _between(training, validation) if pair[1].step >= start_step]
     if len(pairs) <= patience + 1:
         return Finding(len(pairs), lacks=f"{patience + 2} evaluations with training between")
-    best, in_a_row, violations = math.inf, 0, []
+    best, best_mean = math.inf, math.inf
+    before, in_a_row, violations = -math.inf, 0, []
     for mean, point in pairs:
+        if point.value < best:
+            best, best_mean = point.value, mean
+            violations.clear()
         ratio = (point.value - mean) / max(mean, _TINY)
-        has_risen = point.value > best * (1 + ratio_threshold)
-        in_a_row = in_a_row + 1 if ratio > ratio_threshold and has_risen else 0
+        has_parted = point.value > best * (1 + ratio_threshold) and mean < best_mean
+        if not (has_parted and ratio > ratio_threshold):
+            in_a_row = 0
+        elif point.value >= before:
+            in_a_row += 1
+        else:
+            in_a_row = 1
+        before = point.value
         if in_a_row > patience:
             violations.append(
                 _of_loss(
@@ -107,7 +120,6 @@ def overfit(
                     "mixup=0.2 help further; many wrong labels look the same",
                 )
             )
-        best = min(best, point.value)
     return Finding(len(pairs), violations)
 
 
