@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -458,6 +459,42 @@ def test_messages_work_with_either_backend_of_protobuf(backend: str) -> None:
     )
 
     assert (result.returncode, result.stdout) == (0, f"{backend}\n"), result.stderr
+
+
+# The last with which smdebug itself can write.
+OLD_NUMPY = "2.2.6"
+
+UNDER_OLD_NUMPY = f"""
+import sys, numpy, pytest
+assert numpy.__version__ == {OLD_NUMPY!r}
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_tensors_are_written_and_read_with_an_old_numpy_too(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--no-deps"]
+    downloaded = subprocess.run(
+        [*pip, f"--target={tmp_path}", f"numpy=={OLD_NUMPY}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if downloaded.returncode:
+        pytest.skip(f"numpy {OLD_NUMPY} cannot be had: {downloaded.stderr[-200:]}")
+    chosen = "optimizer_sees or to_the_bit or in_place or update_ratio or either_backend"
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", chosen]
+
+    result = subprocess.run(
+        [sys.executable, "-c", UNDER_OLD_NUMPY, __file__, *options],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"1\d passed", result.stdout), result.stdout
 
 
 def _train_rank(rank: int, directory: Path, port: int) -> None:

@@ -94,7 +94,8 @@ def overfit(
     if len(pairs) <= patience + 1:
         return Finding(len(pairs), lacks=f"{patience + 2} evaluations with training between")
     best, best_mean = math.inf, math.inf
-    before, in_a_row, violations = -math.inf, 0, []
+    before, in_a_row = -math.inf, 0
+    violations: list[Violation] = []
     for mean, point in pairs:
         if point.value < best:
             best, best_mean = point.value, mean
