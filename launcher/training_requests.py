@@ -55,7 +55,7 @@ def most_epochs(settings: Settings, tuning: Tuning) -> int:
     epochs = tuning.ranges.get("epochs")
     if epochs is None:
         return int(str(settings.hyperparameters.get("epochs", 5)))
-    return max(int(str(value)) for value in epochs.values or (epochs.high,))
+    return max(int(float(str(value))) for value in epochs.values or (epochs.high,))
 
 
 def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:

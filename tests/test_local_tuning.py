@@ -7,12 +7,13 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 from classifier.errors import UserError
-from launcher import local_tuning, tuning_page
+from launcher import local_tuning, training_requests, tuning_page
 from launcher.__main__ import main
 from launcher.best_trial import best, would_be_best
 from launcher.settings_file import SettingsFile
@@ -204,6 +205,34 @@ def test_trials_that_are_no_good_are_ended_early(tmp_path: Path) -> None:
 
     assert not pruned[0]
     assert all(pruned[3:])
+
+
+def test_no_trial_is_ended_in_the_first_ninth_of_the_longest(tmp_path: Path) -> None:
+    longer = SETTINGS.replace("jobs = 2", "jobs = 9\nearly_stopping = true")
+    file = settings(tmp_path, longer + "epochs = { min = 9, max = 27 }\n")
+    assert file.settings.tuning
+    study = local_tuning._open(tmp_path, file, file.settings.tuning)
+    pruned: dict[int, list[bool]] = {}
+    for number in range(9):
+        each = study.ask()
+        for epoch in range(1, 4):
+            each.report(1.0 + number, epoch)
+            pruned.setdefault(epoch, []).append(each.should_prune())
+        study.tell(each, 1.0 + number)
+
+    assert not any(pruned[1] + pruned[2])
+    assert all(pruned[3][3:])
+
+
+def test_hyperband_knows_the_longest_run(tmp_path: Path) -> None:
+    text = SETTINGS.replace("jobs = 2", 'jobs = 9\nstrategy = "Hyperband"')
+    made = settings(tmp_path, text + "epochs = { min = 9, max = 27 }\n").settings
+    assert made.tuning
+
+    request: Any = training_requests.tuning_job(made, made.tuning, "x")
+
+    strategy = request["HyperParameterTuningJobConfig"]["StrategyConfig"]
+    assert strategy["HyperbandStrategyConfig"]["MaxResource"] == 27
 
 
 def test_missing_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
