@@ -147,6 +147,8 @@ HEALTHY: dict[str, list[Recorded]] = {
         losses(falling()),
         # Most of the fall is in the first records.
         losses(0.15 + 0.85 * np.exp(-np.arange(36) / 4) + 0.03 * RANDOM.normal(size=36)),
+        # It falls slowly, and ten records alone can't tell.
+        losses(0.7 - 0.0005 * np.arange(160) + 0.08 * np.random.default_rng(2).normal(size=160)),
         # Trained before: evaluation 0 comes first.
         losses(0.2 + 0.05 * RANDOM.normal(size=60), first=1)
         | {("CrossEntropyLoss_output_0", "EVAL"): [(0, 0.2), (70, 0.2)]},

@@ -58,13 +58,23 @@ def loss_not_decreasing(
         )
     fallen = -_percent(_mean(first), _mean(last))
     needed = diff_percent * (len(windows) - 1)
-    is_certain = _rank_difference(first, last) > CERTAIN_RANKS
+    third = len(losses) // 3
+    # A slow fall shows in many records, one of the first records in these alone.
+    is_certain = (
+        max(_rank_difference(first, last), _rank_difference(losses[:third], losses[-third:]))
+        > CERTAIN_RANKS
+    )
     if not violations and not is_trained and not (is_certain and fallen > needed):
         violations.append(
             _of_loss(
                 last[-1],
                 f"the loss was {_mean(first):.4g} at first and is {_mean(last):.4g}: it fell by "
-                f"{fallen:.3g} %, and {needed:.3g} % was the least",
+                f"{fallen:.3g} %"
+                + (
+                    ", no more than batches differ"
+                    if fallen > needed
+                    else f", and {needed:.3g} % was the least"
+                ),
                 "the learning rate is far too low or far too high, the labels don't fit the "
                 "pictures, or no gradient reaches the weights",
                 "set find_learning_rate=true; if that changes nothing, look at the labels and at "
