@@ -1,0 +1,181 @@
+"""Twenty trials of a tuning on this machine, and twenty trainings of the same definition.
+
+    python -m benchmarks.tuning --data ../shared/data
+
+Both draw learning rate, weight decay, batch size and epochs of the small network from the same
+ranges, for every eighth hand of fingers.tar. `separate` is what a loop over the training program
+does: each training is a process of its own with an empty cache, and comes to its end. `launcher` is
+`python -m launcher tune --local` with `early_stopping`. Both run as many at a time as there are
+processors, on one each. One half of the trainings comes before the launcher, the other after.
+
+Processor seconds are those of all processes, whoever else computes on the machine; seconds are by
+the clock.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.conditions import ROOT, conditions
+from launcher import local_tuning, settings_file, trial
+from launcher.request_parts import strings
+from launcher.settings_file import SettingsFile
+
+# Of the pictures that there are, one in so many.
+THINNED = {"training": 8, "validation": 2}
+
+SETTINGS = """
+name = "hands"
+
+[data]
+local = "pictures"
+channels = ["training", "validation"]
+
+[hyperparameters]
+network = "small"
+image_size = 32
+
+[tuning]
+objective = "val_accuracy"
+early_stopping = true
+jobs = {jobs}
+parallel = {parallel}
+
+[tuning.ranges]
+learning_rate = {{ min = 0.001, max = 0.1, scaling = "Logarithmic" }}
+weight_decay = {{ min = 0.0001, max = 0.1, scaling = "Logarithmic" }}
+batch_size = {{ values = [16, 32, 64, 128] }}
+epochs = {{ min = 8, max = 32 }}
+"""
+
+METRICS = Path("output/data/metrics.json")
+
+Measured = dict[str, float]
+
+
+def main() -> None:
+    """Let both search; print a table and one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of fingers.tar")
+    parser.add_argument("--jobs", type=int, default=20, help="trials (default: %(default)s)")
+    arguments = parser.parse_args()
+    parallel = local_tuning.count_processors()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write_pictures(arguments.data / "fingers.tar", folder)
+        path = folder / "settings.toml"
+        path.write_text(SETTINGS.format(jobs=arguments.jobs, parallel=parallel), encoding="utf-8")
+        file = settings_file.read(path)
+        drawn = [*_draw(file, arguments.jobs)]
+        half = len(drawn) // 2
+        before, best_before = _measured(lambda: _separately(file, drawn[:half], folder, parallel))
+        tuned, best_tuned = _measured(lambda: _tuned(path, folder))
+        after, best_after = _measured(lambda: _separately(file, drawn[half:], folder, parallel))
+    separate = {name: before[name] + after[name] for name in before}
+    ratios = {name: separate[name] / tuned[name] for name in separate}
+    separate["best"], tuned["best"] = max(best_before, best_after), best_tuned
+    for name, row in (("separate", separate), ("launcher", tuned), ("ratio", ratios)):
+        print(f"{name:<9} " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+    found = {"separate": separate, "launcher": tuned, "ratios": ratios, "jobs": arguments.jobs}
+    facts = conditions(["torch", "torchvision", "optuna"])
+    print(json.dumps({**found, "conditions": facts}))
+
+
+def _write_pictures(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder / "all", filter="data")
+    for channel, source in (("training", "train"), ("validation", "test")):
+        (folder / "pictures" / channel).mkdir(parents=True)
+        pictures = sorted((folder / "all" / "fingers" / source).iterdir())
+        for path in pictures[:: THINNED[channel]]:
+            (folder / "pictures" / channel / path.name).hardlink_to(path)
+
+
+def _draw(file: SettingsFile, jobs: int) -> Sequence[Mapping[str, object]]:
+    """Return hyperparameters drawn from the ranges, as a random search does."""
+    tuning = file.settings.tuning
+    assert tuning  # noqa: S101 - of the settings above
+    generator = random.Random(0)  # noqa: S311 - no secrets
+
+    def value(name: str) -> object:
+        found = tuning.ranges[name]
+        if found.values:
+            return generator.choice(found.values)
+        if found.scaling == "Logarithmic":
+            return found.low * (found.high / found.low) ** generator.random()
+        return generator.randint(int(found.low), int(found.high))
+
+    return [
+        {**file.settings.hyperparameters, **{name: value(name) for name in tuning.ranges}}
+        for _ in range(jobs)
+    ]
+
+
+def _separately(
+    file: SettingsFile, drawn: Sequence[Mapping[str, object]], folder: Path, parallel: int
+) -> float:
+    """Train with each; return the best accuracy."""
+
+    def train(hyperparameters: Mapping[str, object]) -> float:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            base_dir = Path(scratch, "ml")
+            trial.prepare(base_dir, file.local_channels(), strings(hyperparameters))
+            variables = {
+                "PYTHONPATH": str(ROOT / "container"),
+                "SAGEMAKER_BASE_DIR": str(base_dir),
+                "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(Path(scratch, "cache")),
+            }
+            _run(["training", "train"], variables, folder)
+            report = (base_dir / METRICS).read_text(encoding="utf-8")
+        # Of the weights that are kept: what the program prints last, by which the launcher judges.
+        accuracy = float(json.loads(report)["val_accuracy"])
+        print(f"val_accuracy {accuracy:.4f}  {hyperparameters}", file=sys.stderr, flush=True)
+        return accuracy
+
+    with ThreadPoolExecutor(parallel) as pool:
+        return max(pool.map(train, drawn))
+
+
+def _tuned(path: Path, folder: Path) -> float:
+    """Tune; return the best accuracy."""
+    variables = {
+        "PYTHONPATH": str(ROOT),
+        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(folder / "cache"),
+    }
+    print(_run(["launcher", "tune", str(path), "--local"], variables, folder), file=sys.stderr)
+    best = folder / ".launcher" / "hands" / "tuning" / local_tuning.BEST
+    return float(json.loads(best.read_text(encoding="utf-8"))["objective"])
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        env=os.environ | variables,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def _measured(search: Callable[[], float]) -> tuple[Measured, float]:
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    best = search()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"processor_seconds": computed, "seconds": time.monotonic() - start}, best
+
+
+if __name__ == "__main__":
+    main()
