@@ -155,7 +155,7 @@ def run(
     last, count = None, 0
     program = programs.start(base_dir)
     try:
-        with (base_dir / LOG).open("w", encoding="utf-8") as log:
+        with (base_dir / LOG).open("w", buffering=1, encoding="utf-8") as log:
             for line in program.output:
                 log.write(line)
                 match = objective.search(line)
