@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from classifier.artifact import WEIGHTS
 from debugger import activations, patched_smdebug, tensor_recorder
+from debugger.__main__ import main
 from debugger.observer import Observer, Settings
 from tests import observed
 from tests.observed import Network, TrueNorms, collection
@@ -322,7 +323,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base_dir
 
 
-def test_a_whole_job_is_equal_with_and_without_to_the_bit(plain: Path, tmp_path: Path) -> None:
+def test_a_whole_job_is_equal_to_the_bit_and_damage_to_its_records_is_said(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base_dir = make_job(tmp_path, epochs="2", debug="required", mixup="0.2")
 
     assert train_here(base_dir, "train") == 0
@@ -331,6 +334,20 @@ def test_a_whole_job_is_equal_with_and_without_to_the_bit(plain: Path, tmp_path:
     weights, expected = (load_file(d / "model" / WEIGHTS) for d in (base_dir, plain))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert trial(base_dir / TENSORS).steps(mode=EVAL) == [1, 2]
+
+    largest = max(
+        (base_dir / TENSORS / "events").rglob("*.tfevents"), key=lambda p: p.stat().st_size
+    )
+    content = largest.read_bytes()
+    # What comes first is whole.
+    largest.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    assert main(["rules", str(base_dir / TENSORS), "--rules", "WeightUpdateRatio"]) == 0
+    assert "Error  " in capsys.readouterr().out
+    assert main(["report", str(base_dir / TENSORS), "--output", str(tmp_path / "a.html")]) == 2
+    assert "is damaged: " in capsys.readouterr().err
+    largest.write_bytes(b"none")
+    assert main(["rules", str(base_dir / TENSORS)]) == 2
+    assert "holds no tensor at 0" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_writes_what_the_uninterrupted_one_would_have(

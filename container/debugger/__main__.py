@@ -8,7 +8,7 @@ from pathlib import Path
 
 from classifier.errors import UserError
 from debugger import report, rule_choice, sources
-from debugger.records import Records
+from debugger.records import DamagedTensorError, Records
 from debugger.rules.verdict import ERROR, INSUFFICIENT, ISSUES, Verdict
 
 # No rule found anything, one did, there was nothing to judge by.
@@ -67,6 +67,9 @@ def _write_report(path: Path, output: Path) -> int:
         output.write_text(report.render(records, profile, verdicts), encoding="utf-8")
     except OSError as error:
         message = f"{output} cannot be written: {error.strerror}"
+        raise UserError(message) from None
+    except DamagedTensorError as error:
+        message = f"{path} is damaged: {error}; `rules` judges by what can be read"
         raise UserError(message) from None
     print(output)
     return FINE

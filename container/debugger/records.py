@@ -17,6 +17,10 @@ WEIGHTS = r"^(?!gradient|update_ratio).*weight"
 Array = npt.NDArray[np.generic]
 
 
+class DamagedTensorError(ValueError):
+    """There is no tensor where the index says that one is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """A number at a step."""

@@ -11,9 +11,10 @@ import numpy as np
 
 from classifier.errors import UserError
 from debugger import protobuf_bridge
-from debugger.records import Array, Record, Records
+from debugger.records import Array, DamagedTensorError, Record, Records
 
 protobuf_bridge.install()
+from google.protobuf.message import DecodeError  # noqa: E402 - as the next one
 from smdebug.core.tfevent.proto.event_pb2 import Event  # noqa: E402 - through the bridge
 
 # In bytes. A step of VGG-16's weights and gradients as a whole is 1.1 GB in tensors of 400 MB.
@@ -127,13 +128,21 @@ def _event(path: Path, start: int, length: int) -> Any:  # noqa: ANN401 - smdebu
     with path.open("rb") as file:
         file.seek(start)
         data = file.read(length)
-    (size, _) = _HEADER.unpack_from(data)
-    return Event.FromString(data[_HEADER.size : _HEADER.size + size])
+    try:
+        (size, _) = _HEADER.unpack_from(data)
+        return Event.FromString(data[_HEADER.size : _HEADER.size + size])
+    except (struct.error, DecodeError) as error:
+        message = f"{path.name} holds no tensor at {start}: {error}"
+        raise ValueError(message) from None
 
 
 def _load(path: Path, start: int, length: int) -> Array:
     """Read one tensor."""
-    (value,) = _event(path, start, length).summary.value
-    shape = [dim.size for dim in value.tensor.tensor_shape.dim]
-    dtype = _DTYPES[value.tensor.dtype]
-    return np.frombuffer(value.tensor.tensor_content, dtype).reshape(shape)
+    try:
+        (value,) = _event(path, start, length).summary.value
+        shape = [dim.size for dim in value.tensor.tensor_shape.dim]
+        dtype = _DTYPES[value.tensor.dtype]
+        return np.frombuffer(value.tensor.tensor_content, dtype).reshape(shape)
+    except (OSError, ValueError, KeyError) as error:
+        message = f"{path.name} at {start}: {type(error).__name__}: {error}"
+        raise DamagedTensorError(message) from None
