@@ -145,6 +145,7 @@ def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
         LOCAL_RUNS / file.settings.name / "explanations",
         port=arguments.port if arguments.local else None,
         model=arguments.model,
+        is_quiet=arguments.quiet,
     )
     return _result(aws, str(report))
 

@@ -20,6 +20,7 @@ def explain(
     *,
     port: int | None,
     model: str | None,
+    is_quiet: bool = False,
 ) -> Path:
     """Explain pictures of this machine; return the report.
 
@@ -62,7 +63,9 @@ def explain(
     else:
         endpoint = HttpEndpoint(f"http://127.0.0.1:{port}", parallel=PARALLEL)
     with Model(endpoint, predictor) as asked:
-        found = Job(pictures=pictures, output=output, analysis=analysis, model=asked).run()
+        found = Job(
+            pictures=pictures, output=output, analysis=analysis, model=asked, is_quiet=is_quiet
+        ).run()
     for one in found.unreadable:
         aws.show(f"left out {one.file}: {one.why}")
     aws.show(f"{found.pictures} pictures explained: {output / ANALYSIS}")

@@ -1,6 +1,6 @@
 """The training program, loaded once for all trials of a tuning on this machine.
 
-It takes four seconds of a processor to import torch and what goes with it. This process does so
+It takes seconds of a processor to import torch and what goes with it. This process does so
 once and forks for every trial that it is asked for on the socket that is its standard input. It
 ends, and the trials with it, when the launcher does, however that ended.
 """

@@ -1,5 +1,6 @@
 """Zip and tar archives, unpacked so that nothing in them reaches out of the folder."""
 
+import lzma
 import shutil
 import stat
 import tarfile
@@ -25,6 +26,9 @@ MAX_FILE_BYTES = 200_000_000
 SPARE_BYTES = 500_000_000
 
 CHUNK_BYTES = 1 << 20
+
+# What else the standard library raises of damaged or unknown contents.
+DAMAGED = (lzma.LZMAError, EOFError, RuntimeError)
 
 # Of a zip entry's flags.
 ENCRYPTED = 1
@@ -59,7 +63,7 @@ def unpacked(archive: Path, beside: Path | None = None, *, quiet: bool = False) 
         root = Path(folder)
         try:
             _unpack(archive, root, quiet=quiet)
-        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, *DAMAGED) as error:
             message = f"{archive} is damaged ({error}): fetch it again"
             raise UserError(message) from error
         yield root
@@ -132,7 +136,9 @@ def _write_all(archive: Path, entries: list[_Entry], root: Path, free: int, *, q
             message = f"{archive} holds {entry.name!r} twice, as one thing and another: repack it"
             raise UserError(message) from error
         except OSError as error:
-            message = f"{archive}: {entry.name[:80]!r} cannot be written: {error.strerror}"
+            message = (
+                f"{archive}: {entry.name[:80]!r} cannot be unpacked: {error.strerror or error}"
+            )
             raise UserError(message) from error
 
 

@@ -118,7 +118,7 @@ def test_an_encrypted_zip_is_said_to_be(tmp_path: Path) -> None:
 def test_a_name_that_the_disk_does_not_take_is_said(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", **{f"ant/{'x' * 300}.png": PICTURE})
 
-    with pytest.raises(UserError, match=r"a\.zip: 'ant/x+' cannot be written: "), opened(path):
+    with pytest.raises(UserError, match=r"a\.zip: 'ant/x+' cannot be unpacked: "), opened(path):
         pass
 
 
@@ -149,6 +149,22 @@ def test_a_damaged_archive_is_said_to_be(tmp_path: Path, name: str) -> None:
     path.write_bytes(whole.read_bytes()[:600])
 
     with pytest.raises(UserError, match="is damaged"), opened(path, quiet=True):
+        pass
+
+
+@pytest.mark.parametrize("mode", ["bz2", "xz"])
+def test_damage_within_a_compressed_tar_is_said(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / f"a.tar.{mode}"
+    with tarfile.open(path, f"w:{mode}") as archive:  # type: ignore[call-overload]
+        for name in ("1.png", "2.png"):
+            (tmp_path / name).write_bytes(os.urandom(200_000))
+            archive.add(tmp_path / name, f"ant/{name}")
+    data = bytearray(path.read_bytes())
+    for place in (len(data) // 2, len(data) - 12):
+        data[place] ^= 255
+    path.write_bytes(data)
+
+    with pytest.raises(UserError, match=r"is damaged|cannot be unpacked: \w"), opened(path):
         pass
 
 

@@ -20,8 +20,8 @@ TORCH_SERVER_BYTES = 3000 * MIB
 COPIES = 2
 
 # What a model takes while it is loaded, which is its most: 2.5 times ResNet-18's file was seen, and
-# 25 MB for a file of 7 MB. Each prediction at a time has besides what lies between the layers: of
-# ResNet-18 31 to 40 bytes for every pixel of the network's input, of SqueezeNet 60.
+# 25 MB for a file of 7 MB. Each prediction at a time has besides what lies between the layers, by
+# the pixels of the network's input: 16 numbers in float32 for each, a guess on the safe side.
 LOADING_COPIES, LOADING_BYTES, LAYER_BYTES = 3, 20 * MIB, 64
 
 # Of the memory of a multi-model endpoint that the server and one picture leave; the rest is for
