@@ -161,7 +161,8 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
     )
     end = time.monotonic()
     # Of the network as it will be served, and no part of the stage.
-    evaluation = evaluate(Classifier(net.module), decoded[1], arithmetic.device, 2)
+    exact = recipe.Arithmetic(arithmetic.device, torch.float32)
+    evaluation = evaluate(Classifier(net.module), decoded[1], exact, 2)
     return {
         "val_accuracy": evaluation.accuracy if evaluation else math.nan,
         "accuracy_on_features": choice.evaluation.accuracy,

@@ -39,12 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"launcher: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "launcher: stopped waiting; what was started on SageMaker goes on: "
-            "`status` shows it, `delete` ends it",
-            file=sys.stderr,
-        )
+        print(f"launcher: {_stopped(arguments)}", file=sys.stderr)
         return 130
+
+
+def _stopped(arguments: argparse.Namespace) -> str:
+    if getattr(arguments, "local", False):
+        return "stopped"
+    return (
+        "stopped waiting; what was started on SageMaker goes on: "
+        "`status` shows it, `delete` ends it"
+    )
 
 
 def _show(text: str) -> None:

@@ -9,17 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 def best(study: optuna.Study) -> FrozenTrial | None:
     """Return the best that came to its end, of equal ones the first to do so; Optuna says any."""
-    sign = _sign(study)
+    sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ordered = sorted(done, key=attrgetter("datetime_complete"))
     return max(ordered, key=lambda each: sign * (each.value or 0.0), default=None)
-
-
-def would_be_best(study: optuna.Study, value: float) -> bool:
-    """Tell whether a trial with this objective would be the best, if it came to its end now."""
-    known = best(study)
-    return known is None or _sign(study) * value > _sign(study) * (known.value or 0.0)
-
-
-def _sign(study: optuna.Study) -> int:
-    return -1 if study.direction == StudyDirection.MINIMIZE else 1

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from classifier.errors import UserError
 from launcher import metrics, trial, tuning_page
-from launcher.best_trial import best, would_be_best
+from launcher.best_trial import best
 from launcher.request_parts import strings
 from launcher.settings_file import SettingsFile
 from launcher.training_requests import most_epochs
@@ -58,7 +58,6 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
 
     def one(each: optuna.Trial) -> float:
         chosen = {name: _suggest(each, name, found) for name, found in tuning.ranges.items()}
-        base_dir = folder / f"trial-{each.number:03}"
 
         def report(value: float, step: int) -> None:
             each.report(value, step)
@@ -66,13 +65,12 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
                 raise optuna.TrialPruned
 
         return trial.run(
-            base_dir,
+            _base_dir(folder, each.number),
             channels,
             strings({**static, **chosen}),
             metrics.expression(settings, tuning.objective),
             programs=programs,
             report=report,
-            is_best=lambda value: would_be_best(study, value),
         )
 
     def after(_study: optuna.Study, each: FrozenTrial) -> None:
@@ -86,15 +84,16 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
         study.optimize(
             one, max(left, 0), n_jobs=parallel, catch=(TrialFailedError,), callbacks=[after]
         )
+        found = best(study)
+        if found is not None and not programs.is_stopped:
+            _finish(found, folder, programs, show)
         is_stopped = programs.is_stopped
     if is_stopped:
         message = f"stopped; the next `tune --local` goes on with what is in {folder}"
         raise UserError(message)
-    found = best(study)
     if found is None:
         message = f"no trial came to its end: {folder}/trial-*/{trial.LOG} say why"
         raise UserError(message)
-    _package(found, folder)
     return found
 
 
@@ -189,14 +188,41 @@ def _remove_worse(study: optuna.Study, folder: Path) -> None:
     kept = best(study)
     for each in done:
         if kept is None or each.number != kept.number:
-            shutil.rmtree(folder / f"trial-{each.number:03}", ignore_errors=True)
+            shutil.rmtree(_base_dir(folder, each.number), ignore_errors=True)
 
 
-def _package(found: FrozenTrial, folder: Path) -> None:
-    """Write the best trial's hyperparameters, and its model as SageMaker packs one."""
+def _finish(
+    found: FrozenTrial, folder: Path, programs: Programs, show: Callable[[str], None]
+) -> None:
+    """Write the best trial's hyperparameters, and its model as SageMaker packs one.
+
+    Raises:
+        UserError: the model could not be made.
+    """
     document = {"trial": found.number, "objective": found.value, "hyperparameters": found.params}
-    (folder / BEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    pack(folder / f"trial-{found.number:03}" / "model", folder / MODEL)
+    text = json.dumps(document, indent=2) + "\n"
+    best_path, model_path = folder / BEST, folder / MODEL
+    if model_path.exists() and best_path.exists() and best_path.read_text("utf-8") == text:
+        return
+    show(f"trial {found.number} is the best; its model is made")
+    base_dir = _base_dir(folder, found.number)
+    if not base_dir.is_dir():
+        message = f"{base_dir} is gone, and with it the best trial: remove {folder} and tune anew"
+        raise UserError(message)
+    try:
+        trial.finish(base_dir, programs)
+    except TrialFailedError as error:
+        if programs.is_stopped:
+            return
+        message = f"no model of trial {found.number}: {error}; more in {base_dir / trial.LOG}"
+        raise UserError(message) from None
+    pack(base_dir / "model", model_path)
+    # Last: it says whose the model is.
+    best_path.write_text(text, encoding="utf-8")
+
+
+def _base_dir(folder: Path, number: int) -> Path:
+    return folder / f"trial-{number:03}"
 
 
 def pack(model: Path, target: Path) -> None:

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self, TextIO
 
@@ -20,8 +20,8 @@ from local_test.errors import UserError as LocalError
 
 LOG = "training.log"
 
-# How the program's line begins after which nothing changes the network: the model is written then,
-# and made faster, and reports.
+# How the program's line begins after which nothing changes the network, and of which a checkpoint
+# is left: then the model is written, and made faster, and reports, for the best trial alone.
 DECIDED = "best_epoch="
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,13 +108,10 @@ class Programs:
         return Program(pid, os.fdopen(reading, encoding="utf-8", errors="replace"))
 
     def end(self, program: Program) -> None:
-        """End one that runs, with all that it has started."""
+        """End one, if it still runs, with all that it has started."""
         self._kill(program.pid)
         for _ in program.output:
             pass
-
-    def forget(self, program: Program) -> None:
-        """Note that one has ended."""
         with self._lock:
             self._pids.discard(program.pid)
         program.output.close()
@@ -141,57 +138,79 @@ def run(
     *,
     programs: Programs,
     report: Callable[[float, int], None],
-    is_best: Callable[[float], bool],
 ) -> float:
-    """Train once in `base_dir`; return the objective that was printed last.
+    """Train once in `base_dir`, and make no model; return the objective that was printed last.
 
-    `report` gets every epoch's value of it and its place; what it raises ends the trial. Of a trial
-    that in the end `is_best` does not call so there is no model.
+    `report` gets every epoch's value of it and its place; what it raises ends the trial.
 
     Raises:
         TrialFailedError: the program failed, or printed no objective.
     """
+    shutil.rmtree(base_dir, ignore_errors=True)
     prepare(base_dir, channels, hyperparameters)
     last, count = None, 0
+    with _lines(base_dir, programs) as lines:
+        for line in lines:
+            match = objective.search(line)
+            if match is None:
+                continue
+            last = float(match[1])
+            if line.startswith(DECIDED):
+                break
+            count += 1
+            report(last, count)
+    if last is None:
+        message = "no objective"
+        raise TrialFailedError(message)
+    return last
+
+
+def finish(base_dir: Path, programs: Programs) -> None:
+    """Let a trial that was run make its model, from the checkpoint that it has left.
+
+    Raises:
+        TrialFailedError: the program failed.
+    """
+    with _lines(base_dir, programs) as lines:
+        for _ in lines:
+            pass
+
+
+@contextmanager
+def _lines(base_dir: Path, programs: Programs) -> Iterator[Iterator[str]]:
+    """Run the program in a prepared folder, until no more of its log is wanted; yield that."""
     program = programs.start(base_dir)
     try:
-        with (base_dir / LOG).open("w", buffering=1, encoding="utf-8") as log:
-            for line in program.output:
-                log.write(line)
-                match = objective.search(line)
-                if match is None:
-                    continue
-                last = float(match[1])
-                if not line.startswith(DECIDED):
-                    count += 1
-                    report(last, count)
-                elif not is_best(last):
-                    programs.end(program)
-                    break
-    except BaseException:
-        programs.end(program)
-        raise
+        with (base_dir / LOG).open("a", buffering=1, encoding="utf-8") as log:
+
+            def logged() -> Iterator[str]:
+                for line in program.output:
+                    log.write(line)
+                    yield line
+
+            yield logged()
     finally:
-        programs.forget(program)
+        programs.end(program)
     if programs.is_stopped:
         message = "stopped"
         raise TrialFailedError(message)
     failure = base_dir / opt_ml.FAILURE
-    if failure.is_file() or last is None:
-        reason = failure.read_text(errors="replace") if failure.is_file() else "no objective"
+    if failure.is_file():
+        reason = failure.read_text(encoding="utf-8", errors="replace")
         raise TrialFailedError(reason.splitlines()[0][:300])
-    return last
 
 
 def prepare(
     base_dir: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]
 ) -> None:
-    """Lay out /opt/ml for a trial; the channels are links, so that all share decoded pictures.
+    """Lay out /opt/ml for a job; the channels are links, so that all share decoded pictures.
+
+    The checkpoint of a job that was stopped stays, for one of the same data and hyperparameters.
 
     Raises:
         UserError: the folder belongs to somebody else.
     """
-    shutil.rmtree(base_dir, ignore_errors=True)
+    shutil.rmtree(base_dir / "input", ignore_errors=True)
     try:
         opt_ml.create(base_dir)
     except LocalError as error:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from networks.network import Classifier
+from tests.test_features import FLOAT32
 from training import evaluation, inference
 from training.evaluation import (
     Evaluation,
@@ -100,7 +101,7 @@ def test_the_loss_is_the_mean_over_all_pictures_in_batches_of_any_size() -> None
     labels = random.integers(0, 3, 600)
     pictures = Pictures(pixels, labels, (Path("x"),) * 600, "")
 
-    found = evaluate(Classifier(Fixed()), pictures, torch.device("cpu"), 3)
+    found = evaluate(Classifier(Fixed()), pictures, FLOAT32, 3)
 
     assert found is not None
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -114,11 +115,11 @@ def test_the_loss_is_the_mean_over_all_pictures_in_batches_of_any_size() -> None
 def test_logits_are_those_of_every_picture_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), np.uint8)
     pictures = Pictures(pixels, np.zeros(7, np.int64), (Path("x"),) * 7, "")
-    classifier, device = Classifier(Fixed()), torch.device("cpu")
-    whole = logits_of(classifier, pictures, device)
+    classifier = Classifier(Fixed())
+    whole = logits_of(classifier, pictures, FLOAT32)
     monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 3)
 
-    parts = logits_of(classifier, pictures, device)
+    parts = logits_of(classifier, pictures, FLOAT32)
 
     assert whole is not None
     assert parts is not None
@@ -131,7 +132,7 @@ def test_logits_are_those_of_every_picture_in_order(monkeypatch: pytest.MonkeyPa
 def test_a_stop_ends_an_evaluation_without_a_result() -> None:
     pictures = Pictures(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int64), (Path("x"),), "")
 
-    found = evaluate(Classifier(Fixed()), pictures, torch.device("cpu"), 3, lambda: True)
+    found = evaluate(Classifier(Fixed()), pictures, FLOAT32, 3, lambda: True)
 
     assert found is None
 

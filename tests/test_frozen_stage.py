@@ -76,7 +76,7 @@ def test_the_network_as_a_whole_is_what_was_judged(name: str) -> None:
 
     choice = train(network, (data[0], data[1]))
 
-    evaluation = evaluate(Classifier(network.module), validation, CPU, 3)
+    evaluation = evaluate(Classifier(network.module), validation, FLOAT32, 3)
     assert evaluation is not None
     assert choice.evaluation.loss == pytest.approx(evaluation.loss, rel=1e-3)
     assert choice.evaluation.loss != pytest.approx(np.log(3), rel=1e-2)

@@ -15,9 +15,9 @@ import pytest
 from classifier.errors import UserError
 from launcher import local_tuning, training_requests, tuning_page
 from launcher.__main__ import main
-from launcher.best_trial import best, would_be_best
+from launcher.best_trial import best
 from launcher.settings_file import SettingsFile
-from launcher.trial import ROOT
+from launcher.trial import ROOT, Programs
 from tests.launcher_settings import read, write
 from tests.opt_ml import HYPERPARAMETERS, write_pictures
 from tests.servers import free_port
@@ -65,8 +65,16 @@ def test_a_search_goes_on_where_it_was_and_leaves_a_page_and_a_model(
     assert chosen["hyperparameters"].keys() == {"learning_rate", "batch_size"}
     with tarfile.open(folder / "model.tar.gz") as archive:
         assert {"manifest.json", "weights.safetensors", "model.onnx"} <= set(archive.getnames())
+        manifest = archive.extractfile("manifest.json")
+        assert manifest
+        said = json.load(manifest)["metrics"]["val_loss"]
+    assert said == pytest.approx(chosen["objective"], rel=1e-4)
     kept = [each.name for each in folder.iterdir() if each.is_dir()]
     assert kept == [f"trial-{chosen['trial']:03}"]
+    # It was trained once; the model was made of what that has left.
+    log = (folder / kept[0] / "training.log").read_text()
+    assert log.count("\nepoch=1 ") == 1
+    assert log.count("continued_from=") == 1
     page = (folder / "tuning.html").read_text()
     assert page.count("<circle") == 3
     assert "http" not in page
@@ -106,6 +114,52 @@ def test_a_search_that_was_killed_takes_its_trials_along_and_goes_on(
     states = [trial.state.name for trial in study.trials]
     assert states == ["FAIL", "COMPLETE"]
     assert study.trials[1].params == study.trials[0].params
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_before_it_has_a_model_makes_it_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures" / "training")
+    path = write(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 1\nparallel = 1"), NAME)
+    folder = tmp_path / ".launcher/squares/tuning"
+    with monkeypatch.context() as patch:
+        patch.setattr(local_tuning, "_finish", _interrupt)
+        assert main(["tune", str(path), "--local"]) == 130
+    assert capsys.readouterr().err == "launcher: stopped\n"
+    assert not (folder / "trial-000/model/manifest.json").exists()
+
+    assert main(["tune", str(path), "--local"]) == 0
+
+    assert "0 of 1 trials to go" in capsys.readouterr().out
+    assert (folder / "model.tar.gz").is_file()
+    log = (folder / "trial-000/training.log").read_text()
+    assert log.count("\nepoch=1 ") == 1
+    # What is packed is not made again.
+    assert main(["tune", str(path), "--local"]) == 0
+    assert (folder / "trial-000/training.log").read_text() == log
+
+
+def test_a_best_trial_without_a_model_says_why(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    assert file.settings.tuning
+    study = local_tuning._open(tmp_path, file, file.settings.tuning)
+    study.tell(study.ask(), 0.5)
+    found = best(study)
+    assert found
+    with Programs(threads=1) as programs:
+        with pytest.raises(UserError, match="trial-000 is gone"):
+            local_tuning._finish(found, tmp_path, programs, print)
+        # Of no job: no configuration, no picture.
+        (tmp_path / "trial-000" / "output").mkdir(parents=True)
+
+        with pytest.raises(UserError, match=r"no model of trial 0: .*; more in .*training\.log"):
+            local_tuning._finish(found, tmp_path, programs, print)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow
@@ -167,18 +221,14 @@ def test_of_equal_trials_the_first_to_end_is_the_best_and_keeps_its_model(tmp_pa
     assert file.settings.tuning
     study = local_tuning._open(tmp_path, file, file.settings.tuning)
     first, second, third = study.ask(), study.ask(), study.ask()
-    assert would_be_best(study, 9.0)
     study.tell(second, 0.5)
-
-    assert not would_be_best(study, 0.5)
     study.tell(first, 0.5)
+    # A loss.
     study.tell(third, 0.7)
 
     found = best(study)
     assert found
     assert found.number == second.number
-    # A loss.
-    assert would_be_best(study, 0.4)
 
 
 def test_another_search_does_not_go_on_in_its_place(tmp_path: Path) -> None:

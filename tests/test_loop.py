@@ -202,6 +202,22 @@ def test_no_training_ends_early_while_its_pictures_have_half_their_size(tmp_path
     assert len(losses) > 10
 
 
+def test_a_job_broken_off_after_its_last_epoch_trains_no_more(
+    uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base_dir = make_small_job(tmp_path)
+    shutil.copytree(uninterrupted / "checkpoints", base_dir / "checkpoints", dirs_exist_ok=True)
+    caplog.set_level(logging.INFO)
+
+    job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
+
+    assert not [message for message in caplog.messages if message.startswith("epoch=")]
+    assert metrics(base_dir) == metrics(uninterrupted)
+    weights = load_file(base_dir / "model" / WEIGHTS)
+    for name, value in load_file(uninterrupted / "model" / WEIGHTS).items():
+        assert torch.equal(weights[name], value), name
+
+
 def test_without_fine_tuning_the_frozen_stage_is_all(uninterrupted: Path, tmp_path: Path) -> None:
     base_dir = make_small_job(tmp_path)
     weights = base_dir / "input" / "data" / "weights"

@@ -109,24 +109,24 @@ def confusion_matrix(
 def evaluate(
     classifier: Classifier,
     pictures: Pictures,
-    device: torch.device,
+    arithmetic: Arithmetic,
     num_classes: int,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Evaluate in float32 on the pixels as serving sees them; None when stopped in between."""
-    logits = logits_of(classifier, pictures, device, is_stopped)
+    """Evaluate on the pixels as serving sees them; None when stopped in between."""
+    logits = logits_of(classifier, pictures, arithmetic, is_stopped)
     return None if logits is None else evaluation_of(logits, pictures.labels, num_classes)
 
 
 def logits_of(
     classifier: Classifier,
     pictures: Pictures,
-    device: torch.device,
+    arithmetic: Arithmetic,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> npt.NDArray[np.float32] | None:
     """Return the logits (N, C) of all pictures; None when stopped in between."""
     logits = []
-    for batch in answers(classifier, pictures, Arithmetic(device, torch.float32)):
+    for batch in answers(classifier, pictures, arithmetic):
         if is_stopped():
             return None
         logits.append(batch)

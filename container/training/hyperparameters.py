@@ -166,7 +166,7 @@ class Hyperparameters:
     """Of every random choice."""
 
     checkpoint_interval_seconds: float = 60.0
-    """Least time between two checkpoints; a stop makes one too."""
+    """Least time between two checkpoints; a stop and the last epoch make one too."""
 
     debug: Literal["auto", "required", "off"] = "auto"
     """Record tensors, as docs/debugger.md says. `required`: fail a job in which that cannot be."""

@@ -18,6 +18,7 @@ from training.calibration import Answers, Calibration, answers, fit_temperature
 from training.evaluation import Evaluation, evaluation_of, logits_of, per_class
 from training.pictures import Pictures
 from training.progress import Best
+from training.recipe import Arithmetic
 
 MAX_MISTAKES = 24
 
@@ -150,11 +151,15 @@ def judge(
     test: Pictures | None,
     is_stopped: Callable[[], bool],
 ) -> Judgement:
-    """Judge a classifier that has the kept weights; the test pictures decide nothing."""
+    """Judge a classifier that has the kept weights; the test pictures decide nothing.
+
+    In float32, whatever training computed in: it is what all other precisions are compared with.
+    """
+    arithmetic = Arithmetic(device, torch.float32)
     channels = {"val": validation} if test is None else {"val": validation, "test": test}
     logits = {}
     for part, pictures in channels.items():
-        found = logits_of(classifier, pictures, device, is_stopped)
+        found = logits_of(classifier, pictures, arithmetic, is_stopped)
         if found is None:
             return _unfinished(best)
         logits[part] = found

@@ -92,11 +92,10 @@ class Trainer:
                 is_stopped = not self._train_stage(model, stop, checkpoints)
         if is_stopped:
             logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
-        elif self.observer.stopping_rule is not None:
-            logger.info("stopped_by_rule=%s", self.observer.stopping_rule)
+        elif self.progress.stopping_rule is not None:
+            logger.info("stopped_by_rule=%s", self.progress.stopping_rule)
         elif self.progress.epoch < self.recipe.epochs:
             logger.info("early_stopping_at_epoch=%d", self.progress.epoch)
-        self._log_best()
 
     def _start_observing(self) -> None:
         """Let the first process's observer see the network from the next step on."""
@@ -212,8 +211,9 @@ class Trainer:
         is_first_stage = self._is_first_stage
         while self._is_first_stage is is_first_stage and not self._is_finished():
             finished = self._train_one_epoch(model, stop, checkpoints) and self._finish_epoch(stop)
-            # An epoch can take less than a second, and its checkpoint longer.
-            if not finished or checkpoints.is_due():
+            # An epoch can take less than a second, and its checkpoint longer. After the last one
+            # comes what can take minutes: a job that is broken off there need not train again.
+            if not finished or self._is_finished() or checkpoints.is_due():
                 self._save(checkpoints)
             if not finished:
                 return False
@@ -288,6 +288,9 @@ class Trainer:
         if self.cluster.is_first:
             logger.info("%s", log_line({"epoch": progress.epoch, **metrics}))
         self._keep_if_better(evaluation)
+        # Another process's observer sees nothing.
+        rule = self.cluster.from_first(self.observer.stopping_rule)
+        progress.stopping_rule = None if rule is None else str(rule)
         return True
 
     def _tell_of(self, evaluation: Evaluation, train_loss: float | None = None) -> None:
@@ -301,7 +304,7 @@ class Trainer:
             return evaluate(
                 self.average.classifier,
                 self.validation,
-                self.arithmetic.device,
+                self.arithmetic,
                 self.num_classes,
                 lambda: self._agree(stop.requested)[0],
             )
@@ -318,8 +321,7 @@ class Trainer:
         progress, patience = self.progress, self.hyperparameters.early_stopping_patience
         if progress.epoch >= self.recipe.epochs:
             return True
-        # Another process's observer sees nothing.
-        if self.cluster.from_first(self.observer.stopping_rule) is not None:
+        if progress.stopping_rule is not None:
             return True
         # An epoch that a stop interrupted has been begun, and so is ended.
         if patience is None or progress.best is None or progress.batch > 0:
@@ -337,12 +339,6 @@ class Trainer:
                 f"learning_rate (its peak is {self.progress.learning_rate:g})"
             )
             raise UserError(message)
-
-    def _log_best(self) -> None:
-        """Say the kept epoch's metrics once more: a tuning job takes the last value it reads."""
-        if self.progress.best is not None and self.cluster.is_first:
-            best = self.progress.best
-            logger.info("%s", log_line({"best_epoch": best.epoch, **best.evaluation.metrics()}))
 
     def _batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         return sampling.batches(

@@ -39,6 +39,9 @@ class Progress:
 
     best: Best | None = None
 
+    stopping_rule: str | None = None
+    """The debugger's rule that has ended the training."""
+
     def to_state(self) -> dict[str, object]:
         """Return plain values and tensors, as a checkpoint holds them."""
         best = self.best and {
@@ -54,6 +57,7 @@ class Progress:
             "totals": self.totals,
             "history": self.history,
             "best": best,
+            "stopping_rule": self.stopping_rule,
         }
 
     @classmethod

@@ -56,6 +56,7 @@ def write(
             test=test,
             is_stopped=is_stopped,
         )
+        _log(judged)
     is_wanted = trainer.hyperparameters.quantize == "auto"
     reason = quantization.UNTRIED if is_wanted else quantization.NOT_ASKED
     precision = {quantization.METRICS: quantization.verdict(FLOAT32, reason)}
@@ -81,7 +82,6 @@ def write(
             is_stopped=is_stopped,
         )
     if judged:
-        _log(judged)
         try:
             _write_reports(environment.output_data_dir, trainer, judged, manifest, choices)
         except OSError as error:
@@ -91,6 +91,9 @@ def write(
 
 
 def _log(judged: Judgement) -> None:
+    # Once more, and last: a tuning job takes the last value it reads.
+    said = judged.validation.evaluation.metrics()
+    logger.info("%s", log_line({"best_epoch": judged.epoch, **said}))
     if calibration := judged.validation.calibration:
         errors = {"ece_before": calibration.before.error, "ece_after": calibration.after.error}
         logger.info("%s", log_line({"temperature": judged.temperature, **errors}))
