@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from benchmarks.conditions import ROOT, conditions
 
@@ -224,12 +225,11 @@ def _draw(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     colors = {case: f"C{n}" for n, case in enumerate(dict.fromkeys(r["case"] for r in results))}
     for result in results:
         seconds, accuracies = zip(*result["curve"], strict=True)
-        label = result["case"] if result["seed"] == 0 else None
         minutes = [value / 60 for value in seconds]
-        axis.plot(minutes, accuracies, color=colors[result["case"]], label=label, marker=".")
+        axis.plot(minutes, accuracies, color=colors[result["case"]], marker=".")
     axis.set(xlabel="minutes of training", ylabel="validation accuracy", ylim=(0.9, 1))
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend([Line2D([], [], color=color) for color in colors.values()], colors)
     figure.savefig(path)
 
 

@@ -55,6 +55,9 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
     processors = count_processors()
     parallel = min(tuning.parallel, processors)
     static = {k: v for k, v in settings.hyperparameters.items() if k not in tuning.ranges}
+    if "debug_rules" not in static:
+        # As in the service, whose tuning jobs know no debugger.
+        static = {"debug": "off", **static}
 
     def one(each: optuna.Trial) -> float:
         chosen = {name: _suggest(each, name, found) for name, found in tuning.ranges.items()}

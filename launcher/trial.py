@@ -20,9 +20,9 @@ from local_test.errors import UserError as LocalError
 
 LOG = "training.log"
 
-# How the program's line begins after which nothing changes the network, and of which a checkpoint
+# How the program's lines begin after which nothing changes the network, and of which a checkpoint
 # is left: then the model is written, and made faster, and reports, for the best trial alone.
-DECIDED = "best_epoch="
+DECIDED = ("best_epoch=", "test_loss=")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -75,6 +75,7 @@ def test_a_search_goes_on_where_it_was_and_leaves_a_page_and_a_model(
     log = (folder / kept[0] / "training.log").read_text()
     assert log.count("\nepoch=1 ") == 1
     assert log.count("continued_from=") == 1
+    assert " debug=off " in log
     page = (folder / "tuning.html").read_text()
     assert page.count("<circle") == 3
     assert "http" not in page
@@ -122,7 +123,10 @@ def test_a_search_that_was_killed_before_it_has_a_model_makes_it_without_trainin
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "pictures" / "training")
-    path = write(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 1\nparallel = 1"), NAME)
+    write_pictures(tmp_path / "pictures" / "test", first=100)
+    # Of the lines that judge the network the last one.
+    text = SETTINGS.replace('["training"]', '["training", "test"]').replace("val_loss", "test_loss")
+    path = write(tmp_path, text.replace("jobs = 2", "jobs = 1\nparallel = 1"), NAME)
     folder = tmp_path / ".launcher/squares/tuning"
     with monkeypatch.context() as patch:
         patch.setattr(local_tuning, "_finish", _interrupt)
