@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from networks.network import small_network
-from training.batch_norm import SynchronizedBatchNorm, synchronized
+from training.batch_norm import SynchronizedBatchNorm, set_momentum, synchronized
 from training.cluster import Cluster
 
 # Over two processes they are 4 and 3.
@@ -156,6 +156,14 @@ def test_layers_are_replaced_for_a_while_and_share_their_tensors() -> None:
     assert network[1] is layer
     assert not layer.training
     assert all(shared[name].data_ptr() == state[name].data_ptr() for name in state)
+
+
+def test_the_momentum_is_that_of_all_layers() -> None:
+    network = make_network()
+
+    with synchronized(network):
+        set_momentum(network, 0.25)
+        assert [network[at].momentum for at in (1, 4, 6)] == [0.25, 0.25, 0.25]
 
 
 def test_a_layer_in_evaluation_asks_no_other_process() -> None:

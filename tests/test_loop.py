@@ -218,6 +218,20 @@ def test_a_job_broken_off_after_its_last_epoch_trains_no_more(
         assert torch.equal(weights[name], value), name
 
 
+def test_a_new_networks_statistics_are_its_pictures_from_the_first_step_on(tmp_path: Path) -> None:
+    make_small_job(tmp_path)
+    one_step = {"epochs": "1", "batch_size": "32"}
+    configure(tmp_path, {**HYPERPARAMETERS, **one_step}, "training", "validation")
+
+    assert train_here(tmp_path, "train") == 0
+
+    weights = load_file(tmp_path / "model" / WEIGHTS)
+    variances = [value for name, value in weights.items() if name.endswith("running_var")]
+    # They begin at 1, of which torch would have kept nine tenths.
+    assert variances
+    assert all(variance.min() < 0.9 for variance in variances)
+
+
 def test_without_fine_tuning_the_frozen_stage_is_all(uninterrupted: Path, tmp_path: Path) -> None:
     base_dir = make_small_job(tmp_path)
     weights = base_dir / "input" / "data" / "weights"

@@ -1,6 +1,7 @@
-"""Batch normalisation by the statistics of a batch that is spread over several processes.
+"""Batch normalisation: how fast it forgets, and batches that are spread over several processes.
 
-Ioffe and Szegedy 2015; the mean and variance are those of one process that has the whole batch.
+Ioffe and Szegedy 2015. Of spread ones the mean and variance are those of one process that has the
+whole batch.
 """
 
 from collections.abc import Iterator
@@ -29,6 +30,13 @@ def synchronized(module: nn.Module) -> Iterator[None]:
     finally:
         for name, layer in layers.items():
             module.set_submodule(name, layer.train(replacements[name].training))
+
+
+def set_momentum(module: nn.Module, momentum: float) -> None:
+    """Let the running statistics within `module` take in so much of each batch's."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.momentum = momentum
 
 
 class SynchronizedBatchNorm(_BatchNorm):

@@ -18,7 +18,15 @@ from classifier.errors import UserError
 from debugger.observer import Observer
 from debugger.profiler.timeline import CHECKPOINT, EVALUATION, STEP
 from networks.network import Classifier, Network
-from training import features, frozen_stage, learning_rate, recipe, sampling, unfreezing
+from training import (
+    batch_norm,
+    features,
+    frozen_stage,
+    learning_rate,
+    recipe,
+    sampling,
+    unfreezing,
+)
 from training.averaging import WeightAverage
 from training.checkpoint import Checkpoints
 from training.cluster import Cluster
@@ -244,6 +252,9 @@ class Trainer:
                 self._save(checkpoints)
             number = self._step_number
             rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
+            if not self.pretrained:
+                momentum = self.recipe.statistics_momentum(number)
+                batch_norm.set_momentum(self.network.module, momentum)
             self.observer.begin_step(number, progress.epoch)
             with self.observer.phase(STEP):
                 totals += self.step(model, number, batches[progress.batch], rate, self.observer)
