@@ -47,14 +47,26 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """Return about the orthogonal matrix nearest to `matrix` (R, C), by Newton and Schulz.
 
     The large ones of its singular values come near 1, which serves training as well as 1 itself.
+    Each iteration multiplies by a polynomial of x @ x.T. These commute, so that they are gathered
+    in products of that small square matrix, and x is multiplied once.
     """
-    a, b, c = COEFFICIENTS
     x = matrix.bfloat16()
     if is_tall := x.shape[0] > x.shape[1]:
         x = x.T
     x = x / (x.norm() + 1e-7)
-    for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    gram = x @ x.T
+    factor = polynomial = _polynomial(gram)
+    for _ in range(ITERATIONS - 1):
+        gram = polynomial @ gram @ polynomial
+        polynomial = _polynomial(gram)
+        factor = polynomial @ factor
+    x = factor @ x
     result: Tensor = (x.T if is_tall else x).to(matrix.dtype)
+    return result
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    result = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    result.diagonal().add_(a)
     return result
