@@ -6,7 +6,8 @@ Both draw learning rate, weight decay, batch size and epochs of the small networ
 ranges, for every eighth hand of fingers.tar. `separate` is what a loop over the training program
 does: each training is a process of its own with an empty cache, and comes to its end. `launcher` is
 `python -m launcher tune --local` with `early_stopping`. Both run as many at a time as there are
-processors, on one each. One half of the trainings comes before the launcher, the other after.
+processors, on one each. One half of the trainings comes before the launcher, the other after;
+the launcher searches several times, with another seed and nothing kept from before.
 
 Processor seconds are those of all processes, whoever else computes on the machine; seconds are by
 the clock.
@@ -17,6 +18,7 @@ import json
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from benchmarks.conditions import ROOT, conditions
@@ -48,6 +51,7 @@ image_size = 32
 [tuning]
 objective = "val_accuracy"
 early_stopping = true
+seed = {seed}
 jobs = {jobs}
 parallel = {parallel}
 
@@ -68,28 +72,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of fingers.tar")
     parser.add_argument("--jobs", type=int, default=20, help="trials (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="searches (default: %(default)s)")
     arguments = parser.parse_args()
     parallel = local_tuning.count_processors()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_pictures(arguments.data / "fingers.tar", folder)
-        path = folder / "settings.toml"
-        path.write_text(SETTINGS.format(jobs=arguments.jobs, parallel=parallel), encoding="utf-8")
-        file = settings_file.read(path)
+        file = _settings(folder, arguments.jobs, parallel, seed=0)
         drawn = [*_draw(file, arguments.jobs)]
         half = len(drawn) // 2
-        before, best_before = _measured(lambda: _separately(file, drawn[:half], folder, parallel))
-        tuned, best_tuned = _measured(lambda: _tuned(path, folder))
-        after, best_after = _measured(lambda: _separately(file, drawn[half:], folder, parallel))
-    separate = {name: before[name] + after[name] for name in before}
-    ratios = {name: separate[name] / tuned[name] for name in separate}
-    separate["best"], tuned["best"] = max(best_before, best_after), best_tuned
-    for name, row in (("separate", separate), ("launcher", tuned), ("ratio", ratios)):
+        before = _measured(lambda: _separately(file, drawn[:half], folder, parallel))
+        searches = [
+            _measured(partial(_tuned, _settings(folder, arguments.jobs, parallel, seed), folder))
+            for seed in range(arguments.seeds)
+        ]
+        after = _measured(lambda: _separately(file, drawn[half:], folder, parallel))
+    separate = {name: before[name] + after[name] for name in ("processor_seconds", "seconds")}
+    separate["best"] = max(before["best"], after["best"])
+    for search in searches:
+        search["ratio"] = separate["processor_seconds"] / search["processor_seconds"]
+    rows = [("separate", separate), *((f"seed {n}", found) for n, found in enumerate(searches))]
+    for name, row in rows:
         print(f"{name:<9} " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-    found = {"separate": separate, "launcher": tuned, "ratios": ratios, "jobs": arguments.jobs}
+    ratio = statistics.median(search["ratio"] for search in searches)
+    print(f"ratio of processor seconds, median {ratio:.2f}")
+    found = {"separate": separate, "searches": searches, "ratio": ratio, "jobs": arguments.jobs}
     facts = conditions(["torch", "torchvision", "optuna"])
     print(json.dumps({**found, "conditions": facts}))
+
+
+def _settings(folder: Path, jobs: int, parallel: int, seed: int) -> SettingsFile:
+    path = folder / f"settings-{seed}.toml"
+    text = SETTINGS.format(jobs=jobs, parallel=parallel, seed=seed)
+    path.write_text(text, encoding="utf-8")
+    return settings_file.read(path)
 
 
 def _write_pictures(archive: Path, folder: Path) -> None:
@@ -147,15 +164,17 @@ def _separately(
         return max(pool.map(train, drawn))
 
 
-def _tuned(path: Path, folder: Path) -> float:
+def _tuned(file: SettingsFile, folder: Path) -> float:
     """Tune; return the best accuracy."""
-    variables = {
-        "PYTHONPATH": str(ROOT),
-        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(folder / "cache"),
-    }
-    print(_run(["launcher", "tune", str(path), "--local"], variables, folder), file=sys.stderr)
-    best = folder / ".launcher" / "hands" / "tuning" / local_tuning.BEST
-    return float(json.loads(best.read_text(encoding="utf-8"))["objective"])
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        variables = {
+            "PYTHONPATH": str(ROOT),
+            "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(Path(scratch, "cache")),
+        }
+        command = ["launcher", "tune", str(file.path), "--local"]
+        print(_run(command, variables, Path(scratch)), file=sys.stderr)
+        best = Path(scratch, ".launcher", "hands", "tuning", local_tuning.BEST)
+        return float(json.loads(best.read_text(encoding="utf-8"))["objective"])
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> str:
@@ -169,12 +188,13 @@ def _run(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> 
     ).stdout
 
 
-def _measured(search: Callable[[], float]) -> tuple[Measured, float]:
+def _measured(search: Callable[[], float]) -> Measured:
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     best = search()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"processor_seconds": computed, "seconds": time.monotonic() - start}, best
+    seconds = time.monotonic() - start
+    return {"processor_seconds": computed, "seconds": seconds, "best": best}
 
 
 if __name__ == "__main__":

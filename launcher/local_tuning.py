@@ -154,9 +154,9 @@ def _pruner(file: SettingsFile, tuning: Tuning) -> BasePruner:
     if tuning.strategy == "Hyperband":
         return HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=3)
     if tuning.early_stopping:
-        # Asynchronous successive halving: no trial waits for others. In the first ninth of the
-        # longest run learning rates still rise, and all trials look alike.
-        return SuccessiveHalvingPruner(min_resource=max(1, most // 9), reduction_factor=3)
+        # Asynchronous successive halving: no trial waits for others. In the first sixteenth of
+        # the longest run learning rates still rise, and all trials look alike.
+        return SuccessiveHalvingPruner(min_resource=max(1, most // 16), reduction_factor=3)
     return NopPruner()
 
 

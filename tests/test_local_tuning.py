@@ -261,9 +261,9 @@ def test_trials_that_are_no_good_are_ended_early(tmp_path: Path) -> None:
     assert all(pruned[3:])
 
 
-def test_no_trial_is_ended_in_the_first_ninth_of_the_longest(tmp_path: Path) -> None:
+def test_no_trial_is_ended_in_the_first_sixteenth_of_the_longest(tmp_path: Path) -> None:
     longer = SETTINGS.replace("jobs = 2", "jobs = 9\nearly_stopping = true")
-    file = settings(tmp_path, longer + "epochs = { min = 9, max = 27 }\n")
+    file = settings(tmp_path, longer + "epochs = { min = 9, max = 48 }\n")
     assert file.settings.tuning
     study = local_tuning._open(tmp_path, file, file.settings.tuning)
     pruned: dict[int, list[bool]] = {}
