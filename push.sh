@@ -3,10 +3,12 @@
 # Build both images and push them to Amazon ECR as SageMaker takes them: linux/amd64, with Docker's
 # manifest (schema 2) and no attestations, under the commit as a tag that never names anything else.
 #
-# Usage: ./push.sh [--dry-run] [--region REGION] [--prefix PREFIX] [train] [serve]
+# Usage: ./push.sh [--dry-run] [--region REGION] [--prefix PREFIX] [--cpu | --gpu] [train] [serve]
 #   --dry-run          print every call that would be made, and make none
 #   --region REGION    default: AWS_REGION, AWS_DEFAULT_REGION, or what the AWS CLI is set to
 #   --prefix PREFIX    of the repositories PREFIX-train and PREFIX-serve (default: image-classifier)
+#   --cpu, --gpu       for which machines the serving image is (default: --cpu); that for GPUs has
+#                      COMMIT-gpu as its tag, and docs/gpu.md
 #   train, serve       one image alone (default: both)
 # Needs: git, docker with buildx, the AWS CLI (v2) and credentials. What they must allow stands in
 #        the README.
@@ -20,6 +22,7 @@ cd "$(dirname "$0")"
 dry_run=no
 region=${AWS_REGION:-${AWS_DEFAULT_REGION:-}}
 prefix="image-classifier"
+device=cpu
 images=()
 
 # Each one replaced leaves its untagged layers behind, and a schema 2 manifest has no others.
@@ -62,6 +65,7 @@ read_arguments() {
                 if [[ $1 == --region ]]; then region=$2; else prefix=$2; fi
                 shift
                 ;;
+            --cpu | --gpu) device=${1#--} ;;
             train | serve) images+=("$1") ;;
             -h | --help) usage && exit ;;
             *) die "unknown argument $1; ./push.sh --help lists them" ;;
@@ -130,6 +134,7 @@ build_and_push() {
     local options=(--platform linux/amd64 --provenance=false --sbom=false)
     options+=(--build-arg "CODE_VERSION=$(git rev-parse HEAD)")
     [[ -z ${TORCH_INDEX_URL:-} ]] || options+=(--build-arg "TORCH_INDEX_URL=$TORCH_INDEX_URL")
+    [[ $1 == train ]] || options+=(--build-arg "DEVICE=$device")
     call docker buildx build "${options[@]}" --file "Dockerfile.$1" \
         --output "type=image,name=$2,oci-mediatypes=false,push=true" . >&2
 }
@@ -137,6 +142,7 @@ build_and_push() {
 # Prints image $1 by its digest, pushed to the repository at $2 unless it is there.
 push() {
     local image=$2:$tag found
+    [[ $1 == train || $device == cpu ]] || image+=-$device
     found=$(pushed "$image")
     if [[ -n $found ]]; then
         say "$image is there already"

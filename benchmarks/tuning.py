@@ -7,7 +7,7 @@ ranges, for every eighth hand of fingers.tar. `separate` is what a loop over the
 does: each training is a process of its own with an empty cache, and comes to its end. `launcher` is
 `python -m launcher tune --local` with `early_stopping`. Both run as many at a time as there are
 processors, on one each. One half of the trainings comes before the launcher, the other after;
-the launcher searches several times, with another seed and nothing kept from before.
+the launcher searches several times, with nothing kept from before. All train without the debugger.
 
 Processor seconds are those of all processes, whoever else computes on the machine; seconds are by
 the clock.
@@ -47,6 +47,7 @@ channels = ["training", "validation"]
 [hyperparameters]
 network = "small"
 image_size = 32
+debug = "off"
 
 [tuning]
 objective = "val_accuracy"
@@ -72,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of fingers.tar")
     parser.add_argument("--jobs", type=int, default=20, help="trials (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="searches (default: %(default)s)")
+    parser.add_argument("--searches", type=int, default=3, help="(default: %(default)s)")
     arguments = parser.parse_args()
     parallel = local_tuning.count_processors()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -85,14 +86,14 @@ def main() -> None:
         before = _measured(lambda: _separately(file, drawn[:half], folder, parallel))
         searches = [
             _measured(partial(_tuned, _settings(folder, arguments.jobs, parallel, seed), folder))
-            for seed in range(arguments.seeds)
+            for seed in range(arguments.searches)
         ]
         after = _measured(lambda: _separately(file, drawn[half:], folder, parallel))
     separate = {name: before[name] + after[name] for name in ("processor_seconds", "seconds")}
     separate["best"] = max(before["best"], after["best"])
     for search in searches:
         search["ratio"] = separate["processor_seconds"] / search["processor_seconds"]
-    rows = [("separate", separate), *((f"seed {n}", found) for n, found in enumerate(searches))]
+    rows = [("separate", separate), *((f"search {n}", found) for n, found in enumerate(searches))]
     for name, row in rows:
         print(f"{name:<9} " + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
     ratio = statistics.median(search["ratio"] for search in searches)

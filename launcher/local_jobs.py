@@ -8,7 +8,7 @@ from typing import Any
 
 from classifier.errors import UserError
 from launcher import answers, local_tuning, report, trial
-from launcher.request_parts import strings
+from launcher.request_parts import hyperparameters, strings
 from launcher.settings_file import SettingsFile
 from local_test import opt_ml, processes
 from local_test.errors import UserError as LocalError
@@ -24,11 +24,11 @@ def train(file: SettingsFile, folder: Path, *, from_tuning: bool) -> Path:
         UserError: a channel is missing, or the training failed.
     """
     channels = file.local_channels()
-    hyperparameters = strings(file.settings.hyperparameters)
+    given = hyperparameters(file.settings)
     if from_tuning:
-        hyperparameters |= _best(folder / "tuning" / local_tuning.BEST)
+        given |= _best(folder / "tuning" / local_tuning.BEST)
     base_dir = folder / FOLDER
-    trial.prepare(base_dir, channels, hyperparameters)
+    trial.prepare(base_dir, channels, given)
     try:
         exit_code = processes.train(base_dir)
     except LocalError as error:

@@ -18,19 +18,22 @@ from types import FrameType
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from classifier.errors import UserError
 from launcher import metrics, trial, tuning_page
 from launcher.best_trial import best
 from launcher.request_parts import strings
+from launcher.settings import Settings
 from launcher.settings_file import SettingsFile
 from launcher.training_requests import most_epochs
 from launcher.trial import Programs, TrialFailedError
 from launcher.tuning import Range, Tuning, is_whole
 
 DATABASE, PAGE, BEST, MODEL = "study.db", "tuning.html", "best.json", "model.tar.gz"
+
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
@@ -51,13 +54,10 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
     folder.mkdir(parents=True, exist_ok=True)
     study = _open(folder, file, tuning)
     wanted = _trials(tuning)
-    left = wanted - len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    left = wanted - len(study.get_trials(states=DONE))
     processors = count_processors()
     parallel = min(tuning.parallel, processors)
-    static = {k: v for k, v in settings.hyperparameters.items() if k not in tuning.ranges}
-    if "debug_rules" not in static:
-        # As in the service, whose tuning jobs know no debugger.
-        static = {"debug": "off", **static}
+    static = _static(settings, tuning)
 
     def one(each: optuna.Trial) -> float:
         chosen = {name: _suggest(each, name, found) for name, found in tuning.ranges.items()}
@@ -77,6 +77,8 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
         )
 
     def after(_study: optuna.Study, each: FrozenTrial) -> None:
+        if programs.is_stopped:
+            study.stop()
         show(_line(each))
         _remove_worse(study, folder)
         tuning_page.write(folder / PAGE, study, settings.name, tuning)
@@ -124,7 +126,6 @@ def _open(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study:
         storage=f"sqlite:///{(folder / DATABASE).resolve()}",
         study_name=file.settings.name,
         direction="minimize" if tuning.is_minimized else "maximize",
-        sampler=_sampler(tuning),
         pruner=_pruner(file, tuning),
         load_if_exists=True,
     )
@@ -133,20 +134,47 @@ def _open(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study:
         message = f"{folder} holds another search: remove it, or give these settings another name"
         raise UserError(message)
     study.set_user_attr("definition", text)
+    # A search that goes on draws other values than those that it began with.
+    study.sampler = _sampler(tuning, tuning.seed + len(study.trials))
     for each in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(each.number, state=TrialState.FAIL)
-        study.enqueue_trial(each.params)
+        if tuning.strategy != "Grid":
+            study.enqueue_trial(each.params)
+    if tuning.strategy == "Grid":
+        _enqueue_grid(study, tuning)
     return study
 
 
-def _sampler(tuning: Tuning) -> BaseSampler:
-    if tuning.strategy == "Random":
-        return RandomSampler(seed=tuning.seed)
-    if tuning.strategy == "Grid":
-        grid = {name: [str(value) for value in each.values] for name, each in tuning.ranges.items()}
-        return GridSampler(grid, seed=tuning.seed)
+def _static(settings: Settings, tuning: Tuning) -> dict[str, object]:
+    """Return the hyperparameters that all trials share."""
+    static = {k: v for k, v in settings.hyperparameters.items() if k not in tuning.ranges}
+    if "debug_rules" in static:
+        return static
+    # Nobody reads a trial's records, which go with its folder.
+    return {"debug": "off", **static}
+
+
+def _enqueue_grid(study: optuna.Study, tuning: Tuning) -> None:
+    """Let those points be tried that are neither done nor queued; failed ones once more."""
+    known = [each.params for each in study.get_trials(states=DONE)]
+    queued = study.get_trials(states=(TrialState.WAITING,))
+    known += [each.user_attrs["point"] for each in queued]
+    for point in _grid(tuning):
+        if point not in known:
+            study.enqueue_trial(point, user_attrs={"point": point})
+
+
+def _grid(tuning: Tuning) -> list[dict[str, str]]:
+    values = ([str(value) for value in each.values] for each in tuning.ranges.values())
+    return [dict(zip(tuning.ranges, point, strict=True)) for point in itertools.product(*values)]
+
+
+def _sampler(tuning: Tuning, seed: int) -> BaseSampler:
+    if tuning.strategy in {"Random", "Grid"}:
+        # Of a grid all is queued, and nothing drawn.
+        return RandomSampler(seed=seed)
     # constant_liar: trials at a time do not all try the same.
-    return TPESampler(seed=tuning.seed, constant_liar=True, n_startup_trials=5)
+    return TPESampler(seed=seed, constant_liar=True, n_startup_trials=5)
 
 
 def _pruner(file: SettingsFile, tuning: Tuning) -> BasePruner:
@@ -171,7 +199,7 @@ def _suggest(each: optuna.Trial, name: str, found: Range) -> object:
 
 def _trials(tuning: Tuning) -> int:
     if tuning.strategy == "Grid":
-        return len(list(itertools.product(*(each.values for each in tuning.ranges.values()))))
+        return len(_grid(tuning))
     return tuning.jobs
 
 
@@ -187,7 +215,7 @@ def _short(value: object) -> str:
 
 def _remove_worse(study: optuna.Study, folder: Path) -> None:
     """Keep the best trial's files and the logs of those that failed."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    done = study.get_trials(deepcopy=False, states=DONE)
     kept = best(study)
     for each in done:
         if kept is None or each.number != kept.number:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from launcher.debugging import RULES
 from launcher.service_model import Request
 from launcher.settings import Settings
 
@@ -29,6 +30,19 @@ def vpc(settings: Settings) -> Request:
 def key(settings: Settings) -> dict[str, str]:
     """Return the part that names the key for what is written to S3, if there is one."""
     return {} if settings.aws.kms_key is None else {"KmsKeyId": settings.aws.kms_key}
+
+
+def hyperparameters(settings: Settings) -> dict[str, str]:
+    """Return what a training gets: the file's own, and the rules that shall judge it."""
+    debugger = settings.debugger
+    rules = [
+        {
+            "RuleConfigurationName": RULES[rule][0],
+            "RuleParameters": strings(debugger.parameters.get(rule, {})),
+        }
+        for rule in debugger.rules
+    ]
+    return strings({**({"debug_rules": rules} if rules else {}), **settings.hyperparameters})
 
 
 def strings(values: Mapping[str, object]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from launcher import metrics
-from launcher.request_parts import tags, vpc
+from launcher.request_parts import hyperparameters, tags, vpc
 from launcher.settings import HOUR, Aws, Images, Settings
 from launcher.tuning import Range, Tuning, is_whole
 
@@ -107,7 +107,7 @@ def estimator(settings: Settings, session: Session, output: str | None = None) -
         output_path=output or settings.output,
         output_kms_key=aws.kms_key,
         sagemaker_session=session,
-        hyperparameters=dict(settings.hyperparameters),
+        hyperparameters=hyperparameters(settings),
         tags=tags(settings),
         subnets=list(aws.subnets) or None,
         security_group_ids=list(aws.security_groups) or None,

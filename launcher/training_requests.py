@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from launcher import metrics
 from launcher.debugging import EXPRESSIONS, RULES
-from launcher.request_parts import key, strings, tags, vpc
+from launcher.request_parts import hyperparameters, key, strings, tags, vpc
 from launcher.service_model import Request
 from launcher.settings import HOUR, Settings
 from launcher.tuning import Range, Tuning, is_whole
@@ -20,7 +20,7 @@ def training_job(settings: Settings, name: str, *, rule_image: str | None = None
     """Return CreateTrainingJob; `rule_image` is that of the service's rules, where asked for."""
     return {
         "TrainingJobName": name,
-        "HyperParameters": strings(settings.hyperparameters),
+        "HyperParameters": hyperparameters(settings),
         **_job(settings, name, is_tuning=False),
         **_debugging(settings, rule_image),
         "Tags": tags(settings),
@@ -29,12 +29,13 @@ def training_job(settings: Settings, name: str, *, rule_image: str | None = None
 
 def tuning_job(settings: Settings, tuning: Tuning, name: str) -> Request:
     """Return CreateHyperParameterTuningJob."""
-    static = {k: v for k, v in settings.hyperparameters.items() if k not in tuning.ranges}
+    given = hyperparameters(settings)
+    static = {name: value for name, value in given.items() if name not in tuning.ranges}
     request: Request = {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": _search(settings, tuning),
         "TrainingJobDefinition": {
-            "StaticHyperParameters": strings(static),
+            "StaticHyperParameters": static,
             **_job(settings, name, is_tuning=True),
         },
         "Tags": tags(settings),

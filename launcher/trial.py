@@ -148,17 +148,21 @@ def run(
     """
     shutil.rmtree(base_dir, ignore_errors=True)
     prepare(base_dir, channels, hyperparameters)
+    # Whether a model is good enough, the program says last of all.
+    decided = () if "min_accuracy" in hyperparameters else DECIDED
     last, count = None, 0
     with _lines(base_dir, programs) as lines:
         for line in lines:
             match = objective.search(line)
-            if match is None:
-                continue
-            last = float(match[1])
+            if match is not None:
+                last = float(match[1])
             if line.startswith(DECIDED):
-                break
-            count += 1
-            report(last, count)
+                # Of the test there is no value before its own line.
+                if line.startswith(decided) and last is not None:
+                    break
+            elif match is not None:
+                count += 1
+                report(float(match[1]), count)
     if last is None:
         message = "no objective"
         raise TrialFailedError(message)
@@ -205,12 +209,13 @@ def prepare(
 ) -> None:
     """Lay out /opt/ml for a job; the channels are links, so that all share decoded pictures.
 
-    The checkpoint of a job that was stopped stays, for one of the same data and hyperparameters.
+    Of the job before, the checkpoint stays, for one of the same data and hyperparameters.
 
     Raises:
         UserError: the folder belongs to somebody else.
     """
-    shutil.rmtree(base_dir / "input", ignore_errors=True)
+    for name in ("input", "model", "output"):
+        shutil.rmtree(base_dir / name, ignore_errors=True)
     try:
         opt_ml.create(base_dir)
     except LocalError as error:

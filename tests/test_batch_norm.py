@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from networks.network import small_network
-from training.batch_norm import SynchronizedBatchNorm, set_momentum, synchronized
+from training.batch_norm import RunningStatistics, SynchronizedBatchNorm, synchronized
 from training.cluster import Cluster
 
 # Over two processes they are 4 and 3.
@@ -158,12 +158,17 @@ def test_layers_are_replaced_for_a_while_and_share_their_tensors() -> None:
     assert all(shared[name].data_ptr() == state[name].data_ptr() for name in state)
 
 
-def test_the_momentum_is_that_of_all_layers() -> None:
+def test_no_layer_forgets_more_slowly_than_is_asked_for_or_than_by_itself() -> None:
     network = make_network()
+    statistics = RunningStatistics(network)
 
     with synchronized(network):
-        set_momentum(network, 0.25)
-        assert [network[at].momentum for at in (1, 4, 6)] == [0.25, 0.25, 0.25]
+        for least, expected in ((1.0, [1, None, 1]), (0.2, [0.3, None, 0.2])):
+            statistics.set_momentum(least)
+            layers = [
+                layer for layer in network if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+            ]
+            assert [layer.momentum for layer in layers] == expected
 
 
 def test_a_layer_in_evaluation_asks_no_other_process() -> None:

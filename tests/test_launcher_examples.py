@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import examples
+from debugger import rule_choice
 from launcher import settings_file, training_requests
 from tests.launcher_settings import EXAMPLES
 from tests.opt_ml import COLOURS, write_pictures
@@ -84,6 +85,9 @@ def test_the_five_rules_and_the_profilers_report_are_asked_for(name: str) -> Non
         "Overtraining",
         "PoorWeightInitialization",
     }
+    # And so does the training program by itself.
+    own = rule_choice.choose(request["HyperParameters"]["debug_rules"])
+    assert [rule.name for rule in own] == invoked
     profiled = [each["RuleConfigurationName"] for each in request["ProfilerRuleConfigurations"]]
     assert profiled == ["LowGPUUtilization", "ProfilerReport"]
     assert request["ProfilerConfig"]["ProfilingIntervalInMilliseconds"] == 500

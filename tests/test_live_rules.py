@@ -13,7 +13,7 @@ from debugger import rule_choice, sources
 from debugger.live_rules import LiveRules
 from debugger.patched_smdebug import Hook, ModeKeys, forget_hook
 from debugger.rules.verdict import ISSUES, NO_ISSUES, judge
-from tests.opt_ml import failure, make_job, metrics, train_here
+from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, metrics, train_here
 from training import job
 from training.environment import TrainingEnvironment
 from training.stop import StopRequest
@@ -21,7 +21,8 @@ from training.stop import StopRequest
 
 def test_a_rule_ends_a_job_cleanly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rules = "LossNotDecreasing!, UnchangedTensor"
-    base_dir = make_job(tmp_path, epochs="30", learning_rate="1e-9", debug_rules=rules)
+    given = {**HYPERPARAMETERS, "epochs": "30", "learning_rate": "1e-9", "debug_rules": rules}
+    base_dir = make_job(tmp_path, **given)
     caplog.set_level(logging.INFO)
 
     job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
@@ -39,6 +40,10 @@ def test_a_rule_ends_a_job_cleanly(tmp_path: Path, caplog: pytest.LogCaptureFixt
     # As if broken off before it had written everything: what has ended does not go on.
     job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
     assert metrics(base_dir)["history"] == history
+    # Without that rule it does.
+    configure(base_dir, {**given, "debug_rules": "UnchangedTensor"}, "training")
+    job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
+    assert len(metrics(base_dir)["history"]) == 30  # type: ignore[arg-type]
 
 
 def test_a_rule_that_does_not_exist_fails_the_job_at_once(tmp_path: Path) -> None:

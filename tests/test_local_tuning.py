@@ -1,11 +1,13 @@
 """Tuning on this machine: real trials, a search that goes on where it was, a page, a model."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ import optuna
 import pytest
 
 from classifier.errors import UserError
-from launcher import local_tuning, training_requests, tuning_page
+from launcher import local_tuning, metrics, training_requests, trial, tuning_page
 from launcher.__main__ import main
 from launcher.best_trial import best
 from launcher.settings_file import SettingsFile
-from launcher.trial import ROOT, Programs
+from launcher.trial import ROOT, Programs, TrialFailedError
 from tests.launcher_settings import read, write
 from tests.opt_ml import HYPERPARAMETERS, write_pictures
 from tests.servers import free_port
@@ -218,6 +220,123 @@ def test_trials_that_were_cut_off_are_tried_again(tmp_path: Path) -> None:
 
     assert again.trials[0].state == optuna.trial.TrialState.FAIL
     assert again.ask().suggest_float("learning_rate", 0.001, 0.1, log=True) == chosen
+
+
+def test_of_a_grid_that_was_stopped_every_point_is_tried_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = SETTINGS.replace("jobs = 2", 'strategy = "Grid"').replace(
+        'learning_rate = { min = 0.001, max = 0.1, scaling = "Logarithmic" }',
+        "learning_rate = { values = [0.001, 0.01] }",
+    )
+    (tmp_path / "pictures" / "training").mkdir(parents=True)
+    file = settings(tmp_path, grid)
+    tried: list[tuple[str, str]] = []
+
+    def run(*given: Any, programs: Programs, **_: object) -> float:  # noqa: ANN401
+        if len(tried) == 1 and not stopped:
+            stopped.append(True)
+            programs.stop()
+            message = "stopped"
+            raise TrialFailedError(message)
+        tried.append((given[2]["learning_rate"], given[2]["batch_size"]))
+        return float(len(tried))
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(trial, "run", run)
+    monkeypatch.setattr(local_tuning, "_finish", lambda *_: None)
+    monkeypatch.setattr(local_tuning, "count_processors", lambda: 1)
+
+    with pytest.raises(UserError, match="stopped; the next"):
+        local_tuning.run(file, tmp_path / "out", print)
+    assert len(tried) == 1
+    local_tuning.run(file, tmp_path / "out", print)
+
+    points = {(rate, size) for rate in ("0.001", "0.01") for size in ("4", "8")}
+    assert len(tried) == 4
+    assert set(tried) == points
+
+
+def test_a_random_search_that_goes_on_tries_other_values(tmp_path: Path) -> None:
+    text = SETTINGS.replace("jobs = 2", 'jobs = 2\nstrategy = "Random"')
+    file = settings(tmp_path, text)
+    assert file.settings.tuning
+
+    def draw() -> float:
+        assert file.settings.tuning
+        study = local_tuning._open(tmp_path, file, file.settings.tuning)
+        each = study.ask()
+        value = each.suggest_float("learning_rate", 0.001, 0.1, log=True)
+        study.tell(each, 1.0)
+        return value
+
+    assert draw() != draw()
+
+
+LINES = """epoch=1 train_loss=3 val_loss=2
+epoch=2 train_loss=1 val_loss=4
+best_epoch=1 val_loss=2.5
+test_loss=7
+written
+"""
+
+
+@pytest.mark.parametrize(
+    ("objective", "more", "expected"),
+    [
+        ("val_loss", {}, (2.5, "best_epoch=1 val_loss=2.5")),
+        ("train_loss", {}, (1, "best_epoch=1 val_loss=2.5")),
+        ("test_loss", {}, (7, "test_loss=7")),
+        ("val_loss", {"min_accuracy": "0.5"}, (2.5, "written")),
+    ],
+)
+def test_a_trial_is_ended_when_its_objective_is_known_and_nothing_can_fail_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+    more: dict[str, str],
+    expected: tuple[float, str],
+) -> None:
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def lines(*_: object) -> Iterator[Iterator[str]]:
+        def each() -> Iterator[str]:
+            for line in LINES.splitlines():
+                seen.append(line)
+                yield line
+
+        yield each()
+
+    monkeypatch.setattr(trial, "_lines", lines)
+    epochs: list[tuple[float, int]] = []
+    file = settings(tmp_path, SETTINGS.replace('"val_loss"', f'"{objective}"'))
+    with Programs(threads=1) as programs:
+        found = trial.run(
+            tmp_path / "trial",
+            {},
+            more,
+            metrics.expression(file.settings, objective),
+            programs=programs,
+            report=lambda value, step: epochs.append((value, step)),
+        )
+
+    assert (found, seen[-1]) == expected
+    told = {"val_loss": [(2, 1), (4, 2)], "train_loss": [(3, 1), (1, 2)], "test_loss": []}
+    assert epochs == told[objective]
+
+
+def test_a_local_training_leaves_nothing_of_the_one_before_but_checkpoints(tmp_path: Path) -> None:
+    trial.prepare(tmp_path, {}, {})
+    kept = tmp_path / "checkpoints" / "one.pt"
+    for path in (kept, tmp_path / "model" / "x", tmp_path / "output" / "data" / "x.html"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    trial.prepare(tmp_path, {}, {})
+
+    assert [path for path in tmp_path.rglob("*") if path.suffix in {".pt", ".html"}] == [kept]
+    assert list((tmp_path / "model").iterdir()) == []
 
 
 def test_of_equal_trials_the_first_to_end_is_the_best_and_keeps_its_model(tmp_path: Path) -> None:

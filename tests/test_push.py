@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -194,6 +195,20 @@ def test_a_dry_run_prints_all_calls_and_makes_none(checkout: Path) -> None:
     ):
         assert any(line.startswith(f"+ {call}") for line in calls), call
     assert not (checkout / "images.json").exists()
+
+
+@needs_programs
+def test_the_serving_image_for_gpus_has_a_tag_of_its_own(checkout: Path) -> None:
+    result = push(checkout, "--dry-run", "--gpu")
+
+    assert result.returncode == 0, result.stderr
+    train, serve = (
+        line for line in result.stderr.splitlines() if line.startswith("+ docker buildx build")
+    )
+    assert "DEVICE" not in train
+    assert "-gpu" not in train
+    assert "--build-arg DEVICE=gpu" in serve
+    assert re.search(r"image-classifier-serve:[0-9a-f]{12}-gpu,", serve)
 
 
 @needs_programs

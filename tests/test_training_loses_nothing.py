@@ -107,11 +107,13 @@ def test_a_disk_without_room_for_checkpoints_does_not_cost_the_model(tmp_path: P
 
 
 def test_a_loss_that_is_no_number_says_what_to_change_and_keeps_the_best_epoch_so_far(
-    tmp_path: Path,
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     base_dir = make_job(tmp_path, **DIVERGING)
 
     assert train_here(base_dir, "train") == 1
+    # A search would take that for the result of a job that has not failed.
+    assert "best_epoch=" not in "".join(capfd.readouterr())
     assert re.fullmatch(
         r"the (training|validation) loss is (nan|inf) in epoch \d+: lower learning_rate "
         r"\(its peak is 100\)",
@@ -131,7 +133,9 @@ def test_a_job_that_fails_leaves_the_artifact_of_the_run_before(again: Path) -> 
 
 
 def test_a_job_without_one_good_epoch_writes_no_artifact(tmp_path: Path) -> None:
-    base_dir = make_job(tmp_path, **{**DIVERGING, "epochs": "1", "batch_size": "4"})
+    base_dir = make_job(
+        tmp_path, **{**DIVERGING, "learning_rate": "1000", "epochs": "1", "batch_size": "4"}
+    )
 
     assert train_here(base_dir, "train") == 1
     assert list((base_dir / "model").glob("*")) == []

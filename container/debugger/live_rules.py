@@ -21,6 +21,7 @@ class LiveRules:
     def __init__(self, rules: list[Rule]) -> None:
         """Judge by these rules."""
         self.rules = rules
+        self.stopping_rules = {rule.name for rule in rules if rule.stops}
         self.stopping: str | None = None
         """The rule that wants the training to end."""
         self._losses: dict[tuple[int, str], float] = {}
@@ -38,14 +39,13 @@ class LiveRules:
         """Judge, unless judging has taken too much time already."""
         start = time.monotonic()
         is_due = self._spent <= SHARE * (start - self._start)
-        if is_due or any(rule.stops for rule in self.rules):
+        if is_due or self.stopping_rules:
             self.judge(directory)
         self._spent += time.monotonic() - start
 
     def judge(self, directory: Path | None) -> list[Verdict]:
         """Judge the files of a directory, or the losses heard of; say what is new."""
         verdicts = judge_all(self.rules, self.records(directory))
-        stops = {rule.name for rule in self.rules if rule.stops}
         for verdict in verdicts:
             if verdict.status != ISSUES:
                 continue
@@ -60,7 +60,7 @@ class LiveRules:
                     worst.cause,
                     worst.remedy,
                 )
-            if verdict.rule in stops:
+            if verdict.rule in self.stopping_rules:
                 self.stopping = self.stopping or verdict.rule
         return verdicts
 

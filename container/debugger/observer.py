@@ -131,6 +131,10 @@ class Observer:
         """The rule that has found something and was told to end the training then."""
         return self._rules.stopping if self._rules else None
 
+    def may_stop(self, rule: str | None) -> bool:
+        """Tell whether a rule is one that shall end the training when it finds something."""
+        return self._rules is not None and rule in self._rules.stopping_rules
+
     def begin_step(self, number: int, epoch: int) -> None:
         """Hear of a step of training before it is made."""
         if self._profiler is not None:

@@ -32,11 +32,26 @@ def synchronized(module: nn.Module) -> Iterator[None]:
             module.set_submodule(name, layer.train(replacements[name].training))
 
 
-def set_momentum(module: nn.Module, momentum: float) -> None:
-    """Let the running statistics within `module` take in so much of each batch's."""
-    for layer in module.modules():
-        if isinstance(layer, _BatchNorm):
-            layer.momentum = momentum
+class RunningStatistics:
+    """How fast the running statistics within a module forget."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """Note each layer's own momentum."""
+        self._module = module
+        self._own = {
+            name: layer.momentum
+            for name, layer in module.named_modules()
+            if isinstance(layer, _BatchNorm)
+        }
+
+    def set_momentum(self, least: float) -> None:
+        """Let them take in so much of each batch's, or the layer's own share if that is more."""
+        # By name: while several processes learn, other layers stand there.
+        for name, layer in self._module.named_modules():
+            own = self._own.get(name)
+            # Without a momentum it is a plain average.
+            if own is not None and isinstance(layer, _BatchNorm):
+                layer.momentum = max(own, least)
 
 
 class SynchronizedBatchNorm(_BatchNorm):

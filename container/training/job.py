@@ -102,7 +102,7 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
         except Exception:
             if joined.is_first and is_free and trainer.progress.best is not None:
                 # As if stopped: a device that failed once is asked for nothing more.
-                _write(environment, trainer, task, lambda: True)
+                _write(environment, trainer, task, lambda: True, is_failed=True)
             raise
         finally:
             trainer.observer.close()
@@ -266,6 +266,8 @@ def _write(
     trainer: Trainer,
     task: Task,
     is_stopped: Callable[[], bool],
+    *,
+    is_failed: bool = False,
 ) -> Judgement | None:
     return results.write(
         environment,
@@ -274,7 +276,9 @@ def _write(
         network=task.network.name,
         settings=task.settings,
         test=task.test,
+        weights_source=task.weights_source,
         is_stopped=is_stopped,
+        is_failed=is_failed,
         choices=trainer.recipe.sentences(task.training.labels),
     )
 

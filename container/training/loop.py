@@ -77,6 +77,7 @@ class Trainer:
             .to(memory_format=torch.channels_last)
         )
         self.progress = Progress(learning_rate=self.recipe.learning_rate)
+        self._statistics = batch_norm.RunningStatistics(network.module)
         self._images_per_second = 0.0
         self._forget()
 
@@ -253,8 +254,7 @@ class Trainer:
             number = self._step_number
             rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
             if not self.pretrained:
-                momentum = self.recipe.statistics_momentum(number)
-                batch_norm.set_momentum(self.network.module, momentum)
+                self._statistics.set_momentum(self.recipe.statistics_momentum(number))
             self.observer.begin_step(number, progress.epoch)
             with self.observer.phase(STEP):
                 totals += self.step(model, number, batches[progress.batch], rate, self.observer)
@@ -299,9 +299,6 @@ class Trainer:
         if self.cluster.is_first:
             logger.info("%s", log_line({"epoch": progress.epoch, **metrics}))
         self._keep_if_better(evaluation)
-        # Another process's observer sees nothing.
-        rule = self.cluster.from_first(self.observer.stopping_rule)
-        progress.stopping_rule = None if rule is None else str(rule)
         return True
 
     def _tell_of(self, evaluation: Evaluation, train_loss: float | None = None) -> None:
@@ -309,6 +306,9 @@ class Trainer:
         self.observer.evaluation(
             number, self.progress.epoch, evaluation.loss, evaluation.confusion, train_loss
         )
+        # Another process's observer sees nothing.
+        rule = self.cluster.from_first(self.observer.stopping_rule)
+        self.progress.stopping_rule = None if rule is None else str(rule)
 
     def _evaluate(self, stop: StopRequest) -> Evaluation | None:
         with self.observer.phase(EVALUATION):
@@ -385,4 +385,7 @@ class Trainer:
         self.average.classifier.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress.from_state(state["progress"])
+        # What ended it then may be asked for no more.
+        if not self.cluster.from_first(self.observer.may_stop(self.progress.stopping_rule)):
+            self.progress.stopping_rule = None
         return True

@@ -15,9 +15,10 @@ from training.pictures import Pictures
 PACKAGES = ("torch", "torchvision", "onnx", "numpy", "pillow")
 
 
-def of(trainer: Trainer, test: Pictures | None) -> dict[str, Json]:
+def of(trainer: Trainer, test: Pictures | None, weights_source: str | None) -> dict[str, Json]:
     """Return what the manifest says of a model's making."""
     return {
+        "pretrained_weights": weights_source,
         "training_data_sha256": trainer.training.sha256,
         "validation_data_sha256": trainer.validation.sha256,
         "test_data_sha256": test.sha256 if test else None,

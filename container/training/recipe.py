@@ -24,8 +24,8 @@ SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 128, 224
 # The moving average of the weights looks back over a twentieth of the run.
 AVERAGED_RUNS = 20
 
-# Of batch normalisation: torch's, and what still averages over a few batches.
-STATISTICS_MOMENTUM = (0.1, 0.4)
+# Batch normalisation's statistics average over a few batches at least.
+MOST_MOMENTUM = 0.4
 
 # Families of depthwise convolutions, which a processor computes faster in float32: it moves more
 # numbers than it multiplies (`benchmarks.arithmetic`).
@@ -124,15 +124,14 @@ class Recipe:
         return self.epochs * self.steps_per_epoch
 
     def statistics_momentum(self, step: int) -> float:
-        """Return how much of a batch's statistics a new network takes into its running ones.
+        """Return how much of a batch's statistics a new network takes in at least.
 
-        The first batch's as they are, for those before say nothing; later torch's usual share, or
-        more in a run so short that its statistics would be older than its averaged weights.
+        The first batch's as they are, for those before say nothing; later so much that what is
+        older than a twentieth of the run is forgotten.
         """
         if step == 0:
             return 1.0
-        slowest, fastest = STATISTICS_MOMENTUM
-        return min(max(slowest, AVERAGED_RUNS / self.total_steps), fastest)
+        return min(AVERAGED_RUNS / self.total_steps, MOST_MOMENTUM)
 
     @classmethod
     def of(

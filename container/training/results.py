@@ -31,13 +31,15 @@ def write(
     network: str,
     settings: Preprocessing,
     test: Pictures | None,
+    weights_source: str | None,
     is_stopped: Callable[[], bool],
+    is_failed: bool = False,
     choices: Sequence[str] = (),
 ) -> Judgement | None:
     """Judge the best weights, write them as the artifact, in int8 too, and then the reports.
 
-    A stopped job has little time: it writes what it knows. `choices` are sentences about what the
-    job chose by itself.
+    A stopped job has little time: it writes what it knows. Of a failed one no search shall take a
+    result: it logs none. `choices` are sentences about what the job chose by itself.
 
     Returns:
         The judgement; None of a job that was stopped in its first epoch.
@@ -56,7 +58,8 @@ def write(
             test=test,
             is_stopped=is_stopped,
         )
-        _log(judged)
+        if not is_failed:
+            _log(judged)
     is_wanted = trainer.hyperparameters.quantize == "auto"
     reason = quantization.UNTRIED if is_wanted else quantization.NOT_ASKED
     precision = {quantization.METRICS: quantization.verdict(FLOAT32, reason)}
@@ -67,7 +70,7 @@ def write(
         metrics={**judged.metrics(class_names), **precision} if judged else precision,
         temperature=judged.temperature if judged else 1.0,
         flips=tuple(map(tuple, trainer.classifier.flips)),
-        provenance=provenance.of(trainer, test),
+        provenance=provenance.of(trainer, test, weights_source),
     )
     write_artifact(environment.model_dir, manifest, trainer.classifier, trainer.validation.paths)
     if judged and judged.is_final and is_wanted:
