@@ -126,13 +126,18 @@ def test_twenty_stops_at_random_moments_change_no_bit(
     job.run(make(tmp_path / "whole"), StopRequest())
     environment = make(tmp_path / "stopped")
     random = np.random.default_rng((chain, len(case)))
+    positions = set()
     for number in range(5):
-        # Later runs find the pictures decoded.
-        looks = random.integers(9) if number else random.integers(DECODING + 9)
+        # A stop while pictures are decoded leaves nothing. Later runs find them decoded.
+        looks = random.integers(1, 8) if number else DECODING + random.integers(11)
         stop = StopAfter(int(looks))
         with contextlib.suppress(Stopped):
             job.run(environment, stop)
         assert stop.looks < 0
+        for path in environment.checkpoint_dir.glob("*.pt"):
+            progress = torch.load(path, weights_only=True)["progress"]
+            positions.add((progress["epoch"], progress["batch"]))
+    assert len(positions) >= 3
     job.run(environment, StopRequest())
 
     weights = load_file(tmp_path / "stopped" / "model" / WEIGHTS)
