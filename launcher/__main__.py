@@ -181,6 +181,9 @@ def _status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int
 
 def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
     if arguments.local:
+        if aws.is_dry:
+            print("the server on this machine would be stopped, if there is one")
+            return 0
         from launcher import local_jobs  # noqa: PLC0415
 
         was_running = local_jobs.stop(LOCAL_RUNS / file.settings.name)
