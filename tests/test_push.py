@@ -208,7 +208,7 @@ def test_the_serving_image_for_gpus_has_a_tag_of_its_own(checkout: Path) -> None
     assert "DEVICE" not in train
     assert "-gpu" not in train
     assert "--build-arg DEVICE=gpu" in serve
-    assert re.search(r"image-classifier-serve:[0-9a-f]{12}-gpu,", serve)
+    assert re.search(r"image-classifier-serve:[0-9a-f]{12}-gpu\b", serve)
 
 
 @needs_programs
