@@ -183,6 +183,8 @@ def test_the_same_settings_train_and_serve_on_this_machine(
     assert main(["deploy", path, "--local", "--port", port]) == 0
     capsys.readouterr()
     try:
+        assert main(["delete", path, "--local", "--dry-run"]) == 0
+        assert "would be stopped" in capsys.readouterr().out
         assert main(["predict", path, str(picture), "--local", "--port", port, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["class_names"] == ["blue", "green", "red"]
     finally:

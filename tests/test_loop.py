@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from classifier.artifact import WEIGHTS
+from classifier.artifact import WEIGHTS, Artifact
 from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_pictures
 from training import job
 from training.environment import TrainingEnvironment
@@ -255,6 +255,12 @@ def test_without_fine_tuning_the_frozen_stage_is_all(uninterrupted: Path, tmp_pa
         "head.bias",
     }
     assert (base_dir / "output/data/report.html").exists()
+    made_of = [
+        Artifact.read(each / "model").manifest.provenance["pretrained_weights"]
+        for each in (base_dir, uninterrupted)
+    ]
+    assert made_of[0]
+    assert made_of[1] is None
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(
