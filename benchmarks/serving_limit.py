@@ -1,12 +1,14 @@
-"""Pictures a second without HTTP: decode, resize and infer in a plain loop on all cores.
+"""Pictures a second without HTTP: a plain loop on all cores.
 
     python -m benchmarks.serving_limit ARTIFACT PRECISION PICTURES SECONDS
 
-PICTURES is a folder. `benchmarks.serving` calls it; its output is the number.
+PICTURES is a folder. `benchmarks.serving` calls it; its output are two numbers: pictures decoded,
+resized and predicted, which is the server's limit, and predicted alone, which is the engine's.
 """
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,21 +22,33 @@ def main() -> None:
     artifact, precision, folder, duration = sys.argv[1:]
     streams = usable_processors()
     predictor = Predictor.load(Path(artifact), streams=streams, precision=precision)
-    pictures = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
-    seconds = float(duration)
+    files = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
+    images = [preprocess(data, predictor.preprocessing) for data in files]
+
+    def decode_and_predict(number: int) -> None:
+        image = preprocess(files[number % len(files)], predictor.preprocessing)
+        predictor.predict(image, alone=False)
+
+    def predict(number: int) -> None:
+        predictor.predict(images[number % len(images)], alone=False)
+
+    for work in (decode_and_predict, predict):
+        print(_per_second(work, streams, float(duration)))
+
+
+def _per_second(work: Callable[[int], None], threads: int, seconds: float) -> float:
     start = time.perf_counter()
 
-    def work(first: int) -> int:
+    def repeat(first: int) -> int:
         number = first
         while time.perf_counter() < start + seconds:
-            data = pictures[number % len(pictures)]
-            predictor.predict(preprocess(data, predictor.preprocessing), alone=False)
-            number += streams
-        return (number - first) // streams
+            work(number)
+            number += threads
+        return (number - first) // threads
 
-    with ThreadPoolExecutor(streams) as threads:
-        done = sum(threads.map(work, range(streams)))
-    print(done / (time.perf_counter() - start))
+    with ThreadPoolExecutor(threads) as pool:
+        done = sum(pool.map(repeat, range(threads)))
+    return done / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Refusing unread, over a real pair of sockets."""
 
 import json
+import select
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from serving.refusal import refuse
+from serving.refusal import Refusal
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -26,7 +27,9 @@ def test_a_whole_request_is_answered_and_the_next_one_is_left(pair: Pair, name: 
     client, server = pair
     client.sendall(HEAD + name + b"\r\n\r\nhello" + b"the next one")
 
-    assert refuse(server)
+    refusal = Refusal.of(server)
+    assert refusal
+    assert refusal.proceed()
 
     head, _, body = client.recv(4096).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
@@ -36,12 +39,44 @@ def test_a_whole_request_is_answered_and_the_next_one_is_left(pair: Pair, name: 
     assert server.recv(4096) == b"the next one"
 
 
+def test_a_long_request_is_read_as_it_comes_and_answered_at_its_end(pair: Pair) -> None:
+    client, server = pair
+    client.sendall(HEAD + b"Content-Length: 300005\r\n\r\nhello")
+    refusal = Refusal.of(server)
+    assert refusal
+    assert not refusal.proceed()
+    assert not refusal.proceed(), "nothing has come"
+
+    for _ in range(3):
+        client.sendall(bytes(100_000))
+        with pytest.raises(BlockingIOError):
+            client.recv(1, socket.MSG_DONTWAIT)
+        is_done = refusal.proceed()
+        # What is here may be more than is read at a time, or come in several pieces.
+        while not is_done and select.select([server], [], [], 0)[0]:
+            is_done = refusal.proceed()
+
+    assert is_done
+    assert client.recv(12) == b"HTTP/1.1 503"
+
+
+def test_who_ends_within_a_request_is_not_answered(pair: Pair) -> None:
+    client, server = pair
+    client.sendall(HEAD + b"Content-Length: 5\r\n\r\nhell")
+    refusal = Refusal.of(server)
+    assert refusal
+    client.shutdown(socket.SHUT_WR)
+
+    assert not refusal.proceed()
+    with pytest.raises(ConnectionResetError):
+        refusal.proceed()
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"",
         b"POST /invocations HTTP/1.1\r\nContent-Length: 0\r\n",
-        HEAD + b"Content-Length: 5\r\n\r\nhell",
         HEAD + b"Content-Length: 5\r\nContent-Length: 4\r\n\r\nhello",
         HEAD + b"Content-Length: -5\r\n\r\nhello",
         HEAD + b"\r\nhello",
@@ -55,7 +90,7 @@ def test_anything_else_is_left_as_it_was(pair: Pair, data: bytes) -> None:
     client, server = pair
     client.sendall(data)
 
-    assert not refuse(server)
+    assert Refusal.of(server) is None
 
     client.shutdown(socket.SHUT_WR)
     assert server.recv(4096) == data

@@ -284,6 +284,30 @@ def test_14_a_worker_killed_while_serving_is_replaced(base_dir: Path) -> None:
 
 
 @pytest.mark.slow
+def test_14_a_worker_that_hangs_is_replaced_and_one_that_slept_with_the_machine_is_not(
+    base_dir: Path,
+) -> None:
+    with serving(base_dir, GUNICORN_CMD_ARGS="--timeout 10") as server:
+        worker = server.worker()
+        both = (server.process.pid, worker)
+        for pid in both:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(12)
+        # The master first: it looks before the worker can show that it lives.
+        for pid in both:
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(2)
+        assert server.workers() == [worker]
+        assert server.invoke(PNG).status == 200
+
+        os.kill(worker, signal.SIGSTOP)
+        while server.workers() == [worker]:
+            time.sleep(0.1)
+        server.wait_for_ping(200)
+        assert server.invoke(PNG).status == 200
+
+
+@pytest.mark.slow
 def test_every_start_comes_to_its_end(base_dir: Path) -> None:
     # Not all did when two threads made their first tensors at once.
     with serving(base_dir) as server:

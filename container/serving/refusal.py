@@ -7,14 +7,18 @@ import http
 import json
 import re
 import socket
+from typing import Self
 
 from serving.connection import first_bytes
 
 MESSAGE = "more requests than this server takes are waiting: try again"
 RETRY_AFTER_SECONDS = 1
 
-# About what the kernel holds of a connection by itself; of a longer body the rest is yet to come.
-WHOLE_BYTES = 2**18
+# Of a head; gunicorn takes longer ones, which nobody sends.
+HEAD_BYTES = 2**16
+
+# At a time, of a body: the loop has others to see to.
+CHUNK_BYTES = 2**18
 
 END_OF_HEAD = b"\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9}) *(?=\r\n)", re.IGNORECASE)
@@ -30,24 +34,47 @@ ANSWER = (
 ).encode() + _BODY
 
 
-def refuse(connection: socket.socket) -> bool:
-    """Answer 503 to a plain request that is here as a whole, and keep the connection.
+class Refusal:
+    """A plain request's: the body is read away as it comes, then it is answered with 503.
 
-    Returns:
-        Whether it was one; any other is left as it was.
-
-    Raises:
-        OSError: the client does not take the answer.
+    A client that sends before it reads sees no earlier answer, and the connection can be kept.
     """
-    data = first_bytes(connection, WHOLE_BYTES) or b""
-    head, end, body = data.partition(END_OF_HEAD)
-    head += b"\r\n"
-    lengths = LENGTH.findall(head)
-    is_usual = b" HTTP/1.1\r\n" in head and not UNUSUAL.search(head) and len(lengths) == 1
-    if not end or not is_usual or len(body) < int(lengths[0]):
-        return False
-    connection.recv(len(data) - len(body) + int(lengths[0]))
-    if connection.send(ANSWER) < len(ANSWER):
-        message = "the client does not read"
-        raise OSError(message)
-    return True
+
+    def __init__(self, connection: socket.socket, unread: int) -> None:
+        """Begin with a request of so many bytes, none of them read."""
+        self._connection = connection
+        self._unread = unread
+
+    @classmethod
+    def of(cls, connection: socket.socket) -> Self | None:
+        """Return that of the request whose head has come; None where it is no plain one."""
+        head, end, _ = (first_bytes(connection, HEAD_BYTES) or b"").partition(END_OF_HEAD)
+        lengths = LENGTH.findall(head + b"\r\n")
+        is_plain = b" HTTP/1.1\r\n" in head and not UNUSUAL.search(head) and len(lengths) == 1
+        if not end or not is_plain:
+            return None
+        return cls(connection, len(head) + len(end) + int(lengths[0]))
+
+    def proceed(self) -> bool:
+        """Read of the request what is here, without waiting.
+
+        Returns:
+            Whether that was all, and is answered.
+
+        Raises:
+            OSError: the client has gone, or does not take the answer.
+        """
+        try:
+            data = self._connection.recv(min(self._unread, CHUNK_BYTES), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        if not data:
+            message = "the client ended before its request did"
+            raise ConnectionResetError(message)
+        self._unread -= len(data)
+        if self._unread:
+            return False
+        if self._connection.send(ANSWER) < len(ANSWER):
+            message = "the client does not read"
+            raise OSError(message)
+        return True

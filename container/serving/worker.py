@@ -15,6 +15,7 @@ import re
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
@@ -24,8 +25,9 @@ from typing import Any
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from serving.connection import ARRIVAL, Arrival, first_bytes, has_gone
+from serving.heartbeat import Heartbeat
 from serving.metrics import Metrics
-from serving.refusal import END_OF_HEAD, refuse
+from serving.refusal import END_OF_HEAD, HEAD_BYTES, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +39,13 @@ WORK = re.compile(rb"POST|.*\r\n(?:content-length|transfer-encoding) *:", re.DOT
 MANAGEMENT = (b"POST /models ", b"DELETE /models/")
 MANAGING_THREADS = 16
 
-# Of a head. gunicorn takes longer ones, which nobody sends.
-LOOK_BYTES = 2**16
-
 # How exactly the limit of waiting is kept, and how often refusals are told of.
 TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
 
 REFUSING_THREADS = 16
 
-# For a client to read an answer after which we close.
-PARTING_SECONDS = 2.0
+# For a client to come to the end of a request that is refused, or of our last answer.
+PARTING_SECONDS = 5.0
 
 # For a client to read so much of an answer that the rest fits into the kernel's buffers.
 SENDING_SECONDS = 10.0
@@ -58,6 +57,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - gunicorn's own
         """Open with nobody inside; gunicorn_conf sets the numbers."""
         super().__init__(*arguments, **options)
+        self.tmp.close()
+        self.tmp: Heartbeat = Heartbeat(self.cfg)
         self.places = self.queue = 1
         """Requests of work in threads, and connections that may wait."""
         self.wait_seconds = 1.0
@@ -144,7 +145,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _wait_for_more(self, connection: TConn, size: int) -> None:
         """Have the loop wait for more of a head than the `size` bytes that are here."""
-        if size >= LOOK_BYTES or has_gone(connection.sock):
+        if size >= HEAD_BYTES or has_gone(connection.sock):
             self._close(connection)
             return
         unread = size - len(_read_ahead(connection))
@@ -160,19 +161,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _turn_away(self, connection: TConn) -> None:
         self._refused += 1
-        try:
-            is_done = not _read_ahead(connection) and refuse(connection.sock)
-        except OSError:
-            self._close(connection)
-            return
-        if is_done:
-            self.metrics.count_refused()
-            self.metrics.count_request(HTTPStatus.SERVICE_UNAVAILABLE)
-            self._watch(connection)
+        refusal = None if _read_ahead(connection) else Refusal.of(connection.sock)
+        if refusal:
+            self._see_off(connection, refusal.proceed, self._keep_refused)
         else:
             # The application says it, and reads on until the client has come to read that.
             connection.arrival = connection.arrival._replace(is_refused=True)
             self._let_in(connection, self._turning_away)
+
+    def _keep_refused(self, connection: TConn) -> None:
+        self.metrics.count_refused()
+        self.metrics.count_request(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._watch(connection)
 
     def _watch(self, connection: TConn) -> None:
         """Have the loop wait for the connection's next bytes, as gunicorn does between requests."""
@@ -192,27 +192,51 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         sock: socket.socket = connection.sock
         try:
             sock.shutdown(socket.SHUT_WR)
-            sock.setblocking(False)
         except OSError:
             self._close(connection)
-            return
+        else:
+            self._see_off(connection, partial(_is_at_end, sock), self._close)
+
+    def _see_off(
+        self, connection: TConn, step: Callable[[], bool], end: Callable[[TConn], None]
+    ) -> None:
+        """Take a step whenever something comes, until one says that it was the last; then `end`.
+
+        Where that takes too long or fails, the connection is closed.
+        """
+        connection.sock.setblocking(False)
         connection.timeout = time.monotonic() + PARTING_SECONDS
         self.pending_conns.append(connection)
-        self.poller.register(sock, EVENT_READ, partial(self._drain, connection))
+        callback = partial(self._take_step, connection, step, end)
+        self.poller.register(connection.sock, EVENT_READ, callback)
 
-    def _drain(self, connection: TConn, sock: socket.socket) -> None:
+    def _take_step(
+        self,
+        connection: TConn,
+        step: Callable[[], bool],
+        end: Callable[[TConn], None],
+        sock: socket.socket,
+    ) -> None:
         try:
-            if sock.recv(2**16):
+            if not step():
                 return
         except OSError:
-            pass
+            end = self._close
         self.poller.unregister(sock)
         self.pending_conns.remove(connection)
-        self._close(connection)
+        end(connection)
 
     def _close(self, connection: TConn) -> None:
         self.nr_conns -= 1
         connection.close()
+
+
+def _is_at_end(sock: socket.socket) -> bool:
+    """Read what is here, and return whether nothing can come any more."""
+    try:
+        return not sock.recv(2**16)
+    except BlockingIOError:
+        return False
 
 
 def _read_ahead(connection: TConn) -> bytes:
@@ -227,7 +251,7 @@ def _ahead(connection: TConn) -> bytes | None:
     read = _read_ahead(connection)
     if END_OF_HEAD in read:
         return read
-    more = first_bytes(sock, LOOK_BYTES)
+    more = first_bytes(sock, HEAD_BYTES)
     if more is None:
         return read or None
     return read + more if more else b""
