@@ -51,9 +51,13 @@ def test_a_picture_is_counted_at_the_most_that_decoding_it_takes() -> None:
     assert PICTURE_BYTES == 16 * MAX_PIXELS
 
 
-@pytest.mark.parametrize(("gib", "threads"), [(1, 8), (3, 19), (24, 64)])
-def test_bodies_in_memory_are_as_many_as_fit(gib: float, threads: int) -> None:
-    assert sizing(1, gib).threads == pytest.approx(threads, abs=5)
+@pytest.mark.parametrize(
+    ("processors", "gib", "threads"), [(1, 1, 8), (1, 24, 12), (8, 6, 16), (8, 24, 40)]
+)
+def test_bodies_in_memory_are_four_for_each_picture_where_they_fit(
+    processors: int, gib: float, threads: int
+) -> None:
+    assert sizing(processors, gib).threads == pytest.approx(threads, abs=5)
 
 
 def test_a_network_too_large_for_two_copies_has_one() -> None:
@@ -97,9 +101,9 @@ def test_many_models_share_one_process_and_have_no_second_variant(
     ("processors", "gib", "gpus", "expected"),
     [
         # ml.g5.xlarge, 12xlarge; one without a GPU.
-        (4, 16, 1, (1, 4, 68)),
-        (48, 192, 4, (4, 12, 76)),
-        (2, 24, 0, (1, 2, 66)),
+        (4, 16, 1, (1, 4, 80)),
+        (48, 192, 4, (4, 12, 112)),
+        (2, 24, 0, (1, 2, 72)),
         (4, 4, 1, (1, 1, 8)),
     ],
 )

@@ -26,6 +26,10 @@ _settings = Settings.from_environment(os.environ)
 _sizing = Sizing.of_this_container(_settings, base_dir() / "model")
 _metrics_table = shared_table(_sizing.workers)
 
+# Of the time that a request may wait. Those let in have the rest to wait for their pictures' turn:
+# to refuse them by then would cost as much as to answer them, but for the pictures.
+OUTSIDE_SHARE = 0.75
+
 wsgi_app = "serving.loading:application()"
 
 # SageMaker connects from outside of the container.
@@ -82,7 +86,7 @@ def post_fork(arbiter: Arbiter, worker: Worker) -> None:  # noqa: ARG001  gunico
 def post_worker_init(worker: Worker) -> None:
     """Set the door's numbers; tell the master of the loaded model; stop without losing anyone."""
     worker.places, worker.queue = _sizing.threads, _sizing.queue
-    worker.wait_seconds = _settings.wait_seconds
+    worker.wait_seconds = OUTSIDE_SHARE * _settings.wait_seconds
     worker.wsgi.extensions["metrics"] = worker.metrics
     signal.signal(signal.SIGTERM, partial(_stop, worker))
 

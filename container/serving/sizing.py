@@ -32,8 +32,9 @@ MODELS_SHARE = 0.75
 # for gunicorn's master reads this module, and has no other use for NumPy and Pillow.
 PICTURE_BYTES = 800_000_000
 
-# Requests in threads, whose bodies are in memory: enough to read the next ones meanwhile.
-LEAST_THREADS, MOST_THREADS = 8, 64
+# Requests in threads, whose bodies are in memory: enough to read the next ones meanwhile. More, and
+# they would wait there for so long that refusing them, by then at full price, became common.
+LEAST_THREADS, THREADS_PER_PICTURE = 8, 4
 
 # Connections, each of which costs a socket; how long they wait is limited besides.
 QUEUE_PER_STREAM = 256
@@ -114,7 +115,8 @@ class Sizing:
             streams=streams,
             lone_threads=lone_threads,
             pictures=pictures,
-            threads=settings.threads or max(LEAST_THREADS, pictures, min(MOST_THREADS, bodies)),
+            threads=settings.threads
+            or max(LEAST_THREADS, pictures, min(THREADS_PER_PICTURE * pictures, bodies)),
             queue=settings.queue or QUEUE_PER_STREAM * streams,
         )
 
@@ -131,7 +133,7 @@ class Sizing:
         # One batch is computed, the next one comes together.
         batched = 2 * settings.max_batch_size
         bodies = (free - (pictures - 1) * PICTURE_BYTES) // settings.max_body_bytes
-        most = max(MOST_THREADS, pictures + batched)
+        most = THREADS_PER_PICTURE * pictures + batched
         return cls(
             workers=workers,
             streams=1,
