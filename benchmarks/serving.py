@@ -174,7 +174,9 @@ async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> M
     ):
         stop = asyncio.Event()
         pinging = asyncio.create_task(load.pings(server.port, stop))
+        before = time.process_time()
         sample = await loop
+        generating = (time.process_time() - before) / sample.seconds
         after = load.Sample()
         await load.Connection(server.port).ask(next(requests), after)
         stop.set()
@@ -183,6 +185,7 @@ async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> M
             "slowest ping": max(await pinging),
             "next after": after.latencies[0] / 1000 if after.latencies else float("inf"),
             "p99 of p50 alone": sample.summary()["p99"] / alone["p50"],
+            "processors of the generator": generating,
         }
     return results
 
