@@ -74,8 +74,9 @@ class Settings:
     """SAGEMAKER_CLASSIFIER_QUEUE: requests that wait unread on their connections."""
 
     wait_seconds: int = WAIT_SECONDS
-    """SAGEMAKER_CLASSIFIER_WAIT_SECONDS: how long a request may wait before its pictures' turn;
-    then it is refused. 2 unless set, in a transform job as long as the timeout."""
+    """SAGEMAKER_CLASSIFIER_WAIT_SECONDS: how long a request may wait before its pictures' turn,
+    three quarters of that unread; then it is refused. 2 unless set, in a transform job as long as
+    the timeout."""
 
     precision: str = ""
     """SAGEMAKER_CLASSIFIER_PRECISION: `float32`, `bfloat16`, or `int8` of an artifact that has it;
