@@ -123,7 +123,8 @@ async def open_loop(port: int, requests: Iterator[bytes], *, rate: float, second
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
         tasks.append(asyncio.create_task(ask()))
-    await asyncio.wait(tasks, timeout=LINGER_SECONDS)
+    _, unanswered = await asyncio.wait(tasks, timeout=LINGER_SECONDS)
+    sample.statuses[0] += len(unanswered)
     # Until the last answer, for a queue would be counted as if it had taken no time.
     sample.seconds = time.perf_counter() - start
     for connection in free:

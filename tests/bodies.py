@@ -28,5 +28,9 @@ def instances(*pictures: bytes) -> bytes:
     ).encode()
 
 
+def lines(*pictures: bytes) -> bytes:
+    return b"".join(b'{"b64": "%s"}\n' % base64.b64encode(data) for data in pictures)
+
+
 def in_chunks(data: bytes, size: int = 1000) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from classifier.preprocessing import MAX_PIXELS, MAX_SCANS, Pixels
+from classifier.preprocessing import MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, Pixels
 from serving.settings import MIB, ONLINE_PAYLOAD_MB
 from tests.artifacts import encode, random_pixels
 from tests.odd_pictures import ORIENTATION
@@ -135,10 +135,15 @@ def plain() -> bytes:
     return saved(Image.new("RGB", (50, 40), COLOUR))
 
 
-def endless_scans() -> bytes:
+def endless_scans(before: bytes = b"") -> bytes:
     data = saved(IMAGE, "JPEG", progressive=True)
     last_scan = data[data.rindex(b"\xff\xda") : -2]
-    return data[:-2] + MAX_SCANS * last_scan + data[-2:]
+    return data[:-2] + before + MAX_SCANS * last_scan + data[-2:]
+
+
+def endless_segments() -> bytes:
+    segment = b"\xff\xe1\x00\x12Exif\0\0" + bytes(10)
+    return JPEG[:2] + 1_000_000 * segment + JPEG[2:]
 
 
 def noise(size: int) -> bytes:
@@ -315,6 +320,18 @@ ROWS = (
         body=endless_scans,
         status=422,
         answer=f"the picture has more than {MAX_SCANS} scans",
+    ),
+    Row(
+        picture="the same behind a marker that has no length",
+        body=lambda: endless_scans(b"\xff\x01"),
+        status=422,
+        answer=f"the picture has more than {MAX_SCANS} scans",
+    ),
+    Row(
+        picture="JPEG of a million segments",
+        body=endless_segments,
+        status=422,
+        answer=f"the picture has more than {MAX_SEGMENTS} segments",
     ),
     # Of odd sizes.
     Row(

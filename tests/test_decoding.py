@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from werkzeug.exceptions import (
     BadRequest,
+    HTTPException,
     RequestEntityTooLarge,
     UnprocessableEntity,
     UnsupportedMediaType,
@@ -18,15 +19,17 @@ from werkzeug.exceptions import (
 
 from classifier.preprocessing import Pixels, Preprocessing, preprocess
 from serving.decoding import (
-    MAX_PICTURES,
     Splitter,
     choose_splitter,
+    limit_pictures,
     split_by_content,
     split_json,
+    split_json_lines,
     split_npy,
     split_picture,
 )
 from tests.artifacts import encode, random_pixels
+from tests.bodies import lines
 
 SETTINGS = Preprocessing(image_size=32)
 PIXELS = random_pixels()
@@ -191,7 +194,7 @@ def test_json_that_parsed_would_fill_the_memory_is_refused_unparsed(piece: bytes
     body = b'{"instances":[' + piece * 2**20
     tracemalloc.start()
 
-    with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures"):
+    with pytest.raises(RequestEntityTooLarge, match="more than 1000 brackets"):
         decode(split_json, body)
 
     _, peak = tracemalloc.get_traced_memory()
@@ -221,10 +224,46 @@ def test_a_broken_picture_among_several_fails_alone_and_is_named_by_its_number()
         broken(SETTINGS)
 
 
-def test_more_pictures_than_a_request_may_hold_are_refused_before_decoding() -> None:
-    many = MAX_PICTURES + 1
+def test_more_pictures_than_a_request_may_hold_are_refused() -> None:
+    pictures = split_npy(npy(np.zeros((65, 1, 1, 3), np.uint8)))
 
+    limit_pictures(pictures, 65)
     with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures, got 65"):
-        split_json(json.dumps({"instances": ["?"] * many}).encode())
-    with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures, got 65"):
-        split_npy(npy(np.zeros((many, 1, 1, 3), np.uint8)))
+        limit_pictures(pictures, 64)
+
+
+def test_lines_are_pictures_and_empty_ones_are_none() -> None:
+    text = base64.b64encode(PNG)
+
+    pictures = split_json_lines(b'\n{"id": 7, "b64": "%s"}\r\n \n"%s"' % (text, text))
+
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert np.array_equal(picture(SETTINGS), preprocess(PNG, SETTINGS))
+
+
+def test_a_line_that_is_none_fails_alone() -> None:
+    data = b'{"b64": "?"}\nno JSON\n7\n' + b"[" * 1001 + b"\n" + lines(PNG)
+
+    *bad, good = split_json_lines(data)
+
+    assert np.array_equal(good(SETTINGS), preprocess(PNG, SETTINGS))
+    reasons = (
+        "line 0 is not base64",
+        "line 1 is not JSON",
+        "line 2 is neither a base64 text",
+        "line 3 has more than 1000 brackets",
+    )
+    for picture, reason in zip(bad, reasons, strict=True):
+        with pytest.raises(HTTPException, match=reason):
+            picture(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"), [(b" \n\n", BadRequest), (b"\n" * 100_001, RequestEntityTooLarge)]
+)
+def test_lines_without_a_picture_and_too_many_are_refused(
+    data: bytes, error: type[HTTPException]
+) -> None:
+    with pytest.raises(error):
+        split_json_lines(data)

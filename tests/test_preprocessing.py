@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from classifier.errors import ImageError, UserError
 from classifier.preprocessing import (
@@ -257,6 +257,23 @@ def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded() -> None:
         decode_image(data[:-2] + 100 * last_scan + data[-2:])
 
 
+def test_scans_are_counted_behind_a_marker_without_a_length() -> None:
+    data = save(Image.fromarray(PIXELS), "JPEG", progressive=True)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        decode_image(data[:-2] + b"\xff\x01" + 100 * last_scan + data[-2:])
+
+
+def test_a_jpeg_of_endless_segments_is_refused_before_they_are_read() -> None:
+    data = save(Image.fromarray(PIXELS), "JPEG")
+    segment = b"\xff\xe1\x00\x12Exif\0\0" + bytes(10)
+
+    with pytest.raises(ImageError, match="more than 1000 segments"):
+        decode_image(data[:2] + 1000 * segment + data[2:])
+    assert decode_image(data[:2] + 900 * b"\xff\xfe\x00\x03x" + data[2:]).size == (80, 60)
+
+
 def test_what_follows_a_jpeg_is_no_scan_of_it() -> None:
     data = save(Image.fromarray(PIXELS), "JPEG") + b"\xff\xda" * 1000
 
@@ -280,16 +297,22 @@ def test_a_jpeg_is_decoded_no_smaller_than_asked_for(
     assert decode_image(data, side).size == size
 
 
-def test_a_jpeg_is_decoded_at_no_scale_that_would_move_its_pixels() -> None:
-    data = save(smooth_photograph(1604, 1200), "JPEG")
+def test_a_jpeg_that_is_still_to_be_turned_is_decoded_at_no_scale_that_is_rounded() -> None:
+    photograph = smooth_photograph(1604, 1200)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
 
-    assert decode_image(data, 100).size == (401, 300)
+    assert decode_image(save(photograph, "JPEG"), 100).size == (201, 150)
+    assert decode_image(save(photograph, "JPEG", exif=exif), 100).size == (401, 300)
 
 
+@pytest.mark.parametrize("size", [(1600, 1200), (1601, 1207), (1207, 1603)])
 @pytest.mark.parametrize("crop_fraction", [0.875, 1.0])
-def test_a_large_jpeg_gives_the_pixels_of_all_its_details(crop_fraction: float) -> None:
+def test_a_large_jpeg_gives_the_pixels_of_all_its_details(
+    size: tuple[int, int], crop_fraction: float
+) -> None:
     settings = Preprocessing(image_size=64, crop_fraction=crop_fraction)
-    data = save(smooth_photograph(1600, 1200), "JPEG", quality=90)
+    data = save(smooth_photograph(*size), "JPEG", quality=90)
 
     quick = preprocess(data, settings).astype(int)
 

@@ -4,6 +4,7 @@ The numbers in the names are those of the contract's checklist; 1, 2, 3, 7, 8 an
 `test_serving_life.py`, 12, 13 and 16 need an engine and stand in `test_serving_image.py`.
 """
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.artifacts import CLASS_NAMES, encode
-from tests.bodies import JPEG, PIXELS, PNG, WEBP, in_chunks, instances, npy
+from tests.bodies import JPEG, PIXELS, PNG, WEBP, in_chunks, instances, lines, npy
 from tests.servers import Server, request, serving
 
 
@@ -142,12 +143,52 @@ def test_9_execution_parameters_have_sagemakers_three_keys(server: Server) -> No
     assert 1 <= document["MaxConcurrentTransforms"] * document["MaxPayloadInMB"] <= 100
 
 
-def test_10_in_a_transform_job_bodies_may_have_100_mb(base_dir: Path) -> None:
+@pytest.mark.slow
+def test_10_in_a_transform_job_bodies_may_have_100_mb_and_as_many_pictures_as_fit(
+    base_dir: Path,
+) -> None:
+    text = base64.b64encode(PNG).decode()
+    line = json.dumps({"b64": text, "note": "x" * (2**20 - len(text) - 24)}) + "\n"
+    mebibyte = line.encode()
+    assert len(mebibyte) == 2**20
     with serving(base_dir, SAGEMAKER_BATCH="true") as server:
-        picture = np.zeros((3000, 3000, 3), np.uint8)
+        answer = server.invoke(100 * mebibyte, "application/jsonlines")
 
-        assert server.invoke(npy(picture), "application/x-npy").status == 200
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == "application/jsonlines"
+        assert len(answer.body.splitlines()) == 100
+        assert server.invoke(100 * mebibyte + b"\n", "application/jsonlines").status == 413
         assert server.get("/execution-parameters").status == 200
+
+
+def test_10_a_mini_batch_has_a_line_for_each_record(base_dir: Path) -> None:
+    # What SageMaker sends with BatchStrategy MultiRecord and SplitType Line.
+    batch = lines(PNG, PNG[:100], JPEG) + b"no JSON\n"
+    with serving(
+        base_dir, SAGEMAKER_BATCH="true", SAGEMAKER_BATCH_STRATEGY="MULTI_RECORD"
+    ) as server:
+        answer = server.invoke(batch, "application/jsonlines", "application/jsonlines")
+        alone = server.invoke(PNG, "image/png", "application/jsonlines")
+
+    assert answer.status == 200
+    first, damaged, third, no_json = map(json.loads, answer.body.splitlines())
+    assert first["class_name"] == json.loads(alone.body)["class_name"]
+    assert damaged["error"]["code"] == "unprocessable_entity"
+    assert third["class_name"] in CLASS_NAMES
+    assert no_json["error"]["code"] == "bad_request"
+
+
+def test_10_a_picture_that_cannot_be_read_need_not_fail_the_job(base_dir: Path) -> None:
+    with serving(
+        base_dir, SAGEMAKER_BATCH="true", SAGEMAKER_CLASSIFIER_ERROR_RECORDS="true"
+    ) as server:
+        answer = server.invoke(PNG[:100], "image/png")
+        as_csv = server.invoke(PNG[:100], "image/png", "text/csv")
+
+    assert answer.status == 200
+    (prediction,) = json.loads(answer.body)["predictions"]
+    assert prediction["error"]["code"] == "unprocessable_entity"
+    assert as_csv.status == 422
 
 
 def test_10_local_mode_gets_no_execution_parameters_for_it_fails_on_them(base_dir: Path) -> None:

@@ -172,6 +172,23 @@ def test_3_clients_that_stall_keep_nobody_waiting(base_dir: Path, sent: bytes) -
             client.close()
 
 
+def test_3_the_beginning_of_a_next_request_keeps_nobody_waiting(base_dir: Path) -> None:
+    with serving(base_dir) as server:
+        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
+        for client in clients:
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\nG")
+            assert client.recv(12) == b"HTTP/1.1 200"
+
+        start = time.perf_counter()
+        assert server.get("/ping").status == 200
+        assert time.perf_counter() - start < 2
+        for client in clients:
+            client.recv(2**16)
+            client.sendall(b"ET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 200"
+            client.close()
+
+
 def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
     with serving(base_dir) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:

@@ -68,6 +68,29 @@ def test_who_comes_when_the_queue_is_full_is_refused_and_the_others_are_served(
         assert "Traceback" not in log
 
 
+def test_who_is_refused_and_sends_no_more_is_told_before_the_connection_is_closed(
+    base_dir: Path,
+) -> None:
+    with serving(base_dir, **LITTLE) as server:
+        head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+        # The first one has the only place for as long as its body does not come.
+        for client in clients:
+            client.sendall(head + b"the beginning")
+            time.sleep(0.2)
+
+        clients[1].settimeout(10)
+        answer = b""
+        while data := clients[1].recv(2**16):
+            answer += data
+        for client in clients:
+            client.close()
+
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert server.invoke(PNG).status == 200
+
+
 def test_nobody_is_refused_who_finds_a_place_in_the_queue(base_dir: Path) -> None:
     with serving(base_dir, **{**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}) as server:
         assert set(ask_for(server, 1, clients=24)) == {200}

@@ -13,11 +13,12 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from classifier.errors import ImageError, UserError
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
+Size: TypeAlias = tuple[float, float]
 
 # Decoders for what people have; each one less is one less to attack.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -33,10 +34,14 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 # Every scan of a progressive JPEG goes over all of its pixels. Encoders write about ten; a file of
 # 200 KB with thousands would take minutes.
 MAX_SCANS = 100
-START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
 
-# Not those within a scan: a stuffed 255, and restarts.
-MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
+# Tables, profiles and the like: a large profile has a hundred. Pillow puts the parts of EXIF
+# together in a time that grows with the square of their number.
+MAX_SEGMENTS = 1000
+START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
+
+# Not what has no length: a stuffed 255 and restarts, which are within a scan, and TEM.
+MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
 
 # What libjpeg can leave out while it decodes.
 SCALES = (8, 4, 2)
@@ -79,21 +84,30 @@ def decode_image(data: bytes, side: int | None = None) -> Image.Image:
 
     Args:
         data: The picture's file.
-        side: A JPEG's sides may be an exact half, quarter or eighth of what they are, but no
-            shorter than this, in pixels: libjpeg then leaves out the work for details.
+        side: A JPEG's sides may be a half, a quarter or an eighth of what they are, but no shorter
+            than this, in pixels: libjpeg then leaves out the work for details.
 
     Raises:
         ImageError: the bytes are no picture of a known format, damaged, or too large.
     """
+    return _decode(data, side)[0]
+
+
+def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
+    """Do as `decode_image`; return besides how much of the pixels' width and height it fills."""
     try:
+        # Before Pillow reads them.
+        if data.startswith(START_OF_IMAGE):
+            _check_segments(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.format in {"JPEG", "MPO"} and _scans(data) > MAX_SCANS:
-                message = f"the picture has more than {MAX_SCANS} scans"
-                raise ImageError(message)
-            if side is not None:
-                _reduce(image, side)
+            scale = 1 if side is None else _scale(image, side)
+            width, height = image.size
+            if scale > 1:
+                image.draft(None, (width // scale, height // scale))
             image.load()
-            return _to_rgb(_upright(image))
+            is_whole = width % scale == height % scale == 0
+            upright = _to_rgb(_upright(image))
+            return upright, upright.size if is_whole else (width / scale, height / scale)
     except UnidentifiedImageError:
         message = f"not a picture of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
         raise ImageError(message) from None
@@ -108,14 +122,20 @@ def decode_image(data: bytes, side: int | None = None) -> Image.Image:
         raise ImageError(message) from error
 
 
-def fit(image: Image.Image, settings: Preprocessing) -> Pixels:
+def fit(image: Image.Image, settings: Preprocessing, size: Size | None = None) -> Pixels:
     """Crop the centre square of an RGB picture and resize it.
+
+    Args:
+        image: The picture.
+        settings: What the network wants.
+        size: How much of the width and height it fills, from the left and the top, if not all.
 
     Returns:
         uint8 of shape (image_size, image_size, 3).
     """
-    side = min(image.size) * settings.crop_fraction
-    left, top = (image.width - side) / 2, (image.height - side) / 2
+    width, height = size or image.size
+    side = min(width, height) * settings.crop_fraction
+    left, top = (width - side) / 2, (height - side) / 2
     resized = image.resize(
         (settings.image_size, settings.image_size),
         Image.Resampling.BILINEAR,
@@ -136,26 +156,41 @@ def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
         ImageError: as `decode_image`.
     """
     side = math.ceil(REDUCING_GAP * settings.image_size / settings.crop_fraction)
-    return fit(decode_image(data, side), settings)
+    image, size = _decode(data, side)
+    return fit(image, settings, size)
 
 
-def _scans(data: bytes) -> int:
-    """Count a JPEG's scans; what follows its end, such as a telephone's film, does not count."""
-    scans, place = 0, 2
+def _check_segments(data: bytes) -> None:
+    """Count a JPEG's segments and scans; what follows its end, such as a film, does not count.
+
+    Raises:
+        ImageError: there are too many.
+    """
+    segments, scans, place = 0, 0, len(START_OF_IMAGE)
     while (match := MARKER.search(data, place)) and match[1] != END_OF_IMAGE:
+        segments += 1
         scans += match[1] == START_OF_SCAN
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            kind, most = ("scans", MAX_SCANS) if scans > MAX_SCANS else ("segments", MAX_SEGMENTS)
+            message = f"the picture has more than {most} {kind}"
+            raise ImageError(message)
         # Each has its length first: what is within, such as a small picture, is skipped.
         place = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2]))
-    return scans
 
 
-def _reduce(image: Image.Image, side: int) -> None:
-    """Have a JPEG decoded smaller, but by no scale that its sides are no multiples of."""
-    for scale in SCALES:
-        width, height = image.width // scale, image.height // scale
-        if min(width, height) >= side and (width * scale, height * scale) == image.size:
-            image.draft(None, (width, height))
-            return
+def _scale(image: Image.Image, side: int) -> int:
+    """Return by how much a JPEG is decoded smaller.
+
+    libjpeg rounds up: of 401 pixels a half are 201, of which the picture fills 200.5. Of one that
+    is still to be turned it might leave them empty on the left, so that is never rounded.
+    """
+    is_jpeg = image.format in {"JPEG", "MPO"}
+    is_turned = is_jpeg and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    for scale in SCALES if is_jpeg else ():
+        is_whole = image.width % scale == image.height % scale == 0
+        if min(image.size) // scale >= side and (is_whole or not is_turned):
+            return scale
+    return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:

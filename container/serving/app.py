@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailabl
 
 from serving.body import discard_body, hang_up, read_body
 from serving.connection import ARRIVAL, connection_of, has_gone
-from serving.decoding import choose_splitter
+from serving.decoding import choose_splitter, limit_pictures
 from serving.encoding import choose_media_type, encode_response
 from serving.limits import usable_processors
 from serving.metrics import CONTENT_TYPE, Metrics
@@ -19,7 +19,7 @@ from serving.predictor import Predictor
 from serving.problem import describe, overloaded
 from serving.refusal import MESSAGE, RETRY_AFTER_SECONDS
 from serving.request_log import RequestLog
-from serving.settings import TRANSFORM_MB, Settings
+from serving.settings import JSON, JSON_LINES, TRANSFORM_MB, Settings
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_ID = "X-Request-Id"
@@ -97,14 +97,19 @@ def answer_pictures(
     arrival = ARRIVAL.get(None)
     if patience <= 0 or (arrival and arrival.is_refused):
         raise overloaded()
-    media_type = choose_media_type(request.headers.get("Accept"), settings.default_accept)
+    default = settings.default_accept
+    if request.mimetype == JSON_LINES and default == JSON:
+        default = JSON_LINES
+    media_type = choose_media_type(request.headers.get("Accept"), default)
     split = choose_splitter(request.content_type)
     data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
     log.note_body()
+    pictures = split(data)
+    limit_pictures(pictures, settings.max_pictures)
     with borrowed as predictor:
         predicted = pool.predict(
             predictor,
-            split(data),
+            pictures,
             patience=patience,
             seconds=settings.timeout_seconds,
             has_gone=partial(has_gone, connection_of(request.environ)),
@@ -112,7 +117,9 @@ def answer_pictures(
         class_names = predictor.class_names
     log.note_pictures(predicted)
     answers = [each.answer for each in predicted]
-    body = encode_response(answers, class_names, media_type)
+    body = encode_response(
+        answers, class_names, media_type, has_error_records=settings.has_error_records
+    )
     return Response(body, content_type=media_type)
 
 

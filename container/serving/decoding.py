@@ -6,6 +6,7 @@
 | `application/x-image` | a picture's file | 1 |
 | `application/x-npy` | NumPy's uint8 array (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
 | `application/json` | `{"instances": [...]}`: base64 texts or `{"b64": "..."}` of files | N |
+| `application/jsonlines` | N lines, each a base64 text or `{"b64": "..."}` of a file | N |
 | `application/octet-stream`, none | a picture's file or a NumPy array, by its first bytes | |
 | `application/x-www-form-urlencoded` | the same: it is what curl says unless told | |
 
@@ -33,17 +34,18 @@ from werkzeug.exceptions import (
 
 from classifier.errors import ImageError
 from classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
+from serving.settings import JSON_LINES
 
-# Within SageMaker's 60 seconds, large networks too.
-MAX_PICTURES = 64
-
-# Brackets, braces and commas of a JSON body; 64 pictures have 129 and base64 none of them. Parsed,
-# 25 MB of them become 650 MB.
+# Brackets, braces and commas of a JSON document; 64 pictures have 129 and base64 none of them.
+# Parsed, 25 MB of them become 650 MB.
 MAX_JSON_MARKS = 1000
+
+# Of JSON Lines; each is taken apart in its turn.
+MAX_LINES = 100_000
 
 Picture: TypeAlias = Callable[[Preprocessing], Pixels]
 """Decodes to uint8 of shape (image_size, image_size, 3); raises UnprocessableEntity or, of what is
-not base64, BadRequest."""
+not the JSON or base64 expected, BadRequest or RequestEntityTooLarge."""
 
 Splitter: TypeAlias = Callable[[bytes], Sequence[Picture]]
 
@@ -65,7 +67,7 @@ def choose_splitter(content_type: str | None) -> Splitter:
     media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
     if splitter := SPLITTERS.get(media_type):
         return splitter
-    message = f"Content-Type {media_type[:80]!r} is not one of {', '.join(SPLITTERS)}"
+    message = f"Content-Type {media_type[:60]!r} is not one of {', '.join(SPLITTERS)}"
     raise UnsupportedMediaType(message)
 
 
@@ -79,11 +81,9 @@ def split_npy(data: bytes) -> Sequence[Picture]:
 
     Raises:
         UnprocessableEntity: it is another kind of array, or damaged.
-        RequestEntityTooLarge: too many pictures.
     """
     array = _read_npy(data)
     images = array if array.ndim == len("NHWC") else array[np.newaxis]
-    _check_number(len(images))
     return [partial(_fit, image) for image in images]
 
 
@@ -92,25 +92,45 @@ def split_json(data: bytes) -> Sequence[Picture]:
 
     Raises:
         BadRequest: not the JSON expected.
-        RequestEntityTooLarge: too many pictures.
+        RequestEntityTooLarge: it would fill the memory.
     """
-    if sum(map(data.count, (b"[", b"{", b","))) > MAX_JSON_MARKS:
-        message = (
-            f'expected {{"instances": [...]}} with at most {MAX_PICTURES} pictures in base64, '
-            f"got more than {MAX_JSON_MARKS} brackets, braces and commas"
-        )
-        raise RequestEntityTooLarge(message)
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        message = f"the body is not JSON: {error}"
-        raise BadRequest(message) from error
+    document = _parse(data, "the body")
     instances = document.get("instances") if isinstance(document, dict) else None
     if not isinstance(instances, list) or not instances:
         message = 'expected {"instances": [{"b64": "<a picture\'s file in base64>"}, ...]}'
         raise BadRequest(message)
-    _check_number(len(instances))
-    return [partial(_decode_instance, number, each) for number, each in enumerate(instances)]
+    return [
+        partial(_decode_instance, f"instance {number}", each)
+        for number, each in enumerate(instances)
+    ]
+
+
+def split_json_lines(data: bytes) -> Sequence[Picture]:
+    """Split lines with a picture's file in base64 each; those that are empty do not count.
+
+    Raises:
+        BadRequest: there is none.
+        RequestEntityTooLarge: too many lines.
+    """
+    if data.count(b"\n") > MAX_LINES:
+        message = f"a request may have at most {MAX_LINES} lines"
+        raise RequestEntityTooLarge(message)
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    if not lines:
+        message = 'expected lines of {"b64": "<a picture\'s file in base64>"}'
+        raise BadRequest(message)
+    return [partial(_decode_line, f"line {number}", line) for number, line in enumerate(lines)]
+
+
+def limit_pictures(pictures: Sequence[Picture], most: int) -> None:
+    """Let no more than `most` pictures in.
+
+    Raises:
+        RequestEntityTooLarge: there are.
+    """
+    if len(pictures) > most:
+        message = f"a request may hold at most {most} pictures, got {len(pictures)}"
+        raise RequestEntityTooLarge(message)
 
 
 def split_by_content(data: bytes) -> Sequence[Picture]:
@@ -128,6 +148,7 @@ SPLITTERS: Mapping[str, Splitter] = {
     "application/x-image": split_picture,
     "application/x-npy": split_npy,
     "application/json": split_json,
+    JSON_LINES: split_json_lines,
     "application/octet-stream": split_by_content,
     # What curl says of a body unless it is told.
     "application/x-www-form-urlencoded": split_by_content,
@@ -145,27 +166,39 @@ def _fit(image: Pixels, settings: Preprocessing) -> Pixels:
     return fit(Image.fromarray(image), settings)
 
 
-def _decode_instance(number: int, instance: object, settings: Preprocessing) -> Pixels:
+def _decode_line(name: str, line: bytes, settings: Preprocessing) -> Pixels:
+    return _decode_instance(name, _parse(line, name), settings)
+
+
+def _decode_instance(name: str, instance: object, settings: Preprocessing) -> Pixels:
     text = instance.get("b64") if isinstance(instance, dict) else instance
     if not isinstance(text, str):
-        message = f'instance {number} is neither a base64 text nor {{"b64": "..."}}'
+        message = f'{name} is neither a base64 text nor {{"b64": "..."}}'
         raise BadRequest(message)
     try:
         # `base64` and Python's `encodebytes` break their lines.
         packed = text.encode("ascii").translate(None, WHITESPACE)
         return _decode(base64.b64decode(packed, validate=True), settings)
     except ValueError as error:
-        message = f"instance {number} is not base64: {error}"
+        message = f"{name} is not base64: {error}"
         raise BadRequest(message) from error
     except UnprocessableEntity as error:
-        message = f"instance {number}: {error.description}"
+        message = f"{name}: {error.description}"
         raise UnprocessableEntity(message) from error
 
 
-def _check_number(pictures: int) -> None:
-    if pictures > MAX_PICTURES:
-        message = f"a request may hold at most {MAX_PICTURES} pictures, got {pictures}"
+def _parse(data: bytes, name: str) -> object:
+    if sum(map(data.count, (b"[", b"{", b","))) > MAX_JSON_MARKS:
+        message = (
+            f"{name} has more than {MAX_JSON_MARKS} brackets, braces and commas, "
+            "which pictures in base64 do not need"
+        )
         raise RequestEntityTooLarge(message)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        message = f"{name} is not JSON: {error}"
+        raise BadRequest(message) from error
 
 
 def _read_npy(data: bytes) -> Pixels:

@@ -13,8 +13,8 @@ A prediction is
 probable classes, best first, as `{"class_name": "cat", "probability": 0.9}`.
 
 In the place of a picture that cannot be read stands `{"error": {"code": "...", "message": "..."}}`.
-A request fails as a whole where no picture can be read, and where the answer is CSV, which has no
-place for it.
+A request fails as a whole where no picture can be read, unless `has_error_records`, and where the
+answer is CSV, which has no place for it.
 """
 
 import json
@@ -28,7 +28,7 @@ from werkzeug.exceptions import HTTPException, NotAcceptable
 from werkzeug.http import parse_accept_header
 
 from serving.problem import describe
-from serving.settings import MEDIA_TYPES
+from serving.settings import CSV, MEDIA_TYPES
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 
@@ -62,7 +62,11 @@ def choose_media_type(accept: str | None, default: str) -> str:
 
 
 def encode_response(
-    answers: Sequence[Answer], class_names: Sequence[str], media_type: str
+    answers: Sequence[Answer],
+    class_names: Sequence[str],
+    media_type: str,
+    *,
+    has_error_records: bool = False,
 ) -> bytes:
     """Encode the answers of one picture or several.
 
@@ -70,7 +74,8 @@ def encode_response(
         HTTPException: the first error, where it has no place in the answer.
     """
     errors = [answer for answer in answers if isinstance(answer, HTTPException)]
-    if errors and (media_type == "text/csv" or len(errors) == len(answers)):
+    is_lost = len(errors) == len(answers) and not has_error_records
+    if errors and (is_lost or media_type == CSV):
         raise errors[0]
     return ENCODERS[media_type](answers, class_names).encode()
 

@@ -106,7 +106,10 @@ def _stop(worker: Worker, *signal_and_frame: object) -> None:
     def close_the_door() -> None:
         if worker.alive:
             for listener in worker.sockets:
-                while select.select([listener], [], [], 0)[0]:
+                while (
+                    worker.nr_conns < worker.worker_connections
+                    and select.select([listener], [], [], 0)[0]
+                ):
                     worker.accept(listener)
             worker.set_accept_enabled(False)
             # The master has closed its own, so this is the last one; unless it only replaces this

@@ -28,7 +28,8 @@ class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
     def last_update(self) -> float:
         """Return when the worker last showed that it lives, but for the time the machine slept."""
         beat, now = super().last_update(), time.monotonic()
-        if beat != self._beat:
+        # Until its first sign of life a worker is starting, and the file's time is the clock's.
+        if beat != self._beat or beat > now:
             self._beat, self._silence = beat, 0.0
         else:
             self._silence += min(now - self._looked, LOOK_SECONDS)

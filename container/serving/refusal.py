@@ -7,6 +7,7 @@ import http
 import json
 import re
 import socket
+from contextlib import suppress
 from typing import Self
 
 from serving.connection import first_bytes
@@ -18,11 +19,13 @@ RETRY_AFTER_SECONDS = 1
 HEAD_BYTES = 2**16
 
 # At a time, of a body: the loop has others to see to.
-CHUNK_BYTES = 2**18
+CHUNK_BYTES = 2**20
 
 END_OF_HEAD = b"\r\n\r\n"
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9}) *(?=\r\n)", re.IGNORECASE)
-UNUSUAL = re.compile(rb"\r\n(?:transfer-encoding|expect|connection: *close)", re.IGNORECASE)
+PLAIN = re.compile(rb"POST [^\r\n]* HTTP/1\.1\r\n")
+LENGTH = re.compile(rb"\r\ncontent-length([^\r\n]*)", re.IGNORECASE)
+NUMBER = re.compile(rb": *(\d{1,9}) *")
+UNUSUAL = re.compile(rb"\r\n(?:transfer-encoding|expect|connection:[^\r\n]*close)", re.IGNORECASE)
 
 _STATUS = http.HTTPStatus.SERVICE_UNAVAILABLE
 _BODY = json.dumps({"error": {"code": "service_unavailable", "message": MESSAGE}}).encode()
@@ -32,6 +35,7 @@ ANSWER = (
     f"Content-Length: {len(_BODY)}\r\n"
     f"Retry-After: {RETRY_AFTER_SECONDS}\r\n\r\n"
 ).encode() + _BODY
+LAST_ANSWER = ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
 
 
 class Refusal:
@@ -49,11 +53,11 @@ class Refusal:
     def of(cls, connection: socket.socket) -> Self | None:
         """Return that of the request whose head has come; None where it is no plain one."""
         head, end, _ = (first_bytes(connection, HEAD_BYTES) or b"").partition(END_OF_HEAD)
-        lengths = LENGTH.findall(head + b"\r\n")
-        is_plain = b" HTTP/1.1\r\n" in head and not UNUSUAL.search(head) and len(lengths) == 1
-        if not end or not is_plain:
+        lengths = LENGTH.findall(head)
+        number = NUMBER.fullmatch(lengths[0]) if len(lengths) == 1 else None
+        if not end or not number or not PLAIN.match(head) or UNUSUAL.search(head):
             return None
-        return cls(connection, len(head) + len(end) + int(lengths[0]))
+        return cls(connection, len(head) + len(end) + int(number[1]))
 
     def proceed(self) -> bool:
         """Read of the request what is here, without waiting.
@@ -78,3 +82,9 @@ class Refusal:
             message = "the client does not read"
             raise OSError(message)
         return True
+
+    def end(self) -> None:
+        """Answer although the request has not come as a whole; the connection cannot be kept."""
+        with suppress(OSError):
+            self._connection.send(LAST_ANSWER)
+            self._connection.shutdown(socket.SHUT_WR)

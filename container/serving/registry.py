@@ -127,11 +127,13 @@ class Registry:
             entry, predictor = self._loaded(name)
             entry.predictor, entry.is_leaving = None, True
             self._changed.wait_for(lambda: entry.users == 0)
-        predictor.close()
-        last = weakref.ref(predictor)
-        del predictor
-        _wait_until_gone(last)
-        self._release(name)
+        try:
+            predictor.close()
+            last = weakref.ref(predictor)
+            del predictor
+            _wait_until_gone(last)
+        finally:
+            self._release(name)
         logger.info("the model %r is unloaded", name)
         return entry.url
 

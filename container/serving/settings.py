@@ -18,7 +18,10 @@ ONLINE_PAYLOAD_MB, BATCH_PAYLOAD_MB, ASYNC_PAYLOAD_MB = 25, 100, 1024
 DEFAULT_TRANSFORM_PAYLOAD_MB, TRANSFORM_MB = 6, 100
 
 # In order of our preference; `serving.encoding` has how each is written.
-MEDIA_TYPES = ("application/json", "application/jsonlines", "text/csv")
+JSON, JSON_LINES, CSV = MEDIA_TYPES = ("application/json", "application/jsonlines", "text/csv")
+
+# Within SageMaker's 60 seconds, large networks too; in a transform job the payload is the limit.
+ONLINE_PICTURES, BATCH_PICTURES = 64, 100_000
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 PRECISIONS = (FLOAT32, BFLOAT16, INT8)
@@ -90,6 +93,9 @@ class Settings:
     max_body_bytes: int = ONLINE_PAYLOAD_MB * MIB
     """SAGEMAKER_MAX_PAYLOAD_IN_MB: largest body; 25 MB unless set, 100 MB in a transform job."""
 
+    max_pictures: int = ONLINE_PICTURES
+    """Of a request."""
+
     transform_payload_mb: int = DEFAULT_TRANSFORM_PAYLOAD_MB
     """What /execution-parameters advises."""
 
@@ -97,8 +103,14 @@ class Settings:
     """False where SAGEMAKER_BATCH is `True`, the SDK's Local Mode: its code fails on the
     documented spelling of the batch strategy, while it takes a 404."""
 
-    default_accept: str = "application/json"
-    """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: the answer's type where a request leaves it open."""
+    default_accept: str = JSON
+    """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: the answer's type where a request leaves it open; one
+    of JSON Lines is answered in lines."""
+
+    has_error_records: bool = False
+    """SAGEMAKER_CLASSIFIER_ERROR_RECORDS: `true` to answer 200, with the error in the prediction's
+    place, even where none of a request's pictures can be read. In a transform job one such object
+    would fail the whole job."""
 
     has_metrics: bool = False
     """SAGEMAKER_CLASSIFIER_METRICS: `true` for numbers on `/metrics`, as Prometheus reads them."""
@@ -159,6 +171,7 @@ class Settings:
             # 0 is SageMaker's word for a chunked body of any length.
             max_body_bytes=MIB
             * (payload_mb or (BATCH_PAYLOAD_MB if is_batch else ONLINE_PAYLOAD_MB)),
+            max_pictures=BATCH_PICTURES if is_batch else ONLINE_PICTURES,
             transform_payload_mb=min(payload_mb or defaults.transform_payload_mb, BATCH_PAYLOAD_MB),
             has_execution_parameters=batch != "True",
             default_accept=_one_of(
@@ -170,6 +183,7 @@ class Settings:
             precision=_one_of(
                 environment, "SAGEMAKER_CLASSIFIER_PRECISION", defaults.precision, PRECISIONS
             ),
+            has_error_records=_is_on(environment, "SAGEMAKER_CLASSIFIER_ERROR_RECORDS"),
             has_metrics=_is_on(environment, "SAGEMAKER_CLASSIFIER_METRICS"),
             has_page=_is_on(environment, "SAGEMAKER_CLASSIFIER_PAGE"),
             log_level=_integer(

@@ -32,12 +32,18 @@ from serving.refusal import END_OF_HEAD, HEAD_BYTES, Refusal
 logger = logging.getLogger(__name__)
 
 # A POST, or a body that the client may take its time with.
-WORK = re.compile(rb"POST|.*\r\n(?:content-length|transfer-encoding) *:", re.DOTALL | re.IGNORECASE)
+WORK = re.compile(
+    rb"POST|.*\r\n(?:content-length *:(?! *0+ *(?:\r|$))|transfer-encoding *:)",
+    re.DOTALL | re.IGNORECASE,
+)
 
 # Loading and unloading models takes long, and the platform counts on it: it is never refused, and
 # has threads of its own.
 MANAGEMENT = (b"POST /models ", b"DELETE /models/")
 MANAGING_THREADS = 16
+
+# For all of a head. A client that sends no more is closed like one that sends nothing.
+HEAD_SECONDS = 30.0
 
 # How exactly the limit of waiting is kept, and how often refusals are told of.
 TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
@@ -73,6 +79,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def enqueue_req(self, connection: TConn) -> None:
         """Let a connection with a request in, or have it wait."""
+        # gunicorn hands over those that it has read ahead of as its threads left them.
+        connection.sock.setblocking(False)
         ahead = _ahead(connection)
         if ahead is None:
             # A new one; gunicorn would let it wait in a thread.
@@ -84,6 +92,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         else:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             connection.arrival = Arrival(time.monotonic())
+            connection.head_began = None
             head = ahead[: ahead.index(END_OF_HEAD)]
             if head.startswith(MANAGEMENT):
                 self._let_in(connection, self._managing)
@@ -96,6 +105,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self._outside.append(connection)
             else:
                 self._turn_away(connection)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept a client, unless the listener was closed in this turn of the loop."""
+        if listener.fileno() >= 0:
+            super().accept(listener)
 
     def handle(self, connection: TConn) -> Any:  # noqa: ANN401 - gunicorn's own
         """Handle a request, in a thread."""
@@ -145,7 +159,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _wait_for_more(self, connection: TConn, size: int) -> None:
         """Have the loop wait for more of a head than the `size` bytes that are here."""
-        if size >= HEAD_BYTES or has_gone(connection.sock):
+        now = time.monotonic()
+        began = getattr(connection, "head_began", None) or now
+        connection.head_began = began
+        if size >= HEAD_BYTES or now > began + HEAD_SECONDS or has_gone(connection.sock):
             self._close(connection)
             return
         unread = size - len(_read_ahead(connection))
@@ -155,7 +172,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _let_in(self, connection: TConn, threads: ThreadPoolExecutor | None = None) -> None:
         # The thread need not look again.
         connection.data_ready = True
-        future = (threads or self.tpool).submit(self.handle, connection)
+        try:
+            future = (threads or self.tpool).submit(self.handle, connection)
+        except RuntimeError:
+            # No thread can be started: the container's limit of processes.
+            logger.exception("a request is dropped")
+            self._inside.discard(connection)
+            self._close(connection)
+            return
         finish = partial(self.finish_request, connection)
         future.add_done_callback(partial(self.method_queue.defer, finish))
 
@@ -163,16 +187,32 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._refused += 1
         refusal = None if _read_ahead(connection) else Refusal.of(connection.sock)
         if refusal:
+            connection.refusal = refusal
             self._see_off(connection, refusal.proceed, self._keep_refused)
         else:
             # The application says it, and reads on until the client has come to read that.
             connection.arrival = connection.arrival._replace(is_refused=True)
             self._let_in(connection, self._turning_away)
 
+    def murder_pending(self) -> None:
+        """Close those that took too long, but tell them first if they are refused."""
+        now = time.monotonic()
+        for connection in self.pending_conns:
+            if connection.timeout > now:
+                break
+            if refusal := getattr(connection, "refusal", None):
+                self._count_refused()
+                refusal.end()
+        super().murder_pending()
+
     def _keep_refused(self, connection: TConn) -> None:
+        connection.refusal = None
+        self._count_refused()
+        self._watch(connection)
+
+    def _count_refused(self) -> None:
         self.metrics.count_refused()
         self.metrics.count_request(HTTPStatus.SERVICE_UNAVAILABLE)
-        self._watch(connection)
 
     def _watch(self, connection: TConn) -> None:
         """Have the loop wait for the connection's next bytes, as gunicorn does between requests."""
