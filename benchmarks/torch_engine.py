@@ -2,9 +2,9 @@
 
     PYTHONPATH=container:. python -m benchmarks.torch_engine --data FOLDER
 
-FOLDER holds dogs.tar, whose photographs (shorter side 320 pixels, or `--side`) are the bodies. The
-network has random weights of ResNet-50 (or `--network`) and ten classes; speed does not depend on
-weights. It computes on the GPU where there is one, else on the processor, which shows that the
+FOLDER holds ants-bees.tar, whose photographs (shorter side 320 pixels, or `--side`) are the bodies.
+The network has random weights of ResNet-50 (or `--network`) and ten classes; speed does not depend
+on weights. It computes on the GPU where there is one, else on the processor, which shows that the
 command works and nothing more. In each round:
 
 - engine: full batches, one behind the other, nothing decoded;
@@ -108,7 +108,7 @@ def server_row(
 def main() -> None:
     """Measure, print a line a round and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with dogs.tar")
+    parser.add_argument("--data", type=Path, required=True, help="folder with ants-bees.tar")
     parser.add_argument("--network", default="resnet50", help="torchvision's name")
     parser.add_argument("--side", type=int, help="shorter side of the photographs, in pixels")
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])

@@ -9,6 +9,9 @@ STARTUP_SECONDS = 600
 
 VARIANT = "AllTraffic"
 
+# One picture that cannot be read would fail the whole transform job.
+TRANSFORM_ENVIRONMENT = {"SAGEMAKER_CLASSIFIER_ERROR_RECORDS": "true"}
+
 
 def model(settings: Settings, name: str, artifact: str) -> Request:
     """Return CreateModel; `artifact` is a model.tar.gz on S3, or a prefix of several."""
@@ -89,6 +92,7 @@ def transform_job(settings: Settings, name: str, model_name: str, pictures: str)
         # A picture a request: the other strategy would join several files.
         "BatchStrategy": "SingleRecord",
         "MaxPayloadInMB": transform.max_payload_mb,
+        "Environment": dict(TRANSFORM_ENVIRONMENT),
         "TransformInput": {
             "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": pictures}},
             "ContentType": transform.content_type,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from launcher import metrics
+from launcher.hosting_requests import TRANSFORM_ENVIRONMENT
 from launcher.request_parts import hyperparameters, tags, vpc
 from launcher.settings import HOUR, Aws, Images, Settings
 from launcher.tuning import Range, Tuning, is_whole
@@ -187,6 +188,7 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
         output_path=output,
         accept=transform.accept,
         max_payload=transform.max_payload_mb,
+        env=dict(TRANSFORM_ENVIRONMENT),
         assemble_with="None",
         tags=tags(settings),
         sagemaker_session=session,

@@ -16,6 +16,7 @@ from PIL import Image
 from launcher import sdk
 from launcher.settings import Images, Settings
 from launcher.settings_file import SettingsFile
+from tests.bodies import lines
 from tests.containers import composed_below, docker, hand_back, remove_composed_below
 from tests.launcher_settings import read
 from tests.servers import free_port, request
@@ -220,6 +221,7 @@ def test_transform_answers_every_picture(
     pictures.mkdir()
     for name in COLOURS:
         shutil.copy(folder / "pictures/training" / name / "7.png", pictures / f"{name}.png")
+    (pictures / "broken.png").write_bytes((pictures / f"{name}.png").read_bytes()[:50])
     model = sdk.model(settings, estimator.model_data, session)
     model.create()
 
@@ -229,8 +231,31 @@ def test_transform_answers_every_picture(
         f"file://{pictures}", content_type=settings.transform.content_type, logs=False
     )
 
-    # An error's body would be written like an answer.
     written = {path.name: json.loads(path.read_text()) for path in answers.iterdir()}
+    (broken,) = written.pop("broken.png.out")["predictions"]
+    assert broken["error"]["code"] == "unprocessable_entity"
     assert {name: answer["predictions"][0]["class_name"] for name, answer in written.items()} == {
         f"{name}.png.out": name for name in COLOURS
     }
+
+
+def test_transform_sends_lines_in_mini_batches(
+    estimator: "Estimator", settings: Settings, session: "LocalSession", folder: Path
+) -> None:
+    records, answers = folder / "records", folder / "answers-in-lines"
+    records.mkdir()
+    pictures = [folder / "pictures/training" / name / "7.png" for name in COLOURS]
+    data = lines(*[path.read_bytes() for path in pictures])
+    (records / "pictures.jsonl").write_bytes(data)
+    model = sdk.model(settings, estimator.model_data, session)
+    model.create()
+
+    transformer = sdk.transformer(settings, model.name, f"file://{answers}", session)
+    transformer.strategy, transformer.assemble_with = "MultiRecord", "Line"
+    transformer.accept = "application/jsonlines"
+    transformer.transform(
+        f"file://{records}", content_type="application/jsonlines", split_type="Line", logs=False
+    )
+
+    written = (answers / "pictures.jsonl.out").read_text().splitlines()
+    assert [json.loads(line)["class_name"] for line in written] == list(COLOURS)

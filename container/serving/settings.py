@@ -87,8 +87,9 @@ class Settings:
     not reproduced otherwise."""
 
     timeout_seconds: int = 60
-    """SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS: a worker that hangs so long is replaced; 60 unless
-    set, an hour in a transform job. SAGEMAKER_MODEL_SERVER_TIMEOUT means the same."""
+    """SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS: how long a request's body may take to come, and its
+    pictures to be predicted; a worker that hangs for 30 more is replaced. 60 unless set, an hour in
+    a transform job. SAGEMAKER_MODEL_SERVER_TIMEOUT means the same."""
 
     max_body_bytes: int = ONLINE_PAYLOAD_MB * MIB
     """SAGEMAKER_MAX_PAYLOAD_IN_MB: largest body; 25 MB unless set, 100 MB in a transform job."""
