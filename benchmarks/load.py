@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 HOST = "127.0.0.1"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
+# What follows the class in an answer; the class itself does not depend on who else is asking.
+PROBABILITY = b',"probability"'
+
 # Time for the answers of an open loop that are still to come.
 LINGER_SECONDS = 30.0
 
@@ -30,6 +33,9 @@ class Sample:
 
     latencies: list[float] = field(default_factory=list)
     """Of the answers with status 200, in milliseconds."""
+
+    answers: Counter[tuple[int, bytes]] = field(default_factory=Counter)
+    """Of those, the hash of each request with its class, and how often."""
 
     def summary(self) -> dict[str, float]:
         """Return answers a second, percentiles, and what was not 200."""
@@ -55,14 +61,15 @@ class Connection:
         """Send a request and note its answer."""
         start = time.perf_counter()
         try:
-            status = await self._exchange(request)
+            status, body = await self._exchange(request)
         except (OSError, EOFError):
-            status = 0
+            status, body = 0, b""
             self.close()
             await asyncio.sleep(0.01)
         sample.statuses[status] += 1
         if status == 200:  # noqa: PLR2004  HTTP's own
             sample.latencies.append(1000 * (time.perf_counter() - start))
+            sample.answers[hash(request), body.partition(PROBABILITY)[0]] += 1
 
     def close(self) -> None:
         """Close, without waiting."""
@@ -70,17 +77,17 @@ class Connection:
             self._streams[1].close()
         self._streams = None
 
-    async def _exchange(self, request: bytes) -> int:
+    async def _exchange(self, request: bytes) -> tuple[int, bytes]:
         if self._streams is None:
             self._streams = await asyncio.open_connection(HOST, self._port)
         reader, writer = self._streams
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         length = LENGTH.search(head)
-        await reader.readexactly(int(length[1]) if length else 0)
+        body = await reader.readexactly(int(length[1]) if length else 0)
         if b"\r\nconnection: close" in head.lower():
             self.close()
-        return int(head[9:12])
+        return int(head[9:12]), body
 
 
 def invocations(bodies: Sequence[bytes]) -> Iterator[bytes]:

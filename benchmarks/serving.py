@@ -162,11 +162,12 @@ def check_precision(precision: str, base_dir: Path) -> None:
 async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> Mapping[str, Row]:
     """Ask for the peak, then for more than that, and for less."""
     results = {}
-    peak = (await load.closed_loop(server.port, requests, clients=8, seconds=10)).summary()
-    results["peak, 8 clients"] = peak
-    alone = (await load.closed_loop(server.port, requests, clients=1, seconds=5)).summary()
-    results["1 client"] = alone
+    first = await load.closed_loop(server.port, requests, clients=8, seconds=10)
+    lone = await load.closed_loop(server.port, requests, clients=1, seconds=5)
+    results["peak, 8 clients"] = peak = first.summary()
+    results["1 client"] = alone = lone.summary()
     rate = peak["per_second"]
+    expected = set(first.answers) | set(lone.answers)
     for name, loop in (
         ("256 clients", load.closed_loop(server.port, requests, clients=256, seconds=seconds)),
         ("3 x peak", load.open_loop(server.port, requests, rate=3 * rate, seconds=seconds)),
@@ -181,6 +182,7 @@ async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> M
         await load.Connection(server.port).ask(next(requests), after)
         stop.set()
         results[name] = sample.summary() | {
+            "wrong": sum(sample.answers[answer] for answer in set(sample.answers) - expected),
             "of peak": len(sample.latencies) / sample.seconds / rate,
             "slowest ping": max(await pinging),
             "next after": after.latencies[0] / 1000 if after.latencies else float("inf"),

@@ -143,13 +143,17 @@ def test_sigterm_answers_who_waits_outside_as_well(base_dir: Path) -> None:
 
 def test_a_killed_worker_takes_only_the_requests_with_it_that_it_had(base_dir: Path) -> None:
     with serving(base_dir, **{**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}) as server:
-        clients = [send_invocation(server) for _ in range(20)]
-        os.kill(server.worker(), signal.SIGKILL)
-        for client in clients:
-            client.close()
+        earlier = [send_invocation(server) for _ in range(20)]
         time.sleep(0.2)
-        server.wait_for_ping(200)
+        os.kill(server.worker(), signal.SIGKILL)
+        later = [send_invocation(server) for _ in range(20)]
 
+        # 503 while the next worker loads the model.
+        answers = {client.recv(12) for client in later}
+        assert answers <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+        for client in earlier + later:
+            client.close()
+        server.wait_for_ping(200)
         assert set(ask_for(server, 1, clients=4)) == {200}
 
 
