@@ -206,8 +206,9 @@ def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept connections", "new connections"])
 def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
-    base_dir: Path,
+    base_dir: Path, is_kept: bool
 ) -> None:
     heavy = encode(random_pixels(1500, 2000), "JPEG")
     outcomes: list[int | str] = []
@@ -217,6 +218,8 @@ def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
         def ask_until_refused() -> None:
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
             while True:
+                if not is_kept:
+                    connection.close()
                 try:
                     connection.request(
                         "POST", "/invocations", heavy, {"Content-Type": "image/jpeg"}

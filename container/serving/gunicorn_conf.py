@@ -116,6 +116,7 @@ def _stop(worker: Worker, *signal_and_frame: object) -> None:
             # worker, whose successor then goes on with it.
             for listener in worker.sockets:
                 listener.close()
+            worker.sockets = []
             worker.handle_exit(*signal_and_frame)
 
     # In the worker's own loop: a signal comes in the middle of anything.

@@ -107,8 +107,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self._turn_away(connection)
 
     def accept(self, listener: socket.socket) -> None:
-        """Accept a client, unless the listener was closed in this turn of the loop."""
-        if listener.fileno() >= 0:
+        """Accept a client, unless the door was closed earlier in this turn of the loop."""
+        if listener in self.sockets:
             super().accept(listener)
 
     def handle(self, connection: TConn) -> Any:  # noqa: ANN401 - gunicorn's own
