@@ -208,7 +208,7 @@ def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("is_kept", [True, False], ids=["kept connections", "new connections"])
 def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
-    base_dir: Path, is_kept: bool
+    base_dir: Path, *, is_kept: bool
 ) -> None:
     heavy = encode(random_pixels(1500, 2000), "JPEG")
     outcomes: list[int | str] = []
