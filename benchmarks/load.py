@@ -132,6 +132,8 @@ async def open_loop(port: int, requests: Iterator[bytes], *, rate: float, second
         tasks.append(asyncio.create_task(ask()))
     _, unanswered = await asyncio.wait(tasks, timeout=LINGER_SECONDS)
     sample.statuses[0] += len(unanswered)
+    for task in unanswered:
+        task.cancel()
     # Until the last answer, for a queue would be counted as if it had taken no time.
     sample.seconds = time.perf_counter() - start
     for connection in free:

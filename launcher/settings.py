@@ -193,6 +193,8 @@ class Transform:
     instance_count: int = 1
     content_type: str = "application/x-image"
     accept: Literal["application/json", "application/jsonlines", "text/csv"] = "application/json"
+    """In CSV, one picture that cannot be read fails the job."""
+
     max_payload_mb: int = 6
     """Of the largest picture."""
 

@@ -21,7 +21,7 @@ from classifier.preprocessing import Pixels, Preprocessing, preprocess
 from serving.decoding import (
     Splitter,
     choose_splitter,
-    limit_pictures,
+    split_body,
     split_by_content,
     split_json,
     split_json_lines,
@@ -225,17 +225,31 @@ def test_a_broken_picture_among_several_fails_alone_and_is_named_by_its_number()
 
 
 def test_more_pictures_than_a_request_may_hold_are_refused() -> None:
-    pictures = split_npy(npy(np.zeros((65, 1, 1, 3), np.uint8)))
+    data = npy(np.zeros((65, 1, 1, 3), np.uint8))
 
-    limit_pictures(pictures, 65)
+    assert len(split_body(split_npy, data, most=65, has_error_records=False)) == 65
     with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures, got 65"):
-        limit_pictures(pictures, 64)
+        split_body(split_npy, data, most=64, has_error_records=False)
 
 
-def test_lines_are_pictures_and_empty_ones_are_none() -> None:
+@pytest.mark.parametrize(
+    ("data", "error"), [(b"", BadRequest), (npy(PIXELS)[:-1], UnprocessableEntity)]
+)
+def test_what_cannot_be_split_may_be_a_picture_that_fails(
+    data: bytes, error: type[HTTPException]
+) -> None:
+    (picture,) = split_body(split_npy, data, most=1, has_error_records=True)
+
+    with pytest.raises(error):
+        picture(SETTINGS)
+    with pytest.raises(error):
+        split_body(split_npy, data, most=1, has_error_records=False)
+
+
+def test_lines_are_pictures() -> None:
     text = base64.b64encode(PNG)
 
-    pictures = split_json_lines(b'\n{"id": 7, "b64": "%s"}\r\n \n"%s"' % (text, text))
+    pictures = split_json_lines(b'{"id": 7, "b64": "%s"}\r\n"%s"\n' % (text, text))
 
     assert len(pictures) == 2
     for picture in pictures:
@@ -243,7 +257,7 @@ def test_lines_are_pictures_and_empty_ones_are_none() -> None:
 
 
 def test_a_line_that_is_none_fails_alone() -> None:
-    data = b'{"b64": "?"}\nno JSON\n7\n' + b"[" * 1001 + b"\n" + lines(PNG)
+    data = b'{"b64": "?"}\nno JSON\n\n7\n' + b"[" * 1001 + b"\n" + lines(PNG)
 
     *bad, good = split_json_lines(data)
 
@@ -251,19 +265,15 @@ def test_a_line_that_is_none_fails_alone() -> None:
     reasons = (
         "line 0 is not base64",
         "line 1 is not JSON",
-        "line 2 is neither a base64 text",
-        "line 3 has more than 1000 brackets",
+        "line 2 is not JSON",
+        "line 3 is neither a base64 text",
+        "line 4 has more than 1000 brackets",
     )
     for picture, reason in zip(bad, reasons, strict=True):
         with pytest.raises(HTTPException, match=reason):
             picture(SETTINGS)
 
 
-@pytest.mark.parametrize(
-    ("data", "error"), [(b" \n\n", BadRequest), (b"\n" * 100_001, RequestEntityTooLarge)]
-)
-def test_lines_without_a_picture_and_too_many_are_refused(
-    data: bytes, error: type[HTTPException]
-) -> None:
-    with pytest.raises(error):
-        split_json_lines(data)
+def test_too_many_lines_are_refused_at_once() -> None:
+    with pytest.raises(RequestEntityTooLarge, match="at most 100000 lines"):
+        split_json_lines(b"\n" * 100_001)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from classifier.errors import ImageError, UserError
 from classifier.preprocessing import (
@@ -248,6 +248,16 @@ def test_a_tag_that_cannot_be_written_is_no_damage() -> None:
     assert decode_image(data).size == (60, 80)
 
 
+def test_tags_that_cannot_be_written_are_no_damage_in_a_png_either() -> None:
+    # As ImageMagick has them: ImageWidth as text, where sane files have a number, and Orientation.
+    tags = struct.pack("<HHI4s", 0x0100, 2, 2, b"w") + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(exif):8}\n{exif.hex()}\n", zip=True)
+
+    assert decode_image(save(Image.fromarray(PIXELS), pnginfo=text)).size == (60, 80)
+
+
 def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded() -> None:
     data = save(Image.fromarray(PIXELS), "JPEG", progressive=True)
     assert decode_image(data).size == (80, 60)
@@ -257,12 +267,20 @@ def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded() -> None:
         decode_image(data[:-2] + 100 * last_scan + data[-2:])
 
 
-def test_scans_are_counted_behind_a_marker_without_a_length() -> None:
+@pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\x02", b"\xff\xc8", b"\xff\xf0"])
+def test_scans_are_counted_behind_a_marker_without_a_length(marker: bytes) -> None:
     data = save(Image.fromarray(PIXELS), "JPEG", progressive=True)
     last_scan = data[data.rindex(b"\xff\xda") : -2]
 
     with pytest.raises(ImageError, match="more than 100 scans"):
-        decode_image(data[:-2] + b"\xff\x01" + 100 * last_scan + data[-2:])
+        decode_image(data[:-2] + marker + 100 * last_scan + data[-2:])
+
+
+def test_a_progressive_jpeg_with_restarts_is_no_jpeg_of_endless_scans() -> None:
+    image = smooth_photograph(800, 600)
+    data = save(image, "JPEG", progressive=True, restart_marker_rows=1)
+
+    assert decode_image(data).size == (800, 600)
 
 
 def test_a_jpeg_of_endless_segments_is_refused_before_they_are_read() -> None:
@@ -271,6 +289,9 @@ def test_a_jpeg_of_endless_segments_is_refused_before_they_are_read() -> None:
 
     with pytest.raises(ImageError, match="more than 1000 segments"):
         decode_image(data[:2] + 1000 * segment + data[2:])
+    # Pillow reads on behind an end that comes before the picture.
+    with pytest.raises(ImageError, match="more than 1000 segments"):
+        decode_image(data[:2] + b"\xff\xd9" + 1000 * segment + data[2:])
     assert decode_image(data[:2] + 900 * b"\xff\xfe\x00\x03x" + data[2:]).size == (80, 60)
 
 

@@ -183,8 +183,11 @@ def test_10_a_picture_that_cannot_be_read_need_not_fail_the_job(base_dir: Path) 
         base_dir, SAGEMAKER_BATCH="true", SAGEMAKER_CLASSIFIER_ERROR_RECORDS="true"
     ) as server:
         answer = server.invoke(PNG[:100], "image/png")
+        empty = server.invoke(b"", "image/png")
         as_csv = server.invoke(PNG[:100], "image/png", "text/csv")
 
+    assert empty.status == 200
+    assert b"the body is empty" in empty.body
     assert answer.status == 200
     (prediction,) = json.loads(answer.body)["predictions"]
     assert prediction["error"]["code"] == "unprocessable_entity"

@@ -40,8 +40,9 @@ MAX_SCANS = 100
 MAX_SEGMENTS = 1000
 START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
 
-# Not what has no length: a stuffed 255 and restarts, which are within a scan, and TEM.
-MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])", re.DOTALL)
+# What has a length. Of others there are a stuffed 255 and restarts, which are within a scan, and
+# those that Pillow or libjpeg skip by themselves.
+MARKER = re.compile(rb"\xff([^\x00-\xbf\xc8\xd0-\xd8\xf0-\xfd\xff])", re.DOTALL)
 
 # What libjpeg can leave out while it decodes.
 SCALES = (8, 4, 2)
@@ -167,7 +168,13 @@ def _check_segments(data: bytes) -> None:
         ImageError: there are too many.
     """
     segments, scans, place = 0, 0, len(START_OF_IMAGE)
-    while (match := MARKER.search(data, place)) and match[1] != END_OF_IMAGE:
+    while match := MARKER.search(data, place):
+        if match[1] == END_OF_IMAGE:
+            if scans:
+                return
+            # Before there is a picture, Pillow reads on.
+            place = match.end()
+            continue
         segments += 1
         scans += match[1] == START_OF_SCAN
         if scans > MAX_SCANS or segments > MAX_SEGMENTS:
@@ -197,7 +204,8 @@ def _upright(image: Image.Image) -> Image.Image:
     """Turn a picture as its EXIF says."""
     image.getexif()
     # Read by now. It is never written back, and a tag that cannot be written is no damage.
-    image.info.pop("exif", None)
+    for name in ("exif", "Raw profile type exif"):
+        image.info.pop(name, None)
     ImageOps.exif_transpose(image, in_place=True)
     return image
 

@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailabl
 
 from serving.body import discard_body, hang_up, read_body
 from serving.connection import ARRIVAL, connection_of, has_gone
-from serving.decoding import choose_splitter, limit_pictures
+from serving.decoding import choose_splitter, split_body
 from serving.encoding import choose_media_type, encode_response
 from serving.limits import usable_processors
 from serving.metrics import CONTENT_TYPE, Metrics
@@ -104,8 +104,12 @@ def answer_pictures(
     split = choose_splitter(request.content_type)
     data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
     log.note_body()
-    pictures = split(data)
-    limit_pictures(pictures, settings.max_pictures)
+    pictures = split_body(
+        split,
+        data,
+        most=settings.max_pictures,
+        has_error_records=settings.has_error_records,
+    )
     with borrowed as predictor:
         predicted = pool.predict(
             predictor,

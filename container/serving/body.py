@@ -40,7 +40,7 @@ def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     Raises:
         RequestEntityTooLarge: it is longer than `max_bytes`.
         RequestTimeout: the client stalls, or needs more than `seconds`.
-        BadRequest: it is empty, ended early, or its chunks are none.
+        BadRequest: it ended early, or its chunks are none.
     """
     length = request.content_length
     data = b""
@@ -49,9 +49,6 @@ def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     if max(len(data), length or 0) > max_bytes:
         message = f"the body is larger than {max_bytes // 2**20} MB (SAGEMAKER_MAX_PAYLOAD_IN_MB)"
         raise RequestEntityTooLarge(message)
-    if not data:
-        message = "the body is empty"
-        raise BadRequest(message)
     if length is not None and len(data) < length:
         message = f"the body ended after {len(data)} of {length} bytes"
         raise BadRequest(message)

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 from werkzeug.exceptions import (
     BadRequest,
+    HTTPException,
     RequestEntityTooLarge,
     UnprocessableEntity,
     UnsupportedMediaType,
@@ -106,31 +107,42 @@ def split_json(data: bytes) -> Sequence[Picture]:
 
 
 def split_json_lines(data: bytes) -> Sequence[Picture]:
-    """Split lines with a picture's file in base64 each; those that are empty do not count.
+    """Split lines with a picture's file in base64 each; an empty one is a picture that fails.
 
     Raises:
-        BadRequest: there is none.
         RequestEntityTooLarge: too many lines.
     """
     if data.count(b"\n") > MAX_LINES:
         message = f"a request may have at most {MAX_LINES} lines"
         raise RequestEntityTooLarge(message)
-    lines = [line for line in data.split(b"\n") if line.strip()]
-    if not lines:
-        message = 'expected lines of {"b64": "<a picture\'s file in base64>"}'
-        raise BadRequest(message)
+    lines = data.removesuffix(b"\n").split(b"\n")
     return [partial(_decode_line, f"line {number}", line) for number, line in enumerate(lines)]
 
 
-def limit_pictures(pictures: Sequence[Picture], most: int) -> None:
-    """Let no more than `most` pictures in.
+def split_body(
+    split: Splitter, data: bytes, *, most: int, has_error_records: bool
+) -> Sequence[Picture]:
+    """Split a body into at most so many pictures.
+
+    With `has_error_records`, one that cannot be split is a picture that fails.
 
     Raises:
-        RequestEntityTooLarge: there are.
+        BadRequest, UnprocessableEntity: it is empty, or `split` says so.
+        RequestEntityTooLarge: too many pictures.
     """
+    try:
+        if not data:
+            message = "the body is empty"
+            raise BadRequest(message)
+        pictures = split(data)
+    except (BadRequest, UnprocessableEntity) as error:
+        if not has_error_records:
+            raise
+        return [partial(_fail, error)]
     if len(pictures) > most:
         message = f"a request may hold at most {most} pictures, got {len(pictures)}"
         raise RequestEntityTooLarge(message)
+    return pictures
 
 
 def split_by_content(data: bytes) -> Sequence[Picture]:
@@ -153,6 +165,10 @@ SPLITTERS: Mapping[str, Splitter] = {
     # What curl says of a body unless it is told.
     "application/x-www-form-urlencoded": split_by_content,
 }
+
+
+def _fail(error: HTTPException, _settings: Preprocessing) -> Pixels:
+    raise error
 
 
 def _decode(data: bytes, settings: Preprocessing) -> Pixels:

@@ -6,6 +6,8 @@
 | `application/jsonlines` | N lines, a prediction each |
 | `text/csv` | N lines, a picture's probabilities each, in class order |
 
+The last line has no end: batch transform adds that, where it puts answers together.
+
 A prediction is
 `{"class_name": "cat", "probability": 0.9, "probabilities": [0.1, 0.9], "ranking": [...]}`:
 `probabilities` in the order of `class_names`, which is how Clarify wants them (JMESPath
@@ -86,12 +88,12 @@ def _encode_json(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
 
 
 def _encode_json_lines(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
-    return "".join(_dump(_prediction(answer, class_names)) + "\n" for answer in answers)
+    return "\n".join(_dump(_prediction(answer, class_names)) for answer in answers)
 
 
 def _encode_csv(answers: Sequence[Answer], _class_names: Sequence[str]) -> str:
     rows = (answer for answer in answers if not isinstance(answer, HTTPException))
-    return "".join(",".join(map(str, _numbers(row))) + "\n" for row in rows)
+    return "\n".join(",".join(map(str, _numbers(row))) for row in rows)
 
 
 ENCODERS: Mapping[str, Callable[[Sequence[Answer], Sequence[str]], str]] = dict(

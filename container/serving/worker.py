@@ -195,14 +195,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._let_in(connection, self._turning_away)
 
     def murder_pending(self) -> None:
-        """Close those that took too long, but tell them first if they are refused."""
+        """Close those that took too long; those that are refused are told, and have as long again.
+
+        Closed at once, with bytes of the client's yet to come, it would lose our answer.
+        """
         now = time.monotonic()
-        for connection in self.pending_conns:
-            if connection.timeout > now:
-                break
+        late = [each for each in self.pending_conns if each.timeout <= now]
+        for connection in late:
             if refusal := getattr(connection, "refusal", None):
+                connection.refusal = None
+                self.pending_conns.remove(connection)
+                self.poller.unregister(connection.sock)
                 self._count_refused()
                 refusal.end()
+                self._see_off(connection, partial(_is_at_end, connection.sock), self._close)
         super().murder_pending()
 
     def _keep_refused(self, connection: TConn) -> None:
