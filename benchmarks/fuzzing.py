@@ -2,11 +2,11 @@
 
     PYTHONPATH=container:. python -m benchmarks.fuzzing --bodies 100000
 
-Small pictures of every format that is served, an array and a JSON document are changed at random
-(bytes, numbers, pieces, ends; of PNG with checksums made right again, of JSON in the picture within
-as well) and sent by 8 clients without a pause. Memory is that of an idle server, between ten parts.
-It ends with 1 when anything but 200, 400, 413, 415, 422 or 503 was answered, a worker died, or a
-traceback was logged; the first bodies of that kind are kept in the working folder.
+Small pictures of every format that is served, an array, a JSON document and lines are changed at
+random (bytes, numbers, pieces, ends; of PNG with checksums made right again, of JSON in the picture
+within as well) and sent by 8 clients without a pause. Memory is that of an idle server, between ten
+parts. It ends with 1 when anything but 200, 400, 413, 415, 422 or 503 was answered, a worker died,
+or a traceback was logged; the first bodies of that kind are kept in the working folder.
 """
 
 import argparse
@@ -111,7 +111,9 @@ def seeds() -> Sequence[Body]:
     texts = [base64.b64encode(seed.data).decode() for seed in seeds[::4]]
     document = {"instances": [texts[0], *({"b64": text} for text in texts[1:])]}
     arrays = [Body("application/x-npy", array.getvalue())] * 3
-    return [*seeds, *arrays, *[Body("application/json", json.dumps(document).encode())] * 3]
+    documents = [Body("application/json", json.dumps(document).encode())] * 3
+    lines = "".join(json.dumps(each) + "\n" for each in document["instances"])
+    return [*seeds, *arrays, *documents, Body("application/jsonlines", lines.encode())]
 
 
 def mutants(seed: int) -> Iterator[Body]:
