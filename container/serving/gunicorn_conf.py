@@ -105,16 +105,16 @@ def _stop(worker: Worker, *signal_and_frame: object) -> None:
 
     def close_the_door() -> None:
         if worker.alive:
+            worker.set_accept_enabled(False)
             for listener in worker.sockets:
                 while (
                     worker.nr_conns < worker.worker_connections
                     and select.select([listener], [], [], 0)[0]
                 ):
                     worker.accept(listener)
-            worker.set_accept_enabled(False)
-            # The master has closed its own, so this is the last one; unless it only replaces this
-            # worker, whose successor then goes on with it.
-            for listener in worker.sockets:
+                # At once: who comes between the two is cut. The master has closed its own, so this
+                # is the last one; unless it only replaces this worker, whose successor then goes on
+                # with it.
                 listener.close()
             worker.sockets = []
             worker.handle_exit(*signal_and_frame)
