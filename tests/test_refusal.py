@@ -8,10 +8,26 @@ from collections.abc import Iterator
 import pytest
 
 from serving.refusal import Refusal
+from serving.worker import WORK
 
 Pair = tuple[socket.socket, socket.socket]
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "is_work"),
+    [
+        (b"POST /invocations HTTP/1.1\r\nHost: x", True),
+        (b"PUT / HTTP/1.1\r\nContent-Length: 10", True),
+        (b"GET /ping HTTP/1.1\r\ntransfer-encoding: chunked", True),
+        (b"GET /ping HTTP/1.1\r\nHost: x", False),
+        (b"GET /ping HTTP/1.1\r\nContent-Length: 0\r\nHost: x", False),
+        (b"GET /ping HTTP/1.1\r\nContent-Length: 0", False),
+    ],
+)
+def test_what_has_a_body_waits_its_turn_and_a_ping_does_not(*, head: bytes, is_work: bool) -> None:
+    assert bool(WORK.match(head)) == is_work
 
 
 @pytest.fixture

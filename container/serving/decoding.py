@@ -35,14 +35,11 @@ from werkzeug.exceptions import (
 
 from classifier.errors import ImageError
 from classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
-from serving.settings import JSON_LINES
+from serving.settings import BATCH_PICTURES, JSON_LINES
 
 # Brackets, braces and commas of a JSON document; 64 pictures have 129 and base64 none of them.
 # Parsed, 25 MB of them become 650 MB.
 MAX_JSON_MARKS = 1000
-
-# Of JSON Lines; each is taken apart in its turn.
-MAX_LINES = 100_000
 
 Picture: TypeAlias = Callable[[Preprocessing], Pixels]
 """Decodes to uint8 of shape (image_size, image_size, 3); raises UnprocessableEntity or, of what is
@@ -112,8 +109,9 @@ def split_json_lines(data: bytes) -> Sequence[Picture]:
     Raises:
         RequestEntityTooLarge: too many lines.
     """
-    if data.count(b"\n") > MAX_LINES:
-        message = f"a request may have at most {MAX_LINES} lines"
+    # Each line is taken apart in its turn, but none of them may fill the memory before.
+    if data.count(b"\n") > BATCH_PICTURES:
+        message = f"a request may have at most {BATCH_PICTURES} lines"
         raise RequestEntityTooLarge(message)
     lines = data.removesuffix(b"\n").split(b"\n")
     return [partial(_decode_line, f"line {number}", line) for number, line in enumerate(lines)]
