@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +107,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def starting(base_dir: Path, *arguments: str, **variables: str) -> Iterator[Server]:
-    """Start the program as the image does; it is ended when the block is left."""
+def starting(
+    base_dir: Path,
+    *arguments: str,
+    under: Sequence[str] = (),
+    **variables: str,
+) -> Iterator[Server]:
+    """Start the program as the image does; it is ended when the block is left.
+
+    `under` is a command that sets something up and becomes the program.
+    """
     port = free_port()
     environment = {
         **os.environ,
@@ -121,7 +129,7 @@ def starting(base_dir: Path, *arguments: str, **variables: str) -> Iterator[Serv
     log = base_dir / f"log-{port}.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving", *(arguments or ("serve",))],
+            [*under, sys.executable, "-m", "serving", *(arguments or ("serve",))],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ The numbers in the names are those of the contract's checklist.
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -206,6 +207,26 @@ def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_head_that_comes_byte_by_byte_is_hung_up_on(base_dir: Path) -> None:
+    with serving(base_dir) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.settimeout(0.5)
+            client.sendall(b"POST /invocations HTTP/1.1\r\nX: ")
+            for _ in range(150):
+                try:
+                    client.sendall(b"a")
+                    assert client.recv(1) == b""
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    pass
+                break
+            else:
+                pytest.fail("the connection is still open")
+        assert server.invoke(PNG).status == 200
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("is_kept", [True, False], ids=["kept connections", "new connections"])
 def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
     base_dir: Path, *, is_kept: bool
@@ -349,6 +370,19 @@ def test_a_wrong_setting_is_said_before_anything_starts(base_dir: Path) -> None:
     with starting(base_dir, SAGEMAKER_MAX_PAYLOAD_IN_MB="much") as server:
         assert server.process.wait(10) == 1
         assert "SAGEMAKER_MAX_PAYLOAD_IN_MB must be a whole number" in server.log.read_text()
+
+
+def test_a_low_limit_of_open_files_is_raised(base_dir: Path) -> None:
+    with starting(base_dir, under=("prlimit", "--nofile=90:4000")) as server:
+        server.wait_for_ping(200)
+
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (4000, 4000)
+
+
+def test_too_low_a_limit_of_open_files_is_said_before_anything_starts(base_dir: Path) -> None:
+    with starting(base_dir, under=("prlimit", "--nofile=90:90")) as server:
+        assert server.process.wait(10) == 1
+        assert "at most 90 files may be open" in server.log.read_text()
 
 
 def test_openvino_tells_nobody_of_the_start(base_dir: Path, tmp_path: Path) -> None:

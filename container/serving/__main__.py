@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from classifier.errors import UserError
 from serving.gpu import serves_batches
+from serving.limits import allow_open_files
 from serving.settings import Settings
 
 GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:serving.gunicorn_conf")
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.parse_args(arguments)
     try:
         serves_batches(Settings.from_environment(os.environ))
+        allow_open_files()
     except UserError as error:
         sys.exit(f"serving: {error}")
     # By itself the C library makes an arena of memory for almost every thread, and keeps them.

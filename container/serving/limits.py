@@ -1,10 +1,17 @@
-"""What this container may use of the machine: processors and memory, as its cgroup says."""
+"""What this container may use of the machine: processors, memory and open files."""
 
 import math
 import os
+import resource
+from contextlib import suppress
 from pathlib import Path
 
+from classifier.errors import UserError
+
 CGROUPS = Path("/sys/fs/cgroup")
+
+# Connections are open files. Linux gives a process 1,024 unless it asks for more.
+LEAST_FILES, ENOUGH_FILES = 256, 65_536
 
 
 def usable_processors(cgroups: Path = CGROUPS) -> int:
@@ -33,6 +40,26 @@ def usable_memory(cgroups: Path = CGROUPS) -> int:
         *_numbers(cgroups / "memory" / "memory.limit_in_bytes"),
     )
     return min([physical, *(limit for limit in limits if limit > 0)])
+
+
+def allow_open_files() -> None:
+    """Have this process, and those it becomes or starts, open as many files as it may want to.
+
+    Raises:
+        UserError: the limit is too low, and not ours to raise.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    most = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if soft < most:
+        # macOS has a limit besides.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    if soft < LEAST_FILES:
+        message = f"at most {soft} files may be open (ulimit -n): allow {LEAST_FILES} or more"
+        raise UserError(message)
 
 
 def _numbers(path: Path) -> tuple[int, ...]:
