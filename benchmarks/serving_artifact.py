@@ -32,8 +32,12 @@ SETTINGS = Preprocessing(image_size=224, crop_fraction=0.875)
 
 def write_pictures(folder: Path, data: Path, side: int | None) -> Sequence[Path]:
     """Write photographs of ants-bees.tar, with a shorter side of `side` pixels if that is given."""
+    archive = data / "ants-bees.tar"
+    if not archive.is_file():
+        message = f"no {archive}: --data names the folder that holds it"
+        raise SystemExit(message)
     folder.mkdir()
-    with tarfile.open(data / "ants-bees.tar") as tar:
+    with tarfile.open(archive) as tar:
         members = [member for member in tar if member.isfile() and "/val/" in member.name]
         chosen = members[:: len(members) // PICTURES][:PICTURES]
         for number, member in enumerate(chosen):

@@ -103,8 +103,9 @@ def _deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
         from launcher import local_jobs  # noqa: PLC0415
 
         archive = None if arguments.job is None else Path(arguments.job)
-        local_jobs.deploy(LOCAL_RUNS / file.settings.name, archive, arguments.port)
-        print(f"http://127.0.0.1:{arguments.port}")
+        port = arguments.port or local_jobs.PORT
+        local_jobs.deploy(LOCAL_RUNS / file.settings.name, archive, port)
+        print(f"http://127.0.0.1:{port}")
         return 0
     name = hosting_verbs.deploy(aws, file, job=arguments.job, wait=not arguments.no_wait)
     return _result(aws, name)
@@ -114,7 +115,8 @@ def _predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
     if arguments.local and not aws.is_dry:
         from launcher import local_jobs  # noqa: PLC0415
 
-        found = local_jobs.predict(arguments.pictures, arguments.port)
+        port = arguments.port or local_jobs.port(LOCAL_RUNS / file.settings.name)
+        found = local_jobs.predict(arguments.pictures, port)
     else:
         found = hosting_verbs.predict(aws, file, arguments.pictures, model=arguments.model)
     for picture, answer in found:
@@ -141,14 +143,16 @@ def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
         )
         return _result(aws, where)
     # scikit-image takes a second to import.
-    from launcher import explaining  # noqa: PLC0415
+    from launcher import explaining, local_jobs  # noqa: PLC0415
 
+    folder = LOCAL_RUNS / file.settings.name
+    port = arguments.port or local_jobs.port(folder) if arguments.local else None
     report = explaining.explain(
         aws,
         file,
         Path(arguments.pictures),
-        LOCAL_RUNS / file.settings.name / "explanations",
-        port=arguments.port if arguments.local else None,
+        folder / "explanations",
+        port=port,
         model=arguments.model,
         is_quiet=arguments.quiet,
     )
@@ -284,7 +288,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     for name in ("deploy", "predict", "explain"):
         made[name].add_argument(
-            "--port", type=int, default=8080, help="of the local server (default: %(default)s)"
+            "--port",
+            type=int,
+            help="of the local server (default: what `deploy` was given, else 8080)",
         )
     made["train"].add_argument(
         "--from-tuning", metavar="JOB", help="with the best hyperparameters of this tuning job"

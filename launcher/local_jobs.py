@@ -13,8 +13,10 @@ from launcher.settings_file import SettingsFile
 from local_test import opt_ml, processes
 from local_test.errors import UserError as LocalError
 
-# What the job, its model and its reports lie in, as below /opt/ml.
-FOLDER = "ml"
+# What the job, its model and its reports lie in, as below /opt/ml; where another model is served.
+FOLDER, DEPLOYED = "ml", "deployed"
+
+PORT = 8080
 
 
 def train(file: SettingsFile, folder: Path, *, from_tuning: bool) -> Path:
@@ -64,7 +66,7 @@ def deploy(folder: Path, archive: Path | None, port: int) -> None:
     """
     base_dir = folder / FOLDER
     if archive is not None:
-        base_dir = folder / "deployed"
+        base_dir = folder / DEPLOYED
         opt_ml.create(base_dir)
         report.unpack(archive, base_dir / "model")
     try:
@@ -77,8 +79,21 @@ def deploy(folder: Path, archive: Path | None, port: int) -> None:
 def stop(folder: Path) -> bool:
     """Stop the server, if there is one; tell whether there was."""
     # Both, whatever the first one says.
-    stopped = [processes.stop(place) for place in (folder / FOLDER, folder / "deployed")]
+    stopped = [processes.stop(folder / name) for name in (FOLDER, DEPLOYED)]
     return any(stopped)
+
+
+def port(folder: Path) -> int:
+    """Return the port that `deploy` was given, or the usual one where nothing is served.
+
+    Raises:
+        UserError: a server is being started.
+    """
+    try:
+        ports = (processes.port_of_server(folder / name) for name in (FOLDER, DEPLOYED))
+        return next(filter(None, ports), PORT)
+    except LocalError as error:
+        raise UserError(str(error)) from None
 
 
 def predict(pictures: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -29,6 +29,7 @@ content_type_of() {
         *.webp) echo image/webp ;;
         *.npy) echo application/x-npy ;;
         *.json) echo application/json ;;
+        *.jsonl) echo application/jsonlines ;;
         # The server then looks at the first bytes.
         *) echo application/octet-stream ;;
     esac

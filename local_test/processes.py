@@ -68,11 +68,12 @@ def serve(base_dir: Path, port: int, programs: Path = PROGRAMS) -> subprocess.Po
             ends with its log).
     """
     require("flask")
-    if not any((base_dir / "model").glob("*")):
+    is_multi_model = os.environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
+    if not is_multi_model and not any((base_dir / "model").glob("*")):
         message = f"no model in {base_dir / 'model'}: run `python -m local_test train` first"
         raise UserError(message)
     # Before a server is stopped that could have gone on.
-    if _port_of_server(base_dir) != port:
+    if port_of_server(base_dir) != port:
         _require_free_port(port)
     stop(base_dir)
     # The server inherits the locked file: it is locked for as long as the server lives, so that
@@ -103,6 +104,18 @@ def stop(base_dir: Path) -> bool:
         # Still locked by us: nobody can have started another.
         _pid_file(base_dir).unlink(missing_ok=True)
     return was_running
+
+
+def port_of_server(base_dir: Path) -> int | None:
+    """Return the port of the server that was started here, or None where none runs.
+
+    Raises:
+        UserError: one is being started.
+    """
+    if not _pid_file(base_dir).exists():
+        return None
+    with _pid_file(base_dir).open() as pid_file:
+        return None if _is_unlocked(pid_file) else _read(pid_file)[1]
 
 
 def require(package: str) -> None:
@@ -146,14 +159,6 @@ def _stopped_by_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
         killer.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _port_of_server(base_dir: Path) -> int | None:
-    """Return the port of the server that was started here, or None where none runs."""
-    if not _pid_file(base_dir).exists():
-        return None
-    with _pid_file(base_dir).open() as pid_file:
-        return None if _is_unlocked(pid_file) else _read(pid_file)[1]
 
 
 def _end(pid: int, pid_file: IO[str]) -> None:

@@ -451,7 +451,7 @@ ROWS = (
         answer=f"{NO_PICTURE}, {LARGEST} bytes",
     ),
     Row(
-        picture="25 MB of noise behind a PNG's header",
+        picture="25 MB of noise as a PNG's pixels",
         body=lambda: png(3000, 3000, chunk(b"IDAT", noise(LARGEST - 100))),
         status=422,
         answer=DAMAGED,
@@ -535,6 +535,13 @@ ROWS = (
     Row(
         picture="PNG, said to be JSON",
         body=lambda: PNG,
+        sent_as="application/json",
+        status=400,
+        answer="the body is not JSON",
+    ),
+    Row(
+        picture="large PNG, said to be JSON",
+        body=lambda: noisy("PNG"),
         sent_as="application/json",
         status=400,
         answer="the body is not JSON",

@@ -358,6 +358,18 @@ def test_serving_without_a_model_says_what_to_run_first(base_dir: Path, free_por
         processes.serve(base_dir, free_port)
 
 
+def test_a_multi_model_server_needs_no_model(
+    base_dir: Path, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_MULTI_MODEL", "true")
+
+    process = processes.serve(base_dir, free_port, _program(tmp_path, "serving", HEALTHY_SERVER))
+
+    assert processes.port_of_server(base_dir) == free_port
+    assert processes.stop(base_dir)
+    process.wait()
+
+
 def test_serving_refuses_a_port_that_is_taken(base_dir: Path) -> None:
     (base_dir / "model/manifest.json").write_text("{}")
     with socket.create_server(("", 0)) as taken:
@@ -437,7 +449,7 @@ def test_a_second_serve_is_refused_while_the_first_starts(
         if is_beyond_the_check:
             pid_file.write("1 1")
             pid_file.flush()
-            monkeypatch.setattr(processes, "_port_of_server", lambda _base_dir: None)
+            monkeypatch.setattr(processes, "port_of_server", lambda _base_dir: None)
             monkeypatch.setattr(processes, "stop", lambda _base_dir: False)
 
         with pytest.raises(UserError, match="another `local_test serve` is starting"):
@@ -562,6 +574,7 @@ def test_predict_prefers_pictures_that_training_has_not_seen(
         ("1.png", "image/png"),
         ("1.webp", "image/webp"),
         ("1.bmp", "application/octet-stream"),
+        ("1.jsonl", "application/jsonlines"),
         ("1", "application/octet-stream"),
     ],
 )

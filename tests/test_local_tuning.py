@@ -185,7 +185,7 @@ def test_the_same_settings_train_and_serve_on_this_machine(
     try:
         assert main(["delete", path, "--local", "--dry-run"]) == 0
         assert "would be stopped" in capsys.readouterr().out
-        assert main(["predict", path, str(picture), "--local", "--port", port, "--json"]) == 0
+        assert main(["predict", path, str(picture), "--local", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["class_names"] == ["blue", "green", "red"]
     finally:
         assert main(["delete", path, "--local"]) == 0

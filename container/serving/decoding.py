@@ -19,6 +19,7 @@ import base64
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -40,6 +41,7 @@ from serving.settings import BATCH_PICTURES, JSON_LINES
 # Brackets, braces and commas of a JSON document; 64 pictures have 129 and base64 none of them.
 # Parsed, 25 MB of them become 650 MB.
 MAX_JSON_MARKS = 1000
+JSON_START = re.compile(rb"\s*[\[{]")
 
 Picture: TypeAlias = Callable[[Preprocessing], Pixels]
 """Decodes to uint8 of shape (image_size, image_size, 3); raises UnprocessableEntity or, of what is
@@ -203,6 +205,9 @@ def _decode_instance(name: str, instance: object, settings: Preprocessing) -> Pi
 
 def _parse(data: bytes, name: str) -> object:
     if sum(map(data.count, (b"[", b"{", b","))) > MAX_JSON_MARKS:
+        if not JSON_START.match(data):
+            message = f"{name} is not JSON: it begins with neither a bracket nor a brace"
+            raise BadRequest(message)
         message = (
             f"{name} has more than {MAX_JSON_MARKS} brackets, braces and commas, "
             "which pictures in base64 do not need"

@@ -105,8 +105,8 @@ class Settings:
     documented spelling of the batch strategy, while it takes a 404."""
 
     default_accept: str = JSON
-    """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: the answer's type where a request leaves it open; one
-    of JSON Lines is answered in lines."""
+    """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: the answer's type where a request leaves it open.
+    `application/json` unless set, by which a request in JSON Lines is answered in such."""
 
     has_error_records: bool = False
     """SAGEMAKER_CLASSIFIER_ERROR_RECORDS: `true` to answer 200, with the error in the prediction's
@@ -121,7 +121,8 @@ class Settings:
     classes; `make up` sets it."""
 
     log_level: int = 20
-    """SAGEMAKER_CONTAINER_LOG_LEVEL: as Python counts, 20 unless set; 30 hides request lines."""
+    """SAGEMAKER_CONTAINER_LOG_LEVEL: as Python counts, 20 unless set; 30 hides the lines
+    of requests and of the start."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
