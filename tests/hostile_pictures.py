@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from classifier.preprocessing import MAX_PIXELS, MAX_SCANS, MAX_SEGMENTS, Pixels
+from classifier.preprocessing import MAX_PIXELS, Pixels
+from classifier.segments import GIF_HEAD_BYTES, MAX_GIF_PARTS, MAX_SCANS, MAX_SEGMENTS
 from serving.settings import MIB, ONLINE_PAYLOAD_MB
 from tests.artifacts import encode, random_pixels
 from tests.odd_pictures import ORIENTATION
@@ -144,6 +145,12 @@ def endless_scans(before: bytes = b"") -> bytes:
 def endless_segments() -> bytes:
     segment = b"\xff\xe1\x00\x12Exif\0\0" + bytes(10)
     return JPEG[:2] + 1_000_000 * segment + JPEG[2:]
+
+
+def endless_comments() -> bytes:
+    """Return a GIF that fills a body, with comments of two bytes, each of which becomes objects."""
+    head = saved(PALETTE, "GIF")[:GIF_HEAD_BYTES]
+    return head[:10] + b"\0" + head[11:] + b"!\xfe" + b"\2aa" * 8_700_000 + b"\0"
 
 
 def noise(size: int) -> bytes:
@@ -332,6 +339,12 @@ ROWS = (
         body=endless_segments,
         status=422,
         answer=f"the picture has more than {MAX_SEGMENTS} segments",
+    ),
+    Row(
+        picture="GIF of millions of comments",
+        body=endless_comments,
+        status=422,
+        answer=f"the picture has more than {MAX_GIF_PARTS} blocks before its first frame",
     ),
     # Of odd sizes.
     Row(

@@ -142,8 +142,10 @@ def starting(
 
 
 @contextmanager
-def serving(base_dir: Path, *arguments: str, **variables: str) -> Iterator[Server]:
+def serving(
+    base_dir: Path, *arguments: str, under: Sequence[str] = (), **variables: str
+) -> Iterator[Server]:
     """Start the program and wait until it is ready."""
-    with starting(base_dir, *arguments, **variables) as server:
+    with starting(base_dir, *arguments, under=under, **variables) as server:
         server.wait_for_ping(200)
         yield server

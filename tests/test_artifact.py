@@ -158,6 +158,24 @@ def test_a_link_that_leads_outside_is_refused(model: Path) -> None:
         Artifact.read(model)
 
 
+@pytest.mark.parametrize("target", ["/dev/zero", "../elsewhere", MANIFEST])
+def test_a_manifest_that_is_no_file_of_the_folder_is_refused(model: Path, target: str) -> None:
+    shutil.copy(model / MANIFEST, model.parent / "elsewhere")
+    (model / MANIFEST).unlink()
+    (model / MANIFEST).symlink_to(target)
+
+    with pytest.raises(ArtifactError, match=r"outside|no manifest\.json"):
+        Manifest.read(model)
+
+
+def test_links_in_a_circle_are_refused(model: Path) -> None:
+    (model / ONNX_MODEL).unlink()
+    (model / ONNX_MODEL).symlink_to(ONNX_MODEL)
+
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        Artifact.read(model)
+
+
 def flip_a_bit(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -295,6 +295,27 @@ def test_a_jpeg_of_endless_segments_is_refused_before_they_are_read() -> None:
     assert decode_image(data[:2] + 900 * b"\xff\xfe\x00\x03x" + data[2:]).size == (80, 60)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        b"!\xfe" + 10_000 * b"\1a" + b"\0",
+        10_001 * b"!\xfe\0",
+        10_000 * b"!\xf9\4\0\0\0\0\0",
+        b"!\xff\x0bNETSCAPE2.0" + 10_000 * b"\3\1\0\0" + b"\0",
+        10_001 * b"x",
+        b"!\xfe" + 20_000 * b"\1a",
+    ],
+)
+def test_a_gif_of_endless_blocks_is_refused_before_they_are_read(parts: bytes) -> None:
+    data = save(Image.fromarray(PIXELS).quantize(16), "GIF")
+    palette_end = 13 + (3 << (data[10] & 7) + 1)
+
+    with pytest.raises(ImageError, match="more than 10000 blocks"):
+        decode_image(data[:palette_end] + parts + data[palette_end:])
+    some = b"!\xfe" + 9_000 * b"\1a" + b"\0"
+    assert decode_image(data[:palette_end] + some + data[palette_end:]).size == (80, 60)
+
+
 def test_what_follows_a_jpeg_is_no_scan_of_it() -> None:
     data = save(Image.fromarray(PIXELS), "JPEG") + b"\xff\xda" * 1000
 

@@ -63,6 +63,14 @@ def wait_until_ready(name: str, port: int) -> None:
     raise AssertionError(docker("logs", name).text)
 
 
+def test_too_few_processes_for_its_threads_end_the_server_with_a_sentence(
+    serve_image: str, model: Path
+) -> None:
+    with running(serve_image, model, "--pids-limit", "20") as name:
+        assert docker("wait", name, timeout=60).text.strip() == "3"
+        assert "allow more processes" in docker("logs", name).text
+
+
 def invoke(port: int, data: bytes) -> Answer:
     return request(port, "POST", "/invocations", data, {"Content-Type": "application/x-image"})
 

@@ -32,12 +32,21 @@ def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hold_up_loading(base_dir: Path, copy: Path) -> Path:
-    """Copy the model with a pipe as its manifest: loading waits until somebody writes into it."""
+    """Copy the model; have loading wait, before it checks a file, for that which is returned."""
     shutil.copytree(base_dir / "model", copy / "model")
-    manifest = copy / "model" / "manifest.json"
-    manifest.unlink()
-    os.mkfifo(manifest)
-    return manifest
+    release = copy / "release"
+    program = f"""
+import hashlib, os, time
+digest = hashlib.file_digest
+def wait(*arguments):
+    while not os.path.exists({str(release)!r}):
+        time.sleep(0.01)
+    return digest(*arguments)
+hashlib.file_digest = wait
+"""
+    # What Python imports at its start.
+    (copy / "sitecustomize.py").write_text(program)
+    return release
 
 
 @pytest.mark.parametrize("arguments", [("serve",), ()])
@@ -75,12 +84,12 @@ def test_2_the_port_is_the_one_of_sagemaker_bind_to_port_and_no_second_is_opened
 def test_3_ping_is_503_while_loading_and_200_with_an_empty_body_after(
     base_dir: Path, tmp_path: Path
 ) -> None:
-    manifest = hold_up_loading(base_dir, tmp_path)
+    release = hold_up_loading(base_dir, tmp_path)
 
-    with starting(tmp_path) as server:
+    with starting(tmp_path, PYTHONPATH=f"{tmp_path}:{CONTAINER}") as server:
         loading = server.wait_for_ping(503)
         refused = server.invoke(PNG)
-        manifest.write_bytes((base_dir / "model" / "manifest.json").read_bytes())
+        release.touch()
         ready = server.wait_for_ping(200)
 
     assert json.loads(loading.body)["error"]["message"] == "the model is being loaded"
@@ -190,6 +199,23 @@ def test_3_the_beginning_of_a_next_request_keeps_nobody_waiting(base_dir: Path) 
             client.close()
 
 
+@pytest.mark.parametrize("body", [b"zz\r\n", b"0\r\nno trailer\r\n\r\n"])
+def test_a_request_whose_body_is_damaged_behind_the_answer_has_no_second_one(
+    base_dir: Path, body: bytes
+) -> None:
+    head = b"GET /ping HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with (
+        serving(base_dir) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as client,
+    ):
+        client.sendall(head + body)
+        answer = b""
+        while piece := client.recv(2**16):
+            answer += piece
+
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
     with serving(base_dir) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -275,7 +301,7 @@ def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
 def test_8_sigterm_while_loading_ends_at_once(base_dir: Path, tmp_path: Path) -> None:
     hold_up_loading(base_dir, tmp_path)
 
-    with starting(tmp_path) as server:
+    with starting(tmp_path, PYTHONPATH=f"{tmp_path}:{CONTAINER}") as server:
         server.wait_for_ping(503)
         server.process.send_signal(signal.SIGTERM)
 
@@ -313,7 +339,7 @@ def test_14_a_model_that_answers_otherwise_than_in_training_ends_the_process(
 def test_14_a_worker_killed_while_loading_ends_the_process(base_dir: Path, tmp_path: Path) -> None:
     hold_up_loading(base_dir, tmp_path)
 
-    with starting(tmp_path) as server:
+    with starting(tmp_path, PYTHONPATH=f"{tmp_path}:{CONTAINER}") as server:
         server.wait_for_ping(503)
         os.kill(server.worker(), signal.SIGKILL)
 

@@ -91,6 +91,41 @@ def test_who_is_refused_and_sends_no_more_is_told_before_the_connection_is_close
         assert server.invoke(PNG).status == 200
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+        b"POST /invocations HTTP/1.0\r\nContent-Length: 9\r\n\r\n",
+    ],
+    ids=["chunked", "expect", "1.0"],
+)
+def test_unusual_requests_are_refused_at_once_however_many_stall(
+    base_dir: Path, head: bytes
+) -> None:
+    variables = {**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}
+    with serving(base_dir, **variables, SAGEMAKER_CLASSIFIER_QUEUE="1") as server:
+        # The first has the only place, the second that in the queue.
+        clients = []
+        for number in range(100):
+            clients.append(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+            clients[-1].sendall(head)
+            if number < 2:
+                time.sleep(0.2)
+
+        try:
+            answers = [client.recv(2**16) for client in clients[2:]]
+        finally:
+            for client in clients:
+                client.close()
+
+        assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in answers)
+        # Soon, but not in the very instant in which the first one hangs up.
+        while server.invoke(PNG).status == 503:
+            time.sleep(0.1)
+        assert server.invoke(PNG).status == 200
+
+
 def test_nobody_is_refused_who_finds_a_place_in_the_queue(base_dir: Path) -> None:
     with serving(base_dir, **{**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}) as server:
         assert set(ask_for(server, 1, clients=24)) == {200}
@@ -167,6 +202,19 @@ def test_ping_answers_while_more_clients_than_threads_only_connect(base_dir: Pat
         assert time.monotonic() - start < 2
         for client in silent:
             client.close()
+
+
+def test_ping_answers_when_silent_clients_have_all_connections(base_dir: Path) -> None:
+    with serving(base_dir, under=("prlimit", "--nofile=256:256")) as server:
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+        time.sleep(0.2)
+
+        for _ in range(3):
+            assert server.get("/ping").status == 200
+        for client in silent:
+            client.close()
+        assert server.invoke(PNG).status == 200
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_clients_that_do_not_close_what_we_closed_hold_nobody_up(base_dir: Path) -> None:

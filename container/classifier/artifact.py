@@ -74,7 +74,7 @@ class Manifest:
         Raises:
             ArtifactError: there is none, or not one of ours.
         """
-        return cls.from_json(_read_json(directory / MANIFEST))
+        return cls.from_json(_read_manifest(directory))
 
     @classmethod
     def from_json(cls, document: Json) -> Self:
@@ -148,7 +148,7 @@ class Artifact:
         Raises:
             ArtifactError: there is none, or a file is missing, damaged or outside of the folder.
         """
-        document = _read_json(directory / MANIFEST)
+        document = _read_manifest(directory)
         manifest = Manifest.from_json(document)
         files = document.get("files") if isinstance(document, dict) else None
         needed = [ONNX_MODEL, GOLDEN_ANSWERS]
@@ -158,11 +158,7 @@ class Artifact:
             message = f"{MANIFEST} must list {' and '.join(needed)} under `files`"
             raise ArtifactError(message)
         for name, sha256 in files.items():
-            try:
-                _check_file(directory, name, sha256)
-            except (OSError, ValueError) as error:
-                message = f"{MANIFEST} names a file that cannot be read: {error}"
-                raise ArtifactError(message) from error
+            _check_file(directory, name, sha256)
         answers = tuple(_read_golden(directory, files))
         int8 = None
         if manifest.precision == INT8:
@@ -211,7 +207,7 @@ def extending(directory: Path, manifest: Manifest) -> Iterator[Path]:
     Raises:
         ArtifactError: there is no artifact, or the manifest is too large to be read.
     """
-    document = _read_json(directory / MANIFEST)
+    document = _read_manifest(directory)
     with _partial(directory) as partial:
         yield partial
         added = _sha256_of_files(partial)
@@ -315,36 +311,55 @@ def _typed(document: dict[str, Json], name: str, kind: type | UnionType) -> Any:
     return value
 
 
-def _read_json(path: Path) -> Json:
+def _read_manifest(directory: Path) -> Json:
+    if not (directory / MANIFEST).is_file():
+        message = f"no {MANIFEST} in {directory}: is this an artifact of our training image?"
+        raise ArtifactError(message)
+    return _read_json(directory, MANIFEST)
+
+
+def _read_json(directory: Path, name: str) -> Json:
+    path = _file(directory, name)
+    with path.open("rb") as file:
+        data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        message = f"{path} has more than {MAX_JSON_BYTES} bytes"
+        raise ArtifactError(message)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            message = f"{path} has more than {MAX_JSON_BYTES} bytes"
-            raise ArtifactError(message)
-        document: Json = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        message = f"no {path.name} in {path.parent}: is this an artifact of our training image?"
-        raise ArtifactError(message) from None
+        document: Json = json.loads(data)
     except (ValueError, RecursionError) as error:
         message = f"{path} is not JSON: {error}"
         raise ArtifactError(message) from error
     return document
 
 
-def _check_file(directory: Path, name: str, sha256: Json) -> None:
+def _file(directory: Path, name: str) -> Path:
+    """Return where a file lies: nothing else is opened, such as a device or a pipe."""
     path = directory / name
-    if not path.resolve().is_relative_to(directory.resolve()):
-        message = f"{MANIFEST} names {name!r}, which is outside of the artifact's folder"
+    try:
+        is_inside = path.resolve().is_relative_to(directory.resolve())
+        is_file = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:
+        # No name at all, or links in a circle.
+        message = f"{name!r} in {directory} cannot be read: {error}"
+        raise ArtifactError(message) from error
+    if not is_inside:
+        message = f"{name!r} is outside of the artifact's folder {directory}"
         raise ArtifactError(message)
-    if not path.is_file():
+    if not is_file:
         message = f"{name} is missing from {directory}"
         raise ArtifactError(message)
-    if sha256_of(path) != sha256:
+    return path
+
+
+def _check_file(directory: Path, name: str, sha256: Json) -> None:
+    if sha256_of(_file(directory, name)) != sha256:
         message = f"{name} in {directory} is damaged: its SHA-256 is not the manifest's"
         raise ArtifactError(message)
 
 
 def _read_golden(directory: Path, files: Mapping[str, Json]) -> Iterator[GoldenAnswer]:
-    answers = _read_json(directory / GOLDEN_ANSWERS)
+    answers = _read_json(directory, GOLDEN_ANSWERS)
     try:
         for answer in answers:  # type: ignore[union-attr]
             name = str(answer["file"])  # type: ignore[call-overload, index]
@@ -362,7 +377,7 @@ def _read_golden(directory: Path, files: Mapping[str, Json]) -> Iterator[GoldenA
 
 def _read_int8_answers(directory: Path, answers: Sequence[GoldenAnswer]) -> Iterator[GoldenAnswer]:
     """Yield the golden pictures with the probabilities of the int8 network."""
-    rows = _read_json(directory / INT8_ANSWERS)
+    rows = _read_json(directory, INT8_ANSWERS)
     try:
         for answer, row in zip(answers, rows, strict=True):  # type: ignore[arg-type]
             yield GoldenAnswer(data=answer.data, probabilities=tuple(map(float, row)))  # type: ignore[arg-type]

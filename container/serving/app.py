@@ -8,7 +8,7 @@ from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 from serving.body import discard_body, hang_up, read_body
-from serving.connection import ARRIVAL, connection_of, has_gone
+from serving.connection import connection_of, has_gone
 from serving.decoding import choose_splitter, split_body
 from serving.encoding import choose_media_type, encode_response
 from serving.limits import usable_processors
@@ -94,8 +94,7 @@ def answer_pictures(
     """
     log: RequestLog = g.log
     patience = settings.wait_seconds - log.waited
-    arrival = ARRIVAL.get(None)
-    if patience <= 0 or (arrival and arrival.is_refused):
+    if patience <= 0:
         raise overloaded()
     default = settings.default_accept
     if request.mimetype == JSON_LINES and default == JSON:

@@ -3,22 +3,10 @@
 import select
 import socket
 from contextvars import ContextVar
-from typing import NamedTuple
 from wsgiref.types import WSGIEnvironment
 
-
-class Arrival(NamedTuple):
-    """How a request came."""
-
-    moment: float
-    """By `time.monotonic`."""
-
-    is_refused: bool = False
-    """Whether too many were there before it."""
-
-
-ARRIVAL: ContextVar[Arrival] = ContextVar("arrival")
-"""Of the request that this thread handles."""
+ARRIVAL: ContextVar[float] = ContextVar("arrival")
+"""When the request came that this thread handles, by `time.monotonic`."""
 
 # macOS says of a half-closed connection only that it can be read.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR

@@ -93,7 +93,9 @@ def post_worker_init(worker: Worker) -> None:
     def tell(_loading: Future[object]) -> None:
         worker.model_loaded[0] = 1
 
-    if not _settings.multi_model:
+    if _settings.multi_model:
+        worker.manage_models()
+    else:
         worker.wsgi.extensions["loading"].add_done_callback(tell)
 
 

@@ -7,7 +7,6 @@ import http
 import json
 import re
 import socket
-from contextlib import suppress
 from typing import Self
 
 from serving.connection import first_bytes
@@ -82,9 +81,3 @@ class Refusal:
             message = "the client does not read"
             raise OSError(message)
         return True
-
-    def end(self) -> None:
-        """Answer although the request has not come as a whole; the connection cannot be kept."""
-        with suppress(OSError):
-            self._connection.send(LAST_ANSWER)
-            self._connection.shutdown(socket.SHUT_WR)

@@ -81,7 +81,7 @@ class Registry:
         """Load the artifact in the folder `url`; return when requests can be answered.
 
         Raises:
-            BadRequest: the folder is outside of ours.
+            BadRequest: it is none, or outside of ours.
             Conflict: a model of this name is loaded, or being loaded.
             InsufficientStorage: it would not fit beside the others.
             InternalServerError: the artifact is broken.
@@ -89,11 +89,8 @@ class Registry:
         directory = self._inside(url)
         try:
             size = self._needed(directory)
-        except UserError as error:
+        except (UserError, OSError) as error:
             raise InternalServerError(str(error)) from error
-        except OSError as error:
-            message = f"the url is no folder's: {error.strerror}"
-            raise BadRequest(message) from error
         entry = self._reserve(name, url, size)
         start = time.monotonic()
         problem: HTTPException
@@ -184,6 +181,9 @@ class Registry:
             directory = Path()
         if not directory.is_relative_to(self._folder):
             message = f"the url must be a folder inside of {self._folder}"
+            raise BadRequest(message)
+        if directory.is_file():
+            message = "the url is no folder's"
             raise BadRequest(message)
         return directory
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from flask import Request, Response
 from werkzeug.exceptions import HTTPException
 
-from serving.connection import ARRIVAL, Arrival
+from serving.connection import ARRIVAL
 from serving.metrics import Metrics
 from serving.pool import Predicted
 
@@ -30,7 +30,7 @@ class RequestLog:
         """Begin once the request's head is read."""
         self._metrics = metrics
         now = time.monotonic()
-        self.waited = now - ARRIVAL.get(Arrival(now)).moment
+        self.waited = now - ARRIVAL.get(now)
         """Seconds in which the request waited for a thread or its turn."""
         names = (request.headers.get(name, "") for name in ID_HEADERS)
         self.id = next((name for name in names if ID.fullmatch(name)), "") or os.urandom(8).hex()

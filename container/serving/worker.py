@@ -13,21 +13,27 @@ import errno
 import logging
 import re
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from selectors import EVENT_READ
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from serving.connection import ARRIVAL, Arrival, first_bytes, has_gone
+from classifier.errors import UserError
+from serving.connection import ARRIVAL, first_bytes, has_gone
 from serving.heartbeat import Heartbeat
 from serving.metrics import Metrics
-from serving.refusal import END_OF_HEAD, HEAD_BYTES, Refusal
+from serving.refusal import END_OF_HEAD, HEAD_BYTES, LAST_ANSWER, Refusal
+from serving.threads import started
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +53,6 @@ HEAD_SECONDS = 30.0
 
 # How exactly the limit of waiting is kept, and how often refusals are told of.
 TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
-
-REFUSING_THREADS = 16
 
 # For a client to come to the end of a request that is refused, or of our last answer.
 PARTING_SECONDS = 5.0
@@ -71,11 +75,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.metrics = Metrics.alone()
         self._inside: set[TConn] = set()
         self._outside: deque[TConn] = deque()
-        # Their own: those whose bodies do not come must not take the threads of /ping.
-        self._turning_away = ThreadPoolExecutor(REFUSING_THREADS, thread_name_prefix="refuse")
-        self._managing = ThreadPoolExecutor(MANAGING_THREADS, thread_name_prefix="manage")
+        self._managing: ThreadPoolExecutor | None = None
         self._refused = 0
         self._reported = time.monotonic()
+
+    def init_process(self) -> None:
+        """Serve; end with a sentence where a person can mend what is wrong."""
+        try:
+            super().init_process()
+        except UserError as error:
+            self.log.error("%s", error)  # noqa: TRY400 - its sentence is enough
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """Start the threads of requests."""
+        return started(self.cfg.threads, "request")
+
+    def manage_models(self) -> None:
+        """Start the threads that load and unload models."""
+        self._managing = started(MANAGING_THREADS, "manage")
 
     def enqueue_req(self, connection: TConn) -> None:
         """Let a connection with a request in, or have it wait."""
@@ -91,10 +109,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._wait_for_more(connection, len(ahead))
         else:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            connection.arrival = Arrival(time.monotonic())
+            connection.arrival = time.monotonic()
             connection.head_began = None
             head = ahead[: ahead.index(END_OF_HEAD)]
-            if head.startswith(MANAGEMENT):
+            if self._managing and head.startswith(MANAGEMENT):
                 self._let_in(connection, self._managing)
             elif not WORK.match(head):
                 self._let_in(connection)
@@ -126,6 +144,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             # What gunicorn takes for no fault of ours.
             raise ConnectionResetError(errno.ECONNRESET, message) from error
 
+    def _keepalive_after(self, connection: TConn, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's own
+        """Return whether the connection is kept, which it is not after a body that is damaged."""
+        try:
+            return bool(super()._keepalive_after(connection, keepalive))
+        except ParseException:
+            # The request is answered. gunicorn would answer it once more.
+            return False
+
     def handle_error(self, request: Any, client: socket.socket, address: Any, error: Any) -> None:  # noqa: ANN401 - gunicorn's own
         """Say what is wrong with a request, unless the client does not read."""
         client.settimeout(SENDING_SECONDS)
@@ -149,13 +175,27 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Do a turn of the loop, then refuse whoever has waited too long."""
         super().wait_for_and_dispatch_events(TICK_SECONDS if self._outside else timeout)
+        self._make_room()
         now = time.monotonic()
-        while self._outside and now > self._outside[0].arrival.moment + self.wait_seconds:
+        while self._outside and now > self._outside[0].arrival + self.wait_seconds:
             self._turn_away(self._outside.popleft())
         self.metrics.note_queue(len(self._outside))
         if self._refused and now > self._reported + REPORT_SECONDS:
             logger.warning("refused=%d waiting=%d", self._refused, len(self._outside))
             self._refused, self._reported = 0, now
+
+    def _make_room(self) -> None:
+        """Close those that have been silent for longest, lest nobody new, with a /ping, came in.
+
+        Those go first that ask nothing, then those that have our last answer.
+        """
+        while self.nr_conns >= self.worker_connections:
+            waiting = self.keepalived_conns or self.pending_conns
+            if not waiting:
+                return
+            silent = waiting.popleft()
+            self.poller.unregister(silent.sock)
+            self._close(silent)
 
     def _wait_for_more(self, connection: TConn, size: int) -> None:
         """Have the loop wait for more of a head than the `size` bytes that are here."""
@@ -172,14 +212,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _let_in(self, connection: TConn, threads: ThreadPoolExecutor | None = None) -> None:
         # The thread need not look again.
         connection.data_ready = True
-        try:
-            future = (threads or self.tpool).submit(self.handle, connection)
-        except RuntimeError:
-            # No thread can be started: the container's limit of processes.
-            logger.exception("a request is dropped")
-            self._inside.discard(connection)
-            self._close(connection)
-            return
+        future = (threads or self.tpool).submit(self.handle, connection)
         finish = partial(self.finish_request, connection)
         future.add_done_callback(partial(self.method_queue.defer, finish))
 
@@ -190,9 +223,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             connection.refusal = refusal
             self._see_off(connection, refusal.proceed, self._keep_refused)
         else:
-            # The application says it, and reads on until the client has come to read that.
-            connection.arrival = connection.arrival._replace(is_refused=True)
-            self._let_in(connection, self._turning_away)
+            self._refuse_at_once(connection)
 
     def murder_pending(self) -> None:
         """Close those that took too long; those that are refused are told, and have as long again.
@@ -202,14 +233,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         late = [each for each in self.pending_conns if each.timeout <= now]
         for connection in late:
-            if refusal := getattr(connection, "refusal", None):
+            if getattr(connection, "refusal", None):
                 connection.refusal = None
                 self.pending_conns.remove(connection)
                 self.poller.unregister(connection.sock)
-                self._count_refused()
-                refusal.end()
-                self._see_off(connection, partial(_is_at_end, connection.sock), self._close)
+                self._refuse_at_once(connection)
         super().murder_pending()
+
+    def _refuse_at_once(self, connection: TConn) -> None:
+        """Refuse a request that has not come as a whole; the connection cannot be kept."""
+        self._count_refused()
+        with suppress(OSError):
+            connection.sock.send(LAST_ANSWER)
+        self._part_from(connection)
 
     def _keep_refused(self, connection: TConn) -> None:
         connection.refusal = None
