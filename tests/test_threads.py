@@ -1,43 +1,46 @@
-"""Threads that are there before the first request."""
+"""Threads at the container's limit of processes."""
 
+import logging
 import threading
-from itertools import count
 
 import pytest
 
 from classifier.errors import UserError
-from serving.threads import started
+from serving.threads import Threads
 
 
-def test_all_threads_run_from_the_start() -> None:
-    before = threading.active_count()
+def allow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have so many more threads be started, as the kernel does at its limit."""
+    start = threading.Thread.start
+    allowed = threading.Semaphore(number)
 
-    executor = started(7, "some")
-
-    assert threading.active_count() == before + 7
-    assert executor.submit(lambda: 3).result(10) == 3
-    assert threading.active_count() == before + 7
-    executor.shutdown()
-
-
-def test_too_few_threads_are_the_users_to_mend_and_none_is_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = threading.active_count()
-    start, tries = threading.Thread.start, count()
-
-    def start_three(thread: threading.Thread) -> None:
-        if next(tries) >= 3:
+    def start_if_allowed(thread: threading.Thread) -> None:
+        if not allowed.acquire(blocking=False):
             message = "can't start new thread"
             raise RuntimeError(message)
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", start_three)
-    with pytest.raises(UserError, match="allow more processes"):
-        started(7, "some")
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
 
-    for _ in range(100):
-        if threading.active_count() == before:
-            break
-        threading.Event().wait(0.05)
-    assert threading.active_count() == before
+
+def test_what_finds_no_thread_of_its_own_waits_for_another_s(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    allow(monkeypatch, 2)
+    release = threading.Event()
+    with Threads(5, "some") as threads:
+        waiting = [threads.submit(release.wait, 10) for _ in range(4)]
+        last = threads.submit(int, "7")
+        release.set()
+
+        assert last.result(10) == 7
+        assert all(each.result(10) for each in waiting)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "allow more processes" in caplog.text
+
+
+def test_no_thread_at_all_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow(monkeypatch, 0)
+
+    with pytest.raises(UserError, match="allow more processes"):
+        Threads(5, "some")

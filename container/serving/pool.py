@@ -13,7 +13,7 @@ from serving.decoding import Picture
 from serving.encoding import Answer
 from serving.predictor import Predictor
 from serving.problem import overloaded
-from serving.threads import started
+from serving.threads import Threads
 
 # A picture is alone when none was in work beside another for so long. Among requests that now and
 # then overlap, one on all processors would be in the next one's way.
@@ -41,7 +41,7 @@ class Pool:
             batched: More than these, which are decoded, and small by now: they wait for a batch.
         """
         # First come, first served, which a lock is not.
-        self._threads = started(pictures + batched, "predict")
+        self._threads = Threads(pictures + batched, "predict")
         self._decoding = threading.Semaphore(pictures)
         self._lock = threading.Lock()
         self._pictures = 0

@@ -1,31 +1,40 @@
-"""Threads that are there before the first request."""
+"""Threads that are started as they are needed, and do without those that cannot be started."""
 
-import threading
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from classifier.errors import UserError
 
+logger = logging.getLogger(__name__)
 
-def started(number: int, name: str) -> ThreadPoolExecutor:
-    """Return an executor all of whose threads run.
 
-    By itself it starts them as they are needed, and where the container's limit of processes is
-    reached by then, requests would be lost.
+class Threads(ThreadPoolExecutor):
+    """An executor that loses nothing at the container's limit of processes.
 
-    Raises:
-        UserError: so many cannot be started.
+    A plain one fails where a thread cannot be started, with what it was given already in its queue.
+    All threads at the beginning would take turns, each with cold caches: 8 % fewer answers.
     """
-    executor = ThreadPoolExecutor(number, thread_name_prefix=name)
-    together = threading.Barrier(number + 1)
-    try:
-        for _ in range(number):
-            executor.submit(together.wait)
-    except RuntimeError as error:
-        together.abort()
-        message = (
-            "the container may not start as many threads as the server needs: "
-            "allow more processes (docker run --pids-limit, ulimit -u)"
-        )
-        raise UserError(message) from error
-    together.wait()
-    return executor
+
+    def __init__(self, most: int, name: str) -> None:
+        """Start the first thread.
+
+        Raises:
+            UserError: not even that can be.
+        """
+        super().__init__(most, thread_name_prefix=name)
+        self._is_short = False
+        self.submit(int).result()
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as error:
+            message = (
+                "the container may not start as many threads as the server needs: "
+                "allow more processes (docker run --pids-limit, ulimit -u)"
+            )
+            if not self._threads:
+                raise UserError(message) from error
+            if not self._is_short:
+                logger.warning("%s", message)
+            self._is_short = True

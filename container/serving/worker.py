@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -33,7 +33,7 @@ from serving.connection import ARRIVAL, first_bytes, has_gone
 from serving.heartbeat import Heartbeat
 from serving.metrics import Metrics
 from serving.refusal import END_OF_HEAD, HEAD_BYTES, LAST_ANSWER, Refusal
-from serving.threads import started
+from serving.threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.metrics = Metrics.alone()
         self._inside: set[TConn] = set()
         self._outside: deque[TConn] = deque()
-        self._managing: ThreadPoolExecutor | None = None
+        self._managing: Threads | None = None
         self._refused = 0
         self._reported = time.monotonic()
 
@@ -87,13 +87,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self.log.error("%s", error)  # noqa: TRY400 - its sentence is enough
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
-    def get_thread_pool(self) -> ThreadPoolExecutor:
-        """Start the threads of requests."""
-        return started(self.cfg.threads, "request")
+    def get_thread_pool(self) -> Threads:
+        """Make the threads of requests."""
+        return Threads(self.cfg.threads, "request")
 
     def manage_models(self) -> None:
-        """Start the threads that load and unload models."""
-        self._managing = started(MANAGING_THREADS, "manage")
+        """Make threads that load and unload models."""
+        self._managing = Threads(MANAGING_THREADS, "manage")
 
     def enqueue_req(self, connection: TConn) -> None:
         """Let a connection with a request in, or have it wait."""
@@ -209,7 +209,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, unread + 1)
         self._watch(connection)
 
-    def _let_in(self, connection: TConn, threads: ThreadPoolExecutor | None = None) -> None:
+    def _let_in(self, connection: TConn, threads: Threads | None = None) -> None:
         # The thread need not look again.
         connection.data_ready = True
         future = (threads or self.tpool).submit(self.handle, connection)
