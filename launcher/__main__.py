@@ -287,10 +287,9 @@ def _parser() -> argparse.ArgumentParser:
             "--local", action="store_true", help="on this machine, without account or engine"
         )
     for name in ("deploy", "predict", "explain"):
+        default = "8080" if name == "deploy" else "what `deploy` was given, else 8080"
         made[name].add_argument(
-            "--port",
-            type=int,
-            help="of the local server (default: what `deploy` was given, else 8080)",
+            "--port", type=int, help=f"of the local server (default: {default})"
         )
     made["train"].add_argument(
         "--from-tuning", metavar="JOB", help="with the best hyperparameters of this tuning job"

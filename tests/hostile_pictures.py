@@ -13,8 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from classifier.preprocessing import MAX_PIXELS, Pixels
-from classifier.segments import GIF_HEAD_BYTES, MAX_GIF_PARTS, MAX_SCANS, MAX_SEGMENTS
+from classifier.preprocessing import (
+    MAX_HEADER_PIECES,
+    MAX_PIXELS,
+    MAX_SCANS,
+    MAX_SEGMENTS,
+    Pixels,
+)
 from serving.settings import MIB, ONLINE_PAYLOAD_MB
 from tests.artifacts import encode, random_pixels
 from tests.odd_pictures import ORIENTATION
@@ -149,7 +154,7 @@ def endless_segments() -> bytes:
 
 def endless_comments() -> bytes:
     """Return a GIF that fills a body, with comments of two bytes, each of which becomes objects."""
-    head = saved(PALETTE, "GIF")[:GIF_HEAD_BYTES]
+    head = saved(PALETTE, "GIF")[:13]
     return head[:10] + b"\0" + head[11:] + b"!\xfe" + b"\2aa" * 8_700_000 + b"\0"
 
 
@@ -344,7 +349,7 @@ ROWS = (
         picture="GIF of millions of comments",
         body=endless_comments,
         status=422,
-        answer=f"the picture has more than {MAX_GIF_PARTS} blocks before its first frame",
+        answer=f"the picture's header has more than {MAX_HEADER_PIECES} pieces",
     ),
     # Of odd sizes.
     Row(

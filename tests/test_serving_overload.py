@@ -107,7 +107,7 @@ def test_unusual_requests_are_refused_at_once_however_many_stall(
     with serving(base_dir, **variables, SAGEMAKER_CLASSIFIER_QUEUE="1") as server:
         # The first has the only place, the second that in the queue.
         clients = []
-        for number in range(100):
+        for number in range(400):
             clients.append(socket.create_connection(("127.0.0.1", server.port), timeout=10))
             clients[-1].sendall(head)
             if number < 2:
@@ -121,7 +121,8 @@ def test_unusual_requests_are_refused_at_once_however_many_stall(
 
         assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in answers)
         # Soon, but not in the very instant in which the first one hangs up.
-        while server.invoke(PNG).status == 503:
+        deadline = time.monotonic() + 30
+        while server.invoke(PNG).status == 503 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert server.invoke(PNG).status == 200
 

@@ -1,7 +1,9 @@
-"""Threads at the container's limit of processes."""
+"""Threads that are there from the beginning."""
 
-import logging
+import gc
 import threading
+import weakref
+from itertools import count
 
 import pytest
 
@@ -9,38 +11,68 @@ from classifier.errors import UserError
 from serving.threads import Threads
 
 
-def allow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Have so many more threads be started, as the kernel does at its limit."""
-    start = threading.Thread.start
-    allowed = threading.Semaphore(number)
+def test_who_finds_no_thread_free_waits_in_turn() -> None:
+    threads, release, done = Threads(2, "some"), threading.Event(), list[int]()
+    busy = [threads.submit(release.wait, 10) for _ in range(2)]
 
-    def start_if_allowed(thread: threading.Thread) -> None:
-        if not allowed.acquire(blocking=False):
+    waiting = [threads.submit(done.append, number) for number in range(20)]
+    cancelled = threads.submit(done.append, 99)
+
+    assert not done
+    assert cancelled.cancel()
+    release.set()
+    assert [each.result(10) for each in busy] == [True, True]
+    for each in waiting:
+        each.result(10)
+    # Two threads may be a step apart.
+    assert sorted(done) == list(range(20))
+    assert threads.submit(int, "12", base=16).result(10) == 18
+
+
+def test_the_thread_that_rested_last_works_next() -> None:
+    threads = Threads(5, "some")
+
+    used = {threads.submit(threading.get_ident).result(10) for _ in range(3)}
+    for _ in range(50):
+        # The one before may be still on its way to its rest.
+        threading.Event().wait(0.01)
+        used.add(threads.submit(threading.get_ident).result(10))
+
+    assert len(used) <= 3
+
+
+def test_an_error_is_its_callers_and_keeps_nothing() -> None:
+    class Model:
+        pass
+
+    def fail(_model: Model) -> None:
+        message = "no"
+        raise ValueError(message)
+
+    threads, model = Threads(1, "some"), Model()
+    last = weakref.ref(model)
+    gc.disable()
+    try:
+        future = threads.submit(fail, model)
+        with pytest.raises(ValueError, match="no"):
+            future.result(10)
+        del future, model
+        threads.submit(int).result(10)
+
+        assert last() is None
+    finally:
+        gc.enable()
+
+
+def test_too_few_threads_are_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, tries = threading.Thread.start, count()
+
+    def start_three(thread: threading.Thread) -> None:
+        if next(tries) >= 3:
             message = "can't start new thread"
             raise RuntimeError(message)
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
-
-
-def test_what_finds_no_thread_of_its_own_waits_for_another_s(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    allow(monkeypatch, 2)
-    release = threading.Event()
-    with Threads(5, "some") as threads:
-        waiting = [threads.submit(release.wait, 10) for _ in range(4)]
-        last = threads.submit(int, "7")
-        release.set()
-
-        assert last.result(10) == 7
-        assert all(each.result(10) for each in waiting)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "allow more processes" in caplog.text
-
-
-def test_no_thread_at_all_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    allow(monkeypatch, 0)
-
+    monkeypatch.setattr(threading.Thread, "start", start_three)
     with pytest.raises(UserError, match="allow more processes"):
-        Threads(5, "some")
+        Threads(7, "some")

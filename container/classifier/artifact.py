@@ -158,7 +158,11 @@ class Artifact:
             message = f"{MANIFEST} must list {' and '.join(needed)} under `files`"
             raise ArtifactError(message)
         for name, sha256 in files.items():
-            _check_file(directory, name, sha256)
+            try:
+                _check_file(directory, name, sha256)
+            except OSError as error:
+                message = f"{name} in {directory} cannot be read: {error}"
+                raise ArtifactError(message) from error
         answers = tuple(_read_golden(directory, files))
         int8 = None
         if manifest.precision == INT8:
@@ -320,8 +324,12 @@ def _read_manifest(directory: Path) -> Json:
 
 def _read_json(directory: Path, name: str) -> Json:
     path = _file(directory, name)
-    with path.open("rb") as file:
-        data = file.read(MAX_JSON_BYTES + 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        message = f"{name} in {directory} cannot be read: {error}"
+        raise ArtifactError(message) from error
     if len(data) > MAX_JSON_BYTES:
         message = f"{path} has more than {MAX_JSON_BYTES} bytes"
         raise ArtifactError(message)

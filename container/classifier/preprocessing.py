@@ -6,6 +6,7 @@ follows (scaling, mean, standard deviation) is the network's first layer.
 
 import io
 import math
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,7 +16,6 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from classifier.errors import ImageError, UserError
-from classifier.segments import check_segments
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Size: TypeAlias = tuple[float, float]
@@ -30,6 +30,23 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 MAX_PIXELS = 50_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+# Every scan of a progressive JPEG goes over all of its pixels. Encoders write about ten; a file of
+# 200 KB with thousands would take minutes.
+MAX_SCANS = 100
+
+# Tables, profiles and the like: a large profile has a hundred. Pillow puts the parts of EXIF
+# together in a time that grows with the square of their number.
+MAX_SEGMENTS = 1000
+START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
+
+# What has a length. Of others there are a stuffed 255 and restarts, which are within a scan, and
+# those that Pillow or libjpeg skip by themselves.
+MARKER = re.compile(rb"\xff([^\x00-\xbf\xc8\xd0-\xd8\xf0-\xfd\xff])", re.DOTALL)
+
+# Pillow reads a header in pieces, and keeps an object for each of a GIF's comments: 25 MB of the
+# shortest became 1.1 GB. A profile of 25 MB in a GIF has that many, in blocks of 255 bytes.
+MAX_HEADER_PIECES = 200_000
 
 # What libjpeg can leave out while it decodes.
 SCALES = (8, 4, 2)
@@ -64,6 +81,19 @@ class Preprocessing:
             raise UserError(message)
 
 
+class _File(io.BytesIO):
+    """A picture's file, whose header may not have pieces without end."""
+
+    pieces_left: float = MAX_HEADER_PIECES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.pieces_left -= 1
+        if self.pieces_left < 0:
+            message = f"the picture's header has more than {MAX_HEADER_PIECES} pieces"
+            raise ImageError(message)
+        return super().read(size)
+
+
 def decode_image(data: bytes, side: int | None = None) -> Image.Image:
     """Decode a picture to upright RGB.
 
@@ -85,8 +115,11 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
     """Do as `decode_image`; return besides how much of the pixels' width and height it fills."""
     try:
         # Before Pillow reads them.
-        check_segments(data)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if data.startswith(START_OF_IMAGE):
+            _check_segments(data)
+        file = _File(data)
+        with Image.open(file, formats=FORMATS) as image:
+            file.pieces_left = math.inf
             scale = 1 if side is None else _scale(image, side)
             width, height = image.size
             if scale > 1:
@@ -145,6 +178,30 @@ def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
     side = math.ceil(REDUCING_GAP * settings.image_size / settings.crop_fraction)
     image, size = _decode(data, side)
     return fit(image, settings, size)
+
+
+def _check_segments(data: bytes) -> None:
+    """Count a JPEG's segments and scans; what follows its end, such as a film, does not count.
+
+    Raises:
+        ImageError: there are too many.
+    """
+    segments, scans, place = 0, 0, len(START_OF_IMAGE)
+    while match := MARKER.search(data, place):
+        if match[1] == END_OF_IMAGE:
+            if scans:
+                return
+            # Before there is a picture, Pillow reads on.
+            place = match.end()
+            continue
+        segments += 1
+        scans += match[1] == START_OF_SCAN
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            kind, most = ("scans", MAX_SCANS) if scans > MAX_SCANS else ("segments", MAX_SEGMENTS)
+            message = f"the picture has more than {most} {kind}"
+            raise ImageError(message)
+        # Each has its length first: what is within, such as a small picture, is skipped.
+        place = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2]))
 
 
 def _scale(image: Image.Image, side: int) -> int:

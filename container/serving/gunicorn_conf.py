@@ -85,7 +85,9 @@ def post_fork(arbiter: Arbiter, worker: Worker) -> None:  # noqa: ARG001  gunico
 
 def post_worker_init(worker: Worker) -> None:
     """Set the door's numbers; tell the master of the loaded model; stop without losing anyone."""
-    worker.places, worker.queue = _sizing.threads, _sizing.queue
+    worker.places = _sizing.threads
+    # Those who wait may not have all connections: /ping needs one.
+    worker.queue = min(_sizing.queue, worker_connections // 2)
     worker.wait_seconds = OUTSIDE_SHARE * _settings.wait_seconds
     worker.wsgi.extensions["metrics"] = worker.metrics
     signal.signal(signal.SIGTERM, partial(_stop, worker))

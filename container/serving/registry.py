@@ -176,13 +176,14 @@ class Registry:
     def _inside(self, url: str) -> Path:
         try:
             directory = Path(url).resolve()
+            is_file = directory.is_file()
         except (OSError, RuntimeError, ValueError):
             # No path at all, or links that lead nowhere.
-            directory = Path()
+            directory, is_file = Path(), False
         if not directory.is_relative_to(self._folder):
             message = f"the url must be a folder inside of {self._folder}"
             raise BadRequest(message)
-        if directory.is_file():
+        if is_file:
             message = "the url is no folder's"
             raise BadRequest(message)
         return directory

@@ -106,7 +106,7 @@ class Settings:
 
     default_accept: str = JSON
     """SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: the answer's type where a request leaves it open.
-    `application/json` unless set, by which a request in JSON Lines is answered in such."""
+    `application/json` unless set; with that, a request in JSON Lines is answered in JSON Lines."""
 
     has_error_records: bool = False
     """SAGEMAKER_CLASSIFIER_ERROR_RECORDS: `true` to answer 200, with the error in the prediction's

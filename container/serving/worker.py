@@ -187,13 +187,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _make_room(self) -> None:
         """Close those that have been silent for longest, lest nobody new, with a /ping, came in.
 
-        Those go first that ask nothing, then those that have our last answer.
+        Those go first that have our last answer and do not close.
         """
-        while self.nr_conns >= self.worker_connections:
-            waiting = self.keepalived_conns or self.pending_conns
-            if not waiting:
+        while self.alive and self.nr_conns >= self.worker_connections:
+            told = [each for each in self.pending_conns if not getattr(each, "refusal", None)]
+            if told:
+                silent = told[0]
+                self.pending_conns.remove(silent)
+            elif len(self.keepalived_conns) > 1:
+                # Not the last one, which has just come.
+                silent = self.keepalived_conns.popleft()
+            else:
                 return
-            silent = waiting.popleft()
             self.poller.unregister(silent.sock)
             self._close(silent)
 
