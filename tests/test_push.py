@@ -25,6 +25,9 @@ SCHEMA_2 = "application/vnd.docker.distribution.manifest.v2+json"
 REGION = "eu-west-1"
 NEEDED = ("aws", "docker-registry")
 
+# push.sh asks first of all for Docker with buildx, in a dry run too.
+pytestmark = pytest.mark.docker
+
 needs_programs = pytest.mark.skipif(
     not all(map(shutil.which, NEEDED)),
     reason=f"needs {' and '.join(NEEDED)}: .ci/run installs them",
@@ -119,7 +122,6 @@ def push(checkout: Path, *arguments: str, **variables: str) -> subprocess.Comple
     )
 
 
-@pytest.mark.docker
 @pytest.mark.slow
 @needs_programs
 @pytest.mark.timeout(1800)
