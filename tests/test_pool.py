@@ -43,14 +43,6 @@ def test_requests_one_after_another_are_each_alone() -> None:
     assert alone == [True] * 5
 
 
-def test_a_lone_picture_is_predicted_in_its_request_s_thread() -> None:
-    threads: list[int] = []
-
-    ask(Pool(2), predictor(lambda _: threads.append(threading.get_ident())))
-
-    assert threads == [threading.get_ident()]
-
-
 def test_after_company_a_picture_is_alone_only_when_it_has_been_quiet_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

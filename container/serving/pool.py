@@ -75,9 +75,6 @@ class Pool:
             if self._pictures > 1:
                 self._last_crowded = time.monotonic()
         try:
-            if len(pictures) == 1 and self._is_quiet():
-                # At once: to wake another thread, and be woken by it, costs a lone picture time.
-                return [work(pictures[0])]
             turns = [self._threads.submit(work, picture) for picture in pictures]
             try:
                 _wait_for_turn(turns[0], patience)
