@@ -17,6 +17,10 @@ CONTAINER = Path(__file__).resolve().parent.parent / "container"
 # A hang ends here; PyTorch alone takes most of a minute on processors that are busy.
 START_SECONDS = 120
 
+# Less than a client may stall, who would hold up whoever waits behind it; far more than a busy
+# machine takes for an answer.
+SOON_SECONDS = 8
+
 
 class Answer(NamedTuple):
     status: int
@@ -57,6 +61,10 @@ class Server:
 
     def get(self, path: str) -> Answer:
         return request(self.port, "GET", path)
+
+    def ping_soon(self) -> Answer:
+        """Ask /ping while others stall; fail if it waits for them."""
+        return request(self.port, "GET", "/ping", timeout=SOON_SECONDS)
 
     def invoke(
         self,

@@ -198,9 +198,7 @@ def test_ping_answers_while_more_clients_than_threads_only_connect(base_dir: Pat
         silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
         time.sleep(0.2)
 
-        start = time.monotonic()
-        assert server.get("/ping").status == 200
-        assert time.monotonic() - start < 2
+        assert server.ping_soon().status == 200
         for client in silent:
             client.close()
 
@@ -224,9 +222,7 @@ def test_clients_that_do_not_close_what_we_closed_hold_nobody_up(base_dir: Path)
         for client in closed:
             client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 
-        start = time.monotonic()
-        assert server.get("/ping").status == 200
-        assert time.monotonic() - start < 2
+        assert server.ping_soon().status == 200
         for client in closed:
             client.close()
 
@@ -250,7 +246,7 @@ def test_clients_that_ask_and_never_read_are_hung_up_on(base_dir: Path) -> None:
         for client in clients:
             client.start()
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         for client in clients:
             client.join(max(0, deadline - time.monotonic()))
         assert not any(client.is_alive() for client in clients)

@@ -13,6 +13,7 @@ import errno
 import logging
 import re
 import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -140,6 +141,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             return super().handle_request(request, connection)
         except TimeoutError as error:
+            _reset_when_closed(connection.sock)
             message = "the client does not read"
             # What gunicorn takes for no fault of ours.
             raise ConnectionResetError(errno.ECONNRESET, message) from error
@@ -316,6 +318,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _close(self, connection: TConn) -> None:
         self.nr_conns -= 1
         connection.close()
+
+
+def _reset_when_closed(sock: socket.socket) -> None:
+    """Have nothing more come or go, and the kernel drop what it still holds for the client."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _is_at_end(sock: socket.socket) -> bool:
