@@ -225,6 +225,18 @@ def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
         assert server.get("/ping").status == 200
 
 
+def test_a_head_that_is_too_long_is_answered_with_431(base_dir: Path) -> None:
+    with serving(base_dir) as server:
+        answer = server.invoke(PNG, X_Long="a" * 70_000)
+
+        assert answer.status == 431
+        assert json.loads(answer.body)["error"] == {
+            "code": "request_header_fields_too_large",
+            "message": "the headers have more than 64 KB",
+        }
+        assert server.invoke(PNG, X_Long="a" * 5_000).status == 200
+
+
 @pytest.mark.slow
 def test_a_head_that_comes_byte_by_byte_is_hung_up_on(base_dir: Path) -> None:
     with serving(base_dir) as server:

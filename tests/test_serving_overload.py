@@ -24,6 +24,8 @@ LITTLE = {
     "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "1",
 }
 
+FEW_FILES = ("prlimit", "--nofile=256:256")
+
 
 def ask_for(server: Server, seconds: float, clients: int, body: bytes = HEAVY) -> list[int]:
     """Ask without a pause on kept-alive connections; return all statuses."""
@@ -204,7 +206,7 @@ def test_ping_answers_while_more_clients_than_threads_only_connect(base_dir: Pat
 
 
 def test_ping_answers_when_silent_clients_have_all_connections(base_dir: Path) -> None:
-    with serving(base_dir, under=("prlimit", "--nofile=256:256")) as server:
+    with serving(base_dir, under=FEW_FILES) as server:
         silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
         time.sleep(0.2)
 
@@ -214,6 +216,36 @@ def test_ping_answers_when_silent_clients_have_all_connections(base_dir: Path) -
             client.close()
         assert server.invoke(PNG).status == 200
         assert "Traceback" not in server.log.read_text()
+
+
+def test_ping_answers_when_requests_that_wait_would_have_all_connections(base_dir: Path) -> None:
+    variables = {**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}
+    with serving(base_dir, under=FEW_FILES, **variables) as server:
+        # The first has the only place for as long as its body does not come.
+        waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(250)]
+        for client in waiting:
+            client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+
+        assert server.ping_soon().status == 200
+        for client in waiting:
+            client.close()
+
+
+def test_of_all_connections_those_make_room_that_have_our_last_answer(base_dir: Path) -> None:
+    with serving(base_dir, under=FEW_FILES) as server:
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+        told = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+        for client in told:
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 200"
+        later = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
+
+        assert server.ping_soon().status == 200
+        for client in silent:
+            with pytest.raises(BlockingIOError):
+                client.recv(1, socket.MSG_DONTWAIT)
+        for client in silent + told + later:
+            client.close()
 
 
 def test_clients_that_do_not_close_what_we_closed_hold_nobody_up(base_dir: Path) -> None:

@@ -3,10 +3,10 @@
 gunicorn's master imports it, by `serving.worker`: nothing but the standard library here.
 """
 
-import http
 import json
 import re
 import socket
+from http import HTTPStatus
 from typing import Self
 
 from serving.connection import first_bytes
@@ -14,7 +14,7 @@ from serving.connection import first_bytes
 MESSAGE = "more requests than this server takes are waiting: try again"
 RETRY_AFTER_SECONDS = 1
 
-# Of a head; gunicorn takes longer ones, which nobody sends.
+# Of a head; nobody sends longer ones.
 HEAD_BYTES = 2**16
 
 # At a time, of a body: the loop has others to see to.
@@ -26,15 +26,27 @@ LENGTH = re.compile(rb"\r\ncontent-length([^\r\n]*)", re.IGNORECASE)
 NUMBER = re.compile(rb": *(\d{1,9}) *")
 UNUSUAL = re.compile(rb"\r\n(?:transfer-encoding|expect|connection:[^\r\n]*close)", re.IGNORECASE)
 
-_STATUS = http.HTTPStatus.SERVICE_UNAVAILABLE
-_BODY = json.dumps({"error": {"code": "service_unavailable", "message": MESSAGE}}).encode()
-ANSWER = (
-    f"HTTP/1.1 {_STATUS.value} {_STATUS.phrase}\r\n"
-    f"Content-Type: application/json\r\n"
-    f"Content-Length: {len(_BODY)}\r\n"
-    f"Retry-After: {RETRY_AFTER_SECONDS}\r\n\r\n"
-).encode() + _BODY
-LAST_ANSWER = ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+
+def _answer(status: HTTPStatus, message: str, *fields: str) -> bytes:
+    code = status.phrase.lower().replace(" ", "_")
+    body = json.dumps({"error": {"code": code, "message": message}})
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *fields,
+    )
+    return "\r\n".join((*head, "", body)).encode()
+
+
+_RETRY_AFTER = f"Retry-After: {RETRY_AFTER_SECONDS}"
+ANSWER = _answer(HTTPStatus.SERVICE_UNAVAILABLE, MESSAGE, _RETRY_AFTER)
+LAST_ANSWER = _answer(HTTPStatus.SERVICE_UNAVAILABLE, MESSAGE, _RETRY_AFTER, "Connection: close")
+HEAD_TOO_LONG = _answer(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"the headers have more than {HEAD_BYTES // 1024} KB",
+    "Connection: close",
+)
 
 
 class Refusal:

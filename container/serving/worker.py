@@ -33,7 +33,7 @@ from classifier.errors import UserError
 from serving.connection import ARRIVAL, first_bytes, has_gone
 from serving.heartbeat import Heartbeat
 from serving.metrics import Metrics
-from serving.refusal import END_OF_HEAD, HEAD_BYTES, LAST_ANSWER, Refusal
+from serving.refusal import END_OF_HEAD, HEAD_BYTES, HEAD_TOO_LONG, LAST_ANSWER, Refusal
 from serving.threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,9 @@ HEAD_SECONDS = 30.0
 # How exactly the limit of waiting is kept, and how often refusals are told of.
 TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
 
-# For a client to come to the end of a request that is refused, or of our last answer.
-PARTING_SECONDS = 5.0
+# For a client to come to the end of a request that is refused, or of our last answer; less of it
+# for the request when nobody new could come in.
+PARTING_SECONDS, HURRIED_SECONDS = 5.0, 1.0
 
 # For a client to read so much of an answer that the rest fits into the kernel's buffers.
 SENDING_SECONDS = 10.0
@@ -209,7 +210,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         began = getattr(connection, "head_began", None) or now
         connection.head_began = began
-        if size >= HEAD_BYTES or now > began + HEAD_SECONDS or has_gone(connection.sock):
+        if size >= HEAD_BYTES:
+            self.metrics.count_request(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._say_last(connection, HEAD_TOO_LONG)
+            return
+        if now > began + HEAD_SECONDS or has_gone(connection.sock):
             self._close(connection)
             return
         unread = size - len(_read_ahead(connection))
@@ -238,7 +243,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         Closed at once, with bytes of the client's yet to come, it would lose our answer.
         """
         now = time.monotonic()
-        late = [each for each in self.pending_conns if each.timeout <= now]
+        is_full = self.nr_conns >= self.worker_connections
+        spared = PARTING_SECONDS - HURRIED_SECONDS if is_full else 0.0
+        late = [each for each in self.pending_conns if each.timeout <= now + spared]
         for connection in late:
             if getattr(connection, "refusal", None):
                 connection.refusal = None
@@ -248,11 +255,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().murder_pending()
 
     def _refuse_at_once(self, connection: TConn) -> None:
-        """Refuse a request that has not come as a whole; the connection cannot be kept."""
+        """Refuse a request that has not come as a whole."""
         self._count_refused()
-        with suppress(OSError):
-            connection.sock.send(LAST_ANSWER)
-        self._part_from(connection)
+        self._say_last(connection, LAST_ANSWER)
 
     def _keep_refused(self, connection: TConn) -> None:
         connection.refusal = None
@@ -272,6 +277,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.keepalived_conns.append(connection)
         callback = partial(self.on_client_socket_readable, connection)
         self.poller.register(connection.sock, EVENT_READ, callback)
+
+    def _say_last(self, connection: TConn, answer: bytes) -> None:
+        """Answer what has not come as a whole; the connection cannot be kept."""
+        with suppress(OSError):
+            connection.sock.send(answer)
+        self._part_from(connection)
 
     def _part_from(self, connection: TConn) -> None:
         """Close once the client has, or soon; gunicorn waits for that in the loop, up to 2 s each.
