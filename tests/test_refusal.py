@@ -105,6 +105,8 @@ def test_who_ends_within_a_request_is_not_answered(pair: Pair) -> None:
         HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
         HEAD + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello",
         HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Content-Length: 5\r\n\r\nhello",
+        HEAD + b"X: a\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello",
+        HEAD + b"X: a\r\n Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello",
     ],
 )
 def test_anything_else_is_left_as_it_was(pair: Pair, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """The HTTP side with a predictor of the test's own."""
 
 import io
+import json
 import logging
 import re
 import threading
@@ -13,7 +14,7 @@ from flask.testing import FlaskClient
 
 from classifier.errors import UserError
 from classifier.preprocessing import Pixels, Preprocessing
-from serving.app import create_app
+from serving.app import PIECE_BYTES, create_app
 from serving.encoding import Probabilities
 from serving.limits import usable_memory, usable_processors
 from serving.pool import Pool
@@ -125,6 +126,27 @@ def test_a_bad_picture_among_good_ones_fails_alone() -> None:
     assert first["probabilities"] == [0.5, 0.5]
     assert bad["error"]["code"] == "unprocessable_entity"
     assert bad["error"]["message"].startswith("instance 1: not a picture")
+
+
+def test_a_large_answer_goes_in_pieces() -> None:
+    names = tuple(f"class {number}" for number in range(80_000))
+    loading: Future[Predictor] = Future()
+    loading.set_result(
+        Predictor(
+            class_names=names,
+            preprocessing=Preprocessing(image_size=32),
+            infer=lambda image, *, alone: np.full(len(names), 1 / len(names), np.float32),  # noqa: ARG005
+        )
+    )
+    client = create_app(loading, Settings(), Pool(1)).test_client()
+
+    response = client.post("/invocations", data=PNG, content_type="image/png", buffered=False)
+    pieces = list(response.iter_encoded())
+
+    assert len(pieces) > 1
+    assert max(map(len, pieces)) <= PIECE_BYTES
+    assert response.content_length == sum(map(len, pieces))
+    assert json.loads(b"".join(pieces))["class_names"] == list(names)
 
 
 def test_a_lone_picture_may_use_every_core() -> None:

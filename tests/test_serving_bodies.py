@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bodies import PNG
 from tests.servers import Server, serving
 
 
@@ -44,3 +45,26 @@ def test_a_body_that_trickles_is_given_up_in_time(
                 answer = client.recv(4096).decode()
 
     assert answer.startswith("HTTP/1.1 408 ")
+
+
+@pytest.mark.slow
+def test_a_client_that_still_sends_what_is_too_large_may_end_before_it_reads(
+    base_dir: Path,
+) -> None:
+    with (
+        serving(base_dir, SAGEMAKER_MAX_PAYLOAD_IN_MB="1") as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
+        client.settimeout(0.1)
+        answer = b""
+        while not answer:
+            client.sendall(bytes(10_000))
+            with suppress(TimeoutError):
+                answer = client.recv(4096)
+        for _ in range(5):
+            client.sendall(bytes(10_000))
+            time.sleep(0.1)
+        assert server.invoke(PNG).status == 200
+
+    assert answer.startswith(b"HTTP/1.1 413 ")

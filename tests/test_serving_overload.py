@@ -137,7 +137,7 @@ def test_nobody_is_refused_who_finds_a_place_in_the_queue(base_dir: Path) -> Non
 def test_who_waits_too_long_is_refused(base_dir: Path) -> None:
     with serving(base_dir, **LITTLE) as server:
         # It has the only place for as long as its body does not come.
-        stalled = send_invocation(server, b"")
+        stalled = socket.create_connection(("127.0.0.1", server.port))
         stalled.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
         time.sleep(0.2)
 
@@ -177,6 +177,26 @@ def test_sigterm_answers_who_waits_outside_as_well(base_dir: Path) -> None:
             client.close()
 
     assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * len(clients)
+
+
+def test_sigterm_lets_in_who_knocked_at_a_server_full_of_silent_clients(base_dir: Path) -> None:
+    with serving(base_dir, under=FEW_FILES) as server:
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
+        assert server.ping_soon().status == 200
+        worker = server.worker()
+        os.kill(worker, signal.SIGSTOP)
+        knocking = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
+        for client in knocking:
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.settimeout(30)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(worker, signal.SIGCONT)
+
+        assert {client.recv(12) for client in knocking} == {b"HTTP/1.1 200"}
+        assert server.process.wait(30) == 0
+        for client in silent + knocking:
+            client.close()
 
 
 def test_a_killed_worker_takes_only_the_requests_with_it_that_it_had(base_dir: Path) -> None:
@@ -238,6 +258,8 @@ def test_of_all_connections_those_make_room_that_have_our_last_answer(base_dir: 
         for client in told:
             client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.1 200"
+        # They have had time to read it.
+        time.sleep(1.5)
         later = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
 
         assert server.ping_soon().status == 200
@@ -283,7 +305,9 @@ def test_clients_that_ask_and_never_read_are_hung_up_on(base_dir: Path) -> None:
             client.join(max(0, deadline - time.monotonic()))
         assert not any(client.is_alive() for client in clients)
         assert server.get("/ping").status == 200
-        assert "Traceback" not in server.log.read_text()
+        log = server.log.read_text()
+        assert log.count("does not read its answer") == len(clients)
+        assert "Traceback" not in log
 
 
 def test_requests_on_one_connection_sent_at_once_are_all_answered(base_dir: Path) -> None:

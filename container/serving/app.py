@@ -7,7 +7,7 @@ from functools import partial
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
-from serving.body import discard_body, hang_up, read_body
+from serving.body import discard_body, give_up_body, read_body
 from serving.connection import connection_of, has_gone
 from serving.decoding import choose_splitter, split_body
 from serving.encoding import choose_media_type, encode_response
@@ -23,6 +23,8 @@ from serving.settings import JSON, JSON_LINES, TRANSFORM_MB, Settings
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_ID = "X-Request-Id"
+
+PIECE_BYTES = 2**20
 
 # What programs ask every few seconds: not logged, not counted.
 WATCHING = frozenset({"ping", "metrics"})
@@ -123,7 +125,12 @@ def answer_pictures(
     body = encode_response(
         answers, class_names, media_type, has_error_records=settings.has_error_records
     )
-    return Response(body, content_type=media_type)
+    return Response(_in_pieces(body), content_type=media_type)
+
+
+def _in_pieces(body: bytes) -> list[bytes]:
+    """Cut an answer, for the time that a client has to take it is for each piece."""
+    return [body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES)]
 
 
 def _loaded(loading: "Future[Predictor]") -> Predictor:
@@ -139,7 +146,7 @@ def _answer_error(error: HTTPException) -> Response:
         _metrics().count_refused()
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
     if isinstance(error, RequestTimeout) or not discard_body(request):
-        response.call_on_close(partial(hang_up, request.environ))
+        give_up_body(request)
     response.data = jsonify(describe(error)).data
     response.content_type = "application/json"
     return response

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from wsgiref.types import WSGIEnvironment
 
 from flask import Request
+from gunicorn.http.body import Body
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
 
@@ -17,7 +18,7 @@ from serving.connection import connection_of
 STALLED_SECONDS = 10.0
 
 # A client that sends before it reads sees our answer only when its body is read. gunicorn itself
-# reads 64 KB of what is left, then closes the connection, and the answer is lost.
+# reads 64 KB of what is left.
 DISCARDED_BYTES, DISCARDING_SECONDS, DISCARDING_STALLED_SECONDS = 128 * 2**20, 5.0, 1.0
 
 CHUNK_BYTES = 2**16
@@ -74,14 +75,15 @@ def discard_body(request: Request) -> bool:
     return False
 
 
-def hang_up(environ: WSGIEnvironment) -> None:
-    """End the connection of a client that goes on sending, or does not, what nobody reads.
+def give_up_body(request: Request) -> None:
+    """Have the connection closed behind the answer, for nobody knows where a next request begins.
 
-    gunicorn would wait seconds for its end, in part in the loop that accepts all connections.
+    gunicorn would read on for seconds, or take what comes late for that request.
     """
-    with suppress(OSError):
-        if connection := connection_of(environ):
-            connection.shutdown(socket.SHUT_RDWR)
+    body = request.environ["wsgi.input"]
+    # Flask's test client has another.
+    if isinstance(body, Body):
+        body.failed = True
 
 
 def _read_in_time(environ: WSGIEnvironment, size: int, seconds: float) -> bytes:
@@ -128,7 +130,7 @@ def _watch() -> None:
     while True:
         time.sleep(1)
         now = time.monotonic()
-        for connection, deadline in list(_deadlines.items()):
+        for connection, deadline in _deadlines.copy().items():
             if now > deadline:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)

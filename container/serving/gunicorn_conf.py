@@ -111,10 +111,10 @@ def _stop(worker: Worker, *signal_and_frame: object) -> None:
         if worker.alive:
             worker.set_accept_enabled(False)
             for listener in worker.sockets:
-                while (
-                    worker.nr_conns < worker.worker_connections
-                    and select.select([listener], [], [], 0)[0]
-                ):
+                while select.select([listener], [], [], 0)[0]:
+                    worker.make_room()
+                    if worker.is_full():
+                        break
                     worker.accept(listener)
                 # At once: who comes between the two is cut. The master has closed its own, so this
                 # is the last one; unless it only replaces this worker, whose successor then goes on

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from serving.refusal import MESSAGE, RETRY_AFTER_SECONDS
+from serving.refusal import MESSAGE, RETRY_AFTER_SECONDS, problem
 
 
 class InsufficientStorage(HTTPException):
@@ -19,8 +19,7 @@ MAX_MESSAGE = 300
 
 def describe(error: HTTPException) -> Mapping[str, Mapping[str, str]]:
     """Return `{"error": {"code": "...", "message": "..."}}`."""
-    code = error.name.lower().replace(" ", "_")
-    return {"error": {"code": code, "message": (error.description or error.name)[:MAX_MESSAGE]}}
+    return problem(error.name, (error.description or error.name)[:MAX_MESSAGE])
 
 
 def overloaded() -> ServiceUnavailable:

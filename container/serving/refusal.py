@@ -6,6 +6,7 @@ gunicorn's master imports it, by `serving.worker`: nothing but the standard libr
 import json
 import re
 import socket
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Self
 
@@ -24,12 +25,19 @@ END_OF_HEAD = b"\r\n\r\n"
 PLAIN = re.compile(rb"POST [^\r\n]* HTTP/1\.1\r\n")
 LENGTH = re.compile(rb"\r\ncontent-length([^\r\n]*)", re.IGNORECASE)
 NUMBER = re.compile(rb": *(\d{1,9}) *")
-UNUSUAL = re.compile(rb"\r\n(?:transfer-encoding|expect|connection:[^\r\n]*close)", re.IGNORECASE)
+# Lines that gunicorn does not take as they are, too.
+UNUSUAL = re.compile(
+    rb"(?<!\r)\n|\r\n(?:[ \t]|transfer-encoding|expect|connection:[^\r\n]*close)", re.IGNORECASE
+)
+
+
+def problem(status: str, message: str) -> Mapping[str, Mapping[str, str]]:
+    """Return what is said of an error, to a person and to a program: `{"error": {...}}`."""
+    return {"error": {"code": status.lower().replace(" ", "_"), "message": message}}
 
 
 def _answer(status: HTTPStatus, message: str, *fields: str) -> bytes:
-    code = status.phrase.lower().replace(" ", "_")
-    body = json.dumps({"error": {"code": code, "message": message}})
+    body = json.dumps(problem(status.phrase, message))
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}",
         "Content-Type: application/json",

@@ -59,7 +59,7 @@ TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
 # for the request when nobody new could come in.
 PARTING_SECONDS, HURRIED_SECONDS = 5.0, 1.0
 
-# For a client to read so much of an answer that the rest fits into the kernel's buffers.
+# For a client to read so much of an answer's piece that the rest fits into the kernel's buffers.
 SENDING_SECONDS = 10.0
 
 
@@ -101,6 +101,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Let a connection with a request in, or have it wait."""
         # gunicorn hands over those that it has read ahead of as its threads left them.
         connection.sock.setblocking(False)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         ahead = _ahead(connection)
         if ahead is None:
             # A new one; gunicorn would let it wait in a thread.
@@ -110,7 +111,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         elif END_OF_HEAD not in ahead:
             self._wait_for_more(connection, len(ahead))
         else:
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             connection.arrival = time.monotonic()
             connection.head_began = None
             head = ahead[: ahead.index(END_OF_HEAD)]
@@ -142,6 +142,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             return super().handle_request(request, connection)
         except TimeoutError as error:
+            self.log.warning("ip=%s does not read its answer", connection.client[0])
             _reset_when_closed(connection.sock)
             message = "the client does not read"
             # What gunicorn takes for no fault of ours.
@@ -155,18 +156,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             # The request is answered. gunicorn would answer it once more.
             return False
 
-    def handle_error(self, request: Any, client: socket.socket, address: Any, error: Any) -> None:  # noqa: ANN401 - gunicorn's own
-        """Say what is wrong with a request, unless the client does not read."""
-        client.settimeout(SENDING_SECONDS)
-        super().handle_error(request, client, address, error)
-
     def finish_request(self, connection: TConn, result: "Future[Any]") -> None:
         """Take the connection back, in the loop, and let the next ones in."""
         self._inside.discard(connection)
-        if result.exception() is None and not result.result():
-            self._part_from(connection)
-        else:
-            super().finish_request(connection, result)
+        # Before the connection's own next request, which may have come as well.
         while self._outside and len(self._inside) < self.places:
             waiting = self._outside.popleft()
             if has_gone(waiting.sock):
@@ -174,36 +167,51 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             else:
                 self._inside.add(waiting)
                 self._let_in(waiting)
+        if result.exception() is None and not result.result():
+            self._part_from(connection)
+        else:
+            super().finish_request(connection, result)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Do a turn of the loop, then refuse whoever has waited too long."""
         super().wait_for_and_dispatch_events(TICK_SECONDS if self._outside else timeout)
-        self._make_room()
+        self.make_room()
         now = time.monotonic()
         while self._outside and now > self._outside[0].arrival + self.wait_seconds:
-            self._turn_away(self._outside.popleft())
+            late = self._outside.popleft()
+            if has_gone(late.sock):
+                self._close(late)
+            else:
+                self._turn_away(late)
         self.metrics.note_queue(len(self._outside))
         if self._refused and now > self._reported + REPORT_SECONDS:
             logger.warning("refused=%d waiting=%d", self._refused, len(self._outside))
             self._refused, self._reported = 0, now
 
-    def _make_room(self) -> None:
-        """Close those that have been silent for longest, lest nobody new, with a /ping, came in.
+    def is_full(self) -> bool:
+        """Return whether nobody new can come in."""
+        return bool(self.nr_conns >= self.worker_connections)
 
-        Those go first that have our last answer and do not close.
+    def make_room(self) -> None:
+        """Close connections where all are taken, lest nobody new, with a /ping, came in.
+
+        First those of clients that had some time for our last answer and do not close, then those
+        silent for longest, then those that have just been given our last answer.
         """
-        while self.alive and self.nr_conns >= self.worker_connections:
-            told = [each for each in self.pending_conns if not getattr(each, "refusal", None)]
-            if told:
-                silent = told[0]
-                self.pending_conns.remove(silent)
-            elif len(self.keepalived_conns) > 1:
-                # Not the last one, which has just come.
-                silent = self.keepalived_conns.popleft()
+        while self.alive and self.is_full():
+            read_by = time.monotonic() + PARTING_SECONDS - HURRIED_SECONDS
+            told = (each for each in self.pending_conns if not getattr(each, "refusal", None))
+            oldest = next(told, None)
+            # Not the last one, which may have just come.
+            has_silent = len(self.keepalived_conns) > 1
+            if oldest and (oldest.timeout <= read_by or not has_silent):
+                self._forget(oldest)
+            elif has_silent:
+                oldest = self.keepalived_conns.popleft()
+                self.poller.unregister(oldest.sock)
             else:
                 return
-            self.poller.unregister(silent.sock)
-            self._close(silent)
+            self._close(oldest)
 
     def _wait_for_more(self, connection: TConn, size: int) -> None:
         """Have the loop wait for more of a head than the `size` bytes that are here."""
@@ -211,6 +219,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         began = getattr(connection, "head_began", None) or now
         connection.head_began = began
         if size >= HEAD_BYTES:
+            self.log.warning("ip=%s sends more than %d bytes of head", connection.client[0], size)
             self.metrics.count_request(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             self._say_last(connection, HEAD_TOO_LONG)
             return
@@ -238,19 +247,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._refuse_at_once(connection)
 
     def murder_pending(self) -> None:
-        """Close those that took too long; those that are refused are told, and have as long again.
+        """Close those that took too long; those that are refused are told first, see `_part_from`.
 
-        Closed at once, with bytes of the client's yet to come, it would lose our answer.
+        Where nobody new could come in, these have less time.
         """
         now = time.monotonic()
-        is_full = self.nr_conns >= self.worker_connections
-        spared = PARTING_SECONDS - HURRIED_SECONDS if is_full else 0.0
+        is_hurried = self.alive and self.is_full()
+        spared = PARTING_SECONDS - HURRIED_SECONDS if is_hurried else 0.0
         late = [each for each in self.pending_conns if each.timeout <= now + spared]
         for connection in late:
             if getattr(connection, "refusal", None):
                 connection.refusal = None
-                self.pending_conns.remove(connection)
-                self.poller.unregister(connection.sock)
+                self._forget(connection)
                 self._refuse_at_once(connection)
         super().murder_pending()
 
@@ -270,7 +278,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _watch(self, connection: TConn) -> None:
         """Have the loop wait for the connection's next bytes, as gunicorn does between requests."""
-        connection.sock.setblocking(False)
         connection.set_timeout()
         if not self.alive:
             connection.timeout = time.monotonic() + STOP_KEEPALIVE_LINGER
@@ -302,7 +309,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     ) -> None:
         """Take a step whenever something comes, until one says that it was the last; then `end`.
 
-        Where that takes too long or fails, the connection is closed.
+        Where that takes too long, `murder_pending` ends it; where it fails, it is closed.
         """
         connection.sock.setblocking(False)
         connection.timeout = time.monotonic() + PARTING_SECONDS
@@ -315,16 +322,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         connection: TConn,
         step: Callable[[], bool],
         end: Callable[[TConn], None],
-        sock: socket.socket,
+        _sock: socket.socket,
     ) -> None:
         try:
             if not step():
                 return
         except OSError:
             end = self._close
-        self.poller.unregister(sock)
-        self.pending_conns.remove(connection)
+        self._forget(connection)
         end(connection)
+
+    def _forget(self, connection: TConn) -> None:
+        """Have the loop wait no more for one that was seen off."""
+        self.poller.unregister(connection.sock)
+        self.pending_conns.remove(connection)
 
     def _close(self, connection: TConn) -> None:
         self.nr_conns -= 1
