@@ -45,6 +45,7 @@ def test_a_body_that_trickles_is_given_up_in_time(
                 answer = client.recv(4096).decode()
 
     assert answer.startswith("HTTP/1.1 408 ")
+    assert "\r\nConnection: close\r\n" in answer
 
 
 @pytest.mark.slow
@@ -68,3 +69,4 @@ def test_a_client_that_still_sends_what_is_too_large_may_end_before_it_reads(
         assert server.invoke(PNG).status == 200
 
     assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nConnection: close\r\n" in answer

@@ -270,6 +270,27 @@ def test_of_all_connections_those_make_room_that_have_our_last_answer(base_dir: 
             client.close()
 
 
+@pytest.mark.slow
+def test_ping_answers_while_heads_come_byte_by_byte(base_dir: Path) -> None:
+    with serving(base_dir) as server:
+        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
+        for client in clients:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sendall(b"GET /ping HTTP/1.1\r\nX: ")
+            client.setblocking(False)
+        # So many segments wait in the kernel that to look over them for each one takes minutes.
+        for _ in range(90_000):
+            for client in clients:
+                with suppress(BlockingIOError, ConnectionError):
+                    client.send(b"a")
+
+        assert server.ping_soon().status == 200
+        for client in clients:
+            client.settimeout(30)
+            assert client.recv(12) == b"HTTP/1.1 431"
+            client.close()
+
+
 def test_clients_that_do_not_close_what_we_closed_hold_nobody_up(base_dir: Path) -> None:
     with serving(base_dir, **LITTLE) as server:
         closed = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]

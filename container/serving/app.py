@@ -7,8 +7,8 @@ from functools import partial
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
-from serving.body import discard_body, give_up_body, read_body
-from serving.connection import connection_of, has_gone
+from serving.body import discard_body, read_body
+from serving.connection import FORCE_CLOSE, connection_of, has_gone
 from serving.decoding import choose_splitter, split_body
 from serving.encoding import choose_media_type, encode_response
 from serving.limits import usable_processors
@@ -146,7 +146,8 @@ def _answer_error(error: HTTPException) -> Response:
         _metrics().count_refused()
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
     if isinstance(error, RequestTimeout) or not discard_body(request):
-        give_up_body(request)
+        # Nobody knows where a next request begins.
+        FORCE_CLOSE.get()()
     response.data = jsonify(describe(error)).data
     response.content_type = "application/json"
     return response

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from wsgiref.types import WSGIEnvironment
 
 from flask import Request
-from gunicorn.http.body import Body
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
 
@@ -73,17 +72,6 @@ def discard_body(request: Request) -> bool:
                 return time.monotonic() < deadline
             left -= len(chunk)
     return False
-
-
-def give_up_body(request: Request) -> None:
-    """Have the connection closed behind the answer, for nobody knows where a next request begins.
-
-    gunicorn would read on for seconds, or take what comes late for that request.
-    """
-    body = request.environ["wsgi.input"]
-    # Flask's test client has another.
-    if isinstance(body, Body):
-        body.failed = True
 
 
 def _read_in_time(environ: WSGIEnvironment, size: int, seconds: float) -> bytes:

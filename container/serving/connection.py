@@ -2,11 +2,15 @@
 
 import select
 import socket
+from collections.abc import Callable
 from contextvars import ContextVar
 from wsgiref.types import WSGIEnvironment
 
 ARRIVAL: ContextVar[float] = ContextVar("arrival")
 """When the request came that this thread handles, by `time.monotonic`."""
+
+FORCE_CLOSE: ContextVar[Callable[[], None]] = ContextVar("force_close", default=lambda: None)
+"""Has the connection closed behind the answer of the request that this thread handles."""
 
 # macOS says of a half-closed connection only that it can be read.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR

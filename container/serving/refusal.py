@@ -15,8 +15,8 @@ from serving.connection import first_bytes
 MESSAGE = "more requests than this server takes are waiting: try again"
 RETRY_AFTER_SECONDS = 1
 
-# Of a head; nobody sends longer ones.
-HEAD_BYTES = 2**16
+# Of a head; nobody sends longer ones, and hardly anybody more than is short.
+HEAD_BYTES, SHORT_HEAD_BYTES = 2**16, 2**12
 
 # At a time, of a body: the loop has others to see to.
 CHUNK_BYTES = 2**20
@@ -70,8 +70,8 @@ class Refusal:
 
     @classmethod
     def of(cls, connection: socket.socket) -> Self | None:
-        """Return that of the request whose head has come; None where it is no plain one."""
-        head, end, _ = (first_bytes(connection, HEAD_BYTES) or b"").partition(END_OF_HEAD)
+        """Return that of the request whose head has come; None where it is no plain, short one."""
+        head, end, _ = (first_bytes(connection, SHORT_HEAD_BYTES) or b"").partition(END_OF_HEAD)
         lengths = LENGTH.findall(head)
         number = NUMBER.fullmatch(lengths[0]) if len(lengths) == 1 else None
         if not end or not number or not PLAIN.match(head) or UNUSUAL.search(head):

@@ -30,10 +30,17 @@ from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from classifier.errors import UserError
-from serving.connection import ARRIVAL, first_bytes, has_gone
+from serving.connection import ARRIVAL, FORCE_CLOSE, first_bytes, has_gone
 from serving.heartbeat import Heartbeat
 from serving.metrics import Metrics
-from serving.refusal import END_OF_HEAD, HEAD_BYTES, HEAD_TOO_LONG, LAST_ANSWER, Refusal
+from serving.refusal import (
+    END_OF_HEAD,
+    HEAD_BYTES,
+    HEAD_TOO_LONG,
+    LAST_ANSWER,
+    SHORT_HEAD_BYTES,
+    Refusal,
+)
 from serving.threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -57,7 +64,7 @@ TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
 
 # For a client to come to the end of a request that is refused, or of our last answer; less of it
 # for the request when nobody new could come in.
-PARTING_SECONDS, HURRIED_SECONDS = 5.0, 1.0
+PARTING_SECONDS, HURRIED_SECONDS = 5.0, 0.25
 
 # For a client to read so much of an answer's piece that the rest fits into the kernel's buffers.
 SENDING_SECONDS = 10.0
@@ -101,7 +108,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Let a connection with a request in, or have it wait."""
         # gunicorn hands over those that it has read ahead of as its threads left them.
         connection.sock.setblocking(False)
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         ahead = _ahead(connection)
         if ahead is None:
             # A new one; gunicorn would let it wait in a thread.
@@ -138,6 +144,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_request(self, request: Any, connection: TConn) -> Any:  # noqa: ANN401 - gunicorn's own
         """Answer a request, unless the client does not read the answer."""
+        FORCE_CLOSE.set(request.force_close)
         connection.sock.settimeout(SENDING_SECONDS)
         try:
             return super().handle_request(request, connection)
@@ -174,7 +181,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Do a turn of the loop, then refuse whoever has waited too long."""
-        super().wait_for_and_dispatch_events(TICK_SECONDS if self._outside else timeout)
+        is_urgent = self._outside or self.is_full()
+        super().wait_for_and_dispatch_events(TICK_SECONDS if is_urgent else timeout)
         self.make_room()
         now = time.monotonic()
         while self._outside and now > self._outside[0].arrival + self.wait_seconds:
@@ -226,8 +234,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if now > began + HEAD_SECONDS or has_gone(connection.sock):
             self._close(connection)
             return
-        unread = size - len(_read_ahead(connection))
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, unread + 1)
         self._watch(connection)
 
     def _let_in(self, connection: TConn, threads: Threads | None = None) -> None:
@@ -364,12 +370,29 @@ def _read_ahead(connection: TConn) -> bytes:
 
 
 def _ahead(connection: TConn) -> bytes | None:
-    """Return what is here of a request, b"" at the connection's end, None before anything came."""
+    """Return what is here of a request, b"" at the connection's end, None before anything came.
+
+    A short head that came as a whole stays unread, and its body with it; of others, what is here is
+    read into the parser's buffer. To look without reading takes the kernel the square of the number
+    of segments, 2 s for 64 KB of single bytes.
+    """
     sock: socket.socket = connection.sock
     read = _read_ahead(connection)
-    if END_OF_HEAD in read:
+    if not read:
+        first = first_bytes(sock, SHORT_HEAD_BYTES)
+        if not first or END_OF_HEAD in first:
+            return first
+    elif END_OF_HEAD in read:
         return read
-    more = first_bytes(sock, HEAD_BYTES)
-    if more is None:
-        return read or None
-    return read + more if more else b""
+    try:
+        more = sock.recv(max(1, HEAD_BYTES - len(read)))
+    except BlockingIOError:
+        return read
+    except OSError:
+        return b""
+    if not more:
+        return b""
+    connection.init()
+    sock.setblocking(False)
+    connection.parser.unreader.unread(connection.parser.unreader.take_buffered() + more)
+    return read + more
