@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,33 @@ def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
                 while client.recv(2**16):
                     pass
         assert server.get("/ping").status == 200
+
+
+@pytest.mark.parametrize("length", [0, 5_000, 60_000], ids=["short", "long", "very long"])
+def test_requests_that_come_in_pieces_and_at_once_are_all_answered(
+    base_dir: Path, length: int
+) -> None:
+    fields = "".join(f"X-{number}: {'a' * 1000}\r\n" for number in range(length // 1000))
+    head = (
+        "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        f"{fields}Content-Length: {len(PNG)}\r\n\r\n"
+    )
+    last = b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    data = (head.encode() + PNG) * 2 + last
+    cuts = [0, 10, len(head) - 2, len(head) + 5, len(head) + len(PNG) + 20, len(data) - 1]
+    with (
+        serving(base_dir) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as client,
+    ):
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for begin, end in pairwise([*cuts, len(data)]):
+            client.sendall(data[begin:end])
+            time.sleep(0.05)
+        answer = b""
+        while piece := client.recv(2**16):
+            answer += piece
+
+    assert answer.count(b"HTTP/1.1 200") == 3
 
 
 def test_a_head_that_is_too_long_is_answered_with_431(base_dir: Path) -> None:
