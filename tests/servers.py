@@ -53,6 +53,14 @@ def request(
         connection.close()
 
 
+def receive_all(client: socket.socket) -> bytes:
+    """Return what comes until the server closes the connection."""
+    data = b""
+    while piece := client.recv(2**16):
+        data += piece
+    return data
+
+
 @dataclass(frozen=True, kw_only=True)
 class Server:
     process: subprocess.Popen[bytes]

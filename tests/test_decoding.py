@@ -202,6 +202,19 @@ def test_json_that_parsed_would_fill_the_memory_is_refused_unparsed(piece: bytes
     assert peak < 2**20
 
 
+def test_so_many_pictures_fit_into_json_as_the_documents_say() -> None:
+    def count(instances: list[object]) -> int:
+        data = json.dumps({"instances": instances}).encode()
+        return len(split_body(split_json, data, most=10_000, has_error_records=False))
+
+    text = base64.b64encode(PNG).decode()
+    assert count([{"b64": text}] * 499) == 499
+    assert count([text] * 999) == 999
+    for instances in ([{"b64": text}] * 500, [text] * 1000):
+        with pytest.raises(RequestEntityTooLarge):
+            count(list(instances))
+
+
 def test_base64_with_a_blank_between_its_letters_takes_no_memory_for_each() -> None:
     body = json.dumps({"instances": ["AA " * 2**20 + "?"]}).encode()
     tracemalloc.start()

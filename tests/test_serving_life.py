@@ -22,7 +22,7 @@ import pytest
 
 from tests.artifacts import encode, random_pixels
 from tests.bodies import PNG
-from tests.servers import CONTAINER, serving, starting
+from tests.servers import CONTAINER, receive_all, serving, starting
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +203,7 @@ def test_a_request_whose_body_is_damaged_behind_the_answer_has_no_second_one(
         socket.create_connection(("127.0.0.1", server.port), timeout=10) as client,
     ):
         client.sendall(head + body)
-        answer = b""
-        while piece := client.recv(2**16):
-            answer += piece
+        answer = receive_all(client)
 
     assert answer.count(b"HTTP/1.1 ") == 1
 
@@ -246,9 +244,7 @@ def test_requests_that_come_in_pieces_and_at_once_are_all_answered(
         for begin, end in pairwise([*cuts, len(data)]):
             client.sendall(data[begin:end])
             time.sleep(0.05)
-        answer = b""
-        while piece := client.recv(2**16):
-            answer += piece
+        answer = receive_all(client)
 
     assert answer.count(b"HTTP/1.1 200") == 3
 

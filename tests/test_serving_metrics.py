@@ -13,7 +13,7 @@ from benchmarks.processes import children
 from serving.metrics import BUCKETS, Metrics, shared_table
 from tests.bodies import PNG, instances
 from tests.servers import Server, serving
-from tests.test_serving_overload import LITTLE, ask_for
+from tests.test_serving_overload import LITTLE, ask_for, send_invocation
 
 SAMPLE = re.compile(r'(?P<name>\w+(?:\{\w+="[^"]+"(?:,\w+="[^"]+")*\})?) (?P<value>[\d.]+)')
 
@@ -86,6 +86,20 @@ def test_requests_refused_by_the_loop_are_counted_too(base_dir: Path) -> None:
     assert found["classifier_refused_total"] == statuses.count(503)
     assert found['classifier_requests_total{status="503"}'] == statuses.count(503)
     assert found['classifier_requests_total{status="200"}'] == statuses.count(200)
+
+
+def test_who_hung_up_while_waiting_is_not_counted_as_refused(base_dir: Path) -> None:
+    with serving(base_dir, **ON, **LITTLE) as server:
+        stalled = send_invocation(server, PNG, sent=10)
+        time.sleep(0.2)
+        send_invocation(server, PNG).close()
+        refused = server.invoke(PNG)
+
+        found = scraped(server)
+        stalled.close()
+
+    assert refused.status == 503
+    assert found["classifier_refused_total"] == 1
 
 
 def test_those_who_wait_are_seen(base_dir: Path) -> None:

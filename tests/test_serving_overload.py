@@ -13,7 +13,7 @@ import pytest
 
 from tests.artifacts import encode, random_pixels
 from tests.bodies import PNG
-from tests.servers import Server, serving
+from tests.servers import Server, receive_all, serving
 
 # Tens of milliseconds of work, longer than a connection takes.
 HEAVY = encode(random_pixels(1500, 2000))
@@ -49,10 +49,13 @@ def ask_for(server: Server, seconds: float, clients: int, body: bytes = HEAVY) -
     return statuses
 
 
-def send_invocation(server: Server, body: bytes = HEAVY) -> socket.socket:
+def send_invocation(
+    server: Server, body: bytes = HEAVY, *, sent: int | None = None
+) -> socket.socket:
+    """Send a request, or of its body only the first bytes."""
     client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    client.sendall(head.encode() + body)
+    client.sendall(head.encode() + body[:sent])
     return client
 
 
@@ -82,9 +85,7 @@ def test_who_is_refused_and_sends_no_more_is_told_before_the_connection_is_close
             time.sleep(0.2)
 
         clients[1].settimeout(10)
-        answer = b""
-        while data := clients[1].recv(2**16):
-            answer += data
+        answer = receive_all(clients[1])
         for client in clients:
             client.close()
 
@@ -137,8 +138,7 @@ def test_nobody_is_refused_who_finds_a_place_in_the_queue(base_dir: Path) -> Non
 def test_who_waits_too_long_is_refused(base_dir: Path) -> None:
     with serving(base_dir, **LITTLE) as server:
         # It has the only place for as long as its body does not come.
-        stalled = socket.create_connection(("127.0.0.1", server.port))
-        stalled.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
+        stalled = send_invocation(server, PNG, sent=10)
         time.sleep(0.2)
 
         start = time.monotonic()
@@ -150,6 +150,26 @@ def test_who_waits_too_long_is_refused(base_dir: Path) -> None:
         assert refused.headers["Retry-After"] == "1"
         assert waited > 0.7
         assert server.invoke(PNG).status == 200
+
+
+def test_a_next_request_on_a_connection_waits_behind_those_that_waited(base_dir: Path) -> None:
+    variables = {**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}
+    with serving(base_dir, **variables, SAGEMAKER_CLASSIFIER_QUEUE="1") as server:
+        head = b"POST /invocations HTTP/1.1\r\nHost: x\r\n"
+        first = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        first.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(PNG))
+        time.sleep(0.2)
+        second = send_invocation(server, PNG)
+        time.sleep(0.2)
+        # With the body's end comes the next request, which finds no place free but that in the
+        # queue which the second one leaves.
+        following = head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(PNG)
+        first.sendall(PNG + b"\r\n0\r\n\r\n" + following + PNG)
+
+        assert second.recv(12) == b"HTTP/1.1 200"
+        assert receive_all(first).count(b"HTTP/1.1 200") == 2
+        for client in (first, second):
+            client.close()
 
 
 def test_requests_whose_clients_have_gone_are_not_worked_on(base_dir: Path) -> None:
@@ -259,7 +279,7 @@ def test_of_all_connections_those_make_room_that_have_our_last_answer(base_dir: 
             client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.1 200"
         # They have had time to read it.
-        time.sleep(1.5)
+        time.sleep(0.5)
         later = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
 
         assert server.ping_soon().status == 200
@@ -268,6 +288,12 @@ def test_of_all_connections_those_make_room_that_have_our_last_answer(base_dir: 
                 client.recv(1, socket.MSG_DONTWAIT)
         for client in silent + told + later:
             client.close()
+
+
+def processor_seconds(pid: int) -> float:
+    """Return what a process has used of the processors."""
+    ticks = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.slow
@@ -290,12 +316,6 @@ def test_heads_that_come_byte_by_byte_cost_nothing_while_nothing_comes(base_dir:
             client.sendall(b"\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.1 200"
             client.close()
-
-
-def processor_seconds(pid: int) -> float:
-    """Return what a process has used of the processors."""
-    ticks = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[11:13]
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_clients_that_do_not_close_what_we_closed_hold_nobody_up(base_dir: Path) -> None:

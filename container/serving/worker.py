@@ -62,8 +62,8 @@ HEAD_SECONDS = 30.0
 # How exactly the limit of waiting is kept, and how often refusals are told of.
 TICK_SECONDS, REPORT_SECONDS = 0.1, 1.0
 
-# For a client to come to the end of a request that is refused, or of our last answer; less of it
-# for the request when nobody new could come in.
+# For a client to come to the end of a request that is refused, or of our last answer; less where
+# nobody new could come in.
 PARTING_SECONDS, HURRIED_SECONDS = 5.0, 0.25
 
 # For a client to read so much of an answer's piece that the rest fits into the kernel's buffers.
@@ -373,8 +373,8 @@ def _ahead(connection: TConn) -> bytes | None:
     """Return what is here of a request, b"" at the connection's end, None before anything came.
 
     A short head that came as a whole stays unread, and its body with it; of others, what is here is
-    read into the parser's buffer. To look without reading takes the kernel the square of the number
-    of segments, 2 s for 64 KB of single bytes.
+    read into the parser's buffer: to look over many segments without reading them takes the kernel
+    the square of their number.
     """
     sock: socket.socket = connection.sock
     read = _read_ahead(connection)
