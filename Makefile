@@ -21,10 +21,11 @@ setup: .venv/ready  ## Install everything into .venv
 		{ echo 'make: Python 3.11 is needed: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --no-deps --require-hashes --requirement requirements/dev.txt
+	.venv/bin/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
 prepare: setup  ## Make the data set OUT of SOURCE, a folder or an archive (docs/preparation.md)
-	PYTHONPATH=container:. .venv/bin/python -m preparation prepare "$(SOURCE)" "$(OUT)" $(OPTIONS)
+	.venv/bin/python -m image_classifier.preparation prepare "$(SOURCE)" "$(OUT)" $(OPTIONS)
 
 up:  ## Train on the sample pictures and serve the model on PORT (8080)
 	local_test/up.sh
@@ -43,7 +44,7 @@ lint: setup  ## Check style, types, imports, scripts and Dockerfiles
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	PYTHONPATH=container:. .venv/bin/lint-imports
+	.venv/bin/lint-imports
 	.venv/bin/shellcheck $(SHELL_SCRIPTS)
 	.venv/bin/hadolint Dockerfile.train Dockerfile.serve
 	if docker compose version >/dev/null 2>&1; then docker compose config --quiet; fi

@@ -1,6 +1,6 @@
 """Images per second of training steps in each number format and memory layout, family by family.
 
-    PYTHONPATH=container python -m benchmarks.arithmetic [NETWORK ...]
+    python -m benchmarks.arithmetic [NETWORK ...]
 
 What `precision=auto` and the layout of every network rest on. Formats and layouts take turns;
 medians are printed.
@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.conditions import conditions
-from networks.network import build
+from container.networks.network import build
 
 SIZE, BATCH_SIZE, CLASSES = 224, 8, 10
 

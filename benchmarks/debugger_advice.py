@@ -1,6 +1,6 @@
 """Whether the debugger's first advice brings what it promises, on a run that its loader starves.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=container python -m benchmarks.debugger_advice --data FOLDER
+    OMP_NUM_THREADS=1 python -m benchmarks.debugger_advice --data FOLDER
 
 The small network trains on some hundred pictures at 32 pixels, of which every batch comes late, as
 from a slow disk; the report's first advice must be to put the cache on another one, and says how
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from benchmarks.conditions import conditions
 from benchmarks.debugger_faults import Case, load, run
-from classifier.errors import UserError
-from debugger import sources
-from debugger.profiler import rules, timeline
-from debugger.profiler.reading import Profile
-from training.pictures import Pictures
+from container.classifier.errors import UserError
+from container.debugger import sources
+from container.debugger.profiler import rules, timeline
+from container.debugger.profiler.reading import Profile
+from container.training.data.images import Pictures
 
 ADVICE = "Dataloader"
 

@@ -1,6 +1,6 @@
 """What recording adds to ResNet-18's steps: the observer's share of their time.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=container python -m benchmarks.debugger_cost
+    OMP_NUM_THREADS=1 python -m benchmarks.debugger_cost
 
 Pictures are noise of 64 x 64 pixels, batches have 32: a step is short, and recording weighs more
 than at 224 pixels. `default` is the policy of a run of 2,000 steps; `tensors` has losses every 10
@@ -28,15 +28,15 @@ import torch
 from torchvision import models
 
 from benchmarks.conditions import conditions
-from debugger.hook_configuration import REDUCTIONS, default_collections
-from debugger.observer import Observer, Settings
-from debugger.profiler.timeline import STEP
-from networks.network import Classifier
-from training.cluster import Cluster
-from training.hyperparameters import Hyperparameters
-from training.pictures import Pictures
-from training.recipe import Arithmetic
-from training.step import TrainingStep
+from container.debugger.profiler.timeline import STEP
+from container.debugger.recording.debug_session import Observer, Settings
+from container.debugger.recording.hook_configuration import REDUCTIONS, default_collections
+from container.networks.network import Classifier
+from container.training.data.images import Pictures
+from container.training.fitting.cluster import Cluster
+from container.training.fitting.step import TrainingStep
+from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import Arithmetic
 
 BATCH, SIDE, TOTAL_STEPS = 32, 64, 2000
 

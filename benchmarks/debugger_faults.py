@@ -1,6 +1,6 @@
 """Planted faults, and healthy runs: which rules find something.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=container python -m benchmarks.debugger_faults --data FOLDER ...
+    OMP_NUM_THREADS=1 python -m benchmarks.debugger_faults --data FOLDER ...
 
 Each folder holds labelled pictures; of each some hundred at 32 pixels are trained on, by the job's
 own loop and the default policy. A fault counts as found when one of the rules for it finds
@@ -26,22 +26,25 @@ import torch
 from torch import nn
 
 from benchmarks.conditions import conditions
-from classifier.errors import UserError
-from classifier.preprocessing import Preprocessing
-from debugger import rule_choice, sources
-from debugger.observer import PROFILER, Observer, Settings
-from debugger.profiler import rules as profiler_rules
-from debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
-from debugger.report import advice
-from debugger.rules.verdict import ISSUES
-from networks.network import Network, build
-from training import channel, pictures, recipe
-from training.checkpoint import Checkpoints
-from training.cluster import Cluster
-from training.hyperparameters import Hyperparameters
-from training.loop import Trainer
-from training.pictures import Pictures
-from training.stop import StopRequest
+from container.classifier.errors import UserError
+from container.classifier.preprocessing import Preprocessing
+from container.debugger import sources
+from container.debugger.profiler import rules as profiler_rules
+from container.debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
+from container.debugger.recording.debug_session import PROFILER, Observer, Settings
+from container.debugger.report import advice
+from container.debugger.rules import rule_choice
+from container.debugger.rules.verdict import ISSUES
+from container.networks.network import Network, build
+from container.training import recipe
+from container.training.data import channel
+from container.training.data import images as pictures
+from container.training.data.images import Pictures
+from container.training.fitting.checkpoint import Checkpoints
+from container.training.fitting.cluster import Cluster
+from container.training.fitting.loop import Trainer
+from container.training.hyperparameters import Hyperparameters
+from container.training.sagemaker.stop import StopRequest
 
 SIDE, TRAINING, VALIDATION = 32, 512, 256
 

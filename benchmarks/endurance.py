@@ -1,6 +1,6 @@
 """Memory of the server over many requests.
 
-    PYTHONPATH=container:. python -m benchmarks.endurance --data FOLDER --requests 100000
+    python -m benchmarks.endurance --data FOLDER --requests 100000
 
 FOLDER holds ants-bees.tar, whose photographs are asked about by 8 clients without a pause. Resident
 memory of all processes is read while nobody asks, after each tenth. It ends with 1 when anything
@@ -22,7 +22,7 @@ from benchmarks.processes import resident_bytes
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PACKAGES, PYTHON, running
 from benchmarks.serving_artifact import add_int8, make_artifact, write_pictures
-from serving.settings import INT8, PRECISIONS
+from container.serving.settings import INT8, PRECISIONS
 
 CLIENTS, PARTS, WARM_UP_REQUESTS = 8, 10, 500
 

@@ -1,6 +1,6 @@
 """What packages take on disk, with all that they need, in megabytes.
 
-    PYTHONPATH=. PYTHON -m benchmarks.environment_size flask gunicorn numpy openvino pillow
+    PYTHON -m benchmarks.environment_size flask gunicorn numpy openvino pillow
 
 PYTHON is the interpreter in whose environment they are installed. Python's own compiled files do
 not count. What is for NVIDIA's GPUs counts apart: PyTorch has wheels without that, which no package

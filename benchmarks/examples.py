@@ -11,7 +11,6 @@ that the whole way works, and says nothing of how good a network gets.
 
 import argparse
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -128,9 +127,8 @@ def _write_weights(network: str, channel: Path) -> None:
 def _launch(folder: Path, verb: str, *arguments: str) -> str:
     """Run a verb of the launcher on this machine; return its last line."""
     finished = subprocess.run(
-        [sys.executable, "-m", "launcher", verb, "settings.toml", "--local", *arguments],
+        [sys.executable, "-m", "image_classifier", verb, "settings.toml", "--local", *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

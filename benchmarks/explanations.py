@@ -1,6 +1,6 @@
 """Explanations against what is known to be true, and what they cost, by our own server.
 
-    PYTHONPATH=container:. python -m benchmarks.explanations --data FOLDER
+    python -m benchmarks.explanations --data FOLDER
 
 FOLDER holds hurricane.tar and ants-bees.tar and, in weights/, SqueezeNet's weights for the
 `weights` channel. A network is trained on a part of each: new heads on the frozen SqueezeNet, which
@@ -38,18 +38,19 @@ from benchmarks.conditions import ROOT, conditions
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import add_int8, make_artifact, write_pictures
-from classifier import artifact
-from classifier.artifact import Manifest
-from classifier.preprocessing import Preprocessing
-from explainer import coalitions, picture, shapley
-from explainer.analysis import NPY, Analysis, Predictor
-from explainer.endpoint import HttpEndpoint
-from explainer.explanation import Evaluations, explain
-from explainer.job import Job
-from explainer.model import PARALLEL, Model
-from explainer.picture import Picture
-from explainer.randomised import randomise
-from training.export import export_onnx, golden_answers
+from container.classifier import artifact
+from container.classifier.artifact import Manifest
+from container.classifier.preprocessing import Preprocessing
+from container.training.output.export import export_onnx, golden_answers
+from image_classifier.explainer import coalitions, shapley
+from image_classifier.explainer import image as picture
+from image_classifier.explainer.analysis import NPY, Analysis, Predictor
+from image_classifier.explainer.endpoint import HttpEndpoint
+from image_classifier.explainer.explanation import Evaluations, explain
+from image_classifier.explainer.image import Picture
+from image_classifier.explainer.job import Job
+from image_classifier.explainer.model import PARALLEL, Model
+from image_classifier.explainer.randomized import randomise
 
 PICTURES, EVALUATIONS = 20, 500
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -141,10 +142,9 @@ def train(scratch: Path, data: Path, name: str) -> None:
     environment = {
         "SAGEMAKER_BASE_DIR": str(scratch),
         "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(scratch / "cache"),
-        "PYTHONPATH": str(ROOT / "container"),
     }
     subprocess.run(
-        [sys.executable, "-m", "training", "train"],
+        [sys.executable, "-m", "container.training", "train"],
         env=os.environ | environment,
         stdout=sys.stderr,
         check=True,
@@ -286,7 +286,14 @@ def memory(scratch: Path, data: Path, count: int) -> Mapping[str, object]:
     contender = partial(ours, "float32", PYTHON)
     seen: dict[int, float] = {}
     with running(contender, scratch) as server:
-        command = [sys.executable, "-m", "explainer", "explain", str(folder), "--quiet"]
+        command = [
+            sys.executable,
+            "-m",
+            "image_classifier.explainer",
+            "explain",
+            str(folder),
+            "--quiet",
+        ]
         command += ["--output", str(scratch / "out"), "--config", str(scratch / "config.json")]
         command += ["--url", f"http://127.0.0.1:{server.port}"]
         with subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr) as process:

@@ -1,6 +1,6 @@
 """A frozen backbone's new head: the usual recipe, the frozen stage, and the whole program.
 
-    PYTHONPATH=container python -m benchmarks.frozen_backbone --data ../shared/data
+    python -m benchmarks.frozen_backbone --data ../shared/data
 
 `usual` is the recipe that people come from, float32: SqueezeNet 1.0 with the weights file, frozen,
 a new convolution for its classes, Adam at 0.001 for five epochs of 32 pictures a batch, a
@@ -37,12 +37,16 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.conditions import conditions
 from benchmarks.training import Case, make_tree, train
-from classifier.preprocessing import Preprocessing
-from networks.network import MEAN, STD, Classifier, build
-from training import channel, features, frozen_stage, pictures, recipe, weights
-from training.evaluation import evaluate
-from training.hyperparameters import Hyperparameters
-from training.stop import StopRequest
+from container.classifier.preprocessing import Preprocessing
+from container.networks.network import MEAN, STD, Classifier, build
+from container.training import recipe
+from container.training.data import channel
+from container.training.data import images as pictures
+from container.training.evaluation.evaluation import evaluate
+from container.training.fitting import pretrained as weights
+from container.training.head import features, frozen_stage
+from container.training.hyperparameters import Hyperparameters
+from container.training.sagemaker.stop import StopRequest
 
 THREADS = 2
 

@@ -1,6 +1,6 @@
 """Mutated bodies against the real server: no 500, no crash, memory flat, no answer too late.
 
-    PYTHONPATH=container:. python -m benchmarks.fuzzing --bodies 100000
+    python -m benchmarks.fuzzing --bodies 100000
 
 Small pictures of every format that is served, an array, a JSON document and lines are changed at
 random (bytes, numbers, pieces, ends; of PNG with checksums made right again, of JSON in the picture

@@ -1,6 +1,6 @@
 """KernelSHAP of `explainer` beside that of the `shap` package, on games whose values are known.
 
-    PYTHONPATH=. PYTHON -m benchmarks.kernel_shap
+    PYTHON -m benchmarks.kernel_shap
 
 PYTHON's environment has NumPy and shap, which nothing else here needs. A game has twelve players,
 two classes, and pairs that matter; both methods see 498 coalitions and the two ends.
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.conditions import conditions
-from explainer import coalitions, shapley
+from image_classifier.explainer import coalitions, shapley
 
 PLAYERS, SAMPLES, GAMES = 12, 500, 10
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import conditions
 
 SAMPLE_SECONDS = 0.02
 
@@ -83,12 +83,11 @@ def _train(base_dir: Path, cache: Path) -> dict[str, float]:
         "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(cache),
         # On GPUs as well: the memory of one process is measured.
         "SAGEMAKER_CLASSIFIER_PROCESSES": "1",
-        "PYTHONPATH": str(ROOT / "container"),
     }
     peaks = {"anonymous_mb": 0.0, "mapped_mb": 0.0}
     start = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", "training", "train"], env=environment, stdout=sys.stderr
+        [sys.executable, "-m", "container.training", "train"], env=environment, stdout=sys.stderr
     ) as process:
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:

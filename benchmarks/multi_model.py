@@ -1,6 +1,6 @@
 """Memory of a multi-model endpoint over many loads and unloads, by the real program.
 
-    PYTHONPATH=container:. python -m benchmarks.multi_model --data FOLDER
+    python -m benchmarks.multi_model --data FOLDER
 
 FOLDER holds ants-bees.tar, whose photographs are asked about. Models of five networks, random
 weights and ten classes, take turns: each is loaded, asked a few times, unloaded. Resident memory
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import conditions
 from benchmarks.processes import free_port, resident_bytes, wait_for_ping
 from benchmarks.serving_artifact import make_artifact, write_pictures
 
@@ -44,12 +44,11 @@ def main() -> None:
 def _cycle(base_dir: Path, bodies: list[bytes], cycles: int) -> dict[str, object]:
     port = free_port()
     variables = {
-        "PYTHONPATH": str(ROOT / "container"),
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_BIND_TO_PORT": str(port),
         "SAGEMAKER_MULTI_MODEL": "true",
     }
-    command = [sys.executable, "-m", "serving", "serve"]
+    command = [sys.executable, "-m", "container.serving", "serve"]
     with (
         (base_dir / "log.txt").open("wb") as log,
         subprocess.Popen(

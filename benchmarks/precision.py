@@ -1,6 +1,6 @@
 """What int8 and bfloat16 cost in accuracy and save in time, on trained networks.
 
-    PYTHONPATH=container python -m benchmarks.precision --data ../shared/data hurricane dogs
+    python -m benchmarks.precision --data ../shared/data hurricane dogs
 
 The training program trains each network and makes its int8 one, which is then run here by OpenVINO
 as in serving: one picture at a time on one core. Accuracy and agreement are those of all validation
@@ -23,13 +23,14 @@ import numpy.typing as npt
 
 from benchmarks.conditions import conditions
 from benchmarks.training import Case, hurricane, make_tree, train, unpacked
-from classifier.artifact import Artifact
-from classifier.preprocessing import Pixels
-from serving.engine import Engine
-from training import channel, pictures
-from training.pictures import Pictures
-from training.quantization import BATCH_SIZE, METRICS, Int8Network
-from training.stop import StopRequest
+from container.classifier.artifact import Artifact
+from container.classifier.preprocessing import Pixels
+from container.serving.model.engine import Engine
+from container.training.data import channel
+from container.training.data import images as pictures
+from container.training.data.images import Pictures
+from container.training.output.quantization import BATCH_SIZE, METRICS, Int8Network
+from container.training.sagemaker.stop import StopRequest
 
 CASES = {
     "hurricane": hurricane(4, image_size="64"),

@@ -1,6 +1,6 @@
 """How well and how fast copies are found among pictures.
 
-    PYTHONPATH=container:. python -m benchmarks.preparation --data FOLDER
+    python -m benchmarks.preparation --data FOLDER
 
 Recall: copies of hurricane.tar's training pictures, exact, re-encoded and resized, are planted in
 its validation split. Speed: the audit of its first 10,000 pictures, with decoding and all. Size:
@@ -24,11 +24,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.conditions import conditions
-from preparation.audit import audit, copies_of
-from preparation.findings import Finding
-from preparation.labels import Labelled
-from preparation.preparing import Reading, look
-from preparation.scan import Measured, Scan
+from image_classifier.preparation.audit import audit, copies_of
+from image_classifier.preparation.findings import Finding
+from image_classifier.preparation.labels import Labelled
+from image_classifier.preparation.pipeline import Reading, look
+from image_classifier.preparation.scan import Measured, Scan
 
 EACH, WRONG_LABELS = 200, 50
 SYNTHETIC = (25_000, 50_000, 100_000)

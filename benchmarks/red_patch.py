@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from classifier.preprocessing import Pixels
+from container.classifier.preprocessing import Pixels
 
 CLASS_NAMES = ("none", "patch")
 

@@ -1,7 +1,7 @@
 """Our server against what people write, side by side, and against its own limit without HTTP.
 
-    PYTHONPATH=container:. python -m benchmarks.serving --data FOLDER --rounds 5
-    PYTHONPATH=container:. python -m benchmarks.serving --data FOLDER --overload 60
+    python -m benchmarks.serving --data FOLDER --rounds 5
+    python -m benchmarks.serving --data FOLDER --overload 60
 
     ... --rivals PYTHON
 
@@ -42,7 +42,7 @@ from benchmarks.conditions import ROOT, conditions
 from benchmarks.processes import free_port, resident_bytes, wait_for_ping
 from benchmarks.rivals.commands import FLASK, LITSERVE, TORCHSERVE, Command, ours, rival
 from benchmarks.serving_artifact import add_int8, make_artifact, write_pictures
-from serving.settings import INT8, PRECISIONS
+from container.serving.settings import INT8, PRECISIONS
 
 CLIENTS = (1, 8, 32)
 PACKAGES = ("flask", "gunicorn", "openvino", "torch", "torchvision", "pillow", "numpy")
@@ -115,7 +115,7 @@ def limits(precision: str, base_dir: Path, seconds: float) -> tuple[float, float
             *(sys.executable, "-m", "benchmarks.serving_limit", base_dir / "model", precision),
             *(base_dir / "pictures", str(seconds)),
         ],
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'container'}:{ROOT}"},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,

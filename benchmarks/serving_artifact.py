@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from classifier.artifact import (
+from container.classifier.artifact import (
     INT8,
     INT8_MODEL,
     Artifact,
@@ -21,10 +21,10 @@ from classifier.artifact import (
     extending,
     write_int8_answers,
 )
-from classifier.preprocessing import Preprocessing, preprocess
-from networks.network import Classifier, build
-from training.export import write_artifact
-from training.quantization import Int8Network, quantize
+from container.classifier.preprocessing import Preprocessing, preprocess
+from container.networks.network import Classifier, build
+from container.training.output.export import write_artifact
+from container.training.output.quantization import Int8Network, quantize
 
 PICTURES = 64
 SETTINGS = Preprocessing(image_size=224, crop_fraction=0.875)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from classifier.preprocessing import preprocess
-from serving.limits import usable_processors
-from serving.predictor import Predictor
+from container.classifier.preprocessing import preprocess
+from container.serving.limits import usable_processors
+from container.serving.model.predictor import Predictor
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.conditions import ROOT, conditions
-from classifier.artifact import Manifest
-from classifier.preprocessing import Preprocessing
-from networks.network import Classifier, build
-from training.export import write_artifact
+from benchmarks.conditions import conditions
+from container.classifier.artifact import Manifest
+from container.classifier.preprocessing import Preprocessing
+from container.networks.network import Classifier, build
+from container.training.output.export import write_artifact
 
 TIMEOUT_SECONDS = 120
 
@@ -85,9 +85,10 @@ def _start(image: str | None, base_dir: Path) -> float:
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_BIND_TO_PORT": str(port),
-        "PYTHONPATH": str(ROOT / "container"),
     }
-    with subprocess.Popen([sys.executable, "-m", "serving", "serve"], env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "container.serving", "serve"], env=environment
+    ) as process:
         try:
             return _wait_for_ping(port, start)
         finally:

@@ -1,6 +1,6 @@
 """PyTorch's engine by itself, behind decoding, and as a server with 64 clients, in one run.
 
-    PYTHONPATH=container:. python -m benchmarks.torch_engine --data FOLDER
+    python -m benchmarks.torch_engine --data FOLDER
 
 FOLDER holds ants-bees.tar, whose photographs (shorter side 320 pixels, or `--side`) are the bodies.
 The network has random weights of ResNet-50 (or `--network`) and ten classes; speed does not depend
@@ -33,11 +33,11 @@ from benchmarks.conditions import conditions
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import SETTINGS, make_artifact, write_pictures
-from classifier.artifact import Artifact
-from classifier.preprocessing import preprocess
-from serving import torch_engine
-from serving.limits import usable_processors
-from serving.settings import ENGINE, TORCH
+from container.classifier.artifact import Artifact
+from container.classifier.preprocessing import preprocess
+from container.serving.limits import usable_processors
+from container.serving.model import torch_engine
+from container.serving.settings import ENGINE, TORCH
 
 PACKAGES = ("flask", "gunicorn", "torch", "torchvision", "pillow", "numpy")
 

@@ -27,7 +27,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import conditions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,14 +185,13 @@ def train(base_dir: Path) -> dict[str, Any]:
         "SAGEMAKER_BASE_DIR": str(base_dir),
         # Of this run alone: every one decodes.
         "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(base_dir / "cache"),
-        "PYTHONPATH": str(ROOT / "container"),
         "PYTHONUNBUFFERED": "1",
     }
     start = time.monotonic()
     decoding = first = last = start
     curve = []
     with subprocess.Popen(
-        [sys.executable, "-m", "training", "train"],
+        [sys.executable, "-m", "container.training", "train"],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,6 +1,6 @@
 """Images per second of fine-tuning ResNet-18 at 224 pixels, against torchvision's reference loop.
 
-    PYTHONPATH=container python -m benchmarks.training_speed --data ../shared/data
+    python -m benchmarks.training_speed --data ../shared/data
 
 Side by side on the same cores: the loop of torchvision's reference script as it stands by default
 (float32, Pillow in a DataLoader with two workers, a loss read back every step) and this project's,
@@ -28,14 +28,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
 from benchmarks.conditions import conditions
-from classifier.preprocessing import Preprocessing
-from networks import network
-from training import channel, pictures
-from training.cluster import Cluster
-from training.hyperparameters import Hyperparameters
-from training.loop import Trainer
-from training.recipe import arithmetic
-from training.stop import StopRequest
+from container.classifier.preprocessing import Preprocessing
+from container.networks import network
+from container.training.data import channel
+from container.training.data import images as pictures
+from container.training.fitting.cluster import Cluster
+from container.training.fitting.loop import Trainer
+from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import arithmetic
+from container.training.sagemaker.stop import StopRequest
 
 SIZE, BATCH_SIZE, LEARNING_RATE = 224, 32, 0.02
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -5,7 +5,7 @@
 Both draw learning rate, weight decay, batch size and epochs of the small network from the same
 ranges, for every eighth hand of fingers.tar. `separate` is what a loop over the training program
 does: each training is a process of its own with an empty cache, and comes to its end. `launcher` is
-`python -m launcher tune --local` with `early_stopping`. Both run as many at a time as there are
+`image_classifier tune --local` with `early_stopping`. Both run as many at a time as there are
 processors, on one each. One half of the trainings comes before the launcher, the other after;
 the launcher searches several times, with nothing kept from before. All train without the debugger.
 
@@ -29,10 +29,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from benchmarks.conditions import ROOT, conditions
-from launcher import local_tuning, settings_file, trial
-from launcher.request_parts import strings
-from launcher.settings_file import SettingsFile
+from benchmarks.conditions import conditions
+from image_classifier.local import trial
+from image_classifier.local import tuning as local_tuning
+from image_classifier.sagemaker.request_parts import strings
+from image_classifier.settings import settings_file
+from image_classifier.settings.settings_file import SettingsFile
 
 # Of the pictures that there are, one in so many.
 THINNED = {"training": 8, "validation": 2}
@@ -150,11 +152,10 @@ def _separately(
             base_dir = Path(scratch, "ml")
             trial.prepare(base_dir, file.local_channels(), strings(hyperparameters))
             variables = {
-                "PYTHONPATH": str(ROOT / "container"),
                 "SAGEMAKER_BASE_DIR": str(base_dir),
                 "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(Path(scratch, "cache")),
             }
-            _run(["training", "train"], variables, folder)
+            _run(["container.training", "train"], variables, folder)
             report = (base_dir / METRICS).read_text(encoding="utf-8")
         # Of the weights that are kept: what the program prints last, by which the launcher judges.
         accuracy = float(json.loads(report)["val_accuracy"])
@@ -169,10 +170,9 @@ def _tuned(file: SettingsFile, folder: Path) -> float:
     """Tune; return the best accuracy."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         variables = {
-            "PYTHONPATH": str(ROOT),
             "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(Path(scratch, "cache")),
         }
-        command = ["launcher", "tune", str(file.path), "--local"]
+        command = ["image_classifier", "tune", str(file.path), "--local"]
         print(_run(command, variables, Path(scratch)), file=sys.stderr)
         best = Path(scratch, ".launcher", "hands", "tuning", local_tuning.BEST)
         return float(json.loads(best.read_text(encoding="utf-8"))["objective"])

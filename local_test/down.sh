@@ -13,5 +13,5 @@ if has_engine; then
     docker compose down
 fi
 if [[ -e local_test/test_dir/serving.pid ]]; then
-    .venv/bin/python -m local_test stop
+    .venv/bin/python -m image_classifier.platform stop
 fi

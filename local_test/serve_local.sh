@@ -20,4 +20,4 @@ if (($# > 0)); then
 fi
 cd ..
 [[ -x .venv/bin/python ]] || die "no .venv: run \`make setup\`, or name an image"
-exec .venv/bin/python -m local_test serve
+exec .venv/bin/python -m image_classifier.platform serve

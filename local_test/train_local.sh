@@ -16,11 +16,11 @@ source ./engine.sh
 train_in_container() {
     local image=$1 name="image-classifier-train-$$"
     require_image "$image"
-    # As in docker-compose.yml: the image's Python runs what lies in this folder.
+    # As in docker-compose.yml: the container image's Python runs the checkout's code.
     docker run --rm --network none \
-        --volume "$PWD:/opt/prepare/local_test:ro" --volume "$PWD/test_dir:/opt/ml" \
-        --workdir /opt/prepare --env SAGEMAKER_BASE_DIR=/opt/ml \
-        --entrypoint python "$image" -m local_test prepare >/dev/null
+        --volume "${PWD%/*}/image_classifier:/opt/program/image_classifier:ro" --volume "$PWD/test_dir:/opt/ml" \
+        --env SAGEMAKER_BASE_DIR=/opt/ml \
+        --entrypoint python "$image" -m image_classifier.platform prepare >/dev/null
 
     exec docker run --rm --network none --name "$name" --stop-timeout 120 \
         --volume "$PWD/test_dir:/opt/ml" --env TRAINING_JOB_NAME="$name" "$image" train
@@ -31,5 +31,5 @@ if (($# > 0)); then
 fi
 cd ..
 [[ -x .venv/bin/python ]] || die "no .venv: run \`make setup\`, or name an image"
-.venv/bin/python -m local_test prepare >/dev/null
-exec .venv/bin/python -m local_test train
+.venv/bin/python -m image_classifier.platform prepare >/dev/null
+exec .venv/bin/python -m image_classifier.platform train

@@ -24,7 +24,7 @@ up_with_compose() {
     docker compose run --rm --no-deps train
     # A server left from a run without an engine would hold the port.
     if [[ -e local_test/test_dir/serving.pid && -x .venv/bin/python ]]; then
-        .venv/bin/python -m local_test stop
+        .venv/bin/python -m image_classifier.platform stop
     fi
     # Without `train`, which has just run; anew, for a server loads its model once.
     docker compose up --detach --wait --no-deps --force-recreate serve ||
@@ -33,9 +33,9 @@ up_with_compose() {
 
 up_with_processes() {
     make --no-print-directory setup
-    .venv/bin/python -m local_test prepare
-    .venv/bin/python -m local_test train
-    .venv/bin/python -m local_test serve
+    .venv/bin/python -m image_classifier.platform prepare
+    .venv/bin/python -m image_classifier.platform train
+    .venv/bin/python -m image_classifier.platform serve
 }
 
 # The class is the folder within the channel or, in a flat channel, the end of the file's name.

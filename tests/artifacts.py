@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from classifier.artifact import (
+from container.classifier.artifact import (
     ONNX_MODEL,
     WEIGHTS,
     GoldenAnswer,
@@ -18,7 +18,7 @@ from classifier.artifact import (
     write_golden,
     writing,
 )
-from classifier.preprocessing import Pixels, Preprocessing, preprocess
+from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 
 CLASS_NAMES = ("cat", "dog", "Übergröße")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from classifier.preprocessing import Pixels
+from container.classifier.preprocessing import Pixels
 from tests.artifacts import encode, random_pixels
 
 PIXELS = random_pixels()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from container.training.data.cache import VARIABLE
 from tests.artifacts import write_artifact
 from tests.containers import SERVE_IMAGE, TRAIN_IMAGE, build, has_engine
 from tests.servers import Server, serving
-from training.cache import VARIABLE
 
 LEFT_OUT = pytest.StashKey[int]()
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.red_patch import CLASS_NAMES
-from classifier.preprocessing import Pixels
+from container.classifier.preprocessing import Pixels
 
 Rows = npt.NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """The families of networks, for what must work for all of them."""
 
-from networks.network import SMALL
+from container.networks.network import SMALL
 
 # One of each family, with the smallest pictures that it takes.
 FAMILIES = {

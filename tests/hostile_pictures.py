@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from classifier.preprocessing import (
+from container.classifier.preprocessing import (
     MAX_HEADER_PIECES,
     MAX_PIXELS,
     MAX_SCANS,
     MAX_SEGMENTS,
     Pixels,
 )
-from serving.settings import MIB, ONLINE_PAYLOAD_MB
+from container.serving.settings import MIB, ONLINE_PAYLOAD_MB
 from tests.artifacts import encode, random_pixels
 from tests.odd_pictures import ORIENTATION
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from launcher import settings_file
-from launcher.settings_file import SettingsFile
+from image_classifier.settings import settings_file
+from image_classifier.settings.settings_file import SettingsFile
 
 EXAMPLES = Path(settings_file.__file__).with_name("examples")
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from debugger.observer import Observer, Settings
-from networks.network import Classifier
-from training.cluster import Cluster
-from training.hyperparameters import Hyperparameters
-from training.pictures import Pictures
-from training.recipe import Arithmetic
-from training.step import Model, TrainingStep
+from container.debugger.recording.debug_session import Observer, Settings
+from container.networks.network import Classifier
+from container.training.data.images import Pictures
+from container.training.fitting.cluster import Cluster
+from container.training.fitting.step import Model, TrainingStep
+from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import Arithmetic
 
 PICTURES = 12
 BATCH = np.arange(PICTURES)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from container.training.__main__ import main
 from tests.servers import free_port
-from training.__main__ import main
 
 CONTAINER = Path(__file__).resolve().parent.parent / "container"
 
@@ -177,13 +177,12 @@ def training(
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(CONTAINER),
         "PYTHONUNBUFFERED": "1",
         "SAGEMAKER_BASE_DIR": str(base_dir),
         **variables,
     }
     with subprocess.Popen(
-        [*before, sys.executable, "-m", "training", *(arguments or ("train",))],
+        [*before, sys.executable, "-m", "container.training", *(arguments or ("train",))],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The documents' tables, by the code: `PYTHONPATH=container python -m tests.readme` writes them."""
+"""The documents' tables, by the code: `python -m tests.readme` writes them."""
 
 import ast
 import itertools
@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from preparation.findings import KINDS
-from serving.settings import MIB, Settings
-from serving.sizing import Sizing
+from container.serving.settings import MIB, Settings
+from container.serving.sizing import Sizing
+from image_classifier.preparation.findings import KINDS
 from tests import hostile_pictures
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from classifier.preprocessing import Pixels
+from container.classifier.preprocessing import Pixels
 
 # As in serving/engine.py: the conversion tools, not needed here, report every start.
 sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]

@@ -136,7 +136,6 @@ def starting(
     port = free_port()
     environment = {
         **os.environ,
-        "PYTHONPATH": str(CONTAINER),
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_BIND_TO_PORT": str(port),
         **variables,
@@ -145,7 +144,7 @@ def starting(
     log = base_dir / f"log-{port}.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*under, sys.executable, "-m", "serving", *(arguments or ("serve",))],
+            [*under, sys.executable, "-m", "container.serving", *(arguments or ("serve",))],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.artifact import (
+from container.classifier.artifact import (
     GOLDEN_ANSWERS,
     INT8,
     INT8_ANSWERS,
@@ -24,8 +24,8 @@ from classifier.artifact import (
     write_int8_answers,
     writing,
 )
-from classifier.errors import ArtifactError
-from classifier.preprocessing import Preprocessing
+from container.classifier.errors import ArtifactError
+from container.classifier.preprocessing import Preprocessing
 from tests.artifacts import CLASS_NAMES
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.augmentation import Augmentation, draw_blend
-from training.hyperparameters import Hyperparameters
-from training.sides import mirrored_classes
+from container.training.data.augmentation import Augmentation, draw_blend
+from container.training.data.mirrored_classes import mirrored_classes
+from container.training.hyperparameters import Hyperparameters
 
 # As a job has them unless told otherwise.
 SMALL: dict[str, Any] = {"max_rotation": 0.17, "max_zoom": 0.1, "max_shift": 0.08, "max_light": 0.2}

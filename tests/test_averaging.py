@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from networks.network import Classifier
-from training.averaging import WeightAverage
+from container.networks.network import Classifier
+from container.training.fitting.ema import WeightAverage
 
 
 def make_classifier() -> Classifier:

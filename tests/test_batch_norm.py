@@ -13,9 +13,13 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from networks.network import small_network
-from training.batch_norm import RunningStatistics, SynchronizedBatchNorm, synchronized
-from training.cluster import Cluster
+from container.networks.network import small_network
+from container.training.fitting.batch_norm import (
+    RunningStatistics,
+    SynchronizedBatchNorm,
+    synchronized,
+)
+from container.training.fitting.cluster import Cluster
 
 # Over two processes they are 4 and 3.
 PICTURES = torch.rand(3, 7, 3, 5, 5, generator=torch.Generator().manual_seed(1))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from werkzeug.exceptions import InternalServerError
 
-from classifier.preprocessing import Pixels
-from serving.batching import Batcher, Batching, InferBatch
-from serving.encoding import Probabilities
+from container.classifier.preprocessing import Pixels
+from container.serving.http.encoding import Probabilities
+from container.serving.model.batching import Batcher, Batching, InferBatch
 
 # Longer than any test lasts.
 FOR_EVER = 300.0

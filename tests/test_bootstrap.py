@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from training import bootstrap
-from training.bootstrap import intervals
-from training.evaluation import Evaluation, confusion_matrix, wilson
+from container.training.evaluation import bootstrap
+from container.training.evaluation.bootstrap import intervals
+from container.training.evaluation.evaluation import Evaluation, confusion_matrix, wilson
 
 CONFUSION = np.array([[30, 6, 4], [5, 20, 0], [3, 0, 12]])
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from training import cache
-from training.cache import Cache
-from training.stop import StopRequest
+from container.training.data import cache
+from container.training.data.cache import Cache
+from container.training.sagemaker.stop import StopRequest
 
 
 def test_a_key_is_never_locked_twice_and_an_entry_never_changes(

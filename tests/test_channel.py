@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from classifier.errors import UserError
-from training.channel import (
+from container.classifier.errors import UserError
+from container.training.data.channel import (
     LabelledFile,
     check_classes,
     class_names_of,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import Checkpoints
+from container.training.fitting.checkpoint import Checkpoints
 
 JOB, OTHER = "1234567890abcdef", "abcdef1234567890"
 

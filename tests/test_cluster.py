@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from classifier.artifact import Artifact
-from classifier.errors import UserError
+from container.classifier.artifact import Artifact
+from container.classifier.errors import UserError
+from container.training.fitting import cluster
+from container.training.fitting.cluster import joined
+from container.training.sagemaker.environment import Hosts
+from container.training.sagemaker.stop import Stopped, StopRequest
 from tests.opt_ml import (
     HOSTS,
     failure,
@@ -24,10 +28,6 @@ from tests.opt_ml import (
     wait_for,
 )
 from tests.servers import free_port
-from training import cluster
-from training.cluster import joined
-from training.environment import Hosts
-from training.stop import Stopped, StopRequest
 
 TWO_PROCESSES = {"SAGEMAKER_CLASSIFIER_PROCESSES": "2"}
 

@@ -17,8 +17,8 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from classifier.preprocessing import Pixels, Preprocessing, preprocess
-from serving.decoding import (
+from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
+from container.serving.http.decoding import (
     Splitter,
     choose_splitter,
     split_body,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from werkzeug.exceptions import NotAcceptable, UnprocessableEntity
 
-from serving.encoding import Answer, choose_media_type, encode_response
-from serving.settings import MEDIA_TYPES
+from container.serving.http.encoding import Answer, choose_media_type, encode_response
+from container.serving.settings import MEDIA_TYPES
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from classifier.environment import base_dir
-from classifier.errors import UserError
+from container.classifier.base_directory import base_dir
+from container.classifier.errors import UserError
+from container.training.sagemaker.environment import Channels, Hosts, TrainingEnvironment
 from tests.opt_ml import write_json
-from training.environment import Channels, Hosts, TrainingEnvironment
 
 
 @pytest.fixture

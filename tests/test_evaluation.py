@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from networks.network import Classifier
-from tests.test_features import FLOAT32
-from training import evaluation, inference
-from training.evaluation import (
+from container.networks.network import Classifier
+from container.training.data.images import Pictures
+from container.training.evaluation import evaluation, inference
+from container.training.evaluation.evaluation import (
     Evaluation,
     confusion_matrix,
     evaluate,
@@ -19,8 +19,8 @@ from training.evaluation import (
     per_class,
     wilson,
 )
-from training.inference import to_images
-from training.pictures import Pictures
+from container.training.evaluation.inference import to_images
+from tests.test_features import FLOAT32
 
 # 10 pictures of class 0, 5 of class 1, none of class 2, which is predicted once.
 CONFUSION = np.array([[8, 1, 1], [2, 3, 0], [0, 0, 0]])

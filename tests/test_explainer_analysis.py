@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from classifier.errors import UserError
-from explainer.analysis import Analysis
+from container.classifier.errors import UserError
+from image_classifier.explainer.analysis import Analysis
 
 
 def document(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from classifier.errors import UserError
-from explainer import answers
-from explainer.analysis import CSV, JPEG, JSON, JSON_LINES, NPY, PNG, Predictor
-from explainer.coalitions import every
-from explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
-from explainer.model import MAX_BATCH, Model
-from explainer.picture import Picture
+from container.classifier.errors import UserError
+from image_classifier.explainer import answers
+from image_classifier.explainer.analysis import CSV, JPEG, JSON, JSON_LINES, NPY, PNG, Predictor
+from image_classifier.explainer.coalitions import every
+from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
+from image_classifier.explainer.image import Picture
+from image_classifier.explainer.model import MAX_BATCH, Model
 from tests.endpoints import Behaviour, Rows, patch_server
 
 PIXELS = np.zeros((16, 16, 3), np.uint8)

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.red_patch import draw, is_right, write_pictures
-from classifier.preprocessing import Pixels
-from explainer.__main__ import main
+from container.classifier.preprocessing import Pixels
+from image_classifier.explainer.__main__ import main
 from tests.chromium import PROGRAM, browsing
 from tests.endpoints import Behaviour, Rows, patch_server
 

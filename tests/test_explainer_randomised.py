@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classifier.artifact import Artifact
-from explainer.__main__ import main
+from container.classifier.artifact import Artifact
+from image_classifier.explainer.__main__ import main
 from tests.artifacts import random_pixels
 from tests.servers import Server, serving
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from explainer import coalitions, shapley
+from image_classifier.explainer import coalitions, shapley
 
 
 def game(segments: int, seed: int) -> npt.NDArray[np.float64]:

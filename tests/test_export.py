@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from classifier.preprocessing import Preprocessing, preprocess
-from networks.network import Classifier, ServedClassifier, small_network
+from container.classifier.preprocessing import Preprocessing, preprocess
+from container.networks.network import Classifier, ServedClassifier, small_network
+from container.training.output.export import GOLDEN_PICTURES, MAX_GOLDEN_BYTES, golden_answers
 from tests.opt_ml import square
-from training.export import GOLDEN_PICTURES, MAX_GOLDEN_BYTES, golden_answers
 
 SETTINGS = Preprocessing(image_size=32, crop_fraction=0.875)
 

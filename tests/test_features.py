@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.errors import UserError
-from networks.network import SMALL, Classifier, Network, build
+from container.classifier.errors import UserError
+from container.networks.network import SMALL, Classifier, Network, build
+from container.training.data.images import Pictures
+from container.training.evaluation import inference
+from container.training.evaluation.inference import to_images
+from container.training.head import features
+from container.training.recipe import Arithmetic, arithmetic
+from container.training.sagemaker.stop import Stopped, StopRequest
 from tests.families import FAMILIES
-from training import features, inference
-from training.inference import to_images
-from training.pictures import Pictures
-from training.recipe import Arithmetic, arithmetic
-from training.stop import Stopped, StopRequest
 
 FLOAT32 = Arithmetic(torch.device("cpu"), torch.float32)
 

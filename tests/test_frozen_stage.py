@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classifier.errors import UserError
-from networks.network import Classifier, Network, build
+from container.classifier.errors import UserError
+from container.networks.network import Classifier, Network, build
+from container.training.evaluation.evaluation import evaluate
+from container.training.head import features, frozen_stage, head_bank
+from container.training.head.features import Features
+from container.training.head.frozen_stage import LEARNING_RATES, WEIGHT_DECAYS, Choice
+from container.training.head.head_bank import Bank, Lesson, Rates, Standardization
+from container.training.hyperparameters import Hyperparameters
+from container.training.sagemaker.stop import Stopped, StopRequest
 from tests.test_features import FLOAT32, build_small, no_stop, noise
-from training import features, frozen_stage, head_bank
-from training.evaluation import evaluate
-from training.features import Features
-from training.frozen_stage import LEARNING_RATES, WEIGHT_DECAYS, Choice
-from training.head_bank import Bank, Lesson, Rates, Standardization
-from training.hyperparameters import Hyperparameters
-from training.stop import Stopped, StopRequest
 
 CPU = torch.device("cpu")
 

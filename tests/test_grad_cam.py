@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classifier.preprocessing import Pixels
-from networks.network import Classifier, build
-from training.grad_cam import heat_maps
+from container.classifier.preprocessing import Pixels
+from container.networks.network import Classifier, build
+from container.training.output.grad_cam import heat_maps
 
 
 class Corners(nn.Module):

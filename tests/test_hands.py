@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from local_test import hands
+from image_classifier.platform import hands
 
 Pictures = list[tuple[str, Image.Image]]
 Floats = NDArray[np.float64]

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from classifier.errors import UserError
+from container.classifier.errors import UserError
+from container.training.hyperparameters import Hyperparameters
 from tests.opt_ml import CONTAINER
-from training.hyperparameters import Hyperparameters
 
 
 def decoded(name: str, value: object) -> object:

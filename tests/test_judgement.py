@@ -7,13 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.errors import UserError
-from networks.network import Classifier
-from training.calibration import Answers
-from training.evaluation import Evaluation
-from training.judgement import MAX_MISTAKES, Judgement, Outcome, judge, worst_mistakes
-from training.pictures import Pictures
-from training.progress import Best
+from container.classifier.errors import UserError
+from container.networks.network import Classifier
+from container.training.data.images import Pictures
+from container.training.evaluation.assessment import (
+    MAX_MISTAKES,
+    Judgement,
+    Outcome,
+    judge,
+    worst_mistakes,
+)
+from container.training.evaluation.calibration import Answers
+from container.training.evaluation.evaluation import Evaluation
+from container.training.evaluation.progress import Best
 
 CPU = torch.device("cpu")
 LAST_EPOCH = Evaluation(0.7, np.array([[5, 1], [2, 4]]))

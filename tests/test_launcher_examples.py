@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from benchmarks import examples
-from debugger import rule_choice
-from launcher import settings_file, training_requests
+from container.debugger.rules import rule_choice
+from image_classifier.sagemaker import training_requests
+from image_classifier.settings import settings_file
 from tests.launcher_settings import EXAMPLES
 from tests.opt_ml import COLOURS, write_pictures
 

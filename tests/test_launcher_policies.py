@@ -10,10 +10,10 @@ import pytest
 from botocore.session import get_session
 from moto import mock_aws
 
-import launcher
-from launcher.belongings import KINDS
+import image_classifier.sagemaker
+from image_classifier.sagemaker.resources import KINDS
 
-FOLDER = Path(launcher.__file__).with_name("policies")
+FOLDER = Path(image_classifier.sagemaker.__file__).with_name("policies")
 
 
 def policy(name: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def actions(name: str) -> set[str]:
 
 def called() -> set[str]:
     """Return every operation of SageMaker that the launcher's code names."""
-    sources = Path(launcher.__file__).parent.glob("*.py")
+    sources = Path(image_classifier.sagemaker.__file__).parent.glob("*.py")
     words = {w for path in sources for w in re.findall(r'"([A-Z]\w+)"', path.read_text("utf-8"))}
     operations = {
         name

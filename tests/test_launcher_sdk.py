@@ -7,8 +7,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from launcher import hosting_requests, sdk, training_requests
-from launcher.settings_file import SettingsFile
+from image_classifier.sagemaker import hosting_requests, sdk, training_requests
+from image_classifier.settings.settings_file import SettingsFile
 from tests.launcher_settings import BEGINNING, TUNING, read
 
 pytestmark = [

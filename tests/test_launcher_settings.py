@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from classifier.errors import UserError
-from launcher import metrics, settings_file, toml_lines
-from launcher.reading import Reader
-from launcher.tuning import is_whole
+from container.classifier.errors import UserError
+from container.training.evaluation.metrics import METRIC_DEFINITIONS
+from image_classifier.settings import metric_definitions as metrics
+from image_classifier.settings import settings_file, toml_lines
+from image_classifier.settings.reading import Reader
+from image_classifier.settings.tuning import is_whole
 from tests.launcher_settings import BEGINNING, EXAMPLES, REGISTRY, TUNING, read, write
-from training.metrics import METRIC_DEFINITIONS
 
 # Thirty mistakes; each line says what its own message must hold.
 PLANTED = """\

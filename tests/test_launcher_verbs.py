@@ -18,8 +18,9 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.server import ThreadedMotoServer
 
 from benchmarks.red_patch import write_pictures
-from launcher import cost, service_model
-from launcher.__main__ import main
+from image_classifier.cli import main
+from image_classifier.sagemaker import cost
+from image_classifier.settings import service_model
 from tests.endpoints import Behaviour, patch_server
 from tests.launcher_settings import BEGINNING, EXAMPLES, TUNING, write
 from tests.servers import free_port
@@ -452,7 +453,7 @@ def test_what_aws_refuses_is_said_with_its_error_and_a_remedy(
     assert run("deploy", settings, "--job", "hands-none") == 1
     said = capsys.readouterr().err
     assert said.startswith("launcher: AWS refused DescribeTrainingJob: Validation")
-    assert "`python -m launcher status` lists what there is" in said
+    assert "`python -m image_classifier status` lists what there is" in said
 
     assert run("deploy", settings) == 1
     assert "train first, or name --job" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from training.learning_rate import HIGHEST, LOWEST, STEPS, search
+from container.training.fitting.learning_rate import HIGHEST, LOWEST, STEPS, search
 
 
 def gradient_descent(curvature: float, steps: list[float]) -> Callable[[int, float], float]:

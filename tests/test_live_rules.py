@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from debugger import rule_choice, sources
-from debugger.live_rules import LiveRules
-from debugger.patched_smdebug import Hook, ModeKeys, forget_hook
-from debugger.rules.verdict import ISSUES, NO_ISSUES, judge
+from container.debugger import sources
+from container.debugger.recording.live_rules import LiveRules
+from container.debugger.recording.patched_smdebug import Hook, ModeKeys, forget_hook
+from container.debugger.rules import rule_choice
+from container.debugger.rules.verdict import ISSUES, NO_ISSUES, judge
+from container.training import job
+from container.training.sagemaker.environment import TrainingEnvironment
+from container.training.sagemaker.stop import StopRequest
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, metrics, train_here
-from training import job
-from training.environment import TrainingEnvironment
-from training.stop import StopRequest
 
 
 def test_a_rule_ends_a_job_cleanly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

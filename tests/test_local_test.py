@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from local_test import opt_ml, processes
-from local_test.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_PICTURES, main
-from local_test.errors import UserError
+from image_classifier.platform import opt_ml, processes
+from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_PICTURES, main
+from image_classifier.platform.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -66,8 +66,10 @@ def _own_pictures(tmp_path: Path) -> Path:
 def _program(tmp_path: Path, package: str, code: str) -> Path:
     """Write a program that stands in for training or serving; return its folder."""
     programs = tmp_path / "programs"
-    (programs / package).mkdir(parents=True)
-    (programs / package / "__main__.py").write_text(code)
+    (programs / "container" / package).mkdir(parents=True)
+    for folder in (programs / "container", programs / "container" / package):
+        (folder / "__init__.py").touch()
+    (programs / "container" / package / "__main__.py").write_text(code)
     return programs
 
 
@@ -272,7 +274,7 @@ def test_a_new_job_keeps_the_model_and_forgets_the_failure(base_dir: Path) -> No
 
 
 def test_training_without_a_tree_says_what_to_run_first(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run `python -m local_test prepare` first"):
+    with pytest.raises(UserError, match=r"run `python -m image_classifier.platform prepare` first"):
         processes.train(tmp_path)
 
 
@@ -354,7 +356,7 @@ exit(5)
 
 
 def test_serving_without_a_model_says_what_to_run_first(base_dir: Path, free_port: int) -> None:
-    with pytest.raises(UserError, match="run `python -m local_test train` first"):
+    with pytest.raises(UserError, match=r"run `python -m image_classifier.platform train` first"):
         processes.serve(base_dir, free_port)
 
 
@@ -506,7 +508,11 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(REPOSITORY / "Makefile", clone)
     (clone / ".venv").symlink_to(sys.prefix)
     _program(tmp_path, "training", FAILING_TRAINING)
-    _program(tmp_path, "serving", HEALTHY_SERVER).rename(clone / "container")
+    programs = _program(tmp_path, "serving", HEALTHY_SERVER)
+    (programs / "container").rename(clone / "container")
+    shutil.copytree(
+        REPOSITORY / "image_classifier", clone / "image_classifier", ignore=without_tree
+    )
     pictures = tmp_path / "own"
     for name in ("b.jpg", "a.JPG", "Thumbs.db", ".hidden.png"):
         (pictures / "training/cat").mkdir(parents=True, exist_ok=True)
@@ -657,7 +663,7 @@ def test_an_image_that_is_not_there_is_not_looked_for_elsewhere(clone: Path, scr
 
 @pytest.mark.slow
 def test_a_picture_drawn_trained_and_served_is_recognised(tmp_path: Path, free_port: int) -> None:
-    command = [sys.executable, "-m", "local_test"]
+    command = [sys.executable, "-m", "image_classifier.platform"]
     place = ["--base-dir", str(tmp_path)]
 
     def run(*arguments: str) -> None:

@@ -14,12 +14,15 @@ from typing import Any
 import optuna
 import pytest
 
-from classifier.errors import UserError
-from launcher import local_tuning, metrics, training_requests, trial, tuning_page
-from launcher.__main__ import main
-from launcher.best_trial import best
-from launcher.settings_file import SettingsFile
-from launcher.trial import ROOT, Programs, TrialFailedError
+from container.classifier.errors import UserError
+from image_classifier.cli import main
+from image_classifier.local import trial, tuning_page
+from image_classifier.local import tuning as local_tuning
+from image_classifier.local.best_trial import best
+from image_classifier.local.trial import Programs, TrialFailedError
+from image_classifier.sagemaker import training_requests
+from image_classifier.settings import metric_definitions as metrics
+from image_classifier.settings.settings_file import SettingsFile
 from tests.launcher_settings import read, write
 from tests.opt_ml import HYPERPARAMETERS, write_pictures
 from tests.servers import free_port
@@ -93,8 +96,8 @@ def test_a_search_that_was_killed_takes_its_trials_along_and_goes_on(
     log = tmp_path / ".launcher/squares/tuning/trial-000/training.log"
 
     with subprocess.Popen(
-        [sys.executable, "-m", "launcher", "tune", str(path), "--local"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "image_classifier", "tune", str(path), "--local"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

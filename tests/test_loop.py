@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from classifier.artifact import WEIGHTS, Artifact
+from container.classifier.artifact import WEIGHTS, Artifact
+from container.training import job
+from container.training.sagemaker.environment import TrainingEnvironment
+from container.training.sagemaker.stop import Stopped, StopRequest
 from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_pictures
-from training import job
-from training.environment import TrainingEnvironment
-from training.stop import Stopped, StopRequest
 
 
 class StopAfter(StopRequest):

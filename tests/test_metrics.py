@@ -4,7 +4,12 @@ import re
 
 import pytest
 
-from training.metrics import METRIC_DEFINITIONS, METRIC_NAMES, is_better, log_line
+from container.training.evaluation.metrics import (
+    METRIC_DEFINITIONS,
+    METRIC_NAMES,
+    is_better,
+    log_line,
+)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e-7, 123456.789, 1e20, -0.5])

@@ -27,14 +27,14 @@ from flask.testing import FlaskClient
 from werkzeug.exceptions import Conflict
 
 from benchmarks.processes import resident_bytes
-from classifier.preprocessing import Pixels, Preprocessing
-from serving.encoding import Probabilities
-from serving.multi_model import create_multi_model_app
-from serving.pool import Pool
-from serving.predictor import Infer, Predictor
-from serving.problem import InsufficientStorage
-from serving.registry import Registry
-from serving.settings import MIB, Settings
+from container.classifier.preprocessing import Pixels, Preprocessing
+from container.serving.http.encoding import Probabilities
+from container.serving.http.errors import InsufficientStorage
+from container.serving.http.multi_model import create_multi_model_app
+from container.serving.model.pool import Pool
+from container.serving.model.predictor import Infer, Predictor
+from container.serving.model.registry import Registry
+from container.serving.settings import MIB, Settings
 from tests.artifacts import CLASS_NAMES, write_artifact
 from tests.bodies import JPEG, PNG
 from tests.readme import README

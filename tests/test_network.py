@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.errors import UserError
-from networks.network import (
+from container.classifier.errors import UserError
+from container.networks.network import (
     SMALL,
     Classifier,
     Network,
@@ -17,9 +17,9 @@ from networks.network import (
     check_input,
     known_networks,
 )
+from container.training.output.export import export_onnx
 from tests.families import FAMILIES
 from tests.served import answers
-from training.export import export_onnx
 
 # Their sizes are computed with tensors, which shapes alone do not have; these are quick to build.
 REGNETS = ("regnet_x_400mf", "regnet_y_400mf", "regnet_y_800mf")

@@ -8,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from classifier.artifact import ONNX_MODEL, WEIGHTS, Artifact
-from classifier.preprocessing import Pixels, Preprocessing
-from networks.network import Classifier, ServedClassifier, build
-from serving.decoding import choose_splitter
+from container.classifier.artifact import ONNX_MODEL, WEIGHTS, Artifact
+from container.classifier.preprocessing import Pixels, Preprocessing
+from container.networks.network import Classifier, ServedClassifier, build
+from container.serving.http.decoding import choose_splitter
+from container.training.data.channel import LabelledFile
+from container.training.data.images import Pictures, decode
+from container.training.sagemaker.stop import StopRequest
 from tests.odd_pictures import from_archive, generated
 from tests.opt_ml import make_job, train_here
 from tests.served import answers
-from training.channel import LabelledFile
-from training.pictures import Pictures, decode
-from training.stop import StopRequest
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared/data"
 

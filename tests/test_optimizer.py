@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
-from networks.network import Network, build
-from training.hyperparameters import Hyperparameters
-from training.optimizer import (
+from container.networks.network import Network, build
+from container.training.fitting.optimizer import (
     Together,
     make_optimizer,
     one_cycle,
     optimizer_name,
     peak_learning_rate,
 )
+from container.training.hyperparameters import Hyperparameters
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])

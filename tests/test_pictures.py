@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.errors import UserError
-from classifier.preprocessing import Preprocessing, preprocess
-from tests.opt_ml import CONTAINER, IS_ROOT, needs_unshare, square, wait_for
-from training.cache import VARIABLE
-from training.channel import LabelledFile, labelled_files
-from training.pictures import Pictures, decode
-from training.stop import Stopped, StopRequest
+from container.classifier.errors import UserError
+from container.classifier.preprocessing import Preprocessing, preprocess
+from container.training.data.cache import VARIABLE
+from container.training.data.channel import LabelledFile, labelled_files
+from container.training.data.images import Pictures, decode
+from container.training.sagemaker.stop import Stopped, StopRequest
+from tests.opt_ml import IS_ROOT, needs_unshare, square, wait_for
 
 SETTINGS = Preprocessing(image_size=16)
 CLASS_NAMES = ("blue", "green", "red")
@@ -28,10 +28,10 @@ CLASS_NAMES = ("blue", "green", "red")
 PROGRAM = """
 import logging, sys
 from pathlib import Path
-from classifier.preprocessing import Preprocessing
-from training.channel import class_names_of, labelled_files
-from training.pictures import decode
-from training.stop import StopRequest
+from container.classifier.preprocessing import Preprocessing
+from container.training.data.channel import class_names_of, labelled_files
+from container.training.data.images import decode
+from container.training.sagemaker.stop import StopRequest
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 files = labelled_files(Path(sys.argv[1]))
@@ -135,7 +135,7 @@ def decoding(
     """Run a program on a channel's folder; it is ended when the block is left."""
     with subprocess.Popen(
         [*before, sys.executable, "-c", program, str(channel)],
-        env={**os.environ, "PYTHONPATH": str(CONTAINER), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -335,11 +335,11 @@ def test_a_stop_is_heard_while_waiting_for_another_process(slow: Path, cache: Pa
 EVICTING = """
 import logging, sys
 from pathlib import Path
-from classifier.errors import UserError
-from classifier.preprocessing import Preprocessing
-from training.channel import class_names_of, labelled_files
-from training.pictures import decode
-from training.stop import StopRequest
+from container.classifier.errors import UserError
+from container.classifier.preprocessing import Preprocessing
+from container.training.data.channel import class_names_of, labelled_files
+from container.training.data.images import decode
+from container.training.sagemaker.stop import StopRequest
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 files = labelled_files(Path(sys.argv[1]))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
-from classifier.preprocessing import Pixels, Preprocessing
-from serving import pool
-from serving.encoding import Probabilities
-from serving.pool import Pool
-from serving.predictor import Predictor
+from container.classifier.preprocessing import Pixels, Preprocessing
+from container.serving.http.encoding import Probabilities
+from container.serving.model import pool
+from container.serving.model.pool import Pool
+from container.serving.model.predictor import Predictor
 
 ANSWER = np.array([0.25, 0.75], np.float32)
 NO_PIXELS = np.zeros((32, 32, 3), np.uint8)

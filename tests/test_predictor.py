@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier import processor
-from classifier.artifact import Artifact
-from classifier.errors import ArtifactError
-from serving import precision
-from serving.encoding import Probabilities
-from serving.engine import Engine
-from serving.precision import variants
-from serving.predictor import Predictor
+from container.classifier import processor
+from container.classifier.artifact import Artifact
+from container.classifier.errors import ArtifactError
+from container.serving.http.encoding import Probabilities
+from container.serving.model import precision
+from container.serving.model.engine import Engine
+from container.serving.model.precision import variants
+from container.serving.model.predictor import Predictor
 
 
 def test_the_engine_answers_alike_alone_in_a_crowd_and_from_many_threads(artifact: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from preparation.__main__ import main
-from preparation.audit import Audit
-from preparation.findings import KINDS
-from preparation.leaks import Leak
-from preparation.preparing import Reading, look
+from image_classifier.preparation.__main__ import main
+from image_classifier.preparation.audit import Audit
+from image_classifier.preparation.findings import KINDS
+from image_classifier.preparation.leaks import Leak
+from image_classifier.preparation.pipeline import Reading, look
 from tests.planted import Planted, drawn, folders, planted, save
 
 READING = Reading(manifests=[Path("labels.csv")], columns={"group": "patient"})

@@ -1,4 +1,4 @@
-"""`python -m preparation`, as a person runs it."""
+"""`python -m image_classifier.preparation`, as a person runs it."""
 
 import csv
 import json
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from local_test import hands
-from preparation.__main__ import main
-from preparation.scan import FEW
+from container.training.data.channel import labelled_files
+from image_classifier.platform import hands
+from image_classifier.preparation.__main__ import main
+from image_classifier.preparation.scan import FEW
 from tests.planted import drawn, encoded, folders, save
-from tests.readme import ROOT
-from training.channel import labelled_files
 
 CLASSES = {f"{count}{side}" for count in range(6) for side in "LR"}
 
@@ -246,7 +245,7 @@ def test_many_pictures_are_read_by_several_processes(tmp_path: Path) -> None:
         path.write_bytes(file)
 
     # As a person does: the processes import this program's main module anew.
-    command = [sys.executable, "-m", "preparation", "prepare", "in", "out"]
+    command = [sys.executable, "-m", "image_classifier.preparation", "prepare", "in", "out"]
     result = subprocess.run(
         command, cwd=tmp_path, env=environment(), check=False, capture_output=True
     )
@@ -296,7 +295,7 @@ def test_a_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) ->
         path = tmp_path / "in" / ("ant" if count % 2 else "bee") / f"{count}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(drawn(count % 50), "PNG"))
-    command = [sys.executable, "-m", "preparation", "prepare", "in", "out"]
+    command = [sys.executable, "-m", "image_classifier.preparation", "prepare", "in", "out"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:
@@ -313,4 +312,4 @@ def test_a_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) ->
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT / 'container'}:{ROOT}"}
+    return {**os.environ}

@@ -7,10 +7,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from classifier.preprocessing import Pixels
-from preparation import duplicates
-from preparation.duplicates import clusters
-from preparation.scan import measure
+from container.classifier.preprocessing import Pixels
+from image_classifier.preparation import duplicates
+from image_classifier.preparation.duplicates import clusters
+from image_classifier.preparation.scan import measure
 from tests.planted import drawn, encoded
 
 

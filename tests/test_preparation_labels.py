@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from classifier.errors import UserError
-from preparation import manifests
-from preparation.labels import (
+from container.classifier.errors import UserError
+from image_classifier.preparation import manifests
+from image_classifier.preparation.labels import (
     GROUP_PATTERNS,
     LABEL_PATTERNS,
     Labelled,
@@ -17,7 +17,7 @@ from preparation.labels import (
     compiled,
     grouped,
 )
-from preparation.manifests import Row
+from image_classifier.preparation.manifests import Row
 
 
 def found(names: Sequence[str], label: str | None = None) -> list[tuple[str | None, str, str]]:

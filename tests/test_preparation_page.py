@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from preparation.page import histogram
-from preparation.preparing import Reading, look
+from image_classifier.preparation.page import histogram
+from image_classifier.preparation.pipeline import Reading, look
 from tests.chromium import PROGRAM, Browser, browsing
 from tests.planted import drawn, planted, save
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from classifier.errors import UserError
-from preparation import archives
-from preparation.sources import listed, opened
+from container.classifier.errors import UserError
+from image_classifier.preparation import archives
+from image_classifier.preparation.sources import listed, opened
 from tests.planted import drawn, encoded
 
 PICTURE = encoded(drawn(0), "PNG")

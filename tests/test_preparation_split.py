@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from classifier.errors import UserError
-from preparation.split import assign, check_shares
+from container.classifier.errors import UserError
+from image_classifier.preparation.split import assign, check_shares
 
 SHARES = {"validation": 0.1, "test": 0.2}
 

@@ -16,8 +16,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from preparation.__main__ import main
-from tests.readme import ROOT
+from image_classifier.preparation.__main__ import main
 
 BUCKET = "pictures-of-mine"
 ADDRESS = f"s3://{BUCKET}/birds/v1"
@@ -150,11 +149,8 @@ def test_an_interrupted_upload_continues(
 ) -> None:
     for number in range(1500):
         (folder / "train" / "ant" / f"more{number}.png").write_bytes(b"%d" % number)
-    paths = f"{ROOT / 'container'}:{ROOT}"
-    command = [sys.executable, "-m", "preparation", "upload", str(folder), ADDRESS]
-    with subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-m", "image_classifier.preparation", "upload", str(folder), ADDRESS]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while len(keys(s3)) < 50:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

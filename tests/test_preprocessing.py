@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from classifier.errors import ImageError, UserError
-from classifier.preprocessing import (
+from container.classifier.errors import ImageError, UserError
+from container.classifier.preprocessing import (
     MAX_PIXELS,
     Pixels,
     Preprocessing,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.processor import multiplies_int8
+from container.classifier.processor import multiplies_int8
 
 
 @pytest.mark.parametrize(

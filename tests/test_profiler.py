@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from classifier.errors import UserError
-from debugger.__main__ import main
-from debugger.profiler import machine_rules, operators, reading, rules, timeline
-from debugger.profiler.operators import OperatorSampler
-from debugger.profiler.profiler import interval_of
-from debugger.profiler.reading import Event, Profile
-from debugger.profiler.timeline import Timeline
-from debugger.report import advice, render
-from debugger.rules.finding import Finding, Violation
-from debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
+from container.classifier.errors import UserError
+from container.debugger.__main__ import main
+from container.debugger.profiler import machine_rules, operators, reading, rules, timeline
+from container.debugger.profiler.operators import OperatorSampler
+from container.debugger.profiler.profiler import interval_of
+from container.debugger.profiler.reading import Event, Profile
+from container.debugger.profiler.timeline import Timeline
+from container.debugger.report import advice, render
+from container.debugger.rules.finding import Finding, Violation
+from container.debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
+from container.training.data import cache
 from tests.opt_ml import make_job, train_here, write_json
-from training import cache
 
 
 @pytest.fixture(scope="module")

@@ -237,7 +237,7 @@ def test_what_is_wrong_is_said_before_anything_is_built(
 
 @needs_programs
 def test_what_is_not_committed_is_not_pushed(checkout: Path) -> None:
-    (checkout / "container/serving/app.py").write_text("changed")
+    (checkout / "container/serving/http/app.py").write_text("changed")
 
     result = push(checkout, "--dry-run")
 

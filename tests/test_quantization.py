@@ -15,8 +15,8 @@ import pytest
 import torch
 from torchvision.models import VisionTransformer
 
-from classifier import processor
-from classifier.artifact import (
+from container.classifier import processor
+from container.classifier.artifact import (
     FLOAT32,
     INT8,
     INT8_ANSWERS,
@@ -26,10 +26,19 @@ from classifier.artifact import (
     Manifest,
     sha256_of,
 )
-from classifier.preprocessing import Pixels, preprocess
-from serving.encoding import Probabilities
-from serving.precision import TOLERANCES, variants
-from serving.predictor import Predictor
+from container.classifier.preprocessing import Pixels, preprocess
+from container.serving.http.encoding import Probabilities
+from container.serving.model.precision import TOLERANCES, variants
+from container.serving.model.predictor import Predictor
+from container.training.data.images import Pictures
+from container.training.output import quantization
+from container.training.output.quantization import (
+    METRICS,
+    Comparison,
+    Int8Network,
+    add_int8,
+    calibration_places,
+)
 from tests.artifacts import PixelsToProbabilities, export, random_pixels
 from tests.opt_ml import (
     HYPERPARAMETERS,
@@ -41,9 +50,6 @@ from tests.opt_ml import (
     write_pictures,
 )
 from tests.served import answers
-from training import quantization
-from training.pictures import Pictures
-from training.quantization import METRICS, Comparison, Int8Network, add_int8, calibration_places
 
 LEARNING = {"image_size": "32", "epochs": "4", "quantize": "auto"}
 
@@ -283,7 +289,10 @@ def running_quantizers() -> list[str]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             is_child = f"PPid:\t{os.getpid()}\n" in (path / "status").read_text()
-            if is_child and b"training.quantizer" in (path / "cmdline").read_bytes():
+            if (
+                is_child
+                and b"container.training.output.quantizer" in (path / "cmdline").read_bytes()
+            ):
                 found.append(path.name)
         except OSError:
             # It has ended meanwhile.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.settings import MEDIA_TYPES
+from container.serving.settings import MEDIA_TYPES
+from container.training.evaluation.metrics import METRIC_NAMES
 from tests.readme import README, ROOT, TABLES, with_tables
 from tests.servers import free_port
-from training.metrics import METRIC_NAMES
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -20,9 +20,7 @@ TEXT = README.read_text(encoding="utf-8")
 def test_the_tables_are_those_of_the_code(document: Path) -> None:
     expected = with_tables(document)
 
-    assert document.read_text(encoding="utf-8") == expected, (
-        "mend it with: PYTHONPATH=container python -m tests.readme"
-    )
+    assert document.read_text(encoding="utf-8") == expected, "mend it with: python -m tests.readme"
 
 
 def test_every_metric_and_every_answer_type_is_named() -> None:

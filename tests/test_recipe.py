@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from classifier.errors import UserError
-from training.hyperparameters import Hyperparameters
-from training.recipe import (
+from container.classifier.errors import UserError
+from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import (
     Arithmetic,
     Recipe,
     arithmetic,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.refusal import Refusal
-from serving.worker import WORK
+from container.serving.server.refusal import Refusal
+from container.serving.server.worker import WORK
 
 Pair = tuple[socket.socket, socket.socket]
 

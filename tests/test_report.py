@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from classifier.artifact import FLOAT32, INT8, Manifest
-from classifier.preprocessing import Preprocessing
-from training import plots, report
-from training.calibration import Calibration
-from training.evaluation import Evaluation, confusion_matrix
-from training.judgement import Judgement, Mistake, Outcome
-from training.pictures import Pictures
-from training.quantization import METRICS, Comparison, verdict
+from container.classifier.artifact import FLOAT32, INT8, Manifest
+from container.classifier.preprocessing import Preprocessing
+from container.training.data.images import Pictures
+from container.training.evaluation.assessment import Judgement, Mistake, Outcome
+from container.training.evaluation.calibration import Calibration
+from container.training.evaluation.evaluation import Evaluation, confusion_matrix
+from container.training.output import plots, report
+from container.training.output.quantization import METRICS, Comparison, verdict
 
 HOSTILE = (
     '<script>document.title="taken"</script>',

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.artifact import Artifact
+from container.classifier.artifact import Artifact
 from tests.opt_ml import (
     HYPERPARAMETERS,
     configure,

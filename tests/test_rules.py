@@ -12,12 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from classifier.errors import UserError
-from debugger import metric_log, rule_choice, sources
-from debugger.__main__ import main
-from debugger.records import Record, Records
-from debugger.rules.catalogue import ON_REQUEST, RULES
-from debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict, defaults, judge
+from container.classifier.errors import UserError
+from container.debugger import sources
+from container.debugger.__main__ import main
+from container.debugger.reading import metric_log
+from container.debugger.reading.records import Record, Records
+from container.debugger.rules import rule_choice
+from container.debugger.rules.catalogue import ON_REQUEST, RULES
+from container.debugger.rules.verdict import (
+    INSUFFICIENT,
+    ISSUES,
+    NO_ISSUES,
+    Verdict,
+    defaults,
+    judge,
+)
 
 RANDOM = np.random.default_rng(0)
 

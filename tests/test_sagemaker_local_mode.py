@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from launcher import sdk
-from launcher.settings import Images, Settings
-from launcher.settings_file import SettingsFile
+from image_classifier.sagemaker import sdk
+from image_classifier.settings.schema import Images, Settings
+from image_classifier.settings.settings_file import SettingsFile
 from tests.bodies import lines
 from tests.containers import composed_below, docker, hand_back, remove_composed_below
 from tests.launcher_settings import read

@@ -5,8 +5,8 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from training.hyperparameters import Hyperparameters
-from training.sampling import balance_of, batches, class_weights
+from container.training.data.sampling import balance_of, batches, class_weights
+from container.training.hyperparameters import Hyperparameters
 
 # Of three classes 60, 30 and 5 pictures.
 LABELS = np.repeat([0, 1, 2], [60, 30, 5])

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from classifier.errors import UserError
-from classifier.preprocessing import Pixels, Preprocessing
-from serving.app import PIECE_BYTES, create_app
-from serving.encoding import Probabilities
-from serving.limits import usable_memory, usable_processors
-from serving.pool import Pool
-from serving.predictor import Infer, Predictor
-from serving.settings import MIB, Settings
+from container.classifier.errors import UserError
+from container.classifier.preprocessing import Pixels, Preprocessing
+from container.serving.http.app import PIECE_BYTES, create_app
+from container.serving.http.encoding import Probabilities
+from container.serving.limits import usable_memory, usable_processors
+from container.serving.model.pool import Pool
+from container.serving.model.predictor import Infer, Predictor
+from container.serving.settings import MIB, Settings
 from tests.artifacts import encode
 from tests.bodies import PNG, instances
 

@@ -3,6 +3,7 @@
 The numbers in the names are those of the contract's checklist.
 """
 
+import fcntl
 import http.client
 import json
 import os
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import pytest
 
 from tests.artifacts import encode, random_pixels
 from tests.bodies import PNG
-from tests.servers import CONTAINER, receive_all, serving, starting
+from tests.servers import receive_all, serving, starting
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +34,24 @@ def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def hold_up_loading(base_dir: Path, copy: Path) -> Path:
-    """Copy the model; have loading wait, before it checks a file, for that which is returned."""
+@contextmanager
+def loading_held_up(base_dir: Path, copy: Path) -> Iterator[Callable[[], None]]:
+    """Copy the model; block whoever opens its network until the yielded function is called."""
     shutil.copytree(base_dir / "model", copy / "model")
-    release = copy / "release"
-    program = f"""
-import hashlib, os, time
-digest = hashlib.file_digest
-def wait(*arguments):
-    while not os.path.exists({str(release)!r}):
-        time.sleep(0.01)
-    return digest(*arguments)
-hashlib.file_digest = wait
-"""
-    # What Python imports at its start.
-    (copy / "sitecustomize.py").write_text(program)
-    return release
+    # The kernel delays an open for as long as another process has a lease (45 s at most), and
+    # sends SIGIO, which would end the tests.
+    previous = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    with (copy / "model" / "model.onnx").open("r+b") as network:
+
+        def release() -> None:
+            fcntl.fcntl(network, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+        fcntl.fcntl(network, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        try:
+            yield release
+        finally:
+            release()
+            signal.signal(signal.SIGIO, previous)
 
 
 @pytest.mark.parametrize("arguments", [("serve",), ()])
@@ -60,8 +64,7 @@ def test_1_serve_starts_the_server_and_so_does_no_argument(
 
 def test_1_another_argument_is_refused_with_the_right_one_named() -> None:
     program = subprocess.run(
-        [sys.executable, "-m", "serving", "train"],
-        env={**os.environ, "PYTHONPATH": str(CONTAINER)},
+        [sys.executable, "-m", "container.serving", "train"],
         capture_output=True,
         text=True,
         check=False,
@@ -85,12 +88,10 @@ def test_2_the_port_is_the_one_of_sagemaker_bind_to_port_and_no_second_is_opened
 def test_3_ping_is_503_while_loading_and_200_with_an_empty_body_after(
     base_dir: Path, tmp_path: Path
 ) -> None:
-    release = hold_up_loading(base_dir, tmp_path)
-
-    with starting(tmp_path, PYTHONPATH=f"{tmp_path}:{CONTAINER}") as server:
+    with loading_held_up(base_dir, tmp_path) as release, starting(tmp_path) as server:
         loading = server.wait_for_ping(503)
         refused = server.invoke(PNG)
-        release.touch()
+        release()
         ready = server.wait_for_ping(200)
 
     assert json.loads(loading.body)["error"]["message"] == "the model is being loaded"
@@ -328,9 +329,7 @@ def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
 
 
 def test_8_sigterm_while_loading_ends_at_once(base_dir: Path, tmp_path: Path) -> None:
-    hold_up_loading(base_dir, tmp_path)
-
-    with starting(tmp_path, PYTHONPATH=f"{tmp_path}:{CONTAINER}") as server:
+    with loading_held_up(base_dir, tmp_path), starting(tmp_path) as server:
         server.wait_for_ping(503)
         server.process.send_signal(signal.SIGTERM)
 
@@ -366,9 +365,7 @@ def test_14_a_model_that_answers_otherwise_than_in_training_ends_the_process(
 
 
 def test_14_a_worker_killed_while_loading_ends_the_process(base_dir: Path, tmp_path: Path) -> None:
-    hold_up_loading(base_dir, tmp_path)
-
-    with starting(tmp_path, PYTHONPATH=f"{tmp_path}:{CONTAINER}") as server:
+    with loading_held_up(base_dir, tmp_path), starting(tmp_path) as server:
         server.wait_for_ping(503)
         os.kill(server.worker(), signal.SIGKILL)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import children
-from serving.metrics import BUCKETS, Metrics, shared_table
+from container.serving.http.metrics import BUCKETS, Metrics, shared_table
 from tests.bodies import PNG, instances
 from tests.servers import Server, serving
 from tests.test_serving_overload import LITTLE, ask_for, send_invocation

@@ -4,13 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from classifier.preprocessing import MAX_PIXELS
-from serving.settings import MIB, Settings
-from serving.sizing import (
-    PICTURE_BYTES,
-    Sizing,
-    models_budget,
-)
+from container.classifier.preprocessing import MAX_PIXELS
+from container.serving.settings import MIB, Settings
+from container.serving.sizing import PICTURE_BYTES, Sizing, models_budget
 
 GIB = 1024 * MIB
 

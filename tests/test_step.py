@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from networks.network import Classifier
-from training.cluster import Cluster
-from training.hyperparameters import Hyperparameters
-from training.pictures import Pictures
-from training.recipe import Arithmetic
-from training.step import TrainingStep
+from container.networks.network import Classifier
+from container.training.data.images import Pictures
+from container.training.fitting.cluster import Cluster
+from container.training.fitting.step import TrainingStep
+from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import Arithmetic
 
 COUNT = 13
 BATCH = np.arange(COUNT)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from classifier.errors import UserError
+from container.classifier.errors import UserError
+from container.training.sagemaker import supervisor
+from container.training.sagemaker.environment import TrainingEnvironment
+from container.training.sagemaker.stop import SIGNALS, StopRequest
 from tests.opt_ml import failure, make_job, train
-from training import supervisor
-from training.environment import TrainingEnvironment
-from training.stop import SIGNALS, StopRequest
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_every_process_has_its_place_and_its_share_of_the_cores(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
     program.write_text(
         '#!/bin/sh\necho "$LOCAL_RANK/$LOCAL_WORLD_SIZE on $OMP_NUM_THREADS of port $MASTER_PORT"'
-        f' >{environment.base_dir}/$LOCAL_RANK; test "$*" = "-m training train"\n'
+        f' >{environment.base_dir}/$LOCAL_RANK; test "$*" = "-m container.training train"\n'
     )
     monkeypatch.setenv("MASTER_PORT", "3333")
 

@@ -17,18 +17,18 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
-from classifier.artifact import WEIGHTS
-from debugger import activations, patched_smdebug, tensor_recorder
-from debugger.__main__ import main
-from debugger.observer import Observer, Settings
+from container.classifier.artifact import WEIGHTS
+from container.debugger.__main__ import main
+from container.debugger.recording import activations, patched_smdebug, tensor_recorder
+from container.debugger.recording.debug_session import Observer, Settings
+from container.training import job
+from container.training.fitting.cluster import Cluster
+from container.training.sagemaker.environment import TrainingEnvironment
+from container.training.sagemaker.stop import StopRequest
 from tests import observed
 from tests.observed import Network, TrueNorms, collection
-from tests.opt_ml import CONTAINER, configure, failure, make_job, metrics, train_here, write_json
+from tests.opt_ml import configure, failure, make_job, metrics, train_here, write_json
 from tests.servers import free_port
-from training import job
-from training.cluster import Cluster
-from training.environment import TrainingEnvironment
-from training.stop import StopRequest
 
 TENSORS = "output/data/debug/tensors"
 
@@ -390,7 +390,7 @@ class Blocking:
         if name.partition(".")[0] == "smdebug":
             raise {raised}
 sys.meta_path.insert(0, Blocking())
-from training.__main__ import main
+from container.training.__main__ import main
 sys.exit(main(["train"]))
 """
 
@@ -411,7 +411,6 @@ def test_without_smdebug_a_job_is_the_same_unless_it_is_required(
         **os.environ,
         # As many as the other job had: they add up in another order.
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        "PYTHONPATH": str(CONTAINER),
         "SAGEMAKER_BASE_DIR": str(base_dir),
     }
 
@@ -450,7 +449,7 @@ def test_a_job_of_the_frozen_stage_alone_has_its_one_evaluation(
 
 
 BRIDGE = """
-from debugger.patched_smdebug import Event
+from container.debugger.recording.patched_smdebug import Event
 from google.protobuf.internal import api_implementation
 event = Event(step=3, wall_time=1.5)
 value = event.summary.value.add(tag="loss")
@@ -465,7 +464,7 @@ print(api_implementation.Type())
 
 @pytest.mark.parametrize("backend", ["upb", "python"])
 def test_messages_work_with_either_backend_of_protobuf(backend: str) -> None:
-    variables = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": backend, "PYTHONPATH": str(CONTAINER)}
+    variables = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": backend}
 
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", BRIDGE],
@@ -482,7 +481,9 @@ def test_messages_work_with_either_backend_of_protobuf(backend: str) -> None:
 OLD_NUMPY = "2.2.6"
 
 UNDER_OLD_NUMPY = f"""
-import sys, numpy, pytest
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import numpy, pytest
 assert numpy.__version__ == {OLD_NUMPY!r}
 sys.exit(pytest.main(sys.argv[1:]))
 """
@@ -503,8 +504,7 @@ def test_tensors_are_written_and_read_with_an_old_numpy_too(tmp_path: Path) -> N
     options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", chosen]
 
     result = subprocess.run(
-        [sys.executable, "-c", UNDER_OLD_NUMPY, __file__, *options],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, "-c", UNDER_OLD_NUMPY, str(tmp_path), __file__, *options],
         capture_output=True,
         text=True,
         check=False,

@@ -9,8 +9,8 @@ from itertools import count
 
 import pytest
 
-from classifier.errors import UserError
-from serving.threads import Threads
+from container.classifier.errors import UserError
+from container.serving.model.threads import Threads
 
 
 def test_who_finds_no_thread_free_waits_in_turn() -> None:

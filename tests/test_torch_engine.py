@@ -20,20 +20,21 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.artifact import MANIFEST, WEIGHTS, Manifest, sha256_of
-from classifier.errors import ArtifactError, UserError
-from classifier.preprocessing import Pixels, Preprocessing
-from networks.network import Classifier, build
-from serving import gpu, torch_engine
-from serving.batching import Batching
-from serving.encoding import Probabilities
-from serving.gpu import gpus, serves_batches
-from serving.predictor import Predictor
-from serving.registry import Registry
-from serving.settings import Settings
+from container.classifier.artifact import MANIFEST, WEIGHTS, Manifest, sha256_of
+from container.classifier.errors import ArtifactError, UserError
+from container.classifier.preprocessing import Pixels, Preprocessing
+from container.networks.network import Classifier, build
+from container.serving import gpu
+from container.serving.gpu import gpus, serves_batches
+from container.serving.http.encoding import Probabilities
+from container.serving.model import torch_engine
+from container.serving.model.batching import Batching
+from container.serving.model.predictor import Predictor
+from container.serving.model.registry import Registry
+from container.serving.settings import Settings
+from container.training.output.export import write_artifact
 from tests.artifacts import encode, random_pixels
-from tests.servers import CONTAINER, serving, starting
-from training.export import write_artifact
+from tests.servers import serving, starting
 
 BATCHING = Batching(max_batch_size=6, batch_timeout_seconds=0.01)
 
@@ -276,14 +277,14 @@ def test_a_gpu_that_pytorch_cannot_use_is_said_rather_than_served_slowly(
 
 def test_openvinos_server_does_without_pytorch(artifact: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; import serving.loading;"
-        "from serving.predictor import Predictor; Predictor.load(Path(sys.argv[1]));"
-        "print({'torch', 'networks', 'safetensors'} & sys.modules.keys())"
+        "import sys; from pathlib import Path; import container.serving.loading;"
+        "from container.serving.model.predictor import Predictor;"
+        "Predictor.load(Path(sys.argv[1]));"
+        "print({'torch', 'container.networks', 'safetensors'} & sys.modules.keys())"
     )
 
     result = subprocess.run(
         [sys.executable, "-c", program, artifact],
-        env={**os.environ, "PYTHONPATH": str(CONTAINER)},
         capture_output=True,
         text=True,
         check=True,

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from classifier.artifact import Artifact
-from classifier.preprocessing import preprocess
+from container.classifier.artifact import Artifact
+from container.classifier.preprocessing import preprocess
+from container.training.evaluation.metrics import METRIC_DEFINITIONS
 from tests.opt_ml import (
     IS_ROOT,
     configure,
@@ -32,7 +33,6 @@ from tests.opt_ml import (
 )
 from tests.served import answers
 from tests.servers import serving
-from training.metrics import METRIC_DEFINITIONS
 
 # Each an encoding of the contract's 1.5: str() of Python, json.dumps, what a person typed.
 ODDLY_ENCODED = {

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from classifier.artifact import Artifact
-from tests.opt_ml import CONTAINER, HYPERPARAMETERS, configure, failure, make_job, train, train_here
+from container.classifier.artifact import Artifact
+from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train, train_here
 
 # A thread of its own, as libraries have them, hears what the first one holds back; modules are
 # taken apart last of all.
@@ -19,7 +19,7 @@ class Stop:
 
 sys.modules["stop_at_the_end"] = Stop()
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-runpy.run_module("training", run_name="__main__")
+runpy.run_module("container.training", run_name="__main__")
 """
 
 
@@ -63,7 +63,7 @@ def test_8_of_an_unexpected_error_its_message_comes_before_its_traceback(tmp_pat
 
 
 def test_a_stop_while_python_ends_changes_no_exit_code(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(CONTAINER), "SAGEMAKER_BASE_DIR": str(tmp_path)}
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(tmp_path)}
 
     ended = subprocess.run([sys.executable, "-c", STOPPED_AT_THE_END], env=environment, check=False)
 

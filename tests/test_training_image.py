@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from local_test import opt_ml
+from image_classifier.platform import opt_ml
 from tests.containers import REPOSITORY, Output, commit, docker, hand_back
 
 pytestmark = pytest.mark.docker
@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_in_the_failure_file(train_image: str, job: Path) ->
 def test_engine_and_service_find_what_they_look_for(train_image: str) -> None:
     config = json.loads(docker("inspect", train_image).text)[0]["Config"]
 
-    assert config["Entrypoint"] == ["python", "-m", "training"]
+    assert config["Entrypoint"] == ["python", "-m", "container.training"]
     assert config["Cmd"] == ["train"]
     assert not config["User"], "SageMaker runs training containers as root"
     assert config["Labels"]["org.opencontainers.image.revision"] == commit()
@@ -227,7 +227,14 @@ def test_it_holds_what_was_locked_and_nothing_of_serving(train_image: str) -> No
     assert {"torch", "torchvision", "triton", "onnx"} <= set(here)
     assert not packages.keys() & (locked("serve").keys() - locked("train").keys())
     output = docker(
-        "run", "--rm", "--entrypoint", "python", train_image, "-c", "import serving", check=False
+        "run",
+        "--rm",
+        "--entrypoint",
+        "python",
+        train_image,
+        "-c",
+        "import container.serving",
+        check=False,
     )
     assert "ModuleNotFoundError" in output.text
 

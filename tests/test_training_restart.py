@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from classifier.artifact import WEIGHTS, Artifact
+from container.classifier.artifact import WEIGHTS, Artifact
 from tests.opt_ml import (
     Finished,
     make_hosts,

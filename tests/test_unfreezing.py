@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from networks.network import Classifier, build
-from training import unfreezing
+from container.networks.network import Classifier, build
+from container.training.fitting import unfreezing
 
 
 @pytest.mark.parametrize(

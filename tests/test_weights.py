@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from classifier.errors import UserError
-from networks.network import Network, build
+from container.classifier.errors import UserError
+from container.networks.network import Network, build
+from container.training.fitting.pretrained import load_channel
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train_here
-from training.weights import load_channel
 
 SQUEEZENET = Path(__file__).resolve().parent.parent.parent / "shared/data/weights"
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from classifier.artifact import WEIGHTS, Artifact
-from networks.network import build
+from container.classifier.artifact import WEIGHTS, Artifact
+from container.networks.network import build
 
 
 def load(folder: str = os.environ.get("ARTIFACT", "")) -> Callable[[bytes], dict[str, float]]:

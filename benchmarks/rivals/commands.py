@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.conditions import ROOT
-
 FLASK = "flask + gunicorn sync + torch"
 LITSERVE = "litserve"
 TORCHSERVE = "torchserve"
@@ -40,7 +38,6 @@ def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
         port: Where it shall listen.
     """
     variables = {
-        "PYTHONPATH": f"{ROOT / 'container'}:{ROOT}",
         "ARTIFACT": str(base_dir / "model"),
         # TorchServe starts its workers as `python`.
         "PATH": f"{python.parent}:{os.environ['PATH']}",
@@ -59,12 +56,11 @@ def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
 def ours(precision: str, python: Path, base_dir: Path, port: int) -> Command:
     """Return how our server is started, in one of its precisions."""
     variables = {
-        "PYTHONPATH": str(ROOT / "container"),
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_BIND_TO_PORT": str(port),
         "SAGEMAKER_CLASSIFIER_PRECISION": precision,
     }
-    return Command([str(python), "-m", "serving", "serve"], variables)
+    return Command([str(python), "-m", "container.serving", "serve"], variables)
 
 
 def _prepare_torchserve(python: Path, folder: Path, port: int) -> Sequence[str]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Self, TypeAlias
 
-from classifier.errors import ArtifactError, UserError
-from classifier.preprocessing import Preprocessing
+from container.classifier.errors import ArtifactError, UserError
+from container.classifier.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier.errors import UserError
-from debugger import report, rule_choice, sources
-from debugger.records import DamagedTensorError, Records
-from debugger.rules.verdict import ERROR, INSUFFICIENT, ISSUES, Verdict
+from container.classifier.errors import UserError
+from container.debugger import report, sources
+from container.debugger.reading.records import DamagedTensorError, Records
+from container.debugger.rules import rule_choice
+from container.debugger.rules.verdict import ERROR, INSUFFICIENT, ISSUES, Verdict
 
 # No rule found anything, one did, there was nothing to judge by.
 FINE, FOUND, WRONG = 0, 1, 2

@@ -8,13 +8,13 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from debugger import charts
-from debugger.profiler import machine_rules, timeline
-from debugger.profiler import rules as profiler_rules
-from debugger.profiler.reading import Profile, percentiles
-from debugger.records import GRADIENTS, WEIGHTS, Point, Records
-from debugger.rules.catalogue import RULES
-from debugger.rules.verdict import ISSUES, Verdict
+from container.debugger import charts
+from container.debugger.profiler import machine_rules, timeline
+from container.debugger.profiler import rules as profiler_rules
+from container.debugger.profiler.reading import Profile, percentiles
+from container.debugger.reading.records import GRADIENTS, WEIGHTS, Point, Records
+from container.debugger.rules.catalogue import RULES
+from container.debugger.rules.verdict import ISSUES, Verdict
 
 TEMPLATE = "debug_report.html.jinja"
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from classifier.errors import UserError
-from debugger import metric_log
-from debugger.profiler import reading
-from debugger.profiler.reading import Profile
-from debugger.records import Records
+from container.classifier.errors import UserError
+from container.debugger.profiler import reading
+from container.debugger.profiler.reading import Profile
+from container.debugger.reading import metric_log
+from container.debugger.reading.records import Records
 
 # Below a job's folder, or one of its output.
 PLACES = (
@@ -46,7 +46,7 @@ def read(path: Path) -> Records:
     for place in PLACES:
         if (path / place / "index").is_dir():
             # It needs smdebug's messages; a log does not.
-            from debugger.tensor_files import TensorFiles  # noqa: PLC0415
+            from container.debugger.reading.tensor_files import TensorFiles  # noqa: PLC0415
 
             return TensorFiles(path / place).records()
     for name in ("output/data/metrics.json", "data/metrics.json", "metrics.json"):

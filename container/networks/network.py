@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from classifier.errors import UserError
+from container.classifier.errors import UserError
 
 SMALL = "small"
 

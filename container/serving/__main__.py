@@ -1,4 +1,4 @@
-"""`python -m serving serve`: check the settings, then become gunicorn."""
+"""`python -m container.serving serve`: check the settings, then become gunicorn."""
 
 import argparse
 import os
@@ -6,12 +6,18 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from classifier.errors import UserError
-from serving.gpu import serves_batches
-from serving.limits import allow_open_files
-from serving.settings import Settings
+from container.classifier.errors import UserError
+from container.serving.gpu import serves_batches
+from container.serving.limits import allow_open_files
+from container.serving.settings import Settings
 
-GUNICORN = (sys.executable, "-m", "gunicorn", "--config", "python:serving.gunicorn_conf")
+GUNICORN = (
+    sys.executable,
+    "-m",
+    "gunicorn",
+    "--config",
+    "python:container.serving.server.gunicorn_conf",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

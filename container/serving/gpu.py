@@ -7,8 +7,8 @@ seconds to import.
 from importlib.util import find_spec
 from pathlib import Path
 
-from classifier.errors import UserError
-from serving.settings import ENGINE, TORCH, Settings
+from container.classifier.errors import UserError
+from container.serving.settings import ENGINE, TORCH, Settings
 
 DEVICES = Path("/dev")
 

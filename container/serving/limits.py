@@ -6,7 +6,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from classifier.errors import UserError
+from container.classifier.errors import UserError
 
 CGROUPS = Path("/sys/fs/cgroup")
 

@@ -15,20 +15,20 @@ from pathlib import Path
 from flask import Flask
 from gunicorn.arbiter import Arbiter
 
-from classifier.artifact import Manifest
-from classifier.environment import base_dir
-from classifier.errors import UserError
-from serving.app import create_app
-from serving.batching import Batching
-from serving.body import start_watch
-from serving.limits import usable_memory
-from serving.memory import give_back
-from serving.multi_model import create_multi_model_app
-from serving.pool import Pool
-from serving.predictor import Predictor
-from serving.registry import Registry
-from serving.settings import Settings
-from serving.sizing import Sizing, models_budget, network_bytes, server_bytes
+from container.classifier.artifact import Manifest
+from container.classifier.base_directory import base_dir
+from container.classifier.errors import UserError
+from container.serving.http.app import create_app
+from container.serving.http.body import start_watch
+from container.serving.http.multi_model import create_multi_model_app
+from container.serving.limits import usable_memory
+from container.serving.model.batching import Batching
+from container.serving.model.memory import give_back
+from container.serving.model.pool import Pool
+from container.serving.model.predictor import Predictor
+from container.serving.model.registry import Registry
+from container.serving.settings import Settings
+from container.serving.sizing import Sizing, models_budget, network_bytes, server_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from classifier.errors import UserError
+from container.classifier.errors import UserError
 
 MIB = 2**20
 
@@ -17,7 +17,7 @@ ONLINE_PAYLOAD_MB, BATCH_PAYLOAD_MB, ASYNC_PAYLOAD_MB = 25, 100, 1024
 # A transform job's own default, and the limit of its payload times its concurrency.
 DEFAULT_TRANSFORM_PAYLOAD_MB, TRANSFORM_MB = 6, 100
 
-# In order of our preference; `serving.encoding` has how each is written.
+# In order of our preference; `container.serving.http.encoding` has how each is written.
 JSON, JSON_LINES, CSV = MEDIA_TYPES = ("application/json", "application/jsonlines", "text/csv")
 
 # Within SageMaker's 60 seconds, large networks too; in a transform job the payload is the limit.

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from serving.gpu import gpus, serves_batches
-from serving.limits import usable_memory, usable_processors
-from serving.settings import MIB, Settings
+from container.serving.gpu import gpus, serves_batches
+from container.serving.limits import usable_memory, usable_processors
+from container.serving.settings import MIB, Settings
 
 # A guess, not measured on so many: Python's lock limits what one process can hand to its streams.
 PROCESSORS_PER_WORKER = 8

@@ -1,4 +1,4 @@
-"""The training image's program: `python -m training train`."""
+"""The training image's program: `python -m container.training train`."""
 
 import logging
 import os
@@ -7,12 +7,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from classifier.environment import base_dir
-from classifier.errors import UserError
-from training import supervisor
-from training.environment import TrainingEnvironment
-from training.stop import SIGNALS, Stopped, StopRequest
-from training.supervisor import ConnectionLostError, Place
+from container.classifier.base_directory import base_dir
+from container.classifier.errors import UserError
+from container.training.sagemaker import supervisor
+from container.training.sagemaker.environment import TrainingEnvironment
+from container.training.sagemaker.stop import SIGNALS, Stopped, StopRequest
+from container.training.sagemaker.supervisor import ConnectionLostError, Place
 
 logger = logging.getLogger("training")
 
@@ -62,7 +62,7 @@ def _run_alone_or_supervise(environment: TrainingEnvironment, stop: StopRequest)
 
 
 def _run_job(environment: TrainingEnvironment, stop: StopRequest) -> None:
-    from training import job  # noqa: PLC0415 - so that a stop is heard while it loads
+    from container.training import job  # noqa: PLC0415 - so that a stop is heard while it loads
 
     job.run(environment, stop)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, Self, TypeAlias
 
-from classifier.errors import UserError
+from container.classifier.errors import UserError
 
 # What tuning jobs and the SDKs add for themselves.
 FOREIGN_PREFIXES = ("_", "sagemaker_")

@@ -7,30 +7,27 @@ from dataclasses import dataclass
 
 import torch
 
-from classifier.artifact import MANIFEST
-from classifier.errors import UserError
-from classifier.preprocessing import Preprocessing
-from debugger import rule_choice
-from debugger.observer import Observer, Settings
-from networks.network import Network, build, check_input
-from training import (
-    channel,
-    cluster,
-    pictures,
-    provenance,
-    recipe,
-    results,
-    sides,
-    weights,
-)
-from training.checkpoint import Checkpoints
-from training.cluster import Cluster
-from training.environment import Channels, TrainingEnvironment
-from training.hyperparameters import Hyperparameters
-from training.judgement import Judgement
-from training.loop import Trainer
-from training.pictures import Pictures
-from training.stop import StopRequest
+from container.classifier.artifact import MANIFEST
+from container.classifier.errors import UserError
+from container.classifier.preprocessing import Preprocessing
+from container.debugger.recording.debug_session import Observer, Settings
+from container.debugger.rules import rule_choice
+from container.networks.network import Network, build, check_input
+from container.training import recipe
+from container.training.data import channel
+from container.training.data import images as pictures
+from container.training.data import mirrored_classes as sides
+from container.training.data.images import Pictures
+from container.training.evaluation.assessment import Judgement
+from container.training.fitting import cluster
+from container.training.fitting import pretrained as weights
+from container.training.fitting.checkpoint import Checkpoints
+from container.training.fitting.cluster import Cluster
+from container.training.fitting.loop import Trainer
+from container.training.hyperparameters import Hyperparameters
+from container.training.output import provenance, results
+from container.training.sagemaker.environment import Channels, TrainingEnvironment
+from container.training.sagemaker.stop import StopRequest
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from classifier.errors import UserError
-from networks.network import SMALL
-from training.hyperparameters import Hyperparameters
-from training.optimizer import optimizer_name, peak_learning_rate
-from training.sampling import Balance, balance_of
-from training.unfreezing import first_stage_epochs
+from container.classifier.errors import UserError
+from container.networks.network import SMALL
+from container.training.data.sampling import Balance, balance_of
+from container.training.fitting.optimizer import optimizer_name, peak_learning_rate
+from container.training.fitting.unfreezing import first_stage_epochs
+from container.training.hyperparameters import Hyperparameters
 
 SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 128, 224
 

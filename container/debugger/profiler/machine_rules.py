@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from debugger.profiler.reading import Profile
-from debugger.rules.finding import Finding, Violation
+from container.debugger.profiler.reading import Profile
+from container.debugger.rules.finding import Finding, Violation
 
 GPU, GPU_MEMORY = ("gpu", "GPUUtilization"), ("gpu", "GPUMemoryUtilization")
 CPU, IO_WAIT = ("cpu", "CPUUtilization"), ("cpu", "I/OWaitPercentage")

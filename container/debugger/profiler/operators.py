@@ -11,7 +11,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from debugger.profiler.reading import Operator
+from container.debugger.profiler.reading import Operator
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from debugger.profiler import timeline
-from debugger.profiler.operators import OperatorSampler
-from debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
-from debugger.profiler.timeline import Timeline
+from container.debugger.profiler import timeline
+from container.debugger.profiler.operators import OperatorSampler
+from container.debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
+from container.debugger.profiler.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from classifier.errors import UserError
+from container.classifier.errors import UserError
 
 # In bytes, of one file.
 MAX_SIZE = 256 * 2**20

@@ -3,11 +3,11 @@
 import inspect
 from collections.abc import Callable, Mapping
 
-from debugger.profiler import machine_rules, step_rules, timeline
-from debugger.profiler.machine_rules import CPU, GPU, GPU_MEMORY, IO_WAIT
-from debugger.profiler.reading import Profile, percentiles
-from debugger.rules.finding import Finding
-from debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
+from container.debugger.profiler import machine_rules, step_rules, timeline
+from container.debugger.profiler.machine_rules import CPU, GPU, GPU_MEMORY, IO_WAIT
+from container.debugger.profiler.reading import Profile, percentiles
+from container.debugger.rules.finding import Finding
+from container.debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
 
 RULES: Mapping[str, Callable[..., Finding]] = {
     "BatchSize": machine_rules.batch_size,

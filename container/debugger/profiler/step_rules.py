@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from debugger.profiler import timeline
-from debugger.profiler.machine_rules import CPU
-from debugger.profiler.reading import Event, Profile
-from debugger.rules.finding import Finding, Violation
+from container.debugger.profiler import timeline
+from container.debugger.profiler.machine_rules import CPU
+from container.debugger.profiler.reading import Event, Profile
+from container.debugger.rules.finding import Finding, Violation
 
 # Of the steps' time: no advice is worth giving on less.
 WORTH = 0.1

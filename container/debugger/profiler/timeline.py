@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from debugger.profiler.system_metrics import hour
+from container.debugger.profiler.system_metrics import hour
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from debugger.records import Point
-from debugger.rules.finding import Finding, Violation
-from debugger.rules.losses import loss_not_decreasing
+from container.debugger.reading.records import Point
+from container.debugger.rules.finding import Finding, Violation
+from container.debugger.rules.losses import loss_not_decreasing
 
 # Records that are judged together: each is of a few pictures.
 LAST = 10

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from debugger.records import Records
-from debugger.rules import layer_rules, loss_rules, picture_rules, stalled
-from debugger.rules.finding import Finding
+from container.debugger.reading.records import Records
+from container.debugger.rules import image_rules as picture_rules
+from container.debugger.rules import layer_rules, loss_rules, stalled
+from container.debugger.rules.finding import Finding
 
 
 def stalled_training(

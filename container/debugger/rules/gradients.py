@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from debugger.records import Point
-from debugger.rules.finding import Finding, Violation
+from container.debugger.reading.records import Point
+from container.debugger.rules.finding import Finding, Violation
 
 # A layer's gradients vanish when those of others don't: in a network that has learned its pictures
 # all are small alike.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from classifier.errors import UserError
-from debugger.records import GRADIENTS, LOSSES, WEIGHTS, Mode, Point, Records
-from debugger.rules.pictures import Labels
+from container.classifier.errors import UserError
+from container.debugger.reading.records import GRADIENTS, LOSSES, WEIGHTS, Mode, Point, Records
+from container.debugger.rules.images import Labels
 
 NO_BIAS = re.compile(r"(?:bias|\.b)$")
 

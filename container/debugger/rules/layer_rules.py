@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from debugger.records import GRADIENTS, LOSSES, WEIGHTS, Point, Records
-from debugger.rules import activations, gradients, inputs, values
-from debugger.rules.finding import Finding
+from container.debugger.reading.records import GRADIENTS, LOSSES, WEIGHTS, Point, Records
+from container.debugger.rules import activations, gradients, inputs, values
+from container.debugger.rules.finding import Finding
 
 UNCHANGED = ("min", "max", "mean", "std", "abs_mean", "l2")
 

@@ -1,8 +1,8 @@
 """AWS's rules on losses, with their parameters and defaults, on the records of a training."""
 
-from debugger.records import LOSSES, Records
-from debugger.rules import inputs, losses
-from debugger.rules.finding import Finding
+from container.debugger.reading.records import LOSSES, Records
+from container.debugger.rules import inputs, losses
+from container.debugger.rules.finding import Finding
 
 
 def loss_not_decreasing(

@@ -7,8 +7,8 @@ A batch's loss is a noisy thing. Where AWS compares one loss with another, these
 import math
 from collections.abc import Sequence
 
-from debugger.records import Point
-from debugger.rules.finding import Finding, Violation
+from container.debugger.reading.records import Point
+from container.debugger.rules.finding import Finding, Violation
 
 CERTAIN = 3.0
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from debugger.rules.finding import Finding, Violation
+from container.debugger.rules.finding import Finding, Violation
 
 
 def stalled_training(times: Sequence[tuple[int, float]], *, threshold: float = 1800.0) -> Finding:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from debugger.records import Point
-from debugger.rules.finding import Finding, Violation
-from debugger.rules.gradients import FIRST
+from container.debugger.reading.records import Point
+from container.debugger.rules.finding import Finding, Violation
+from container.debugger.rules.gradients import FIRST
 
 
 def all_zero(zeros: Mapping[str, Sequence[Point]], *, threshold: float = 100.0) -> Finding:

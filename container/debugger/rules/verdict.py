@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from classifier.errors import UserError
-from debugger.records import Records
-from debugger.rules import catalogue
-from debugger.rules.finding import Finding, Violation
+from container.classifier.errors import UserError
+from container.debugger.reading.records import Records
+from container.debugger.rules import catalogue
+from container.debugger.rules.finding import Finding, Violation
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What goes into the two container images: training, serving and what they share."""

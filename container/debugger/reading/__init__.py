@@ -1,0 +1,1 @@
+"""Reads tensor files, logs and metrics into records."""

@@ -1,0 +1,83 @@
+"""Reads losses from what a training prints, or from the metrics.json that it leaves."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from container.classifier.errors import UserError
+from container.debugger.reading.records import Record, Records
+
+# In bytes.
+MAX_SIZE = 256 * 2**20
+
+# As our log has them, and that of nearly everybody else.
+_LINE = re.compile(r"\bepoch[=: ]+(?P<epoch>\d+)\b")
+_VALUES = {
+    "TRAIN": re.compile(r"\btrain_loss[=: ]+(?P<value>[-+\w.]+)"),
+    "EVAL": re.compile(r"\bval_loss[=: ]+(?P<value>[-+\w.]+)"),
+}
+_NAME = "loss_output_0"
+
+
+def read(path: Path) -> Records:
+    """Return the losses of every epoch, a training's as one step of it.
+
+    Raises:
+        UserError: the file cannot be read, or names no losses.
+    """
+    try:
+        if path.stat().st_size > MAX_SIZE:
+            message = f"{path} is larger than any log: {path.stat().st_size} bytes"
+            raise UserError(message)
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise UserError(message) from None
+    losses = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text)
+    if not losses:
+        message = f"{path} names no losses: expected lines with epoch=, train_loss= and val_loss="
+        raise UserError(message)
+    return of_losses(losses)
+
+
+def of_losses(losses: Mapping[tuple[int, str], float]) -> Records:
+    """Return records of mean losses by epoch and mode."""
+    tensors: dict[tuple[str, str], list[Record]] = {}
+    for (epoch, mode), value in sorted(losses.items()):
+        order = 2 * epoch + (mode == "EVAL")
+        record = Record(order, epoch, {"": partial(np.asarray, value)})
+        tensors.setdefault((_NAME, mode), []).append(record)
+    return Records(tensors, [])
+
+
+def _from_lines(text: str) -> dict[tuple[int, str], float]:
+    """Return losses by epoch and mode; of two runs in a file the later one's."""
+    found = {}
+    for line in text.splitlines():
+        epoch = _LINE.search(line)
+        for mode, pattern in _VALUES.items():
+            value = pattern.search(line)
+            if epoch and value:
+                try:
+                    found[int(epoch["epoch"]), mode] = float(value["value"])
+                except ValueError:
+                    continue
+    return found
+
+
+def _from_json(text: str) -> dict[tuple[int, str], float]:
+    try:
+        history = json.loads(text).get("history")
+    except (ValueError, RecursionError):
+        return {}
+    found = {}
+    for epoch, metrics in enumerate(history if isinstance(history, list) else [], start=1):
+        for mode, name in (("TRAIN", "train_loss"), ("EVAL", "val_loss")):
+            value = metrics.get(name) if isinstance(metrics, dict) else None
+            if isinstance(value, int | float):
+                found[epoch, mode] = float(value)
+    return found

@@ -1,0 +1,148 @@
+"""Reads smdebug's tensor files: ours, or those of any SageMaker job."""
+
+import json
+import re
+import struct
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from container.classifier.errors import UserError
+from container.debugger.reading import protobuf_bridge
+from container.debugger.reading.records import Array, DamagedTensorError, Record, Records
+
+protobuf_bridge.install()
+from google.protobuf.message import DecodeError  # noqa: E402 - as the next one
+from smdebug.core.tfevent.proto.event_pb2 import Event  # noqa: E402 - through the bridge
+
+# In bytes. A step of VGG-16's weights and gradients as a whole is 1.1 GB in tensors of 400 MB.
+MAX_INDEX, MAX_TENSOR = 64 * 2**20, 1024 * 2**20
+
+_HEADER = struct.Struct("<QI")
+
+_DTYPES = {
+    1: np.float32,
+    2: np.float64,
+    3: np.int32,
+    4: np.uint8,
+    5: np.int16,
+    6: np.int8,
+    9: np.int64,
+    10: np.bool_,
+    17: np.uint16,
+    19: np.float16,
+    22: np.uint32,
+    23: np.uint64,
+}
+
+_INDEX = re.compile(r"(?P<order>\d+)_(?P<worker>.+)\.json")
+# As in `smdebug/reductions/abs_mean/gradient/ResNet_conv1.weight`.
+PREFIX = "smdebug/reductions/"
+
+
+class TensorFiles:
+    """The records in a directory; more can come while a training writes them."""
+
+    def __init__(self, directory: Path) -> None:
+        """Look at nothing yet.
+
+        Raises:
+            UserError: the directory holds no tensor files.
+        """
+        if not (directory / "index").is_dir():
+            message = f"{directory} holds no tensors: expected smdebug's folders index and events"
+            raise UserError(message)
+        self.directory = directory.resolve()
+        self._read: set[Path] = set()
+        self._tensors: dict[tuple[str, str], list[Record]] = {}
+        self._times: dict[int, tuple[int, float]] = {}
+
+    def records(self) -> Records:
+        """Return all that is there by now, of the first process that recorded.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        for path in self._new_files():
+            self._read.add(path)
+            match = _INDEX.fullmatch(path.name)
+            if match:
+                self._add(path, int(match["order"]))
+        for records in self._tensors.values():
+            records.sort(key=lambda record: record.order)
+        return Records(self._tensors, [self._times[order] for order in sorted(self._times)])
+
+    def _new_files(self) -> list[Path]:
+        paths = sorted(set(self.directory.glob("index/*/*.json")) - self._read)
+        workers = {match["worker"] for path in paths if (match := _INDEX.fullmatch(path.name))}
+        first = min(workers, default="")
+        return [path for path in paths if path.name.endswith(f"_{first}.json")]
+
+    def _add(self, path: Path, order: int) -> None:
+        try:
+            if path.stat().st_size > MAX_INDEX:
+                message = "it is larger than any index"
+                raise ValueError(message)
+            document = json.loads(path.read_text(encoding="utf-8"))
+            mode, step = str(document["meta"]["mode"]), int(document["meta"]["mode_step"])
+            if "event_file_name" not in document["meta"]:
+                return
+            events = self._inside(str(document["meta"]["event_file_name"]))
+            found: dict[str, Record] = {}
+            for entry in document["tensor_payload"]:
+                name, kind = _split(str(entry["tensorname"]))
+                record = found.setdefault(name, Record(order, step, {}))
+                place = (events, int(entry["start_idx"]), int(entry["length"]))
+                record.loaders[kind] = partial(_load, *place)
+            first = document["tensor_payload"][0]
+            time = _event(events, int(first["start_idx"]), int(first["length"])).wall_time
+        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            message = f"{path} is damaged: {type(error).__name__}: {error}"
+            raise UserError(message) from None
+        self._times[order] = (step, float(time))
+        for name, record in found.items():
+            self._tensors.setdefault((name, mode), []).append(record)
+
+    def _inside(self, name: str) -> Path:
+        path = (self.directory / name).resolve()
+        if not path.is_relative_to(self.directory):
+            message = f"it names a file outside of the folder: {name!r}"
+            raise ValueError(message)
+        return path
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return a tensor's name, and which reduction it is; none has the empty name."""
+    if not name.startswith(PREFIX):
+        return name, ""
+    kind, _, tensor = name.removeprefix(PREFIX).partition("/")
+    return tensor, kind
+
+
+def _event(path: Path, start: int, length: int) -> Any:  # noqa: ANN401 - smdebug has no types
+    if not 0 < length <= MAX_TENSOR:
+        message = f"a record of {length} bytes"
+        raise ValueError(message)
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read(length)
+    try:
+        (size, _) = _HEADER.unpack_from(data)
+        return Event.FromString(data[_HEADER.size : _HEADER.size + size])
+    except (struct.error, DecodeError) as error:
+        message = f"{path.name} holds no tensor at {start}: {error}"
+        raise ValueError(message) from None
+
+
+def _load(path: Path, start: int, length: int) -> Array:
+    """Read one tensor."""
+    try:
+        (value,) = _event(path, start, length).summary.value
+        shape = [dim.size for dim in value.tensor.tensor_shape.dim]
+        dtype = _DTYPES[value.tensor.dtype]
+        return np.frombuffer(value.tensor.tensor_content, dtype).reshape(shape)
+    except (OSError, ValueError, KeyError) as error:
+        message = f"{path.name} at {start}: {type(error).__name__}: {error}"
+        raise DamagedTensorError(message) from None

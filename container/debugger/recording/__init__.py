@@ -1,0 +1,1 @@
+"""Records tensors and times of a running training job."""

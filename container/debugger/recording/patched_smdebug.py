@@ -1,0 +1,176 @@
+"""smdebug 1.0.34 made to work, and harmless: the one place that imports it.
+
+It is the last release: no later one moves the names within it that are replaced here.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterable
+from importlib import metadata
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from container.debugger.reading import protobuf_bridge
+from container.debugger.recording.reductions import reduce
+
+VERSION = "1.0.34"
+
+# A file that cannot exist. smdebug's own profiler evaluates its settings as Python, and its notes
+# on checkpoints would lie among ours.
+NOWHERE = f"{os.devnull}/nothing"
+VARIABLES = {
+    "CHECKPOINT_CONFIG_FILE_PATH": NOWHERE,
+    "SMDEBUG_LOG_LEVEL": "warning",
+    "SMPROFILER_CONFIG_PATH": NOWHERE,
+}
+
+if metadata.version("smdebug") != VERSION:
+    _message = f"smdebug {metadata.version('smdebug')} is installed, {VERSION} is the known one"
+    raise ImportError(_message)
+
+protobuf_bridge.install()
+# What it reads on import is read before the block is left.
+with mock.patch.dict(os.environ, VARIABLES), warnings.catch_warnings():
+    # Of what it uses of old Pythons.
+    warnings.simplefilter("ignore")
+    import smdebug.core.singleton_utils
+    import smdebug.core.tfevent.util
+    import smdebug.core.writer
+    from smdebug.core.collection import SCALAR_COLLECTIONS
+    from smdebug.core.locations import TensorLocation
+    from smdebug.core.modes import ModeKeys
+    from smdebug.core.reductions import get_reduction_tensor_name
+    from smdebug.core.tfevent.event_file_writer import EventFileWriter
+    from smdebug.core.tfevent.events_writer import EventsWriter
+    from smdebug.core.tfevent.index_file_writer import EventWithIndex
+    from smdebug.core.tfevent.proto.event_pb2 import Event
+    from smdebug.core.utils import get_relative_event_file_path, parse_worker_name_from_file
+    from smdebug.pytorch.hook import Hook, profiler_config_parser
+
+__all__ = ["VARIABLES", "Event", "Hook", "ModeKeys", "TensorHook", "forget_hook"]
+
+
+class TensorHook(Hook):  # type: ignore[misc]
+    """smdebug's hook, driven by a training loop that watches its errors."""
+
+    def has_default_configuration(self) -> bool:
+        """Let smdebug raise its errors: by default it logs pages of them, or kills the training."""
+        return False
+
+    @staticmethod
+    def _make_numpy_array(tensor: object) -> npt.NDArray[Any]:
+        if isinstance(tensor, Tensor):
+            # NumPy has no bfloat16.
+            wide = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
+            return wide.cpu().numpy()
+        return np.asarray(tensor)
+
+    def _write_reductions(
+        self, name: str, tensor: object, collections: Iterable[Any], tensor_ref: object = None
+    ) -> None:
+        """Write all reductions of a tensor, which leave its device together."""
+        wanted: dict[tuple[str, bool], None] = {}
+        for collection in collections:
+            if collection.name not in SCALAR_COLLECTIONS:
+                chosen = collection.reduction_config
+                wanted |= dict.fromkeys((kind, False) for kind in chosen.reductions + chosen.norms)
+                absolute = chosen.abs_reductions + chosen.abs_norms
+                wanted |= dict.fromkeys((kind, True) for kind in absolute)
+        if not wanted:
+            return
+        values = reduce(torch.as_tensor(tensor), list(wanted))
+        for (kind, is_absolute), value in zip(wanted, values, strict=True):
+            reduced = get_reduction_tensor_name(name, kind, is_absolute, remove_colon_index=True)
+            self._write_raw_tensor_simple(reduced, value, tensor_ref=tensor_ref)
+
+
+def forget_hook() -> None:
+    """Let the hook there is write nothing any more, at the end of the program either."""
+    hook = smdebug.core.singleton_utils._ts_hook  # noqa: SLF001
+    if hook is not None:
+        atexit.unregister(hook._cleanup)  # noqa: SLF001
+        smdebug.core.singleton_utils.del_hook()
+
+
+class DirectWriter(EventFileWriter):  # type: ignore[misc]
+    """Writes events at once: smdebug's thread dies of a full disk, and all wait for it for ever."""
+
+    def __init__(self, path: str, index_writer: object = None, **_threads: object) -> None:
+        """Open the file."""
+        self._ev_writer = EventsWriter(path=path, index_writer=index_writer)
+        self._ev_writer.init()
+
+    def write_event(self, event: Any) -> None:  # noqa: ANN401 - smdebug has no types
+        """Write an event, and note in the index where it is."""
+        is_indexed = isinstance(event, EventWithIndex)
+        start, length = self._ev_writer.write_event(event.event if is_indexed else event)
+        if is_indexed:
+            path = get_relative_event_file_path(self._ev_writer.name())
+            location = TensorLocation(
+                tname=event.tensorname,
+                mode=event.get_mode(),
+                mode_step=event.mode_step,
+                event_file_name=path,
+                start_idx=start,
+                length=length,
+                worker=parse_worker_name_from_file(path),
+            )
+            self._ev_writer.index_writer.add_index(location)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        self._ev_writer.flush()
+
+    def close(self) -> None:
+        """Finish the file; its name is its own only then."""
+        self._ev_writer.close()
+
+    def abandon(self) -> None:
+        """Forget a file that cannot be finished, or its end would try again."""
+        events, index = self._ev_writer, self._ev_writer.index_writer
+        files = [index.writer] if index is not None and index.writer is not None else []
+        if events.tfrecord_writer is not None:
+            files.append(events.tfrecord_writer._writer)  # noqa: SLF001
+            events.tfrecord_writer._writer = None  # noqa: SLF001
+            events.tfrecord_writer = None
+        for file in files:
+            # What is still in its buffer finds no room either.
+            with contextlib.suppress(OSError):
+                file._accessor.close()  # noqa: SLF001
+
+
+class _Bytes(np.ndarray):
+    """An array with the method that NumPy 2.3 dropped."""
+
+    def tostring(self) -> bytes:
+        return self.tobytes()
+
+
+_make_tensor_proto = smdebug.core.tfevent.util.make_tensor_proto
+
+
+def make_tensor_proto(nparray_data: npt.ArrayLike, tag: str) -> object:
+    """Do what smdebug's function of this name does, under any NumPy."""
+    return _make_tensor_proto(np.asarray(nparray_data).view(_Bytes), tag)
+
+
+def _patch() -> None:
+    smdebug.core.tfevent.util.make_tensor_proto = make_tensor_proto
+    smdebug.core.writer.make_tensor_proto = make_tensor_proto
+    smdebug.core.writer.EventFileWriter = DirectWriter
+    # Every step would read its settings anew.
+    profiler_config_parser.load_config = lambda: None
+    own_logger = logging.getLogger("smdebug")
+    own_logger.handlers.clear()
+    own_logger.propagate = True
+
+
+_patch()

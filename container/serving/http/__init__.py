@@ -1,0 +1,1 @@
+"""The HTTP API: routes, request bodies, responses, errors, metrics and the request log."""

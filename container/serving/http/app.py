@@ -1,0 +1,167 @@
+"""The HTTP side of serving: routes, and errors as JSON."""
+
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from flask import Flask, Response, current_app, g, jsonify, request
+from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
+
+from container.serving.http.body import discard_body, read_body
+from container.serving.http.connection import FORCE_CLOSE, connection_of, has_gone
+from container.serving.http.decoding import choose_splitter, split_body
+from container.serving.http.encoding import choose_media_type, encode_response
+from container.serving.http.errors import describe, overloaded
+from container.serving.http.metrics import CONTENT_TYPE, Metrics
+from container.serving.http.page import read_page
+from container.serving.http.request_log import RequestLog
+from container.serving.limits import usable_processors
+from container.serving.model.pool import Pool
+from container.serving.model.predictor import Predictor
+from container.serving.server.refusal import MESSAGE, RETRY_AFTER_SECONDS
+from container.serving.settings import JSON, JSON_LINES, TRANSFORM_MB, Settings
+
+CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+REQUEST_ID = "X-Request-Id"
+
+PIECE_BYTES = 2**20
+
+# What programs ask every few seconds: not logged, not counted.
+WATCHING = frozenset({"ping", "metrics"})
+
+
+def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> Flask:
+    """Make the application, which answers /ping with 503 until `loading` is done."""
+    app = new_app(settings)
+    app.extensions["loading"] = loading
+
+    @app.get("/ping")
+    def ping() -> Response:
+        _loaded(loading)
+        return Response()
+
+    @app.post("/invocations")
+    def invocations() -> Response:
+        return answer_pictures(settings, pool, nullcontext(_loaded(loading)))
+
+    if settings.has_execution_parameters:
+
+        @app.get("/execution-parameters")
+        def execution_parameters() -> Response:
+            concurrent = min(usable_processors(), TRANSFORM_MB // settings.transform_payload_mb)
+            return jsonify(
+                MaxConcurrentTransforms=max(1, concurrent),
+                BatchStrategy="SINGLE_RECORD",
+                MaxPayloadInMB=settings.transform_payload_mb,
+            )
+
+    if settings.has_page:
+
+        @app.get("/")
+        def page() -> Response:
+            return read_page()
+
+    return app
+
+
+def _metrics() -> Metrics:
+    metrics: Metrics = current_app.extensions["metrics"]
+    return metrics
+
+
+def new_app(settings: Settings) -> Flask:
+    """Make an application with errors as JSON, a log line per request, and metrics where wanted."""
+    app = Flask("serving", static_folder=None)
+    # gunicorn_conf puts those in its place that all workers share.
+    app.extensions["metrics"] = Metrics.alone()
+    app.register_error_handler(HTTPException, _answer_error)
+    app.before_request(_begin)
+    app.after_request(_finish)
+
+    if settings.has_metrics:
+
+        @app.get("/metrics")
+        def metrics() -> Response:
+            return Response(_metrics().render(), content_type=CONTENT_TYPE)
+
+    return app
+
+
+def answer_pictures(
+    settings: Settings, pool: Pool, borrowed: AbstractContextManager[Predictor]
+) -> Response:
+    """Answer the request with the classes of its pictures.
+
+    The predictor is borrowed once the body is read, which the client may take its time with.
+    """
+    log: RequestLog = g.log
+    patience = settings.wait_seconds - log.waited
+    if patience <= 0:
+        raise overloaded()
+    default = settings.default_accept
+    if request.mimetype == JSON_LINES and default == JSON:
+        default = JSON_LINES
+    media_type = choose_media_type(request.headers.get("Accept"), default)
+    split = choose_splitter(request.content_type)
+    data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
+    log.note_body()
+    pictures = split_body(
+        split,
+        data,
+        most=settings.max_pictures,
+        has_error_records=settings.has_error_records,
+    )
+    with borrowed as predictor:
+        predicted = pool.predict(
+            predictor,
+            pictures,
+            patience=patience,
+            seconds=settings.timeout_seconds,
+            has_gone=partial(has_gone, connection_of(request.environ)),
+        )
+        class_names = predictor.class_names
+    log.note_pictures(predicted)
+    answers = [each.answer for each in predicted]
+    body = encode_response(
+        answers, class_names, media_type, has_error_records=settings.has_error_records
+    )
+    return Response(_in_pieces(body), content_type=media_type)
+
+
+def _in_pieces(body: bytes) -> list[bytes]:
+    """Cut an answer, for the time that a client has to take it is for each piece."""
+    return [body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES)]
+
+
+def _loaded(loading: "Future[Predictor]") -> Predictor:
+    if not loading.done():
+        message = "the model is being loaded"
+        raise ServiceUnavailable(message, retry_after=RETRY_AFTER_SECONDS)
+    return loading.result()
+
+
+def _answer_error(error: HTTPException) -> Response:
+    """Turn an error into JSON, keeping its headers, such as Allow and Retry-After."""
+    if error.description == MESSAGE:
+        _metrics().count_refused()
+    response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
+    if isinstance(error, RequestTimeout) or not discard_body(request):
+        # Nobody knows where a next request begins.
+        FORCE_CLOSE.get()()
+    response.data = jsonify(describe(error)).data
+    response.content_type = "application/json"
+    return response
+
+
+def _begin() -> None:
+    g.log = RequestLog(request, _metrics())
+
+
+def _finish(response: Response) -> Response:
+    """Return what the caller sent to know the answer by, and write the log line."""
+    if attributes := request.headers.get(CUSTOM_ATTRIBUTES):
+        response.headers[CUSTOM_ATTRIBUTES] = attributes
+    if request.endpoint not in WATCHING:
+        response.headers[REQUEST_ID] = g.log.id
+        g.log.write(response)
+    return response

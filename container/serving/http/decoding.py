@@ -1,0 +1,247 @@
+"""A request's body to its pictures, and these to pixels; knows bytes and arrays, not Flask.
+
+| Content-Type | body | pictures |
+|---|---|---|
+| `image/jpeg`, `image/jpg`, `image/png`, `image/webp`, `image/gif`, `image/bmp` | a picture | 1 |
+| `application/x-image` | a picture's file | 1 |
+| `application/x-npy` | NumPy's uint8 array (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
+| `application/json` | `{"instances": [...]}`: base64 texts or `{"b64": "..."}` of files | N |
+| `application/jsonlines` | N lines, each a base64 text or `{"b64": "..."}` of a file | N |
+| `application/octet-stream`, none | a picture's file or a NumPy array, by its first bytes | |
+| `application/x-www-form-urlencoded` | the same: it is what curl says unless told | |
+
+A picture's format is what its bytes say, whichever of the types it comes under. Nothing in a
+request is fetched from elsewhere. Splitting a body is quick; its pictures are decoded later, in
+their turn and several at a time, and one that cannot be read fails alone.
+"""
+
+import base64
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestEntityTooLarge,
+    UnprocessableEntity,
+    UnsupportedMediaType,
+)
+
+from container.classifier.errors import ImageError
+from container.classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
+from container.serving.settings import BATCH_PICTURES, JSON_LINES
+
+# Brackets, braces and commas of a JSON document; 64 pictures have 129 and base64 none of them.
+# Parsed, 25 MB of them become 650 MB.
+MAX_JSON_MARKS = 1000
+JSON_START = re.compile(rb"\s*[\[{]")
+
+Picture: TypeAlias = Callable[[Preprocessing], Pixels]
+"""Decodes to uint8 of shape (image_size, image_size, 3); raises UnprocessableEntity or, of what is
+not the JSON or base64 expected, BadRequest or RequestEntityTooLarge."""
+
+Splitter: TypeAlias = Callable[[bytes], Sequence[Picture]]
+
+WHITESPACE = b" \t\r\n"
+
+NPY_MAGIC = b"\x93NUMPY"
+NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def choose_splitter(content_type: str | None) -> Splitter:
+    """Return what takes a body of a request's Content-Type apart.
+
+    Raises:
+        UnsupportedMediaType: nothing does.
+    """
+    media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
+    if splitter := SPLITTERS.get(media_type):
+        return splitter
+    message = f"Content-Type {media_type[:60]!r} is not one of {', '.join(SPLITTERS)}"
+    raise UnsupportedMediaType(message)
+
+
+def split_picture(data: bytes) -> Sequence[Picture]:
+    """Take the body for one picture's file."""
+    return (partial(_decode, data),)
+
+
+def split_npy(data: bytes) -> Sequence[Picture]:
+    """Split a NumPy file of one picture or several of one size.
+
+    Raises:
+        UnprocessableEntity: it is another kind of array, or damaged.
+    """
+    array = _read_npy(data)
+    images = array if array.ndim == len("NHWC") else array[np.newaxis]
+    return [partial(_fit, image) for image in images]
+
+
+def split_json(data: bytes) -> Sequence[Picture]:
+    """Split a document with pictures' files in base64.
+
+    Raises:
+        BadRequest: not the JSON expected.
+        RequestEntityTooLarge: it would fill the memory.
+    """
+    document = _parse(data, "the body")
+    instances = document.get("instances") if isinstance(document, dict) else None
+    if not isinstance(instances, list) or not instances:
+        message = 'expected {"instances": [{"b64": "<a picture\'s file in base64>"}, ...]}'
+        raise BadRequest(message)
+    return [
+        partial(_decode_instance, f"instance {number}", each)
+        for number, each in enumerate(instances)
+    ]
+
+
+def split_json_lines(data: bytes) -> Sequence[Picture]:
+    """Split lines with a picture's file in base64 each; an empty one is a picture that fails.
+
+    Raises:
+        RequestEntityTooLarge: too many lines.
+    """
+    # Each line is taken apart in its turn, but none of them may fill the memory before.
+    if data.count(b"\n") > BATCH_PICTURES:
+        message = f"a request may have at most {BATCH_PICTURES} lines"
+        raise RequestEntityTooLarge(message)
+    lines = data.removesuffix(b"\n").split(b"\n")
+    return [partial(_decode_line, f"line {number}", line) for number, line in enumerate(lines)]
+
+
+def split_body(
+    split: Splitter, data: bytes, *, most: int, has_error_records: bool
+) -> Sequence[Picture]:
+    """Split a body into at most so many pictures.
+
+    With `has_error_records`, one that cannot be split is a picture that fails.
+
+    Raises:
+        BadRequest, UnprocessableEntity: it is empty, or `split` says so.
+        RequestEntityTooLarge: too many pictures.
+    """
+    try:
+        if not data:
+            message = "the body is empty"
+            raise BadRequest(message)
+        pictures = split(data)
+    except (BadRequest, UnprocessableEntity) as error:
+        if not has_error_records:
+            raise
+        return [partial(_fail, error)]
+    if len(pictures) > most:
+        message = f"a request may hold at most {most} pictures, got {len(pictures)}"
+        raise RequestEntityTooLarge(message)
+    return pictures
+
+
+def split_by_content(data: bytes) -> Sequence[Picture]:
+    """Take the body for what its first bytes show, a NumPy file or else a picture."""
+    return (split_npy if data.startswith(NPY_MAGIC) else split_picture)(data)
+
+
+SPLITTERS: Mapping[str, Splitter] = {
+    "image/jpeg": split_picture,
+    "image/jpg": split_picture,
+    "image/png": split_picture,
+    "image/webp": split_picture,
+    "image/gif": split_picture,
+    "image/bmp": split_picture,
+    "application/x-image": split_picture,
+    "application/x-npy": split_npy,
+    "application/json": split_json,
+    JSON_LINES: split_json_lines,
+    "application/octet-stream": split_by_content,
+    # What curl says of a body unless it is told.
+    "application/x-www-form-urlencoded": split_by_content,
+}
+
+
+def _fail(error: HTTPException, _settings: Preprocessing) -> Pixels:
+    raise error
+
+
+def _decode(data: bytes, settings: Preprocessing) -> Pixels:
+    try:
+        return preprocess(data, settings)
+    except ImageError as error:
+        raise UnprocessableEntity(str(error)) from error
+
+
+def _fit(image: Pixels, settings: Preprocessing) -> Pixels:
+    return fit(Image.fromarray(image), settings)
+
+
+def _decode_line(name: str, line: bytes, settings: Preprocessing) -> Pixels:
+    return _decode_instance(name, _parse(line, name), settings)
+
+
+def _decode_instance(name: str, instance: object, settings: Preprocessing) -> Pixels:
+    text = instance.get("b64") if isinstance(instance, dict) else instance
+    if not isinstance(text, str):
+        message = f'{name} is neither a base64 text nor {{"b64": "..."}}'
+        raise BadRequest(message)
+    try:
+        # `base64` and Python's `encodebytes` break their lines.
+        packed = text.encode("ascii").translate(None, WHITESPACE)
+        return _decode(base64.b64decode(packed, validate=True), settings)
+    except ValueError as error:
+        message = f"{name} is not base64: {error}"
+        raise BadRequest(message) from error
+    except UnprocessableEntity as error:
+        message = f"{name}: {error.description}"
+        raise UnprocessableEntity(message) from error
+
+
+def _parse(data: bytes, name: str) -> object:
+    if sum(map(data.count, (b"[", b"{", b","))) > MAX_JSON_MARKS:
+        if not JSON_START.match(data):
+            message = f"{name} is not JSON: it begins with neither a bracket nor a brace"
+            raise BadRequest(message)
+        message = (
+            f"{name} has more than {MAX_JSON_MARKS} brackets, braces and commas, "
+            "which pictures in base64 do not need"
+        )
+        raise RequestEntityTooLarge(message)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        message = f"{name} is not JSON: {error}"
+        raise BadRequest(message) from error
+
+
+def _read_npy(data: bytes) -> Pixels:
+    """Read an array without `numpy.load`, which makes room for any shape that a header names."""
+    file = io.BytesIO(data)
+    try:
+        shape, is_fortran, dtype = NPY_HEADERS[np.lib.format.read_magic(file)](file)
+        # Fails on numbers of thousands of digits, which no sentence could have.
+        np.array(shape, np.int64)
+        count = math.prod(shape)
+    except Exception as error:
+        # NumPy parses the header as Python and raises whatever a damaged one leads to.
+        message = "not a NumPy file of version 1.0 or 2.0, or a damaged one"
+        raise UnprocessableEntity(message) from error
+    # NumPy takes `True` for a number.
+    is_shape = len(shape) in {3, 4} and all(type(size) is int and size > 0 for size in shape)
+    if dtype != np.uint8 or not is_shape or shape[-1] != len("RGB"):
+        message = (
+            "a NumPy array must be uint8 of shape (height, width, 3) or (pictures, height, "
+            f"width, 3), got {dtype} of shape {shape}"
+        )
+        raise UnprocessableEntity(message)
+    if len(data) - file.tell() != count:
+        message = f"the NumPy file's shape needs {count} bytes, it has {len(data) - file.tell()}"
+        raise UnprocessableEntity(message)
+    values = np.frombuffer(data, np.uint8, offset=file.tell())
+    return values.reshape(shape, order="F" if is_fortran else "C")

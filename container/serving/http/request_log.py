@@ -1,0 +1,77 @@
+"""A line per request: who, what came of it, and where the time went; the same for the metrics."""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+
+from flask import Request, Response
+from werkzeug.exceptions import HTTPException
+
+from container.serving.http.connection import ARRIVAL
+from container.serving.http.metrics import Metrics
+from container.serving.model.pool import Predicted
+
+logger = logging.getLogger(__name__)
+
+# Whoever sends a request may name it. Anything else in these headers stays out of our log.
+ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
+ID = re.compile(r"[\w.:/=-]{1,128}", re.ASCII)
+
+# What the caller of a multi-model endpoint named; the platform makes the model's name of it.
+TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
+
+
+class RequestLog:
+    """What there is to say of a request."""
+
+    def __init__(self, request: Request, metrics: Metrics) -> None:
+        """Begin once the request's head is read."""
+        self._metrics = metrics
+        now = time.monotonic()
+        self.waited = now - ARRIVAL.get(now)
+        """Seconds in which the request waited for a thread or its turn."""
+        names = (request.headers.get(name, "") for name in ID_HEADERS)
+        self.id = next((name for name in names if ID.fullmatch(name)), "") or os.urandom(8).hex()
+        self._head = f"method={request.method} request={request.endpoint or 'unknown'}"
+        model = (request.view_args or {}).get("model_name", "")
+        for word, name in (("model", model), ("target", request.headers.get(TARGET_MODEL, ""))):
+            if ID.fullmatch(name):
+                self._head += f" {word}={name}"
+        self._arrived = time.perf_counter() - self.waited
+        self._body_read = 0.0
+        self._steps = ""
+
+    def note_body(self) -> None:
+        """Note that the body is read."""
+        self._body_read = time.perf_counter()
+
+    def note_pictures(self, predicted: Sequence[Predicted]) -> None:
+        """Note when the pictures' turn came, and what their steps took all together."""
+        turn = min(each.began for each in predicted)
+        readable = [each for each in predicted if not isinstance(each.answer, HTTPException)]
+        errors = len(predicted) - len(readable)
+        steps = {
+            "read": [self._body_read - self._arrived - self.waited],
+            "wait": [self.waited + turn - self._body_read],
+            "decode": [each.decoded - each.began for each in predicted],
+            "infer": [each.ended - each.decoded for each in readable],
+        }
+        self._steps = "".join(f" {name}={1000 * sum(took):.1f}" for name, took in steps.items())
+        self._steps += f" pictures={len(predicted)} errors={errors}"
+        for name, took in steps.items():
+            self._metrics.observe(name, took)
+        self._metrics.count_pictures(predicted=len(readable), unreadable=errors)
+
+    def write(self, response: Response) -> None:
+        """Write the line, whose times are in milliseconds, and count the answer."""
+        self._metrics.count_request(response.status_code)
+        logger.info(
+            "%s status=%d milliseconds=%.1f%s id=%s",
+            self._head,
+            response.status_code,
+            1000 * (time.perf_counter() - self._arrived),
+            self._steps,
+            self.id,
+        )

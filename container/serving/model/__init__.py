@@ -1,0 +1,1 @@
+"""Loaded models: engines, batching, precision, the image pool and the model registry."""

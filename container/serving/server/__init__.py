@@ -1,0 +1,1 @@
+"""gunicorn: its settings, admission control and the drain on SIGTERM."""

@@ -1,0 +1,1 @@
+"""From files in a channel to batches of pixels: decoding, cache, sampling, augmentation."""

@@ -1,0 +1,189 @@
+"""Large files on the job's disk that processes share and a later run finds again.
+
+An entry appears whole, by renaming, and never changes. Whoever reads one has a shared lock on it,
+whoever makes one an exclusive lock; locks end with their processes.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from container.classifier.errors import UserError
+from container.training.sagemaker.stop import StopRequest
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "SAGEMAKER_CLASSIFIER_CACHE_DIR"
+
+POLL_SECONDS = 0.1
+
+# Of the disk, on which checkpoints and the model may want to lie as well.
+FREE_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A folder of entries, each known by its key."""
+
+    directory: Path
+
+    @classmethod
+    def of_this_user(cls) -> Self:
+        """Return the cache in the folder of VARIABLE, else in the user's own one for temporaries.
+
+        Raises:
+            UserError: the folder cannot be made, or is not the user's alone.
+        """
+        if chosen := os.environ.get(VARIABLE):
+            with _said_to_the_user(Path(chosen)):
+                Path(chosen).mkdir(mode=0o700, parents=True, exist_ok=True)
+            return cls(Path(chosen))
+        directory = Path(tempfile.gettempdir(), f"image-classifier-{os.geteuid()}")
+        with _said_to_the_user(directory):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            status = directory.lstat()
+        # In a folder that all share, another user may have made it first.
+        is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+        if not is_private or status.st_uid != os.geteuid():
+            message = (
+                f"{directory}, for decoded pictures, is no folder of this user alone: remove it, "
+                f"or set {VARIABLE} to another"
+            )
+            raise UserError(message)
+        return cls(directory)
+
+    @contextmanager
+    def locked(self, key: str, stop: StopRequest) -> Iterator[BinaryIO]:
+        """Wait until no other process has `key` locked; yield an empty file to `publish`.
+
+        Raises:
+            UserError: the folder cannot be written.
+            Stopped: a stop was requested while waiting.
+        """
+        path = self._partial(key)
+        with self._lock(path, stop) as file:
+            # What a process left that was killed.
+            file.truncate()
+            try:
+                yield file
+            finally:
+                if _is_at(file, path):
+                    path.unlink(missing_ok=True)
+
+    def find(self, key: str) -> BinaryIO | None:
+        """Open an entry, which is not removed while the file or a map of it is open."""
+        try:
+            file = self._entry(key).open("rb")
+        except FileNotFoundError:
+            return None
+        # Others have an exclusive lock on an entry for a moment only. A map duplicates the
+        # descriptor, and the lock is held until the last duplicate is closed.
+        fcntl.flock(file, fcntl.LOCK_SH)
+        # Its last use.
+        os.utime(file.fileno())
+        return file
+
+    def reserve(self, file: BinaryIO, size_bytes: int) -> None:
+        """Give `file` its room, if need be that of entries no process uses, the oldest first.
+
+        Raises:
+            OSError: there is no room.
+        """
+        for path in self.directory.glob("decoded-*.partial"):
+            _remove_unused(path)
+        for path in sorted(self.directory.glob("decoded-*.pixels"), key=_last_use):
+            disk = shutil.disk_usage(self.directory)
+            if disk.free >= size_bytes + FREE_SHARE * disk.total:
+                break
+            if _remove_unused(path):
+                logger.info("evicted=%s", path)
+        if hasattr(os, "posix_fallocate"):
+            # A full disk is an error now, not after minutes of decoding.
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+
+    def publish(self, key: str, file: BinaryIO) -> None:
+        """Make the file that `locked` yielded the entry `key`; its lock becomes a shared one."""
+        file.flush()
+        # Else a power cut could leave an entry of zeros.
+        os.fsync(file.fileno())
+        self._partial(key).replace(self._entry(key))
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+    def _lock(self, path: Path, stop: StopRequest) -> BinaryIO:
+        is_waiting = False
+        while True:
+            with _said_to_the_user(self.directory):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode=0o600)
+                file = os.fdopen(descriptor, "r+b")
+                # A file that was published or removed in the meantime locks nothing.
+                if _try_lock(file) and _is_at(file, path):
+                    return file
+                file.close()
+            if not is_waiting:
+                logger.info("waiting_for=%s", path)
+                is_waiting = True
+            stop.check()
+            time.sleep(POLL_SECONDS)
+
+    def _entry(self, key: str) -> Path:
+        return self.directory / f"decoded-{key}.pixels"
+
+    def _partial(self, key: str) -> Path:
+        return self.directory / f"decoded-{key}.partial"
+
+
+@contextmanager
+def _said_to_the_user(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = (
+            f"{directory} cannot hold decoded pictures ({error.strerror}): set {VARIABLE} to a "
+            "folder on a local disk that can be written"
+        )
+        raise UserError(message) from error
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Tell whether `path` is still, or already, the name of the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a file unless a process has it locked; tell whether it is removed."""
+    try:
+        with path.open("rb") as file:
+            if not (_try_lock(file) and _is_at(file, path)):
+                return False
+            path.unlink()
+    except OSError:
+        # Removed already, or another user's.
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Measures a network on images: metrics, confidence intervals, calibration."""

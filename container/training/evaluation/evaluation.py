@@ -1,0 +1,175 @@
+"""How good a classifier is on pictures as serving sees them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from container.classifier.artifact import Json
+from container.networks.network import Classifier
+from container.training.data.images import Pictures
+from container.training.evaluation.inference import answers
+from container.training.recipe import Arithmetic
+
+# Logits that are computed with at once on the processor: 32 MB of float64.
+PART_VALUES = 2**22
+
+# Of the normal distribution's middle 95 %.
+Z_95 = 1.959964
+
+
+class Counts(NamedTuple):
+    """Pictures of each class, of shape (..., C)."""
+
+    right: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    actual: npt.NDArray[np.int64]
+
+    def scores(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return each class's precision, recall and F1, of shape (..., C); 0 where undefined."""
+        return {
+            "precision": self.right / np.maximum(self.predicted, 1),
+            "recall": self.right / np.maximum(self.actual, 1),
+            "f1": 2 * self.right / np.maximum(self.predicted + self.actual, 1),
+        }
+
+    def averages(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return accuracy, balanced accuracy and the macro averages, of shape (...).
+
+        Balanced accuracy is the mean recall of the classes that occur. The macro averages have
+        those as well that are predicted without occurring.
+        """
+        scores = self.scores()
+        # A class that neither occurs nor is predicted says nothing.
+        seen = (self.predicted + self.actual) > 0
+        return {
+            "accuracy": self.right.sum(axis=-1) / self.actual.sum(axis=-1),
+            "balanced_accuracy": _mean(scores["recall"], self.actual > 0),
+            **{name: _mean(values, seen) for name, values in scores.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a network did on a channel's pictures."""
+
+    loss: float
+    """Mean cross entropy, without label smoothing."""
+
+    confusion: npt.NDArray[np.int64]
+    """Of shape (C, C): rows are the true classes, columns the predicted ones."""
+
+    @property
+    def counts(self) -> Counts:
+        """The pictures of each class."""
+        return Counts(self.confusion.diagonal(), self.confusion.sum(0), self.confusion.sum(1))
+
+    def metrics(self, part: str = "val") -> dict[str, float]:
+        """Return loss, accuracy and the averages over classes, under their names in the log."""
+        averages = {name: float(value) for name, value in self.counts.averages().items()}
+        return {f"{part}_{name}": value for name, value in {"loss": self.loss, **averages}.items()}
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float(self.confusion.trace() / self.confusion.sum())
+
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Return the 95 % confidence interval of the accuracy (Wilson 1927)."""
+        low, high = wilson(np.array(self.accuracy), self.confusion.sum()).tolist()
+        return low, high
+
+
+def wilson(share: npt.ArrayLike, n: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the 95 % confidence intervals (..., 2) of shares of `n` pictures (Wilson 1927).
+
+    Of no picture at all it is 0 to 1.
+    """
+    share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
+    z = Z_95
+    # Multiplied out, so that an n of 0 divides nothing.
+    center = (share * n + z * z / 2) / (n + z * z)
+    margin = z * np.sqrt(share * (1 - share) * n + z * z / 4) / (n + z * z)
+    return np.stack([center - margin, center + margin], axis=-1).clip(0, 1)
+
+
+def confusion_matrix(
+    labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], num_classes: int
+) -> npt.NDArray[np.int64]:
+    """Count the pairs of true and predicted class; both inputs are of shape (N,)."""
+    cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
+def evaluate(
+    classifier: Classifier,
+    pictures: Pictures,
+    arithmetic: Arithmetic,
+    num_classes: int,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Evaluate on the pixels as serving sees them; None when stopped in between."""
+    logits = logits_of(classifier, pictures, arithmetic, is_stopped)
+    return None if logits is None else evaluation_of(logits, pictures.labels, num_classes)
+
+
+def logits_of(
+    classifier: Classifier,
+    pictures: Pictures,
+    arithmetic: Arithmetic,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> npt.NDArray[np.float32] | None:
+    """Return the logits (N, C) of all pictures; None when stopped in between."""
+    logits = []
+    for batch in answers(classifier, pictures, arithmetic):
+        if is_stopped():
+            return None
+        logits.append(batch)
+    return np.concatenate(logits)
+
+
+def evaluation_of(
+    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], num_classes: int
+) -> Evaluation:
+    """Judge logits (N, C) by their labels (N,)."""
+    loss = sum(
+        cross_entropy(logits, labels, reduction="sum").item()
+        for logits, labels in in_parts(logits, labels)
+    )
+    confusion = confusion_matrix(labels, logits.argmax(axis=1), num_classes)
+    return Evaluation(loss / len(labels), confusion)
+
+
+def in_parts(
+    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield logits (n, C) in float64 and labels (n,), few enough at once to need little memory."""
+    size = max(1, PART_VALUES // logits.shape[1])
+    for start in range(0, len(labels), size):
+        part = slice(start, start + size)
+        yield torch.from_numpy(logits[part]).double(), torch.from_numpy(labels[part])
+
+
+def per_class(counts: Counts, class_names: Sequence[str]) -> dict[str, dict[str, Json]]:
+    """Return precision, recall, F1 and the number of pictures of each class."""
+    scores = counts.scores()
+    return {
+        name: {
+            **{score: float(values[label]) for score, values in scores.items()},
+            "pictures": int(counts.actual[label]),
+        }
+        for label, name in enumerate(class_names)
+    }
+
+
+def _mean(
+    values: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Return the mean of the `counted` values along the last axis."""
+    mean: npt.NDArray[np.float64] = (values * counted).sum(axis=-1) / counted.sum(axis=-1)
+    return mean

@@ -1,0 +1,152 @@
+"""What a frozen backbone makes of pictures: the input of the network's head, computed once."""
+
+import hashlib
+import inspect
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+import torch
+import torchvision
+from torch import nn
+from tqdm import tqdm
+
+from container.classifier import preprocessing
+from container.classifier.errors import UserError
+from container.networks import network as networks
+from container.networks.network import Classifier, Network
+from container.training.data.cache import Cache
+from container.training.data.images import Pictures
+from container.training.evaluation import inference
+from container.training.evaluation.inference import answers
+from container.training.recipe import Arithmetic
+from container.training.sagemaker.stop import StopRequest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the network's head sees of pictures."""
+
+    values: npt.NDArray[np.float32]
+    """Of shape (N, D), mapped from disk."""
+
+    labels: npt.NDArray[np.int64]
+    """Of shape (N,): indices into the class names."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.labels)
+
+
+def find_or_compute(
+    network: Network, pictures: Pictures, arithmetic: Arithmetic, stop: StopRequest
+) -> Features:
+    """Compute features unless this user's cache on this machine has them.
+
+    For a process that trains alone: of several that want the same one computes, the others wait,
+    and must not wait for one another meanwhile.
+
+    Raises:
+        UserError: the disk has no room for the features, or the cache cannot be written.
+        Stopped: a stop was requested.
+    """
+    cache, key = Cache.of_this_user(), _key(network, pictures, arithmetic)
+    with cache.locked(key, stop) as partial:
+        stored = cache.find(key)
+        if stored is not None:
+            with stored:
+                values = np.memmap(stored, np.float32, "r").reshape(len(pictures), -1)
+            logger.info("frozen_features=cached pictures=%d dimensions=%d", *values.shape)
+            return Features(values, pictures.labels)
+        found = compute(network, pictures, arithmetic, stop.check)
+        try:
+            cache.reserve(partial, found.values.nbytes)
+            partial.write(found.values.data)
+            cache.publish(key, partial)
+        except OSError as error:
+            logger.warning("features are not kept for later runs: %s", error.strerror)
+    return found
+
+
+def _key(network: Network, pictures: Pictures, arithmetic: Arithmetic) -> str:
+    """Return what changes with the pictures, the frozen weights and the code between them."""
+    code = [inspect.getsource(module) for module in (preprocessing, networks, inference)]
+    versions = (torch.__version__, torchvision.__version__, PIL.__version__)
+    parts = (network.name, pictures.sha256, pictures.pixels.shape, str(arithmetic), versions, code)
+    digest = hashlib.sha256(ascii(parts).encode())
+    for name, values in network.module.state_dict().items():
+        # The last head sees the features; it has no part in them.
+        if not name.startswith(f"{network.heads[-1]}."):
+            digest.update(ascii((name, values.shape)).encode())
+            digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return f"features-{digest.hexdigest()}"
+
+
+def compute(
+    network: Network,
+    pictures: Pictures,
+    arithmetic: Arithmetic,
+    check_stop: Callable[[], None],
+) -> Features:
+    """Compute the input of the network's last head, as in evaluation.
+
+    `check_stop` is called after every batch; what it raises ends the computation.
+
+    Raises:
+        UserError: the disk has no room for the features.
+    """
+    start = time.monotonic()
+    try:
+        # Written and then mapped: what is written does not count as this process's memory.
+        with tempfile.TemporaryFile() as file:
+            for batch in _batches(network, pictures, arithmetic):
+                check_stop()
+                file.write(batch.tobytes())
+            file.flush()
+            shape = (len(pictures), batch.shape[1])
+            values = np.memmap(file, np.float32, "r", shape=shape)
+    except OSError as error:
+        message = (
+            f"no room for the features of {len(pictures)} pictures in {tempfile.gettempdir()} "
+            f"({error.strerror}): give the job a larger volume (volume_size)"
+        )
+        raise UserError(message) from error
+    seconds = time.monotonic() - start
+    logger.info("frozen_features pictures=%d dimensions=%d seconds=%.1f", *shape, seconds)
+    return Features(values, pictures.labels)
+
+
+def _batches(
+    network: Network, pictures: Pictures, arithmetic: Arithmetic
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the features (n, D) of one batch of pictures after another."""
+    classifier = Classifier(network.module).to(arithmetic.device)
+    classifier = classifier.to(memory_format=torch.channels_last)
+    with (
+        _without_head(network),
+        # disable=None: a bar on a terminal, none in a log.
+        tqdm(total=len(pictures), desc="features", unit=" pictures", disable=None) as bar,
+    ):
+        for batch in answers(classifier, pictures, arithmetic):
+            yield batch
+            bar.update(len(batch))
+
+
+@contextmanager
+def _without_head(network: Network) -> Iterator[None]:
+    """Let the network return what its last head would get."""
+    name = network.heads[-1]
+    head = network.module.get_submodule(name)
+    network.module.set_submodule(name, nn.Identity())
+    try:
+        yield
+    finally:
+        network.module.set_submodule(name, head)

@@ -1,0 +1,1 @@
+"""What a job leaves behind: artifact, int8 network, metrics, plots and the report."""

@@ -1,0 +1,205 @@
+"""The report of a training: one page that needs no other file and asks no server for anything."""
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from container.classifier.artifact import Json, Manifest
+from container.classifier.preprocessing import Pixels
+from container.training.data.images import Pictures
+from container.training.evaluation.assessment import Judgement, Outcome
+from container.training.output import quantization
+
+TEMPLATE = "report.html.jinja"
+
+# In pixels; twice what the page shows, for sharp screens.
+THUMBNAIL_SIZE = 320
+
+# Blue, as in the explanations of single answers.
+HEAT = (20, 90, 230)
+
+# Of more, the worst come first, and the confusion matrix has a table beside it.
+FEW_CLASSES = 20
+MAX_CONFUSED_PAIRS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfusedPair:
+    """Pictures of one class that were taken for another."""
+
+    true: str
+    predicted: str
+    pictures: int
+    share: float
+    """Of the true class's pictures."""
+
+
+def render(
+    manifest: Manifest,
+    judged: Judgement,
+    *,
+    training: Pictures,
+    validation: Pictures,
+    plots: Mapping[str, bytes],
+    choices: Sequence[str],
+    heat_maps: npt.NDArray[np.float32] | None,
+) -> str:
+    """Return the page.
+
+    Args:
+        manifest: Of the artifact.
+        judged: What is reported.
+        training: Pictures that were learned from.
+        validation: Pictures of which the mistakes are shown.
+        plots: PNG files by name.
+        choices: Sentences about the recipe.
+        heat_maps: Of the mistakes, of shape (N, S, S), 0 to 1; None where there are none.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        # Names of classes and files are anybody's.
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    hyperparameters = manifest.provenance["hyperparameters"]
+    least = hyperparameters["min_accuracy"] if isinstance(hyperparameters, dict) else None
+    return environment.get_template(TEMPLATE).render(
+        manifest=manifest,
+        judged=judged,
+        least=least,
+        quantization=manifest.metrics[quantization.METRICS],
+        channels=_channels(judged, manifest.class_names),
+        training_pictures=_training_pictures(training, manifest.class_names),
+        mistakes=_mistakes(judged, validation, manifest.class_names, heat_maps),
+        plots={name: _data_uri(png, "png") for name, png in plots.items()},
+        choices=choices,
+        hyperparameters=_flat(hyperparameters),
+        provenance=_flat({**manifest.provenance, "hyperparameters": {}}),
+    )
+
+
+def confused_pairs(
+    confusion: npt.NDArray[np.int64], class_names: Sequence[str]
+) -> list[ConfusedPair]:
+    """Return the pairs of classes that are taken for each other most often."""
+    wrong = confusion * ~np.eye(len(confusion), dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSED_PAIRS]
+    cells = [divmod(cell, len(confusion)) for cell in order.tolist()]
+    return [
+        ConfusedPair(
+            true=class_names[true],
+            predicted=class_names[predicted],
+            pictures=int(wrong[true, predicted]),
+            share=float(wrong[true, predicted] / confusion[true].sum()),
+        )
+        for true, predicted in cells
+        if wrong[true, predicted]
+    ]
+
+
+def _channels(judged: Judgement, class_names: Sequence[str]) -> list[dict[str, object]]:
+    """Return each channel's part of the page, that of the more telling channel first."""
+    outcomes = {"test": judged.test, "validation": judged.validation}
+    return [_channel(name, outcome, class_names) for name, outcome in outcomes.items() if outcome]
+
+
+def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[str, object]:
+    confusion = outcome.evaluation.confusion
+    actual = outcome.evaluation.counts.actual
+    scores = outcome.evaluation.counts.scores()
+    order: Sequence[int] = range(len(class_names))
+    if len(class_names) > FEW_CLASSES:
+        order = np.argsort(scores["f1"], kind="stable").tolist()
+    return {
+        "name": name,
+        "pictures": int(actual.sum()),
+        "right": int(confusion.trace()),
+        "loss": outcome.evaluation.loss,
+        "averages": outcome.evaluation.counts.averages(),
+        "intervals": outcome.intervals.averages,
+        "calibration": outcome.calibration,
+        "classes": [
+            {
+                "name": class_names[label],
+                "scores": {name: values[label] for name, values in scores.items()},
+                "intervals": {k: v[label] for k, v in outcome.intervals.by_class.items()},
+                "pictures": int(actual[label]),
+            }
+            for label in order
+        ],
+        "confused": confused_pairs(confusion, class_names),
+        "largest_class": class_names[int(actual.argmax())],
+        "largest_share": actual.max() / actual.sum(),
+    }
+
+
+def _training_pictures(training: Pictures, class_names: Sequence[str]) -> dict[str, int]:
+    counts = np.bincount(training.labels, minlength=len(class_names)).tolist()
+    return dict(zip(class_names, counts, strict=True))
+
+
+def _mistakes(
+    judged: Judgement,
+    validation: Pictures,
+    class_names: Sequence[str],
+    heat_maps: npt.NDArray[np.float32] | None,
+) -> list[dict[str, object]]:
+    folder = os.path.commonpath([path.parent for path in validation.paths])
+    return [
+        {
+            "picture": _thumbnail(validation.pixels[mistake.index]),
+            "heat_map": None
+            if heat_maps is None
+            else _thumbnail(_heated(validation.pixels[mistake.index], heat_maps[number])),
+            "file": os.path.relpath(validation.paths[mistake.index], folder),
+            "true": class_names[mistake.label],
+            "predicted": class_names[mistake.predicted],
+            "probability": mistake.probability,
+        }
+        for number, mistake in enumerate(judged.mistakes)
+    ]
+
+
+def _heated(pixels: Pixels, heat_map: npt.NDArray[np.float32]) -> Pixels:
+    """Return a picture in grey, and in blue what spoke for its class."""
+    grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32)[..., None]
+    # Paler, so that the colour stands out.
+    paper = 0.55 * grey + 0.45 * 255
+    opacity = 0.8 * heat_map[..., None]
+    mixed: Pixels = ((1 - opacity) * paper + opacity * np.array(HEAT)).round().astype(np.uint8)
+    return mixed
+
+
+def _thumbnail(pixels: Pixels) -> str:
+    image = Image.fromarray(pixels)
+    image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return _data_uri(file.getvalue(), "jpeg")
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _flat(values: Json) -> dict[str, Json]:
+    """Return a dictionary's values, and those of the dictionaries within, by their names."""
+    flat: dict[str, Json] = {}
+    for name, value in values.items() if isinstance(values, dict) else ():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

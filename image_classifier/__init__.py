@@ -1,0 +1,1 @@
+"""The commands on a person's machine: prepare, train, tune, deploy, explain, here or on AWS."""

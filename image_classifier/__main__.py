@@ -1,0 +1,5 @@
+"""`python -m image_classifier VERB`."""
+
+from image_classifier.cli import main
+
+raise SystemExit(main())

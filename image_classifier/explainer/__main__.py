@@ -1,0 +1,159 @@
+"""Explain what any endpoint answers to pictures, as SageMaker Clarify does.
+
+Exit codes: 0 done; 1 it could not be done; 2 the command line is wrong; 130 it was stopped.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from container.classifier.errors import UserError
+from image_classifier.explainer.analysis import NPY, Analysis, Predictor
+from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
+from image_classifier.explainer.job import ANALYSIS, Job
+from image_classifier.explainer.model import PARALLEL, Model
+from image_classifier.explainer.randomized import randomise
+
+DONE, FAILED, STOPPED = 0, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    arguments = _parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        _COMMANDS[arguments.command](arguments)
+    except UserError as error:
+        print(f"explainer: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(
+            "explainer: stopped; what is finished stays, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return STOPPED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return DONE
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    analysis = _analysis(arguments)
+    with ExitStack() as stack:
+
+        def model_of(endpoint: Endpoint) -> Model:
+            model = Model(endpoint, analysis.predictor, arguments.parallel)
+            return stack.enter_context(model)
+
+        randomised = None
+        if arguments.randomised_url:
+            endpoint = HttpEndpoint(arguments.randomised_url, parallel=arguments.parallel)
+            randomised = model_of(endpoint)
+        job = Job(
+            pictures=arguments.pictures,
+            output=arguments.output,
+            analysis=analysis,
+            model=model_of(_endpoint(arguments, analysis.predictor)),
+            randomised=randomised,
+            is_quiet=arguments.quiet,
+        )
+        found = job.run()
+    for one in found.unreadable:
+        print(f"explainer: left out {one.file}: {one.why}", file=sys.stderr)
+    print(
+        f"{found.pictures} pictures explained; deletion better than random order on "
+        f"{found.better_deletions}; {arguments.output / ANALYSIS}, "
+        f"{arguments.output / analysis.report_name}.html"
+    )
+
+
+def _analysis(arguments: argparse.Namespace) -> Analysis:
+    if arguments.config is None:
+        # This project's servers: arrays are exact, and several go into one request.
+        analysis = Analysis(predictor=Predictor(content_type=NPY))
+    else:
+        analysis = Analysis.read(arguments.config)
+    if arguments.endpoint:
+        predictor = replace(analysis.predictor, endpoint_name=arguments.endpoint)
+        analysis = replace(analysis, predictor=predictor)
+    return analysis
+
+
+def _endpoint(arguments: argparse.Namespace, predictor: Predictor) -> Endpoint:
+    if arguments.url:
+        return HttpEndpoint(arguments.url, parallel=arguments.parallel)
+    return SageMakerEndpoint(predictor, region=arguments.region, parallel=arguments.parallel)
+
+
+def _randomise(arguments: argparse.Namespace) -> None:
+    randomise(arguments.model, arguments.output, arguments.seed)
+    print(arguments.output)
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "explain": _explain,
+    "randomise": _randomise,
+}
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m image_classifier.explainer", description=__doc__
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    explain = commands.add_parser("explain", help="explain the answers to pictures")
+    explain.add_argument("pictures", type=Path, help="a folder of pictures, at any depth, or one")
+    explain.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="where the results go"
+    )
+    explain.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="Clarify's analysis_config.json (default: 20 super-pixels, 500 samples, pictures "
+        "sent as arrays)",
+    )
+    where = explain.add_mutually_exclusive_group()
+    where.add_argument("--url", help="a server's address, such as http://localhost:8080")
+    where.add_argument("--endpoint", metavar="NAME", help="a SageMaker endpoint's name")
+    explain.add_argument("--region", help="the endpoint's AWS region (default: boto3's)")
+    explain.add_argument(
+        "--randomised-url",
+        metavar="URL",
+        help="a server of the same network with random weights, for the sanity check",
+    )
+    explain.add_argument(
+        "--parallel",
+        type=_positive,
+        default=PARALLEL,
+        metavar="N",
+        help="requests on their way at a time (default: %(default)s)",
+    )
+    explain.add_argument("--quiet", action="store_true", help="draw no progress bar")
+    shuffle = commands.add_parser(
+        "randomise", help="write an artifact with shuffled weights, to serve for --randomised-url"
+    )
+    shuffle.add_argument("model", type=Path, help="folder with an artifact, unpacked")
+    shuffle.add_argument("output", type=Path, help="a new folder for the shuffled one")
+    shuffle.add_argument("--seed", type=int, default=0, help="of the shuffling (default: 0)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:  # noqa: PLR2004 - threads
+        message = f"expected 1 to 64, got {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

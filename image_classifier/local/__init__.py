@@ -1,0 +1,1 @@
+"""Runs the same settings on this machine: `--local`."""

@@ -1,0 +1,207 @@
+"""The tree below /opt/ml of one training job, laid out on this machine.
+
+Knows SageMaker's files and folders; nothing of processes, ports or containers.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from image_classifier.platform.errors import UserError
+
+DATA = Path("input/data")
+HYPERPARAMETERS = Path("input/config/hyperparameters.json")
+FAILURE = Path("output/failure")
+CHECKPOINTS = Path("checkpoints")
+
+# What the training program looks for, and what people call these folders as well.
+_FOLDERS_OF_CHANNELS = {
+    "training": ("training", "train"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test",),
+    "weights": ("weights",),
+}
+CHANNELS = tuple(_FOLDERS_OF_CHANNELS)
+
+_FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
+_HOST = "algo-1"
+_INSTANCE_TYPE = "local"
+
+
+def create(base_dir: Path) -> None:
+    """Make the folders of a job; what earlier jobs left stays, save what would mislead this one.
+
+    The last model stays in `model/` until a training has succeeded and replaced it. The last
+    failure goes, and so do the checkpoints of a run that came to its end: only one that was
+    stopped or broken off is to be continued.
+
+    Raises:
+        UserError: the tree belongs to somebody else.
+    """
+    for folder in _FOLDERS:
+        # The engine makes folders that it mounts, as root.
+        if (base_dir / folder).is_dir() and not os.access(base_dir / folder, os.W_OK):
+            message = (
+                f"cannot write {base_dir / folder}: a container made it, as root. "
+                f'Take it back with: sudo chown -R "$(id -u)" {base_dir}'
+            )
+            raise UserError(message)
+        (base_dir / folder).mkdir(parents=True, exist_ok=True)
+    (base_dir / FAILURE).unlink(missing_ok=True)
+    if _is_finished(base_dir):
+        _clear_checkpoints(base_dir)
+
+
+def channels(base_dir: Path) -> list[str]:
+    """List the channels whose pictures are in the tree."""
+    return [name for name in CHANNELS if (base_dir / DATA / name).is_dir()]
+
+
+@contextmanager
+def new_channels(base_dir: Path) -> Iterator[Path]:
+    """Yield an empty folder for channels; when all is well they replace those in the tree.
+
+    An interrupted copy is never taken for a data set. The checkpoints, of other pictures, go.
+    """
+    staged = base_dir / "input/data.partial"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    yield staged
+    shutil.rmtree(base_dir / DATA)
+    staged.rename(base_dir / DATA)
+    _clear_checkpoints(base_dir)
+
+
+def use_own_pictures(base_dir: Path, pictures: Path, *, replace: bool) -> list[str]:
+    """Bring the channels in the folder `pictures` into the tree, in place of all that was there.
+
+    Files are hard-linked where the disk allows, else copied: a container that has only the tree
+    mounted could not follow a symbolic link out of it.
+
+    Returns:
+        The names of the folders in `pictures` that are no channel.
+
+    Raises:
+        UserError: there is no `training` in `pictures`, or the tree holds pictures already
+            and `replace` is false.
+    """
+    folders = _folders_in(pictures)
+    chosen = {
+        channel: next(name for name in names if name in folders)
+        for channel, names in _FOLDERS_OF_CHANNELS.items()
+        if not folders.isdisjoint(names)
+    }
+    if "training" not in chosen:
+        message = (
+            f"no folder {pictures / 'training'}, nor train/ there; found {_listed(folders)}: "
+            f"expected training/ and perhaps validation/ and test/ in {pictures}, each with a "
+            "folder a class or with files called NAME_CLASS.png"
+        )
+        raise UserError(message)
+    present = channels(base_dir)
+    if present and not replace:
+        message = (
+            f"{base_dir / DATA} holds {', '.join(present)} already: "
+            "add --replace to put yours in their place"
+        )
+        raise UserError(message)
+    with new_channels(base_dir) as staged:
+        for channel, name in chosen.items():
+            shutil.copytree(pictures / name, staged / channel, copy_function=_link_or_copy)
+    return sorted(folders - set(chosen.values()))
+
+
+def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
+    """Write the three files that every job has, as the service writes them."""
+    config = base_dir / "input/config"
+    _write_json(base_dir / HYPERPARAMETERS, dict(hyperparameters))
+    channel = {
+        "TrainingInputMode": "File",
+        "S3DistributionType": "FullyReplicated",
+        "RecordWrapperType": "None",
+    }
+    _write_json(config / "inputdataconfig.json", dict.fromkeys(channels(base_dir), channel))
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": _INSTANCE_TYPE}
+    resources = {
+        "current_host": _HOST,
+        "hosts": [_HOST],
+        "network_interface_name": "eth0",
+        "current_instance_type": _INSTANCE_TYPE,
+        "current_group_name": group["instance_group_name"],
+        "instance_groups": [{**group, "hosts": [_HOST]}],
+        "topology": None,
+    }
+    _write_json(config / "resourceconfig.json", resources)
+
+
+def read_hyperparameters(base_dir: Path) -> dict[str, str] | None:
+    """Return the hyperparameters in the tree, or None where there are none yet.
+
+    Raises:
+        UserError: their file is not a JSON object.
+    """
+    path = base_dir / HYPERPARAMETERS
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text())
+    except ValueError as error:
+        message = f"{path} is not JSON ({error}): mend or remove it"
+        raise UserError(message) from error
+    if not isinstance(document, dict):
+        message = f"{path} must hold a JSON object, got {str(document)[:80]}: mend or remove it"
+        raise UserError(message)
+    return {str(key): str(value) for key, value in document.items()}
+
+
+def _is_finished(base_dir: Path) -> bool:
+    """Tell whether the newest checkpoint is of a run that made all its epochs."""
+    report, manifest = base_dir / "output/data/metrics.json", base_dir / "model/manifest.json"
+    if not (report.is_file() and manifest.is_file()):
+        return False
+    # A run writes its report last. With a newer checkpoint the report is of the run before it.
+    written = report.stat().st_mtime_ns
+    if any(path.stat().st_mtime_ns > written for path in (base_dir / CHECKPOINTS).iterdir()):
+        return False
+    try:
+        made = len(json.loads(report.read_text())["history"])
+        wanted = json.loads(manifest.read_text())["provenance"]["hyperparameters"]["epochs"]
+        return bool(made >= wanted)
+    except (KeyError, TypeError, ValueError):
+        # Of another program: whether it came to its end is not known.
+        return False
+
+
+def _clear_checkpoints(base_dir: Path) -> None:
+    # What is in the folder: the folder itself may be a link to another disk.
+    for path in (base_dir / CHECKPOINTS).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _folders_in(directory: Path) -> set[str]:
+    if not directory.is_dir():
+        return set()
+    paths = (path for path in directory.iterdir() if path.is_dir())
+    return {path.name for path in paths if not path.name.startswith(".")}
+
+
+def _listed(folders: set[str]) -> str:
+    shown = ", ".join(f"{name}/" for name in sorted(folders)[:20])
+    return (shown + (", ..." if len(folders) > 20 else "")) or "no folders"  # noqa: PLR2004
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _link_or_copy(source: str, destination: str) -> None:
+    try:
+        os.link(Path(source).resolve(), destination)
+    except OSError:  # Another disk, or one without links.
+        shutil.copy2(source, destination)

@@ -1,0 +1,209 @@
+"""A prepared data set: class folders in splits, what they hold in tables, and how it came to be."""
+
+import csv
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from container.classifier.errors import UserError
+from image_classifier.preparation import split
+from image_classifier.preparation.disjoint_sets import DisjointSets
+from image_classifier.preparation.labels import Labelled
+from image_classifier.preparation.quarantine import Transfer
+from image_classifier.preparation.scan import Scan
+
+MANIFEST = "manifest.jsonl"
+FINDINGS = "findings.jsonl"
+PAGE = "report.html"
+
+DEFAULT_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the manifest."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    mode: str
+    width: int
+    height: int
+    label: str
+    split: str
+    group: str | None
+    source: str
+    """What the picture was called where it comes from."""
+
+
+def planned(
+    pictures: Sequence[Labelled],
+    scan: Scan,
+    copies: npt.NDArray[np.int64],
+    wanted: Mapping[str, float | None],
+) -> list[Labelled]:
+    """Give a split to every picture that has none.
+
+    Ready splits stay as they are. Where validation is missing it is taken from training; a test
+    split is so only when its share is given.
+
+    Args:
+        pictures: N.
+        scan: Of these.
+        copies: (N,): equal numbers for copies of each other, which stay together.
+        wanted: Shares of `validation` and `test`; None: the usual.
+
+    Raises:
+        UserError: a share is given for a split that is there, or nothing is left for one.
+    """
+    ready = {picture.split for picture in pictures} - {None}
+    if taken := [name for name, share in wanted.items() if share is not None and name in ready]:
+        message = f"the source has a {taken[0]} split, which is kept: leave its share out"
+        raise UserError(message)
+    shares = {
+        name: _default(name, ready) if share is None else share
+        for name, share in wanted.items()
+        if name not in ready
+    }
+    split.check_shares(shares)
+    places = [place for place, item in enumerate(pictures) if item.split in {None, "train"}]
+    if not any(shares.values()) or not places:
+        return list(pictures)
+    together = _together(pictures, copies)
+    chosen = split.assign(
+        [scan.measured[place].sha256 for place in places],
+        [pictures[place].class_name for place in places],
+        [int(together[place]) for place in places],
+        shares,
+    )
+    if empty := [name for name, share in shares.items() if share and name not in chosen]:
+        message = (
+            f"nothing is left for {empty[0]}: there are too few pictures, or what must stay "
+            "together (copies, --group) is nearly all of them; give a larger share, or 0"
+        )
+        raise UserError(message)
+    found = list(pictures)
+    for place, name in zip(places, chosen, strict=True):
+        found[place] = replace(found[place], split=name)
+    return found
+
+
+def write(
+    folder: Path,
+    pictures: Sequence[Labelled],
+    scan: Scan,
+    out: Path,
+    transfer: Transfer,
+    *,
+    quiet: bool = False,
+) -> list[Row]:
+    """Write class folders and tables.
+
+    Args:
+        folder: Where the pictures lie.
+        pictures: With a split each.
+        scan: Of these.
+        out: An empty folder.
+        transfer: Copies or moves a file.
+        quiet: No progress bar.
+
+    Raises:
+        UserError: two pictures would get one path.
+    """
+    rows = [
+        Row(
+            path=f"{picture.split}/{picture.class_name}/{picture.inner}",
+            sha256=item.sha256,
+            size_bytes=item.size_bytes,
+            mode=item.mode,
+            width=item.width,
+            height=item.height,
+            label=picture.class_name,
+            split=picture.split or "",
+            group=picture.group,
+            source=picture.name,
+        )
+        for picture, item in zip(pictures, scan.measured, strict=True)
+    ]
+    by_path: dict[str, Row] = {}
+    for row in rows:
+        # Macs and Windows take names for one that differ in case alone.
+        other = by_path.setdefault(row.path.casefold(), row)
+        if other is not row:
+            message = f"{other.source} and {row.source} would both be {row.path}: rename one"
+            raise UserError(message)
+    for row in tqdm(rows, desc="write", unit=" pictures", disable=quiet or None):
+        target = out / row.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        transfer(folder / row.source, target)
+    write_tables(out, rows)
+    return rows
+
+
+def write_tables(out: Path, rows: Sequence[Row]) -> None:
+    """Write the manifest, and the class counts of every split."""
+    ordered = sorted(rows, key=lambda row: row.path)
+    _replace(out / MANIFEST, "".join(json.dumps(asdict(row)) + "\n" for row in ordered))
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        counts[row.split][row.label] += 1
+    for name, by_class in counts.items():
+        total = by_class.total()
+        with (out / f"info_{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["class_name", "pictures", "share"])
+            table.writerows(
+                [label, count, f"{count / total:.4f}"] for label, count in sorted(by_class.items())
+            )
+
+
+def read_manifest(folder: Path) -> list[Row] | None:
+    """Read a prepared folder's manifest; None where it is no prepared one.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        rows = [Row(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+    except (ValueError, TypeError) as error:
+        message = f"{path} is damaged: prepare the data set again"
+        raise UserError(message) from error
+    for row in rows:
+        inner = PurePosixPath(row.path)
+        if inner.is_absolute() or ".." in inner.parts:
+            message = f"{path} names {row.path!r}, which leaves the folder"
+            raise UserError(message)
+    return rows
+
+
+def _default(name: str, ready: set[str | None]) -> float:
+    """Return the usual share: none of a ready training split for a test."""
+    is_taken = "train" in ready if name == "validation" else False
+    return DEFAULT_SHARE if is_taken or not ready else 0.0
+
+
+def _together(pictures: Sequence[Labelled], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (N,): equal numbers for copies of each other, for a group, and for both in turn."""
+    sets = DisjointSets(len(pictures))
+    firsts: dict[str, int] = {}
+    for place, picture in enumerate(pictures):
+        sets.join(place, int(copies[place]))
+        if picture.group is not None:
+            sets.join(place, firsts.setdefault(picture.group, place))
+    return sets.roots()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

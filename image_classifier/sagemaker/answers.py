@@ -1,0 +1,63 @@
+"""Pictures as they are sent, and answers as they come back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from container.classifier.errors import UserError
+
+MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+}
+
+# What a real-time endpoint takes.
+MAX_BYTES = 6 * 1024 * 1024
+
+
+def read(picture: Path) -> tuple[bytes, str]:
+    """Return a picture's file and its media type.
+
+    Raises:
+        UserError: it cannot be read, is none by its name, or is too large for an endpoint.
+    """
+    media_type = MEDIA_TYPES.get(picture.suffix.lower())
+    if media_type is None:
+        message = f"{picture} is no picture by its name: {', '.join(MEDIA_TYPES)}"
+        raise UserError(message)
+    try:
+        body = picture.read_bytes()
+    except OSError as error:
+        message = f"{picture} cannot be read: {error.strerror}"
+        raise UserError(message) from None
+    if len(body) > MAX_BYTES:
+        size = f"{len(body) / 1e6:.1f} MB"
+        message = f"{picture} has {size}, an endpoint takes 6.2: make it smaller, or `transform`"
+        raise UserError(message)
+    return body, media_type
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """Return the server's answer.
+
+    Raises:
+        UserError: it is an error, or none of our server's answers.
+    """
+    try:
+        answer: dict[str, Any] = json.loads(body)
+        if answer["predictions"][0]["class_name"] and answer["class_names"]:
+            return answer
+    except (ValueError, LookupError, TypeError):
+        pass
+    message = f"not an answer of the server: {body[:300].decode(errors='replace')}"
+    raise UserError(message)
+
+
+def line(picture: Path, answer: dict[str, Any]) -> str:
+    """Return one picture's answer for a person."""
+    best = answer["predictions"][0]
+    return f"{picture}: {best['class_name']} ({best['probability']:.1%})"

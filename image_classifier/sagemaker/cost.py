@@ -1,0 +1,95 @@
+"""`cost`: what the settings would come to, at the prices of a table with a date."""
+
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from image_classifier.settings.schema import Settings
+
+PRICES = Path(__file__).with_name("prices.toml")
+
+HOURS_A_MONTH = 730
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of an estimate."""
+
+    what: str
+    dollars: float | None
+    """None where the table lacks the instance type."""
+    unit: str
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        price = "price unknown" if self.dollars is None else f"${self.dollars:,.2f}"
+        return f"{price:>14} {self.unit:<11}{self.what}"
+
+
+def estimate(settings: Settings, hours: float) -> Iterator[Item]:
+    """Yield what a training of so many hours, the tuning and the endpoint cost."""
+    prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
+    job, endpoint = settings.training, settings.endpoint
+    hour = _hour(prices, job.instance_type, job.instance_count)
+    if hour is not None:
+        hour += _disk(prices, job.volume_gb) * job.instance_count
+    if hour is not None and job.spot:
+        hour *= prices["spot_share"]
+    machines = f"{job.instance_count} x {job.instance_type}{' (spot)' if job.spot else ''}"
+    yield Item(f"training, {hours:g} h of {machines}", _times(hour, hours), "a job")
+    if settings.tuning is not None:
+        jobs = _jobs(settings)
+        what = f"tuning, at most {jobs} such jobs"
+        yield Item(what, _times(hour, hours * jobs), "a tuning")
+    if endpoint.kind == "serverless":
+        gigabytes = endpoint.memory_mb / 1024
+        # A request of a tenth of a second, as measured in benchmarks/README.md for other sizes.
+        dollars = gigabytes * prices["serverless_gb_second"] * 0.1 * 1_000_000
+        what = f"serverless endpoint of {gigabytes:g} GB, at 0.1 s a request"
+        yield Item(what, dollars, "a million")
+    else:
+        price = _hour(prices, endpoint.instance_type, endpoint.instance_count)
+        machines = f"{endpoint.instance_count} x {endpoint.instance_type}"
+        what = f"{endpoint.kind} endpoint, {machines}, until it is deleted"
+        yield Item(what, price, "an hour")
+        yield Item(what, _times(price, HOURS_A_MONTH), "a month")
+    transform = settings.transform
+    price = _hour(prices, transform.instance_type, transform.instance_count)
+    machines = f"{transform.instance_count} x {transform.instance_type}"
+    yield Item(f"batch transform, {machines}", price, "an hour")
+
+
+def footnote() -> str:
+    """Return of when, and of what, the prices are."""
+    prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
+    return (
+        f"prices of us-east-1 by the table of {prices['date']}, without taxes and storage on S3; "
+        "a job that ends earlier costs less: AWS's own page decides"
+    )
+
+
+def _jobs(settings: Settings) -> int:
+    tuning = settings.tuning
+    if tuning is None:
+        return 0
+    if tuning.strategy == "Grid":
+        return math.prod(len(each.values) for each in tuning.ranges.values())
+    return tuning.jobs
+
+
+def _hour(prices: dict[str, Any], instance_type: str, count: int) -> float | None:
+    for each in prices["lists"]:
+        if instance_type in each["instances"]:
+            return float(each["instances"][instance_type]) * count
+    return None
+
+
+def _disk(prices: dict[str, Any], gigabytes: int) -> float:
+    return float(prices["disk_gb_month"]) * gigabytes / HOURS_A_MONTH
+
+
+def _times(price: float | None, factor: float) -> float | None:
+    return None if price is None else price * factor

@@ -1,0 +1,113 @@
+"""The requests that make a model, an endpoint or answers for a folder, from settings alone."""
+
+from image_classifier.sagemaker.request_parts import key, tags, vpc
+from image_classifier.settings.schema import Settings
+from image_classifier.settings.service_model import Request
+
+# The server is ready in seconds; pulling a large image takes longer.
+STARTUP_SECONDS = 600
+
+VARIANT = "AllTraffic"
+
+# One picture that cannot be read would fail the whole transform job.
+TRANSFORM_ENVIRONMENT = {"SAGEMAKER_CLASSIFIER_ERROR_RECORDS": "true"}
+
+
+def model(settings: Settings, name: str, artifact: str) -> Request:
+    """Return CreateModel; `artifact` is a model.tar.gz on S3, or a prefix of several."""
+    container: Request = {
+        "Image": settings.images.serve,
+        "ModelDataUrl": artifact,
+        "Environment": dict(settings.endpoint.environment),
+    }
+    if settings.endpoint.kind == "multi-model":
+        container["Mode"] = "MultiModel"
+    request: Request = {
+        "ModelName": name,
+        "ExecutionRoleArn": settings.aws.role,
+        "PrimaryContainer": container,
+        "EnableNetworkIsolation": settings.aws.network_isolation,
+        "Tags": tags(settings),
+    }
+    return request | vpc(settings)
+
+
+def endpoint_config(settings: Settings, name: str) -> Request:
+    """Return CreateEndpointConfig, whose one variant is the model of the same name."""
+    endpoint = settings.endpoint
+    variant: Request = {"ModelName": name, "VariantName": VARIANT}
+    if endpoint.kind == "serverless":
+        variant["ServerlessConfig"] = {
+            "MemorySizeInMB": endpoint.memory_mb,
+            "MaxConcurrency": endpoint.max_concurrency,
+        }
+    else:
+        variant |= {
+            "InstanceType": endpoint.instance_type,
+            "InitialInstanceCount": endpoint.instance_count,
+            "InitialVariantWeight": 1,
+            "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
+        }
+    request: Request = {
+        "EndpointConfigName": name,
+        "ProductionVariants": [variant],
+        "Tags": tags(settings),
+    }
+    if endpoint.kind != "serverless":
+        request |= key(settings)
+    if endpoint.kind == "asynchronous":
+        output = {
+            "S3OutputPath": f"{settings.output}/asynchronous/answers",
+            "S3FailurePath": f"{settings.output}/asynchronous/failures",
+        }
+        request["AsyncInferenceConfig"] = {"OutputConfig": output | key(settings)}
+    if endpoint.capture is not None:
+        asked = {"Input": endpoint.capture.requests, "Output": endpoint.capture.answers}
+        request["DataCaptureConfig"] = {
+            "EnableCapture": True,
+            "InitialSamplingPercentage": endpoint.capture.percent,
+            "DestinationS3Uri": f"{settings.output}/captured",
+            "CaptureOptions": [{"CaptureMode": mode} for mode, is_on in asked.items() if is_on],
+            # All others are kept in base64.
+            "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        } | key(settings)
+    return request
+
+
+def endpoint(settings: Settings, config_name: str) -> Request:
+    """Return CreateEndpoint; the endpoint has the settings' own name."""
+    return {
+        "EndpointName": settings.name,
+        "EndpointConfigName": config_name,
+        "Tags": tags(settings),
+    }
+
+
+def transform_job(settings: Settings, name: str, model_name: str, pictures: str) -> Request:
+    """Return CreateTransformJob for all objects below `pictures` on S3."""
+    transform = settings.transform
+    return {
+        "TransformJobName": name,
+        "ModelName": model_name,
+        # A picture a request: the other strategy would join several files.
+        "BatchStrategy": "SingleRecord",
+        "MaxPayloadInMB": transform.max_payload_mb,
+        "Environment": dict(TRANSFORM_ENVIRONMENT),
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": pictures}},
+            "ContentType": transform.content_type,
+            "SplitType": "None",
+            "CompressionType": "None",
+        },
+        "TransformOutput": {
+            "S3OutputPath": f"{settings.output}/{name}",
+            "Accept": transform.accept,
+            "AssembleWith": "None",
+        }
+        | key(settings),
+        "TransformResources": {
+            "InstanceType": transform.instance_type,
+            "InstanceCount": transform.instance_count,
+        },
+        "Tags": tags(settings),
+    }

@@ -1,0 +1,215 @@
+"""The requests that start training and tuning jobs, made from settings alone: nothing is sent.
+
+They are what the SDK's generic Estimator and HyperparameterTuner send for the same settings; a test
+holds them together.
+"""
+
+from collections.abc import Mapping
+
+from image_classifier.sagemaker.request_parts import hyperparameters, key, strings, tags, vpc
+from image_classifier.settings import metric_definitions as metrics
+from image_classifier.settings.debugging import EXPRESSIONS, RULES
+from image_classifier.settings.schema import HOUR, Settings
+from image_classifier.settings.service_model import Request
+from image_classifier.settings.tuning import Range, Tuning, is_whole
+
+_CHECKPOINTS = "/opt/ml/checkpoints"
+
+
+def training_job(settings: Settings, name: str, *, rule_image: str | None = None) -> Request:
+    """Return CreateTrainingJob; `rule_image` is that of the service's rules, where asked for."""
+    return {
+        "TrainingJobName": name,
+        "HyperParameters": hyperparameters(settings),
+        **_job(settings, name, is_tuning=False),
+        **_debugging(settings, rule_image),
+        "Tags": tags(settings),
+    }
+
+
+def tuning_job(settings: Settings, tuning: Tuning, name: str) -> Request:
+    """Return CreateHyperParameterTuningJob."""
+    given = hyperparameters(settings)
+    static = {name: value for name, value in given.items() if name not in tuning.ranges}
+    request: Request = {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": _search(settings, tuning),
+        "TrainingJobDefinition": {
+            "StaticHyperParameters": static,
+            **_job(settings, name, is_tuning=True),
+        },
+        "Tags": tags(settings),
+    }
+    if tuning.warm_start is not None:
+        parents = tuning.warm_start.parents
+        request["WarmStartConfig"] = {
+            "ParentHyperParameterTuningJobs": [
+                {"HyperParameterTuningJobName": parent} for parent in parents
+            ],
+            "WarmStartType": tuning.warm_start.type,
+        }
+    return request
+
+
+def most_epochs(settings: Settings, tuning: Tuning) -> int:
+    """Return the epochs of the longest trial."""
+    epochs = tuning.ranges.get("epochs")
+    if epochs is None:
+        return int(str(settings.hyperparameters.get("epochs", 5)))
+    return max(int(float(str(value))) for value in epochs.values or (epochs.high,))
+
+
+def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
+    """Return what the definition of a tuning job's training jobs shares with a training job."""
+    job, aws = settings.training, settings.aws
+    resources: Request = {
+        "InstanceCount": job.instance_count,
+        "InstanceType": job.instance_type,
+        "VolumeSizeInGB": job.volume_gb,
+    }
+    if aws.kms_key is not None:
+        resources["VolumeKmsKeyId"] = aws.kms_key
+    # A tuning job keeps its machines by itself.
+    if job.keep_alive_minutes and not is_tuning:
+        resources["KeepAlivePeriodInSeconds"] = job.keep_alive_minutes * 60
+    algorithm: Request = {
+        "TrainingImage": settings.images.train,
+        "TrainingInputMode": settings.data.mode,
+        "MetricDefinitions": metrics.definitions(settings),
+    }
+    request: Request = {
+        "AlgorithmSpecification": algorithm,
+        "RoleArn": aws.role,
+        "InputDataConfig": [_channel(settings, channel) for channel in settings.data.channels],
+        "OutputDataConfig": {"S3OutputPath": settings.output} | key(settings),
+        # As the HyperparameterTuner says it.
+        f"{'HyperParameterTuning' if is_tuning else ''}ResourceConfig": resources,
+        "StoppingCondition": _time_limits(settings),
+        "EnableManagedSpotTraining": job.spot,
+        "EnableNetworkIsolation": aws.network_isolation,
+        "EnableInterContainerTrafficEncryption": aws.encrypt_traffic,
+    }
+    if job.spot:
+        # The training program keeps a folder of its own for every job in it.
+        place = f"{settings.output}/{name}/checkpoints"
+        request["CheckpointConfig"] = {"S3Uri": place, "LocalPath": _CHECKPOINTS}
+    return request | vpc(settings)
+
+
+def _channel(settings: Settings, name: str) -> Request:
+    source = {
+        "S3DataType": "S3Prefix",
+        # With a slash: FastFile takes whole folders, and `test` is no prefix of `testing`.
+        "S3Uri": f"{settings.pictures}/{name}/",
+        "S3DataDistributionType": "FullyReplicated",
+    }
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+
+
+def _time_limits(settings: Settings) -> dict[str, int]:
+    job = settings.training
+    limits = {"MaxRuntimeInSeconds": round(job.max_hours * HOUR)}
+    if job.spot:
+        wait = job.max_wait_hours or 2 * job.max_hours
+        limits["MaxWaitTimeInSeconds"] = round(wait * HOUR)
+    return limits
+
+
+def _search(settings: Settings, tuning: Tuning) -> Request:
+    limits = {"MaxParallelTrainingJobs": tuning.parallel}
+    if tuning.strategy != "Grid":
+        limits["MaxNumberOfTrainingJobs"] = tuning.jobs
+    config: Request = {
+        "Strategy": tuning.strategy,
+        "HyperParameterTuningJobObjective": {
+            "Type": "Minimize" if tuning.is_minimized else "Maximize",
+            "MetricName": tuning.objective,
+        },
+        "ResourceLimits": limits,
+        "ParameterRanges": _ranges(tuning.ranges),
+        "TrainingJobEarlyStoppingType": "Auto" if tuning.early_stopping else "Off",
+        "RandomSeed": tuning.seed,
+    }
+    if tuning.strategy == "Hyperband":
+        most = most_epochs(settings, tuning)
+        config["StrategyConfig"] = {
+            "HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": most}
+        }
+    return config
+
+
+def _ranges(ranges: Mapping[str, Range]) -> dict[str, list[Request]]:
+    found: dict[str, list[Request]] = {
+        "ContinuousParameterRanges": [],
+        "IntegerParameterRanges": [],
+        "CategoricalParameterRanges": [],
+    }
+    for name, each in ranges.items():
+        if each.values:
+            values = [str(value) for value in each.values]
+            found["CategoricalParameterRanges"].append({"Name": name, "Values": values})
+            continue
+        kind = "Integer" if is_whole(name) else "Continuous"
+        low, high = (str(int(end)) if is_whole(name) else str(end) for end in (each.low, each.high))
+        found[f"{kind}ParameterRanges"].append(
+            {"Name": name, "MinValue": low, "MaxValue": high, "ScalingType": each.scaling}
+        )
+    return found
+
+
+def _debugging(settings: Settings, rule_image: str | None) -> Request:
+    debugger, profiler = settings.debugger, settings.profiler
+    intervals = {
+        f"{mode}.save_interval": str(steps)
+        for mode, steps in (
+            ("train", debugger.train_save_interval),
+            ("eval", debugger.eval_save_interval),
+        )
+        if steps is not None
+    }
+    # Without intervals of one's own the training program records by its own policy, all that its
+    # rules need.
+    names = debugger.collections() if intervals else []
+    hook: Request = {
+        "S3OutputPath": settings.output,
+        "CollectionConfigurations": [_collection(name, intervals) for name in names],
+    }
+    request: Request = {
+        "DebugHookConfig": hook,
+        "ProfilerConfig": {
+            "S3OutputPath": settings.output,
+            "ProfilingIntervalInMilliseconds": profiler.interval_ms,
+            "DisableProfiler": False,
+        },
+    }
+    if intervals:
+        hook["HookParameters"] = intervals
+    if rule_image is None:
+        return request
+    if debugger.rules:
+        request["DebugRuleConfigurations"] = [
+            {
+                "RuleConfigurationName": RULES[rule][0],
+                "RuleEvaluatorImage": rule_image,
+                "RuleParameters": {"rule_to_invoke": RULES[rule][0]}
+                | strings(debugger.parameters.get(rule, {})),
+            }
+            for rule in debugger.rules
+        ]
+    if profiler.rules:
+        request["ProfilerRuleConfigurations"] = [
+            {
+                "RuleConfigurationName": rule,
+                "RuleEvaluatorImage": rule_image,
+                "RuleParameters": {"rule_to_invoke": rule},
+            }
+            for rule in profiler.rules
+        ]
+    return request
+
+
+def _collection(name: str, intervals: Mapping[str, str]) -> Request:
+    parameters = dict(intervals)
+    if name in EXPRESSIONS:
+        parameters["include_regex"] = EXPRESSIONS[name]
+    return {"CollectionName": name, "CollectionParameters": parameters}

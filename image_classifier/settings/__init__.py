@@ -1,0 +1,1 @@
+"""The settings file in TOML: sections, checks, and errors with line numbers."""

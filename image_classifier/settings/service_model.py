@@ -1,0 +1,83 @@
+"""What SageMaker's own description of its API says of a request, without sending it.
+
+botocore checks names, types and what is required; the service checks lengths, patterns and
+enumerations as well, which the same description holds.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+
+import botocore.session
+from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
+from botocore.validate import ParamValidator
+
+from container.classifier.errors import UserError
+
+Request = dict[str, object]
+
+
+@functools.cache
+def _service(name: str) -> ServiceModel:
+    return botocore.session.get_session().get_service_model(name)
+
+
+def choices(shape: str) -> tuple[str, ...]:
+    """Return the values of one of SageMaker's enumerations, such as `TrainingInstanceType`."""
+    return tuple(_service("sagemaker").shape_for(shape).metadata["enum"])
+
+
+def check(operation: str, request: Mapping[str, object], service: str = "sagemaker") -> None:
+    """Check a request against the service's description.
+
+    Raises:
+        UserError: the service would refuse it; every reason is named.
+    """
+    model: OperationModel = _service(service).operation_model(operation)
+    shape = model.input_shape
+    report = ParamValidator().validate(request, shape)
+    found = [report.generate_report()] if report.has_errors() else [*_violations(shape, request)]
+    if found:
+        message = f"{operation} would be refused: {'; '.join(found)}"
+        raise UserError(message)
+
+
+def _violations(shape: Shape, value: object, name: str = "") -> Iterator[str]:
+    """Yield what botocore leaves to the service."""
+    yield from _bounds(shape, value, name)
+    if isinstance(shape, StructureShape) and isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _violations(shape.members[key], item, f"{name}.{key}".lstrip("."))
+    elif isinstance(shape, ListShape) and isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _violations(shape.member, item, f"{name}[{place}]")
+    elif isinstance(shape, MapShape) and isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _violations(shape.key, key, f"{name} (key {key!r})")
+            yield from _violations(shape.value, item, f"{name}.{key}")
+
+
+def _bounds(shape: Shape, value: object, name: str) -> Iterator[str]:
+    rules = shape.metadata
+    size = value if shape.type_name in {"integer", "long", "float", "double"} else _length(value)
+    if isinstance(size, int | float) and not isinstance(value, bool):
+        if size > rules.get("max", size):
+            yield f"{name} is {size}, more than {rules['max']}"
+        if size < rules.get("min", size):
+            yield f"{name} is {size}, less than {rules['min']}"
+    if not isinstance(value, str):
+        return
+    if value not in rules.get("enum", (value,)):
+        yield f"{name} {value!r} is none of its values"
+    pattern = rules.get("pattern")
+    if pattern and not re.fullmatch(_in_python(pattern), value):
+        yield f"{name} {value!r} does not match {pattern}"
+
+
+def _length(value: object) -> int | None:
+    return len(value) if isinstance(value, str | list | dict) else None
+
+
+def _in_python(pattern: str) -> str:
+    """Return a Java pattern as Python reads it, for the classes that SageMaker uses."""
+    return pattern.replace(r"\p{L}\p{Z}\p{N}", r"\w\s").replace(r"\p{M}", "").replace(r"\P", r"\w")
