@@ -1,6 +1,6 @@
 # The commands of this repository: `make` lists them.
 
-# Both images have 3.11; smdebug works with no later one.
+# Both container images have 3.11; smdebug works with no later one.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
@@ -27,13 +27,13 @@ setup: .venv/ready  ## Install everything into .venv
 prepare: setup  ## Make the data set OUT of SOURCE, a folder or an archive (docs/preparation.md)
 	.venv/bin/python -m image_classifier.preparation prepare "$(SOURCE)" "$(OUT)" $(OPTIONS)
 
-up:  ## Train on the sample pictures and serve the model on PORT (8080)
+up:  ## Train on the sample images and serve the model on PORT (8080)
 	local_test/up.sh
 
 down:  ## Stop what `make up` started
 	local_test/down.sh
 
-predict:  ## Ask the server about FILE (default: a picture that is in test_dir)
+predict:  ## Ask the server about FILE (default: an image that is in test_dir)
 	local_test/predict.sh $(if $(FILE),"$(FILE)")
 
 # Those marked `docker` are left out where there is no engine.

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 #
-# Build both images and push them to Amazon ECR as SageMaker takes them: linux/amd64, with Docker's
+# Build both container images and push them to Amazon ECR as SageMaker takes them: linux/amd64, with Docker's
 # manifest (schema 2) and no attestations, under the commit as a tag that never names anything else.
 #
 # Usage: ./push.sh [--dry-run] [--region REGION] [--prefix PREFIX] [--cpu | --gpu] [train] [serve]
 #   --dry-run          print every call that would be made, and make none
 #   --region REGION    default: AWS_REGION, AWS_DEFAULT_REGION, or what the AWS CLI is set to
 #   --prefix PREFIX    of the repositories PREFIX-train and PREFIX-serve (default: image-classifier)
-#   --cpu, --gpu       for which machines the serving image is (default: --cpu); that for GPUs has
+#   --cpu, --gpu       for which machines the serving container image is (default: --cpu); that for GPUs has
 #                      COMMIT-gpu as its tag, and docs/gpu.md
 #   train, serve       one image alone (default: both)
 # Needs: git, docker with buildx, the AWS CLI (v2) and credentials. What they must allow stands in

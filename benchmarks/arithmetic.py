@@ -40,7 +40,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 
 def images_per_second(name: str, dtype: torch.dtype, layout: torch.memory_format) -> float:
-    """Time a step on random pictures, after one that warms up."""
+    """Time a step on random images, after one that warms up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = build(name, CLASSES, SIZE).module.train().to(device).to(memory_format=layout)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.debugger_advice --data FOLDER
 
-The small network trains on some hundred pictures at 32 pixels, of which every batch comes late, as
+The small network trains on some hundred images at 32 pixels, of which every batch comes late, as
 from a slow disk; the report's first advice must be to put the cache on another one, and says how
 much faster the steps are then. The same run without the wait shows how much they are. Both take
 turns, since the machine may be shared; steps by the profiler's clock, recording included.
@@ -21,7 +21,7 @@ from container.classifier.errors import UserError
 from container.debugger import sources
 from container.debugger.profiler import rules, timeline
 from container.debugger.profiler.reading import Profile
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 
 ADVICE = "Dataloader"
 
@@ -30,7 +30,7 @@ FED = Case(settings={"epochs": 3})
 
 
 def turns(
-    training: Pictures, validation: Pictures, rounds: int
+    training: ImageSet, validation: ImageSet, rounds: int
 ) -> Iterator[Mapping[str, float | str]]:
     """Yield of each turn the first advice, the promised and the true ratio of the speeds."""
     for _ in range(rounds):
@@ -43,7 +43,7 @@ def turns(
         yield {"first": first, "promised": promised, "true": true, "ratio": true / promised}
 
 
-def _profile(case: Case, training: Pictures, validation: Pictures) -> tuple[str, Profile]:
+def _profile(case: Case, training: ImageSet, validation: ImageSet) -> tuple[str, Profile]:
     with tempfile.TemporaryDirectory() as directory:
         said = run(case, training, validation, Path(directory))
         profile = sources.read_profile(Path(directory))
@@ -60,7 +60,7 @@ def _mean_step(profile: Profile) -> float:
 def main() -> None:
     """Measure, print each turn and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of labelled pictures")
+    parser.add_argument("--data", type=Path, required=True, help="folder of labeled images")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     arguments = parser.parse_args()
     results = []

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.debugger_cost
 
-Pictures are noise of 64 x 64 pixels, batches have 32: a step is short, and recording weighs more
+Images are noise of 64 x 64 pixels, batches have 32: a step is short, and recording weighs more
 than at 224 pixels. `default` is the policy of a run of 2,000 steps; `tensors` has losses every 10
 steps and weights and gradients reduced every 100. Steps that record tensors, a loss and nothing
 take turns, and their medians are added up by how often they come. On a machine that others use,
@@ -32,7 +32,7 @@ from container.debugger.profiler.timeline import STEP
 from container.debugger.recording.debug_session import Observer, Settings
 from container.debugger.recording.hook_configuration import REDUCTIONS, default_collections
 from container.networks.network import Classifier
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.step import TrainingStep
 from container.training.hyperparameters import Hyperparameters
@@ -122,13 +122,13 @@ def measure(policy: str, rounds: int) -> Mapping[str, float]:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)
-    pictures = Pictures(pixels, random.integers(0, 10, BATCH), (Path("x"),) * BATCH, "")
+    images = ImageSet(pixels, random.integers(0, 10, BATCH), (Path("x"),) * BATCH, "")
     network = models.resnet18(num_classes=10)
     classifier = Classifier(network).to(memory_format=torch.channels_last).train()
     groups = [{"params": list(network.parameters()), "factor": 1.0}]
     step = TrainingStep(
         torch.optim.SGD(groups, lr=0.0, momentum=0.9),
-        pictures,
+        images,
         Hyperparameters(augment=False),
         arithmetic=Arithmetic(torch.device("cpu"), torch.float32),
         cluster=Cluster(0, 1),

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.debugger_faults --data FOLDER ...
 
-Each folder holds labelled pictures; of each some hundred at 32 pixels are trained on, by the job's
+Each folder holds labeled images; of each some hundred at 32 pixels are trained on, by the job's
 own loop and the default policy. A fault counts as found when one of the rules for it finds
 something; any finding on a healthy run is a false alarm. The first advice is the one that the
 report begins with. Without a GPU the figures of an idle one are planted, as the profiler writes
@@ -37,9 +37,8 @@ from container.debugger.rules import rule_choice
 from container.debugger.rules.verdict import ISSUES
 from container.networks.network import Network, build
 from container.training import recipe
-from container.training.data import channel
-from container.training.data import images as pictures
-from container.training.data.images import Pictures
+from container.training.data import channel, images
+from container.training.data.images import ImageSet
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
@@ -48,8 +47,8 @@ from container.training.sagemaker.stop import StopRequest
 
 SIDE, TRAINING, VALIDATION = 32, 512, 256
 
-# Networks, and the epochs in which they learn these pictures from scratch. MobileNetV3 does not:
-# its batch normalisation gathers statistics so slowly that its validation loss rises, and an alarm
+# Networks, and the epochs in which they learn these images from scratch. MobileNetV3 does not:
+# its batch normalization gathers statistics so slowly that its validation loss rises, and an alarm
 # would be right.
 HEALTHY_NETWORKS = {
     "small": 10,
@@ -76,7 +75,7 @@ def kill_units(trainer: Trainer) -> None:
             nn.init.constant_(layer.bias, -100)
 
 
-def forget_normalisation(trainer: Trainer) -> None:
+def forget_normalization(trainer: Trainer) -> None:
     """Show the network pixels of 0 to 255."""
     trainer.classifier.mean.zero_()
     trainer.classifier.std.fill_(1)
@@ -104,7 +103,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Assessment:
     """What was said of a run."""
 
     rules: tuple[str, ...]
@@ -114,11 +113,11 @@ class Judgement:
     """The rule of the first advice."""
 
     accuracy: float
-    """Of the best epoch's weights on the validation pictures."""
+    """Of the best epoch's weights on the validation images."""
 
 
 FAULTS: Mapping[str, Case] = {
-    "dead initialisation": Case(rules=("DeadRelu",), change=kill_units),
+    "dead initialization": Case(rules=("DeadRelu",), change=kill_units),
     "learning rate 0": Case(
         rules=("UnchangedTensor", "WeightUpdateRatio", "LossNotDecreasing"),
         settings={"learning_rate": 1e-9},
@@ -141,7 +140,7 @@ FAULTS: Mapping[str, Case] = {
     "30:1 classes": Case(
         rules=("ClassImbalance",), settings={"class_balance": "none"}, is_uneven=True
     ),
-    "wrong normalisation": Case(rules=("CheckInputImages",), change=forget_normalisation),
+    "wrong normalization": Case(rules=("CheckInputImages",), change=forget_normalization),
     "stalled loader": Case(rules=("Dataloader",), settings={"epochs": 3}, waits=True),
     "tiny batch on an idle device": Case(
         rules=("BatchSize",), settings={"epochs": 3, "batch_size": 4}, has_idle_gpu=True
@@ -155,9 +154,9 @@ def healthy() -> Iterator[tuple[str, Case]]:
         yield f"healthy {name}", Case(settings={"network": name, "epochs": epochs})
 
 
-def load(folder: Path) -> tuple[Pictures, Pictures]:
-    """Decode some pictures of a folder, the same number of each class."""
-    files = channel.labelled_files(folder)
+def load(folder: Path) -> tuple[ImageSet, ImageSet]:
+    """Decode some images of a folder, the same number of each class."""
+    files = channel.labeled_files(folder)
     names = channel.class_names_of(files)
     each = (TRAINING + VALIDATION) // len(names)
     random = np.random.default_rng(0)
@@ -166,11 +165,11 @@ def load(folder: Path) -> tuple[Pictures, Pictures]:
         own = [file for file in files if file.class_name == name]
         chosen += [own[i] for i in random.permutation(len(own))[:each]]
     training, validation = channel.split(chosen, VALIDATION / (TRAINING + VALIDATION), 0)
-    decode = partial(pictures.decode, class_names=names, settings=Preprocessing(image_size=SIDE))
+    decode = partial(images.decode, class_names=names, settings=Preprocessing(image_size=SIDE))
     return decode(training, stop=StopRequest()), decode(validation, stop=StopRequest())
 
 
-def run(case: Case, training: Pictures, validation: Pictures, directory: Path) -> Judgement:
+def run(case: Case, training: ImageSet, validation: ImageSet, directory: Path) -> Assessment:
     """Train; return what the rules say of it."""
     training = _with_faults(training, case)
     classes = int(validation.labels.max()) + 1
@@ -223,7 +222,7 @@ def run(case: Case, training: Pictures, validation: Pictures, directory: Path) -
     found = sorted(verdict.rule for verdict in verdicts if verdict.status == ISSUES)
     first = next((str(row["rule"]) for row in advice(verdicts)), "")
     best = trainer.progress.best
-    return Judgement(tuple(found), first, best.evaluation.accuracy if best else 0.0)
+    return Assessment(tuple(found), first, best.evaluation.accuracy if best else 0.0)
 
 
 class SlowPixels(np.ndarray):
@@ -235,7 +234,7 @@ class SlowPixels(np.ndarray):
         return np.asarray(super().__getitem__(key))
 
 
-def _with_faults(training: Pictures, case: Case) -> Pictures:
+def _with_faults(training: ImageSet, case: Case) -> ImageSet:
     random = np.random.default_rng(1)
     labels, pixels, paths = training.labels.copy(), training.pixels, training.paths
     if case.shuffled_share:

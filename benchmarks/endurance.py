@@ -21,7 +21,7 @@ from benchmarks.conditions import conditions
 from benchmarks.processes import resident_bytes
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PACKAGES, PYTHON, running
-from benchmarks.serving_artifact import add_int8, make_artifact, write_pictures
+from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.serving.settings import INT8, PRECISIONS
 
 CLIENTS, PARTS, WARM_UP_REQUESTS = 8, 10, 500
@@ -49,11 +49,11 @@ def main() -> int:
     sample, memory = load.Sample(), []
     with tempfile.TemporaryDirectory() as scratch:
         base_dir = Path(scratch)
-        pictures = write_pictures(base_dir / "pictures", arguments.data, None)
-        make_artifact(base_dir / "model", "resnet18", pictures)
+        images = write_images(base_dir / "images", arguments.data, None)
+        make_artifact(base_dir / "model", "resnet18", images)
         if arguments.precision == INT8:
-            add_int8(base_dir / "model", pictures)
-        requests = load.invocations([path.read_bytes() for path in pictures])
+            add_int8(base_dir / "model", images)
+        requests = load.invocations([path.read_bytes() for path in images])
         with running(partial(ours, arguments.precision, PYTHON), base_dir) as server:
             parts = [WARM_UP_REQUESTS, *[arguments.requests // PARTS] * PARTS]
             for number, count in enumerate(parts):

@@ -1,9 +1,9 @@
-"""The launcher's examples on this machine: each trained, served and asked, on few pictures.
+"""The launcher's examples on this machine: each trained, served and asked, on few images.
 
     python -m benchmarks.examples --data ../shared/data
 
-An example's own settings are taken, with one epoch of small pictures and no second network in int8.
-Pictures are a few of each class of fingers.tar, dogs.tar and hurricane.tar, half of the held-out
+An example's own settings are taken, with one epoch of small images and no second network in int8.
+Images are a few of each class of fingers.tar, dogs.tar and hurricane.tar, half of the held-out
 ones for validation, half for the test. No ImageNet weights lie beside them: the weights channel has
 random ones of the example's network, so that the accuracy is that of nothing learned. This shows
 that the whole way works, and says nothing of how good a network gets.
@@ -51,7 +51,7 @@ def main() -> None:
             data = path.stem.partition("-")[0]
             with tarfile.open(arguments.data / f"{data}.tar") as archive:
                 archive.extractall(folder / "all", filter="data")
-            fill(folder / "all", folder / "pictures")
+            fill(folder / "all", folder / "images")
             start = time.monotonic()
             answer = run(path, folder)
             results[path.stem] = {"seconds": time.monotonic() - start, "answer": answer}
@@ -60,8 +60,8 @@ def main() -> None:
     print(json.dumps({"results": results, "conditions": facts}))
 
 
-def fill(source: Path, pictures: Path) -> None:
-    """Make channels of a few pictures of each class, from splits as the data sets have them."""
+def fill(source: Path, images: Path) -> None:
+    """Make channels of a few images of each class, from splits as the data sets have them."""
     for split in sorted(path for path in source.glob("*/*") if path.is_dir()):
         for few in _classes(split):
             half = len(few) // 2
@@ -69,13 +69,13 @@ def fill(source: Path, pictures: Path) -> None:
             shares = {"training": few} if split.name.startswith("train") else held_out
             for channel, paths in shares.items():
                 for path in paths:
-                    target = pictures / channel / path.relative_to(split)
+                    target = images / channel / path.relative_to(split)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.hardlink_to(path)
 
 
 def _classes(split: Path) -> list[list[Path]]:
-    """Return a few pictures of each class: a folder, or the end of the files' names."""
+    """Return a few images of each class: a folder, or the end of the files' names."""
     found: dict[str, list[Path]] = {}
     for path in sorted(split.rglob("*")):
         if path.suffix.lower() in SUFFIXES:
@@ -85,13 +85,13 @@ def _classes(split: Path) -> list[list[Path]]:
 
 
 def shortened(text: str) -> str:
-    """Return an example's settings for few pictures in the folder `pictures` beside them."""
+    """Return an example's settings for few images in the folder `images` beside them."""
     lines, section = [], ""
     for line in text.splitlines():
         key = line.partition("=")[0].strip()
         section = line.strip() if line.startswith("[") else section
         if section == "[data]" and key == "local":
-            lines.append('local = "pictures"')
+            lines.append('local = "images"')
         elif section != "[hyperparameters]" or key not in SHORT:
             lines.append(line)
         if line.startswith("[hyperparameters]"):
@@ -105,15 +105,15 @@ def run(example: Path, folder: Path) -> str:
     settings.write_text(shortened(example.read_text(encoding="utf-8")), encoding="utf-8")
     content = tomllib.loads(settings.read_text(encoding="utf-8"))
     if "weights" in content["data"]["channels"]:
-        _write_weights(content["hyperparameters"]["network"], folder / "pictures" / "weights")
-    picture = next(p for p in sorted((folder / "pictures/test").rglob("*")) if p.suffix in SUFFIXES)
+        _write_weights(content["hyperparameters"]["network"], folder / "images" / "weights")
+    image = next(p for p in sorted((folder / "images/test").rglob("*")) if p.suffix in SUFFIXES)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     _launch(folder, "train")
     _launch(folder, "deploy", "--port", port)
     try:
-        return _launch(folder, "predict", str(picture), "--port", port).rpartition(": ")[2]
+        return _launch(folder, "predict", str(image), "--port", port).rpartition(": ")[2]
     finally:
         _launch(folder, "delete")
 

@@ -4,11 +4,11 @@
 
 FOLDER holds hurricane.tar and ants-bees.tar and, in weights/, SqueezeNet's weights for the
 `weights` channel. A network is trained on a part of each: new heads on the frozen SqueezeNet, which
-takes seconds. Of the validation pictures that it names rightly 20 are explained.
+takes seconds. Of the validation images that it names correctly 20 are explained.
 
-truth: a network that looks for a red patch is explained by the patch, on 20 pictures.
+truth: a network that looks for a red patch is explained by the patch, on 20 images.
 agreement: KernelSHAP of 100 samples against all 256 coalitions of eight super-pixels.
-faithful: deletion and insertion against random order before grey, and shuffled weights.
+faithful: deletion and insertion against random order before gray, and shuffled weights.
 cost: seconds for 500 evaluations of ResNet-18, and memory while 100 photographs are explained.
 """
 
@@ -37,28 +37,28 @@ from benchmarks import red_patch
 from benchmarks.conditions import ROOT, conditions
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
-from benchmarks.serving_artifact import add_int8, make_artifact, write_pictures
+from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.classifier import artifact
 from container.classifier.artifact import Manifest
 from container.classifier.preprocessing import Preprocessing
 from container.training.output.export import export_onnx, golden_answers
 from image_classifier.explainer import coalitions, shapley
-from image_classifier.explainer import image as picture
+from image_classifier.explainer import image as images
 from image_classifier.explainer.analysis import NPY, Analysis, Predictor
 from image_classifier.explainer.endpoint import HttpEndpoint
 from image_classifier.explainer.explanation import Evaluations, explain
-from image_classifier.explainer.image import Picture
+from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.job import Job
 from image_classifier.explainer.model import PARALLEL, Model
-from image_classifier.explainer.randomized import randomise
+from image_classifier.explainer.randomized import randomize
 
-PICTURES, EVALUATIONS = 20, 500
+IMAGES, EVALUATIONS = 20, 500
 PRECISIONS = ("float32", "bfloat16", "int8")
 PREDICTOR = Predictor(content_type=NPY)
 PACKAGES = ("numpy", "scikit-image", "openvino", "torch", "urllib3")
 
 SETS = {"hurricane": ("train_another", "validation_another"), "ants-bees": ("train", "val")}
-TRAINING_PICTURES, VALIDATION_PICTURES = 120, 40
+TRAINING_IMAGES, VALIDATION_IMAGES = 120, 40
 HYPERPARAMETERS = {"network": "squeezenet1_0", "fine_tuning": "none", "quantize": "none"}
 
 
@@ -95,7 +95,7 @@ class Served:
 
 def truth(scratch: Path) -> Mapping[str, object]:
     """Explain what is known."""
-    paths = red_patch.write_pictures(scratch / "pictures", PICTURES)
+    paths = red_patch.write_images(scratch / "images", IMAGES)
     _write_red_patch(scratch / "model", paths)
     analysis = Analysis(predictor=PREDICTOR)
     right = 0
@@ -106,8 +106,8 @@ def truth(scratch: Path) -> Mapping[str, object]:
                 model.meet(shown.pixels)
             values = np.array(explain(shown, model, analysis).shapley)[:, 1]
             right += red_patch.is_right(values, shown.segments, red_patch.draw(number)[1])
-        agreed = agreement(scratch / "pictures", model)
-    return {"pictures": len(paths), "right": right, **agreed}
+        agreed = agreement(scratch / "images", model)
+    return {"images": len(paths), "right": right, **agreed}
 
 
 def _write_red_patch(directory: Path, paths: Sequence[Path]) -> None:
@@ -124,7 +124,7 @@ def _write_red_patch(directory: Path, paths: Sequence[Path]) -> None:
 
 def train(scratch: Path, data: Path, name: str) -> None:
     """Train new heads on a part of a data set."""
-    counts = (TRAINING_PICTURES, VALIDATION_PICTURES)
+    counts = (TRAINING_IMAGES, VALIDATION_IMAGES)
     channels = scratch / "input/data"
     for folder, channel, count in zip(SETS[name], ("training", "validation"), counts, strict=True):
         _extract(data / f"{name}.tar", folder, channels / channel, count)
@@ -152,7 +152,7 @@ def train(scratch: Path, data: Path, name: str) -> None:
 
 
 def _extract(tar: Path, folder: str, channel: Path, count: int) -> None:
-    """Write the first `count` pictures of each class."""
+    """Write the first `count` images of each class."""
     written: dict[str, int] = {}
     with tarfile.open(tar) as archive:
         for member in sorted(archive.getmembers(), key=lambda member: member.name):
@@ -168,9 +168,9 @@ def _extract(tar: Path, folder: str, channel: Path, count: int) -> None:
 
 
 def faithful(scratch: Path, model: Model) -> Mapping[str, object]:
-    """Explain pictures that are named rightly, with shuffled weights beside."""
+    """Explain images that are named correctly, with shuffled weights beside."""
     # White noise alone is named `damage`, which would leave nothing to explain.
-    baseline = scratch / "grey.png"
+    baseline = scratch / "gray.png"
     Image.new("RGB", (8, 8), (128, 128, 128)).save(baseline)
     analysis = Analysis(predictor=PREDICTOR, baseline=baseline)
     chosen = _rightly_named(scratch / "input/data/validation", model)
@@ -178,28 +178,28 @@ def faithful(scratch: Path, model: Model) -> Mapping[str, object]:
         link = scratch / "chosen" / path.parent.name / path.name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
-    randomise(scratch / "model", scratch / "shuffled/model", seed=0)
+    randomize(scratch / "model", scratch / "shuffled/model", seed=0)
     with Served(scratch / "shuffled") as shuffled:
         job = Job(
-            pictures=scratch / "chosen",
+            images=scratch / "chosen",
             output=scratch / "explanations",
             analysis=analysis,
             model=model,
-            randomised=shuffled,
+            randomized=shuffled,
         )
         found = job.run()
-    return {"pictures": found.pictures, "right": found.right, **found.faithfulness()}
+    return {"images": found.images, "right": found.right, **found.faithfulness()}
 
 
-def agreement(pictures: Path, model: Model) -> Mapping[str, float]:
+def agreement(images: Path, model: Model) -> Mapping[str, float]:
     """Compare samples with all coalitions."""
     analysis = Analysis(num_segments=8, predictor=PREDICTOR)
     differences = []
-    for path in sorted(pictures.rglob("*.*")):
+    for path in sorted(images.rglob("*.*")):
         shown = _shown(path, analysis)
         count = shown.count
         if count == 1:
-            # An even picture: there is nothing to divide.
+            # An even image: there is nothing to divide.
             continue
         evaluate = Evaluations(model, shown, lambda _count: None)
         values = evaluate(coalitions.every(count))
@@ -219,7 +219,7 @@ def agreement(pictures: Path, model: Model) -> Mapping[str, float]:
         differences.append([float(np.abs(one - exact).max()) for one in found])
     largest = np.max(differences, axis=0)
     return {
-        "pictures": len(differences),
+        "images": len(differences),
         "largest_difference_100_samples": float(largest[0]),
         "largest_difference_all_samples": float(largest[1]),
         "within_0.01": int((np.array(differences)[:, 0] < 1e-2).sum()),  # noqa: PLR2004
@@ -230,12 +230,12 @@ def _rightly_named(folder: Path, model: Model) -> list[Path]:
     chosen: list[Path] = []
     # The classes in turn.
     paths = sorted(folder.rglob("*.*"), key=lambda path: (path.name, path.parent.name))
-    per_class = PICTURES // 2
+    per_class = IMAGES // 2
     for path in paths:
-        pixels = picture.read(path)
+        pixels = images.read(path)
         if not model.class_names:
             model.meet(pixels)
-        whole = Picture(pixels, np.zeros(pixels.shape[:2], np.int64), pixels)
+        whole = SegmentedImage(pixels, np.zeros(pixels.shape[:2], np.int64), pixels)
         label = int(model.scores(whole, np.ones((1, 1), bool))[0].argmax())
         of_class = sum(one.parent == path.parent for one in chosen)
         if model.class_names[label] == path.parent.name and of_class < per_class:
@@ -245,7 +245,7 @@ def _rightly_named(folder: Path, model: Model) -> list[Path]:
 
 def seconds(scratch: Path, data: Path, rounds: int) -> Mapping[str, object]:
     """Time 500 evaluations of ResNet-18 on a photograph at a time, in each precision."""
-    paths = write_pictures(scratch / "pictures", data, 320)
+    paths = write_images(scratch / "images", data, 320)
     make_artifact(scratch / "model", "resnet18", paths)
     add_int8(scratch / "model", paths)
     analysis = Analysis(predictor=PREDICTOR)
@@ -261,7 +261,7 @@ def seconds(scratch: Path, data: Path, rounds: int) -> Mapping[str, object]:
     return {precision: statistics.median(taken) for precision, taken in found.items()}
 
 
-def _seconds(shown: Picture, model: Model) -> float:
+def _seconds(shown: SegmentedImage, model: Model) -> float:
     members = coalitions.sample(shown.count, EVALUATIONS, np.random.default_rng(0)).members
     start = time.monotonic()
     model.scores(shown, members)
@@ -308,10 +308,10 @@ def memory(scratch: Path, data: Path, count: int) -> Mapping[str, object]:
     return {f"peak_mb_after_{done}": peak for done, peak in seen.items() if done % 10 == 0}
 
 
-def _shown(path: Path, analysis: Analysis) -> Picture:
-    pixels = picture.read(path)
-    segments = picture.superpixels(pixels, analysis.num_segments, analysis.segment_compactness)
-    return Picture(pixels, segments, picture.noise(pixels, analysis.seed))
+def _shown(path: Path, analysis: Analysis) -> SegmentedImage:
+    pixels = images.read(path)
+    segments = images.superpixels(pixels, analysis.num_segments, analysis.segment_compactness)
+    return SegmentedImage(pixels, segments, images.noise(pixels, analysis.seed))
 
 
 def main() -> None:

@@ -3,15 +3,15 @@
     python -m benchmarks.frozen_backbone --data ../shared/data
 
 `usual` is the recipe that people come from, float32: SqueezeNet 1.0 with the weights file, frozen,
-a new convolution for its classes, Adam at 0.001 for five epochs of 32 pictures a batch, a
+a new convolution for its classes, Adam at 0.001 for five epochs of 32 images a batch, a
 DataLoader with two workers over an ImageFolder, random crops and flips, an evaluation after each
-epoch; its accuracy is that of its best epoch. `frozen stage` decodes the pictures, computes
+epoch; its accuracy is that of its best epoch. `frozen stage` decodes the images, computes
 features and trains heads on them, through the project's own functions; its accuracy is that of the
 network with the chosen head, in float32. `program` is the training program as a process, with the
 hyperparameters that are given: from its first line in the log to the end of its last epoch.
 
-All see the same pictures, weights and two cores. They take turns, seed by seed, so that what else
-the machine does meets them alike. Seconds are those from a picture's file to the last evaluation.
+All see the same images, weights and two cores. They take turns, seed by seed, so that what else
+the machine does meets them alike. Seconds are those from an image's file to the last evaluation.
 """
 
 import argparse
@@ -40,8 +40,7 @@ from benchmarks.training import Case, make_tree, train
 from container.classifier.preprocessing import Preprocessing
 from container.networks.network import MEAN, STD, Classifier, build
 from container.training import recipe
-from container.training.data import channel
-from container.training.data import images as pictures
+from container.training.data import channel, images
 from container.training.evaluation.evaluation import evaluate
 from container.training.fitting import pretrained as weights
 from container.training.head import features, frozen_stage
@@ -116,13 +115,13 @@ def train_usual(directory: Path, weights_file: Path, seed: int) -> Measured:
     accuracies = []
     for _ in range(USUAL_EPOCHS):
         net.train()
-        for images, labels in training:
+        for batch, labels in training:
             optimizer.zero_grad()
-            cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
+            cross_entropy(net(batch), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         net.eval()
         with torch.no_grad():
-            right = [(net(images).argmax(1) == labels).float() for images, labels in validation]
+            right = [(net(batch).argmax(1) == labels).float() for batch, labels in validation]
         accuracies.append(float(torch.cat(right).mean()))
     return {
         "val_accuracy": max(accuracies),
@@ -145,9 +144,9 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
         weights.load_channel(net, Path(weights_channel))
     decoded = []
     for folder in (CASE.training, CASE.validation):
-        files = channel.labelled_files(directory / folder)
+        files = channel.labeled_files(directory / folder)
         settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
-        decoded.append(pictures.decode(files, channel.class_names_of(files), settings, stop))
+        decoded.append(images.decode(files, channel.class_names_of(files), settings, stop))
     now_decoded = time.monotonic()
     training, validation = (
         features.compute(net, each, arithmetic, check_stop=stop.check) for each in decoded
@@ -193,8 +192,8 @@ def train_program(case: Case, directory: Path, data: Path, seed: int) -> Measure
 def _loader(
     folder: Path, changes: Sequence[Callable[[object], object]], *, shuffle: bool
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    pictures_of_classes = ImageFolder(folder, transforms.Compose(changes))
-    return DataLoader(pictures_of_classes, batch_size=32, shuffle=shuffle, num_workers=2)
+    images_of_classes = ImageFolder(folder, transforms.Compose(changes))
+    return DataLoader(images_of_classes, batch_size=32, shuffle=shuffle, num_workers=2)
 
 
 def _case(program: Sequence[str]) -> Case:
@@ -203,7 +202,7 @@ def _case(program: Sequence[str]) -> Case:
 
 
 def _with_empty_cache(run: Callable[[], Measured]) -> Measured:
-    """Run where no earlier run has left decoded pictures."""
+    """Run where no earlier run has left decoded images."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory() as scratch:
         tempfile.tempdir = os.environ["TMPDIR"] = scratch

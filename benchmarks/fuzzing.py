@@ -2,8 +2,8 @@
 
     python -m benchmarks.fuzzing --bodies 100000
 
-Small pictures of every format that is served, an array, a JSON document and lines are changed at
-random (bytes, numbers, pieces, ends; of PNG with checksums made right again, of JSON in the picture
+Small images of every format that is served, an array, a JSON document and lines are changed at
+random (bytes, numbers, pieces, ends; of PNG with checksums made right again, of JSON in the image
 within as well) and sent by 8 clients without a pause. Memory is that of an idle server, between ten
 parts. It ends with 1 when anything but 200, 400, 413, 415, 422 or 503 was answered, a worker died,
 or a traceback was logged; the first bodies of that kind are kept in the working folder.
@@ -50,8 +50,8 @@ NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x8000
 
 MOST_MUTATIONS = 6
 
-# Shares of the bodies: of JSON mutated in a picture, of PNG with right checksums, without a type.
-IN_PICTURE, WITH_CHECKSUMS, UNNAMED = 0.5, 0.8, 0.1
+# Shares of the bodies: of JSON mutated in an image, of PNG with right checksums, without a type.
+IN_IMAGE, WITH_CHECKSUMS, UNNAMED = 0.5, 0.8, 0.1
 
 # Of a PNG: its signature, and a chunk's length, name and checksum.
 SIGNATURE_BYTES, CHUNK_BYTES = 8, 12
@@ -122,8 +122,8 @@ def mutants(seed: int) -> Iterator[Body]:
     sound = seeds()
     while True:
         body = random.choice(sound)
-        if body.content_type == "application/json" and random.random() < IN_PICTURE:
-            yield Body(body.content_type, _with_mutated_picture(body.data, random))
+        if body.content_type == "application/json" and random.random() < IN_IMAGE:
+            yield Body(body.content_type, _with_mutated_image(body.data, random))
             continue
         data = _mutated(body.data, random.choice(sound).data, random)
         if body.content_type == "image/png" and random.random() < WITH_CHECKSUMS:
@@ -165,9 +165,9 @@ def main() -> int:
     bodies = mutants(arguments.seed)
     with tempfile.TemporaryDirectory() as scratch:
         base_dir = Path(scratch)
-        picture = base_dir / "picture.jpg"
-        picture.write_bytes(seeds()[0].data)
-        make_artifact(base_dir / "model", "small", [picture])
+        image = base_dir / "image.jpg"
+        image.write_bytes(seeds()[0].data)
+        make_artifact(base_dir / "model", "small", [image])
         with running(partial(ours, "float32", PYTHON), base_dir) as server:
             workers = children(server.process.pid)
             start = time.monotonic()
@@ -271,7 +271,7 @@ def _with_checksums(png: bytes) -> bytes:
     return bytes(data)
 
 
-def _with_mutated_picture(document: bytes, random: Random) -> bytes:
+def _with_mutated_image(document: bytes, random: Random) -> bytes:
     parsed = json.loads(document)
     number = random.randrange(1, len(parsed["instances"]))
     data = base64.b64decode(parsed["instances"][number]["b64"])

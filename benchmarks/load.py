@@ -91,7 +91,7 @@ class Connection:
 
 
 def invocations(bodies: Sequence[bytes]) -> Iterator[bytes]:
-    """Return requests without end, of one picture each, in turns."""
+    """Return requests without end, of one image each, in turns."""
     head = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: "
     requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
     return itertools.cycle(requests)

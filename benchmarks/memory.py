@@ -1,10 +1,10 @@
-"""Peak memory of a training on some pictures and on ten times as many, by the real program.
+"""Peak memory of a training on some images and on ten times as many, by the real program.
 
     python -m benchmarks.memory
 
-The pictures are noisy JPEGs of two classes, drawn on the spot. Anonymous memory (RssAnon in
+The images are noisy JPEGs of two classes, drawn on the spot. Anonymous memory (RssAnon in
 /proc/PID/status) is what the program needs. Mapped memory (RssFile) is its code and those pages
-of the decoded pictures' file that were read: Linux takes them back when memory gets scarce.
+of the decoded images' file that were read: Linux takes them back when memory gets scarce.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.conditions import conditions
 
 SAMPLE_SECONDS = 0.02
 
-# Much to hold and little to compute: 49 KB and 0.014 GFLOPs a picture.
+# Much to hold and little to compute: 49 KB and 0.014 GFLOPs an image.
 HYPERPARAMETERS = {
     "network": "shufflenet_v2_x0_5",
     "pretrained": "false",
@@ -34,22 +34,22 @@ HYPERPARAMETERS = {
 }
 
 # Two full batches of the evaluation, at either size.
-VALIDATION_PICTURES = 512
+VALIDATION_IMAGES = 512
 
 
 def main() -> None:
     """Train at both sizes, print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pictures", type=int, default=500, help="fewer pictures (default 500)")
+    parser.add_argument("--images", type=int, default=500, help="fewer images (default 500)")
     arguments = parser.parse_args()
     results = []
-    for count in (arguments.pictures, 10 * arguments.pictures):
+    for count in (arguments.images, 10 * arguments.images):
         with tempfile.TemporaryDirectory() as scratch:
             base_dir, cache = Path(scratch, "opt-ml"), Path(scratch, "cache")
             _make_job(base_dir, count)
             peaks = _train(base_dir, cache)
             size = sum(path.stat().st_size for path in cache.iterdir())
-        result = {"pictures": count, "cache_mb": size / 1e6, **peaks}
+        result = {"images": count, "cache_mb": size / 1e6, **peaks}
         results.append(result)
         print("  ".join(f"{name} {value:.0f}" for name, value in result.items()), flush=True)
     print(json.dumps({"results": results, "conditions": conditions(["torch", "numpy", "pillow"])}))
@@ -57,7 +57,7 @@ def main() -> None:
 
 def _make_job(base_dir: Path, count: int) -> None:
     random = np.random.default_rng(0)
-    for number in range(-VALIDATION_PICTURES, count):
+    for number in range(-VALIDATION_IMAGES, count):
         channel = "validation" if number < 0 else "training"
         class_name = ("dark", "light")[number % 2]
         directory = base_dir / "input" / "data" / channel / class_name

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.conditions import conditions
 from benchmarks.processes import free_port, resident_bytes, wait_for_ping
-from benchmarks.serving_artifact import make_artifact, write_pictures
+from benchmarks.serving_artifact import make_artifact, write_images
 
 NETWORKS = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1", "small")
 QUESTIONS = 3
@@ -33,10 +33,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base_dir = Path(scratch)
-        pictures = write_pictures(base_dir / "pictures", arguments.data, None)
+        images = write_images(base_dir / "images", arguments.data, None)
         for name in NETWORKS:
-            make_artifact(base_dir / "models" / name / "model", name, pictures)
-        bodies = [path.read_bytes() for path in pictures]
+            make_artifact(base_dir / "models" / name / "model", name, images)
+        bodies = [path.read_bytes() for path in images]
         results = _cycle(base_dir, bodies, arguments.cycles)
     print(json.dumps({**results, "conditions": conditions(["openvino", "gunicorn", "flask"])}))
 

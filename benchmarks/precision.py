@@ -3,8 +3,8 @@
     python -m benchmarks.precision --data ../shared/data hurricane dogs
 
 The training program trains each network and makes its int8 one, which is then run here by OpenVINO
-as in serving: one picture at a time on one core. Accuracy and agreement are those of all validation
-pictures, the milliseconds the median of rounds in which the precisions take turns. `--models` names
+as in serving: one image at a time on one core. Accuracy and agreement are those of all validation
+images, the milliseconds the median of rounds in which the precisions take turns. `--models` names
 a folder in which trained networks are kept and found again.
 """
 
@@ -26,9 +26,8 @@ from benchmarks.training import Case, hurricane, make_tree, train, unpacked
 from container.classifier.artifact import Artifact
 from container.classifier.preprocessing import Pixels
 from container.serving.model.engine import Engine
-from container.training.data import channel
-from container.training.data import images as pictures
-from container.training.data.images import Pictures
+from container.training.data import channel, images
+from container.training.data.images import ImageSet
 from container.training.output.quantization import BATCH_SIZE, METRICS, Int8Network
 from container.training.sagemaker.stop import StopRequest
 
@@ -47,10 +46,10 @@ CASES = {
     ),
 }
 
-ROUNDS, PICTURES_PER_ROUND = 7, 100
+ROUNDS, IMAGES_PER_ROUND = 7, 100
 
 Infer = Callable[[Pixels], npt.NDArray[np.float32]]
-"""Of a picture (S, S, 3) the probabilities (C,)."""
+"""Of an image (S, S, 3) the probabilities (C,)."""
 
 
 def main() -> None:
@@ -83,11 +82,11 @@ def _compare(base_dir: Path) -> dict[str, Any]:
         precision: np.stack([infer(image) for image in validation.pixels])
         for precision, infer in engines.items()
     }
-    milliseconds = _times(engines, validation.pixels[:PICTURES_PER_ROUND])
+    milliseconds = _times(engines, validation.pixels[:IMAGES_PER_ROUND])
     float32 = answers["float32"]
     return {
         "said": artifact.manifest.metrics[METRICS],
-        "pictures": len(validation),
+        "images": len(validation),
         "precisions": {
             precision: {
                 "accuracy": float(np.mean(found.argmax(axis=1) == validation.labels)),
@@ -101,10 +100,10 @@ def _compare(base_dir: Path) -> dict[str, Any]:
     }
 
 
-def _validation(base_dir: Path, artifact: Artifact) -> Pictures:
-    files = channel.labelled_files(base_dir / "input" / "data" / "validation")
+def _validation(base_dir: Path, artifact: Artifact) -> ImageSet:
+    files = channel.labeled_files(base_dir / "input" / "data" / "validation")
     manifest = artifact.manifest
-    return pictures.decode(files, manifest.class_names, manifest.preprocessing, StopRequest())
+    return images.decode(files, manifest.class_names, manifest.preprocessing, StopRequest())
 
 
 def _engines(artifact: Artifact) -> Mapping[str, Infer]:
@@ -128,7 +127,7 @@ def _engines(artifact: Artifact) -> Mapping[str, Infer]:
 
 
 def _times(engines: Mapping[str, Infer], pixels: Pixels) -> dict[str, float]:
-    """Return the milliseconds of a picture, the median of the rounds."""
+    """Return the milliseconds of an image, the median of the rounds."""
     images = np.array(pixels)
     times: dict[str, list[float]] = {precision: [] for precision in engines}
     for _ in range(ROUNDS):
@@ -141,7 +140,7 @@ def _times(engines: Mapping[str, Infer], pixels: Pixels) -> dict[str, float]:
 
 
 def _runtimes(
-    artifact: Artifact, validation: Pictures, answers: Mapping[str, npt.NDArray[np.float32]]
+    artifact: Artifact, validation: ImageSet, answers: Mapping[str, npt.NDArray[np.float32]]
 ) -> dict[str, float] | None:
     """Return how OpenVINO's int8 differs from that of ONNX Runtime, which judges in training."""
     if artifact.int8 is None:

@@ -1,11 +1,11 @@
-"""How well and how fast copies are found among pictures.
+"""How well and how fast copies are found among images.
 
     python -m benchmarks.preparation --data FOLDER
 
-Recall: copies of hurricane.tar's training pictures, exact, re-encoded and resized, are planted in
-its validation split. Speed: the audit of its first 10,000 pictures, with decoding and all. Size:
+Recall: copies of hurricane.tar's training images, exact, re-encoded and resized, are planted in
+its validation split. Speed: the audit of its first 10,000 images, with decoding and all. Size:
 hashes and small copies that chance makes, a tenth of them near copies of others. Labels: some of
-fingers.tar's training pictures get another class's, and the audit is asked which.
+fingers.tar's training images get another class's, and the audit is asked which.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.conditions import conditions
 from image_classifier.preparation.audit import audit, copies_of
 from image_classifier.preparation.findings import Finding
-from image_classifier.preparation.labels import Labelled
+from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.pipeline import Reading, look
 from image_classifier.preparation.scan import Measured, Scan
 
@@ -69,11 +69,11 @@ def _processor_seconds() -> float:
 
 
 def _speed(folder: Path) -> dict[str, float]:
-    """Audit 10,000 pictures."""
+    """Audit 10,000 images."""
     start, busy = time.monotonic(), _processor_seconds()
     found = look(folder / "train_another", Reading(), quiet=True)
     seconds, busy = time.monotonic() - start, _processor_seconds() - busy
-    result = {"pictures": len(found.pictures), "seconds": seconds, "processor_seconds": busy}
+    result = {"images": len(found.images), "seconds": seconds, "processor_seconds": busy}
     print(result, flush=True)
     return result
 
@@ -118,7 +118,7 @@ def _recall(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _labels(folder: Path) -> dict[str, int]:
-    """Give some pictures a wrong label, which is the end of the name; count those suspected."""
+    """Give some images a wrong label, which is the end of the name; count those suspected."""
     random = np.random.default_rng(0)
     paths = sorted(folder.iterdir())
     labels = sorted({path.stem[-2:] for path in paths})
@@ -132,7 +132,7 @@ def _labels(folder: Path) -> dict[str, int]:
     found = look(folder, Reading(), quiet=True)
     suspects = {finding.path for finding in found.findings if finding.kind == "label-suspect"}
     result = {
-        "pictures": len(paths),
+        "images": len(paths),
         "planted": len(wrong),
         "found": len(suspects & wrong),
         "false": len(suspects - wrong),
@@ -142,7 +142,7 @@ def _labels(folder: Path) -> dict[str, int]:
 
 
 def _together(findings: list[Finding], kind: str) -> list[set[str]]:
-    """Return the pictures that findings of kinds beginning so name together."""
+    """Return the images that findings of kinds beginning so name together."""
     return [{item.path or "", *item.others} for item in findings if item.kind.startswith(kind)]
 
 
@@ -167,7 +167,7 @@ def _copy(kind: str, path: Path, target: Path) -> str:
 
 
 def _synthetic(count: int) -> dict[str, float]:
-    """Audit entries that chance makes, without pictures."""
+    """Audit entries that chance makes, without images."""
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**63, count, dtype=np.uint64)
     coarse = random.integers(0, 256, (count, 4, 4, 3), np.uint8)
@@ -178,8 +178,8 @@ def _synthetic(count: int) -> dict[str, float]:
     measured = [
         Measured(3000, f"{number:064x}", "JPEG", "RGB", 128, 128) for number in range(count)
     ]
-    pictures = [
-        Labelled(
+    images = [
+        Labeled(
             f"train/{number % 10}/{number}.jpeg",
             str(number % 10),
             f"{number}.jpeg",
@@ -191,9 +191,9 @@ def _synthetic(count: int) -> dict[str, float]:
     start = time.monotonic()
     copies = copies_of(scan)
     searched = time.monotonic() - start
-    found = audit(pictures, scan, copies)
+    found = audit(images, scan, copies)
     return {
-        "pictures": count,
+        "images": count,
         "search_seconds": searched,
         "audit_seconds": time.monotonic() - start,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,

@@ -1,4 +1,4 @@
-"""Pictures whose class has a known reason: a red patch in them decides."""
+"""Images whose class has a known reason: a red patch in them decides."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from container.classifier.preprocessing import Pixels
 
 CLASS_NAMES = ("none", "patch")
 
-# Of a picture and of its patch, in pixels.
+# Of an image and of its patch, in pixels.
 SIDE, PATCH = 64, 16
 
 RED = (215, 25, 30)
 
 
 def draw(number: int) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """Return a picture (SIDE, SIDE, 3) with a red patch, and where that is (SIDE, SIDE)."""
+    """Return an image (SIDE, SIDE, 3) with a red patch, and where that is (SIDE, SIDE)."""
     random = np.random.default_rng(number)
     # Blue and green shapes, none of them red.
     coarse = random.integers(40, 220, (5, 5, 3), np.uint8)
@@ -32,8 +32,8 @@ def draw(number: int) -> tuple[Pixels, npt.NDArray[np.bool_]]:
     return pixels, where
 
 
-def write_pictures(folder: Path, count: int) -> Sequence[Path]:
-    """Write pictures with a patch into the folder of their class."""
+def write_images(folder: Path, count: int) -> Sequence[Path]:
+    """Write images with a patch into the folder of their class."""
     (folder / "patch").mkdir(parents=True)
     paths = [folder / "patch" / f"{number:02}.png" for number in range(count)]
     for number, path in enumerate(paths):

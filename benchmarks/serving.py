@@ -8,7 +8,7 @@
 FOLDER holds ants-bees.tar, whose photographs (shorter side 320 pixels, or `--side`) are the
 bodies. All contenders take turns in every round: each is started, asked by 1, 8 and 32 clients that
 ask again once they are answered, and stopped. The network has random weights of ResNet-18 (or
-`--network`), normalisation statistics of the photographs and ten classes; speed does not depend on
+`--network`), normalization statistics of the photographs and ten classes; speed does not depend on
 weights.
 
 The rival is Flask under gunicorn with torch. LitServe and TorchServe join where `--rivals` names an
@@ -41,7 +41,7 @@ from benchmarks import load
 from benchmarks.conditions import ROOT, conditions
 from benchmarks.processes import free_port, resident_bytes, wait_for_ping
 from benchmarks.rivals.commands import FLASK, LITSERVE, TORCHSERVE, Command, ours, rival
-from benchmarks.serving_artifact import add_int8, make_artifact, write_pictures
+from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.serving.settings import INT8, PRECISIONS
 
 CLIENTS = (1, 8, 32)
@@ -109,11 +109,11 @@ def measure(contender: Contender, base_dir: Path, bodies: Sequence[bytes], secon
 
 
 def limits(precision: str, base_dir: Path, seconds: float) -> tuple[float, float]:
-    """Return pictures a second without HTTP, and without decoding besides."""
+    """Return images a second without HTTP, and without decoding besides."""
     program = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.serving_limit", base_dir / "model", precision),
-            *(base_dir / "pictures", str(seconds)),
+            *(base_dir / "images", str(seconds)),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -128,7 +128,7 @@ def compare(
     contenders: Mapping[str, Contender], base_dir: Path, *, rounds: int, seconds: float
 ) -> dict[str, list[Row]]:
     """Return every contender's rows, one a round; the rivals come first."""
-    bodies = [path.read_bytes() for path in sorted((base_dir / "pictures").iterdir())]
+    bodies = [path.read_bytes() for path in sorted((base_dir / "images").iterdir())]
     rows: dict[str, list[Row]] = {name: [] for name in contenders}
     rivals = [name for name in contenders if name not in PRECISIONS]
 
@@ -211,12 +211,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base_dir = Path(scratch)
-        pictures = write_pictures(base_dir / "pictures", arguments.data, arguments.side)
-        make_artifact(base_dir / "model", arguments.network, pictures)
+        images = write_images(base_dir / "images", arguments.data, arguments.side)
+        make_artifact(base_dir / "model", arguments.network, images)
         if INT8 in arguments.precisions:
-            add_int8(base_dir / "model", pictures)
+            add_int8(base_dir / "model", images)
         if arguments.overload:
-            bodies = [path.read_bytes() for path in pictures]
+            bodies = [path.read_bytes() for path in images]
             results: dict[str, object] = {}
             for name in arguments.precisions:
                 with running(partial(ours, name, PYTHON), base_dir) as server:

@@ -26,11 +26,11 @@ from container.networks.network import Classifier, build
 from container.training.output.export import write_artifact
 from container.training.output.quantization import Int8Network, quantize
 
-PICTURES = 64
+IMAGES = 64
 SETTINGS = Preprocessing(image_size=224, crop_fraction=0.875)
 
 
-def write_pictures(folder: Path, data: Path, side: int | None) -> Sequence[Path]:
+def write_images(folder: Path, data: Path, side: int | None) -> Sequence[Path]:
     """Write photographs of ants-bees.tar, with a shorter side of `side` pixels if that is given."""
     archive = data / "ants-bees.tar"
     if not archive.is_file():
@@ -39,7 +39,7 @@ def write_pictures(folder: Path, data: Path, side: int | None) -> Sequence[Path]
     folder.mkdir()
     with tarfile.open(archive) as tar:
         members = [member for member in tar if member.isfile() and "/val/" in member.name]
-        chosen = members[:: len(members) // PICTURES][:PICTURES]
+        chosen = members[:: len(members) // IMAGES][:IMAGES]
         for number, member in enumerate(chosen):
             file = tar.extractfile(member)
             content = file.read() if file else b""
@@ -47,12 +47,14 @@ def write_pictures(folder: Path, data: Path, side: int | None) -> Sequence[Path]
     return sorted(folder.iterdir())
 
 
-def make_artifact(directory: Path, network: str, pictures: Sequence[Path]) -> None:
-    """Write random weights whose answers differ from picture to picture."""
+def make_artifact(directory: Path, network: str, image_files: Sequence[Path]) -> None:
+    """Write random weights whose answers differ from image to image."""
     torch.manual_seed(0)
     manifest = Manifest(class_names=tuple("abcdefghij"), network=network, preprocessing=SETTINGS)
     classifier = Classifier(build(network, len(manifest.class_names)).module)
-    images = [torch.from_numpy(preprocess(path.read_bytes(), SETTINGS).copy()) for path in pictures]
+    images = [
+        torch.from_numpy(preprocess(path.read_bytes(), SETTINGS).copy()) for path in image_files
+    ]
     for module in classifier.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -61,13 +63,13 @@ def make_artifact(directory: Path, network: str, pictures: Sequence[Path]) -> No
             nn.init.normal_(module.weight, std=1.0 / module.in_features**0.5)
     with torch.no_grad():
         classifier.train()(torch.stack(images).permute(0, 3, 1, 2).float())
-    write_artifact(directory, manifest, classifier, pictures)
+    write_artifact(directory, manifest, classifier, image_files)
 
 
-def add_int8(directory: Path, pictures: Sequence[Path]) -> None:
+def add_int8(directory: Path, images: Sequence[Path]) -> None:
     """Give an artifact its int8 network, whatever its accuracy: of random weights there is none."""
     source = Artifact.read(directory)
-    pixels = np.stack([preprocess(path.read_bytes(), SETTINGS) for path in pictures])
+    pixels = np.stack([preprocess(path.read_bytes(), SETTINGS) for path in images])
     golden = np.stack([preprocess(each.data, SETTINGS) for each in source.golden_answers])
     manifest = dataclasses.replace(source.manifest, precision=INT8)
     with tempfile.TemporaryDirectory() as scratch:

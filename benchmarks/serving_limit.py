@@ -1,8 +1,8 @@
-"""Pictures a second without HTTP: a plain loop on all cores.
+"""Images a second without HTTP: a plain loop on all cores.
 
-    python -m benchmarks.serving_limit ARTIFACT PRECISION PICTURES SECONDS
+    python -m benchmarks.serving_limit ARTIFACT PRECISION IMAGES SECONDS
 
-PICTURES is a folder. `benchmarks.serving` calls it; its output are two numbers: pictures decoded,
+IMAGES is a folder. `benchmarks.serving` calls it; its output are two numbers: images decoded,
 resized and predicted, which is the server's limit, and predicted alone, which is the engine's.
 """
 
@@ -18,7 +18,7 @@ from container.serving.model.predictor import Predictor
 
 
 def main() -> None:
-    """Predict on all cores, print pictures a second."""
+    """Predict on all cores, print images a second."""
     artifact, precision, folder, duration = sys.argv[1:]
     streams = usable_processors()
     predictor = Predictor.load(Path(artifact), streams=streams, precision=precision)
@@ -32,7 +32,7 @@ def main() -> None:
     def predict(number: int) -> None:
         predictor.predict(images[number % len(images)], alone=False)
 
-    # As many as the server has: one more picture waits in the engine, one more is decoded.
+    # As many as the server has: one more image waits in the engine, one more is decoded.
     print(_per_second(decode_and_predict, streams + 2, float(duration)))
     print(_per_second(predict, streams + 1, float(duration)))
 

@@ -4,7 +4,7 @@
     python -m benchmarks.serving_start IMAGE         as a container of that image
 
 The artifact is made on the spot: ResNet-18 at 224 pixels for ten classes, with random weights and
-eight golden pictures. The first start, which fills the page cache, is not counted.
+eight golden images. The first start, which fills the page cache, is not counted.
 """
 
 import argparse
@@ -36,7 +36,9 @@ TIMEOUT_SECONDS = 120
 def main() -> None:
     """Start the server several times, print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("image", nargs="?", help="a serving image; default: a plain process")
+    parser.add_argument(
+        "image", nargs="?", help="a serving container image; default: a plain process"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="starts that count (default 5)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -55,19 +57,19 @@ def main() -> None:
 
 def _make_artifact(base_dir: Path) -> None:
     torch.manual_seed(0)
-    pictures = base_dir / "pictures"
-    pictures.mkdir()
+    images = base_dir / "images"
+    images.mkdir()
     random = np.random.default_rng(0)
     for number in range(8):
         pixels = random.integers(0, 256, (240, 320, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(pictures / f"{number}.jpg")
+        Image.fromarray(pixels).save(images / f"{number}.jpg")
     manifest = Manifest(
         class_names=tuple("abcdefghij"),
         network="resnet18",
         preprocessing=Preprocessing(image_size=224),
     )
     classifier = Classifier(build("resnet18", len(manifest.class_names)).module)
-    write_artifact(base_dir / "model", manifest, classifier, sorted(pictures.iterdir()))
+    write_artifact(base_dir / "model", manifest, classifier, sorted(images.iterdir()))
 
 
 def _start(image: str | None, base_dir: Path) -> float:

@@ -32,7 +32,7 @@ from benchmarks import load
 from benchmarks.conditions import conditions
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
-from benchmarks.serving_artifact import SETTINGS, make_artifact, write_pictures
+from benchmarks.serving_artifact import SETTINGS, make_artifact, write_images
 from container.classifier.artifact import Artifact
 from container.classifier.preprocessing import preprocess
 from container.serving.limits import usable_processors
@@ -43,7 +43,7 @@ PACKAGES = ("flask", "gunicorn", "torch", "torchvision", "pillow", "numpy")
 
 
 def rate(work: Sequence[Callable[[], int]], seconds: float) -> float:
-    """Have a thread for each of `work` repeat it; return pictures a second."""
+    """Have a thread for each of `work` repeat it; return images a second."""
     start = time.perf_counter()
 
     def repeat(work_once: Callable[[], int]) -> int:
@@ -60,7 +60,7 @@ def rate(work: Sequence[Callable[[], int]], seconds: float) -> float:
 def engine_rate(
     directory: Path, bodies: Sequence[bytes], precision: str, size: int, seconds: float
 ) -> float:
-    """Return pictures a second of full batches on every lane."""
+    """Return images a second of full batches on every lane."""
     artifact = Artifact.read(directory)
     variant = next(
         each for each in torch_engine.variants(artifact, precision) if each.precision == precision
@@ -123,9 +123,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         base_dir = Path(scratch)
-        pictures = write_pictures(base_dir / "pictures", arguments.data, arguments.side)
-        make_artifact(base_dir / "model", arguments.network, pictures)
-        bodies = [path.read_bytes() for path in pictures]
+        images = write_images(base_dir / "images", arguments.data, arguments.side)
+        make_artifact(base_dir / "model", arguments.network, images)
+        bodies = [path.read_bytes() for path in images]
         for _ in range(arguments.rounds):
             size = arguments.max_batch_size
             row = {

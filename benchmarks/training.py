@@ -1,4 +1,4 @@
-"""Accuracy and time of training on real pictures, by the real program.
+"""Accuracy and time of training on real images, by the real program.
 
     python -m benchmarks.training --data ../shared/data hurricane fingers ants-bees
 
@@ -46,7 +46,7 @@ class Case:
     """The tar file's name, where it isn't that of the data set."""
 
     keep: Mapping[str, int] = field(default_factory=dict)
-    """How many pictures of some classes the training channel has; of the others all."""
+    """How many images of some classes the training channel has; of the others all."""
 
 
 # Equal terms for both: the same network, steps and augmentation.
@@ -128,10 +128,10 @@ def main() -> None:
             for label, case in CASES[name].items():
                 if arguments.case not in {None, label}:
                     continue
-                pictures = unpacked(arguments.data, case.tar or name, Path(scratch))
+                images = unpacked(arguments.data, case.tar or name, Path(scratch))
                 for seed in range(arguments.seeds):
                     base_dir = Path(scratch, "opt-ml")
-                    make_tree(base_dir, case, pictures, arguments.data, seed)
+                    make_tree(base_dir, case, images, arguments.data, seed)
                     result = {"data": name, "case": label, "seed": seed, **train(base_dir)}
                     results.append(result)
                     print(_row(result), flush=True)
@@ -143,32 +143,32 @@ def main() -> None:
 
 
 def unpacked(data: Path, name: str, scratch: Path) -> Path:
-    """Return the folder of a tar file's pictures, unpacked the first time."""
-    directory = scratch / "pictures" / name
+    """Return the folder of a tar file's images, unpacked the first time."""
+    directory = scratch / "images" / name
     if not directory.exists():
         with tarfile.open(data / f"{name}.tar") as archive:
             archive.extractall(directory, filter="data")
     return directory
 
 
-def _make_channel(directory: Path, pictures: Path, keep: Mapping[str, int]) -> None:
-    """Make a channel of links: to all pictures, or to some of each class."""
+def _make_channel(directory: Path, images: Path, keep: Mapping[str, int]) -> None:
+    """Make a channel of links: to all images, or to some of each class."""
     if not keep:
-        directory.symlink_to(pictures)
+        directory.symlink_to(images)
         return
-    for folder in sorted(pictures.iterdir()):
+    for folder in sorted(images.iterdir()):
         (directory / folder.name).mkdir(parents=True)
         for path in sorted(folder.iterdir())[: keep.get(folder.name)]:
             (directory / folder.name / path.name).symlink_to(path)
 
 
-def make_tree(base_dir: Path, case: Case, pictures: Path, data: Path, seed: int) -> None:
+def make_tree(base_dir: Path, case: Case, images: Path, data: Path, seed: int) -> None:
     """Write what SageMaker would give a job: channels, hyperparameters and where they are."""
     config, channels = base_dir / "input" / "config", base_dir / "input" / "data"
     config.mkdir(parents=True)
     channels.mkdir()
-    _make_channel(channels / "training", pictures / case.training, case.keep)
-    (channels / "validation").symlink_to(pictures / case.validation)
+    _make_channel(channels / "training", images / case.training, case.keep)
+    (channels / "validation").symlink_to(images / case.validation)
     if case.weights is not None:
         (channels / "weights").mkdir()
         (channels / "weights" / Path(case.weights).name).symlink_to((data / case.weights).resolve())

@@ -4,7 +4,7 @@
 
 Side by side on the same cores: the loop of torchvision's reference script as it stands by default
 (float32, Pillow in a DataLoader with two workers, a loss read back every step) and this project's,
-from the decoded pictures on. Both start from the same weights, see the same pictures in the same
+from the decoded images on. Both start from the same weights, see the same images in the same
 order and learn at the same rate: first without random changes, where the losses must agree, then
 each with its own, as they are used. Rounds alternate; medians are printed.
 """
@@ -30,8 +30,7 @@ from torchvision import models, transforms
 from benchmarks.conditions import conditions
 from container.classifier.preprocessing import Preprocessing
 from container.networks import network
-from container.training.data import channel
-from container.training.data import images as pictures
+from container.training.data import channel, images
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
 from container.training.hyperparameters import Hyperparameters
@@ -46,8 +45,8 @@ Losses: TypeAlias = list[float]
 Speeds: TypeAlias = dict[str, dict[str, list[float]]]
 
 
-class PictureFiles(Dataset[tuple[torch.Tensor, int]]):
-    """Pictures decoded by Pillow whenever they are asked for."""
+class ImageFiles(Dataset[tuple[torch.Tensor, int]]):
+    """Images decoded by Pillow whenever they are asked for."""
 
     def __init__(
         self, paths: Sequence[Path], labels: Sequence[int], transform: Callable[..., torch.Tensor]
@@ -65,7 +64,7 @@ class PictureFiles(Dataset[tuple[torch.Tensor, int]]):
             return self.transform(image.convert("RGB")), self.labels[index]
 
 
-def reference(files: pictures.Pictures, order: npt.NDArray[np.int64], *, augment: bool) -> Losses:
+def reference(files: images.ImageSet, order: npt.NDArray[np.int64], *, augment: bool) -> Losses:
     """Train as torchvision's reference script does; return each step's loss."""
     changes = (
         [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]
@@ -78,7 +77,7 @@ def reference(files: pictures.Pictures, order: npt.NDArray[np.int64], *, augment
         transforms.Normalize(MEAN, STD),
     ]
     transform = transforms.Compose([*changes, *to_tensor])
-    dataset = PictureFiles(
+    dataset = ImageFiles(
         [files.paths[i] for i in order], [int(files.labels[i]) for i in order], transform
     )
     torch.manual_seed(0)
@@ -100,7 +99,7 @@ def reference(files: pictures.Pictures, order: npt.NDArray[np.int64], *, augment
     return losses
 
 
-def ours(files: pictures.Pictures, order: npt.NDArray[np.int64], *, augment: bool) -> Losses:
+def ours(files: images.ImageSet, order: npt.NDArray[np.int64], *, augment: bool) -> Losses:
     """Train with this project's step; return each step's loss."""
     torch.manual_seed(0)
     num_classes = int(files.labels.max()) + 1
@@ -143,12 +142,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(arguments.data / "dogs.tar") as archive:
             archive.extractall(scratch, filter="data")
-        found = channel.labelled_files(Path(scratch, "dogs", "train"))
+        found = channel.labeled_files(Path(scratch, "dogs", "train"))
         random = np.random.default_rng(0)
         chosen = random.permutation(len(found))[: arguments.steps * BATCH_SIZE]
         files = [found[i] for i in chosen]
         start = time.monotonic()
-        decoded = pictures.decode(
+        decoded = images.decode(
             files, channel.class_names_of(files), Preprocessing(image_size=SIZE), StopRequest()
         )
         decoding = len(files) / (time.monotonic() - start)
@@ -168,7 +167,7 @@ def main() -> None:
     print(json.dumps({**results, "conditions": facts}))
 
 
-def _alternate(files: pictures.Pictures, rounds: int) -> tuple[Speeds, dict[str, Losses]]:
+def _alternate(files: images.ImageSet, rounds: int) -> tuple[Speeds, dict[str, Losses]]:
     order = np.arange(len(files) // BATCH_SIZE * BATCH_SIZE)
     speeds: Speeds = {}
     losses: dict[str, Losses] = {}

@@ -36,14 +36,14 @@ from image_classifier.sagemaker.request_parts import strings
 from image_classifier.settings import settings_file
 from image_classifier.settings.settings_file import SettingsFile
 
-# Of the pictures that there are, one in so many.
+# Of the images that there are, one in so many.
 THINNED = {"training": 8, "validation": 2}
 
 SETTINGS = """
 name = "hands"
 
 [data]
-local = "pictures"
+local = "images"
 channels = ["training", "validation"]
 
 [hyperparameters]
@@ -81,7 +81,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        _write_pictures(arguments.data / "fingers.tar", folder)
+        _write_images(arguments.data / "fingers.tar", folder)
         file = _settings(folder, arguments.jobs, parallel, seed=0)
         drawn = [*_draw(file, arguments.jobs)]
         half = len(drawn) // 2
@@ -112,14 +112,14 @@ def _settings(folder: Path, jobs: int, parallel: int, seed: int) -> SettingsFile
     return settings_file.read(path)
 
 
-def _write_pictures(archive: Path, folder: Path) -> None:
+def _write_images(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as opened:
         opened.extractall(folder / "all", filter="data")
     for channel, source in (("training", "train"), ("validation", "test")):
-        (folder / "pictures" / channel).mkdir(parents=True)
-        pictures = sorted((folder / "all" / "fingers" / source).iterdir())
-        for path in pictures[:: THINNED[channel]]:
-            (folder / "pictures" / channel / path.name).hardlink_to(path)
+        (folder / "images" / channel).mkdir(parents=True)
+        images = sorted((folder / "all" / "fingers" / source).iterdir())
+        for path in images[:: THINNED[channel]]:
+            (folder / "images" / channel / path.name).hardlink_to(path)
 
 
 def _draw(file: SettingsFile, jobs: int) -> Sequence[Mapping[str, object]]:

@@ -41,7 +41,7 @@ def _stopped(arguments: argparse.Namespace) -> str:
     if getattr(arguments, "local", False):
         return "stopped"
     return (
-        "stopped waiting; what was started on SageMaker goes on: "
+        "stopped waiting; what was started on SageMaker continues: "
         "`status` shows it, `delete` ends it"
     )
 
@@ -110,17 +110,17 @@ def _predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
         from image_classifier.local import jobs as local_jobs  # noqa: PLC0415
 
         port = arguments.port or local_jobs.port(LOCAL_RUNS / file.settings.name)
-        found = local_jobs.predict(arguments.pictures, port)
+        found = local_jobs.predict(arguments.images, port)
     else:
-        found = hosting_verbs.predict(aws, file, arguments.pictures, model=arguments.model)
-    for picture, answer in found:
-        print(json.dumps(answer) if arguments.json else answers.line(picture, answer))
+        found = hosting_verbs.predict(aws, file, arguments.images, model=arguments.model)
+    for image, answer in found:
+        print(json.dumps(answer) if arguments.json else answers.line(image, answer))
     return 0
 
 
 def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
     where = hosting_verbs.transform(
-        aws, file, arguments.pictures, job=arguments.job, wait=not arguments.no_wait
+        aws, file, arguments.images, job=arguments.job, wait=not arguments.no_wait
     )
     return _result(aws, where)
 
@@ -130,7 +130,7 @@ def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
         where = hosting_verbs.clarify(
             aws,
             file,
-            arguments.pictures,
+            arguments.images,
             arguments.clarify,
             job=arguments.job,
             wait=not arguments.no_wait,
@@ -145,7 +145,7 @@ def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
     report = explaining.explain(
         aws,
         file,
-        Path(arguments.pictures),
+        Path(arguments.images),
         folder / "explanations",
         port=port,
         model=arguments.model,
@@ -251,9 +251,9 @@ def _parser() -> argparse.ArgumentParser:
             ("train", "run a training job"),
             ("tune", "search hyperparameters; print the best job and what it used"),
             ("deploy", "make an endpoint of a trained model, or give it a new one"),
-            ("predict", "ask the endpoint about pictures"),
-            ("transform", "answer a whole folder of pictures on S3 without an endpoint"),
-            ("explain", "show which parts of pictures made the endpoint answer as it did"),
+            ("predict", "ask the endpoint about images"),
+            ("transform", "answer a whole folder of images on S3 without an endpoint"),
+            ("explain", "show which parts of images made the endpoint answer as it did"),
             ("report", "fetch a training job's reports and open them"),
             ("status", "list what there is"),
             ("delete", "remove all that was made, after a list of it"),
@@ -295,16 +295,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_own_arguments(verbs: dict[str, argparse.ArgumentParser]) -> None:
     predict = verbs["predict"]
-    predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     predict.add_argument("--json", action="store_true", help="print the server's whole answers")
     for name in ("predict", "explain"):
         verbs[name].add_argument("--model", metavar="NAME", help="of a multi-model endpoint")
-    verbs["transform"].add_argument(
-        "pictures", metavar="S3", help="s3://bucket/folder/ of pictures"
-    )
+    verbs["transform"].add_argument("images", metavar="S3", help="s3://bucket/folder/ of images")
     explain = verbs["explain"]
     explain.add_argument(
-        "pictures", help="a folder of pictures, or one; with --clarify s3://bucket/folder/"
+        "images", help="a folder of images, or one; with --clarify s3://bucket/folder/"
     )
     explain.add_argument(
         "--clarify",

@@ -3,7 +3,7 @@
 # Send one file to the server on this machine and print its answer.
 #
 # Usage: local_test/predict.sh [FILE [CONTENT_TYPE]]
-#        FILE          defaults to the first picture for validation, else training, in test_dir
+#        FILE          defaults to the first image for validation, else training, in test_dir
 #        CONTENT_TYPE  defaults to what FILE's name says
 # Needs: curl 7.76 or later, and a server (`make up` or serve_local.sh).
 # Reads: PORT, the server's port (default 8080).
@@ -13,14 +13,14 @@ set -euo pipefail
 here=$(dirname "$0")
 # shellcheck source=local_test/engine.sh
 source "$here/engine.sh"
-# shellcheck source=local_test/pictures.sh
-source "$here/pictures.sh"
+# shellcheck source=local_test/images.sh
+source "$here/images.sh"
 
 file=${1:-}
 if [[ -z $file ]]; then
-    file=$(first_picture "$here/test_dir")
+    file=$(first_image "$here/test_dir")
     [[ -n $file ]] ||
-        die "no picture in $here/test_dir; which file? usage: predict.sh FILE [CONTENT_TYPE]"
+        die "no image in $here/test_dir; which file? usage: predict.sh FILE [CONTENT_TYPE]"
     printf 'asking about %s\n' "$file" >&2
 fi
 [[ -f $file ]] || die "no file $file"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Run one training job on test_dir, laid out as SageMaker lays out /opt/ml.
-# The first run prepares test_dir with sample pictures and settings; later runs keep what is there.
+# The first run prepares test_dir with sample images and settings; later runs keep what is there.
 #
 # Usage: local_test/train_local.sh [IMAGE]     without IMAGE as a plain process, without containers
 # Needs: docker, or the repository's .venv (`make setup`).

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Train on the pictures in test_dir (drawn hands at first), then serve the model in the background.
+# Train on the images in test_dir (drawn hands at first), then serve the model in the background.
 # With Docker Compose where there is an engine, else as two plain processes.
 #
 # Usage: make up    or local_test/up.sh
@@ -11,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=local_test/engine.sh
 source local_test/engine.sh
-# shellcheck source=local_test/pictures.sh
-source local_test/pictures.sh
+# shellcheck source=local_test/images.sh
+source local_test/images.sh
 
 up_with_compose() {
     # Outside of a Git checkout the models' provenance says `unknown`.
@@ -45,12 +45,12 @@ class_of() {
 }
 
 print_example() {
-    local picture
-    picture=$(first_picture local_test/test_dir)
-    printf '\nThe server is up. Ask it, and expect %s:\n\n' "$(class_of "$picture")"
+    local image
+    image=$(first_image local_test/test_dir)
+    printf '\nThe server is up. Ask it, and expect %s:\n\n' "$(class_of "$image")"
     printf "  curl --data-binary @%q -H 'Content-Type: %s' localhost:%s/invocations\n\n" \
-        "$picture" "$(content_type_of "$picture")" "${PORT:-8080}"
-    printf 'Or drop a picture on http://localhost:%s/ in a browser.\n\n' "${PORT:-8080}"
+        "$image" "$(content_type_of "$image")" "${PORT:-8080}"
+    printf 'Or drop an image on http://localhost:%s/ in a browser.\n\n' "${PORT:-8080}"
     echo "Stop it with: make down"
 }
 

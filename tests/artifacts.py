@@ -41,7 +41,7 @@ def small_network(classes: int) -> torch.nn.Module:
         torch.nn.ReLU(),
         torch.nn.AdaptiveAvgPool2d(2),
         torch.nn.Flatten(),
-        # Wide weights, so that different pictures get different answers.
+        # Wide weights, so that different images get different answers.
         torch.nn.Linear(32, classes),
     )
 
@@ -53,7 +53,7 @@ def encode(pixels: Pixels, file_format: str = "PNG") -> bytes:
 
 
 def random_pixels(height: int = 40, width: int = 50, seed: int = 0) -> Pixels:
-    """A picture with structure: noise of 4x4, enlarged."""
+    """An image with structure: noise of 4x4, enlarged."""
     noise = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return np.asarray(Image.fromarray(noise).resize((width, height)))
 
@@ -87,13 +87,13 @@ def write_artifact(
     whole = PixelsToProbabilities(network).eval()
     settings = Preprocessing(image_size=image_size, crop_fraction=0.875)
     manifest = Manifest(class_names=tuple(class_names), network="small", preprocessing=settings)
-    pictures = [encode(random_pixels(seed=seed)) for seed in range(3)]
+    encoded = [encode(random_pixels(seed=seed)) for seed in range(3)]
     with torch.inference_mode():
-        images = torch.from_numpy(np.stack([preprocess(data, settings) for data in pictures]))
+        images = torch.from_numpy(np.stack([preprocess(data, settings) for data in encoded]))
         probabilities = whole(images).tolist()
     answers = [
         (".png", GoldenAnswer(data=data, probabilities=tuple(row)))
-        for data, row in zip(pictures, probabilities, strict=True)
+        for data, row in zip(encoded, probabilities, strict=True)
     ]
     with writing(directory, manifest) as partial:
         save_file(network.state_dict(), partial / WEIGHTS)

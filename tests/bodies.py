@@ -22,14 +22,14 @@ def npy(array: Pixels) -> bytes:
     return file.getvalue()
 
 
-def instances(*pictures: bytes) -> bytes:
+def instances(*images: bytes) -> bytes:
     return json.dumps(
-        {"instances": [{"b64": base64.b64encode(data).decode()} for data in pictures]}
+        {"instances": [{"b64": base64.b64encode(data).decode()} for data in images]}
     ).encode()
 
 
-def lines(*pictures: bytes) -> bytes:
-    return b"".join(b'{"b64": "%s"}\n' % base64.b64encode(data) for data in pictures)
+def lines(*images: bytes) -> bytes:
+    return b"".join(b'{"b64": "%s"}\n' % base64.b64encode(data) for data in images)
 
 
 def in_chunks(data: bytes, size: int = 1000) -> Iterator[bytes]:

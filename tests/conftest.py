@@ -43,14 +43,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def train_image() -> str:
-    """The training image's name, built from the code as it stands."""
+    """The training container image's name, built from the code as it stands."""
     build("train")
     return TRAIN_IMAGE
 
 
 @pytest.fixture(scope="session")
 def serve_image() -> str:
-    """The serving image's name, built from the code as it stands."""
+    """The serving container image's name, built from the code as it stands."""
     build("serve")
     return SERVE_IMAGE
 

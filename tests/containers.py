@@ -1,4 +1,4 @@
-"""Both images and containers of them, for tests."""
+"""Both container images and containers of them, for tests."""
 
 import os
 import subprocess

@@ -38,7 +38,7 @@ def ours(rows: Rows) -> object:
 
 
 @dataclass
-class Behaviour:
+class Behavior:
     """What the server does, and what was done to it."""
 
     probabilities: Callable[[Pixels], Rows] = patch_probabilities
@@ -52,7 +52,7 @@ class Behaviour:
     port: int = 0
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    pictures: int = 0
+    images: int = 0
     at_a_time: int = 0
     most_at_a_time: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -70,9 +70,9 @@ def decode(body: bytes, content_type: str) -> Pixels:
 
 
 @contextmanager
-def patch_server(behaviour: Behaviour | None = None) -> Iterator[Behaviour]:
-    """Run a server; what is changed of its behaviour counts from the next request on."""
-    served = behaviour or Behaviour()
+def patch_server(behavior: Behavior | None = None) -> Iterator[Behavior]:
+    """Run a server; what is changed of its behavior counts from the next request on."""
+    served = behavior or Behavior()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -100,9 +100,9 @@ def patch_server(behaviour: Behaviour | None = None) -> Iterator[Behaviour]:
             elif is_broken:
                 self._send(500, {"error": "the model broke"})
             elif len(images) > 1 and not served.takes_many:
-                self._send(415, {"error": "one picture a request"})
+                self._send(415, {"error": "one image a request"})
             else:
-                served.pictures += len(images)
+                served.images += len(images)
                 self._send(200, served.answer(served.probabilities(images)))
 
         def _send(self, status: int, answer: object, headers: dict[str, str] | None = None) -> None:

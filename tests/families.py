@@ -2,7 +2,7 @@
 
 from container.networks.network import SMALL
 
-# One of each family, with the smallest pictures that it takes.
+# One of each family, with the smallest images that it takes.
 FAMILIES = {
     SMALL: 16,
     "alexnet": 64,

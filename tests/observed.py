@@ -9,14 +9,14 @@ from torch import nn
 
 from container.debugger.recording.debug_session import Observer, Settings
 from container.networks.network import Classifier
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.step import Model, TrainingStep
 from container.training.hyperparameters import Hyperparameters
 from container.training.recipe import Arithmetic
 
-PICTURES = 12
-BATCH = np.arange(PICTURES)
+IMAGES = 12
+BATCH = np.arange(IMAGES)
 
 
 class Network(nn.Module):
@@ -62,10 +62,10 @@ def collection(name: str, **parameters: str) -> dict[str, object]:
     return {"CollectionName": name, "CollectionParameters": {"save_interval": "1", **parameters}}
 
 
-def pictures() -> Pictures:
+def images() -> ImageSet:
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (PICTURES, 16, 16, 3), np.uint8)
-    return Pictures(pixels, random.integers(0, 3, PICTURES), (Path("x"),) * PICTURES, "")
+    pixels = random.integers(0, 256, (IMAGES, 16, 16, 3), np.uint8)
+    return ImageSet(pixels, random.integers(0, 3, IMAGES), (Path("x"),) * IMAGES, "")
 
 
 def train(
@@ -84,7 +84,7 @@ def train(
     groups = [{"params": [p for p in network.parameters() if p.requires_grad], "factor": 1.0}]
     step = TrainingStep(
         torch.optim.SGD(groups, lr=0.0, momentum=0.9),
-        pictures(),
+        images(),
         Hyperparameters(**(settings or {})),  # type: ignore[arg-type]
         arithmetic=Arithmetic(torch.device("cpu"), dtype),
         cluster=cluster,

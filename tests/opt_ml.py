@@ -1,4 +1,4 @@
-"""A training job's /opt/ml with small pictures in it, and the training program run on it."""
+"""A training job's /opt/ml with small images in it, and the training program run on it."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from tests.servers import free_port
 
 CONTAINER = Path(__file__).resolve().parent.parent / "container"
 
-COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
+COLORS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
 # A job of a few seconds, equal on every machine.
 HYPERPARAMETERS = {
@@ -59,17 +59,17 @@ needs_unshare = pytest.mark.skipif(
 
 
 def square(class_name: str, number: int, *, suffix: str = "PNG", mode: str = "RGB") -> bytes:
-    """Return the file of a noisy picture of a class's colour."""
-    colour = COLOURS[class_name]
-    noise = np.random.default_rng((*colour, number)).normal(0, 30, (20, 24, 3))
-    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+    """Return the file of a noisy image of a class's color."""
+    color = COLORS[class_name]
+    noise = np.random.default_rng((*color, number)).normal(0, 30, (20, 24, 3))
+    pixels = np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, suffix)
     return file.getvalue()
 
 
-def write_pictures(
-    directory: Path, *, per_class: int = 10, classes: Sequence[str] = tuple(COLOURS), first: int = 0
+def write_images(
+    directory: Path, *, per_class: int = 10, classes: Sequence[str] = tuple(COLORS), first: int = 0
 ) -> None:
     """Fill a channel with class folders."""
     for class_name in classes:
@@ -94,8 +94,8 @@ def configure(base_dir: Path, hyperparameters: Mapping[str, str], *channels: str
 
 
 def make_job(base_dir: Path, **hyperparameters: str) -> Path:
-    """Make a job whose training channel has ten pictures of three classes; return `base_dir`."""
-    write_pictures(base_dir / "input" / "data" / "training")
+    """Make a job whose training channel has ten images of three classes; return `base_dir`."""
+    write_images(base_dir / "input" / "data" / "training")
     configure(base_dir, {**HYPERPARAMETERS, **hyperparameters}, "training")
     return base_dir
 

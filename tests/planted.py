@@ -1,4 +1,4 @@
-"""Pictures that differ from each other as photographs do, and data sets with known faults."""
+"""Images that differ from each other as photographs do, and data sets with known faults."""
 
 import csv
 import hashlib
@@ -25,21 +25,21 @@ def drawn(seed: object, class_name: str = "", size: int = SIZE) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path, **options: object) -> Path:
-    """Write a picture, its folders too."""
+    """Write an image, its folders too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)  # type: ignore[arg-type]
     return path
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """Return a picture's file."""
+    """Return an image's file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def folders(root: Path, counts: dict[str, int], prefix: str = "") -> None:
-    """Write class folders with as many different pictures."""
+    """Write class folders with as many different images."""
     for name, count in counts.items():
         for number in range(count):
             save(drawn(f"{prefix}{name}{number}", name), root / name / f"{prefix}{number}.png")
@@ -67,7 +67,7 @@ class Planted:
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)
     """Path, label, split and group."""
 
-    def picture(
+    def image(
         self,
         path: str,
         data: bytes,
@@ -91,18 +91,18 @@ class Planted:
 
 
 def planted(root: Path, each: int = 10) -> Planted:
-    """Write sound pictures of four classes, and `each` faults of every kind that a picture has."""
+    """Write sound images of four classes, and `each` faults of every kind that an image has."""
     found = Planted(root)
     for name in CLASSES:
         for number in range(50):
             split = "validation" if number % 5 == 0 else "train"
-            found.picture(f"sound/{name}{number}.png", _png(f"{name}{number}", name), name, split)
+            found.image(f"sound/{name}{number}.png", _png(f"{name}{number}", name), name, split)
     for plant in (_broken, _odd, _copies, _grouped, _unlisted):
         for number in range(each):
             plant(found, number, CLASSES[number % len(CLASSES)])
     # A class that is rare in training, and missing in validation.
     for number in range(4):
-        found.picture(f"rare{number}.png", _png(f"rare{number}", "rare"), "rare")
+        found.image(f"rare{number}.png", _png(f"rare{number}", "rare"), "rare")
     (root / "linked").symlink_to(root / "sound", target_is_directory=True)
     (root / "lost.png").symlink_to("nowhere")
     found.faults += [("link", "linked"), ("no-file", "lost.png")]
@@ -119,13 +119,13 @@ def _broken(found: Planted, number: int, name: str) -> None:
     png = _png(f"broken too{number}", name)
     cut = jpeg[: len(jpeg) // 2] if number % 2 else png[: len(png) // 2]
     ending = "jpg" if number % 2 else "png"
-    found.picture(f"truncated{number}.{ending}", cut, name, kind="truncated")
+    found.image(f"truncated{number}.{ending}", cut, name, kind="truncated")
     noise = b"\0" * number if number % 2 else b"<html>404 " + bytes([number]) * 50
-    found.picture(f"undecodable{number}.png", noise, name, kind="undecodable")
-    grey = encoded(Image.new("RGB", (SIZE, SIZE), (number * 20,) * 3), "PNG")
-    found.picture(f"constant{number}.png", grey, name, kind="constant")
+    found.image(f"undecodable{number}.png", noise, name, kind="undecodable")
+    gray = encoded(Image.new("RGB", (SIZE, SIZE), (number * 20,) * 3), "PNG")
+    found.image(f"constant{number}.png", gray, name, kind="constant")
     tiny = encoded(drawn(f"tiny{number}", name, size=6 + number), "PNG")
-    found.picture(f"tiny{number}.png", tiny, name, kind="tiny")
+    found.image(f"tiny{number}.png", tiny, name, kind="tiny")
 
 
 def _odd(found: Planted, number: int, name: str) -> None:
@@ -136,18 +136,18 @@ def _odd(found: Planted, number: int, name: str) -> None:
     ending = "JPEG" if mode == "CMYK" else "PNG"
     data = encoded(image("mode").convert(mode), ending)
     suffix = "jpg" if mode == "CMYK" else "png"
-    found.picture(f"mode{number}.{suffix}", data, name, kind="odd-mode")
+    found.image(f"mode{number}.{suffix}", data, name, kind="odd-mode")
     exif = Image.Exif()
     exif[0x0112] = 2 + number % 7
     data = encoded(image("exif"), "JPEG", exif=exif)
-    found.picture(f"exif{number}.jpg", data, name, kind="exif-rotated")
-    data = encoded(image("grey").convert("L").convert("RGB"), "JPEG")
-    found.picture(f"grey{number}.jpg", data, name, kind="grey-as-rgb")
+    found.image(f"exif{number}.jpg", data, name, kind="exif-rotated")
+    data = encoded(image("gray").convert("L").convert("RGB"), "JPEG")
+    found.image(f"gray{number}.jpg", data, name, kind="gray-as-rgb")
     data = encoded(image("extension"), "WEBP" if number % 2 else "PNG")
-    found.picture(f"extension{number}.jpg", data, name, kind="wrong-extension")
+    found.image(f"extension{number}.jpg", data, name, kind="wrong-extension")
     # It looks like one of another class.
     other = CLASSES[(number + 1) % len(CLASSES)]
-    found.picture(f"suspect{number}.png", _png(f"s{number}", other), name, kind="label-suspect")
+    found.image(f"suspect{number}.png", _png(f"s{number}", other), name, kind="label-suspect")
 
 
 def _copies(found: Planted, number: int, name: str) -> None:
@@ -160,9 +160,9 @@ def _copies(found: Planted, number: int, name: str) -> None:
     for kind, label, split in places:
         for how, again in (("exact", _itself), ("near", _nearly)):
             image = drawn(f"{how}{kind}{number}", name)
-            found.picture(f"{how}-{kind}{number}.png", encoded(image, "PNG"), name)
+            found.image(f"{how}-{kind}{number}.png", encoded(image, "PNG"), name)
             path = f"again/{how}-{kind}{number}.{'png' if how == 'exact' else 'jpg'}"
-            found.picture(path, again(image, number), label, split, kind=f"{how}-{kind}")
+            found.image(path, again(image, number), label, split, kind=f"{how}-{kind}")
 
 
 def _itself(image: Image.Image, _: int) -> bytes:
@@ -183,15 +183,15 @@ def _grouped(found: Planted, number: int, name: str) -> None:
         ("group-with-two-labels", other, "train"),
     ):
         group = f"{kind}{number}"
-        found.picture(f"{group}a.png", _png(f"{group}a", name), name, group=group)
+        found.image(f"{group}a.png", _png(f"{group}a", name), name, group=group)
         data = _png(f"{group}b", label)
-        found.picture(f"{group}b.png", data, label, split, group=group, kind=kind)
+        found.image(f"{group}b.png", data, label, split, group=group, kind=kind)
 
 
 def _unlisted(found: Planted, number: int, name: str) -> None:
     found.rows.append((f"missing{number}.png", name, "train", ""))
     found.faults.append(("missing-file", f"missing{number}.png"))
-    save(drawn(f"unlabelled{number}", name), found.root / f"unlabelled{number}.png")
-    found.faults.append(("unlabelled", f"unlabelled{number}.png"))
+    save(drawn(f"unlabeled{number}", name), found.root / f"unlabeled{number}.png")
+    found.faults.append(("unlabeled", f"unlabeled{number}.png"))
     save(drawn(f"tiff{number}", name), found.root / f"scan{number}.tiff")
     found.faults.append(("unsupported", f"scan{number}.tiff"))

@@ -9,11 +9,11 @@ from pathlib import Path
 from container.serving.settings import MIB, Settings
 from container.serving.sizing import Sizing
 from image_classifier.preparation.findings import KINDS
-from tests import hostile_pictures
+from tests import hostile_images
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PICTURES = ROOT / "docs" / "pictures.md"
+IMAGES = ROOT / "docs" / "images.md"
 SAGEMAKER = ROOT / "docs" / "sagemaker.md"
 PREPARATION = ROOT / "docs" / "preparation.md"
 
@@ -53,7 +53,7 @@ def hyperparameters_table() -> str:
 
 
 def environment_table() -> str:
-    """Return the table of the serving image's environment variables."""
+    """Return the table of the serving container image's environment variables."""
     rows = ["| variable | meaning |", "|---|---|"]
     for _, _, words in documented_fields(SETTINGS, "Settings"):
         if match := re.match(r"(SAGEMAKER_\w+)(?:: )?", words):
@@ -130,7 +130,7 @@ TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
         "sizing": sizing_table,
     },
     SAGEMAKER: {"settings": settings_table},
-    PICTURES: {"pictures": hostile_pictures.table},
+    IMAGES: {"images": hostile_images.table},
     PREPARATION: {"findings": findings_table},
 }
 

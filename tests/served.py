@@ -1,4 +1,4 @@
-"""What the ONNX file of an artifact answers, computed as the serving image does."""
+"""What the ONNX file of an artifact answers, computed as the serving container image does."""
 
 import sys
 from pathlib import Path

@@ -234,7 +234,7 @@ def test_a_folder_without_an_artifact_is_refused_with_a_question(
     if exists:
         directory.mkdir()
 
-    with pytest.raises(ArtifactError, match=r"no manifest\.json in .* training image\?"):
+    with pytest.raises(ArtifactError, match=r"no manifest\.json in .* training container image\?"):
         Artifact.read(directory)
 
 
@@ -275,7 +275,7 @@ def test_writing_again_replaces_the_artifact(model: Path) -> None:
 
 
 def add_int8(model: Path) -> Manifest:
-    """Give an artifact of three golden pictures an int8 network."""
+    """Give an artifact of three golden images an int8 network."""
     manifest = dataclasses.replace(Artifact.read(model).manifest, precision=INT8)
     with extending(model, manifest) as partial:
         (partial / INT8_MODEL).write_bytes(b"int8")
@@ -283,7 +283,7 @@ def add_int8(model: Path) -> Manifest:
     return manifest
 
 
-def test_an_int8_network_is_read_with_its_own_answers_to_the_same_pictures(model: Path) -> None:
+def test_an_int8_network_is_read_with_its_own_answers_to_the_same_images(model: Path) -> None:
     before = Artifact.read(model)
 
     manifest = add_int8(model)

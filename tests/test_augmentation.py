@@ -25,7 +25,7 @@ def changed(images: Tensor, seed: int = 0, **settings: float) -> Tensor:
 
 @pytest.fixture
 def images() -> Tensor:
-    """64 times one picture whose four quarters differ."""
+    """64 times one image whose four quarters differ."""
     torch.manual_seed(0)
     image = torch.zeros(3, 12, 12)
     image[:, :6, :6], image[:, :6, 6:], image[:, 6:, :6], image[:, 6:, 6:] = 40, 90, 140, 200
@@ -33,14 +33,14 @@ def images() -> Tensor:
 
 
 def quarters(images: Tensor) -> list[list[float]]:
-    """Return the means of each picture's quarters, row by row."""
+    """Return the means of each image's quarters, row by row."""
     return [
         [round(q.mean().item(), 2) for row in image.chunk(2, 1) for q in row.chunk(2, 2)]
         for image in images
     ]
 
 
-def test_without_any_change_the_pictures_stay_the_same(images: Tensor) -> None:
+def test_without_any_change_the_images_stay_the_same(images: Tensor) -> None:
     assert changed(images) is images
 
 
@@ -55,7 +55,7 @@ def test_without_any_change_the_pictures_stay_the_same(images: Tensor) -> None:
         ),
     ],
 )
-def test_flips_and_turns_move_pictures_exactly_and_each_about_equally_often(
+def test_flips_and_turns_move_images_exactly_and_each_about_equally_often(
     images: Tensor, settings: dict[str, bool], expected: set[tuple[float, ...]]
 ) -> None:
     found = [tuple(q) for q in quarters(changed(images, **settings))]
@@ -86,7 +86,7 @@ def test_shape_type_and_range_are_kept(images: Tensor) -> None:
     assert result.max() <= 255
 
 
-def test_every_picture_is_changed_on_its_own_and_by_chance_alone(images: Tensor) -> None:
+def test_every_image_is_changed_on_its_own_and_by_chance_alone(images: Tensor) -> None:
     one, again = (changed(images, seed=1, **SMALL) for _ in range(2))
 
     assert torch.equal(one, again)
@@ -104,7 +104,7 @@ def test_the_shares_of_a_batch_are_changed_as_the_whole_is(images: Tensor) -> No
     torch.testing.assert_close(share, augmentation(images, draws)[places])
 
 
-def test_a_picture_that_is_only_moved_keeps_its_pixels() -> None:
+def test_an_image_that_is_only_moved_keeps_its_pixels() -> None:
     noise = torch.rand(1, 3, 12, 12).expand(64, 3, 12, 12) * 255
 
     moved = changed(noise, max_shift=0.25)
@@ -122,7 +122,7 @@ def test_what_a_job_does_unless_told_otherwise_is_small() -> None:
     assert Augmentation.of(Hyperparameters(augment=False)) == Augmentation()
 
 
-def test_cutout_makes_one_square_of_every_picture_grey() -> None:
+def test_cutout_makes_one_square_of_every_image_gray() -> None:
     covered = changed(torch.zeros(64, 3, 40, 40), cutout=0.25) == 127.5
 
     assert torch.equal(covered[:, 0], covered[:, 2])

@@ -13,8 +13,8 @@ from tests.opt_ml import (
     make_job,
     square,
     train_here,
+    write_images,
     write_json,
-    write_pictures,
 )
 
 
@@ -39,7 +39,7 @@ def test_an_empty_channel_is_refused_with_the_layouts_that_are_expected(job: Pat
     shutil.rmtree(data(job) / "training")
     (data(job) / "training").mkdir()
 
-    assert refused(job).startswith(f"no picture under {data(job) / 'training'}: expected <class")
+    assert refused(job).startswith(f"no image under {data(job) / 'training'}: expected <class")
 
 
 def test_a_channel_whose_folder_is_missing_is_refused(job: Path) -> None:
@@ -57,46 +57,46 @@ def test_a_channel_with_one_class_is_refused(job: Path) -> None:
     )
 
 
-def test_one_picture_a_class_is_too_few_to_split(job: Path) -> None:
+def test_one_image_a_class_is_too_few_to_split(job: Path) -> None:
     shutil.rmtree(data(job) / "training")
-    write_pictures(data(job) / "training", per_class=1)
+    write_images(data(job) / "training", per_class=1)
 
-    assert refused(job).startswith("every class has a single picture")
+    assert refused(job).startswith("every class has a single image")
 
 
 @pytest.mark.parametrize("channel", ["validation", "test"])
-def test_the_training_pictures_are_no_test_of_what_was_learned(job: Path, channel: str) -> None:
+def test_the_training_images_are_no_test_of_what_was_learned(job: Path, channel: str) -> None:
     for other in {"validation"} - {channel}:
-        write_pictures(data(job) / other, first=100)
+        write_images(data(job) / other, first=100)
     shutil.copytree(data(job) / "training", data(job) / channel)
     configure(job, HYPERPARAMETERS, "training", "validation", channel)
 
-    assert refused(job).startswith(f"the {channel} channel holds the training channel's pictures")
+    assert refused(job).startswith(f"the {channel} channel holds the training channel's images")
 
 
-def test_broken_pictures_among_good_ones_are_named_counted_and_left_out(
+def test_broken_images_among_good_ones_are_named_counted_and_left_out(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_pictures(data(job) / "training", per_class=30)
-    write_pictures(data(job) / "validation", first=100)
+    write_images(data(job) / "training", per_class=30)
+    write_images(data(job) / "validation", first=100)
     configure(job, HYPERPARAMETERS, "training", "validation")
     blue = data(job) / "training" / "blue"
     (blue / "a-empty.png").write_bytes(b"")
-    (blue / "b-text.png").write_bytes(b"no picture")
+    (blue / "b-text.png").write_bytes(b"no image")
     (blue / "c-torn.png").write_bytes(square("blue", 0)[:300])
     (blue / "d-tiff.png").write_bytes(square("blue", 0, suffix="TIFF"))
 
     assert train_here(job, "train") == 0
     log = capsys.readouterr().out
-    assert f"4 of 94 pictures cannot be read and are left out: {blue}/a-empty.png (" in log
+    assert f"4 of 94 images cannot be read and are left out: {blue}/a-empty.png (" in log
     assert all(name in log for name in ("b-text.png (", "c-torn.png (", "d-tiff.png ("))
-    assert "training_pictures=90" in log
+    assert "training_images=90" in log
 
 
-def test_a_file_that_cannot_be_opened_is_a_broken_picture(
+def test_a_file_that_cannot_be_opened_is_a_broken_image(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_pictures(data(job) / "validation", first=100)
+    write_images(data(job) / "validation", first=100)
     configure(job, HYPERPARAMETERS, "training", "validation")
     (data(job) / "training" / "blue" / "link.png").symlink_to("nowhere.png")
 
@@ -104,16 +104,16 @@ def test_a_file_that_cannot_be_opened_is_a_broken_picture(
     assert "link.png (No such file or directory)" in capsys.readouterr().out
 
 
-def test_more_than_5_percent_of_broken_pictures_are_refused(job: Path) -> None:
-    write_pictures(data(job) / "validation", first=100)
+def test_more_than_5_percent_of_broken_images_are_refused(job: Path) -> None:
+    write_images(data(job) / "validation", first=100)
     configure(job, HYPERPARAMETERS, "training", "validation")
     for number in range(2):
-        (data(job) / "training" / "red" / f"broken-{number}.png").write_bytes(b"no picture")
+        (data(job) / "training" / "red" / f"broken-{number}.png").write_bytes(b"no image")
 
-    assert refused(job).startswith("2 of 32 pictures cannot be read, more than 5%: /")
+    assert refused(job).startswith("2 of 32 images cannot be read, more than 5%: /")
 
 
-def test_pictures_of_other_modes_are_as_good_as_any(
+def test_images_of_other_modes_are_as_good_as_any(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kinds = {"L": "PNG", "LA": "PNG", "P": "GIF", "RGBA": "WEBP", "CMYK": "JPEG", "1": "BMP"}
@@ -123,7 +123,7 @@ def test_pictures_of_other_modes_are_as_good_as_any(
 
     assert train_here(job, "train") == 0
     log = capsys.readouterr().out
-    assert "training_pictures=29 validation_pictures=7" in log
+    assert "training_images=29 validation_images=7" in log
     assert "cannot be read" not in log
 
 
@@ -158,7 +158,7 @@ def test_a_size_that_the_network_cannot_take_is_refused_before_any_decoding(
     make_job(tmp_path, network="vgg11", pretrained="false", image_size="16")
 
     assert refused(tmp_path).startswith("vgg11 cannot learn from batches of")
-    assert "training_pictures" not in capsys.readouterr().out
+    assert "training_images" not in capsys.readouterr().out
 
 
 def test_parts_of_batches_too_small_for_the_network_are_refused(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_half_the_size_of_a_network_for_one_size_is_refused(tmp_path: Path) -> N
 def test_pipe_mode_is_refused_with_the_mode_to_set(job: Path) -> None:
     write_json(job, "inputdataconfig.json", {"training": {"TrainingInputMode": "Pipe"}})
 
-    assert refused(job).startswith("channel 'training' comes by Pipe, which holds no picture files")
+    assert refused(job).startswith("channel 'training' comes by Pipe, which holds no image files")
 
 
 @pytest.mark.parametrize("name", ["hyperparameters.json", "inputdataconfig.json"])
@@ -195,13 +195,13 @@ def test_a_configuration_that_is_no_json_object_is_refused(
     assert name in refused(job)
 
 
-def test_class_folders_mixed_with_loose_pictures_are_refused(job: Path) -> None:
+def test_class_folders_mixed_with_loose_images_are_refused(job: Path) -> None:
     (data(job) / "training" / "loose_red.png").write_bytes(square("red", 0))
 
-    assert "mixes class folders with loose pictures such as loose_red.png" in refused(job)
+    assert "mixes class folders with loose images such as loose_red.png" in refused(job)
 
 
-def test_loose_pictures_without_a_label_are_refused(job: Path) -> None:
+def test_loose_images_without_a_label_are_refused(job: Path) -> None:
     shutil.rmtree(data(job) / "training")
     (data(job) / "training").mkdir()
     (data(job) / "training" / "nolabel.png").write_bytes(square("red", 0))
@@ -210,7 +210,7 @@ def test_loose_pictures_without_a_label_are_refused(job: Path) -> None:
 
 
 def test_validation_classes_that_training_lacks_are_refused(job: Path) -> None:
-    write_pictures(data(job) / "validation", per_class=2)
+    write_images(data(job) / "validation", per_class=2)
     (data(job) / "validation" / "red").rename(data(job) / "validation" / "purple")
     configure(job, HYPERPARAMETERS, "training", "validation")
 
@@ -231,17 +231,17 @@ def test_what_archives_and_desktops_leave_behind_is_passed_over(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training = data(job) / "training"
-    write_pictures(training / "__MACOSX", per_class=1)
-    write_pictures(training / ".ipynb_checkpoints", per_class=1)
+    write_images(training / "__MACOSX", per_class=1)
+    write_images(training / ".ipynb_checkpoints", per_class=1)
     (training / "red" / "._0.png").write_bytes(b"AppleDouble")
     (training / ".DS_Store").write_bytes(b"\0")
     (training / "Thumbs.db").write_bytes(b"\0")
-    (training / "labels.csv").write_text("not a picture")
+    (training / "labels.csv").write_text("not an image")
 
     assert train_here(job, "train") == 0
     log = capsys.readouterr().out
     assert "classes=3 (blue, green, red)" in log
-    assert "training_pictures=24 validation_pictures=6" in log
+    assert "training_images=24 validation_images=6" in log
 
 
 def test_class_names_may_hold_anything(job: Path) -> None:
@@ -253,7 +253,7 @@ def test_class_names_may_hold_anything(job: Path) -> None:
 def test_names_that_are_no_utf8_are_reported_all_the_same(job: Path) -> None:
     for name in (b"caf\xe9.png", b"th\xe9.png"):
         path = data(job) / "training" / "red" / os.fsdecode(name)
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
 
     assert "caf\\udce9.png" in refused(job)
 
@@ -261,26 +261,26 @@ def test_names_that_are_no_utf8_are_reported_all_the_same(job: Path) -> None:
 def test_a_file_name_cannot_forge_a_line_of_metrics(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_pictures(data(job) / "training", per_class=30)
+    write_images(data(job) / "training", per_class=30)
     forged = "x\nepoch=7 val_accuracy=0.99 .png"
-    (data(job) / "training" / "blue" / forged).write_bytes(b"no picture")
+    (data(job) / "training" / "blue" / forged).write_bytes(b"no image")
 
     assert train_here(job, "train") == 0
     lines = capsys.readouterr().out.splitlines()
     assert not [line for line in lines if line.startswith("epoch=7")]
 
 
-def test_a_class_none_of_whose_pictures_can_be_read_is_refused(job: Path) -> None:
-    write_pictures(data(job) / "training", per_class=30)
-    write_pictures(data(job) / "validation", first=100)
+def test_a_class_none_of_whose_images_can_be_read_is_refused(job: Path) -> None:
+    write_images(data(job) / "training", per_class=30)
+    write_images(data(job) / "validation", first=100)
     configure(job, HYPERPARAMETERS, "training", "validation")
-    (data(job) / "training" / "grey").mkdir()
-    (data(job) / "training" / "grey" / "1.png").write_bytes(b"no picture")
+    (data(job) / "training" / "gray").mkdir()
+    (data(job) / "training" / "gray" / "1.png").write_bytes(b"no image")
 
-    assert "no picture of the class 'grey' can be read" in refused(job)
+    assert "no image of the class 'gray' can be read" in refused(job)
 
 
-def test_class_folders_may_be_named_like_pictures(job: Path) -> None:
+def test_class_folders_may_be_named_like_images(job: Path) -> None:
     training = data(job) / "training"
     (training / "blue").rename(training / "blue.jpg")
 

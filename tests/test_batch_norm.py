@@ -1,4 +1,4 @@
-"""Batch normalisation over several processes: what one process with the whole batch computes."""
+"""Batch normalization over several processes: what one process with the whole batch computes."""
 
 import functools
 import multiprocessing
@@ -22,11 +22,11 @@ from container.training.fitting.batch_norm import (
 from container.training.fitting.cluster import Cluster
 
 # Over two processes they are 4 and 3.
-PICTURES = torch.rand(3, 7, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.rand(3, 7, 3, 5, 5, generator=torch.Generator().manual_seed(1))
 
 
 def make_network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
-    """Normalise maps and vectors, with weights and without, by a moving and a plain average."""
+    """Normalize maps and vectors, with weights and without, by a moving and a plain average."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3),
@@ -45,13 +45,13 @@ def learn(network: nn.Module, cluster: Cluster, dtype: torch.dtype = torch.float
     """Make a step for each batch; return the outputs in evaluation, of the whole last batch."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with cluster.learning(network) as model:
-        for batch in PICTURES.to(dtype):
+        for batch in IMAGES.to(dtype):
             own = batch[cluster.rank :: cluster.world_size]
             loss = model.train()(own).square().sum() * cluster.world_size / len(batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        outputs: Tensor = network.eval()(PICTURES[-1].to(dtype)).detach()
+        outputs: Tensor = network.eval()(IMAGES[-1].to(dtype)).detach()
     return outputs
 
 
@@ -64,9 +64,9 @@ def small_networks_losses(cluster: Cluster) -> Tensor:
     losses = []
     with cluster.learning(network) as model:
         for _ in range(50):
-            pictures, labels = torch.randn(7, 3, 16, 16).double(), torch.randint(3, (7,))
+            images, labels = torch.randn(7, 3, 16, 16).double(), torch.randint(3, (7,))
             own = slice(cluster.rank, None, cluster.world_size)
-            loss = cross_entropy(model.train()(pictures[own]), labels[own], reduction="sum")
+            loss = cross_entropy(model.train()(images[own]), labels[own], reduction="sum")
             optimizer.zero_grad()
             (loss * cluster.world_size / 7).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -177,15 +177,15 @@ def test_no_layer_forgets_more_slowly_than_is_asked_for_or_than_by_itself() -> N
 
 def test_a_layer_in_evaluation_asks_no_other_process() -> None:
     network = make_network()
-    expected = network.eval()(PICTURES[0].double())
+    expected = network.eval()(IMAGES[0].double())
 
     with synchronized(network):
-        outputs = network(PICTURES[0].double())
+        outputs = network(IMAGES[0].double())
 
     assert torch.equal(outputs, expected)
 
 
-def test_one_process_needs_no_synchronisation() -> None:
+def test_one_process_needs_no_synchronization() -> None:
     network = make_network()
 
     with Cluster(0, 1).learning(network) as model:

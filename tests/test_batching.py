@@ -1,4 +1,4 @@
-"""Pictures that wait for their batch: nobody waits for ever, nobody gets another's answer."""
+"""Images that wait for their batch: nobody waits for ever, nobody gets another's answer."""
 
 import logging
 import random
@@ -20,12 +20,12 @@ from container.serving.model.batching import Batcher, Batching, InferBatch
 FOR_EVER = 300.0
 
 
-def picture(number: int) -> Pixels:
+def image(number: int) -> Pixels:
     return np.full((2, 2, 3), number, np.uint8)
 
 
 def number_of(images: Sequence[Pixels]) -> Probabilities:
-    """Answer each picture with its number."""
+    """Answer each image with its number."""
     return np.stack([image[0, 0, :1] for image in images]).astype(np.float32)
 
 
@@ -52,7 +52,7 @@ def ask(
     threads: ThreadPoolExecutor, asked: Batcher, count: int, first: int = 0
 ) -> list[Future[Probabilities]]:
     return [
-        threads.submit(asked.infer, picture(number), alone=False)
+        threads.submit(asked.infer, image(number), alone=False)
         for number in range(first, first + count)
     ]
 
@@ -73,12 +73,12 @@ def test_a_full_batch_goes_at_once_and_each_gets_its_own_answer() -> None:
     assert [int(answer[0]) for answer in answers] == [0, 1, 2, 3]
 
 
-def test_a_picture_that_is_alone_waits_for_no_other() -> None:
-    assert batcher(number_of, timeout=FOR_EVER).infer(picture(7), alone=True) == [7]
+def test_an_image_that_is_alone_waits_for_no_other() -> None:
+    assert batcher(number_of, timeout=FOR_EVER).infer(image(7), alone=True) == [7]
 
 
 def test_who_finds_no_others_waits_for_the_timeout_alone() -> None:
-    assert batcher(number_of, timeout=0.01).infer(picture(7), alone=False) == [7]
+    assert batcher(number_of, timeout=0.01).infer(image(7), alone=False) == [7]
 
 
 def test_what_comes_while_a_batch_is_computed_waits_for_its_end_and_goes_together() -> None:
@@ -117,7 +117,7 @@ def test_a_full_batch_is_made_ready_while_another_is_computed() -> None:
 
 
 @pytest.mark.parametrize("lose", [False, True])
-def test_a_failed_batch_fails_its_own_pictures_and_the_log_says_why_once(
+def test_a_failed_batch_fails_its_own_images_and_the_log_says_why_once(
     caplog: pytest.LogCaptureFixture,
     *,
     lose: bool,
@@ -139,11 +139,11 @@ def test_a_failed_batch_fails_its_own_pictures_and_the_log_says_why_once(
     assert len({id(error) for error in failed}) == 3
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert record.message == "a batch of 3 pictures failed"
-    reason = "3 pictures got 2 answers" if lose else "the device is on fire"
+    assert record.message == "a batch of 3 images failed"
+    reason = "3 images got 2 answers" if lose else "the device is on fire"
     assert record.exc_info
     assert str(record.exc_info[1]) == reason
-    assert asked.infer(picture(7), alone=True) == [7]
+    assert asked.infer(image(7), alone=True) == [7]
 
 
 def test_closing_answers_who_waits_and_ends_the_threads() -> None:
@@ -158,7 +158,7 @@ def test_closing_answers_who_waits_and_ends_the_threads() -> None:
 
     assert threading.active_count() == before
     with pytest.raises(RuntimeError, match="nothing is predicted any more"):
-        asked.infer(picture(0), alone=True)
+        asked.infer(image(0), alone=True)
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
@@ -187,7 +187,7 @@ def test_nobody_waits_for_ever_and_nobody_gets_anothers_answer(
     def ask_on(number: int) -> None:
         for turn in range(100):
             try:
-                answer = asked.infer(picture(number), alone=turn % 7 == 0)
+                answer = asked.infer(image(number), alone=turn % 7 == 0)
             except InternalServerError:
                 outcomes.append("failed")
             else:

@@ -1,4 +1,4 @@
-"""Confidence intervals, against drawing the pictures one by one."""
+"""Confidence intervals, against drawing the images one by one."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ CONFUSION = np.array([[30, 6, 4], [5, 20, 0], [3, 0, 12]])
 
 
 def naive(confusion: npt.NDArray[np.int64], resamples: int) -> dict[str, list[float]]:
-    """Draw the pictures themselves; return intervals by name, `recall 1` being that of class 1."""
+    """Draw the images themselves; return intervals by name, `recall 1` being that of class 1."""
     random = np.random.default_rng(1)
     labels, predicted = np.nonzero(confusion)
     labels = np.repeat(labels, confusion[confusion > 0])
@@ -35,7 +35,7 @@ def naive(confusion: npt.NDArray[np.int64], resamples: int) -> dict[str, list[fl
     return {name: np.quantile(values, (0.025, 0.975)).tolist() for name, values in found.items()}
 
 
-def test_they_are_those_of_drawing_picture_by_picture() -> None:
+def test_they_are_those_of_drawing_image_by_image() -> None:
     expected = naive(CONFUSION, 3000)
 
     found = intervals(Evaluation(0.0, CONFUSION), resamples=3000)
@@ -91,7 +91,7 @@ def test_without_a_mistake_they_are_not_of_zero_width() -> None:
         assert by_class.tolist() == wilson([1.0, 1.0], [40, 3]).tolist(), name
 
 
-def test_a_class_without_pictures_can_be_anything() -> None:
+def test_a_class_without_images_can_be_anything() -> None:
     found = intervals(Evaluation(0.0, np.array([[5, 1, 0], [1, 5, 0], [0, 0, 0]])))
 
     for name, by_class in found.by_class.items():

@@ -20,11 +20,11 @@ Labels = npt.NDArray[np.int64]
 
 
 def drawn(
-    true_temperature: float, *, pictures: int = 4000, classes: int = 5, seed: int = 0
+    true_temperature: float, *, images: int = 4000, classes: int = 5, seed: int = 0
 ) -> tuple[Logits, Labels]:
     """Draw logits, and labels by the probabilities that the logits have at a temperature."""
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(pictures, classes, generator=generator) * 3
+    logits = torch.randn(images, classes, generator=generator) * 3
     shares = torch.softmax(logits / true_temperature, dim=1)
     labels = torch.multinomial(shares, 1, generator=generator)[:, 0]
     return logits.numpy(), labels.numpy()
@@ -104,7 +104,7 @@ def test_answers_are_softmax_with_the_temperature() -> None:
 
 
 def test_the_calibration_error_is_that_of_counting_bin_by_bin() -> None:
-    logits, labels = drawn(2.0, pictures=500)
+    logits, labels = drawn(2.0, images=500)
     probabilities = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
     expected = 0.0
     for number in range(15):
@@ -120,7 +120,7 @@ def test_the_calibration_error_is_that_of_counting_bin_by_bin() -> None:
     found = Reliability.of(answers(logits, labels, 1.0), labels)
 
     assert found.error == pytest.approx(expected)
-    assert found.pictures.sum() == 500
+    assert found.images.sum() == 500
 
 
 def test_a_probability_of_1_is_in_the_last_bin() -> None:
@@ -128,7 +128,7 @@ def test_a_probability_of_1_is_in_the_last_bin() -> None:
 
     found = Reliability.of(answers(logits, np.array([0, 1]), 1.0), np.array([0, 1]))
 
-    assert found.pictures.tolist() == [0] * 14 + [2]
+    assert found.images.tolist() == [0] * 14 + [2]
     assert found.error == 0.5
 
 

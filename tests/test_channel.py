@@ -1,4 +1,4 @@
-"""The labelled pictures of a channel."""
+"""The labeled images of a channel."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 
 from container.classifier.errors import UserError
 from container.training.data.channel import (
-    LabelledFile,
+    LabeledFile,
     check_classes,
     class_names_of,
-    labelled_files,
+    labeled_files,
     split,
 )
 
@@ -22,19 +22,19 @@ def touch(directory: Path, *names: str) -> None:
 
 
 def found(directory: Path) -> list[tuple[str, str]]:
-    files = labelled_files(directory)
+    files = labeled_files(directory)
     return [(str(file.path.relative_to(directory)), file.class_name) for file in files]
 
 
-def files(**counts: int) -> list[LabelledFile]:
+def files(**counts: int) -> list[LabeledFile]:
     return [
-        LabelledFile(Path(name, str(number)), name)
+        LabeledFile(Path(name, str(number)), name)
         for name, count in counts.items()
         for number in range(count)
     ]
 
 
-def test_a_folder_a_class_labels_the_pictures_however_deep_they_lie(tmp_path: Path) -> None:
+def test_a_folder_a_class_labels_the_images_however_deep_they_lie(tmp_path: Path) -> None:
     touch(tmp_path, "dog/b.PNG", "dog/old/a.jpeg", "cat/1.webp")
 
     assert found(tmp_path) == [
@@ -53,7 +53,7 @@ def test_a_folder_a_class_labels_the_pictures_however_deep_they_lie(tmp_path: Pa
         ("x_two words.bmp", "two words"),
     ],
 )
-def test_loose_pictures_have_their_label_behind_the_last_underscore(
+def test_loose_images_have_their_label_behind_the_last_underscore(
     tmp_path: Path, name: str, class_name: str
 ) -> None:
     touch(tmp_path, name)
@@ -62,25 +62,25 @@ def test_loose_pictures_have_their_label_behind_the_last_underscore(
 
 
 @pytest.mark.parametrize("name", ["dog.png", "dog_.png", "a_b.c.png"])
-def test_a_loose_picture_without_a_label_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_loose_image_without_a_label_is_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path, name)
 
     with pytest.raises(UserError, match="has no label"):
-        labelled_files(tmp_path)
+        labeled_files(tmp_path)
 
 
-def test_litter_and_other_files_are_no_pictures(tmp_path: Path) -> None:
+def test_litter_and_other_files_are_no_images(tmp_path: Path) -> None:
     touch(tmp_path, ".DS_Store", "Thumbs.db", "labels.csv", "cat/1.png", "cat/._1.png", "cat/1.xml")
     touch(tmp_path, "__MACOSX/cat/1.png", ".ipynb_checkpoints/1.png")
 
     assert found(tmp_path) == [("cat/1.png", "cat")]
 
 
-def test_a_channel_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_channel_without_images_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/readme.txt")
 
-    with pytest.raises(UserError, match=f"^no picture under {tmp_path}: expected <class name>/"):
-        labelled_files(tmp_path)
+    with pytest.raises(UserError, match=f"^no image under {tmp_path}: expected <class name>/"):
+        labeled_files(tmp_path)
 
 
 def test_a_class_that_is_a_link_is_refused_rather_than_left_out(tmp_path: Path) -> None:
@@ -88,32 +88,32 @@ def test_a_class_that_is_a_link_is_refused_rather_than_left_out(tmp_path: Path) 
     (tmp_path / "channel/dog").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(UserError, match="/dog is a link to a folder"):
-        labelled_files(tmp_path / "channel")
+        labeled_files(tmp_path / "channel")
 
 
 def test_numbered_names_are_not_taken_for_labels(tmp_path: Path) -> None:
     touch(tmp_path, "IMG_0001.jpg", "IMG_0002.jpg", "IMG_0003.jpg")
 
     with pytest.raises(UserError, match="labels were read from the files' names, such as '0001'"):
-        labelled_files(tmp_path)
+        labeled_files(tmp_path)
 
 
 def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.tif")
     (tmp_path / "empty").mkdir()
 
-    labelled_files(tmp_path)
+    labeled_files(tmp_path)
 
     assert "1 files are none of .bmp" in caplog.text
     assert "dog/2.tif" in caplog.text
-    assert "folders without pictures are no classes: empty" in caplog.text
+    assert "folders without images are no classes: empty" in caplog.text
 
 
 def test_mixed_layouts_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.png", "2_dog.png")
 
-    with pytest.raises(UserError, match=r"mixes class folders with loose pictures such as 2_dog"):
-        labelled_files(tmp_path)
+    with pytest.raises(UserError, match=r"mixes class folders with loose images such as 2_dog"):
+        labeled_files(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a\nval_accuracy=1", "tab\t"])
@@ -157,7 +157,7 @@ def test_a_split_is_a_function_of_the_seed() -> None:
     assert split(everything, 0.2, seed=1) != split(everything, 0.2, seed=2)
 
 
-def test_held_out_pictures_may_lack_classes_but_not_have_others() -> None:
+def test_held_out_images_may_lack_classes_but_not_have_others() -> None:
     check_classes(files(a=1), ("a", "b"), "test")
     with pytest.raises(UserError, match="the test channel has classes that training lacks: c"):
         check_classes(files(a=1, c=1), ("a", "b"), "test")

@@ -31,7 +31,7 @@ from tests.servers import free_port
 
 TWO_PROCESSES = {"SAGEMAKER_CLASSIFIER_PROCESSES": "2"}
 
-# One step an epoch: the curve of the losses has one value a step. 21 pictures, of which two
+# One step an epoch: the curve of the losses has one value a step. 21 images, of which two
 # processes have no equal shares. Gently: a wild run makes a difference of any size of one in the
 # last bit, which sums in another order have. The same in float64: tests/test_batch_norm.py.
 CURVE = {
@@ -85,7 +85,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[s
         tmp_path_factory.mktemp("uneven"),
         epochs="2",
         precision="bfloat16",
-        # Batches of 8 in as many parts as the processes with three pictures could make.
+        # Batches of 8 in as many parts as the processes with three images could make.
         gradient_accumulation_steps="3",
     )
     port = str(free_port())

@@ -23,10 +23,10 @@ from container.serving.http.decoding import (
     choose_splitter,
     split_body,
     split_by_content,
+    split_image,
     split_json,
     split_json_lines,
     split_npy,
-    split_picture,
 )
 from tests.artifacts import encode, random_pixels
 from tests.bodies import lines
@@ -37,7 +37,7 @@ PNG = encode(PIXELS)
 
 
 def decode(split: Splitter, data: bytes) -> Sequence[Pixels]:
-    return [picture(SETTINGS) for picture in split(data)]
+    return [image(SETTINGS) for image in split(data)]
 
 
 def npy(array: object, *, allow_pickle: bool = False) -> bytes:
@@ -55,7 +55,7 @@ def npy_header(header: str) -> bytes:
     "content_type", ["image/jpeg", "Image/JPEG", "image/jpeg; charset=utf-8", "image/jpeg ;q"]
 )
 def test_a_content_types_case_and_parameters_do_not_matter(content_type: str) -> None:
-    assert choose_splitter(content_type) is split_picture
+    assert choose_splitter(content_type) is split_image
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_pixels_are_those_of_the_one_preprocessing() -> None:
     expected = preprocess(PNG, SETTINGS)
 
     for split, data in [
-        (split_picture, PNG),
+        (split_image, PNG),
         (split_npy, npy(PIXELS)),
         (split_json, json.dumps({"instances": [base64.b64encode(PNG).decode()]}).encode()),
         (split_by_content, PNG),
@@ -87,7 +87,7 @@ def test_pixels_are_those_of_the_one_preprocessing() -> None:
         assert np.array_equal(decode(split, data)[0], expected)
 
 
-def test_a_batch_of_pixels_is_as_many_pictures() -> None:
+def test_a_batch_of_pixels_is_as_many_images() -> None:
     others = random_pixels(seed=1)
 
     images = decode(split_npy, npy([PIXELS, others]))
@@ -96,7 +96,7 @@ def test_a_batch_of_pixels_is_as_many_pictures() -> None:
     assert np.array_equal(images[1], decode(split_npy, npy(others))[0])
 
 
-def test_fortran_order_is_the_same_picture() -> None:
+def test_fortran_order_is_the_same_image() -> None:
     assert np.array_equal(
         decode(split_npy, npy(np.asfortranarray(PIXELS))), decode(split_npy, npy(PIXELS))
     )
@@ -202,7 +202,7 @@ def test_json_that_parsed_would_fill_the_memory_is_refused_unparsed(piece: bytes
     assert peak < 2**20
 
 
-def test_so_many_pictures_fit_into_json_as_the_documents_say() -> None:
+def test_so_many_images_fit_into_json_as_the_documents_say() -> None:
     def count(instances: list[object]) -> int:
         data = json.dumps({"instances": instances}).encode()
         return len(split_body(split_json, data, most=10_000, has_error_records=False))
@@ -227,46 +227,46 @@ def test_base64_with_a_blank_between_its_letters_takes_no_memory_for_each() -> N
     assert peak < 8 * len(body)
 
 
-def test_a_broken_picture_among_several_fails_alone_and_is_named_by_its_number() -> None:
+def test_a_broken_image_among_several_fails_alone_and_is_named_by_its_number() -> None:
     texts = [base64.b64encode(data).decode() for data in (PNG, PNG[:100])]
 
     good, broken = split_json(json.dumps({"instances": texts}).encode())
 
     assert np.array_equal(good(SETTINGS), preprocess(PNG, SETTINGS))
-    with pytest.raises(UnprocessableEntity, match="instance 1: the picture is damaged"):
+    with pytest.raises(UnprocessableEntity, match="instance 1: the image is damaged"):
         broken(SETTINGS)
 
 
-def test_more_pictures_than_a_request_may_hold_are_refused() -> None:
+def test_more_images_than_a_request_may_hold_are_refused() -> None:
     data = npy(np.zeros((65, 1, 1, 3), np.uint8))
 
     assert len(split_body(split_npy, data, most=65, has_error_records=False)) == 65
-    with pytest.raises(RequestEntityTooLarge, match="at most 64 pictures, got 65"):
+    with pytest.raises(RequestEntityTooLarge, match="at most 64 images, got 65"):
         split_body(split_npy, data, most=64, has_error_records=False)
 
 
 @pytest.mark.parametrize(
     ("data", "error"), [(b"", BadRequest), (npy(PIXELS)[:-1], UnprocessableEntity)]
 )
-def test_what_cannot_be_split_may_be_a_picture_that_fails(
+def test_what_cannot_be_split_may_be_an_image_that_fails(
     data: bytes, error: type[HTTPException]
 ) -> None:
-    (picture,) = split_body(split_npy, data, most=1, has_error_records=True)
+    (image,) = split_body(split_npy, data, most=1, has_error_records=True)
 
     with pytest.raises(error):
-        picture(SETTINGS)
+        image(SETTINGS)
     with pytest.raises(error):
         split_body(split_npy, data, most=1, has_error_records=False)
 
 
-def test_lines_are_pictures() -> None:
+def test_lines_are_images() -> None:
     text = base64.b64encode(PNG)
 
-    pictures = split_json_lines(b'{"id": 7, "b64": "%s"}\r\n"%s"\n' % (text, text))
+    images = split_json_lines(b'{"id": 7, "b64": "%s"}\r\n"%s"\n' % (text, text))
 
-    assert len(pictures) == 2
-    for picture in pictures:
-        assert np.array_equal(picture(SETTINGS), preprocess(PNG, SETTINGS))
+    assert len(images) == 2
+    for image in images:
+        assert np.array_equal(image(SETTINGS), preprocess(PNG, SETTINGS))
 
 
 def test_a_line_that_is_none_fails_alone() -> None:
@@ -282,9 +282,9 @@ def test_a_line_that_is_none_fails_alone() -> None:
         "line 3 is neither a base64 text",
         "line 4 has more than 1000 brackets",
     )
-    for picture, reason in zip(bad, reasons, strict=True):
+    for image, reason in zip(bad, reasons, strict=True):
         with pytest.raises(HTTPException, match=reason):
-            picture(SETTINGS)
+            image(SETTINGS)
 
 
 def test_too_many_lines_are_refused_at_once() -> None:

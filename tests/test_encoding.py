@@ -73,7 +73,7 @@ def test_json_lines_have_a_prediction_each() -> None:
     assert [json.loads(line) for line in lines] == whole["predictions"]
 
 
-def test_csv_has_a_row_of_probabilities_per_picture() -> None:
+def test_csv_has_a_row_of_probabilities_per_image() -> None:
     rows = encode_response(tuple(PROBABILITIES), NAMES, CSV).decode().splitlines()
 
     parsed = [[float(text) for text in row.split(",")] for row in rows]
@@ -96,7 +96,7 @@ def test_two_classes_rank_two() -> None:
     ]
 
 
-def test_a_picture_that_fails_has_its_error_in_its_place() -> None:
+def test_an_image_that_fails_has_its_error_in_its_place() -> None:
     answers = [PROBABILITIES[0], UnprocessableEntity("damaged"), PROBABILITIES[1]]
     good = encode_response([PROBABILITIES[0], PROBABILITIES[1]], NAMES, JSON_LINES).splitlines()
 

@@ -68,9 +68,7 @@ def test_channels_that_nobody_asked_for_are_named(environment: TrainingEnvironme
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])
-def test_pictures_held_out_are_never_trained_on(
-    environment: TrainingEnvironment, name: str
-) -> None:
+def test_images_held_out_are_never_trained_on(environment: TrainingEnvironment, name: str) -> None:
     with_channels(environment, name)
 
     with pytest.raises(UserError, match=f"no channel called 'training'; found: {name}"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from container.networks.network import Classifier
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.evaluation import evaluation, inference
 from container.training.evaluation.evaluation import (
     Evaluation,
@@ -22,12 +22,12 @@ from container.training.evaluation.evaluation import (
 from container.training.evaluation.inference import to_images
 from tests.test_features import FLOAT32
 
-# 10 pictures of class 0, 5 of class 1, none of class 2, which is predicted once.
+# 10 images of class 0, 5 of class 1, none of class 2, which is predicted once.
 CONFUSION = np.array([[8, 1, 1], [2, 3, 0], [0, 0, 0]])
 
 
 class Fixed(nn.Module):
-    """Answers with logits that are the mean of each colour, whatever came before."""
+    """Answers with logits that are the mean of each color, whatever came before."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.mean(dim=(2, 3))
@@ -85,23 +85,23 @@ def test_the_accuracys_interval_is_wilsons(right: int, total: int, low: float, h
     assert Evaluation(0.0, confusion).accuracy_interval() == pytest.approx((low, high), abs=5e-5)
 
 
-def test_the_interval_of_no_picture_at_all_is_everything() -> None:
+def test_the_interval_of_no_image_at_all_is_everything() -> None:
     assert wilson([0.0, 0.5], [0, 0]).tolist() == [[0, 1], [0, 1]]
 
 
 def test_each_class_has_its_own_numbers() -> None:
     assert per_class(Evaluation(0.0, CONFUSION).counts, ("a", "b", "c"))["b"] == pytest.approx(
-        {"precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9, "pictures": 5}
+        {"precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9, "images": 5}
     )
 
 
-def test_the_loss_is_the_mean_over_all_pictures_in_batches_of_any_size() -> None:
+def test_the_loss_is_the_mean_over_all_images_in_batches_of_any_size() -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (600, 4, 4, 3), np.uint8)
     labels = random.integers(0, 3, 600)
-    pictures = Pictures(pixels, labels, (Path("x"),) * 600, "")
+    images = ImageSet(pixels, labels, (Path("x"),) * 600, "")
 
-    found = evaluate(Classifier(Fixed()), pictures, FLOAT32, 3)
+    found = evaluate(Classifier(Fixed()), images, FLOAT32, 3)
 
     assert found is not None
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -112,14 +112,14 @@ def test_the_loss_is_the_mean_over_all_pictures_in_batches_of_any_size() -> None
     assert found.accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
 
 
-def test_logits_are_those_of_every_picture_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_those_of_every_image_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), np.uint8)
-    pictures = Pictures(pixels, np.zeros(7, np.int64), (Path("x"),) * 7, "")
+    images = ImageSet(pixels, np.zeros(7, np.int64), (Path("x"),) * 7, "")
     classifier = Classifier(Fixed())
-    whole = logits_of(classifier, pictures, FLOAT32)
+    whole = logits_of(classifier, images, FLOAT32)
     monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 3)
 
-    parts = logits_of(classifier, pictures, FLOAT32)
+    parts = logits_of(classifier, images, FLOAT32)
 
     assert whole is not None
     assert parts is not None
@@ -130,9 +130,9 @@ def test_logits_are_those_of_every_picture_in_order(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_stop_ends_an_evaluation_without_a_result() -> None:
-    pictures = Pictures(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int64), (Path("x"),), "")
+    images = ImageSet(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int64), (Path("x"),), "")
 
-    found = evaluate(Classifier(Fixed()), pictures, FLOAT32, 3, lambda: True)
+    found = evaluate(Classifier(Fixed()), images, FLOAT32, 3, lambda: True)
 
     assert found is None
 

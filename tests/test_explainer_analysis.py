@@ -45,7 +45,7 @@ def document(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
     } | changes
 
 
-def test_everything_that_a_configuration_says_of_pictures_is_taken() -> None:
+def test_everything_that_a_configuration_says_of_images_is_taken() -> None:
     analysis = Analysis.from_json(document())
 
     assert (analysis.num_samples, analysis.seed, analysis.num_segments) == (300, 7, 15)
@@ -90,7 +90,7 @@ def test_what_clarifys_own_sdk_writes_is_accepted(monkeypatch: pytest.MonkeyPatc
         ({"shap": {"image_config": {"model_type": "OBJECT_DETECTION"}}}, "boxes"),
         ({"shap": {"image_config": {}}}, "model_type must be IMAGE_CLASSIFICATION, got None"),
         ({"shap": {"image_config": {"model_type": "IMAGE_CLASSIFICATION", "a": 1}}}, "known are"),
-        ({"shap": {"features_to_explain": ["x"]}}, "pictures are explained as a whole"),
+        ({"shap": {"features_to_explain": ["x"]}}, "images are explained as a whole"),
         ({"shap": {"num_samples": 20}}, "num_samples must be 32 to 1e\\+06, got 20"),
         ({"shap": {"num_samples": "many"}}, "whole number, got 'many'"),
         ({"shap": {"num_samples": 99.5}}, "whole number, got 99.5"),
@@ -137,9 +137,9 @@ def test_the_report_stays_in_its_folder(name: str) -> None:
 
 def test_a_baseline_is_found_from_the_configurations_folder_on(tmp_path: Path) -> None:
     path = tmp_path / "analysis_config.json"
-    path.write_text(json.dumps(document(shap={"baseline": "grey.png"})))
+    path.write_text(json.dumps(document(shap={"baseline": "gray.png"})))
 
-    assert Analysis.read(path).baseline == tmp_path / "grey.png"
+    assert Analysis.read(path).baseline == tmp_path / "gray.png"
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100_000])

@@ -11,24 +11,24 @@ from image_classifier.explainer import answers
 from image_classifier.explainer.analysis import CSV, JPEG, JSON, JSON_LINES, NPY, PNG, Predictor
 from image_classifier.explainer.coalitions import every
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
-from image_classifier.explainer.image import Picture
+from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.model import MAX_BATCH, Model
-from tests.endpoints import Behaviour, Rows, patch_server
+from tests.endpoints import Behavior, Rows, patch_server
 
 PIXELS = np.zeros((16, 16, 3), np.uint8)
 PIXELS[:8, :8] = (215, 25, 30)
 
 
 @pytest.fixture
-def behaviour() -> Iterator[Behaviour]:
+def behavior() -> Iterator[Behavior]:
     with patch_server() as running:
         yield running
 
 
-def picture() -> Picture:
+def image() -> SegmentedImage:
     """Sixteen super-pixels of 4 x 4 pixels, four of them red."""
     rows, columns = np.indices((16, 16)) // 4
-    return Picture(PIXELS, 4 * rows + columns, np.zeros_like(PIXELS))
+    return SegmentedImage(PIXELS, 4 * rows + columns, np.zeros_like(PIXELS))
 
 
 def met(endpoint: Endpoint, content_type: str = NPY, parallel: int = 3, **given: object) -> Model:
@@ -82,53 +82,53 @@ def test_an_answer_without_scores_is_shown(body: str, probability: str | None, w
 
 
 @pytest.mark.parametrize("content_type", [NPY, PNG, JPEG])
-def test_scores_come_in_the_order_of_the_pictures(behaviour: Behaviour, content_type: str) -> None:
+def test_scores_come_in_the_order_of_the_images(behavior: Behavior, content_type: str) -> None:
     members = np.random.default_rng(0).random((50, 16)) < 0.5
     members[:2] = [[True] * 16, [False] * 16]
-    with met(HttpEndpoint(behaviour.url, parallel=3), content_type) as model:
-        found = model.scores(picture(), members)
+    with met(HttpEndpoint(behavior.url, parallel=3), content_type) as model:
+        found = model.scores(image(), members)
 
-    expected = behaviour.probabilities(picture().masked(members))
+    expected = behavior.probabilities(image().masked(members))
     np.testing.assert_allclose(found, expected, atol=0.1 if content_type == JPEG else 1e-9)
     assert model.class_names == ("none", "patch")
-    assert set(behaviour.paths) == {"/invocations"}
+    assert set(behavior.paths) == {"/invocations"}
 
 
-def test_many_pictures_go_in_few_requests_and_few_requests_at_a_time(behaviour: Behaviour) -> None:
+def test_many_images_go_in_few_requests_and_few_requests_at_a_time(behavior: Behavior) -> None:
     told: list[int] = []
-    with met(HttpEndpoint(behaviour.url, parallel=3)) as model:
-        model.scores(picture(), every(16)[:160], told.append)
+    with met(HttpEndpoint(behavior.url, parallel=3)) as model:
+        model.scores(image(), every(16)[:160], told.append)
 
     assert model.takes_many
-    assert len(behaviour.paths) == 2 + 160 // MAX_BATCH
-    assert behaviour.most_at_a_time <= 3
+    assert len(behavior.paths) == 2 + 160 // MAX_BATCH
+    assert behavior.most_at_a_time <= 3
     assert sum(told) == 160
 
 
-def test_an_endpoint_of_one_picture_a_request_is_asked_so(behaviour: Behaviour) -> None:
-    behaviour.takes_many = False
-    with met(HttpEndpoint(behaviour.url, parallel=3)) as model:
-        found = model.scores(picture(), every(16)[:20])
+def test_an_endpoint_of_one_image_a_request_is_asked_so(behavior: Behavior) -> None:
+    behavior.takes_many = False
+    with met(HttpEndpoint(behavior.url, parallel=3)) as model:
+        found = model.scores(image(), every(16)[:20])
 
     assert not model.takes_many
     assert found.shape == (20, 2)
-    assert len(behaviour.paths) == 2 + 20
+    assert len(behavior.paths) == 2 + 20
 
 
-def test_a_busy_endpoint_is_asked_again(behaviour: Behaviour) -> None:
-    with met(HttpEndpoint(behaviour.url, parallel=2)) as model:
-        behaviour.busy = 3
-        found = model.scores(picture(), every(16)[:40])
+def test_a_busy_endpoint_is_asked_again(behavior: Behavior) -> None:
+    with met(HttpEndpoint(behavior.url, parallel=2)) as model:
+        behavior.busy = 3
+        found = model.scores(image(), every(16)[:40])
 
     assert found.shape == (40, 2)
-    assert len(behaviour.paths) == 2 + 3 + 3
+    assert len(behavior.paths) == 2 + 3 + 3
 
 
-def test_an_endpoint_that_breaks_ends_the_analysis_with_what_it_said(behaviour: Behaviour) -> None:
-    with met(HttpEndpoint(behaviour.url, parallel=2)) as model:
-        behaviour.fails_after = 0
+def test_an_endpoint_that_breaks_ends_the_analysis_with_what_it_said(behavior: Behavior) -> None:
+    with met(HttpEndpoint(behavior.url, parallel=2)) as model:
+        behavior.fails_after = 0
         with pytest.raises(UserError, match=r"answered 500: .*the model broke"):
-            model.scores(picture(), every(16)[:40])
+            model.scores(image(), every(16)[:40])
 
 
 def test_no_server_at_all_is_said_so() -> None:
@@ -142,8 +142,8 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         HttpEndpoint(url, parallel=1)
 
 
-def test_labels_must_be_those_of_the_endpoint_in_its_order(behaviour: Behaviour) -> None:
-    endpoint = HttpEndpoint(behaviour.url, parallel=1)
+def test_labels_must_be_those_of_the_endpoint_in_its_order(behavior: Behavior) -> None:
+    endpoint = HttpEndpoint(behavior.url, parallel=1)
 
     with pytest.raises(UserError, match="the endpoint's classes are none, patch, in this order"):
         met(endpoint, label_headers=("patch", "none"))
@@ -151,46 +151,46 @@ def test_labels_must_be_those_of_the_endpoint_in_its_order(behaviour: Behaviour)
         met(endpoint, label_headers=("a", "b", "c"))
 
 
-def test_labels_name_what_an_endpoint_leaves_nameless(behaviour: Behaviour) -> None:
-    behaviour.answer = lambda rows: {"scores": rows.tolist()}
+def test_labels_name_what_an_endpoint_leaves_nameless(behavior: Behavior) -> None:
+    behavior.answer = lambda rows: {"scores": rows.tolist()}
     model = met(
-        HttpEndpoint(behaviour.url, parallel=1), probability="scores", label_headers=("a", "b")
+        HttpEndpoint(behavior.url, parallel=1), probability="scores", label_headers=("a", "b")
     )
 
     assert model.class_names == ("a", "b")
 
 
-def test_csv_is_asked_for_and_read(behaviour: Behaviour) -> None:
-    behaviour.answer = lambda rows: "".join(",".join(map(str, row)) + "\n" for row in rows.tolist())
-    model = met(HttpEndpoint(behaviour.url, parallel=1), accept_type=CSV)
+def test_csv_is_asked_for_and_read(behavior: Behavior) -> None:
+    behavior.answer = lambda rows: "".join(",".join(map(str, row)) + "\n" for row in rows.tolist())
+    model = met(HttpEndpoint(behavior.url, parallel=1), accept_type=CSV)
 
     assert model.class_names == ("class 0", "class 1")
-    assert behaviour.headers[0]["Accept"] == CSV
+    assert behavior.headers[0]["Accept"] == CSV
 
 
-def test_an_endpoint_that_changes_its_mind_is_found_out(behaviour: Behaviour) -> None:
-    with met(HttpEndpoint(behaviour.url, parallel=1)) as model:
-        behaviour.answer = lambda rows: [[*row, 0] for row in rows.tolist()]
-        with pytest.raises(UserError, match="2 pictures with 2 lists of 3 scores, expected 2"):
-            model.scores(picture(), every(16)[:2])
+def test_an_endpoint_that_changes_its_mind_is_found_out(behavior: Behavior) -> None:
+    with met(HttpEndpoint(behavior.url, parallel=1)) as model:
+        behavior.answer = lambda rows: [[*row, 0] for row in rows.tolist()]
+        with pytest.raises(UserError, match="2 images with 2 lists of 3 scores, expected 2"):
+            model.scores(image(), every(16)[:2])
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour) -> Behaviour:
+def account(monkeypatch: pytest.MonkeyPatch, behavior: Behavior) -> Behavior:
     """The server as what boto3 takes for SageMaker's runtime."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", behaviour.url)
-    return behaviour
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", behavior.url)
+    return behavior
 
 
-def test_a_sagemaker_endpoint_is_invoked(account: Behaviour) -> None:
+def test_a_sagemaker_endpoint_is_invoked(account: Behavior) -> None:
     predictor = Predictor(endpoint_name="hands", target_model="a.tar.gz", custom_attributes="c=1")
     with met(SageMakerEndpoint(predictor, region="eu-west-1", parallel=2)) as model:
         account.busy = 1
-        found = model.scores(picture(), every(16)[:20])
+        found = model.scores(image(), every(16)[:20])
 
-    np.testing.assert_allclose(found, account.probabilities(picture().masked(every(16)[:20])))
+    np.testing.assert_allclose(found, account.probabilities(image().masked(every(16)[:20])))
     assert set(account.paths) == {"/endpoints/hands/invocations"}
     sent = {name.lower(): value for name, value in account.headers[-1].items()}
     assert sent["x-amzn-sagemaker-target-model"] == "a.tar.gz"
@@ -198,7 +198,7 @@ def test_a_sagemaker_endpoint_is_invoked(account: Behaviour) -> None:
     assert sent["content-type"] == NPY
 
 
-def test_what_the_container_says_against_a_request_is_shown(account: Behaviour) -> None:
+def test_what_the_container_says_against_a_request_is_shown(account: Behavior) -> None:
     account.takes_many = False
     endpoint = SageMakerEndpoint(Predictor(endpoint_name="hands"), region="eu-west-1", parallel=1)
 
@@ -206,7 +206,7 @@ def test_what_the_container_says_against_a_request_is_shown(account: Behaviour) 
         assert not model.takes_many
         account.fails_after = 0
         with pytest.raises(UserError, match=r"hands answered ModelError: .*the model broke"):
-            model.scores(picture(), every(16)[:2])
+            model.scores(image(), every(16)[:2])
 
 
 def test_without_a_region_or_a_name_it_is_said_what_to_give(

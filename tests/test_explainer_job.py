@@ -1,4 +1,4 @@
-"""Whole analyses, of pictures whose class has a known reason."""
+"""Whole analyzes, of images whose class has a known reason."""
 
 import json
 import re
@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.red_patch import draw, is_right, write_pictures
+from benchmarks.red_patch import draw, is_right, write_images
 from container.classifier.preprocessing import Pixels
 from image_classifier.explainer.__main__ import main
 from tests.chromium import PROGRAM, browsing
-from tests.endpoints import Behaviour, Rows, patch_server
+from tests.endpoints import Behavior, Rows, patch_server
 
 COUNT = 4
 
@@ -25,20 +25,20 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder, COUNT)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    write_images(folder, COUNT)
     return folder
 
 
 @pytest.fixture
-def behaviour() -> Iterator[Behaviour]:
+def behavior() -> Iterator[Behavior]:
     with patch_server() as running:
         yield running
 
 
-def explain(pictures: Path, output: Path, behaviour: Behaviour, *more: str) -> int:
-    command = ["explain", str(pictures), "--output", str(output), "--url", behaviour.url, *more]
+def explain(images: Path, output: Path, behavior: Behavior, *more: str) -> int:
+    command = ["explain", str(images), "--output", str(output), "--url", behavior.url, *more]
     return main(command)
 
 
@@ -59,16 +59,16 @@ def config(path: Path, **shap: Any) -> str:  # noqa: ANN401 - any JSON
 
 
 def values_of(folder: Path) -> tuple[Rows, Any]:
-    """Return the values (M, C) and the super-pixels (H, W) that lie in a picture's folder."""
+    """Return the values (M, C) and the super-pixels (H, W) that lie in an image's folder."""
     document = json.loads((folder / "explanation.json").read_bytes())
     segments = np.asarray(Image.open(folder / "segments.png"))
     return np.array(document["explanation"]["shapley"]), segments
 
 
 def test_the_known_reason_is_what_is_found(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
-    assert explain(pictures, tmp_path / "out", behaviour) == 0
+    assert explain(images, tmp_path / "out", behavior) == 0
 
     for number in range(COUNT):
         folder = tmp_path / f"out/explanations_shap/patch/{number:02}.png"
@@ -81,10 +81,10 @@ def test_the_known_reason_is_what_is_found(
 
 
 def test_results_are_heat_maps_and_figures_by_class(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     settings = config(tmp_path / "analysis_config.json", save_local_shap_values=True)
-    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 0
+    assert explain(images, tmp_path / "out", behavior, "--config", settings) == 0
 
     found = analysis_of(tmp_path / "out")
     assert [image["file"] for image in found["images"]] == [
@@ -102,8 +102,8 @@ def test_results_are_heat_maps_and_figures_by_class(
     assert found["explanations"]["kernel_shap"]["patch"]["mean_score"] > 0.9
 
 
-def test_blue_is_where_the_reason_is(pictures: Path, tmp_path: Path, behaviour: Behaviour) -> None:
-    explain(pictures / "patch/00.png", tmp_path / "out", behaviour)
+def test_blue_is_where_the_reason_is(images: Path, tmp_path: Path, behavior: Behavior) -> None:
+    explain(images / "patch/00.png", tmp_path / "out", behavior)
 
     image = analysis_of(tmp_path / "out")["images"][0]
     _, where = draw(0)
@@ -119,47 +119,47 @@ def test_blue_is_where_the_reason_is(pictures: Path, tmp_path: Path, behaviour: 
 
 
 def test_a_stopped_analysis_goes_on_where_it_was(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = config(tmp_path / "analysis_config.json")
-    behaviour.fails_after = 20
-    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 1
+    behavior.fails_after = 20
+    assert explain(images, tmp_path / "out", behavior, "--config", settings) == 1
     assert "the model broke" in capsys.readouterr().err
     finished = sorted((tmp_path / "out").rglob("explanation.json"))
     assert 0 < len(finished) < COUNT
     times = [path.stat().st_mtime_ns for path in finished]
 
-    behaviour.fails_after = None
-    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 0
+    behavior.fails_after = None
+    assert explain(images, tmp_path / "out", behavior, "--config", settings) == 0
 
     assert [path.stat().st_mtime_ns for path in finished] == times
     assert len(analysis_of(tmp_path / "out")["images"]) == COUNT
 
 
-def test_what_is_finished_costs_one_question_a_picture(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+def test_what_is_finished_costs_one_question_an_image(
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     settings = config(tmp_path / "analysis_config.json")
-    explain(pictures, tmp_path / "out", behaviour, "--config", settings)
-    before, first = analysis_of(tmp_path / "out"), behaviour.pictures
+    explain(images, tmp_path / "out", behavior, "--config", settings)
+    before, first = analysis_of(tmp_path / "out"), behavior.images
 
-    explain(pictures, tmp_path / "out", behaviour, "--config", settings)
+    explain(images, tmp_path / "out", behavior, "--config", settings)
 
-    assert behaviour.pictures - first == 3 + COUNT
+    assert behavior.images - first == 3 + COUNT
     assert analysis_of(tmp_path / "out") == before
 
 
 def test_another_model_or_other_settings_start_anew(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     path = tmp_path / "analysis_config.json"
-    explain(pictures, tmp_path / "out", behaviour, "--config", config(path))
+    explain(images, tmp_path / "out", behavior, "--config", config(path))
     first = analysis_of(tmp_path / "out")
 
-    explain(pictures, tmp_path / "out", behaviour, "--config", config(path, seed=5))
+    explain(images, tmp_path / "out", behavior, "--config", config(path, seed=5))
     other_seed = analysis_of(tmp_path / "out")
-    behaviour.probabilities = lambda images: np.tile([0.25, 0.75], (len(images), 1))
-    explain(pictures, tmp_path / "out", behaviour, "--config", config(path, seed=5))
+    behavior.probabilities = lambda images: np.tile([0.25, 0.75], (len(images), 1))
+    explain(images, tmp_path / "out", behavior, "--config", config(path, seed=5))
     other_model = analysis_of(tmp_path / "out")
 
     areas = [
@@ -171,78 +171,78 @@ def test_another_model_or_other_settings_start_anew(
 
 
 def test_the_same_seed_gives_the_same_analysis(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     settings = config(tmp_path / "analysis_config.json")
     for name in ("one", "two"):
-        explain(pictures, tmp_path / name, behaviour, "--config", settings)
+        explain(images, tmp_path / name, behavior, "--config", settings)
 
     assert analysis_of(tmp_path / "one") == analysis_of(tmp_path / "two")
 
 
 def test_a_stop_signal_ends_it_in_order(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answered, stopped = behaviour.probabilities, threading.Event()
+    answered, stopped = behavior.probabilities, threading.Event()
 
     def stopping(images: Pixels) -> Rows:
-        with behaviour.lock:
-            if behaviour.pictures > 100 and not stopped.is_set():
+        with behavior.lock:
+            if behavior.images > 100 and not stopped.is_set():
                 stopped.set()
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         return answered(images)
 
-    behaviour.probabilities = stopping
+    behavior.probabilities = stopping
     settings = config(tmp_path / "analysis_config.json")
 
-    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 130
+    assert explain(images, tmp_path / "out", behavior, "--config", settings) == 130
 
     assert stopped.is_set()
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command continues from there" in capsys.readouterr().err
     assert not (tmp_path / "out/analysis.json").exists()
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_left_out(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour, capsys: pytest.CaptureFixture[str]
+def test_an_image_that_cannot_be_read_is_named_and_left_out(
+    images: Path, tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(pictures, tmp_path / "pictures")
-    (tmp_path / "pictures/patch/00.png").write_bytes(b"no picture")
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images/patch/00.png").write_bytes(b"no image")
     settings = config(tmp_path / "analysis_config.json")
 
-    assert explain(tmp_path / "pictures", tmp_path / "out", behaviour, "--config", settings) == 0
+    assert explain(tmp_path / "images", tmp_path / "out", behavior, "--config", settings) == 0
 
-    assert "left out patch/00.png: not a picture" in capsys.readouterr().err
+    assert "left out patch/00.png: not an image" in capsys.readouterr().err
     found = analysis_of(tmp_path / "out")
     assert [one["file"] for one in found["unreadable"]] == ["patch/00.png"]
     assert len(found["images"]) == COUNT - 1
 
 
-def test_results_within_the_pictures_folder_are_not_explained(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+def test_results_within_the_images_folder_are_not_explained(
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
-    shutil.copytree(pictures, tmp_path / "here")
+    shutil.copytree(images, tmp_path / "here")
     settings = config(tmp_path / "analysis_config.json")
     for _ in range(2):
-        assert explain(tmp_path / "here", tmp_path / "here", behaviour, "--config", settings) == 0
+        assert explain(tmp_path / "here", tmp_path / "here", behavior, "--config", settings) == 0
 
     assert len(analysis_of(tmp_path / "here")["images"]) == COUNT
 
 
-def test_without_pictures_it_is_said_what_was_expected(
-    tmp_path: Path, behaviour: Behaviour, capsys: pytest.CaptureFixture[str]
+def test_without_images_it_is_said_what_was_expected(
+    tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert explain(tmp_path, tmp_path / "out", behaviour) == 1
-    assert "no pictures in" in capsys.readouterr().err
-    assert explain(tmp_path / "nowhere", tmp_path / "out", behaviour) == 1
+    assert explain(tmp_path, tmp_path / "out", behavior) == 1
+    assert "no images in" in capsys.readouterr().err
+    assert explain(tmp_path / "nowhere", tmp_path / "out", behavior) == 1
     assert "there is no" in capsys.readouterr().err
 
 
-def test_a_plain_picture_has_few_super_pixels_and_is_explained_all_the_same(
-    tmp_path: Path, behaviour: Behaviour
+def test_a_plain_image_has_few_super_pixels_and_is_explained_all_the_same(
+    tmp_path: Path, behavior: Behavior
 ) -> None:
     Image.new("RGB", (9, 30), "red").save(tmp_path / "plain.png")
 
-    assert explain(tmp_path / "plain.png", tmp_path / "out", behaviour) == 0
+    assert explain(tmp_path / "plain.png", tmp_path / "out", behavior) == 0
 
     image = analysis_of(tmp_path / "out")["images"][0]
     assert image["predicted_label"] == "patch"
@@ -250,25 +250,25 @@ def test_a_plain_picture_has_few_super_pixels_and_is_explained_all_the_same(
 
 
 def test_a_baseline_is_shown_where_super_pixels_are_hidden(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     Image.new("RGB", (5, 5), (215, 25, 30)).save(tmp_path / "red.png")
     settings = config(tmp_path / "analysis_config.json", baseline="red.png")
 
-    assert explain(pictures, tmp_path / "out", behaviour, "--config", settings) == 0
+    assert explain(images, tmp_path / "out", behavior, "--config", settings) == 0
 
-    # Behind a picture of the reason alone nothing else matters.
+    # Behind an image of the reason alone nothing else matters.
     expected = analysis_of(tmp_path / "out")["explanations"]["kernel_shap"]["patch"]
     assert expected["expected_value"] > 0.9
     page = (tmp_path / "out/report.html").read_text("utf-8")
     assert page.count("The baseline alone gets this class") == COUNT
 
 
-def test_log_odds_add_up_as_well(pictures: Path, tmp_path: Path, behaviour: Behaviour) -> None:
+def test_log_odds_add_up_as_well(images: Path, tmp_path: Path, behavior: Behavior) -> None:
     settings = config(
         tmp_path / "analysis_config.json", use_logit=True, save_local_shap_values=True
     )
-    explain(pictures, tmp_path / "out", behaviour, "--config", settings)
+    explain(images, tmp_path / "out", behavior, "--config", settings)
 
     for image in analysis_of(tmp_path / "out")["images"]:
         ends = np.array([image["scores"]["patch"], image["expected_values"]["patch"]])
@@ -277,7 +277,7 @@ def test_log_odds_add_up_as_well(pictures: Path, tmp_path: Path, behaviour: Beha
 
 
 def test_random_weights_change_the_explanation(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     settings = config(tmp_path / "analysis_config.json")
 
@@ -285,14 +285,14 @@ def test_random_weights_change_the_explanation(
         light = images.astype(float).mean(axis=(1, 2, 3)) / 255
         return np.stack([1 - light, light], axis=1)
 
-    with patch_server(Behaviour(probabilities=forgetful)) as other:
-        more = ("--config", settings, "--randomised-url", other.url)
-        assert explain(pictures, tmp_path / "random", behaviour, *more) == 0
-    more = ("--config", settings, "--randomised-url", behaviour.url)
-    assert explain(pictures, tmp_path / "same", behaviour, *more) == 0
+    with patch_server(Behavior(probabilities=forgetful)) as other:
+        more = ("--config", settings, "--randomized-url", other.url)
+        assert explain(images, tmp_path / "random", behavior, *more) == 0
+    more = ("--config", settings, "--randomized-url", behavior.url)
+    assert explain(images, tmp_path / "same", behavior, *more) == 0
 
     random, same = (
-        analysis_of(tmp_path / name)["faithfulness"]["randomised_rank_correlation"]
+        analysis_of(tmp_path / name)["faithfulness"]["randomized_rank_correlation"]
         for name in ("random", "same")
     )
     assert same == pytest.approx(1)
@@ -301,14 +301,14 @@ def test_random_weights_change_the_explanation(
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium: apt-get install chromium")
 def test_the_report_needs_nothing_else_and_trusts_no_name(
-    pictures: Path, tmp_path: Path, behaviour: Behaviour
+    images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     names = ["none", HOSTILE]
-    behaviour.answer = lambda rows: {"predictions": rows.tolist(), "class_names": names}
-    folder = tmp_path / "pictures" / "<b>bold"
-    shutil.copytree(pictures / "patch", folder)
+    behavior.answer = lambda rows: {"predictions": rows.tolist(), "class_names": names}
+    folder = tmp_path / "images" / "<b>bold"
+    shutil.copytree(images / "patch", folder)
     settings = config(tmp_path / "analysis_config.json")
-    assert explain(tmp_path / "pictures", tmp_path / "out", behaviour, "--config", settings) == 0
+    assert explain(tmp_path / "images", tmp_path / "out", behavior, "--config", settings) == 0
 
     with browsing(tmp_path) as browser:
         browser.open((tmp_path / "out/report.html").as_uri())

@@ -9,7 +9,7 @@ from PIL import Image
 
 from container.classifier.preprocessing import Preprocessing, preprocess
 from container.networks.network import Classifier, ServedClassifier, small_network
-from container.training.output.export import GOLDEN_PICTURES, MAX_GOLDEN_BYTES, golden_answers
+from container.training.output.export import GOLDEN_IMAGES, MAX_GOLDEN_BYTES, golden_answers
 from tests.opt_ml import square
 
 SETTINGS = Preprocessing(image_size=32, crop_fraction=0.875)
@@ -29,7 +29,7 @@ def write(directory: Path, count: int) -> list[Path]:
 
 
 def write_photograph(path: Path) -> Path:
-    """Write a picture of more than a megabyte, as cameras do."""
+    """Write an image of more than a megabyte, as cameras do."""
     pixels = np.random.default_rng(0).integers(0, 256, (700, 800, 3), np.uint8)
     Image.fromarray(pixels).save(path)
     assert path.stat().st_size > MAX_GOLDEN_BYTES
@@ -39,19 +39,19 @@ def write_photograph(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (50, [0, 7, 14, 21, 28, 35, 42, 49])]
 )
-def test_golden_pictures_are_spread_over_the_validation_pictures(
+def test_golden_images_are_spread_over_the_validation_images(
     tmp_path: Path, served: ServedClassifier, count: int, expected: list[int]
 ) -> None:
     paths = write(tmp_path, count)
 
     found = golden_answers(served, paths, SETTINGS)
 
-    assert len(found) <= GOLDEN_PICTURES
+    assert len(found) <= GOLDEN_IMAGES
     assert [answer.data for _, answer in found] == [paths[place].read_bytes() for place in expected]
     assert {suffix for suffix, _ in found} == {".png"}
 
 
-def test_a_large_picture_is_kept_as_the_network_sees_it(
+def test_a_large_image_is_kept_as_the_network_sees_it(
     tmp_path: Path, served: ServedClassifier
 ) -> None:
     path = write_photograph(tmp_path / "photograph.bmp")
@@ -62,9 +62,7 @@ def test_a_large_picture_is_kept_as_the_network_sees_it(
     assert len(answer.data) < 10_000
 
 
-def test_an_answer_is_that_of_the_picture_beside_it(
-    tmp_path: Path, served: ServedClassifier
-) -> None:
+def test_an_answer_is_that_of_the_image_beside_it(tmp_path: Path, served: ServedClassifier) -> None:
     paths = [*write(tmp_path, 3), write_photograph(tmp_path / "photograph.bmp")]
 
     for _, answer in golden_answers(served, paths, SETTINGS):

@@ -11,7 +11,7 @@ from torch import nn
 
 from container.classifier.errors import UserError
 from container.networks.network import SMALL, Classifier, Network, build
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.evaluation import inference
 from container.training.evaluation.inference import to_images
 from container.training.head import features
@@ -22,10 +22,10 @@ from tests.families import FAMILIES
 FLOAT32 = Arithmetic(torch.device("cpu"), torch.float32)
 
 
-def noise(count: int, image_size: int) -> Pictures:
+def noise(count: int, image_size: int) -> ImageSet:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (count, image_size, image_size, 3), np.uint8)
-    return Pictures(pixels, np.arange(count) % 3, (Path("x"),) * count, "")
+    return ImageSet(pixels, np.arange(count) % 3, (Path("x"),) * count, "")
 
 
 def build_small() -> Network:
@@ -47,20 +47,20 @@ def test_a_networks_head_makes_the_networks_logits_of_the_features(
     head = network.module.get_submodule(network.heads[-1])
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
-    pictures = noise(3, FAMILIES[name])
+    images = noise(3, FAMILIES[name])
 
-    found = features.compute(network, pictures, FLOAT32, no_stop)
+    found = features.compute(network, images, FLOAT32, no_stop)
 
     classifier = Classifier(network.module).eval()
     with torch.inference_mode():
-        expected = classifier(to_images(pictures.pixels, torch.device("cpu")))
+        expected = classifier(to_images(images.pixels, torch.device("cpu")))
         logits = head(torch.from_numpy(np.array(found.values)))
     assert logits.std() > 1e-3
     assert torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
     assert found.labels.tolist() == [0, 1, 2]
 
 
-def test_batch_normalisation_counts_nothing() -> None:
+def test_batch_normalization_counts_nothing() -> None:
     network = build_small()
     before = {k: v.clone() for k, v in network.module.state_dict().items()}
 
@@ -79,23 +79,23 @@ def test_the_network_learns_afterwards_as_before() -> None:
 
 
 def test_bfloat16_gives_nearly_the_same() -> None:
-    network, pictures = build_small(), noise(3, 16)
+    network, images = build_small(), noise(3, 16)
 
-    found = features.compute(network, pictures, arithmetic("bfloat16", "resnet18"), no_stop).values
+    found = features.compute(network, images, arithmetic("bfloat16", "resnet18"), no_stop).values
 
-    expected = features.compute(network, pictures, FLOAT32, no_stop).values
+    expected = features.compute(network, images, FLOAT32, no_stop).values
     assert found.dtype == expected.dtype == np.float32
     assert 0 < np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()
 
 
 def test_the_number_of_cores_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 2)
-    network, pictures, before = build_small(), noise(9, 32), torch.get_num_threads()
+    network, images, before = build_small(), noise(9, 32), torch.get_num_threads()
     found = []
 
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        found.append(features.compute(network, pictures, FLOAT32, no_stop).values)
+        found.append(features.compute(network, images, FLOAT32, no_stop).values)
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
 
@@ -109,7 +109,7 @@ def test_the_log_says_how_many_features_there_are(caplog: pytest.LogCaptureFixtu
     features.compute(build_small(), noise(3, 16), FLOAT32, no_stop)
 
     (line,) = caplog.messages
-    assert line.startswith("frozen_features pictures=3 dimensions=256 seconds=")
+    assert line.startswith("frozen_features images=3 dimensions=256 seconds=")
 
 
 def test_a_stop_is_heard_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,44 +132,44 @@ def test_a_stop_is_heard_between_batches(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("/dev/full").open("r+b") as full:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
-        with pytest.raises(UserError, match=r"^no room for the features of 3 pictures in .*\(No"):
+        with pytest.raises(UserError, match=r"^no room for the features of 3 images in .*\(No"):
             features.compute(build_small(), noise(3, 16), FLOAT32, no_stop)
 
 
-def counted(count: int, image_size: int, name: str) -> Pictures:
-    pictures = noise(count, image_size)
-    return Pictures(pictures.pixels, pictures.labels, pictures.paths, name)
+def counted(count: int, image_size: int, name: str) -> ImageSet:
+    images = noise(count, image_size)
+    return ImageSet(images.pixels, images.labels, images.paths, name)
 
 
 def test_a_later_run_finds_the_features_whatever_its_head_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    pictures, network = counted(3, 16, "found later"), build_small()
-    first = features.find_or_compute(network, pictures, FLOAT32, StopRequest())
+    images, network = counted(3, 16, "found later"), build_small()
+    first = features.find_or_compute(network, images, FLOAT32, StopRequest())
     head = network.module.get_submodule("head")
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
 
-    again = features.find_or_compute(network, pictures, FLOAT32, StopRequest())
+    again = features.find_or_compute(network, images, FLOAT32, StopRequest())
 
     assert np.array_equal(first.values, again.values)
-    assert caplog.messages[-1] == "frozen_features=cached pictures=3 dimensions=256"
+    assert caplog.messages[-1] == "frozen_features=cached images=3 dimensions=256"
 
 
-@pytest.mark.parametrize("change", ["pictures", "weights", "arithmetic"])
+@pytest.mark.parametrize("change", ["images", "weights", "arithmetic"])
 def test_features_of_something_else_are_computed(
     change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     network = build_small()
     features.find_or_compute(network, counted(3, 16, change), FLOAT32, StopRequest())
-    pictures = counted(3, 16, "others" if change == "pictures" else change)
+    images = counted(3, 16, "others" if change == "images" else change)
     arithmetic_ = arithmetic("bfloat16", "resnet18") if change == "arithmetic" else FLOAT32
     if change == "weights":
         with torch.no_grad():
             next(iter(network.module.parameters())).mul_(1.01)
 
-    features.find_or_compute(network, pictures, arithmetic_, StopRequest())
+    features.find_or_compute(network, images, arithmetic_, StopRequest())
 
     assert not [message for message in caplog.messages if "cached" in message]

@@ -29,7 +29,7 @@ def clouds(count: int, *, spread: float, seed: int = 0) -> Features:
     random = np.random.default_rng(seed)
     points = np.random.default_rng(7).normal(size=(3, 256))
     values = points[labels] + spread * random.normal(size=(count, 256)) + 5
-    # The last ones say nothing: they are 0 for every picture.
+    # The last ones say nothing: they are 0 for every image.
     scales = np.where(np.arange(256) < 240, 4.0 ** (np.arange(256) % 8 - 4), 0)
     return Features((values * scales).astype(np.float32), labels)
 
@@ -83,7 +83,7 @@ def test_the_network_as_a_whole_is_what_was_judged(name: str) -> None:
     assert choice.evaluation.confusion.tolist() == evaluation.confusion.tolist()
 
 
-def test_the_heads_standardisation_holds_the_training_features_moments() -> None:
+def test_the_heads_standardization_holds_the_training_features_moments() -> None:
     network = build("squeezenet1_0", 3)
     values = np.random.default_rng(0).gamma(2, 3, (2500, 512)).astype(np.float32)
 
@@ -235,12 +235,12 @@ def test_features_that_are_no_numbers_are_said() -> None:
         train(build_small(), (broken, broken))
 
 
-@pytest.mark.parametrize(("pictures", "epochs"), [(60, 50), (120, 25), (6000, 1)])
-def test_the_more_pictures_the_fewer_epochs(
-    pictures: int, epochs: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("images", "epochs"), [(60, 50), (120, 25), (6000, 1)])
+def test_the_more_images_the_fewer_epochs(
+    images: int, epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_bank, "MAX_WORK", 25 * 120 * 256 * 3)
-    data = Features(np.zeros((pictures, 256), np.float32), np.zeros(pictures, np.int64))
+    data = Features(np.zeros((images, 256), np.float32), np.zeros(images, np.int64))
 
     lesson = Lesson(
         Bank([Rates(0.01, 1)], 256, 3),
@@ -253,11 +253,11 @@ def test_the_more_pictures_the_fewer_epochs(
     assert lesson.epochs == epochs
 
 
-@pytest.mark.parametrize(("pictures", "steps"), [(1, 1), (40, 2), (800, 8), (100_000, 98)])
-def test_an_epoch_has_several_steps_of_few_pictures_or_large_ones_of_many(
-    pictures: int, steps: int
+@pytest.mark.parametrize(("images", "steps"), [(1, 1), (40, 2), (800, 8), (100_000, 98)])
+def test_an_epoch_has_several_steps_of_few_images_or_large_ones_of_many(
+    images: int, steps: int
 ) -> None:
-    data = Features(np.zeros((pictures, 2), np.float32), np.zeros(pictures, np.int64))
+    data = Features(np.zeros((images, 2), np.float32), np.zeros(images, np.int64))
 
     lesson = Lesson(
         Bank([Rates(0.01, 1)], 2, 2),

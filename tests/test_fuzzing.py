@@ -28,7 +28,7 @@ def test_mutated_bodies_are_answered_and_hurt_nobody(server: Server) -> None:
 
     assert outcome.wrong == []
     assert FINE.issuperset(outcome.statuses)
-    # Some mutants must still be pictures, or nothing would have been tried but their first bytes.
+    # Some mutants must still be images, or nothing would have been tried but their first bytes.
     assert outcome.statuses[200] > 300 < outcome.statuses[422]
     assert server.worker() == worker
     assert "Traceback" not in server.log.read_text()

@@ -30,8 +30,8 @@ class Corners(nn.Module):
 
 def spotted(*places: tuple[int, int], size: int = 32) -> Pixels:
     pixels = np.zeros((len(places), size, size, 3), np.uint8)
-    for picture, (row, column) in zip(pixels, places, strict=True):
-        picture[row : row + 8, column : column + 8] = 255
+    for image, (row, column) in zip(pixels, places, strict=True):
+        image[row : row + 8, column : column + 8] = 255
     return pixels
 
 

@@ -1,4 +1,4 @@
-"""The sample pictures: the same from the same seed, and worth training on."""
+"""The sample images: the same from the same seed, and worth training on."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,15 +11,15 @@ from PIL import Image, ImageOps
 
 from image_classifier.platform import hands
 
-Pictures = list[tuple[str, Image.Image]]
+Images = list[tuple[str, Image.Image]]
 Floats = NDArray[np.float64]
 
 COUNT = 60
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
-    """Five pictures of each class."""
+def images() -> Images:
+    """Five images of each class."""
     return list(hands.generate(COUNT, seed=3, channel="training"))
 
 
@@ -27,36 +27,36 @@ def _class_of(name: str) -> str:
     return Path(name).stem.rsplit("_", 1)[1]
 
 
-def test_a_seed_gives_the_same_names_and_pixels_again(pictures: Pictures) -> None:
+def test_a_seed_gives_the_same_names_and_pixels_again(images: Images) -> None:
     again = list(hands.generate(COUNT, seed=3, channel="training"))
 
-    assert [name for name, _ in again] == [name for name, _ in pictures]
-    assert all(a.tobytes() == b.tobytes() for (_, a), (_, b) in zip(again, pictures, strict=True))
+    assert [name for name, _ in again] == [name for name, _ in images]
+    assert all(a.tobytes() == b.tobytes() for (_, a), (_, b) in zip(again, images, strict=True))
 
 
-def test_seeds_and_channels_share_no_picture(pictures: Pictures) -> None:
+def test_seeds_and_channels_share_no_image(images: Images) -> None:
     others = [
         *hands.generate(COUNT, seed=4, channel="training"),
         *hands.generate(COUNT, seed=3, channel="validation"),
     ]
 
-    assert not {name for name, _ in others} & {name for name, _ in pictures}
-    assert not {image.tobytes() for _, image in others} & {i.tobytes() for _, i in pictures}
+    assert not {name for name, _ in others} & {name for name, _ in images}
+    assert not {image.tobytes() for _, image in others} & {i.tobytes() for _, i in images}
 
 
-def test_pictures_are_grey_and_128_pixels_wide_and_high(pictures: Pictures) -> None:
-    assert {(image.mode, image.size) for _, image in pictures} == {("L", (128, 128))}
+def test_images_are_gray_and_128_pixels_wide_and_high(images: Images) -> None:
+    assert {(image.mode, image.size) for _, image in images} == {("L", (128, 128))}
 
 
-def test_the_twelve_classes_are_equally_frequent(pictures: Pictures) -> None:
-    counts = Counter(_class_of(name) for name, _ in pictures)
+def test_the_twelve_classes_are_equally_frequent(images: Images) -> None:
+    counts = Counter(_class_of(name) for name, _ in images)
 
     assert counts == dict.fromkeys(hands.CLASS_NAMES, COUNT // 12)
     assert len(hands.CLASS_NAMES) == 12
 
 
 def test_files_carry_their_class_in_their_name(tmp_path: Path) -> None:
-    hands.write_pictures(tmp_path / "training", count=24, seed=0)
+    hands.write_images(tmp_path / "training", count=24, seed=0)
 
     names = sorted(path.name for path in (tmp_path / "training").iterdir())
     assert len(names) == 24
@@ -65,8 +65,8 @@ def test_files_carry_their_class_in_their_name(tmp_path: Path) -> None:
         assert (image.format, image.mode, image.size) == ("PNG", "L", (128, 128))
 
 
-def test_hands_are_brighter_than_what_is_behind_them(pictures: Pictures) -> None:
-    pixels = np.stack([np.asarray(image) for _, image in pictures]).astype(np.float32)
+def test_hands_are_brighter_than_what_is_behind_them(images: Images) -> None:
+    pixels = np.stack([np.asarray(image) for _, image in images]).astype(np.float32)
 
     assert (pixels[:, 68:84, 54:74].mean(axis=(1, 2)) > pixels[:, :8].mean(axis=(1, 2)) + 40).all()
 

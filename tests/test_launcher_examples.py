@@ -11,7 +11,7 @@ from container.debugger.rules import rule_choice
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import settings_file
 from tests.launcher_settings import EXAMPLES
-from tests.opt_ml import COLOURS, write_pictures
+from tests.opt_ml import COLORS, write_images
 
 
 def search(name: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def test_networks_and_endpoints(
     assert settings.hyperparameters["network"] == network
     assert settings.hyperparameters.get("fine_tuning") == fine_tuning
     assert settings.endpoint.kind == endpoint
-    # No picture of another side where sides are classes.
+    # No image of another side where sides are classes.
     assert not settings.hyperparameters.get("horizontal_flip") or name.startswith("dogs")
     # What the network is judged by at the end decides nothing before.
     assert "test" in settings.data.channels
@@ -98,11 +98,11 @@ def test_the_five_rules_and_the_profilers_report_are_asked_for(name: str) -> Non
 @pytest.mark.parametrize("name", ["dogs-resnet18", "hurricane-cnn"])
 def test_an_example_trains_and_answers_on_this_machine(name: str, tmp_path: Path) -> None:
     for channel, first in (("training", 0), ("validation", 4), ("test", 8)):
-        write_pictures(tmp_path / "pictures" / channel, per_class=4, first=first)
+        write_images(tmp_path / "images" / channel, per_class=4, first=first)
 
     answer = examples.run(EXAMPLES / f"{name}.toml", tmp_path)
 
-    assert answer.split()[0] in COLOURS
+    assert answer.split()[0] in COLORS
     trained = tmp_path / ".launcher" / name / "ml"
     report = json.loads((trained / "output" / "data" / "metrics.json").read_text())
     assert report["test"]

@@ -148,7 +148,7 @@ def test_transform_sends_what_the_transformer_sends(
     transformer = sdk.transformer(settings, "hands-1", f"{settings.output}/hands-2", made)
     with pytest.raises(ClientError, match="Noted"):
         transformer.transform(
-            "s3://my-bucket/pictures/",
+            "s3://my-bucket/images/",
             content_type=settings.transform.content_type,
             compression_type="None",
             split_type="None",
@@ -157,9 +157,7 @@ def test_transform_sends_what_the_transformer_sends(
         )
 
     theirs = request(sent, "CreateTransformJob")
-    ours = hosting_requests.transform_job(
-        settings, "hands-2", "hands-1", "s3://my-bucket/pictures/"
-    )
+    ours = hosting_requests.transform_job(settings, "hands-2", "hands-1", "s3://my-bucket/images/")
 
     assert without_defaults(theirs) == without_defaults(ours)
 

@@ -45,7 +45,7 @@ b = "nothing=([0-9.]+)"  # matches no line
 c = "loss=([-+0-9.eE]+)"  # matches several
 [tuning]
 objective = "accuracy"  # no metric
-goal = "Maximise"  # Maximize, Minimize
+goal = "Maximize"  # Maximize, Minimize
 parallel = 30  # 1 to 10
 strategy = "TPE"  # Bayesian, Random
 [tuning.ranges]

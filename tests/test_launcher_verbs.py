@@ -17,11 +17,11 @@ from botocore.awsrequest import AWSResponse
 from moto.sagemaker.models import sagemaker_backends
 from moto.server import ThreadedMotoServer
 
-from benchmarks.red_patch import write_pictures
+from benchmarks.red_patch import write_images
 from image_classifier.cli import main
 from image_classifier.sagemaker import cost
 from image_classifier.settings import service_model
-from tests.endpoints import Behaviour, patch_server
+from tests.endpoints import Behavior, patch_server
 from tests.launcher_settings import BEGINNING, EXAMPLES, TUNING, write
 from tests.servers import free_port
 
@@ -228,39 +228,39 @@ def test_deploy_lays_several_models_beside_each_other(
 def test_predict_prints_the_servers_answer(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, picture = write(tmp_path), tmp_path / "a.png"
-    picture.write_bytes(b"png")
+    settings, image = write(tmp_path), tmp_path / "a.png"
+    image.write_bytes(b"png")
     answer = {"predictions": [{"class_name": "0L", "probability": 0.75}], "class_names": ["0L"]}
     _answer_with(account, json.dumps(answer))
 
-    assert run("predict", settings, picture) == 0
-    assert last_line(capsys) == f"{picture}: 0L (75.0%)"
+    assert run("predict", settings, image) == 0
+    assert last_line(capsys) == f"{image}: 0L (75.0%)"
     # moto says the last one again.
-    assert run("predict", settings, picture, "--json") == 0
+    assert run("predict", settings, image, "--json") == 0
     assert json.loads(last_line(capsys)) == answer
 
 
 def test_predict_waits_for_an_asynchronous_endpoints_answer(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, picture = write(tmp_path, '[endpoint]\nkind = "asynchronous"\n'), tmp_path / "a.png"
-    picture.write_bytes(b"png")
+    settings, image = write(tmp_path, '[endpoint]\nkind = "asynchronous"\n'), tmp_path / "a.png"
+    image.write_bytes(b"png")
     answer = {"predictions": [{"class_name": "0L", "probability": 0.75}], "class_names": ["0L"]}
-    refused = "415: no picture"
+    refused = "415: no image"
     results = [{"data": json.dumps(answer)}, {"data": refused, "is_failure": True}]
     _tell_moto(account, "async-endpoint-results", results)
 
-    assert run("predict", settings, picture) == 0
-    assert last_line(capsys) == f"{picture}: 0L (75.0%)"
+    assert run("predict", settings, image) == 0
+    assert last_line(capsys) == f"{image}: 0L (75.0%)"
     (sent,) = (key for key in keys() if key.startswith("hands/output/asynchronous/requests/"))
     assert client("s3").get_object(Bucket="my-bucket", Key=sent)["Body"].read() == b"png"
 
-    assert run("predict", settings, picture) == 1
-    assert f"the endpoint refused the picture: {refused}" in capsys.readouterr().err
+    assert run("predict", settings, image) == 1
+    assert f"the endpoint refused the image: {refused}" in capsys.readouterr().err
 
 
 @pytest.fixture
-def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
+def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behavior]:
     """A server that looks for a red patch, as a SageMaker endpoint too."""
     with patch_server() as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", running.url)
@@ -274,16 +274,16 @@ EXPLAIN = "[explain]\nnum_samples = 60\nnum_segments = 10\n"
 def test_explain_asks_the_endpoint_or_the_server_on_this_machine(
     where: str,
     account: str,
-    patched: Behaviour,
+    patched: Behavior,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert account
     settings = write(tmp_path, EXPLAIN)
-    write_pictures(tmp_path / "pictures", 1)
+    write_images(tmp_path / "images", 1)
     local = ["--local", "--port", patched.port] if where == "here" else []
 
-    assert run("explain", settings, tmp_path / "pictures", *local) == 0
+    assert run("explain", settings, tmp_path / "images", *local) == 0
 
     report = Path(last_line(capsys))
     assert "patch" in report.read_text()
@@ -297,11 +297,11 @@ def test_explain_says_what_cannot_be(
 ) -> None:
     assert account
     settings = write(tmp_path, EXPLAIN + '[endpoint]\nkind = "asynchronous"\n')
-    write_pictures(tmp_path / "pictures", 1)
+    write_images(tmp_path / "images", 1)
 
-    assert run("explain", settings, tmp_path / "pictures") == 1
+    assert run("explain", settings, tmp_path / "images") == 1
     assert "an asynchronous endpoint answers too late" in capsys.readouterr().err
-    assert run("explain", settings, tmp_path / "pictures", "--local", "--port", free_port()) == 1
+    assert run("explain", settings, tmp_path / "images", "--local", "--port", free_port()) == 1
     assert "is the server running?" in capsys.readouterr().err
 
 
@@ -309,7 +309,7 @@ def test_explain_by_clarify_is_a_processing_job(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert account
-    command = ["explain", write(tmp_path, EXPLAIN), "s3://my-bucket/pictures/"]
+    command = ["explain", write(tmp_path, EXPLAIN), "s3://my-bucket/images/"]
     command += ["--job", "s3://my-bucket/a/model.tar.gz", "--clarify", "cat", "dog"]
 
     assert run(*command) == 0
@@ -347,13 +347,13 @@ def test_what_is_no_answer_of_the_server_is_said(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _answer_with(account, '{"error": "no"}')
-    settings, picture = write(tmp_path), tmp_path / "a.png"
-    picture.write_bytes(b"png")
+    settings, image = write(tmp_path), tmp_path / "a.png"
+    image.write_bytes(b"png")
 
-    assert run("predict", settings, picture) == 1
+    assert run("predict", settings, image) == 1
     assert 'not an answer of the server: {"error": "no"}' in capsys.readouterr().err
     assert run("predict", settings, tmp_path / "a.txt") == 1
-    assert "no picture by its name" in capsys.readouterr().err
+    assert "no image by its name" in capsys.readouterr().err
 
 
 def test_transform_says_where_the_answers_lie(
@@ -362,7 +362,7 @@ def test_transform_says_where_the_answers_lie(
     settings = write(tmp_path)
     trained(settings, capsys)
 
-    assert run("transform", settings, "s3://my-bucket/pictures/") == 0
+    assert run("transform", settings, "s3://my-bucket/images/") == 0
 
     assert account
     where = last_line(capsys)
@@ -502,7 +502,7 @@ def test_a_dry_run_of_every_example_prints_checked_requests_and_calls_nobody(
         ["train", settings],
         ["tune", settings],
         ["deploy", settings, "--job", "s3://my-bucket/x/hands/output/model.tar.gz"],
-        ["transform", settings, "s3://my-bucket/pictures/"],
+        ["transform", settings, "s3://my-bucket/images/"],
     ):
         assert run(*verb, "--dry-run") == 0
         text = capsys.readouterr().out

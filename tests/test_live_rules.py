@@ -38,7 +38,7 @@ def test_a_rule_ends_a_job_cleanly(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert len(said) == 1
     verdicts = json.loads((base_dir / "output/data/debug-rules.json").read_text())
     assert {each["RuleName"]: each["Status"] for each in verdicts}["LossNotDecreasing"] == ISSUES
-    # As if broken off before it had written everything: what has ended does not go on.
+    # As if broken off before it had written everything: what has ended does not continue.
     job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
     assert metrics(base_dir)["history"] == history
     # Without that rule it does.

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from image_classifier.platform import opt_ml, processes
-from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_PICTURES, main
+from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main
 from image_classifier.platform.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -41,9 +41,9 @@ http.server.HTTPServer(("0.0.0.0", port), Handler).serve_forever()
 @pytest.fixture
 def base_dir(tmp_path: Path) -> Path:
     """Make a folder in place of /opt/ml, with a small data set of one's own in it."""
-    pictures = _own_pictures(tmp_path)
+    images = _own_images(tmp_path)
     base_dir = tmp_path / "opt_ml"
-    assert main(["prepare", "--base-dir", str(base_dir), "--data", str(pictures)]) == 0
+    assert main(["prepare", "--base-dir", str(base_dir), "--data", str(images)]) == 0
     return base_dir
 
 
@@ -55,12 +55,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _own_pictures(tmp_path: Path) -> Path:
-    pictures = tmp_path / "pictures"
+def _own_images(tmp_path: Path) -> Path:
+    images = tmp_path / "images"
     for class_name in ("cat", "dog"):
-        (pictures / "training" / class_name).mkdir(parents=True)
-        (pictures / "training" / class_name / "1.png").write_bytes(class_name.encode())
-    return pictures
+        (images / "training" / class_name).mkdir(parents=True)
+        (images / "training" / class_name / "1.png").write_bytes(class_name.encode())
+    return images
 
 
 def _program(tmp_path: Path, package: str, code: str) -> Path:
@@ -85,13 +85,11 @@ def _files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def test_prepare_draws_sample_pictures_and_says_how_to_train_on_them(tmp_path: Path) -> None:
+def test_prepare_draws_sample_images_and_says_how_to_train_on_them(tmp_path: Path) -> None:
     assert main(["prepare", "--base-dir", str(tmp_path)]) == 0
 
-    counts = {
-        name: len(list((tmp_path / opt_ml.DATA / name).iterdir())) for name in SAMPLE_PICTURES
-    }
-    assert counts == SAMPLE_PICTURES
+    counts = {name: len(list((tmp_path / opt_ml.DATA / name).iterdir())) for name in SAMPLE_IMAGES}
+    assert counts == SAMPLE_IMAGES
     assert _read_config(tmp_path, "hyperparameters") == SAMPLE_HYPERPARAMETERS
 
 
@@ -169,14 +167,14 @@ def test_a_hyperparameter_without_name_or_value_is_refused(
     assert "expected KEY=VALUE" in capsys.readouterr().err
 
 
-def test_own_pictures_arrive_as_files_that_a_container_can_read(base_dir: Path) -> None:
+def test_own_images_arrive_as_files_that_a_container_can_read(base_dir: Path) -> None:
     paths = sorted((base_dir / "input/data/training").rglob("*.png"))
 
     assert [path.read_text() for path in paths] == ["cat", "dog"]
     assert not any(path.is_symlink() for path in (base_dir / "input").rglob("*"))
 
 
-def test_own_pictures_never_replace_others_unasked(
+def test_own_images_never_replace_others_unasked(
     base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
@@ -191,36 +189,34 @@ def test_own_pictures_never_replace_others_unasked(
     assert main([*arguments, "--replace"]) == 0
     assert _files(base_dir / "input/data") == {"training/bird/1.png": b"bird"}
     # The folder they came from is not touched.
-    assert (tmp_path / "pictures/training/cat/1.png").is_file()
+    assert (tmp_path / "images/training/cat/1.png").is_file()
 
 
-def test_own_pictures_leave_nothing_of_the_sample(tmp_path: Path) -> None:
+def test_own_images_leave_nothing_of_the_sample(tmp_path: Path) -> None:
     base_dir = tmp_path / "opt_ml"
     main(["prepare", "--base-dir", str(base_dir)])
 
-    own = str(_own_pictures(tmp_path))
+    own = str(_own_images(tmp_path))
     assert main(["prepare", "--base-dir", str(base_dir), "--data", own, "--replace"]) == 0
 
     assert opt_ml.channels(base_dir) == ["training"]
     assert _read_config(base_dir, "hyperparameters") == {}
 
 
-def test_the_sample_comes_back_from_own_pictures(base_dir: Path) -> None:
-    (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of the own pictures")
+def test_the_sample_comes_back_from_own_images(base_dir: Path) -> None:
+    (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of the own images")
 
     assert main(["prepare", "--base-dir", str(base_dir), "--replace"]) == 0
 
-    counts = {
-        name: len(list((base_dir / opt_ml.DATA / name).iterdir())) for name in SAMPLE_PICTURES
-    }
-    assert counts == SAMPLE_PICTURES
+    counts = {name: len(list((base_dir / opt_ml.DATA / name).iterdir())) for name in SAMPLE_IMAGES}
+    assert counts == SAMPLE_IMAGES
     assert _read_config(base_dir, "hyperparameters") == SAMPLE_HYPERPARAMETERS
     assert list((base_dir / "checkpoints").iterdir()) == []
 
 
-def test_other_pictures_clear_the_checkpoints(base_dir: Path, tmp_path: Path) -> None:
-    (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of other pictures")
-    arguments = ["prepare", "--base-dir", str(base_dir), "--data", str(tmp_path / "pictures")]
+def test_other_images_clear_the_checkpoints(base_dir: Path, tmp_path: Path) -> None:
+    (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of other images")
+    arguments = ["prepare", "--base-dir", str(base_dir), "--data", str(tmp_path / "images")]
 
     assert main([*arguments, "--replace"]) == 0
 
@@ -298,11 +294,11 @@ sys.exit(3)
 
 def test_a_stopped_run_is_continued_and_a_finished_one_is_not(tmp_path: Path) -> None:
     base_dir = tmp_path / "opt_ml"
-    for class_name, grey in (("dark", 50), ("light", 200)):
+    for class_name, gray in (("dark", 50), ("light", 200)):
         folder = tmp_path / "own/training" / class_name
         folder.mkdir(parents=True)
         for number in range(6):
-            Image.new("L", (16, 16), grey + number).save(folder / f"{number}.png")
+            Image.new("L", (16, 16), gray + number).save(folder / f"{number}.png")
     settings = ["network=small", "image_size=16", "epochs=2", "checkpoint_interval_seconds=0"]
     data = ["--data", str(tmp_path / "own"), "--hyperparameters", *settings]
     main(["prepare", "--base-dir", str(base_dir), *data])
@@ -500,7 +496,7 @@ echo "docker $*" >>"$(dirname "$0")/calls"
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy what the scripts use, with stand-ins for both programs, and a tree of own pictures."""
+    """Copy what the scripts use, with stand-ins for both programs, and a tree of own images."""
     monkeypatch.delenv("SAGEMAKER_BASE_DIR", raising=False)
     clone = tmp_path / "clone"
     without_tree = shutil.ignore_patterns("test_dir", "__pycache__")
@@ -513,12 +509,12 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(
         REPOSITORY / "image_classifier", clone / "image_classifier", ignore=without_tree
     )
-    pictures = tmp_path / "own"
+    images = tmp_path / "own"
     for name in ("b.jpg", "a.JPG", "Thumbs.db", ".hidden.png"):
-        (pictures / "training/cat").mkdir(parents=True, exist_ok=True)
-        (pictures / "training/cat" / name).write_text(name)
+        (images / "training/cat").mkdir(parents=True, exist_ok=True)
+        (images / "training/cat" / name).write_text(name)
     place = ["--base-dir", str(clone / "local_test/test_dir")]
-    assert main(["prepare", *place, "--data", str(pictures)]) == 0
+    assert main(["prepare", *place, "--data", str(images)]) == 0
     return clone
 
 
@@ -550,7 +546,7 @@ def requests(free_port: int) -> Iterator[list[tuple[str, bytes]]]:
         thread.join()
 
 
-def test_predict_without_a_file_asks_about_an_own_picture(
+def test_predict_without_a_file_asks_about_an_own_image(
     clone: Path, free_port: int, requests: list[tuple[str, bytes]]
 ) -> None:
     result = _run(clone, "make", "--silent", "predict", PORT=str(free_port))
@@ -560,7 +556,7 @@ def test_predict_without_a_file_asks_about_an_own_picture(
     assert "asking about local_test/test_dir/input/data/training/cat/a.JPG" in result.stderr
 
 
-def test_predict_prefers_pictures_that_training_has_not_seen(
+def test_predict_prefers_images_that_training_has_not_seen(
     clone: Path, free_port: int, requests: list[tuple[str, bytes]]
 ) -> None:
     validation = clone / "local_test/test_dir/input/data/validation"
@@ -591,11 +587,11 @@ def test_predict_says_the_type_that_the_name_says(
     name: str,
     content_type: str,
 ) -> None:
-    (clone / name).write_text("picture")
+    (clone / name).write_text("image")
 
     _run(clone, "local_test/predict.sh", name, PORT=str(free_port))
 
-    assert requests == [(content_type, b"picture")]
+    assert requests == [(content_type, b"image")]
 
 
 @pytest.mark.usefixtures("requests")
@@ -662,7 +658,7 @@ def test_an_image_that_is_not_there_is_not_looked_for_elsewhere(clone: Path, scr
 
 
 @pytest.mark.slow
-def test_a_picture_drawn_trained_and_served_is_recognised(tmp_path: Path, free_port: int) -> None:
+def test_an_image_drawn_trained_and_served_is_recognized(tmp_path: Path, free_port: int) -> None:
     command = [sys.executable, "-m", "image_classifier.platform"]
     place = ["--base-dir", str(tmp_path)]
 
@@ -673,26 +669,24 @@ def test_a_picture_drawn_trained_and_served_is_recognised(tmp_path: Path, free_p
     run("train")
     run("serve", "--port", str(free_port))
     try:
-        pictures = sorted((tmp_path / "input/data/validation").iterdir())[:12]
-        answers = [_ask(free_port, picture) for picture in pictures]
+        images = sorted((tmp_path / "input/data/validation").iterdir())[:12]
+        answers = [_ask(free_port, image) for image in images]
     finally:
         run("stop")
 
-    right = [
-        _class_of(picture) == answer for picture, answer in zip(pictures, answers, strict=True)
-    ]
+    right = [_class_of(image) == answer for image, answer in zip(images, answers, strict=True)]
     assert sum(right) >= 11
 
 
-def _class_of(picture: Path) -> str:
-    return picture.stem.rsplit("_", 1)[1]
+def _class_of(image: Path) -> str:
+    return image.stem.rsplit("_", 1)[1]
 
 
-def _ask(port: int, picture: Path) -> str:
-    """Return the class that the server sees in a picture."""
+def _ask(port: int, image: Path) -> str:
+    """Return the class that the server sees in an image."""
     connection = http.client.HTTPConnection("localhost", port, timeout=10)
     headers = {"Content-Type": "image/png"}
-    connection.request("POST", "/invocations", picture.read_bytes(), headers)
+    connection.request("POST", "/invocations", image.read_bytes(), headers)
     response = connection.getresponse()
     body = response.read().decode()
     connection.close()

@@ -1,4 +1,4 @@
-"""Tuning on this machine: real trials, a search that goes on where it was, a page, a model."""
+"""Tuning on this machine: real trials, a search that continues where it was, a page, a model."""
 
 import contextlib
 import json
@@ -24,13 +24,13 @@ from image_classifier.sagemaker import training_requests
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.settings_file import SettingsFile
 from tests.launcher_settings import read, write
-from tests.opt_ml import HYPERPARAMETERS, write_pictures
+from tests.opt_ml import HYPERPARAMETERS, write_images
 from tests.servers import free_port
 
 NAME = 'name = "squares"\n'
 
 SETTINGS = (
-    '\n[data]\nlocal = "pictures"\nchannels = ["training"]\n[hyperparameters]\n'
+    '\n[data]\nlocal = "images"\nchannels = ["training"]\n[hyperparameters]\n'
     + "".join(f"{key} = {json.dumps(value)}\n" for key, value in HYPERPARAMETERS.items())
     + """
 [tuning]
@@ -53,7 +53,7 @@ def test_a_search_goes_on_where_it_was_and_leaves_a_page_and_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures" / "training")
+    write_images(tmp_path / "images" / "training")
     path = write(tmp_path, SETTINGS, NAME)
     folder = Path(".launcher/squares/tuning")
 
@@ -91,7 +91,7 @@ def test_a_search_that_was_killed_takes_its_trials_along_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures" / "training")
+    write_images(tmp_path / "images" / "training")
     path = write(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 1\nparallel = 1"), NAME)
     log = tmp_path / ".launcher/squares/tuning/trial-000/training.log"
 
@@ -127,8 +127,8 @@ def test_a_search_that_was_killed_before_it_has_a_model_makes_it_without_trainin
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures" / "training")
-    write_pictures(tmp_path / "pictures" / "test", first=100)
+    write_images(tmp_path / "images" / "training")
+    write_images(tmp_path / "images" / "test", first=100)
     # Of the lines that judge the network the last one.
     text = SETTINGS.replace('["training"]', '["training", "test"]').replace("val_loss", "test_loss")
     path = write(tmp_path, text.replace("jobs = 2", "jobs = 1\nparallel = 1"), NAME)
@@ -160,7 +160,7 @@ def test_a_best_trial_without_a_model_says_why(tmp_path: Path) -> None:
     with Programs(threads=1) as programs:
         with pytest.raises(UserError, match="trial-000 is gone"):
             local_tuning._finish(found, tmp_path, programs, print)
-        # Of no job: no configuration, no picture.
+        # Of no job: no configuration, no image.
         (tmp_path / "trial-000" / "output").mkdir(parents=True)
 
         with pytest.raises(UserError, match=r"no model of trial 0: .*; more in .*training\.log"):
@@ -172,15 +172,15 @@ def _interrupt(*_: object) -> None:
 
 
 @pytest.mark.slow
-# The server goes on when its starter ends.
+# The server continues when its starter ends.
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_the_same_settings_train_and_serve_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures" / "training")
+    write_images(tmp_path / "images" / "training")
     path, port = str(write(tmp_path, SETTINGS, NAME)), str(free_port())
-    picture = tmp_path / "pictures" / "training" / "red" / "3.png"
+    image = tmp_path / "images" / "training" / "red" / "3.png"
 
     assert main(["train", path, "--local"]) == 0
     assert main(["deploy", path, "--local", "--port", port]) == 0
@@ -188,13 +188,13 @@ def test_the_same_settings_train_and_serve_on_this_machine(
     try:
         assert main(["delete", path, "--local", "--dry-run"]) == 0
         assert "would be stopped" in capsys.readouterr().out
-        assert main(["predict", path, str(picture), "--local", "--json"]) == 0
+        assert main(["predict", path, str(image), "--local", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["class_names"] == ["blue", "green", "red"]
     finally:
         assert main(["delete", path, "--local"]) == 0
 
     assert "the server is stopped" in capsys.readouterr().out
-    assert main(["predict", path, str(picture), "--local", "--port", port]) == 1
+    assert main(["predict", path, str(image), "--local", "--port", port]) == 1
     assert "`deploy --local` first" in capsys.readouterr().err
 
 
@@ -206,7 +206,7 @@ def test_a_training_that_fails_says_why(
 
     assert main(["train", path, "--local"]) == 1
     assert "no folder" in capsys.readouterr().err
-    (tmp_path / "pictures" / "training").mkdir(parents=True)
+    (tmp_path / "images" / "training").mkdir(parents=True)
     assert main(["train", path, "--local", "--from-tuning", "best"]) == 1
     assert "`tune --local` first" in capsys.readouterr().err
     assert main(["deploy", path, "--local", "--port", str(free_port())]) == 1
@@ -234,7 +234,7 @@ def test_of_a_grid_that_was_stopped_every_point_is_tried_once(
         'learning_rate = { min = 0.001, max = 0.1, scaling = "Logarithmic" }',
         "learning_rate = { values = [0.001, 0.01] }",
     )
-    (tmp_path / "pictures" / "training").mkdir(parents=True)
+    (tmp_path / "images" / "training").mkdir(parents=True)
     file = settings(tmp_path, grid)
     tried: list[tuple[str, str]] = []
 
@@ -416,7 +416,7 @@ def test_hyperband_knows_the_longest_run(tmp_path: Path) -> None:
 def test_missing_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, SETTINGS, NAME)
 
-    with pytest.raises(UserError, match=r"no folder .*/pictures/training for channel training"):
+    with pytest.raises(UserError, match=r"no folder .*/images/training for channel training"):
         local_tuning.run(settings(tmp_path), tmp_path / "out", print)
     bare = write(tmp_path, "", NAME)
     assert main(["tune", str(bare), "--local"]) == 1

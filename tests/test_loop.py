@@ -1,4 +1,4 @@
-"""The training loop: whenever a stop comes, the job goes on from there."""
+"""The training loop: whenever a stop comes, the job continues from there."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ from container.classifier.artifact import WEIGHTS, Artifact
 from container.training import job
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import Stopped, StopRequest
-from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_pictures
+from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_images
 
 
 class StopAfter(StopRequest):
@@ -39,16 +39,16 @@ def make_small_job(base_dir: Path) -> Path:
     """Make a job of two epochs, of which each has three steps and two batches to evaluate."""
     make_job(base_dir)
     data = base_dir / "input" / "data"
-    write_pictures(data / "training", per_class=8)
+    write_images(data / "training", per_class=8)
     for number in (8, 9):
         for path in (data / "training").glob(f"*/{number}.png"):
             path.unlink()
-    write_pictures(data / "validation", per_class=5, first=100)
+    write_images(data / "validation", per_class=5, first=100)
     configure(base_dir, {**HYPERPARAMETERS, "epochs": "2"}, "training", "validation")
     return base_dir
 
 
-# Each picture's decoding looks as well, and so does the end of it.
+# Each image's decoding looks as well, and so does the end of it.
 DECODING = 24 + 15 + 1
 
 
@@ -128,7 +128,7 @@ def test_twenty_stops_at_random_moments_change_no_bit(
     random = np.random.default_rng((chain, len(case)))
     positions = set()
     for number in range(5):
-        # A stop while pictures are decoded leaves nothing. Later runs find them decoded.
+        # A stop while images are decoded leaves nothing. Later runs find them decoded.
         looks = random.integers(1, 8) if number else DECODING + random.integers(11)
         stop = StopAfter(int(looks))
         with contextlib.suppress(Stopped):
@@ -193,7 +193,7 @@ def test_training_ends_when_it_has_not_become_better_for_a_while(
     assert f"early_stopping_at_epoch={len(losses)}" in caplog.messages
 
 
-def test_no_training_ends_early_while_its_pictures_have_half_their_size(tmp_path: Path) -> None:
+def test_no_training_ends_early_while_its_images_have_half_their_size(tmp_path: Path) -> None:
     settings = {"early_stopping_patience": "1", "objective": "val_loss", "learning_rate": "0.3"}
     base_dir = make_job(tmp_path, epochs="12", half_size_steps="0.9", **settings)
 
@@ -223,7 +223,7 @@ def test_a_job_broken_off_after_its_last_epoch_trains_no_more(
         assert torch.equal(weights[name], value), name
 
 
-def test_a_new_networks_statistics_are_its_pictures_from_the_first_step_on(tmp_path: Path) -> None:
+def test_a_new_networks_statistics_are_its_images_from_the_first_step_on(tmp_path: Path) -> None:
     make_small_job(tmp_path)
     one_step = {"epochs": "1", "batch_size": "32"}
     configure(tmp_path, {**HYPERPARAMETERS, **one_step}, "training", "validation")

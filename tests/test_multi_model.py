@@ -139,7 +139,7 @@ def test_1_a_model_is_loaded_listed_described_invoked_and_unloaded(
     url = place(server, HASH, artifact)
     model = {"modelName": HASH, "modelUrl": url}
     golden = json.loads((artifact / "golden" / "answers.json").read_text())[0]
-    picture = (artifact / golden["file"]).read_bytes()
+    image = (artifact / golden["file"]).read_bytes()
 
     loaded = load(server, HASH, url)
     listed = server.get("/models")
@@ -147,7 +147,7 @@ def test_1_a_model_is_loaded_listed_described_invoked_and_unloaded(
     answer = invoke(
         server,
         HASH,
-        picture,
+        image,
         Accept="text/csv",
         X_Amzn_SageMaker_Custom_Attributes="trace=1",
         X_Amzn_SageMaker_Target_Model="a/b.tar.gz",
@@ -168,12 +168,12 @@ def test_1_a_model_is_loaded_listed_described_invoked_and_unloaded(
     assert line in server.log.read_text()
 
 
-def test_1_a_picture_that_cannot_be_read_is_the_clients_fault_here_too(
+def test_1_an_image_that_cannot_be_read_is_the_clients_fault_here_too(
     server: Server, artifact: Path
 ) -> None:
     load(server, "m", place(server, "m", artifact))
 
-    assert invoke(server, "m", b"not a picture").status == 422
+    assert invoke(server, "m", b"not an image").status == 422
     assert invoke(server, "m", Content_Type="text/plain").status == 415
     assert invoke(server, "m").status == 200
 
@@ -468,7 +468,7 @@ def test_4_a_request_that_failed_keeps_nothing_of_a_model_that_is_unloaded(tmp_p
     registry = Registry(tmp_path, budget=2**40, needed=ten_bytes, load=load_one)
     client = create_multi_model_app(registry, Settings(), Pool(2)).test_client()
     load_in(client, tmp_path)
-    assert client.post("/models/m/invoke", data=b"not a picture").status_code == 422
+    assert client.post("/models/m/invoke", data=b"not an image").status_code == 422
     assert loaded[0]() is not None
 
     assert client.delete("/models/m").status_code == 200
@@ -476,7 +476,7 @@ def test_4_a_request_that_failed_keeps_nothing_of_a_model_that_is_unloaded(tmp_p
     assert loaded[0]() is None
 
 
-def test_a_request_ends_when_none_of_its_pictures_is_in_work_any_more() -> None:
+def test_a_request_ends_when_none_of_its_images_is_in_work_any_more() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def wait(image: Pixels, *, alone: bool) -> Probabilities:
@@ -557,7 +557,7 @@ def test_a_killed_worker_ends_the_program_for_its_models_are_gone(
 
 def test_the_readmes_walk_through_is_true(server: Server, artifact: Path, tmp_path: Path) -> None:
     place(server, "hands", artifact)
-    (tmp_path / "picture.jpg").write_bytes(JPEG)
+    (tmp_path / "image.jpg").write_bytes(JPEG)
     blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     block = next(block for block in blocks if "localhost:8080/models" in block)
     here = block.replace(":8080", f":{server.port}").replace("/opt/ml", str(server.log.parent))
@@ -630,7 +630,7 @@ def test_5_memory_returns_after_every_unload_and_stays_flat(
 
 
 def networks() -> Sequence[tuple[torch.nn.Module, int, int]]:
-    """Return five networks of different kinds, each with its classes and the picture's size."""
+    """Return five networks of different kinds, each with its classes and the image's size."""
     pool, flatten = torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
     relu, conv, linear = torch.nn.ReLU(), torch.nn.Conv2d, torch.nn.Linear
     return [

@@ -42,10 +42,10 @@ def test_an_unknown_network_is_refused_and_the_known_ones_listed() -> None:
         build("resnet", 3)
 
 
-def test_a_vision_transformer_is_made_for_the_pictures_size() -> None:
+def test_a_vision_transformer_is_made_for_the_images_size() -> None:
     with torch.device("meta"):
         assert build("vit_b_32", 3, 96).module(torch.zeros(2, 3, 96, 96)).shape == (2, 3)
-    with pytest.raises(UserError, match="vit_b_32 takes no pictures of 100 x 100 pixels"):
+    with pytest.raises(UserError, match="vit_b_32 takes no images of 100 x 100 pixels"):
         build("vit_b_32", 3, 100)
 
 
@@ -78,23 +78,23 @@ def test_a_thousand_classes_are_classes_as_any() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures", "image_size"),
+    ("name", "images", "image_size"),
     [(SMALL, 2, 16), ("resnet18", 2, 32), ("inception_v3", 4, 224), ("vit_b_16", 2, 224)],
 )
 def test_a_batch_that_a_network_can_learn_from_is_let_through(
-    name: str, pictures: int, image_size: int
+    name: str, images: int, image_size: int
 ) -> None:
     network = build(name, 3)
     before = {k: v.clone() for k, v in network.module.state_dict().items()}
 
-    check_input(network, pictures, image_size)
+    check_input(network, images, image_size)
 
-    # Batch normalisation has counted nothing.
+    # Batch normalization has counted nothing.
     assert all(torch.equal(before[k], v) for k, v in network.module.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures", "image_size", "reason"),
+    ("name", "images", "image_size", "reason"),
     [
         ("vgg11", 8, 16, "Output size is too small"),
         ("vit_b_16", 8, 64, "Wrong image height! Expected 224 but got 64!"),
@@ -102,17 +102,17 @@ def test_a_batch_that_a_network_can_learn_from_is_let_through(
     ],
 )
 def test_a_batch_that_a_network_cannot_learn_from_is_refused(
-    name: str, pictures: int, image_size: int, reason: str
+    name: str, images: int, image_size: int, reason: str
 ) -> None:
     network = build(name, 3)
 
     with pytest.raises(UserError, match=f"^{name} cannot learn from batches of .*{reason}"):
-        check_input(network, pictures, image_size)
+        check_input(network, images, image_size)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_exported_network_answers_as_torch_does_for_any_number_of_pictures(
+def test_the_exported_network_answers_as_torch_does_for_any_number_of_images(
     name: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -130,7 +130,7 @@ def test_the_exported_network_answers_as_torch_does_for_any_number_of_pictures(
 
     with torch.inference_mode():
         expected = served(torch.from_numpy(pixels)).numpy()
-    # Not what every picture gets.
+    # Not what every image gets.
     assert np.ptp(expected, axis=0).max() > 0.05
     for count in (1, 3):
         found = answers(tmp_path / "model.onnx", pixels[:count])

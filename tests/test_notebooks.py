@@ -18,16 +18,16 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 @pytest.mark.filterwarnings("default")
 @pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
-def test_the_exploration_runs_on_the_sample_and_on_own_pictures(
+def test_the_exploration_runs_on_the_sample_and_on_own_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, own: bool
 ) -> None:
     if own:
         folders(tmp_path / "own", {"ant": 12, "bee": 12})
-        monkeypatch.setenv("PICTURES", str(tmp_path / "own"))
+        monkeypatch.setenv("IMAGES", str(tmp_path / "own"))
 
     texts, kinds = run("data_exploration.ipynb")
 
-    counted = "24 pictures of 2 classes in all" if own else "300 pictures of 12 classes in train"
+    counted = "24 images of 2 classes in all" if own else "300 images of 12 classes in train"
     assert counted in texts
     assert ("horizontal_flip would destroy the labels" in texts) == (not own)
     assert kinds.count("image/png") == 3
@@ -64,7 +64,7 @@ def test_the_whole_way_from_settings_to_an_endpoint_runs_on_this_machine(
 
     assert "best: trial" in texts
     assert texts.count(".png: ") == 8
-    assert "1 pictures explained" in texts
+    assert "1 images explained" in texts
     assert "the server is stopped" in texts
     # The search, the training's and the debugger's reports, and the explanation.
     assert kinds.count("text/html") >= 4

@@ -1,4 +1,4 @@
-"""One preprocessing: training's evaluation and serving see the same pixels of the same picture."""
+"""One preprocessing: training's evaluation and serving see the same pixels of the same image."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from container.classifier.artifact import ONNX_MODEL, WEIGHTS, Artifact
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.networks.network import Classifier, ServedClassifier, build
 from container.serving.http.decoding import choose_splitter
-from container.training.data.channel import LabelledFile
-from container.training.data.images import Pictures, decode
+from container.training.data.channel import LabeledFile
+from container.training.data.images import ImageSet, decode
 from container.training.sagemaker.stop import StopRequest
-from tests.odd_pictures import from_archive, generated
+from tests.odd_images import from_archive, generated
 from tests.opt_ml import make_job, train_here
 from tests.served import answers
 
@@ -49,8 +49,8 @@ def write_photographs(directory: Path) -> None:
 def paths(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Sequence[Path]:
-    """200 pictures of odd sizes, modes and orientations."""
-    directory = tmp_path_factory.mktemp("pictures")
+    """200 images of odd sizes, modes and orientations."""
+    directory = tmp_path_factory.mktemp("images")
     write: Callable[[Path], None] = request.param
     write(directory)
     return sorted(directory.iterdir())
@@ -64,8 +64,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base_dir / "model"
 
 
-def seen_by_training(paths: Sequence[Path], settings: Preprocessing) -> Pictures:
-    files = [LabelledFile(path, "any") for path in paths]
+def seen_by_training(paths: Sequence[Path], settings: Preprocessing) -> ImageSet:
+    files = [LabeledFile(path, "any") for path in paths]
     return decode(files, ("any",), settings, StopRequest())
 
 
@@ -73,9 +73,9 @@ def seen_by_serving(paths: Sequence[Path], settings: Preprocessing) -> Pixels:
     types = [CONTENT_TYPES.get(path.suffix, "application/x-image") for path in paths]
     return np.stack(
         [
-            picture(settings)
+            image(settings)
             for path, content_type in zip(paths, types, strict=True)
-            for picture in choose_splitter(content_type)(path.read_bytes())
+            for image in choose_splitter(content_type)(path.read_bytes())
         ]
     )
 
@@ -92,14 +92,14 @@ def seen_by_serving(paths: Sequence[Path], settings: Preprocessing) -> Pixels:
 def test_training_and_serving_see_the_same_pixels_bit_for_bit(
     paths: Sequence[Path], settings: Preprocessing
 ) -> None:
-    pictures = seen_by_training(paths, settings)
+    images = seen_by_training(paths, settings)
 
-    assert len(pictures) == len(paths) == 200
-    assert pictures.paths == tuple(paths)
-    assert np.array_equal(pictures.pixels, seen_by_serving(paths, settings))
+    assert len(images) == len(paths) == 200
+    assert images.paths == tuple(paths)
+    assert np.array_equal(images.pixels, seen_by_serving(paths, settings))
 
 
-def test_torch_and_the_served_network_agree_on_every_picture(
+def test_torch_and_the_served_network_agree_on_every_image(
     paths: Sequence[Path], model: Path
 ) -> None:
     manifest = Artifact.read(model).manifest
@@ -111,12 +111,12 @@ def test_torch_and_the_served_network_agree_on_every_picture(
     with torch.inference_mode():
         expected = served(torch.from_numpy(pixels)).numpy()
 
-    # Pictures of which one is answered as the other would show nothing.
+    # Images of which one is answered as the other would show nothing.
     assert np.ptp(expected, axis=0).max() > 0.1
     assert np.abs(answers(model / ONNX_MODEL, pixels) - expected).max() < 1e-3
 
 
-def test_the_pictures_are_as_odd_as_they_are_meant_to_be(paths: Sequence[Path]) -> None:
+def test_the_images_are_as_odd_as_they_are_meant_to_be(paths: Sequence[Path]) -> None:
     suffixes = {path.suffix for path in paths}
 
     assert suffixes == {".jpeg", ".png", ".webp", ".gif", ".bmp"}

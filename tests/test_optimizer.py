@@ -39,7 +39,7 @@ def groups_of(*, pretrained: bool) -> dict[str, tuple[float, float]]:
     return {name: found[id(p)] for name, p in network.module.named_parameters()}
 
 
-def test_biases_and_normalisation_do_not_decay() -> None:
+def test_biases_and_normalization_do_not_decay() -> None:
     groups = groups_of(pretrained=False)
 
     assert groups["stem.0.weight"] == groups["head.weight"] == (1.0, 0.25)

@@ -1,4 +1,4 @@
-"""Pictures' turns."""
+"""Images' turns."""
 
 import threading
 import time
@@ -29,45 +29,45 @@ def predictor(note: Callable[[bool], None]) -> Predictor:
     )
 
 
-def ask(pictures: Pool, asked: Predictor) -> None:
-    pictures.predict(asked, [lambda _: NO_PIXELS], patience=10, seconds=10, has_gone=lambda: False)
+def ask(images: Pool, asked: Predictor) -> None:
+    images.predict(asked, [lambda _: NO_PIXELS], patience=10, seconds=10, has_gone=lambda: False)
 
 
 def test_requests_one_after_another_are_each_alone() -> None:
     alone: list[bool] = []
-    pictures = Pool(2)
+    images = Pool(2)
 
     for _ in range(5):
-        ask(pictures, predictor(alone.append))
+        ask(images, predictor(alone.append))
 
     assert alone == [True] * 5
 
 
-def test_after_company_a_picture_is_alone_only_when_it_has_been_quiet_for_a_while(
+def test_after_company_an_image_is_alone_only_when_it_has_been_quiet_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "QUIET_SECONDS", 0.3)
     together = threading.Barrier(2)
     alone: list[bool] = []
-    pictures = Pool(2)
+    images = Pool(2)
 
     def meet(is_alone: bool) -> None:  # noqa: FBT001 - what `predictor` calls
         alone.append(is_alone)
         together.wait(10)
 
-    threads = [threading.Thread(target=ask, args=(pictures, predictor(meet))) for _ in range(2)]
+    threads = [threading.Thread(target=ask, args=(images, predictor(meet))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    ask(pictures, predictor(alone.append))
+    ask(images, predictor(alone.append))
     time.sleep(0.4)
-    ask(pictures, predictor(alone.append))
+    ask(images, predictor(alone.append))
 
     assert alone[1:] == [False, False, True]
 
 
-def test_a_request_whose_pictures_take_too_long_ends_before_its_last_one() -> None:
+def test_a_request_whose_images_take_too_long_ends_before_its_last_one() -> None:
     decoded: list[int] = []
 
     def slow(_: Preprocessing) -> Pixels:

@@ -56,15 +56,15 @@ def test_nothing_sound_is_called_bad(faulty: Planted, audited: Audit) -> None:
 
     assert {kind: found[kind] - by_kind[kind] for kind in moved} == {kind: set() for kind in moved}
     sound = {path for paths in found.values() for path in paths if path.startswith("sound/")}
-    # Neighbours may err, now and then.
+    # Neighbors may err, now and then.
     assert len(sound) <= 2
 
 
 def test_classes_that_are_rare_missing_or_mirrored_are_named(audited: Audit) -> None:
     said = {finding.kind: finding.detail for finding in audited.findings if not finding.path}
 
-    assert said["class-missing"] == "validation has no picture of class rare"
-    assert re.match(r"train has 4 pictures of class rare and \d+ of \w+: ", said["imbalance"])
+    assert said["class-missing"] == "validation has no image of class rare"
+    assert re.match(r"train has 4 images of class rare and \d+ of \w+: ", said["imbalance"])
     assert said["mirrored-classes"].startswith("classes hand_left and hand_right tell left from ri")
 
 
@@ -73,7 +73,7 @@ def test_the_effect_of_copies_is_counted_by_split_and_label(audited: Audit) -> N
 
     assert leak == Leak("validation", 70, copies=20, contradicted=0)
     assert leak.sentence == (
-        "20 of 70 validation pictures (28.6 %) are copies of training pictures with the same "
+        "20 of 70 validation images (28.6 %) are copies of training images with the same "
         "label, which a network may know by heart: the accuracy measured on validation may be too "
         "high by up to 28.6 points (by up to 4.00 where 90 % are measured)."
     )
@@ -87,13 +87,13 @@ def test_a_copy_with_another_label_lowers_the_score() -> None:
 
 def test_the_bound_on_the_score_holds_for_every_accuracy() -> None:
     """Whoever knows the copies by heart, and is right in r of the others."""
-    pictures, copies = 70, 20
+    images, copies = 70, 20
     worst = max(
-        (copies + right) / pictures - right / (pictures - copies)
-        for right in range(pictures - copies + 1)
+        (copies + right) / images - right / (images - copies)
+        for right in range(images - copies + 1)
     )
 
-    assert worst == pytest.approx(copies / pictures)
+    assert worst == pytest.approx(copies / images)
 
 
 def test_fixing_moves_what_is_bad_and_loses_nothing(faulty: Planted, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_fixing_an_archive_or_into_the_folder_itself_is_refused(
     assert main(["audit", archive, "--fix", str(tmp_path / "aside")]) == 2
     assert "is an archive, which stays as it is" in capsys.readouterr().err
     assert main(["audit", str(tmp_path / "data"), "--fix", str(tmp_path / "data" / "bad")]) == 2
-    assert "where it would be taken for pictures" in capsys.readouterr().err
+    assert "where it would be taken for images" in capsys.readouterr().err
     assert (tmp_path / "data" / "bee" / "black.png").exists()
 
 
@@ -163,5 +163,5 @@ def test_labels_are_not_suspected_where_looks_say_nothing(tmp_path: Path) -> Non
 
     found = look(tmp_path, Reading(), quiet=True)
 
-    assert found.neighbour_accuracy < 0.8
+    assert found.neighbor_accuracy < 0.8
     assert [finding.kind for finding in found.findings] == []

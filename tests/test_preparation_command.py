@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from container.training.data.channel import labelled_files
+from container.training.data.channel import labeled_files
 from image_classifier.platform import hands
 from image_classifier.preparation.__main__ import main
 from image_classifier.preparation.scan import FEW
@@ -28,8 +28,8 @@ def hands_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hands")
     folder = root / "in" / "fingers"
     folder.mkdir(parents=True)
-    hands.write_pictures(folder / "train", 480, 0)
-    hands.write_pictures(folder / "test", 120, 1)
+    hands.write_images(folder / "train", 480, 0)
+    hands.write_images(folder / "test", 120, 1)
     return Path(shutil.make_archive(str(root / "fingers"), "zip", root / "in"))
 
 
@@ -51,12 +51,12 @@ def contents(folder: Path) -> set[bytes]:
 def test_one_command_makes_class_folders_splits_and_tables(prepared: Path) -> None:
     splits = {"train": 432, "validation": 48, "test": 120}
     for split, count in splits.items():
-        found = labelled_files(prepared / split)
+        found = labeled_files(prepared / split)
         assert len(found) == count
         assert {file.class_name for file in found} == CLASSES
         text = (prepared / f"info_{split}.csv").read_text(encoding="utf-8")
         table = csv.DictReader(text.splitlines())
-        assert {row["class_name"]: int(row["pictures"]) for row in table} == Counter(
+        assert {row["class_name"]: int(row["images"]) for row in table} == Counter(
             file.class_name for file in found
         )
     assert Counter(row["split"] for row in rows(prepared)) == splits
@@ -72,7 +72,7 @@ def test_a_ready_split_is_kept(hands_zip: Path, prepared: Path, tmp_path: Path) 
     assert contents(prepared / "test") == contents(tmp_path / "fingers" / "test")
 
 
-def test_of_an_archive_that_holds_its_pictures_twice_one_folder_is_taken(
+def test_of_an_archive_that_holds_its_images_twice_one_folder_is_taken(
     hands_zip: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.unpack_archive(hands_zip, tmp_path / "in")
@@ -97,7 +97,7 @@ def test_the_warning_of_mirrored_classes_appears(prepared: Path) -> None:
     assert "horizontal_flip would destroy the labels" in mirrored[0]
 
 
-def test_the_same_pictures_give_the_same_splits_under_other_names(
+def test_the_same_images_give_the_same_splits_under_other_names(
     prepared: Path, tmp_path: Path
 ) -> None:
     for row in rows(prepared):
@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_left_out_and_the_source_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(tmp_path / "in", {"ant": 20, "bee": 20})
-    (tmp_path / "in" / "bee" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "bee" / "broken.png").write_bytes(b"no image")
     before = sorted(path.name for path in (tmp_path / "in").rglob("*"))
 
     assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out")]) == 0
@@ -127,8 +127,8 @@ def test_what_cannot_be_read_is_left_out_and_the_source_stays(
     assert sorted(path.name for path in (tmp_path / "in").rglob("*")) == before
     assert len(rows(tmp_path / "out")) == 40
     said = capsys.readouterr().out
-    assert "fault        1  undecodable: bee/broken.png: not a picture of a known format" in said
-    assert "train: 33 pictures" in said
+    assert "fault        1  undecodable: bee/broken.png: not an image of a known format" in said
+    assert "train: 33 images" in said
 
 
 def test_copies_and_groups_stay_on_one_side(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_fixing_while_preparing_keeps_what_is_bad_out(tmp_path: Path) -> None:
         (["--label", "fingers", "--manifest", "a.csv"], "leave one out"),
         (["--manifest", "none.csv"], "none.csv cannot be read"),
         (["--label", "(?P<label>[et]/)"], "the class name 'e/' cannot be a folder's"),
-        (["--label", "(?P<label>[.]jpg)$"], "no picture has a label"),
+        (["--label", "(?P<label>[.]jpg)$"], "no image has a label"),
         (["--label", "(?P<label>png)$"], "at least two classes"),
         (["--group", "x"], "has no part (?P<group>...)"),
     ],
@@ -211,7 +211,7 @@ def test_ready_splits_are_not_given_shares_and_folders_not_overwritten(
     assert "out is there already" in capsys.readouterr().err
 
 
-def test_two_pictures_of_one_name_and_class_are_refused(
+def test_two_images_of_one_name_and_class_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(tmp_path / "in", {"ant": 6, "bee": 6})
@@ -237,7 +237,7 @@ def test_a_full_disk_or_a_forbidden_folder_is_said_in_a_sentence(
     assert "preparation: " in capsys.readouterr().err
 
 
-def test_many_pictures_are_read_by_several_processes(tmp_path: Path) -> None:
+def test_many_images_are_read_by_several_processes(tmp_path: Path) -> None:
     data = [encoded(drawn(number, size=16), "PNG") for number in range(FEW + 10)]
     for number, file in enumerate(data):
         path = tmp_path / "in" / ("ant" if number % 2 else "bee") / f"{number}.png"
@@ -260,7 +260,7 @@ def test_a_data_set_is_not_made_inside_of_its_source(
     save(drawn(0), tmp_path / "in" / "ant" / "1.png")
 
     assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "in" / "out"), "--quiet"]) == 2
-    assert "where it would be taken for pictures" in capsys.readouterr().err
+    assert "where it would be taken for images" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["ant"]
 
 

@@ -1,4 +1,4 @@
-"""Which class, split and group a picture belongs to."""
+"""Which class, split and group an image belongs to."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from image_classifier.preparation import manifests
 from image_classifier.preparation.labels import (
     GROUP_PATTERNS,
     LABEL_PATTERNS,
-    Labelled,
+    Labeled,
     by_layout,
     check_class_name,
     compiled,
@@ -22,8 +22,8 @@ from image_classifier.preparation.manifests import Row
 
 def found(names: Sequence[str], label: str | None = None) -> list[tuple[str | None, str, str]]:
     pattern = compiled(label, LABEL_PATTERNS, "label") if label else None
-    pictures, _ = by_layout(names, pattern)
-    return [(picture.split, picture.class_name, picture.inner) for picture in pictures]
+    images, _ = by_layout(names, pattern)
+    return [(image.split, image.class_name, image.inner) for image in images]
 
 
 @pytest.mark.parametrize(
@@ -86,24 +86,24 @@ def test_a_pattern_or_its_preset_finds_the_label(
     assert [name for _, name, _ in found(names, pattern)] == classes
 
 
-def test_a_picture_without_a_label_is_a_finding() -> None:
-    pictures, findings = by_layout(
+def test_an_image_without_a_label_is_a_finding() -> None:
+    images, findings = by_layout(
         ["a_3L.png", "b.png"], compiled("fingers", LABEL_PATTERNS, "label")
     )
 
-    assert [picture.name for picture in pictures] == ["a_3L.png"]
-    assert [(item.kind, item.path) for item in findings] == [("unlabelled", "b.png")]
+    assert [image.name for image in images] == ["a_3L.png"]
+    assert [(item.kind, item.path) for item in findings] == [("unlabeled", "b.png")]
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["ant/1.png", "2_bee.png"], "class folders lie beside loose pictures such as 2_bee.png"),
-        (["train/a/1.png", "train/2_b.png"], "loose pictures such as train/2_b.png"),
+        (["ant/1.png", "2_bee.png"], "class folders lie beside loose images such as 2_bee.png"),
+        (["train/a/1.png", "train/2_b.png"], "loose images such as train/2_b.png"),
         (["train/a/1.png", "other/a/1.png"], "train look like splits, but beside them lies other"),
         (["train/a/1.png", "x_b.png"], "but beside them lies x_b.png"),
-        (["IMG_1.png", "IMG_2.png", "IMG_3.png"], "every picture got one of its own"),
-        (["a.png", "b.png"], "no picture has a label, such as a.png"),
+        (["IMG_1.png", "IMG_2.png", "IMG_3.png"], "every image got one of its own"),
+        (["a.png", "b.png"], "no image has a label, such as a.png"),
     ],
 )
 def test_a_layout_that_says_two_things_or_none_is_refused(names: list[str], words: str) -> None:
@@ -127,13 +127,13 @@ def test_a_class_that_cannot_be_a_folder_is_refused(name: str) -> None:
 
 def test_groups_are_found_by_a_pattern() -> None:
     names = ["damage/-95.1_29.5.jpeg", "no_damage/-95.1_29.5.jpeg", "damage/x.jpeg"]
-    pictures, _ = by_layout(names)
+    images, _ = by_layout(names)
 
-    groups = grouped(pictures, compiled("coordinates", GROUP_PATTERNS, "group"))
+    groups = grouped(images, compiled("coordinates", GROUP_PATTERNS, "group"))
 
-    assert [picture.group for picture in groups] == ["-95.1_29.5", "-95.1_29.5", None]
+    assert [image.group for image in groups] == ["-95.1_29.5", "-95.1_29.5", None]
     with pytest.raises(UserError, match="is found in no path"):
-        grouped(pictures, compiled("(?P<group>patient)", GROUP_PATTERNS, "group"))
+        grouped(images, compiled("(?P<group>patient)", GROUP_PATTERNS, "group"))
 
 
 def read(tmp_path: Path, name: str, text: str, **columns: str) -> list[Row]:
@@ -230,32 +230,32 @@ def test_a_reference_finds_its_file_and_no_other(reference: str, expected: str |
     names = ["deep/only.png", "test/1.png", "train/1.png"]
     rows = {"a.csv": [Row("deep/only.png", "x"), Row(reference, "x")]}
 
-    pictures, findings = manifests.joined(rows, names)
+    images, findings = manifests.joined(rows, names)
 
     missing = [item.path for item in findings if item.kind == "missing-file"]
     assert missing == ([] if expected else [reference])
-    assert {picture.name for picture in pictures} == {"deep/only.png", expected or "deep/only.png"}
+    assert {image.name for image in images} == {"deep/only.png", expected or "deep/only.png"}
 
 
 def test_several_manifests_are_splits_by_their_names() -> None:
     rows = {"train.lst": [Row("1.png", "0")], "val.lst": [Row("2.png", "1")]}
 
-    pictures, findings = manifests.joined(rows, ["1.png", "2.png", "3.png"])
+    images, findings = manifests.joined(rows, ["1.png", "2.png", "3.png"])
 
-    assert pictures == [
-        Labelled("1.png", "0", "1.png", "train"),
-        Labelled("2.png", "1", "2.png", "validation"),
+    assert images == [
+        Labeled("1.png", "0", "1.png", "train"),
+        Labeled("2.png", "1", "2.png", "validation"),
     ]
-    assert [(item.kind, item.path) for item in findings] == [("unlabelled", "3.png")]
+    assert [(item.kind, item.path) for item in findings] == [("unlabeled", "3.png")]
 
 
 def test_a_manifest_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(UserError, match=r"says two things of 1\.png"):
         manifests.joined({"a.csv": [Row("1.png", "ant"), Row("1.png", "bee")]}, ["1.png"])
-    with pytest.raises(UserError, match=r"none of the pictures that a\.csv names is there"):
+    with pytest.raises(UserError, match=r"none of the images that a\.csv names is there"):
         manifests.joined({"a.csv": [Row("2.png", "ant")]}, ["1.png"])
     rows = {"a.csv": [Row("1.png", "ant", "train"), Row("2.png", "bee")]}
-    with pytest.raises(UserError, match="some pictures have a split and others none"):
+    with pytest.raises(UserError, match="some images have a split and others none"):
         manifests.joined(rows, ["1.png", "2.png"])
 
 

@@ -15,7 +15,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     found = planted(folder / "data", each=2)
     hostile = "<img src=x onerror=alert(1)>"
-    found.picture(f"{hostile}.png", b"nothing", hostile)
+    found.image(f"{hostile}.png", b"nothing", hostile)
     for number in range(3):
         save(drawn(f"h{number}"), folder / "data" / f"h{number}.png")
         found.rows.append((f"h{number}.png", hostile, "train", ""))
@@ -40,7 +40,7 @@ def test_the_page_opens_offline_without_a_complaint(page: Path, tmp_path: Path) 
         assert "data" in browser.text("h1")
         assert "exact copy across splits: 2" in headings(browser)
         assert "effect" not in browser.text("header")
-        assert "validation pictures" in browser.text("header")
+        assert "validation images" in browser.text("header")
         assert "<img src=x onerror" in browser.text("body")
         # Nothing sticks out of the window, of a telephone neither.
         browser.command(

@@ -1,4 +1,4 @@
-"""Folders and archives that pictures come in, harmless or not."""
+"""Folders and archives that images come in, harmless or not."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from image_classifier.preparation import archives
 from image_classifier.preparation.sources import listed, opened
 from tests.planted import drawn, encoded
 
-PICTURE = encoded(drawn(0), "PNG")
+IMAGE = encoded(drawn(0), "PNG")
 
 
 def zipped(path: Path, **entries: bytes) -> Path:
@@ -27,8 +27,8 @@ def zipped(path: Path, **entries: bytes) -> Path:
 def tarred(path: Path, *members: tarfile.TarInfo, mode: str = "w") -> Path:
     with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         for member in members:
-            member.size = len(PICTURE) if member.isreg() else 0
-            archive.addfile(member, io.BytesIO(PICTURE) if member.isreg() else None)
+            member.size = len(IMAGE) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(IMAGE) if member.isreg() else None)
     return path
 
 
@@ -40,8 +40,8 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 def names_in(archive: Path) -> tuple[str, ...]:
     with opened(archive, quiet=True) as folder:
-        found = listed(folder).pictures
-        assert all((folder / name).read_bytes() == PICTURE for name in found)
+        found = listed(folder).images
+        assert all((folder / name).read_bytes() == IMAGE for name in found)
     assert not folder.exists()
     return found
 
@@ -55,7 +55,7 @@ def test_a_tar_is_read_however_it_is_compressed(tmp_path: Path, mode: str) -> No
 
 
 def test_a_zip_is_read(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "a.ZIP", **{"ant/1.png": PICTURE, "ant/": b"", "__MACOSX/x.png": b""})
+    path = zipped(tmp_path / "a.ZIP", **{"ant/1.png": IMAGE, "ant/": b"", "__MACOSX/x.png": b""})
 
     assert names_in(path) == ("ant/1.png",)
 
@@ -63,7 +63,7 @@ def test_a_zip_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../1.png", "ant/../../1.png", "/1.png", "..\\1.png"])
 def test_an_entry_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     for path in (
-        zipped(tmp_path / "a.zip", **{name: PICTURE}),
+        zipped(tmp_path / "a.zip", **{name: IMAGE}),
         tarred(tmp_path / "a.tar", member(name)),
     ):
         inside = tmp_path / "inside"
@@ -105,7 +105,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_encrypted_zip_is_said_to_be(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "a.zip", **{"ant/1.png": PICTURE})
+    path = zipped(tmp_path / "a.zip", **{"ant/1.png": IMAGE})
     data = bytearray(path.read_bytes())
     # The flags in the directory at the end, which Python itself cannot set.
     data[data.index(b"PK\x01\x02") + 8] |= 1
@@ -116,7 +116,7 @@ def test_an_encrypted_zip_is_said_to_be(tmp_path: Path) -> None:
 
 
 def test_a_name_that_the_disk_does_not_take_is_said(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "a.zip", **{f"ant/{'x' * 300}.png": PICTURE})
+    path = zipped(tmp_path / "a.zip", **{f"ant/{'x' * 300}.png": IMAGE})
 
     with pytest.raises(UserError, match=r"a\.zip: 'ant/x+' cannot be unpacked: "), opened(path):
         pass
@@ -145,7 +145,7 @@ def test_what_grows_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
 def test_a_damaged_archive_is_said_to_be(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    whole = zipped(path, **{"1.png": PICTURE}) if name == "a.zip" else tarred(path, member("1.png"))
+    whole = zipped(path, **{"1.png": IMAGE}) if name == "a.zip" else tarred(path, member("1.png"))
     path.write_bytes(whole.read_bytes()[:600])
 
     with pytest.raises(UserError, match="is damaged"), opened(path, quiet=True):
@@ -190,7 +190,7 @@ def test_a_source_that_is_none_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_what_is_no_picture_is_left_out_and_named_where_it_might_be_missed(tmp_path: Path) -> None:
+def test_what_is_no_image_is_left_out_and_named_where_it_might_be_missed(tmp_path: Path) -> None:
     for name in ("ant/1.JPG", "ant/notes.txt", "ant/.hidden.png", "ant/2.tif", ".git/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -198,7 +198,7 @@ def test_what_is_no_picture_is_left_out_and_named_where_it_might_be_missed(tmp_p
 
     found = listed(tmp_path)
 
-    assert found.pictures == ("ant/1.JPG",)
+    assert found.images == ("ant/1.JPG",)
     assert [(item.kind, item.path) for item in found.findings] == [
         ("link", "more"),
         ("unsupported", "ant/2.tif"),
@@ -212,13 +212,13 @@ def test_what_is_no_file_is_left_out_and_named(tmp_path: Path) -> None:
 
     found = listed(tmp_path)
 
-    assert found.pictures == ("1.png",)
+    assert found.images == ("1.png",)
     assert [(item.kind, item.path) for item in found.findings] == [
         ("no-file", "2.png"),
         ("no-file", "3.png"),
     ]
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^there is no picture: expected files that end"):
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^there is no image: expected files that end"):
         listed(tmp_path)

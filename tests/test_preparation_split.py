@@ -50,7 +50,7 @@ def test_groups_stay_together_and_the_shares_hold_nearly() -> None:
         assert abs(of_class["test"] / total - 0.2) < 0.02
 
 
-def test_few_new_pictures_move_few_old_ones() -> None:
+def test_few_new_images_move_few_old_ones() -> None:
     old, new = hashes(1000), hashes(20, "new")
     names = ["ant", "bee"] * 510
     before = assign(old, names[:1000], range(1000), SHARES)

@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from image_classifier.preparation.__main__ import main
 
-BUCKET = "pictures-of-mine"
+BUCKET = "images-of-mine"
 ADDRESS = f"s3://{BUCKET}/birds/v1"
 
 
@@ -273,7 +273,7 @@ def test_without_a_checksum_a_download_that_broke_off_starts_again(
     web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch(f"{web}/half", tmp_path / "a") == 2
-    assert "start again; with --sha256 it would go on" in capsys.readouterr().err
+    assert "start again; with --sha256 it would continue" in capsys.readouterr().err
     assert fetch(f"{web}/half", tmp_path / "a") == 0
 
     assert Web.ranges == [None, None]
@@ -292,7 +292,7 @@ def test_a_download_that_broke_off_goes_on(
     web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch(f"{web}/half", tmp_path / "a", "--sha256", SUM) == 2
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 
     assert fetch(f"{web}/half", tmp_path / "a", "--sha256", SUM) == 0

@@ -1,4 +1,4 @@
-"""Pictures as people have them to the network's pixels."""
+"""Images as people have them to the network's pixels."""
 
 import io
 import struct
@@ -23,7 +23,7 @@ from tests.artifacts import encode, random_pixels
 SETTINGS = Preprocessing(image_size=32)
 PIXELS = random_pixels(60, 80)
 
-# How to turn a picture so that the EXIF orientation turns it back.
+# How to turn an image so that the EXIF orientation turns it back.
 TURNS = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,7 +61,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_a_picture_is_turned_upright(orientation: int) -> None:
+def test_an_image_is_turned_upright(orientation: int) -> None:
     image = Image.fromarray(PIXELS)
     turn = TURNS[orientation]
     exif = Image.Exif()
@@ -82,10 +82,10 @@ def test_a_cmyk_jpeg_becomes_rgb() -> None:
     assert pixels[..., 1:].max() < 15
 
 
-def test_16_bit_grey_keeps_its_upper_8_bits() -> None:
-    grey = np.array([[0, 255, 256, 0x1234, 0xFFFF]], np.uint16)
+def test_16_bit_gray_keeps_its_upper_8_bits() -> None:
+    gray = np.array([[0, 255, 256, 0x1234, 0xFFFF]], np.uint16)
 
-    pixels = decoded(save(Image.fromarray(grey)))
+    pixels = decoded(save(Image.fromarray(gray)))
 
     assert pixels[0, :, 0].tolist() == [0, 0, 1, 0x12, 0xFF]
     assert np.array_equal(pixels[..., 0], pixels[..., 2])
@@ -98,7 +98,7 @@ def test_transparency_is_laid_on_white() -> None:
     assert decoded(save(image)).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
 
 
-def test_grey_with_alpha_is_laid_on_white() -> None:
+def test_gray_with_alpha_is_laid_on_white() -> None:
     image = Image.new("LA", (2, 1), (0, 0))
 
     assert decoded(save(image)).tolist() == [[[255, 255, 255]] * 2]
@@ -110,7 +110,7 @@ def test_a_transparent_webp_is_laid_on_white() -> None:
     assert decoded(save(image, "WEBP", lossless=True)).tolist() == [[[255, 255, 255]] * 2]
 
 
-def test_a_palettes_transparent_colour_is_white() -> None:
+def test_a_palettes_transparent_color_is_white() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 255, 0])
     image.putpixel((1, 0), 1)
@@ -126,7 +126,7 @@ def test_black_and_white_is_0_and_255() -> None:
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP"])
 def test_of_an_animation_the_first_frame_counts(file_format: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     lossless = {"lossless": True} if file_format == "WEBP" else {}
 
     data = save(frames[0], file_format, save_all=True, append_images=frames[1:], **lossless)
@@ -157,13 +157,13 @@ def test_extreme_shapes_are_fitted(size: tuple[int, int], crop_fraction: float) 
         save(Image.new("RGB", (8, 8)), "TIFF"),
     ],
 )
-def test_what_is_no_picture_of_ours_is_refused(data: bytes) -> None:
-    with pytest.raises(ImageError, match="picture"):
+def test_what_is_no_image_of_ours_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match="image"):
         decode_image(data)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_a_truncated_picture_is_refused(file_format: str) -> None:
+def test_a_truncated_image_is_refused(file_format: str) -> None:
     data = encode(PIXELS, file_format)
 
     for length in range(0, len(data) * 3 // 4, max(1, len(data) // 20)):
@@ -172,7 +172,7 @@ def test_a_truncated_picture_is_refused(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_a_damaged_picture_is_decoded_or_refused_but_never_our_fault(file_format: str) -> None:
+def test_a_damaged_image_is_decoded_or_refused_but_never_our_fault(file_format: str) -> None:
     generator = np.random.default_rng(0)
     original = encode(PIXELS, file_format)
 
@@ -202,24 +202,24 @@ def test_the_same_pixels_fit_alike_whatever_the_file(file_format: str) -> None:
     assert np.array_equal(pixels, fit(Image.fromarray(PIXELS), SETTINGS))
 
 
-def test_the_centre_square_is_kept() -> None:
-    picture = np.zeros((32, 96, 3), np.uint8)
-    picture[:, 32:64] = 255
+def test_the_center_square_is_kept() -> None:
+    image = np.zeros((32, 96, 3), np.uint8)
+    image[:, 32:64] = 255
 
-    assert (fit(Image.fromarray(picture), SETTINGS) == 255).all()
+    assert (fit(Image.fromarray(image), SETTINGS) == 255).all()
 
 
-def test_a_picture_of_the_networks_size_is_not_changed() -> None:
+def test_an_image_of_the_networks_size_is_not_changed() -> None:
     pixels = random_pixels(32, 32)
 
     assert np.array_equal(preprocess(encode(pixels), SETTINGS), pixels)
 
 
-def test_grey_and_its_rgb_are_the_same_pixels() -> None:
-    grey = Image.fromarray(PIXELS).convert("L")
+def test_gray_and_its_rgb_are_the_same_pixels() -> None:
+    gray = Image.fromarray(PIXELS).convert("L")
 
     assert np.array_equal(
-        preprocess(save(grey), SETTINGS), preprocess(save(grey.convert("RGB")), SETTINGS)
+        preprocess(save(gray), SETTINGS), preprocess(save(gray.convert("RGB")), SETTINGS)
     )
 
 
@@ -232,7 +232,7 @@ def test_a_preprocessing_out_of_range_is_refused(settings: dict[str, int]) -> No
 
 
 def test_nothing_is_fetched_or_opened_besides_the_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(encode(PIXELS))
 
     with pytest.raises(ImageError):
@@ -289,7 +289,7 @@ def test_a_jpeg_of_endless_segments_is_refused_before_they_are_read() -> None:
 
     with pytest.raises(ImageError, match="more than 1000 segments"):
         decode_image(data[:2] + 1000 * segment + data[2:])
-    # Pillow reads on behind an end that comes before the picture.
+    # Pillow reads on behind an end that comes before the image.
     with pytest.raises(ImageError, match="more than 1000 segments"):
         decode_image(data[:2] + b"\xff\xd9" + 1000 * segment + data[2:])
     assert decode_image(data[:2] + 900 * b"\xff\xfe\x00\x03x" + data[2:]).size == (80, 60)
@@ -307,7 +307,7 @@ COMMENTS = b"!\xfe" + 200_000 * b"\1a" + b"\0"
         b"!\xff\x0bNETSCAPE2.0" + 200_000 * b"\3\1\0\0" + b"\0",
         200_000 * b"x",
         COMMENTS[:-1],
-        # What ends for us goes on for Pillow.
+        # What ends for us continues for Pillow.
         b"!\xf9\0," + 44 * b"x" + b"\0" + COMMENTS,
         b"!\xff\x0bNETSCAPE2.0\0," + 44 * b"x" + b"\0" + COMMENTS,
     ],

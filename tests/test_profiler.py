@@ -174,7 +174,7 @@ def test_the_first_advice_is_on_the_cause() -> None:
 
 
 def steps(data: float, count: int = 30) -> list[Event]:
-    """Make steps of 0.1 s, and of the seconds that they wait for pictures."""
+    """Make steps of 0.1 s, and of the seconds that they wait for images."""
     events = []
     for step in range(count):
         start = 10.0 * step

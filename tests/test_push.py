@@ -1,4 +1,4 @@
-"""push.sh: both images in a real registry, as SageMaker takes them; moto answers for AWS."""
+"""push.sh: pushes both container images to a real registry; moto answers for AWS."""
 
 import json
 import os
@@ -155,7 +155,7 @@ def test_missing_repositories_are_made_with_tags_that_nobody_can_move(
     result = push(
         checkout,
         "--prefix",
-        "team/pictures",
+        "team/images",
         "serve",
         **{**aws.variables(), "ECR_REGISTRY": "localhost:1"},
     )
@@ -168,12 +168,10 @@ def test_missing_repositories_are_made_with_tags_that_nobody_can_move(
         aws_access_key_id="key",
         aws_secret_access_key="secret",  # noqa: S106 - nobody's
     )
-    (repository,) = ecr.describe_repositories(repositoryNames=["team/pictures-serve"])[
-        "repositories"
-    ]
+    (repository,) = ecr.describe_repositories(repositoryNames=["team/images-serve"])["repositories"]
     assert repository["imageTagMutability"] == "IMMUTABLE"
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
-    policy = ecr.get_lifecycle_policy(repositoryName="team/pictures-serve")
+    policy = ecr.get_lifecycle_policy(repositoryName="team/images-serve")
     (rule,) = json.loads(policy["lifecyclePolicyText"])["rules"]
     assert rule["selection"]["tagStatus"] == "untagged"
 

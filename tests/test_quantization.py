@@ -30,7 +30,7 @@ from container.classifier.preprocessing import Pixels, preprocess
 from container.serving.http.encoding import Probabilities
 from container.serving.model.precision import TOLERANCES, variants
 from container.serving.model.predictor import Predictor
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.output import quantization
 from container.training.output.quantization import (
     METRICS,
@@ -47,7 +47,7 @@ from tests.opt_ml import (
     train_here,
     training,
     wait_for,
-    write_pictures,
+    write_images,
 )
 from tests.served import answers
 
@@ -58,8 +58,8 @@ LEARNING = {"image_size": "32", "epochs": "4", "quantize": "auto"}
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The /opt/ml of a job that the real program ran, with the default margin."""
     base_dir = tmp_path_factory.mktemp("finished")
-    write_pictures(base_dir / "input" / "data" / "training", per_class=30)
-    write_pictures(base_dir / "input" / "data" / "validation", per_class=20, first=100)
+    write_images(base_dir / "input" / "data" / "training", per_class=30)
+    write_images(base_dir / "input" / "data" / "validation", per_class=20, first=100)
     configure(base_dir, HYPERPARAMETERS | LEARNING, "training", "validation")
     assert train_here(base_dir, "train") == 0
     return base_dir
@@ -111,12 +111,12 @@ def try_int8(
     sure = np.argsort(-probabilities.max(axis=1))[:20]
     predicted = probabilities[sure].argmax(axis=1)
     predicted[:wrong] = (predicted[:wrong] + 1) % 3
-    pictures = Pictures(pixels[sure], predicted, (), "0" * 64)
+    images = ImageSet(pixels[sure], predicted, (), "0" * 64)
     return add_int8(
         directory,
         artifact.manifest,
-        training=pictures,
-        validation=pictures,
+        training=images,
+        validation=images,
         predicted=predicted,
         max_drop=max_drop,
         is_stopped=is_stopped,
@@ -128,7 +128,7 @@ def test_the_manifest_the_metrics_and_the_report_say_what_is_served_and_why(fini
     found = said(manifest)
 
     assert manifest.precision == found["precision"] == INT8
-    assert (found["calibration_pictures"], found["pictures"]) == (90, 60)
+    assert (found["calibration_images"], found["images"]) == (90, 60)
     assert found["float32_accuracy"] == manifest.metrics["val_accuracy"]
     reports = finished / "output" / "data"
     assert json.loads((reports / "metrics.json").read_text())[METRICS] == found
@@ -149,7 +149,7 @@ def test_the_figures_are_those_of_what_openvino_answers(finished: Path) -> None:
 
     assert 0 < np.abs(int8 - float32).max() < 0.2
     named = int8.argmax(axis=1)
-    # One picture of 60 may lie so near to the border of two classes that runtimes differ.
+    # One image of 60 may lie so near to the border of two classes that runtimes differ.
     assert np.mean(named == names) == pytest.approx(found["int8_accuracy"], abs=1.1 / 60)
     assert np.mean(named == float32.argmax(axis=1)) == pytest.approx(
         found["agreement"], abs=1.1 / 60
@@ -235,13 +235,13 @@ def test_float32_is_served_where_int8_answers_otherwise_than_in_training(
 
 
 @pytest.mark.parametrize(("lost", "is_enough"), [(0, True), (10, True), (11, False), (-5, True)])
-def test_the_margin_is_in_shares_of_the_same_pictures(lost: int, *, is_enough: bool) -> None:
+def test_the_margin_is_in_shares_of_the_same_images(lost: int, *, is_enough: bool) -> None:
     labels = np.zeros(2000, np.int64)
     float32, int8 = labels.copy(), labels.copy()
     float32[:100] = 1
     int8[: 100 + lost] = 1
 
-    found = Comparison.of(labels, float32, int8, calibration_pictures=300)
+    found = Comparison.of(labels, float32, int8, calibration_images=300)
 
     assert found.float32_accuracy == 0.95
     assert found.agreement == pytest.approx(1 - abs(lost) / 2000)
@@ -313,15 +313,15 @@ def test_what_takes_too_long_is_given_up(
 
 def test_what_nncf_cannot_do_costs_int8_alone(float32_model: Path) -> None:
     artifact = Artifact.read(float32_model)
-    pictures = Pictures(some_pixels(4), np.zeros(4, np.int64), (), "0" * 64)
-    wrong_size = dataclasses.replace(pictures, pixels=pictures.pixels[:, :16])
+    images = ImageSet(some_pixels(4), np.zeros(4, np.int64), (), "0" * 64)
+    wrong_size = dataclasses.replace(images, pixels=images.pixels[:, :16])
 
     manifest = add_int8(
         float32_model,
         artifact.manifest,
         training=wrong_size,
-        validation=pictures,
-        predicted=pictures.labels,
+        validation=images,
+        predicted=images.labels,
         max_drop=1,
         is_stopped=lambda: False,
     )
@@ -347,7 +347,7 @@ def test_a_full_disk_costs_int8_alone(float32_model: Path, monkeypatch: pytest.M
 def test_a_vision_transformer_is_quantized_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=3)
-    # So that different pictures get different answers.
+    # So that different images get different answers.
     torch.nn.init.normal_(network.conv_proj.weight)
     torch.nn.init.normal_(network.heads[0].weight, std=0.1)
     export(PixelsToProbabilities(network).eval(), tmp_path / "model.onnx", 32)
@@ -366,7 +366,7 @@ def test_calibration_is_spread_over_the_classes() -> None:
 
     places = calibration_places(labels)
 
-    assert len(set(places.tolist())) == quantization.CALIBRATION_PICTURES
+    assert len(set(places.tolist())) == quantization.CALIBRATION_IMAGES
     assert np.bincount(labels[places]).tolist() == pytest.approx([133, 133, 33], abs=1)
     assert sorted(calibration_places(labels[:5]).tolist()) == [0, 1, 2, 3, 4]
 

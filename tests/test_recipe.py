@@ -46,17 +46,17 @@ def test_the_image_size_is_the_networks_unless_given(
 
 
 @pytest.mark.parametrize(
-    ("pictures", "batch_size", "hosts", "share"),
+    ("images", "batch_size", "hosts", "share"),
     [(24, 8, 1, 8), (25, 8, 1, 6), (9, 8, 1, 4), (9, 8, 2, 2), (5, 64, 1, 5), (1000, 64, 4, 15)],
 )
 def test_the_smallest_share_is_that_of_the_smallest_batch(
-    pictures: int, batch_size: int, hosts: int, share: int
+    images: int, batch_size: int, hosts: int, share: int
 ) -> None:
-    assert smallest_share(pictures, batch_size, hosts) == share
+    assert smallest_share(images, batch_size, hosts) == share
 
 
-def test_hosts_without_a_picture_are_refused() -> None:
-    with pytest.raises(UserError, match="3 pictures in batches of 64 leave some of the 4 "):
+def test_hosts_without_an_image_are_refused() -> None:
+    with pytest.raises(UserError, match="3 images in batches of 64 leave some of the 4 "):
         smallest_share(3, 64, 4)
 
 
@@ -143,7 +143,7 @@ def test_what_was_decided_is_said_in_sentences() -> None:
         "adamw takes 60 steps of one cycle, up to a learning rate of 0.0002",
         "in the first 2 of 6 epochs only the last third of the layers learns",
         "the weights that are kept are averaged over about 3 steps",
-        "classes have 10 to 90 pictures: those of the rare ones are drawn more often",
+        "classes have 10 to 90 images: those of the rare ones are drawn more often",
         "the best epoch is the one with the best val_balanced_accuracy",
     ]
 

@@ -13,8 +13,8 @@ import pytest
 
 from container.classifier.artifact import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Preprocessing
-from container.training.data.images import Pictures
-from container.training.evaluation.assessment import Judgement, Mistake, Outcome
+from container.training.data.images import ImageSet
+from container.training.evaluation.assessment import Assessment, Mistake, Outcome
 from container.training.evaluation.calibration import Calibration
 from container.training.evaluation.evaluation import Evaluation, confusion_matrix
 from container.training.output import plots, report
@@ -51,15 +51,15 @@ class Page(HTMLParser):
         self.text += data
 
 
-def pictures(class_names: Sequence[str], *, file_name: str = "a.png") -> Pictures:
+def images(class_names: Sequence[str], *, file_name: str = "a.png") -> ImageSet:
     labels = np.arange(4 * len(class_names)) % len(class_names)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16, 3), np.uint8)
     paths = [Path("/data/validation", str(n), file_name) for n in range(len(labels))]
-    return Pictures(pixels, labels, tuple(paths), "0" * 64)
+    return ImageSet(pixels, labels, tuple(paths), "0" * 64)
 
 
 def outcome(part: str, count: int, shift: int = 1) -> Outcome:
-    """Judge random logits of three pictures a class, most of them right."""
+    """Judge random logits of three images a class, most of them right."""
     labels = np.arange(3 * count) % count
     logits = np.random.default_rng(shift).normal(0, 1, (len(labels), count)).astype(np.float32)
     logits[range(len(labels)), labels] += 1
@@ -84,7 +84,7 @@ def rendered(
     count = len(class_names)
     found = outcome("val", count)
     mistake = Mistake(index=count + 1, label=1, predicted=0, probability=0.9)
-    judged = Judgement(
+    judged = Assessment(
         epoch=1,
         temperature=1.5,
         validation=found,
@@ -113,8 +113,8 @@ def rendered(
     return report.render(
         manifest,
         judged,
-        training=pictures(class_names),
-        validation=pictures(class_names, file_name=file_name),
+        training=images(class_names),
+        validation=images(class_names, file_name=file_name),
         plots=figures,
         choices=choices,
         heat_maps=heat_maps,
@@ -174,8 +174,8 @@ def test_files_are_named_within_their_channel() -> None:
 
 
 def test_with_a_test_channel_the_headline_is_of_it() -> None:
-    assert "test pictures rightly" in Page(rendered()).text
-    assert "validation pictures rightly" in Page(rendered(with_test=False)).text
+    assert "test images correctly" in Page(rendered()).text
+    assert "validation images correctly" in Page(rendered(with_test=False)).text
 
 
 def test_of_many_classes_the_worst_come_first_and_confused_pairs_are_named() -> None:
@@ -189,7 +189,7 @@ def test_of_many_classes_the_worst_come_first_and_confused_pairs_are_named() -> 
     assert sorted(listed) == names
     assert scores[names.index(listed[0])] == scores.min() < scores.max()
     assert scores[names.index(listed[-1])] == scores.max()
-    assert "Confused most often, on the validation pictures" in text
+    assert "Confused most often, on the validation images" in text
     assert "Confused" not in Page(rendered()).text
 
 
@@ -198,7 +198,7 @@ def test_confused_pairs_come_by_their_number() -> None:
 
     found = report.confused_pairs(confusion, ("a", "b", "c"))
 
-    assert [(pair.true, pair.predicted, pair.pictures, pair.share) for pair in found] == [
+    assert [(pair.true, pair.predicted, pair.images, pair.share) for pair in found] == [
         ("c", "a", 4, 0.4),
         ("a", "b", 3, 0.3),
         ("a", "c", 2, 0.2),
@@ -225,7 +225,7 @@ def test_a_stopped_job_says_so_in_place_of_what_it_had_no_time_for() -> None:
 def test_without_mistakes_there_is_no_gallery() -> None:
     text = Page(rendered(with_mistakes=False)).text
 
-    assert "Not one validation picture was named wrongly" in text
+    assert "Not one validation image was named incorrectly" in text
 
 
 def test_what_the_recipe_chose_is_told() -> None:
@@ -274,16 +274,16 @@ def test_below_a_mistake_is_where_the_network_looked() -> None:
     assert "Grad-CAM" not in Page(without).text
 
 
-def test_the_pictures_of_mistakes_are_those_that_the_network_saw() -> None:
-    seen: npt.NDArray[np.uint8] = pictures(("ant", "bee")).pixels[3]
+def test_the_images_of_mistakes_are_those_that_the_network_saw() -> None:
+    seen: npt.NDArray[np.uint8] = images(("ant", "bee")).pixels[3]
 
     assert report._thumbnail(seen) in rendered()
 
 
 def test_what_is_served_and_why_is_said() -> None:
     comparison = Comparison(
-        calibration_pictures=300,
-        pictures=2000,
+        calibration_images=300,
+        images=2000,
         float32_accuracy=0.9705,
         int8_accuracy=0.9666,
         agreement=0.9911,

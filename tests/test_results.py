@@ -17,7 +17,7 @@ from tests.opt_ml import (
     train_here,
     training,
     wait_for,
-    write_pictures,
+    write_images,
 )
 
 CHANNELS = ("training", "validation", "test")
@@ -32,8 +32,8 @@ def job(tmp_path: Path) -> Path:
 def make_whole_job(base_dir: Path, **hyperparameters: str) -> Path:
     make_job(base_dir)
     data = base_dir / "input" / "data"
-    write_pictures(data / "validation", per_class=4, first=100)
-    write_pictures(data / "test", per_class=5, first=200)
+    write_images(data / "validation", per_class=4, first=100)
+    write_images(data / "test", per_class=5, first=200)
     configure(base_dir, HYPERPARAMETERS | hyperparameters, *CHANNELS)
     return base_dir
 
@@ -88,7 +88,7 @@ def test_the_test_channel_is_judged_under_its_own_key(finished: Path) -> None:
     assert isinstance(judged, dict)
     assert {"test_loss", "test_accuracy", "test_balanced_accuracy", "test_f1"} <= judged.keys()
     assert isinstance(judged["classes"], dict)
-    assert {name: c["pictures"] for name, c in judged["classes"].items()} == {  # type: ignore[index, call-overload]
+    assert {name: c["images"] for name, c in judged["classes"].items()} == {  # type: ignore[index, call-overload]
         "blue": 5,
         "green": 5,
         "red": 5,
@@ -123,13 +123,13 @@ def test_test_classes_that_training_lacks_are_refused_before_the_training(
     assert "epoch=1" not in capsys.readouterr().out
 
 
-def test_broken_test_pictures_are_refused_before_the_training(
+def test_broken_test_images_are_refused_before_the_training(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (job / "input" / "data" / "test" / "red" / "200.png").write_bytes(b"no picture")
+    (job / "input" / "data" / "test" / "red" / "200.png").write_bytes(b"no image")
 
     assert train_here(job, "train") == 1
-    assert failure(job).startswith("1 of 15 pictures cannot be read, more than 5%: ")
+    assert failure(job).startswith("1 of 15 images cannot be read, more than 5%: ")
     assert "epoch=1" not in capsys.readouterr().out
 
 
@@ -148,7 +148,7 @@ def test_a_test_channel_may_lack_classes(job: Path) -> None:
 def test_too_low_an_accuracy_fails_the_job_and_keeps_its_artifact_and_reports(
     tmp_path: Path,
 ) -> None:
-    # One picture has the wrong label: whoever names all others rightly is wrong there.
+    # One image has the wrong label: whoever names all others correctly is wrong there.
     job = make_whole_job(tmp_path, min_accuracy="1")
     (job / "input/data/test/red/200.png").write_bytes(square("blue", 300))
 
@@ -156,7 +156,7 @@ def test_too_low_an_accuracy_fails_the_job_and_keeps_its_artifact_and_reports(
 
     reports = job / "output" / "data"
     assert re.fullmatch(
-        r"the accuracy on the test pictures is 0\.\d+ \(95 % confidence: 0\.\d+ to [01]\.\d+\), "
+        r"the accuracy on the test images is 0\.\d+ \(95 % confidence: 0\.\d+ to [01]\.\d+\), "
         rf"less than min_accuracy=1: {reports}/report.html shows the mistakes",
         failure(job),
     )
@@ -200,7 +200,7 @@ def test_a_stopped_job_has_no_time_for_more_than_its_model_and_is_not_judged(
 @pytest.mark.parametrize(
     "changed", [{"min_accuracy": "0.01"}, {"quantize": "auto", "max_accuracy_drop": "1"}]
 )
-def test_another_judgement_of_the_end_goes_on_from_the_checkpoint(
+def test_another_assessment_of_the_end_goes_on_from_the_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, str]
 ) -> None:
     settings = {"epochs": "2", "checkpoint_interval_seconds": "0"}

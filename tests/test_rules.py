@@ -18,7 +18,7 @@ from container.debugger.__main__ import main
 from container.debugger.reading import metric_log
 from container.debugger.reading.records import Record, Records
 from container.debugger.rules import rule_choice
-from container.debugger.rules.catalogue import ON_REQUEST, RULES
+from container.debugger.rules.catalog import ON_REQUEST, RULES
 from container.debugger.rules.verdict import (
     INSUFFICIENT,
     ISSUES,
@@ -107,7 +107,7 @@ def ratios(values: list[float]) -> Recorded:
     return {("update_ratio/Net_conv.w", "TRAIN"): list(enumerate(values))}
 
 
-def initialised(ratio: float, curve: npt.NDArray[np.float64]) -> Recorded:
+def initialized(ratio: float, curve: npt.NDArray[np.float64]) -> Recorded:
     inputs = {
         (f"layer{i}.relu_input_0", "TRAIN"): [
             (s, ratio**i * RANDOM.normal(size=40)) for s in (0, 1)
@@ -134,7 +134,7 @@ BROKEN: dict[str, list[Recorded]] = {
     ],
     "VanishingGradient": [gradients(VANISHED), gradients({"a.weight": 0, "b.weight": 0.1})],
     "ExplodingTensor": [gradients({"a.weight": math.inf}), losses([1.0, math.nan])],
-    "PoorWeightInitialization": [initialised(50, FLAT)],
+    "PoorWeightInitialization": [initialized(50, FLAT)],
     "DeadRelu": [activity([0, 0, 0, 0.5])],
     "SaturatedActivation": [saturated(40)],
     "WeightUpdateRatio": [ratios([math.nan, 12, 15]), ratios([0.1, 0, 0])],
@@ -179,16 +179,16 @@ HEALTHY: dict[str, list[Recorded]] = {
     ],
     "VanishingGradient": [
         gradients(HEALTHY_LAYERS),
-        # It has learned its pictures, and nothing is left to learn.
+        # It has learned its images, and nothing is left to learn.
         gradients({name: 1e-7 * scale for name, scale in HEALTHY_LAYERS.items()}),
         gradients({"conv.bias": 1e-9, "head.weight": 0.1}),
     ],
     "ExplodingTensor": [gradients(HEALTHY_LAYERS)],
     "PoorWeightInitialization": [
-        initialised(50, falling()),
-        initialised(1, FLAT),
+        initialized(50, falling()),
+        initialized(1, FLAT),
         # It began well, and a learning rate blew it up.
-        initialised(1, FLAT)
+        initialized(1, FLAT)
         | {
             ("layer2.relu_input_0", "TRAIN"): [(s, RANDOM.normal(size=40) * 1e9**s) for s in (0, 1)]
         },

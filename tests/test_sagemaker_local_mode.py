@@ -1,4 +1,4 @@
-"""Both images under the SageMaker SDK's Local Mode, by the classes that the launcher makes."""
+"""Both container images in the SageMaker SDK's local mode, with the classes of `sdk.py`."""
 
 import gc
 import json
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from image_classifier.sagemaker import sdk
-from image_classifier.settings.schema import Images, Settings
+from image_classifier.settings.schema import ContainerImages, Settings
 from image_classifier.settings.settings_file import SettingsFile
 from tests.bodies import lines
 from tests.containers import composed_below, docker, hand_back, remove_composed_below
@@ -45,7 +45,7 @@ region = "eu-west-1"
 bucket = "my-bucket"
 
 [data]
-local = "pictures"
+local = "images"
 channels = ["training"]
 
 [training]
@@ -57,7 +57,7 @@ image_size = 32
 epochs = 10
 batch_size = 16
 """
-COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 50), "red": (200, 30, 40)}
+COLORS = {"blue": (30, 40, 200), "green": (40, 180, 50), "red": (200, 30, 40)}
 
 # The SDK takes `docker compose` only where its version begins with v2, else this program.
 DOCKER_COMPOSE = """#!/bin/sh
@@ -105,8 +105,8 @@ def session(folder: Path, port: int) -> Iterator["LocalSession"]:
     gc.collect()
 
 
-def _write_pictures(directory: Path, count: int) -> None:
-    for name, (red, green, blue) in COLOURS.items():
+def _write_images(directory: Path, count: int) -> None:
+    for name, (red, green, blue) in COLORS.items():
         (directory / name).mkdir(parents=True)
         for number in range(count):
             image = Image.new("RGB", (40, 36), (red + number, green + number, blue + number))
@@ -115,14 +115,14 @@ def _write_pictures(directory: Path, count: int) -> None:
 
 @pytest.fixture(scope="module")
 def file(folder: Path) -> SettingsFile:
-    _write_pictures(folder / "pictures/training", 20)
+    _write_images(folder / "images/training", 20)
     return read(folder, SETTINGS, "")
 
 
 @pytest.fixture(scope="module")
 def settings(file: SettingsFile, train_image: str, serve_image: str) -> Settings:
     settings = sdk.for_local_mode(file.settings)
-    assert settings.images == Images(train=train_image, serve=serve_image)
+    assert settings.images == ContainerImages(train=train_image, serve=serve_image)
     return settings
 
 
@@ -198,44 +198,44 @@ def predictor(
 
 
 def test_predict_names_the_class(predictor: "Predictor", folder: Path, port: int) -> None:
-    for name in COLOURS:
-        picture = (folder / "pictures/training" / name / "3.png").read_bytes()
+    for name in COLORS:
+        image = (folder / "images/training" / name / "3.png").read_bytes()
 
-        answer = predictor.predict(picture)
+        answer = predictor.predict(image)
         # The SDK would hand out an error's body like an answer.
-        direct = request(port, "POST", "/invocations", picture, {"Content-Type": "image/png"})
+        direct = request(port, "POST", "/invocations", image, {"Content-Type": "image/png"})
 
         assert direct.status == 200
         assert json.loads(direct.body) == answer
         assert answer["predictions"][0]["class_name"] == name
-        assert answer["class_names"] == sorted(COLOURS)
+        assert answer["class_names"] == sorted(COLORS)
 
 
-def test_transform_answers_every_picture(
+def test_transform_answers_every_image(
     estimator: "Estimator",
     settings: Settings,
     session: "LocalSession",
     folder: Path,
 ) -> None:
-    pictures, answers = folder / "batch", folder / "answers"
-    pictures.mkdir()
-    for name in COLOURS:
-        shutil.copy(folder / "pictures/training" / name / "7.png", pictures / f"{name}.png")
-    (pictures / "broken.png").write_bytes((pictures / f"{name}.png").read_bytes()[:50])
+    images, answers = folder / "batch", folder / "answers"
+    images.mkdir()
+    for name in COLORS:
+        shutil.copy(folder / "images/training" / name / "7.png", images / f"{name}.png")
+    (images / "broken.png").write_bytes((images / f"{name}.png").read_bytes()[:50])
     model = sdk.model(settings, estimator.model_data, session)
     model.create()
 
     transformer = sdk.transformer(settings, model.name, f"file://{answers}", session)
     # The logs would come from CloudWatch.
     transformer.transform(
-        f"file://{pictures}", content_type=settings.transform.content_type, logs=False
+        f"file://{images}", content_type=settings.transform.content_type, logs=False
     )
 
     written = {path.name: json.loads(path.read_text()) for path in answers.iterdir()}
     (broken,) = written.pop("broken.png.out")["predictions"]
     assert broken["error"]["code"] == "unprocessable_entity"
     assert {name: answer["predictions"][0]["class_name"] for name, answer in written.items()} == {
-        f"{name}.png.out": name for name in COLOURS
+        f"{name}.png.out": name for name in COLORS
     }
 
 
@@ -244,9 +244,9 @@ def test_transform_sends_lines_in_mini_batches(
 ) -> None:
     records, answers = folder / "records", folder / "answers-in-lines"
     records.mkdir()
-    pictures = [folder / "pictures/training" / name / "7.png" for name in COLOURS]
-    data = lines(*[path.read_bytes() for path in pictures])
-    (records / "pictures.jsonl").write_bytes(data)
+    images = [folder / "images/training" / name / "7.png" for name in COLORS]
+    data = lines(*[path.read_bytes() for path in images])
+    (records / "images.jsonl").write_bytes(data)
     model = sdk.model(settings, estimator.model_data, session)
     model.create()
 
@@ -257,5 +257,5 @@ def test_transform_sends_lines_in_mini_batches(
         f"file://{records}", content_type="application/jsonlines", split_type="Line", logs=False
     )
 
-    written = (answers / "pictures.jsonl.out").read_text().splitlines()
-    assert [json.loads(line)["class_name"] for line in written] == list(COLOURS)
+    written = (answers / "images.jsonl.out").read_text().splitlines()
+    assert [json.loads(line)["class_name"] for line in written] == list(COLORS)

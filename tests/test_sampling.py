@@ -1,4 +1,4 @@
-"""Which pictures make up a batch."""
+"""Which images make up a batch."""
 
 from itertools import chain
 
@@ -8,7 +8,7 @@ import pytest
 from container.training.data.sampling import balance_of, batches, class_weights
 from container.training.hyperparameters import Hyperparameters
 
-# Of three classes 60, 30 and 5 pictures.
+# Of three classes 60, 30 and 5 images.
 LABELS = np.repeat([0, 1, 2], [60, 30, 5])
 
 
@@ -17,7 +17,7 @@ def epoch(*, balanced: bool, seed: int = 0) -> list[list[int]]:
     return [batch.tolist() for batch in batches(LABELS, 16, random, balanced=balanced)]
 
 
-def test_every_picture_is_in_one_batch() -> None:
+def test_every_image_is_in_one_batch() -> None:
     assert sorted(chain.from_iterable(epoch(balanced=False))) == list(range(95))
 
 
@@ -30,7 +30,7 @@ def test_batches_are_of_nearly_equal_sizes_and_other_ones_every_epoch(*, balance
     assert first != epoch(balanced=balanced, seed=1)
 
 
-def test_balanced_epochs_have_as_many_pictures_of_each_class() -> None:
+def test_balanced_epochs_have_as_many_images_of_each_class() -> None:
     indices = list(chain.from_iterable(epoch(balanced=True)))
     counts = np.bincount(LABELS[indices])
 
@@ -41,7 +41,7 @@ def test_balanced_epochs_have_as_many_pictures_of_each_class() -> None:
     assert set(np.bincount(indices, minlength=95)[90:]) <= {6, 7}
 
 
-def test_more_classes_than_pictures_in_an_epoch_of_one_each() -> None:
+def test_more_classes_than_images_in_an_epoch_of_one_each() -> None:
     labels = np.arange(7)
 
     (batch,) = batches(labels, 8, np.random.default_rng(0), balanced=True)

@@ -30,12 +30,12 @@ def even(image: Pixels, *, alone: bool) -> Probabilities:
     return np.full(2, 0.5, np.float32)
 
 
-def client_of(infer: Infer, settings: Settings | None = None, *, pictures: int = 2) -> FlaskClient:
+def client_of(infer: Infer, settings: Settings | None = None, *, images: int = 2) -> FlaskClient:
     loading: Future[Predictor] = Future()
     loading.set_result(
         Predictor(class_names=("a", "b"), preprocessing=Preprocessing(image_size=32), infer=infer)
     )
-    return create_app(loading, settings or Settings(), Pool(pictures)).test_client()
+    return create_app(loading, settings or Settings(), Pool(images)).test_client()
 
 
 def invoke(client: FlaskClient) -> tuple[int, dict[str, str]]:
@@ -77,8 +77,8 @@ def test_a_request_whose_turn_does_not_come_in_time_is_refused_and_never_predict
         leave.wait()
         return even(image, alone=alone)
 
-    client = client_of(wait, Settings(wait_seconds=0), pictures=1)
-    patient = client_of(wait, Settings(wait_seconds=60), pictures=1)
+    client = client_of(wait, Settings(wait_seconds=0), images=1)
+    patient = client_of(wait, Settings(wait_seconds=60), images=1)
     first = threading.Thread(target=invoke, args=(patient,))
     first.start()
     entered.wait()
@@ -95,7 +95,7 @@ def test_a_request_whose_turn_does_not_come_in_time_is_refused_and_never_predict
     assert len(predicted) == 1
 
 
-def test_the_pictures_of_a_request_are_predicted_in_parallel_and_answered_in_order() -> None:
+def test_the_images_of_a_request_are_predicted_in_parallel_and_answered_in_order() -> None:
     # Were they not predicted at the same time, nobody would pass it.
     barrier = threading.Barrier(2, timeout=10)
 
@@ -105,18 +105,18 @@ def test_the_pictures_of_a_request_are_predicted_in_parallel_and_answered_in_ord
         share = np.float32(image.mean() / 255)
         return np.array([share, 1 - share], np.float32)
 
-    pictures = [encode(np.full((8, 8, 3), shade, np.uint8)) for shade in (0, 51, 102, 255)]
+    images = [encode(np.full((8, 8, 3), shade, np.uint8)) for shade in (0, 51, 102, 255)]
 
     response = client_of(bright).post(
-        "/invocations", data=instances(*pictures), content_type="application/json"
+        "/invocations", data=instances(*images), content_type="application/json"
     )
 
     shares = [each["probabilities"][0] for each in response.get_json()["predictions"]]
     assert shares == pytest.approx([0, 0.2, 0.4, 1])
 
 
-def test_a_bad_picture_among_good_ones_fails_alone() -> None:
-    body = instances(PNG, b"not a picture", PNG)
+def test_a_bad_image_among_good_ones_fails_alone() -> None:
+    body = instances(PNG, b"not an image", PNG)
 
     response = client_of(even).post("/invocations", data=body, content_type="application/json")
 
@@ -125,7 +125,7 @@ def test_a_bad_picture_among_good_ones_fails_alone() -> None:
     assert first == last
     assert first["probabilities"] == [0.5, 0.5]
     assert bad["error"]["code"] == "unprocessable_entity"
-    assert bad["error"]["message"].startswith("instance 1: not a picture")
+    assert bad["error"]["message"].startswith("instance 1: not an image")
 
 
 def test_a_large_answer_goes_in_pieces() -> None:
@@ -149,7 +149,7 @@ def test_a_large_answer_goes_in_pieces() -> None:
     assert json.loads(b"".join(pieces))["class_names"] == list(names)
 
 
-def test_a_lone_picture_may_use_every_core() -> None:
+def test_a_lone_image_may_use_every_core() -> None:
     seen = []
 
     def look(image: Pixels, *, alone: bool) -> Probabilities:

@@ -73,7 +73,7 @@ def test_4_accept_decides_the_answers_type(
         ("image/png", "image/png", PNG, 406),
         ("image/png", None, b"", 400),
         ("application/json", None, b"{", 400),
-        ("image/png", None, b"not a picture", 422),
+        ("image/png", None, b"not an image", 422),
         ("image/png", None, PNG[: len(PNG) // 2], 422),
     ],
 )
@@ -115,13 +115,13 @@ def test_5_an_oversized_body_is_413_and_the_client_reads_it(
 
 
 def test_5_bodies_up_to_25_mb_are_taken(server: Server) -> None:
-    picture = np.zeros((2048, 4096, 3), np.uint8)
+    image = np.zeros((2048, 4096, 3), np.uint8)
 
-    assert server.invoke(npy(picture), "application/x-npy").status == 200
+    assert server.invoke(npy(image), "application/x-npy").status == 200
     assert server.invoke(npy(np.zeros((3000, 3000, 3), np.uint8))).status == 413
 
 
-@pytest.mark.parametrize("body", [PNG, b"not a picture"])
+@pytest.mark.parametrize("body", [PNG, b"not an image"])
 def test_6_custom_attributes_are_returned(server: Server, body: bytes) -> None:
     answer = server.invoke(
         body, X_Amzn_SageMaker_Custom_Attributes="trace=1; c=ü".encode("latin-1").decode("latin-1")
@@ -144,7 +144,7 @@ def test_9_execution_parameters_have_sagemakers_three_keys(server: Server) -> No
 
 
 @pytest.mark.slow
-def test_10_in_a_transform_job_bodies_may_have_100_mb_and_as_many_pictures_as_fit(
+def test_10_in_a_transform_job_bodies_may_have_100_mb_and_as_many_images_as_fit(
     base_dir: Path,
 ) -> None:
     text = base64.b64encode(PNG).decode()
@@ -178,7 +178,7 @@ def test_10_a_mini_batch_has_a_line_for_each_record(base_dir: Path) -> None:
     assert no_json["error"]["code"] == "bad_request"
 
 
-def test_10_a_picture_that_cannot_be_read_need_not_fail_the_job(base_dir: Path) -> None:
+def test_10_an_image_that_cannot_be_read_need_not_fail_the_job(base_dir: Path) -> None:
     with serving(
         base_dir, SAGEMAKER_BATCH="true", SAGEMAKER_CLASSIFIER_ERROR_RECORDS="true"
     ) as server:
@@ -246,5 +246,5 @@ def test_a_request_is_logged_on_one_line_and_a_ping_is_not(base_dir: Path) -> No
     assert "method=POST request=invocations status=200 milliseconds=" in line
     for step in ("read", "wait", "decode", "infer"):
         assert re.search(rf" {step}=\d+\.\d ", line)
-    assert re.search(r" pictures=2 errors=0 id=[0-9a-f]{16}$", line)
+    assert re.search(r" images=2 errors=0 id=[0-9a-f]{16}$", line)
     assert "method=GET request=unknown status=404 milliseconds=" in unknown

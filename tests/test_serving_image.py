@@ -1,4 +1,4 @@
-"""The serving image, in a Docker engine: the lines of the contract that need one."""
+"""The serving container image, in a Docker engine: the lines of the contract that need one."""
 
 import json
 import shutil
@@ -23,8 +23,8 @@ PNG = encode(random_pixels())
 CLIENT = """
 import http.client
 connection = http.client.HTTPConnection("localhost", 8080)
-picture = open("/opt/ml/model/golden/0.png", "rb").read()
-connection.request("POST", "/invocations", picture, {"Content-Type": "image/png"})
+image = open("/opt/ml/model/golden/0.png", "rb").read()
+connection.request("POST", "/invocations", image, {"Content-Type": "image/png"})
 print(connection.getresponse().status)
 """
 
@@ -153,7 +153,7 @@ def test_it_has_the_page_and_the_metrics_where_they_are_asked_for(
     with running(serve_image, model, *variables, "--publish", f"{port}:8080") as name:
         wait_until_ready(name, port)
 
-        assert b"Drop a picture here" in request(port, "GET", "/").body
+        assert b"Drop an image here" in request(port, "GET", "/").body
         assert b"classifier_queue_length 0" in request(port, "GET", "/metrics").body
 
 

@@ -47,11 +47,11 @@ def scraped(server: Server) -> dict[str, float]:
     return parsed(answer.body.decode())
 
 
-def test_requests_pictures_and_seconds_are_counted(base_dir: Path) -> None:
+def test_requests_images_and_seconds_are_counted(base_dir: Path) -> None:
     with serving(base_dir, **ON) as server:
         server.invoke(PNG)
-        server.invoke(instances(PNG, b"not a picture"), "application/json")
-        server.invoke(b"not a picture")
+        server.invoke(instances(PNG, b"not an image"), "application/json")
+        server.invoke(b"not an image")
         server.get("/nowhere")
 
         found = scraped(server)

@@ -49,13 +49,13 @@ def shares(browser: Browser) -> list[float]:
 
 
 @needs_browser
-def test_a_dropped_picture_is_shown_with_its_classes_as_bars(
+def test_a_dropped_image_is_shown_with_its_classes_as_bars(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "picture.png"
-    picture.write_bytes(PNG)
+    image = tmp_path / "image.png"
+    image.write_bytes(PNG)
 
-    browser.drop("#place", picture)
+    browser.drop("#place", image)
     browser.wait_for("!answer.hidden && seen.naturalWidth === 50")
 
     answer = server.invoke(PNG)
@@ -75,11 +75,11 @@ def test_a_dropped_picture_is_shown_with_its_classes_as_bars(
 
 
 @needs_browser
-def test_a_chosen_picture_is_predicted_and_so_is_the_next(browser: Browser, tmp_path: Path) -> None:
+def test_a_chosen_image_is_predicted_and_so_is_the_next(browser: Browser, tmp_path: Path) -> None:
     for name, data in (("a.jpg", JPEG), ("b.png", PNG)):
-        picture = tmp_path / name
-        picture.write_bytes(data)
-        browser.choose("#file", picture)
+        image = tmp_path / name
+        image.write_bytes(data)
+        browser.choose("#file", image)
         browser.wait_for("!answer.hidden")
 
         assert len(shares(browser)) == 3
@@ -90,8 +90,8 @@ def test_a_chosen_picture_is_predicted_and_so_is_the_next(browser: Browser, tmp_
 @pytest.mark.parametrize(
     ("data", "words", "message"),
     [
-        (PNG[: len(PNG) // 2], "cannot be read as a picture", "the picture is damaged"),
-        (b"a letter", "JPEG, PNG, WebP, GIF and BMP are known", "not a picture of a known format"),
+        (PNG[: len(PNG) // 2], "cannot be read as an image", "the image is damaged"),
+        (b"a letter", "JPEG, PNG, WebP, GIF and BMP are known", "not an image of a known format"),
         (b"", "The file is empty", "the body is empty"),
         (bytes(2 * 2**20), "too large", "the body is larger than 1 MB"),
     ],
@@ -125,8 +125,8 @@ def test_after_a_broken_file_a_good_one_is_predicted(browser: Browser, tmp_path:
 def test_the_page_asks_nobody_else_and_breaks_no_rule_of_its_own(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
-    (tmp_path / "picture.png").write_bytes(PNG)
-    browser.drop("#place", tmp_path / "picture.png")
+    (tmp_path / "image.png").write_bytes(PNG)
+    browser.drop("#place", tmp_path / "image.png")
     browser.wait_for("!answer.hidden")
 
     ours = (f"http://127.0.0.1:{server.port}/", "blob:", "data:")
@@ -139,8 +139,8 @@ def test_the_page_asks_nobody_else_and_breaks_no_rule_of_its_own(
 def test_everything_has_a_name_for_those_who_do_not_see_it(
     browser: Browser, tmp_path: Path
 ) -> None:
-    (tmp_path / "picture.png").write_bytes(PNG)
-    browser.drop("#place", tmp_path / "picture.png")
+    (tmp_path / "image.png").write_bytes(PNG)
+    browser.drop("#place", tmp_path / "image.png")
     browser.wait_for("!answer.hidden")
 
     nodes = browser.command("Accessibility.getFullAXTree")["nodes"]
@@ -151,7 +151,7 @@ def test_everything_has_a_name_for_those_who_do_not_see_it(
     }
     assert named["heading"] == "Image classifier"
     assert "choose one" in named["button"]
-    assert named["image"] == "Your picture"
+    assert named["image"] == "Your image"
     assert named["region"] == "Classes"
     # The keyboard alone reaches it.
     browser.run("file.focus()")

@@ -6,7 +6,7 @@ import pytest
 
 from container.classifier.preprocessing import MAX_PIXELS
 from container.serving.settings import MIB, Settings
-from container.serving.sizing import PICTURE_BYTES, Sizing, models_budget
+from container.serving.sizing import IMAGE_BYTES, Sizing, models_budget
 
 GIB = 1024 * MIB
 
@@ -23,7 +23,7 @@ def sizing(processors: int, gib: float, settings: Settings | None = None) -> Siz
 @pytest.mark.parametrize(
     ("processors", "gib", "expected"),
     [
-        # A serverless endpoint: one large picture fits, and nothing else.
+        # A serverless endpoint: one large image fits, and nothing else.
         (1, 1, (1, 1, 1, 1)),
         (2, 24, (1, 2, 2, 4)),
         (2, 2, (1, 2, 2, 2)),
@@ -39,18 +39,18 @@ def test_everything_is_chosen_together(
 ) -> None:
     chosen = sizing(processors, gib)
 
-    found = (chosen.workers, chosen.streams, chosen.lone_threads, chosen.pictures)
+    found = (chosen.workers, chosen.streams, chosen.lone_threads, chosen.images)
     assert found == expected
 
 
-def test_a_picture_is_counted_at_the_most_that_decoding_it_takes() -> None:
-    assert PICTURE_BYTES == 16 * MAX_PIXELS
+def test_an_image_is_counted_at_the_most_that_decoding_it_takes() -> None:
+    assert IMAGE_BYTES == 16 * MAX_PIXELS
 
 
 @pytest.mark.parametrize(
     ("processors", "gib", "threads"), [(1, 1, 8), (1, 24, 12), (8, 6, 16), (8, 24, 40)]
 )
-def test_bodies_in_memory_are_four_for_each_picture_where_they_fit(
+def test_bodies_in_memory_are_four_for_each_image_where_they_fit(
     processors: int, gib: float, threads: int
 ) -> None:
     assert sizing(processors, gib).threads == pytest.approx(threads, abs=5)
@@ -71,7 +71,7 @@ def test_what_is_set_overrules_and_the_rest_follows() -> None:
 
     chosen = sizing(8, 64, settings)
 
-    assert chosen == Sizing(workers=2, streams=3, lone_threads=1, pictures=5, threads=5, queue=7)
+    assert chosen == Sizing(workers=2, streams=3, lone_threads=1, images=5, threads=5, queue=7)
     assert sizing(8, 64, Settings(workers=2)).streams == 4
 
 
@@ -89,7 +89,7 @@ def test_many_models_share_one_process_and_have_no_second_variant(
 ) -> None:
     chosen = sizing(processors, gib, Settings(multi_model=True, workers=3))
 
-    found = (chosen.workers, chosen.streams, chosen.lone_threads, chosen.pictures)
+    found = (chosen.workers, chosen.streams, chosen.lone_threads, chosen.images)
     assert found == expected
 
 
@@ -110,13 +110,13 @@ def test_pytorch_has_a_process_for_each_gpu_and_the_processors_decode(
         Settings(), processors=processors, memory=gib * GIB, model_bytes=98 * MIB, gpus=gpus
     )
 
-    assert (chosen.workers, chosen.pictures, chosen.threads) == expected
+    assert (chosen.workers, chosen.images, chosen.threads) == expected
     # Two batches: while one is computed, the next comes together.
     assert chosen.batched == 64
 
 
 @pytest.mark.parametrize(("gib", "budget"), [(0.5, 0), (1, 45), (4, 2349), (8, 5421)])
-def test_models_may_take_most_of_what_the_server_and_a_picture_leave(
+def test_models_may_take_most_of_what_the_server_and_an_image_leave(
     gib: float, budget: int
 ) -> None:
     assert models_budget(int(gib * GIB)) // MIB == budget
@@ -129,9 +129,7 @@ def test_models_may_take_most_of_what_the_server_and_a_picture_leave(
 def test_a_model_takes_copies_of_its_file_and_what_lies_between_its_layers(
     lone_threads: int, network: int, image_size: int, mib: int
 ) -> None:
-    sizing = Sizing(
-        workers=1, streams=2, lone_threads=lone_threads, pictures=4, threads=8, queue=512
-    )
+    sizing = Sizing(workers=1, streams=2, lone_threads=lone_threads, images=4, threads=8, queue=512)
 
     assert sizing.loaded_bytes(network * MIB, image_size) == mib * MIB
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from container.networks.network import Classifier
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.step import TrainingStep
 from container.training.hyperparameters import Hyperparameters
@@ -22,14 +22,14 @@ BATCH = np.arange(COUNT)
 
 
 @pytest.fixture
-def pictures() -> Pictures:
+def images() -> ImageSet:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (COUNT, 16, 16, 3), np.uint8)
-    return Pictures(pixels, random.integers(0, 3, COUNT), (Path("x"),) * COUNT, "")
+    return ImageSet(pixels, random.integers(0, 3, COUNT), (Path("x"),) * COUNT, "")
 
 
 @pytest.fixture
-def gradients(pictures: Pictures) -> Callable[..., list[torch.Tensor]]:
+def gradients(images: ImageSet) -> Callable[..., list[torch.Tensor]]:
     """Return what makes a step at a learning rate of zero, and its gradients."""
 
     def compute(
@@ -55,7 +55,7 @@ def gradients(pictures: Pictures) -> Callable[..., list[torch.Tensor]]:
         optimizer = Kept([{"params": list(network.parameters()), "factor": 1.0}], lr=0.0)
         step = TrainingStep(
             optimizer,
-            pictures,
+            images,
             Hyperparameters(precision="float32", **settings),  # type: ignore[arg-type]
             arithmetic=Arithmetic(torch.device("cpu"), torch.float32),
             cluster=Cluster(rank, world_size),
@@ -99,7 +99,7 @@ def test_the_processes_gradients_average_to_those_of_one(
 
 
 def test_without_any_change_the_loss_is_the_mean_cross_entropy(
-    gradients: Callable[..., list[torch.Tensor]], pictures: Pictures
+    gradients: Callable[..., list[torch.Tensor]], images: ImageSet
 ) -> None:
     found = gradients(augment=False, label_smoothing=0.2)
 
@@ -109,9 +109,9 @@ def test_without_any_change_the_loss_is_the_mean_cross_entropy(
     )
     classifier = Classifier(network)
     classifier(torch.zeros(1, 3, 16, 16))
-    images = torch.from_numpy(pictures.pixels).permute(0, 3, 1, 2).float()
-    labels = torch.from_numpy(pictures.labels)
-    loss = cross_entropy(classifier(images), labels, label_smoothing=0.2)
+    pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2).float()
+    labels = torch.from_numpy(images.labels)
+    loss = cross_entropy(classifier(pixels), labels, label_smoothing=0.2)
     loss.backward()  # type: ignore[no-untyped-call]
     assert_equal(found, [p.grad for p in network.parameters() if p.grad is not None])
 
@@ -126,7 +126,7 @@ def test_a_classes_weight_multiplies_its_gradients(
     assert_equal(weighted, sums)
 
 
-def test_the_first_steps_see_pictures_at_half_their_size(pictures: Pictures) -> None:
+def test_the_first_steps_see_images_at_half_their_size(images: ImageSet) -> None:
     seen = []
 
     class Seeing(nn.Module):
@@ -143,7 +143,7 @@ def test_the_first_steps_see_pictures_at_half_their_size(pictures: Pictures) -> 
     groups = [{"params": list(network.parameters()), "factor": 1.0}]
     step = TrainingStep(
         torch.optim.SGD(groups, lr=0.0),
-        pictures,
+        images,
         Hyperparameters(augment=False),
         arithmetic=Arithmetic(torch.device("cpu"), torch.float32),
         cluster=Cluster(0, 1),

@@ -121,7 +121,7 @@ def test_the_input_of_an_activation_that_works_in_place_is_what_came_in(
     assert ((activity > 0) & (activity < 1)).all()
 
 
-def test_activations_are_normalised_as_in_training_and_nothing_is_kept_of_it() -> None:
+def test_activations_are_normalized_as_in_training_and_nothing_is_kept_of_it() -> None:
     network = Network()
     network.train()
     state = {name: value.clone() for name, value in network.state_dict().items()}

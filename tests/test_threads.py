@@ -18,10 +18,10 @@ def test_who_finds_no_thread_free_waits_in_turn() -> None:
     busy = threads.submit(release.wait, 10)
 
     waiting = [threads.submit(done.append, number) for number in range(20)]
-    cancelled = threads.submit(done.append, 99)
+    canceled = threads.submit(done.append, 99)
 
     assert not done
-    assert cancelled.cancel()
+    assert canceled.cancel()
     release.set()
     assert busy.result(10)
     for each in waiting:

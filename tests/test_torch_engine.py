@@ -49,7 +49,7 @@ def write(
     image_size: int = 32,
     flips: tuple[tuple[int, ...], ...] = (),
 ) -> Path:
-    """Write an artifact of training's, whose answers differ from picture to picture."""
+    """Write an artifact of training's, whose answers differ from image to image."""
     torch.manual_seed(0)
     manifest = Manifest(
         class_names=CLASS_NAMES,
@@ -67,11 +67,11 @@ def write(
     with torch.no_grad():
         images = torch.from_numpy(some_pixels(16, image_size)).permute(0, 3, 1, 2)
         classifier.train()(images.float())
-    pictures = directory.with_name("pictures")
-    pictures.mkdir(exist_ok=True)
+    image_folder = directory.with_name("images")
+    image_folder.mkdir(exist_ok=True)
     for seed in range(3):
-        (pictures / f"{seed}.png").write_bytes(encode(random_pixels(seed=seed)))
-    write_artifact(directory, manifest, classifier, sorted(pictures.iterdir()))
+        (image_folder / f"{seed}.png").write_bytes(encode(random_pixels(seed=seed)))
+    write_artifact(directory, manifest, classifier, sorted(image_folder.iterdir()))
     return directory
 
 
@@ -108,7 +108,7 @@ def assert_parity(directory: Path, image_size: int) -> None:
     alone = pytorch.predict(pixels[0], alone=True)
     pytorch.close()
 
-    # Not what every picture gets.
+    # Not what every image gets.
     assert np.ptp(expected, axis=0).max() > 0.1
     assert np.abs(found - expected).max() < 1e-3
     assert np.abs(alone - expected[0]).max() < 1e-3
@@ -195,7 +195,7 @@ def test_a_network_that_answers_otherwise_in_company_is_refused() -> None:
         max_batch_size=2,
     )
 
-    with pytest.raises(ArtifactError, match="2 pictures together get answers that differ"):
+    with pytest.raises(ArtifactError, match="2 images together get answers that differ"):
         torch_engine._check(torch_engine.Lane(network, 3), network, "float32")
 
 
@@ -294,7 +294,7 @@ def test_openvinos_server_does_without_pytorch(artifact: Path) -> None:
 
 
 def client_of(port: int, number: int, bodies: list[bytes]) -> Callable[[], list[bytes | int]]:
-    """Return what asks about one picture again and again until nobody is let in."""
+    """Return what asks about one image again and again until nobody is let in."""
 
     def ask() -> list[bytes | int]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -317,7 +317,7 @@ def scores(body: bytes | int) -> Probabilities:
     return np.array([float(text) for text in body.split(b",")], np.float32)
 
 
-def test_the_server_answers_each_client_about_its_picture_and_sigterm_loses_nobody(
+def test_the_server_answers_each_client_about_its_image_and_sigterm_loses_nobody(
     base_dir: Path,
 ) -> None:
     bodies = [encode(random_pixels(seed=seed)) for seed in range(8)]

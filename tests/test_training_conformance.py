@@ -29,7 +29,7 @@ from tests.opt_ml import (
     train,
     train_here,
     training,
-    write_pictures,
+    write_images,
 )
 from tests.served import answers
 from tests.servers import serving
@@ -69,12 +69,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job as a tuner sends it, run to its end by the command that SageMaker uses."""
     base_dir = tmp_path_factory.mktemp("job")
     data = base_dir / "input" / "data"
-    write_pictures(data / "training")
-    write_pictures(data / "validation", per_class=4, first=100)
-    write_pictures(data / "test", per_class=3, first=200)
+    write_images(data / "training")
+    write_images(data / "validation", per_class=4, first=100)
+    write_images(data / "test", per_class=3, first=200)
     # What real jobs have beside their channels.
     (data / "training-manifest").write_text("[]")
-    write_pictures(data / "not_a_channel", classes=("blue",), per_class=1)
+    write_images(data / "not_a_channel", classes=("blue",), per_class=1)
     configure(base_dir, ODDLY_ENCODED | FOREIGN, "training", "validation", "test")
     code, output = train(base_dir, "train", CUDA_VISIBLE_DEVICES="")
     assert code == 0, output
@@ -126,7 +126,7 @@ def test_4_the_hyperparameters_of_tuners_and_toolkits_are_passed_over(
 
 
 def test_5_the_channels_are_those_of_inputdataconfig_and_no_other_folder(finished: Job) -> None:
-    assert "training_pictures=30 validation_pictures=12" in finished.output
+    assert "training_images=30 validation_images=12" in finished.output
     assert "not_a_channel" not in finished.output
 
 

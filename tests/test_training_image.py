@@ -1,4 +1,4 @@
-"""The training image under an engine: what SageMaker does to it."""
+"""The training container image under an engine: what SageMaker does to it."""
 
 import functools
 import http.server
@@ -42,7 +42,7 @@ def finished_job(tmp_path_factory: pytest.TempPathFactory, train_image: str) -> 
 
 
 def _prepare(directory: Path) -> Path:
-    """Make a job's tree with two classes of pictures."""
+    """Make a job's tree with two classes of images."""
     base_dir = directory / "opt_ml"
     opt_ml.create(base_dir)
     for brightness, class_name in ((50, "dark"), (200, "light")):

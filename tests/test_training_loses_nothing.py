@@ -85,7 +85,7 @@ def test_a_disk_without_room_for_the_pixels_is_said(tmp_path: Path) -> None:
 
     assert code == 1
     assert failure(base_dir) == (
-        f"no room for 0.00 GB of decoded pictures in {scratch} (No space left on device): "
+        f"no room for 0.00 GB of decoded images in {scratch} (No space left on device): "
         "give the job a larger volume (volume_size) or a smaller image_size"
     )
     assert "Traceback" not in output
@@ -150,7 +150,7 @@ def test_a_better_run_replaces_the_artifact_of_the_run_before(again: Path) -> No
     assert provenance["seed"] == 7
 
 
-def test_a_stop_while_pictures_are_decoded_exits_with_0_and_without_a_model(tmp_path: Path) -> None:
+def test_a_stop_while_images_are_decoded_exits_with_0_and_without_a_model(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
     # Reading it lasts until it is closed here.
     slow = base_dir / "input" / "data" / "training" / "blue" / "slow.png"

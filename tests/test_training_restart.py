@@ -154,14 +154,14 @@ def test_11_only_the_first_host_logs_metrics(
     assert "val_accuracy=" not in second.output
 
 
-def test_11_two_hosts_count_every_picture_once(
+def test_11_two_hosts_count_every_image_once(
     together: tuple[list[Path], list[Finished]],
 ) -> None:
     (_, first), _ = together
     history = metrics(first)["history"]
 
     assert isinstance(history, list)
-    # 24 of the 30 pictures are for training.
+    # 24 of the 30 images are for training.
     assert all(epoch["train_accuracy"] * 24 % 1 == pytest.approx(0, abs=1e-9) for epoch in history)
 
 
@@ -202,10 +202,10 @@ def _assert_equal(base_dir: Path, expected: Path) -> None:
     assert all(torch.equal(weights[name], expected_weights[name]) for name in weights)
 
 
-def test_11_hosts_with_different_pictures_end_with_a_sentence(tmp_path: Path) -> None:
+def test_11_hosts_with_different_images_end_with_a_sentence(tmp_path: Path) -> None:
     directories = make_hosts(tmp_path, epochs="1")
-    picture = next((directories[1] / "input/data/training").rglob("*.png"))
-    picture.unlink()
+    image = next((directories[1] / "input/data/training").rglob("*.png"))
+    image.unlink()
 
     finished = train_together(directories)
 

@@ -102,7 +102,7 @@ def test_torchvisions_own_files_are_read_old_names_and_further_heads_included(
     assert torch.equal(loaded[first], saved[first])
 
 
-def test_a_vision_transformers_places_are_resized_with_the_pictures(tmp_path: Path) -> None:
+def test_a_vision_transformers_places_are_resized_with_the_images(tmp_path: Path) -> None:
     places = "encoder.pos_embedding"
     saved = state_of(network(seed=1, name="vit_b_32"))
     # Seven rows of seven places, each the number of its row.

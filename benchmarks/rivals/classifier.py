@@ -1,4 +1,4 @@
-"""What people write for a picture: opened, resized, cropped, normalised, and torch is called."""
+"""What people write for an image: opened, resized, cropped, normalized, and torch is called."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from container.networks.network import build
 
 
 def load(folder: str = os.environ.get("ARTIFACT", "")) -> Callable[[bytes], dict[str, float]]:
-    """Return what turns a picture's file into classes and probabilities, on one thread.
+    """Return what turns an image's file into classes and probabilities, on one thread.
 
     Args:
         folder: An artifact of ours, whose weights it has.

@@ -19,5 +19,5 @@ def ping() -> Response:
 
 @app.post("/invocations")
 def invocations() -> Response:
-    """Predict a picture."""
+    """Predict an image."""
     return jsonify(classify(request.data))

@@ -29,7 +29,7 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
         return request
 
     def predict(self, x: bytes) -> dict[str, float]:
-        """Predict a picture."""
+        """Predict an image."""
         return self.classify(x)
 
     def encode_response(self, output: Any) -> Any:  # noqa: ANN401

@@ -1,5 +1,5 @@
 """What a trained classifier is: its preprocessing, its artifact, its errors.
 
-Both images hold this package, so it imports only what both install: NumPy, Pillow and the
+Both container images hold this package, so it imports only what both install: NumPy, Pillow and the
 standard library.
 """

@@ -1,7 +1,7 @@
 """The files of a trained classifier: what training writes and serving reads.
 
 Knows nothing of SageMaker, networks or HTTP. Nothing in an artifact can execute: JSON,
-safetensors, ONNX and pictures.
+safetensors, ONNX and images.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ INT8_ANSWERS = "golden/int8.json"
 FLOAT32, INT8 = "float32", "int8"
 PRECISIONS = (FLOAT32, INT8)
 
-# Of pictures (N, 3, H, W): left and right, top and bottom, both.
+# Of images (N, 3, H, W): left and right, top and bottom, both.
 FLIPS = ((3,), (2,), (2, 3))
 
 # Far above any real one; keeps a hostile file from filling the memory.
@@ -52,13 +52,13 @@ class Manifest:
     preprocessing: Preprocessing
 
     metrics: Mapping[str, Json] = field(default_factory=dict)
-    """Of the validation pictures, at the epoch whose weights these are."""
+    """Of the validation images, at the epoch whose weights these are."""
 
     temperature: float = 1.0
     """Calibration: the logits are divided by it, inside the ONNX graph."""
 
     flips: tuple[tuple[int, ...], ...] = ()
-    """Of `FLIPS`, those over which the logits are averaged, with those of the picture as it is,
+    """Of `FLIPS`, those over which the logits are averaged, with those of the image as it is,
     inside the ONNX graph. Manifests of before do not say it."""
 
     precision: str = FLOAT32
@@ -106,10 +106,10 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoldenAnswer:
-    """A picture and the probabilities that training saw for it."""
+    """An image and the probabilities that training saw for it."""
 
     data: bytes
-    """The picture's file, as training read it."""
+    """The image's file, as training read it."""
 
     probabilities: tuple[float, ...]
 
@@ -121,7 +121,7 @@ class Int8Network:
     onnx_model: Path
 
     golden_answers: tuple[GoldenAnswer, ...]
-    """Its own, for the same pictures."""
+    """Its own, for the same images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,7 +195,7 @@ def writing(directory: Path, manifest: Manifest) -> Iterator[Path]:
         yield partial
         files = _sha256_of_files(partial)
         _write_manifest(partial, manifest, files)
-        # An earlier artifact may have had other golden pictures, and an int8 network.
+        # An earlier artifact may have had other golden images, and an int8 network.
         shutil.rmtree(directory / GOLDEN, ignore_errors=True)
         (directory / INT8_MODEL).unlink(missing_ok=True)
         _move((*files, MANIFEST), partial, directory)
@@ -256,7 +256,7 @@ def _move(names: Sequence[str], source: Path, target: Path) -> None:
 
 
 def write_golden(directory: Path, answers: Sequence[tuple[str, GoldenAnswer]]) -> None:
-    """Write golden pictures and answers; each comes with its file name's suffix."""
+    """Write golden images and answers; each comes with its file name's suffix."""
     (directory / GOLDEN).mkdir()
     document = []
     for number, (suffix, answer) in enumerate(answers):
@@ -267,7 +267,7 @@ def write_golden(directory: Path, answers: Sequence[tuple[str, GoldenAnswer]]) -
 
 
 def write_int8_answers(directory: Path, probabilities: Sequence[Sequence[float]]) -> None:
-    """Write what the int8 network answers to the golden pictures, in their order."""
+    """Write what the int8 network answers to the golden images, in their order."""
     (directory / GOLDEN).mkdir()
     (directory / INT8_ANSWERS).write_text(json.dumps(probabilities) + "\n", encoding="utf-8")
 
@@ -317,7 +317,9 @@ def _typed(document: dict[str, Json], name: str, kind: type | UnionType) -> Any:
 
 def _read_manifest(directory: Path) -> Json:
     if not (directory / MANIFEST).is_file():
-        message = f"no {MANIFEST} in {directory}: is this an artifact of our training image?"
+        message = (
+            f"no {MANIFEST} in {directory}: is this an artifact of our training container image?"
+        )
         raise ArtifactError(message)
     return _read_json(directory, MANIFEST)
 
@@ -384,7 +386,7 @@ def _read_golden(directory: Path, files: Mapping[str, Json]) -> Iterator[GoldenA
 
 
 def _read_int8_answers(directory: Path, answers: Sequence[GoldenAnswer]) -> Iterator[GoldenAnswer]:
-    """Yield the golden pictures with the probabilities of the int8 network."""
+    """Yield the golden images with the probabilities of the int8 network."""
     rows = _read_json(directory, INT8_ANSWERS)
     try:
         for answer, row in zip(answers, rows, strict=True):  # type: ignore[arg-type]

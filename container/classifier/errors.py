@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class ImageError(UserError):
-    """A picture that cannot be read."""
+    """An image that cannot be read."""
 
 
 class ArtifactError(UserError):

@@ -1,4 +1,4 @@
-"""Bytes of a picture to the pixels that a network sees: the one preprocessing there is.
+"""Bytes of an image to the pixels that a network sees: the one preprocessing there is.
 
 Training's evaluation and serving both call it, so they see the same pixels, bit for bit. What
 follows (scaling, mean, standard deviation) is the network's first layer.
@@ -53,20 +53,20 @@ SCALES = (8, 4, 2)
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024
 
-# Pixels may be merged by whole numbers, which is fast, until the picture is this many times as
+# Pixels may be merged by whole numbers, which is fast, until the image is this many times as
 # large as wanted. The rest is resampled.
 REDUCING_GAP = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
-    """How a picture becomes the network's input; part of every artifact."""
+    """How an image becomes the network's input; part of every artifact."""
 
     image_size: int
     """Height and width of the network's input, in pixels."""
 
     crop_fraction: float = 1.0
-    """Share of the picture's shorter side that the centre crop keeps."""
+    """Share of the image's shorter side that the center crop keeps."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -82,31 +82,31 @@ class Preprocessing:
 
 
 class _File(io.BytesIO):
-    """A picture's file, whose header may not have pieces without end."""
+    """An image's file, whose header may not have pieces without end."""
 
     pieces_left: float = MAX_HEADER_PIECES
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.pieces_left -= 1
         if self.pieces_left < 0:
-            message = f"the picture's header has more than {MAX_HEADER_PIECES} pieces"
+            message = f"the image's header has more than {MAX_HEADER_PIECES} pieces"
             raise ImageError(message)
         return super().read(size)
 
 
 def decode_image(data: bytes, side: int | None = None) -> Image.Image:
-    """Decode a picture to upright RGB.
+    """Decode an image to upright RGB.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit grey keeps its upper 8 bits,
+    EXIF orientation is applied, transparency is laid on white, 16-bit gray keeps its upper 8 bits,
     and of an animation the first frame counts.
 
     Args:
-        data: The picture's file.
+        data: The image's file.
         side: A JPEG's sides may be a half, a quarter or an eighth of what they are, but no shorter
             than this, in pixels: libjpeg then leaves out the work for details.
 
     Raises:
-        ImageError: the bytes are no picture of a known format, damaged, or too large.
+        ImageError: the bytes are no image of a known format, damaged, or too large.
     """
     return _decode(data, side)[0]
 
@@ -129,24 +129,24 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
             upright = _to_rgb(_upright(image))
             return upright, upright.size if is_whole else (width / scale, height / scale)
     except UnidentifiedImageError:
-        message = f"not a picture of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
+        message = f"not an image of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
         raise ImageError(message) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        message = f"the picture has more than {MAX_PIXELS} pixels"
+        message = f"the image has more than {MAX_PIXELS} pixels"
         raise ImageError(message) from None
     except (ImageError, MemoryError):
         raise
     except Exception as error:
         # Pillow's decoders raise whatever a damaged file makes them run into.
-        message = f"the picture is damaged: {error}"
+        message = f"the image is damaged: {error}"
         raise ImageError(message) from error
 
 
 def fit(image: Image.Image, settings: Preprocessing, size: Size | None = None) -> Pixels:
-    """Crop the centre square of an RGB picture and resize it.
+    """Crop the center square of an RGB image and resize it.
 
     Args:
-        image: The picture.
+        image: The image.
         settings: What the network wants.
         size: How much of the width and height it fills, from the left and the top, if not all.
 
@@ -167,7 +167,7 @@ def fit(image: Image.Image, settings: Preprocessing, size: Size | None = None) -
 
 
 def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
-    """Decode a picture and fit it to the network.
+    """Decode an image and fit it to the network.
 
     Returns:
         uint8 of shape (image_size, image_size, 3).
@@ -191,23 +191,23 @@ def _check_segments(data: bytes) -> None:
         if match[1] == END_OF_IMAGE:
             if scans:
                 return
-            # Before there is a picture, Pillow reads on.
+            # Before there is an image, Pillow reads on.
             place = match.end()
             continue
         segments += 1
         scans += match[1] == START_OF_SCAN
         if scans > MAX_SCANS or segments > MAX_SEGMENTS:
             kind, most = ("scans", MAX_SCANS) if scans > MAX_SCANS else ("segments", MAX_SEGMENTS)
-            message = f"the picture has more than {most} {kind}"
+            message = f"the image has more than {most} {kind}"
             raise ImageError(message)
-        # Each has its length first: what is within, such as a small picture, is skipped.
+        # Each has its length first: what is within, such as a small image, is skipped.
         place = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2]))
 
 
 def _scale(image: Image.Image, side: int) -> int:
     """Return by how much a JPEG is decoded smaller.
 
-    libjpeg rounds up: of 401 pixels a half are 201, of which the picture fills 200.5. Of one that
+    libjpeg rounds up: of 401 pixels a half are 201, of which the image fills 200.5. Of one that
     is still to be turned it might leave them empty on the left, so that is never rounded.
     """
     is_jpeg = image.format in {"JPEG", "MPO"}
@@ -220,7 +220,7 @@ def _scale(image: Image.Image, side: int) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF says."""
+    """Turn an image as its EXIF says."""
     image.getexif()
     # Read by now. It is never written back, and a tag that cannot be written is no damage.
     for name in ("exif", "Raw profile type exif"):
@@ -230,7 +230,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    # Large pictures: no copy that is not needed.
+    # Large images: no copy that is not needed.
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I"):

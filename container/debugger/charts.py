@@ -5,8 +5,8 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-# Told apart by colour-blind people too (Okabe and Ito 2008).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Told apart by color-blind people too (Okabe and Ito 2008).
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 240, 64, 28, 12
 
@@ -33,11 +33,9 @@ def lines(series: Mapping[str, Line], *, across: str, logarithmic: bool = False)
 
     parts = [_axes(x_low, x_high, y_low, y_high, across, logarithmic=logarithmic)]
     for number, line in enumerate(shown.values()):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         path = " ".join(place(x, y) for x, y in line)
-        parts.append(
-            f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{path}"/>'
-        )
+        parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.5" points="{path}"/>')
     return _svg(parts) + _legend(list(shown))
 
 
@@ -57,7 +55,7 @@ def histogram(values: Sequence[float], *, across: str, bins: int = 40) -> str:
         left, top = LEFT + number * width, HEIGHT - BOTTOM - tall
         parts.append(
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{width - 1:.1f}" height="{tall:.1f}" '
-            f'fill="{COLOURS[0]}"/>'
+            f'fill="{COLORS[0]}"/>'
         )
     return _svg(parts)
 
@@ -70,8 +68,8 @@ def shares(values: Mapping[str, float]) -> str:
     parts, left = [], 0.0
     for number, value in enumerate(values.values()):
         wide = WIDTH * value / total
-        colour = COLOURS[number % len(COLOURS)]
-        parts.append(f'<rect x="{left:.1f}" y="0" width="{wide:.1f}" height="24" fill="{colour}"/>')
+        color = COLORS[number % len(COLORS)]
+        parts.append(f'<rect x="{left:.1f}" y="0" width="{wide:.1f}" height="24" fill="{color}"/>')
         left += wide
     names = [f"{name}: {100 * value / total:.1f} %" for name, value in values.items()]
     return _svg(parts, height=24) + _legend(names)
@@ -114,7 +112,7 @@ def _svg(parts: Sequence[str], height: int = HEIGHT) -> str:
 
 def _legend(names: Sequence[str]) -> str:
     entries = [
-        f'<span><i style="background:{colour}"></i>{html.escape(name)}</span>'
-        for name, colour in zip(names, itertools.cycle(COLOURS), strict=False)
+        f'<span><i style="background:{color}"></i>{html.escape(name)}</span>'
+        for name, color in zip(names, itertools.cycle(COLORS), strict=False)
     ]
     return f'<p class="legend">{"".join(entries)}</p>'

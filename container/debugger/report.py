@@ -13,7 +13,7 @@ from container.debugger.profiler import machine_rules, timeline
 from container.debugger.profiler import rules as profiler_rules
 from container.debugger.profiler.reading import Profile, percentiles
 from container.debugger.reading.records import GRADIENTS, WEIGHTS, Point, Records
-from container.debugger.rules.catalogue import RULES
+from container.debugger.rules.catalog import RULES
 from container.debugger.rules.verdict import ISSUES, Verdict
 
 TEMPLATE = "debug_report.html.jinja"
@@ -143,7 +143,7 @@ def _data(profile: Profile) -> dict[str, object]:
     seconds = [event.seconds for event in profile.durations(timeline.DATA)]
     if not seconds:
         return {}
-    plot = charts.histogram([1000 * value for value in seconds], across="ms for pictures")
+    plot = charts.histogram([1000 * value for value in seconds], across="ms for images")
     return {
         "percentiles": {name: 1000 * v for name, v in percentiles(seconds).items()},
         "plot": Markup(plot),  # noqa: S704 - ours, escaped
@@ -163,7 +163,7 @@ def _system_plots(profile: Profile) -> dict[str, Markup]:
             start = min(float(each[0, 0]) for each in series.values())
             shown = {
                 name: [(float(x) - start, float(y)) for x, y in values]
-                for name, values in list(series.items())[: len(charts.COLOURS)]
+                for name, values in list(series.items())[: len(charts.COLORS)]
             }
             plots[title] = Markup(charts.lines(shown, across="seconds"))  # noqa: S704
     return plots

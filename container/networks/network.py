@@ -36,9 +36,9 @@ class Classifier(nn.Module):
     std: Tensor
 
     def __init__(self, network: nn.Module, flips: Sequence[Sequence[int]] = ()) -> None:
-        """Put the normalisation before `network`.
+        """Put the normalization before `network`.
 
-        Outside of training, logits are averaged over the pictures as they are and their `flips`,
+        Outside of training, logits are averaged over the images as they are and their `flips`,
         each given by its axes of (N, 3, H, W).
         """
         super().__init__()
@@ -90,7 +90,7 @@ class Residual(nn.Module):
 
 
 class Halving(nn.Module):
-    """Max pooling by two, which leaves pictures that have come down to one pixel as they are."""
+    """Max pooling by two, which leaves images that have come down to one pixel as they are."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features (N, C, H // 2, W // 2)."""
@@ -102,7 +102,7 @@ class Halving(nn.Module):
 def convolution(
     channels_in: int, channels_out: int, *, size: int = 3, stride: int = 1
 ) -> nn.Sequential:
-    """Return a convolution with batch normalisation and ReLU."""
+    """Return a convolution with batch normalization and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, size, stride, padding=1, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -114,8 +114,8 @@ def small_network(num_classes: int) -> nn.Sequential:
     """Return our network for training from scratch: eleven layers, 1.9 million parameters.
 
     The shape is that of the short networks of the DAWNBench contest (He et al. 2015 for the
-    residuals) behind a first layer that halves the picture: at 128 pixels it costs what such a
-    network does at 64. It takes pictures of any size from 16 pixels on.
+    residuals) behind a first layer that halves the image: at 128 pixels it costs what such a
+    network does at 64. It takes images of any size from 16 pixels on.
     """
     return nn.Sequential(
         OrderedDict(
@@ -148,10 +148,10 @@ class Network:
 def build(name: str, num_classes: int, image_size: int = 224) -> Network:
     """Build a network with random weights and a head for `num_classes`.
 
-    Most networks take pictures of any size; a vision transformer is made for `image_size` pixels.
+    Most networks take images of any size; a vision transformer is made for `image_size` pixels.
 
     Raises:
-        UserError: no network has this name, or it doesn't take pictures of this size.
+        UserError: no network has this name, or it doesn't take images of this size.
     """
     if name == SMALL:
         return Network(name, small_network(num_classes), heads=("head",))
@@ -164,12 +164,12 @@ def build(name: str, num_classes: int, image_size: int = 224) -> Network:
     try:
         module: nn.Module = torchvision.models.get_model(name, weights=None, **said)
     except AssertionError as error:
-        message = f"{name} takes no pictures of {image_size} x {image_size} pixels: {error}"
+        message = f"{name} takes no images of {image_size} x {image_size} pixels: {error}"
         raise UserError(message) from error
     return Network(name, module, replace_heads(module, num_classes))
 
 
-def check_input(network: Network, pictures: int, image_size: int) -> None:
+def check_input(network: Network, batch_size: int, image_size: int) -> None:
     """Find out whether the network can learn from such a batch, by computing shapes alone.
 
     Raises:
@@ -178,22 +178,22 @@ def check_input(network: Network, pictures: int, image_size: int) -> None:
     classifier = Classifier(network.module)
     state = {k: v.to("meta") for k, v in classifier.state_dict(keep_vars=True).items()}
     state |= {name: buffer.to("meta") for name, buffer in classifier.named_buffers()}
-    images = torch.empty(pictures, 3, image_size, image_size, device="meta")
+    images = torch.empty(batch_size, 3, image_size, image_size, device="meta")
     try:
         with torch.no_grad():
             torch.func.functional_call(classifier.train(), state, (images,))
     except (RuntimeError, ValueError, AssertionError) as error:
         message = (
-            f"{network.name} cannot learn from batches of {pictures} pictures of {image_size} x "
+            f"{network.name} cannot learn from batches of {batch_size} images of {image_size} x "
             f"{image_size} pixels ({error}): change image_size or batch_size"
         )
         raise UserError(message) from error
 
 
 def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
-    """Give every head, recognised by ImageNet's 1,000 outputs, `num_classes` outputs.
+    """Give every head, recognized by ImageNet's 1,000 outputs, `num_classes` outputs.
 
-    A new head standardises its input first: pretrained features differ a hundredfold in scale from
+    A new head standardizes its input first: pretrained features differ a hundredfold in scale from
     one network to another, and so would the learning rate that suits the head.
 
     Returns:
@@ -201,7 +201,7 @@ def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
     """
     if isinstance(network, torchvision.models.SqueezeNet):
         # Its own head pools after a convolution and a ReLU: a class that is below zero for every
-        # picture would never learn again. Under the old head's name, which weights files have.
+        # image would never learn again. Under the old head's name, which weights files have.
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         network.classifier = nn.Sequential(pool, nn.Linear(512, IMAGENET_CLASSES))
     names = []

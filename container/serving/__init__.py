@@ -1,7 +1,7 @@
-"""The serving image's program: answers SageMaker's requests with an artifact's predictions.
+"""The program of the serving container image: answers requests with a model's predictions.
 
 `gunicorn_conf` runs processes of `worker`, which lets requests in; `app` answers them over HTTP.
-Their pictures go through `decoding` -> `pool` (`predictor`, `engine`) -> `encoding`, which know
+Their images go through `decoding` -> `pool` (`predictor`, `engine`) -> `encoding`, which know
 bytes and arrays but not Flask. On a multi-model endpoint `multi_model` answers in the place of
 `app`, and `registry` keeps what the platform loads and unloads. `sizing` says how many of
 everything, `loading` makes it ready. On a GPU (`gpu`) `torch_engine` takes `engine`'s place and has

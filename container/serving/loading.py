@@ -55,7 +55,7 @@ def application() -> Flask:
         batching=batching if sizing.batched else None,
     )
     start_watch()
-    pool = Pool(sizing.pictures, sizing.batched)
+    pool = Pool(sizing.images, sizing.batched)
     if settings.multi_model:
         registry = Registry(
             base_dir() / "models",

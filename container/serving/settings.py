@@ -21,7 +21,7 @@ DEFAULT_TRANSFORM_PAYLOAD_MB, TRANSFORM_MB = 6, 100
 JSON, JSON_LINES, CSV = MEDIA_TYPES = ("application/json", "application/jsonlines", "text/csv")
 
 # Within SageMaker's 60 seconds, large networks too; in a transform job the payload is the limit.
-ONLINE_PICTURES, BATCH_PICTURES = 64, 100_000
+ONLINE_IMAGES, BATCH_IMAGES = 64, 100_000
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 PRECISIONS = (FLOAT32, BFLOAT16, INT8)
@@ -52,22 +52,22 @@ class Settings:
     """SAGEMAKER_MODEL_SERVER_WORKERS: processes, each with its own network."""
 
     engine: str = ""
-    """SAGEMAKER_CLASSIFIER_ENGINE: `openvino`, or in the image for GPUs `torch`; unset, `torch`
-    where that image finds a GPU."""
+    """SAGEMAKER_CLASSIFIER_ENGINE: `openvino`, or `torch` in the GPU container image; unset, `torch` if
+    that container image finds a GPU."""
 
     max_batch_size: int = 32
-    """SAGEMAKER_CLASSIFIER_MAX_BATCH_SIZE: of `torch`: pictures that are predicted together; 32
+    """SAGEMAKER_CLASSIFIER_MAX_BATCH_SIZE: of `torch`: images that are predicted together; 32
     unless set."""
 
     batch_timeout_seconds: float = 0.005
-    """SAGEMAKER_CLASSIFIER_BATCH_TIMEOUT_SECONDS: of `torch`: how long pictures wait for others
-    while the GPU is idle; 0.005 unless set. A picture that is alone in the server does not wait."""
+    """SAGEMAKER_CLASSIFIER_BATCH_TIMEOUT_SECONDS: of `torch`: how long images wait for others
+    while the GPU is idle; 0.005 unless set. An image that is alone in the server does not wait."""
 
     streams: int = 0
-    """SAGEMAKER_CLASSIFIER_STREAMS: pictures predicted at a time, each on one core."""
+    """SAGEMAKER_CLASSIFIER_STREAMS: images predicted at a time, each on one core."""
 
     lone_threads: int = 0
-    """SAGEMAKER_CLASSIFIER_LONE_THREADS: cores for the picture of a lone request; 1 saves the
+    """SAGEMAKER_CLASSIFIER_LONE_THREADS: cores for the image of a lone request; 1 saves the
     second compiled network."""
 
     threads: int = 0
@@ -77,7 +77,7 @@ class Settings:
     """SAGEMAKER_CLASSIFIER_QUEUE: requests that wait unread on their connections."""
 
     wait_seconds: int = WAIT_SECONDS
-    """SAGEMAKER_CLASSIFIER_WAIT_SECONDS: how long a request may wait before its pictures' turn,
+    """SAGEMAKER_CLASSIFIER_WAIT_SECONDS: how long a request may wait before its images' turn,
     three quarters of that unread; then it is refused. 2 unless set, in a transform job as long as
     the timeout."""
 
@@ -88,13 +88,13 @@ class Settings:
 
     timeout_seconds: int = 60
     """SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS: how long a request's body may take to come, and its
-    pictures to be predicted; a worker that hangs for 30 more is replaced. 60 unless set, an hour in
+    images to be predicted; a worker that hangs for 30 more is replaced. 60 unless set, an hour in
     a transform job. SAGEMAKER_MODEL_SERVER_TIMEOUT means the same."""
 
     max_body_bytes: int = ONLINE_PAYLOAD_MB * MIB
     """SAGEMAKER_MAX_PAYLOAD_IN_MB: largest body; 25 MB unless set, 100 MB in a transform job."""
 
-    max_pictures: int = ONLINE_PICTURES
+    max_images: int = ONLINE_IMAGES
     """Of a request."""
 
     transform_payload_mb: int = DEFAULT_TRANSFORM_PAYLOAD_MB
@@ -110,14 +110,14 @@ class Settings:
 
     has_error_records: bool = False
     """SAGEMAKER_CLASSIFIER_ERROR_RECORDS: `true` to answer 200, with the error in the prediction's
-    place, even where none of a request's pictures can be read. In a transform job one such object
+    place, even where none of a request's images can be read. In a transform job one such object
     would fail the whole job."""
 
     has_metrics: bool = False
     """SAGEMAKER_CLASSIFIER_METRICS: `true` for numbers on `/metrics`, as Prometheus reads them."""
 
     has_page: bool = False
-    """SAGEMAKER_CLASSIFIER_PAGE: `true` for a page on `/` that takes a picture and shows its
+    """SAGEMAKER_CLASSIFIER_PAGE: `true` for a page on `/` that takes an image and shows its
     classes; `make up` sets it."""
 
     log_level: int = 20
@@ -173,7 +173,7 @@ class Settings:
             # 0 is SageMaker's word for a chunked body of any length.
             max_body_bytes=MIB
             * (payload_mb or (BATCH_PAYLOAD_MB if is_batch else ONLINE_PAYLOAD_MB)),
-            max_pictures=BATCH_PICTURES if is_batch else ONLINE_PICTURES,
+            max_images=BATCH_IMAGES if is_batch else ONLINE_IMAGES,
             transform_payload_mb=min(payload_mb or defaults.transform_payload_mb, BATCH_PAYLOAD_MB),
             has_execution_parameters=batch != "True",
             default_accept=_one_of(

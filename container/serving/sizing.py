@@ -24,17 +24,17 @@ COPIES = 2
 # the pixels of the network's input: 16 numbers in float32 for each, a guess on the safe side.
 LOADING_COPIES, LOADING_BYTES, LAYER_BYTES = 3, 20 * MIB, 64
 
-# Of the memory of a multi-model endpoint that the server and one picture leave; the rest is for
-# more pictures and bodies.
+# Of the memory of a multi-model endpoint that the server and one image leave; the rest is for
+# more images and bodies.
 MODELS_SHARE = 0.75
 
-# The largest picture with the greediest decoder, WebP's: 50 megapixels of 16 bytes. Written out,
+# The largest image with the greediest decoder, WebP's: 50 megapixels of 16 bytes. Written out,
 # for gunicorn's master reads this module, and has no other use for NumPy and Pillow.
-PICTURE_BYTES = 800_000_000
+IMAGE_BYTES = 800_000_000
 
 # Requests in threads, whose bodies are in memory: enough to read the next ones meanwhile. More, and
 # they would wait there for so long that refusing them, by then at full price, became common.
-LEAST_THREADS, THREADS_PER_PICTURE = 8, 4
+LEAST_THREADS, THREADS_PER_IMAGE = 8, 4
 
 # Connections, each of which costs a socket; how long they wait is limited besides.
 QUEUE_PER_STREAM = 256
@@ -53,7 +53,7 @@ def server_bytes(*, batches: bool) -> int:
 
 def models_budget(memory: int, server: int = SERVER_BYTES) -> int:
     """Return the memory that all models of a multi-model endpoint may take, in bytes."""
-    return max(0, int(MODELS_SHARE * (memory - server - PICTURE_BYTES)))
+    return max(0, int(MODELS_SHARE * (memory - server - IMAGE_BYTES)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,22 +64,22 @@ class Sizing:
     """Processes, each with its own network."""
 
     streams: int
-    """Pictures predicted at a time, each on one processor."""
+    """Images predicted at a time, each on one processor."""
 
     lone_threads: int
-    """Processors for the picture of a lone request; 1 means that it is predicted as in a crowd."""
+    """Processors for the image of a lone request; 1 means that it is predicted as in a crowd."""
 
-    pictures: int
-    """Pictures decoded or predicted at a time; those that wait are still compressed."""
+    images: int
+    """Images decoded or predicted at a time; those that wait are still compressed."""
 
     threads: int
-    """Requests whose bodies are read, or wait in memory for their pictures' turn."""
+    """Requests whose bodies are read, or wait in memory for their images' turn."""
 
     queue: int
     """Connections whose requests wait unread; one more is refused."""
 
     batched: int = 0
-    """Pictures, besides those, that are decoded and wait for their batch or are in one; 0 where
+    """Images, besides those, that are decoded and wait for their batch or are in one; 0 where
     OpenVINO predicts one by one."""
 
     @classmethod
@@ -88,7 +88,7 @@ class Sizing:
 
         On a multi-model endpoint there is no such file yet, and the streams are every model's.
         """
-        needed = SERVER_BYTES + PICTURE_BYTES
+        needed = SERVER_BYTES + IMAGE_BYTES
         if settings.multi_model:
             # The process that is asked for a model must be the one that was told to load it.
             workers, most_streams = 1, PROCESSORS_PER_WORKER
@@ -100,7 +100,7 @@ class Sizing:
             )
             most_streams = processors
         streams = settings.streams or max(1, min(processors // workers, most_streams))
-        # Spent in this order: the server, one picture, a second compiled variant, more pictures.
+        # Spent in this order: the server, one image, a second compiled variant, more images.
         free = memory // workers - needed
         # Many models have no memory for that.
         is_twice = not settings.multi_model and free >= COPIES * model_bytes
@@ -108,15 +108,15 @@ class Sizing:
         if lone_threads > 1:
             free -= COPIES * model_bytes
         # Two more than streams: one waits in the engine for the next free stream, one is decoded.
-        pictures = max(1, min(streams + 2, 1 + free // PICTURE_BYTES))
-        bodies = (free - (pictures - 1) * PICTURE_BYTES) // settings.max_body_bytes
+        images = max(1, min(streams + 2, 1 + free // IMAGE_BYTES))
+        bodies = (free - (images - 1) * IMAGE_BYTES) // settings.max_body_bytes
         return cls(
             workers=workers,
             streams=streams,
             lone_threads=lone_threads,
-            pictures=pictures,
+            images=images,
             threads=settings.threads
-            or max(LEAST_THREADS, pictures, min(THREADS_PER_PICTURE * pictures, bodies)),
+            or max(LEAST_THREADS, images, min(THREADS_PER_IMAGE * images, bodies)),
             queue=settings.queue or QUEUE_PER_STREAM * streams,
         )
 
@@ -128,19 +128,19 @@ class Sizing:
         workers = 1 if settings.multi_model else settings.workers or max(1, gpus)
         server = server_bytes(batches=True)
         models = models_budget(memory, server) if settings.multi_model else COPIES * model_bytes
-        free = memory // workers - server - models - PICTURE_BYTES
-        pictures = max(1, min(-(-processors // workers), 1 + free // PICTURE_BYTES))
+        free = memory // workers - server - models - IMAGE_BYTES
+        images = max(1, min(-(-processors // workers), 1 + free // IMAGE_BYTES))
         # One batch is computed, the next one comes together.
         batched = 2 * settings.max_batch_size
-        bodies = (free - (pictures - 1) * PICTURE_BYTES) // settings.max_body_bytes
-        most = THREADS_PER_PICTURE * pictures + batched
+        bodies = (free - (images - 1) * IMAGE_BYTES) // settings.max_body_bytes
+        most = THREADS_PER_IMAGE * images + batched
         return cls(
             workers=workers,
             streams=1,
             lone_threads=1,
-            pictures=pictures,
-            threads=settings.threads or max(LEAST_THREADS, pictures, min(most, bodies)),
-            queue=settings.queue or QUEUE_PER_STREAM * pictures,
+            images=images,
+            threads=settings.threads or max(LEAST_THREADS, images, min(most, bodies)),
+            queue=settings.queue or QUEUE_PER_STREAM * images,
             batched=batched,
         )
 

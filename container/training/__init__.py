@@ -1,1 +1,1 @@
-"""The training program of the training image."""
+"""The training program of the training container image."""

@@ -1,4 +1,4 @@
-"""The training image's program: `python -m container.training train`."""
+"""The training container image's program: `python -m container.training train`."""
 
 import logging
 import os

@@ -45,7 +45,7 @@ class Hyperparameters:
     """Passes over the training channel; with `fine_tuning=none` there are none."""
 
     batch_size: int = 64
-    """Pictures per step, over all hosts and GPUs."""
+    """Images per step, over all hosts and GPUs."""
 
     gradient_accumulation_steps: int = 1
     """Parts in which each device computes its share of a step: more need less memory."""
@@ -84,50 +84,50 @@ class Hyperparameters:
     class_balance: Literal["auto", "none", "weights", "sampling"] = "auto"
     """For uneven classes: a `weights` for each in the loss, or `sampling` the rare ones more often.
 
-    `auto`: `sampling` where a class has three times the pictures of another, else `none`.
+    `auto`: `sampling` where a class has three times the images of another, else `none`.
     """
 
     image_size: int | None = None
     """Height and width that the network sees, in pixels. Unset: 128 for `small`, else 224."""
 
     half_size_steps: float = 0.0
-    """Share of the steps, the first ones, that see pictures at half their size, which is faster.
+    """Share of the steps, the first ones, that see images at half their size, which is faster.
 
     For networks that take any size, from scratch. The other steps make up for what was too small.
     """
 
     augment: bool = True
-    """Random small changes of every picture, which destroy no label: the four that follow."""
+    """Random small changes of every image, which destroy no label: the four that follow."""
 
     max_rotation: float = 10.0
     """In degrees, to either side."""
 
     max_zoom: float = 0.1
-    """Share of the size by which pictures grow or shrink."""
+    """Share of the size by which images grow or shrink."""
 
     max_shift: float = 0.08
-    """Share of the side by which pictures move."""
+    """Share of the side by which images move."""
 
     max_light: float = 0.2
-    """Share by which contrast changes; brightness by half, colours by a quarter of it."""
+    """Share by which contrast changes; brightness by half, colors by a quarter of it."""
 
     horizontal_flip: bool = False
-    """Mirror half of the pictures: only where left and right mean the same."""
+    """Mirror half of the images: only where left and right mean the same."""
 
     vertical_flip: bool = False
-    """Turn half of the pictures upside down: only where up and down mean the same."""
+    """Turn half of the images upside down: only where up and down mean the same."""
 
     quarter_turns: bool = False
-    """Turn pictures by 0, 90, 180 or 270 degrees: only where no side is up, as seen from above."""
+    """Turn images by 0, 90, 180 or 270 degrees: only where no side is up, as seen from above."""
 
     cutout: float = 0.0
-    """Side of a random square made grey in every picture, as a share of the picture's side."""
+    """Side of a random square made gray in every image, as a share of the image's side."""
 
     mixup: float = 0.0
-    """Blend pairs of pictures; alpha of the beta distribution of the shares. 0: none."""
+    """Blend pairs of images; alpha of the beta distribution of the shares. 0: none."""
 
     cutmix: float = 0.0
-    """Paste a part of another picture in; alpha as for `mixup`. With both, steps take turns."""
+    """Paste a part of another image in; alpha as for `mixup`. With both, steps take turns."""
 
     test_time_augmentation: bool = False
     """Average the answers over the flips that are allowed, in serving too: better and slower."""
@@ -156,11 +156,11 @@ class Hyperparameters:
     quantize: Literal["auto", "none"] = "auto"
     """Precision in which the network is served. `auto`: int8 where it suffices; `none`: float32.
 
-    Another network is made for that at the end of a job, calibrated with training pictures.
+    Another network is made for that at the end of a job, calibrated with training images.
     """
 
     max_accuracy_drop: float = 0.005
-    """How much lower int8's accuracy on the validation pictures may be than float32's."""
+    """How much lower int8's accuracy on the validation images may be than float32's."""
 
     seed: int = 0
     """Of every random choice."""

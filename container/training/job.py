@@ -14,11 +14,10 @@ from container.debugger.recording.debug_session import Observer, Settings
 from container.debugger.rules import rule_choice
 from container.networks.network import Network, build, check_input
 from container.training import recipe
-from container.training.data import channel
-from container.training.data import images as pictures
+from container.training.data import channel, images
 from container.training.data import mirrored_classes as sides
-from container.training.data.images import Pictures
-from container.training.evaluation.assessment import Judgement
+from container.training.data.images import ImageSet
+from container.training.evaluation.assessment import Assessment
 from container.training.fitting import cluster
 from container.training.fitting import pretrained as weights
 from container.training.fitting.checkpoint import Checkpoints
@@ -31,7 +30,7 @@ from container.training.sagemaker.stop import StopRequest
 
 logger = logging.getLogger(__name__)
 
-# Batch normalisation alone takes dozens to know the mean of what it sees.
+# Batch normalization alone takes dozens to know the mean of what it sees.
 FEW_STEPS = 100
 
 
@@ -45,13 +44,13 @@ class Task:
     network: Network
     weights_source: str | None
     """Which pretrained weights the network has."""
-    training: Pictures
-    validation: Pictures
-    test: Pictures | None
+    training: ImageSet
+    validation: ImageSet
+    test: ImageSet | None
 
     @property
-    def channels(self) -> tuple[Pictures | None, ...]:
-        """All pictures that were read."""
+    def channels(self) -> tuple[ImageSet | None, ...]:
+        """All images that were read."""
         return self.training, self.validation, self.test
 
 
@@ -63,13 +62,13 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
         Stopped: a stop was requested before there was anything to save.
     """
     judged = None
-    # Before the pictures are read: a process that cannot go on then takes the others along at once.
+    # Before the images are read: a process that cannot continue then ends the others at once.
     with cluster.joined(environment.hosts(), stop) as joined:
         task = _read_task(environment, joined.world_size, stop)
         stop.check()
         joined.check_equal(
             repr((task.class_names, [read and read.sha256 for read in task.channels])),
-            "the hosts hold different pictures: every channel must be FullyReplicated, "
+            "the hosts hold different images: every channel must be FullyReplicated, "
             "not ShardedByS3Key",
         )
         trainer = Trainer(
@@ -137,15 +136,15 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: StopReque
                 message = f"half_size_steps is not for this network: {error}"
                 raise UserError(message) from error
 
-    # Before the pictures: a wrong name or size fails in a second, not after minutes of decoding.
+    # Before the images: a wrong name or size fails in a second, not after minutes of decoding.
     check_batches(len(files[0]))
-    training = pictures.decode(files[0], class_names, settings, stop)
-    validation = pictures.decode(files[1], class_names, settings, stop)
-    test = pictures.decode(test_files, class_names, settings, stop) if test_files else None
+    training = images.decode(files[0], class_names, settings, stop)
+    validation = images.decode(files[1], class_names, settings, stop)
+    test = images.decode(test_files, class_names, settings, stop) if test_files else None
     _check_data(class_names, training, validation)
     _check_held_out(training, {"validation": validation, "test": test})
     if test is not None:
-        logger.info("test_pictures=%d", len(test))
+        logger.info("test_images=%d", len(test))
     # Again, without the broken ones.
     check_batches(len(training))
     return Task(
@@ -178,11 +177,11 @@ def _debug_settings(
 
 def _find_files(
     channels: Channels, hyperparameters: Hyperparameters
-) -> tuple[tuple[str, ...], tuple[list[channel.LabelledFile], list[channel.LabelledFile]]]:
+) -> tuple[tuple[str, ...], tuple[list[channel.LabeledFile], list[channel.LabeledFile]]]:
     """Return the class names, and the files for training and for validation."""
     if channels.unused:
         logger.warning("channels not used: %s", ", ".join(channels.unused))
-    files = channel.labelled_files(channels.training)
+    files = channel.labeled_files(channels.training)
     class_names = channel.class_names_of(files)
     flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
     if flips and (pairs := sides.mirrored_classes(class_names)):
@@ -194,18 +193,16 @@ def _find_files(
     if channels.validation is None:
         fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
         return class_names, channel.split(files, fraction, seed)
-    held_out = channel.labelled_files(channels.validation)
+    held_out = channel.labeled_files(channels.validation)
     channel.check_classes(held_out, class_names, "validation")
     return class_names, (files, held_out)
 
 
-def _find_test_files(
-    channels: Channels, class_names: tuple[str, ...]
-) -> list[channel.LabelledFile]:
+def _find_test_files(channels: Channels, class_names: tuple[str, ...]) -> list[channel.LabeledFile]:
     """Return the files of the test channel; without one, none."""
     if channels.test is None:
         return []
-    files = channel.labelled_files(channels.test)
+    files = channel.labeled_files(channels.test)
     channel.check_classes(files, class_names, "test")
     return files
 
@@ -220,22 +217,22 @@ def _load_weights(net: Network, channels: Channels, hyperparameters: Hyperparame
     return weights.download(net) if recipe.wants_download(hyperparameters) else None
 
 
-def _check_data(class_names: tuple[str, ...], training: Pictures, validation: Pictures) -> None:
+def _check_data(class_names: tuple[str, ...], training: ImageSet, validation: ImageSet) -> None:
     shown = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")  # noqa: PLR2004
     logger.info("classes=%d (%s)", len(class_names), shown)
-    logger.info("training_pictures=%d validation_pictures=%d", len(training), len(validation))
+    logger.info("training_images=%d validation_images=%d", len(training), len(validation))
     seen = set(training.labels.tolist())
     if lost := [name for label, name in enumerate(class_names) if label not in seen]:
-        message = f"no picture of the class {lost[0]!r} can be read"
+        message = f"no image of the class {lost[0]!r} can be read"
         raise UserError(message)
 
 
-def _check_held_out(training: Pictures, others: Mapping[str, Pictures | None]) -> None:
+def _check_held_out(training: ImageSet, others: Mapping[str, ImageSet | None]) -> None:
     for name, read in others.items():
         if read is not None and read.sha256 == training.sha256:
             message = (
-                f"the {name} channel holds the training channel's pictures, which say nothing of "
-                "others: give it pictures of its own, or leave it out"
+                f"the {name} channel holds the training channel's images, which say nothing of "
+                "others: give it images of its own, or leave it out"
             )
             raise UserError(message)
 
@@ -265,7 +262,7 @@ def _write(
     is_stopped: Callable[[], bool],
     *,
     is_failed: bool = False,
-) -> Judgement | None:
+) -> Assessment | None:
     return results.write(
         environment,
         trainer,

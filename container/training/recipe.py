@@ -24,7 +24,7 @@ SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 128, 224
 # The moving average of the weights looks back over a twentieth of the run.
 AVERAGED_RUNS = 20
 
-# Batch normalisation's statistics average over a few batches at least.
+# Batch normalization's statistics average over a few batches at least.
 MOST_MOMENTUM = 0.4
 
 # Families of depthwise convolutions, which a processor computes faster in float32: it moves more
@@ -79,17 +79,17 @@ def check_compiler(hyperparameters: Hyperparameters) -> None:
         raise UserError(message)
 
 
-def smallest_share(pictures: int, batch_size: int, processes: int) -> int:
-    """Return how many pictures of a batch the process with the fewest gets.
+def smallest_share(images: int, batch_size: int, processes: int) -> int:
+    """Return how many images of a batch the process with the fewest gets.
 
     Raises:
         UserError: none.
     """
-    batches = math.ceil(pictures / batch_size)
-    share = pictures // batches // processes
+    batches = math.ceil(images / batch_size)
+    share = images // batches // processes
     if share == 0:
         message = (
-            f"{pictures} pictures in batches of {batch_size} leave some of the {processes} "
+            f"{images} images in batches of {batch_size} leave some of the {processes} "
             "processes without any: use a larger batch_size or fewer hosts and GPUs"
         )
         raise UserError(message)
@@ -108,7 +108,7 @@ class Recipe:
 
     steps_per_epoch: int
     half_size_steps: int
-    """How many of the first see pictures at half their size (fast.ai's progressive resizing)."""
+    """How many of the first see images at half their size (fast.ai's progressive resizing)."""
 
     learning_rate: float
     """Peak of the schedule, unless a search finds another."""
@@ -137,7 +137,7 @@ class Recipe:
     def of(
         cls, hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64], *, pretrained: bool
     ) -> Self:
-        """Decide, given the labels (N,) of the training pictures."""
+        """Decide, given the labels (N,) of the training images."""
         is_frozen = pretrained and hyperparameters.fine_tuning == "none"
         epochs = 0 if is_frozen else hyperparameters.epochs
         is_staged = pretrained and hyperparameters.fine_tuning == "staged"
@@ -157,7 +157,7 @@ class Recipe:
         )
 
     def sentences(self, labels: npt.NDArray[np.int64]) -> list[str]:
-        """Say what was decided, given the labels (N,) of the training pictures."""
+        """Say what was decided, given the labels (N,) of the training images."""
         said = []
         if self.epochs:
             said.append(
@@ -166,7 +166,7 @@ class Recipe:
             )
         if self.half_size_steps:
             said.append(
-                f"in the first {self.half_size_steps} steps pictures have half their size: until "
+                f"in the first {self.half_size_steps} steps images have half their size: until "
                 "then the accuracy, which is of whole ones, says little"
             )
         if self.first_stage_epochs:
@@ -181,7 +181,7 @@ class Recipe:
             counts = np.bincount(labels)
             how = "are drawn more often" if self.balance == "sampling" else "weigh more"
             said.append(
-                f"classes have {counts.min()} to {counts.max()} pictures: those of the rare ones "
+                f"classes have {counts.min()} to {counts.max()} images: those of the rare ones "
                 f"{how}"
             )
         said.append(f"the best epoch is the one with the best {self.objective}")

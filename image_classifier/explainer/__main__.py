@@ -1,4 +1,4 @@
-"""Explain what any endpoint answers to pictures, as SageMaker Clarify does.
+"""Explain what any endpoint answers to images, as SageMaker Clarify does.
 
 Exit codes: 0 done; 1 it could not be done; 2 the command line is wrong; 130 it was stopped.
 """
@@ -17,7 +17,7 @@ from image_classifier.explainer.analysis import NPY, Analysis, Predictor
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.job import ANALYSIS, Job
 from image_classifier.explainer.model import PARALLEL, Model
-from image_classifier.explainer.randomized import randomise
+from image_classifier.explainer.randomized import randomize
 
 DONE, FAILED, STOPPED = 0, 1, 130
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         print(
-            "explainer: stopped; what is finished stays, and the same command goes on from there",
+            "explainer: stopped; what is finished stays, and the same command continues from there",
             file=sys.stderr,
         )
         return STOPPED
@@ -50,23 +50,23 @@ def _explain(arguments: argparse.Namespace) -> None:
             model = Model(endpoint, analysis.predictor, arguments.parallel)
             return stack.enter_context(model)
 
-        randomised = None
-        if arguments.randomised_url:
-            endpoint = HttpEndpoint(arguments.randomised_url, parallel=arguments.parallel)
-            randomised = model_of(endpoint)
+        randomized = None
+        if arguments.randomized_url:
+            endpoint = HttpEndpoint(arguments.randomized_url, parallel=arguments.parallel)
+            randomized = model_of(endpoint)
         job = Job(
-            pictures=arguments.pictures,
+            images=arguments.images,
             output=arguments.output,
             analysis=analysis,
             model=model_of(_endpoint(arguments, analysis.predictor)),
-            randomised=randomised,
+            randomized=randomized,
             is_quiet=arguments.quiet,
         )
         found = job.run()
     for one in found.unreadable:
         print(f"explainer: left out {one.file}: {one.why}", file=sys.stderr)
     print(
-        f"{found.pictures} pictures explained; deletion better than random order on "
+        f"{found.images} images explained; deletion better than random order on "
         f"{found.better_deletions}; {arguments.output / ANALYSIS}, "
         f"{arguments.output / analysis.report_name}.html"
     )
@@ -90,14 +90,14 @@ def _endpoint(arguments: argparse.Namespace, predictor: Predictor) -> Endpoint:
     return SageMakerEndpoint(predictor, region=arguments.region, parallel=arguments.parallel)
 
 
-def _randomise(arguments: argparse.Namespace) -> None:
-    randomise(arguments.model, arguments.output, arguments.seed)
+def _randomize(arguments: argparse.Namespace) -> None:
+    randomize(arguments.model, arguments.output, arguments.seed)
     print(arguments.output)
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "explain": _explain,
-    "randomise": _randomise,
+    "randomize": _randomize,
 }
 
 
@@ -110,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m image_classifier.explainer", description=__doc__
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    explain = commands.add_parser("explain", help="explain the answers to pictures")
-    explain.add_argument("pictures", type=Path, help="a folder of pictures, at any depth, or one")
+    explain = commands.add_parser("explain", help="explain the answers to images")
+    explain.add_argument("images", type=Path, help="a folder of images, at any depth, or one")
     explain.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="where the results go"
     )
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         metavar="FILE",
-        help="Clarify's analysis_config.json (default: 20 super-pixels, 500 samples, pictures "
+        help="Clarify's analysis_config.json (default: 20 super-pixels, 500 samples, images "
         "sent as arrays)",
     )
     where = explain.add_mutually_exclusive_group()
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--endpoint", metavar="NAME", help="a SageMaker endpoint's name")
     explain.add_argument("--region", help="the endpoint's AWS region (default: boto3's)")
     explain.add_argument(
-        "--randomised-url",
+        "--randomized-url",
         metavar="URL",
         help="a server of the same network with random weights, for the sanity check",
     )
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--quiet", action="store_true", help="draw no progress bar")
     shuffle = commands.add_parser(
-        "randomise", help="write an artifact with shuffled weights, to serve for --randomised-url"
+        "randomize", help="write an artifact with shuffled weights, to serve for --randomized-url"
     )
     shuffle.add_argument("model", type=Path, help="folder with an artifact, unpacked")
     shuffle.add_argument("output", type=Path, help="a new folder for the shuffled one")

@@ -1,4 +1,4 @@
-"""What is to be explained and how: Clarify's analysis configuration for pictures.
+"""What is to be explained and how: Clarify's analysis configuration for images.
 
 Names, defaults and meanings are Clarify's. What it has for tables, texts and time series alone is
 refused by name, and so is what only AWS's own service could do.
@@ -32,7 +32,7 @@ BEYOND_ANY = 1e15
 FILE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 
 # Of no meaning here, and of no harm: where data come from is the caller's word, segments of
-# different pictures have nothing to be aggregated over, boxes are for detection, and instances are
+# different images have nothing to be aggregated over, boxes are for detection, and instances are
 # for an endpoint that Clarify starts itself.
 _TOP = {"version", "dataset_type", "dataset_uri", "headers", "label", "methods", "predictor"}
 _METHODS = {"shap", "report"}
@@ -64,7 +64,7 @@ class Predictor:
     custom_attributes: str | None = None
 
     content_type: str = JPEG
-    """Of a request: one picture's file, or an array or a JSON document of one or several."""
+    """Of a request: one image's file, or an array or a JSON document of one or several."""
 
     accept_type: str = JSON
 
@@ -106,10 +106,10 @@ class Analysis:
     """All settings of one analysis."""
 
     num_samples: int = 500
-    """Evaluations of the model from which a picture's values are computed."""
+    """Evaluations of the model from which an image's values are computed."""
 
     num_segments: int = 20
-    """About so many super-pixels a picture."""
+    """About so many super-pixels an image."""
 
     segment_compactness: float = 5.0
     """The higher, the squarer are the super-pixels; 0.01 to 100, on a log scale."""
@@ -123,7 +123,7 @@ class Analysis:
     """Put every super-pixel's values into analysis.json as well."""
 
     baseline: Path | None = None
-    """A picture that is shown where super-pixels are hidden; without one, white noise."""
+    """An image that is shown where super-pixels are hidden; without one, white noise."""
 
     report_name: str = "report"
     report_title: str = "Why the classifier answers as it does"
@@ -179,7 +179,7 @@ class Analysis:
         methods = _section(top, "methods")
         _check_names(methods, _METHODS, "methods")
         if "shap" not in methods:
-            message = "methods.shap is missing: it is what explains pictures"
+            message = "methods.shap is missing: it is what explains images"
             raise UserError(message)
         return cls(
             **_shap(_section(methods, "shap"), folder),
@@ -190,7 +190,7 @@ class Analysis:
 
 def _shap(document: Json, folder: Path) -> dict[str, Any]:
     if "features_to_explain" in document:
-        message = "shap.features_to_explain is for tables: pictures are explained as a whole"
+        message = "shap.features_to_explain is for tables: images are explained as a whole"
         raise UserError(message)
     _check_names(document, _SHAP, "shap")
     image = _section(document, "image_config")

@@ -16,7 +16,7 @@ MAX_SHOWN = 200
 
 
 class Scores(NamedTuple):
-    """One row a picture."""
+    """One row an image."""
 
     rows: npt.NDArray[np.float64]
     """Of shape (N, C)."""
@@ -68,10 +68,10 @@ def _found(document: Any, probability: str | None) -> Any:  # noqa: ANN401 - any
 
 def _rows(found: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401 - any JSON
     rows = np.asarray(found, dtype=np.float64)
-    # One picture's scores may stand in as many lists as one likes: [[[0.1, 0.9]]].
+    # One image's scores may stand in as many lists as one likes: [[[0.1, 0.9]]].
     rows = rows.reshape(-1, rows.shape[-1]) if rows.ndim else rows
     if rows.ndim == 0 or rows.size == 0 or not np.isfinite(rows).all():
-        message = "a list of finite numbers for every picture is needed"
+        message = "a list of finite numbers for every image is needed"
         raise ValueError(message)
     return rows
 

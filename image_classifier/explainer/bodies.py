@@ -1,4 +1,4 @@
-"""Pictures as the bodies of requests, in Clarify's three content types and in JSON."""
+"""Images as the bodies of requests, in Clarify's three content types and in JSON."""
 
 import base64
 import io
@@ -10,18 +10,18 @@ from PIL import Image
 from container.classifier.preprocessing import Pixels
 from image_classifier.explainer.analysis import JPEG, JSON, NPY, PNG
 
-# Types of which one body may hold several pictures, where the endpoint takes that.
+# Types of which one body may hold several images, where the endpoint takes that.
 OF_MANY = (NPY, JSON)
 
 
 def encode(images: Pixels, content_type: str) -> bytes:
-    """Return the body for pictures (N, H, W, 3); of a type for one picture N is 1."""
+    """Return the body for images (N, H, W, 3); of a type for one image N is 1."""
     if content_type == JSON:
         files = [base64.b64encode(_file(image, "PNG")).decode() for image in images]
         return json.dumps({"instances": files}).encode()
     if content_type == NPY:
         file = io.BytesIO()
-        # One picture is sent as Clarify does: H x W x 3.
+        # One image is sent as Clarify does: H x W x 3.
         np.save(file, images if len(images) > 1 else images[0], allow_pickle=False)
         return file.getvalue()
     return _file(images[0], {JPEG: "JPEG", PNG: "PNG"}[content_type])

@@ -1,4 +1,4 @@
-"""The explanation of one picture: how it is found, and how it is kept."""
+"""The explanation of one image: how it is found, and how it is kept."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from image_classifier.explainer import coalitions, shapley
 from image_classifier.explainer.analysis import Analysis
 from image_classifier.explainer.coalitions import Members
 from image_classifier.explainer.faithfulness import Curves, rank_correlation
-from image_classifier.explainer.image import Picture
+from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.model import Model
 
 Values = npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ LEAST_PROBABILITY = 1e-6
 
 
 class Sanity(NamedTuple):
-    """How much alike the explanations of the network and of a randomised one are."""
+    """How much alike the explanations of the network and of a randomized one are."""
 
     correlation: float
     """Of the ranks of the predicted class's Shapley values; near 0 is sane."""
@@ -34,10 +34,10 @@ class Sanity(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """What was found out about one picture."""
+    """What was found out about one image."""
 
     scores: tuple[float, ...]
-    """Of the picture, one a class."""
+    """Of the image, one a class."""
 
     expected: tuple[float, ...]
     """Of the baseline: what the Shapley values start from."""
@@ -49,11 +49,11 @@ class Explanation:
     """`exact` where all coalitions were asked for, else `kernel`."""
 
     evaluations: int
-    """Masked pictures that the model has seen for it."""
+    """Masked images that the model has seen for it."""
 
     curves: Curves
     sanity: Sanity | None
-    """None without a randomised model."""
+    """None without a randomized model."""
 
     @property
     def predicted(self) -> int:
@@ -81,11 +81,11 @@ class Explanation:
 
 
 class Evaluations:
-    """A model's scores for coalitions of one picture, each asked for once."""
+    """A model's scores for coalitions of one image, each asked for once."""
 
-    def __init__(self, model: Model, picture: Picture, tell: Callable[[int], object]) -> None:
+    def __init__(self, model: Model, image: SegmentedImage, tell: Callable[[int], object]) -> None:
         """Know nothing yet; `tell` is called with the number of new scores."""
-        self._model, self._picture, self._tell = model, picture, tell
+        self._model, self._image, self._tell = model, image, tell
         self._rows: dict[bytes, Values] = {}
 
     def __call__(self, members: Members) -> Values:
@@ -93,7 +93,7 @@ class Evaluations:
         keys = [row.tobytes() for row in members]
         new = {key: row for key, row in zip(keys, members, strict=True) if key not in self._rows}
         if new:
-            found = self._model.scores(self._picture, np.stack([*new.values()]), self._tell)
+            found = self._model.scores(self._image, np.stack([*new.values()]), self._tell)
             self._rows.update(zip(new, found, strict=True))
         return np.stack([self._rows[key] for key in keys])
 
@@ -103,26 +103,26 @@ class Evaluations:
 
 
 def explain(
-    picture: Picture,
+    image: SegmentedImage,
     model: Model,
     analysis: Analysis,
     *,
-    randomised: Model | None = None,
+    randomized: Model | None = None,
     tell: Callable[[int], object] = lambda _count: None,
 ) -> Explanation:
-    """Explain a model's answer to a picture; `tell` hears of every batch of evaluations.
+    """Explain a model's answer to an image; `tell` hears of every batch of evaluations.
 
     Raises:
         UserError: the model does not answer.
     """
-    evaluate = Evaluations(model, picture, tell)
-    values, method = shapley_values(evaluate, picture.count, analysis)
-    ends = evaluate(np.stack([np.ones(picture.count, bool), np.zeros(picture.count, bool)]))
+    evaluate = Evaluations(model, image, tell)
+    values, method = shapley_values(evaluate, image.count, analysis)
+    ends = evaluate(np.stack([np.ones(image.count, bool), np.zeros(image.count, bool)]))
     predicted = int(ends[0].argmax())
     curves = Curves.of(evaluate, values, predicted, np.random.default_rng(analysis.seed))
     sanity = None
-    if randomised is not None:
-        other, _ = shapley_values(Evaluations(randomised, picture, tell), picture.count, analysis)
+    if randomized is not None:
+        other, _ = shapley_values(Evaluations(randomized, image, tell), image.count, analysis)
         one, other = values[:, predicted], other[:, predicted]
         sanity = Sanity(rank_correlation(one, other), rank_correlation(abs(one), abs(other)))
     return Explanation(

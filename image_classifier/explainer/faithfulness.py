@@ -1,6 +1,6 @@
 """Whether an explanation is true of the model: what happens when it is acted upon.
 
-Deletion and insertion are by Petsiuk et al. 2018, the comparison with a randomised network by
+Deletion and insertion are by Petsiuk et al. 2018, the comparison with a randomized network by
 Adebayo et al. 2018, both with super-pixels in place of pixels.
 """
 
@@ -16,7 +16,7 @@ from image_classifier.explainer.coalitions import Members
 
 Values = npt.NDArray[np.float64]
 
-# A quarter of the evaluations that the curves of one picture take each.
+# A quarter of the evaluations that the curves of one image take each.
 RANDOM_ORDERS = 5
 
 

@@ -1,4 +1,4 @@
-"""A picture, its super-pixels, and what is left of it when some of them are hidden."""
+"""An image, its super-pixels, and what is left of it when some of them are hidden."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Segments = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class SegmentedImage:
     """What is explained."""
 
     pixels: Pixels
@@ -42,13 +42,13 @@ class Picture:
         return int(self.segments.max()) + 1
 
     def masked(self, members: Members) -> Pixels:
-        """Return the pictures (S, H, W, 3) that show the coalitions' members (S, M) alone."""
+        """Return the images (S, H, W, 3) that show the coalitions' members (S, M) alone."""
         shown = members[:, self.segments][..., None]
         return np.where(shown, self.pixels, self.baseline)
 
 
 def read(path: Path) -> Pixels:
-    """Read a picture as the classifier does, upright RGB; a large one is made smaller.
+    """Read an image as the classifier does, upright RGB; a large one is made smaller.
 
     Raises:
         UserError: it cannot be read.
@@ -70,7 +70,7 @@ def read(path: Path) -> Pixels:
 
 
 def superpixels(pixels: Pixels, count: int, compactness: float) -> Segments:
-    """Divide a picture into about `count` super-pixels by SLIC (Achanta et al. 2012).
+    """Divide an image into about `count` super-pixels by SLIC (Achanta et al. 2012).
 
     Returns:
         Numbers of shape (H, W), from 0 without a gap; fewer than `count` where there is little to
@@ -82,12 +82,12 @@ def superpixels(pixels: Pixels, count: int, compactness: float) -> Segments:
 
 
 def noise(pixels: Pixels, seed: int) -> Pixels:
-    """Return white noise of a picture's shape: Clarify's baseline, unless another is given."""
+    """Return white noise of an image's shape: Clarify's baseline, unless another is given."""
     return np.random.default_rng(seed).integers(0, 256, pixels.shape, np.uint8)
 
 
 def resized(pixels: Pixels, like: Pixels) -> Pixels:
-    """Return a picture in the size of another."""
+    """Return an image in the size of another."""
     height, width = like.shape[:2]
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)

@@ -1,6 +1,6 @@
-"""An analysis of many pictures: one folder of results, written picture by picture.
+"""An analysis of many images: one folder of results, written image by image.
 
-What is finished stays, and the next run with the same settings goes on from there.
+What is finished stays, and the next run with the same settings continues from there.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import SUFFIXES, Pixels
-from image_classifier.explainer import image as picture
+from image_classifier.explainer import image as images
 from image_classifier.explainer import report, results, summary
 from image_classifier.explainer.analysis import Analysis
 from image_classifier.explainer.explanation import explain
-from image_classifier.explainer.image import Picture
+from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.model import Model
 from image_classifier.explainer.results import Result
 from image_classifier.explainer.summary import Finished, Summary, Unreadable
@@ -26,7 +26,7 @@ from image_classifier.explainer.summary import Finished, Summary, Unreadable
 FOLDER = "explanations_shap"
 ANALYSIS = "analysis.json"
 
-# Of what the folder of a picture holds; another one is explained again.
+# Of what the folder of an image holds; another one is explained again.
 FORMAT_VERSION = 1
 
 # A server that computes in another precision answers a little differently.
@@ -37,31 +37,31 @@ SAME_SCORES = 0.01
 class Job:
     """What is to be done."""
 
-    pictures: Path
+    images: Path
     """A folder, at any depth, or one file."""
 
     output: Path
     analysis: Analysis
     model: Model
 
-    randomised: Model | None = None
+    randomized: Model | None = None
     """The same network with random weights, for the sanity check."""
 
     is_quiet: bool = False
 
     def run(self) -> Summary:
-        """Explain every picture, then write analysis.json and the report.
+        """Explain every image, then write analysis.json and the report.
 
         Raises:
-            UserError: there is no picture, or the model does not answer, or the disk is full.
+            UserError: there is no image, or the model does not answer, or the disk is full.
         """
-        files = find(self.pictures, self.output)
+        files = find(self.images, self.output)
         unreadable: list[Unreadable] = []
         try:
             finished = [name for name, _ in self._explain_all(files, unreadable)]
             if not finished:
                 why = f"{unreadable[0].file}: {unreadable[0].why}"
-                message = f"none of {len(files)} pictures can be read; {why}"
+                message = f"none of {len(files)} images can be read; {why}"
                 raise UserError(message)
             return self._conclude(finished, unreadable)
         except OSError as error:
@@ -71,15 +71,15 @@ class Job:
     def _explain_all(
         self, files: dict[str, Path], unreadable: list[Unreadable]
     ) -> Iterator[tuple[str, Result]]:
-        """Yield every picture that can be read once it is explained."""
+        """Yield every image that can be read once it is explained."""
         path = self.analysis.baseline
         baseline = None if path is None else _baseline(path)
         # Drawn where a person looks on, and nowhere else.
         disable = True if self.is_quiet else None
-        with tqdm(files.items(), unit="picture", disable=disable) as bar:
+        with tqdm(files.items(), unit="image", disable=disable) as bar:
             for name, path in bar:
                 try:
-                    pixels = picture.read(path)
+                    pixels = images.read(path)
                 except UserError as error:
                     unreadable.append(Unreadable(name, str(error)))
                     continue
@@ -94,14 +94,14 @@ class Job:
         baseline: Pixels | None,
         bar: "tqdm[tuple[str, Path]]",
     ) -> Result:
-        """Explain one picture, unless the same model did so before."""
-        segments = picture.superpixels(
+        """Explain one image, unless the same model did so before."""
+        segments = images.superpixels(
             pixels, self.analysis.num_segments, self.analysis.segment_compactness
         )
-        hidden = picture.noise(pixels, self.analysis.seed)
+        hidden = images.noise(pixels, self.analysis.seed)
         if baseline is not None:
-            hidden = picture.resized(baseline, pixels)
-        shown = Picture(pixels, segments, hidden)
+            hidden = images.resized(baseline, pixels)
+        shown = SegmentedImage(pixels, segments, hidden)
         folder, mark = self.output / FOLDER / name, self._mark(path)
         before = results.read(folder)
         if before is not None and before.mark == mark and self._is_same_model(shown, before):
@@ -113,10 +113,10 @@ class Job:
             evaluations += count
             bar.set_postfix_str(f"{evaluations} evaluations")
 
-        found = explain(shown, self.model, self.analysis, randomised=self.randomised, tell=tell)
+        found = explain(shown, self.model, self.analysis, randomized=self.randomized, tell=tell)
         return results.write(folder, shown, found, self.model.class_names, mark)
 
-    def _is_same_model(self, shown: Picture, before: Result) -> bool:
+    def _is_same_model(self, shown: SegmentedImage, before: Result) -> bool:
         """Ask once: behind an address there may be another model by now."""
         scores = self.model.scores(shown, np.ones((1, shown.count), dtype=bool))[0]
         return np.allclose(scores, before.explanation.scores, rtol=0, atol=SAME_SCORES)
@@ -130,27 +130,27 @@ class Job:
             "baseline": baseline and hashlib.sha256(baseline.read_bytes()).hexdigest(),
             "model": self.model.endpoint.name,
             "class_names": self.model.class_names,
-            "randomised": self.randomised and self.randomised.endpoint.name,
-            "picture": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "randomized": self.randomized and self.randomized.endpoint.name,
+            "image": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
         return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
 
     def _meet(self, pixels: Pixels) -> None:
-        """Get to know the models by the first picture that can be read."""
-        for model in (self.model, self.randomised):
+        """Get to know the models by the first image that can be read."""
+        for model in (self.model, self.randomized):
             if model is not None and not model.class_names:
                 model.meet(pixels)
-        if self.randomised and self.randomised.class_names != self.model.class_names:
+        if self.randomized and self.randomized.class_names != self.model.class_names:
             message = (
-                f"{self.randomised.endpoint.name} has the classes "
-                f"{', '.join(self.randomised.class_names)}, the model "
+                f"{self.randomized.endpoint.name} has the classes "
+                f"{', '.join(self.randomized.class_names)}, the model "
                 f"{', '.join(self.model.class_names)}: it must be the same network with random "
                 "weights"
             )
             raise UserError(message)
 
     def _finished(self, names: Sequence[str]) -> Iterator[Finished]:
-        """Yield what was found out, one picture in memory at a time."""
+        """Yield what was found out, one image in memory at a time."""
         for name in names:
             folder = self.output / FOLDER / name
             result = results.read(folder)
@@ -185,35 +185,35 @@ class Job:
         return found
 
 
-def find(pictures: Path, output: Path) -> dict[str, Path]:
-    """Return the pictures in a folder by their names in it, sorted; or the one of a file.
+def find(images: Path, output: Path) -> dict[str, Path]:
+    """Return the images in a folder by their names in it, sorted; or the one of a file.
 
     Raises:
         UserError: there is none.
     """
-    if pictures.is_file():
-        return {pictures.name: pictures}
+    if images.is_file():
+        return {images.name: images}
     found = {
-        path.relative_to(pictures).as_posix(): path
-        for path in sorted(pictures.rglob("*"))
+        path.relative_to(images).as_posix(): path
+        for path in sorted(images.rglob("*"))
         if path.suffix.lower() in SUFFIXES
         and path.is_file()
         # What desktops and archives leave behind, and our own heat maps.
-        and not any(part.startswith(".") for part in path.relative_to(pictures).parts)
+        and not any(part.startswith(".") for part in path.relative_to(images).parts)
         and not path.resolve().is_relative_to((output / FOLDER).resolve())
     }
     if not found:
-        there = "no pictures in" if pictures.is_dir() else "there is no"
-        message = f"{there} {pictures}: expected a picture, or a folder with {_listed()} in it"
+        there = "no images in" if images.is_dir() else "there is no"
+        message = f"{there} {images}: expected an image, or a folder with {_listed()} in it"
         raise UserError(message)
     return found
 
 
 def _baseline(path: Path) -> Pixels:
     try:
-        return picture.read(path)
+        return images.read(path)
     except UserError as error:
-        message = f"shap.baseline {path} is no picture: {error}"
+        message = f"shap.baseline {path} is no image: {error}"
         raise UserError(message) from error
 
 

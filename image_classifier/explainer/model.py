@@ -1,4 +1,4 @@
-"""The model behind an endpoint: many pictures in, scores out, several requests at a time."""
+"""The model behind an endpoint: many images in, scores out, several requests at a time."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from image_classifier.explainer.analysis import Predictor
 from image_classifier.explainer.answers import Scores
 from image_classifier.explainer.coalitions import Members
 from image_classifier.explainer.endpoint import Endpoint, RefusedError
-from image_classifier.explainer.image import Picture
+from image_classifier.explainer.image import SegmentedImage
 
 # SageMaker's real-time endpoints took no more than 6 MB for most of their life.
 MAX_BODY_BYTES = 5_000_000
@@ -39,7 +39,7 @@ class Model:
     """In the order of the scores; known once the model has been asked."""
 
     takes_many: bool = False
-    """Whether one request may hold several pictures."""
+    """Whether one request may hold several images."""
 
     _pool: ThreadPoolExecutor = field(init=False)
 
@@ -61,7 +61,7 @@ class Model:
         self._pool.shutdown(cancel_futures=True)
 
     def meet(self, pixels: Pixels) -> None:
-        """Learn with a picture what the classes are, and whether requests may hold several.
+        """Learn with an image what the classes are, and whether requests may hold several.
 
         Raises:
             UserError: the endpoint does not answer, or not with a score for each label.
@@ -69,7 +69,7 @@ class Model:
         first = self._ask(pixels[None])
         if len(first.rows) != 1:
             message = (
-                f"{self.endpoint.name} answered one picture with {len(first.rows)} lists of "
+                f"{self.endpoint.name} answered one image with {len(first.rows)} lists of "
                 "scores: set predictor.probability to the JMESPath of one"
             )
             raise UserError(message)
@@ -82,30 +82,30 @@ class Model:
 
     def scores(
         self,
-        picture: Picture,
+        image: SegmentedImage,
         members: Members,
         tell: Callable[[int], object] = lambda _count: None,
     ) -> npt.NDArray[np.float64]:
-        """Return the scores (S, C) of a picture's coalitions (S, M), in their order.
+        """Return the scores (S, C) of an image's coalitions (S, M), in their order.
 
         A batch is masked by the thread that sends it: no more than `parallel` are in memory.
 
         Args:
-            picture: What is masked.
+            image: What is masked.
             members: Which super-pixels are shown.
             tell: Is called with the number of coalitions that have just been answered.
 
         Raises:
             UserError: the endpoint did not answer, or not as before.
         """
-        size = self._batch_size(picture.pixels.nbytes)
+        size = self._batch_size(image.pixels.nbytes)
         parts = [members[start : start + size] for start in range(0, len(members), size)]
 
         def ask(part: Members) -> npt.NDArray[np.float64]:
-            rows = self._ask(picture.masked(part)).rows
+            rows = self._ask(image.masked(part)).rows
             if rows.shape != (len(part), len(self.class_names)):
                 message = (
-                    f"{self.endpoint.name} answered {len(part)} pictures with {rows.shape[0]} "
+                    f"{self.endpoint.name} answered {len(part)} images with {rows.shape[0]} "
                     f"lists of {rows.shape[1]} scores, expected {len(self.class_names)} in each"
                 )
                 raise UserError(message)
@@ -117,10 +117,10 @@ class Model:
             tell(len(part))
         return np.concatenate(found)
 
-    def _batch_size(self, picture_bytes: int) -> int:
+    def _batch_size(self, image_bytes: int) -> int:
         if not self.takes_many:
             return 1
-        return max(1, min(MAX_BATCH, MAX_BODY_BYTES // picture_bytes))
+        return max(1, min(MAX_BATCH, MAX_BODY_BYTES // image_bytes))
 
     def _ask(self, images: Pixels) -> Scores:
         content_type, accept = self.predictor.content_type, self.predictor.accept_type

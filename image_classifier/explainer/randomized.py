@@ -22,7 +22,7 @@ from container.classifier.errors import UserError
 from container.classifier.preprocessing import preprocess
 
 
-def randomise(source: Path, target: Path, seed: int) -> None:
+def randomize(source: Path, target: Path, seed: int) -> None:
     """Write an artifact like that in `source`, with shuffled weights, into a new folder.
 
     The server serves it as any other: it has golden answers of its own.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from image_classifier.explainer import heat_map
 from image_classifier.explainer.analysis import Analysis
-from image_classifier.explainer.results import OUTLINES, PICTURE
+from image_classifier.explainer.results import IMAGE, OUTLINES
 from image_classifier.explainer.summary import Finished, Summary
 
 TEMPLATE = "report.html.jinja"
@@ -21,14 +21,14 @@ TEMPLATE = "report.html.jinja"
 THUMBNAIL_SIZE = 400
 
 # A page of more would be slow; all others are in their folders.
-MAX_PICTURES = 200
+MAX_IMAGES = 200
 
 MAX_CLASSES = 4
 
 # Of a probability: less than this more than the baseline's is hardly anything to share out.
 LEAST_GAIN = 0.1
 
-# Of the plot of a picture's curves, in its own units.
+# Of the plot of an image's curves, in its own units.
 PLOT_WIDTH, PLOT_HEIGHT = 240, 120
 
 
@@ -39,7 +39,7 @@ def write(
     finished: Iterable[Finished],
     endpoint: str,
 ) -> None:
-    """Write the page, one picture in memory at a time."""
+    """Write the page, one image in memory at a time."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         # Names of classes and files are anybody's.
@@ -53,8 +53,8 @@ def write(
         analysis=analysis,
         summary=summary,
         faithfulness=summary.faithfulness(),
-        pictures=_pictures(itertools.islice(finished, MAX_PICTURES)),
-        max_pictures=MAX_PICTURES,
+        images=_images(itertools.islice(finished, MAX_IMAGES)),
+        max_images=MAX_IMAGES,
         least_gain=LEAST_GAIN,
         endpoint=endpoint,
         width=PLOT_WIDTH,
@@ -63,7 +63,7 @@ def write(
     file.writelines(parts)
 
 
-def _pictures(finished: Iterable[Finished]) -> Iterator[dict[str, Any]]:
+def _images(finished: Iterable[Finished]) -> Iterator[dict[str, Any]]:
     for one in finished:
         explanation = one.result.explanation
         curves = explanation.curves
@@ -76,7 +76,7 @@ def _pictures(finished: Iterable[Finished]) -> Iterator[dict[str, Any]]:
             "explanation": explanation,
             "gain": explanation.scores[explanation.predicted]
             - explanation.expected[explanation.predicted],
-            "picture": _thumbnail(one.folder / PICTURE),
+            "image": _thumbnail(one.folder / IMAGE),
             "outlines": _thumbnail(one.folder / OUTLINES),
             "heat_maps": [
                 {

@@ -1,4 +1,4 @@
-"""The folder of one explained picture: heat maps for people, all values for programs."""
+"""The folder of one explained image: heat maps for people, all values for programs."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from PIL import Image
 
 from image_classifier.explainer import heat_map
 from image_classifier.explainer.explanation import Explanation
-from image_classifier.explainer.image import Picture
+from image_classifier.explainer.image import SegmentedImage
 
 FILE = "explanation.json"
-PICTURE, OUTLINES, SEGMENTS = "picture.jpeg", "segments.jpeg", "segments.png"
+IMAGE, OUTLINES, SEGMENTS = "image.jpeg", "segments.jpeg", "segments.png"
 
 # Of more classes than this, the likeliest get heat maps; the values are there for all.
 MAX_HEAT_MAPS = 10
@@ -25,10 +25,10 @@ UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What is on disk about one picture."""
+    """What is on disk about one image."""
 
     mark: str
-    """Of the settings and the picture that it was made of."""
+    """Of the settings and the image that it was made of."""
 
     heat_maps: dict[int, str]
     """Files in the folder by class, the likeliest class first."""
@@ -37,24 +37,24 @@ class Result:
 
 
 def write(
-    folder: Path, picture: Picture, found: Explanation, class_names: Sequence[str], mark: str
+    folder: Path, image: SegmentedImage, found: Explanation, class_names: Sequence[str], mark: str
 ) -> Result:
-    """Write a picture's files; the last one makes the folder count as finished."""
+    """Write an image's files; the last one makes the folder count as finished."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
-    (folder / PICTURE).write_bytes(heat_map.jpeg(picture.pixels))
-    outlines = heat_map.outlined(picture.pixels, picture.segments)
+    (folder / IMAGE).write_bytes(heat_map.jpeg(image.pixels))
+    outlines = heat_map.outlined(image.pixels, image.segments)
     (folder / OUTLINES).write_bytes(heat_map.jpeg(outlines))
-    Image.fromarray(picture.segments.astype(np.uint16)).save(folder / SEGMENTS)
+    Image.fromarray(image.segments.astype(np.uint16)).save(folder / SEGMENTS)
     shapley = np.array(found.shapley)
     likeliest = np.argsort(found.scores)[::-1][:MAX_HEAT_MAPS].tolist()
-    # One scale for all of a picture's maps: they are to be compared.
+    # One scale for all of an image's maps: they are to be compared.
     strongest = float(np.abs(shapley[:, likeliest]).max())
     files = {}
     for label in likeliest:
         # Names of classes are anybody's, those of files are not.
         files[label] = f"heat_map_{label}_{UNSAFE.sub('-', class_names[label])[:60]}.jpeg"
-        drawn = heat_map.heat_map(picture.pixels, picture.segments, shapley[:, label], strongest)
+        drawn = heat_map.heat_map(image.pixels, image.segments, shapley[:, label], strongest)
         (folder / files[label]).write_bytes(heat_map.jpeg(drawn))
     document = {
         "mark": mark,

@@ -33,7 +33,7 @@ def kernel(
 ) -> Values:
     """Return Shapley values (M, C) by KernelSHAP's regression (Lundberg & Lee 2017).
 
-    The values' sum is exactly what the full picture has more than the baseline: the last one is
+    The values' sum is exactly what the full image has more than the baseline: the last one is
     that minus the others, which leaves a least-squares problem without a condition.
 
     Args:
@@ -41,7 +41,7 @@ def kernel(
         weights: Of shape (S,).
         values: Of shape (S, C).
         empty: Of the baseline alone, of shape (C,).
-        full: Of the picture, of shape (C,).
+        full: Of the image, of shape (C,).
     """
     total = full - empty
     if members.shape[1] == 1:

@@ -15,10 +15,10 @@ VERSION = "1.0"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """A picture that is explained."""
+    """An image that is explained."""
 
     file: str
-    """Its path within the pictures' folder."""
+    """Its path within the images' folder."""
 
     folder: Path
     """With the result's files."""
@@ -31,7 +31,7 @@ class Finished:
 
     @property
     def true(self) -> str | None:
-        """The picture's class, where the folder that it is in has a class's name."""
+        """The image's class, where the folder that it is in has a class's name."""
         parent = PurePosixPath(self.file).parent.name
         return parent if parent in self.class_names else None
 
@@ -42,12 +42,12 @@ class Finished:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it is known to be named wrongly."""
+        """Whether it is known to be named incorrectly."""
         return self.true not in {None, self.predicted}
 
 
 class Unreadable(NamedTuple):
-    """A picture that is not explained."""
+    """An image that is not explained."""
 
     file: str
     why: str
@@ -55,13 +55,13 @@ class Unreadable(NamedTuple):
 
 @dataclass(slots=True)
 class Summary:
-    """Figures over all pictures."""
+    """Figures over all images."""
 
     class_names: tuple[str, ...] = ()
-    pictures: int = 0
+    images: int = 0
     evaluations: int = 0
     known: int = 0
-    """Pictures whose true class is known."""
+    """Images whose true class is known."""
     right: int = 0
     deletion: list[float] = field(default_factory=list)
     insertion: list[float] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Summary:
 
     @classmethod
     def of(cls, finished: Iterable[Finished], unreadable: Sequence[Unreadable]) -> Self:
-        """Add up all pictures."""
+        """Add up all images."""
         summary = cls(unreadable=unreadable)
         for one in finished:
             summary._add(one)
@@ -82,13 +82,13 @@ class Summary:
 
     @property
     def better_deletions(self) -> int:
-        """Pictures whose deletion is better than in random order."""
+        """Images whose deletion is better than in random order."""
         pairs = zip(self.deletion, self.random, strict=True)
         return sum(deletion < random for deletion, random in pairs)
 
     @property
     def better_insertions(self) -> int:
-        """Pictures whose insertion is better than in random order."""
+        """Images whose insertion is better than in random order."""
         pairs = zip(self.insertion, self.random, strict=True)
         return sum(insertion > random for insertion, random in pairs)
 
@@ -100,13 +100,13 @@ class Summary:
             "random_area": float(np.mean(self.random)),
             "deletion_better_than_random": self.better_deletions,
             "insertion_better_than_random": self.better_insertions,
-            "randomised_rank_correlation": _mean(self.correlations),
-            "randomised_absolute_rank_correlation": _mean(self.absolute_correlations),
+            "randomized_rank_correlation": _mean(self.correlations),
+            "randomized_absolute_rank_correlation": _mean(self.absolute_correlations),
         }
 
     def labels(self) -> dict[str, dict[str, float]]:
-        """Return each class's mean score of the pictures and of the baseline."""
-        expected, scores = self._expected / self.pictures, self._scores / self.pictures
+        """Return each class's mean score of the images and of the baseline."""
+        expected, scores = self._expected / self.images, self._scores / self.images
         return {
             name: {"expected_value": float(expected[label]), "mean_score": float(scores[label])}
             for label, name in enumerate(self.class_names)
@@ -115,7 +115,7 @@ class Summary:
     def _add(self, one: Finished) -> None:
         explanation = one.result.explanation
         self.class_names = one.class_names
-        self.pictures += 1
+        self.images += 1
         self.evaluations += explanation.evaluations
         self.known += one.true is not None
         self.right += one.true == one.predicted
@@ -132,7 +132,7 @@ class Summary:
 def write(
     file: TextIO, summary: Summary, finished: Iterable[Finished], *, local_values: bool
 ) -> None:
-    """Write analysis.json, one picture in memory at a time."""
+    """Write analysis.json, one image in memory at a time."""
     head = {
         "version": VERSION,
         "explanations": {"kernel_shap": summary.labels()},
@@ -161,7 +161,7 @@ def _image(one: Finished, *, local_values: bool) -> dict[str, Any]:
         "deletion_area": explanation.curves.deletion_area,
         "insertion_area": explanation.curves.insertion_area,
         "random_area": explanation.curves.random_area,
-        "randomised": explanation.sanity and explanation.sanity._asdict(),
+        "randomized": explanation.sanity and explanation.sanity._asdict(),
         "heat_maps": {
             names[label]: f"{folder}/{file}" for label, file in one.result.heat_maps.items()
         },

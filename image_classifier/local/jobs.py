@@ -98,14 +98,14 @@ def port(folder: Path) -> int:
         raise UserError(str(error)) from None
 
 
-def predict(pictures: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield every picture with the local server's answer.
+def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield every image with the local server's answer.
 
     Raises:
-        UserError: a picture cannot be read, nobody answers, or the server refuses it.
+        UserError: an image cannot be read, nobody answers, or the server refuses it.
     """
-    for picture in pictures:
-        body, media_type = answers.read(picture)
+    for image in images:
+        body, media_type = answers.read(image)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             headers = {"Content-Type": media_type, "Accept": "application/json"}
@@ -116,7 +116,7 @@ def predict(pictures: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[st
             raise UserError(message) from None
         finally:
             connection.close()
-        yield picture, answers.decode(answer)
+        yield image, answers.decode(answer)
 
 
 def _best(path: Path) -> dict[str, str]:

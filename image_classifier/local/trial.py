@@ -26,7 +26,7 @@ DECIDED = ("best_epoch=", "test_loss=")
 
 
 class TrialFailedError(Exception):
-    """A trial that came to no end; the others go on."""
+    """A trial that came to no end; the others continue."""
 
 
 class Program(NamedTuple):
@@ -205,7 +205,7 @@ def _lines(base_dir: Path, programs: Programs) -> Iterator[Iterator[str]]:
 def prepare(
     base_dir: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]
 ) -> None:
-    """Lay out /opt/ml for a job; the channels are links, so that all share decoded pictures.
+    """Lay out /opt/ml for a job; the channels are links, so that all share decoded images.
 
     Of the job before, the checkpoint stays, for one of the same data and hyperparameters.
 

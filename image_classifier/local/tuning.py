@@ -1,8 +1,8 @@
 """`tune --local`: the settings' search on this machine, with Optuna in place of the service.
 
 Trials are processes, as many at a time as there are processors for; they share the loaded program,
-the decoded pictures and the features of frozen networks. What is known stands in a database: a
-search that was stopped, or killed, goes on where it was.
+the decoded images and the features of frozen networks. What is known stands in a database: a
+search that was stopped, or killed, continues where it was.
 """
 
 import itertools
@@ -95,7 +95,7 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
             _finish(found, folder, programs, show)
         is_stopped = programs.is_stopped
     if is_stopped:
-        message = f"stopped; the next `tune --local` goes on with what is in {folder}"
+        message = f"stopped; the next `tune --local` continues with what is in {folder}"
         raise UserError(message)
     if found is None:
         message = f"no trial came to its end: {folder}/trial-*/{trial.LOG} say why"
@@ -135,7 +135,7 @@ def _open(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study:
         message = f"{folder} holds another search: remove it, or give these settings another name"
         raise UserError(message)
     study.set_user_attr("definition", text)
-    # A search that goes on draws other values than those that it began with.
+    # A search that continues draws other values than those that it began with.
     study.sampler = _sampler(tuning, tuning.seed + len(study.trials))
     for each in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(each.number, state=TrialState.FAIL)

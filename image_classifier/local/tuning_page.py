@@ -132,8 +132,8 @@ def _coordinates(done: Sequence[FrozenTrial], names: Sequence[str], tuning: Tuni
             f"{MARGIN + place * step:.1f},{HEIGHT - 40 - axis[number] * (HEIGHT - 60):.1f}"
             for place, axis in enumerate(axes)
         )
-        colour = f'stroke="#3b6ea5" stroke-opacity="{0.15 + 0.85 * shade:.2f}"'
-        parts.append(f'<polyline points="{points}" fill="none" {colour} stroke-width="2"/>')
+        color = f'stroke="#3b6ea5" stroke-opacity="{0.15 + 0.85 * shade:.2f}"'
+        parts.append(f'<polyline points="{points}" fill="none" {color} stroke-width="2"/>')
     return _svg("".join(parts))
 
 

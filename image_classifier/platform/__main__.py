@@ -18,7 +18,7 @@ SAMPLE_HYPERPARAMETERS = {
     "batch_size": "64",
     "image_size": "48",
 }
-SAMPLE_PICTURES = {"training": 960, "validation": 240}
+SAMPLE_IMAGES = {"training": 960, "validation": 240}
 SAMPLE_SEED = 0
 
 
@@ -37,7 +37,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     opt_ml.create(base_dir)
     hyperparameters = opt_ml.read_hyperparameters(base_dir) or {}
     if arguments.data:
-        ignored = opt_ml.use_own_pictures(base_dir, arguments.data, replace=arguments.replace)
+        ignored = opt_ml.use_own_images(base_dir, arguments.data, replace=arguments.replace)
         if ignored:
             print(f"ignored in {arguments.data}: {', '.join(ignored)}")
         hyperparameters = {}
@@ -56,8 +56,8 @@ def _draw_sample(base_dir: Path) -> None:
     from image_classifier.platform import hands  # noqa: PLC0415
 
     with opt_ml.new_channels(base_dir) as staged:
-        for channel, count in SAMPLE_PICTURES.items():
-            hands.write_pictures(staged / channel, count, SAMPLE_SEED)
+        for channel, count in SAMPLE_IMAGES.items():
+            hands.write_images(staged / channel, count, SAMPLE_SEED)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -111,14 +111,14 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="own pictures: training/ (or train/) and perhaps validation/ (or val/, valid/), test/ "
+        help="own images: training/ (or train/) and perhaps validation/ (or val/, valid/), test/ "
         "and weights/; starts from the training program's default hyperparameters "
-        "(default: the pictures in the tree or, where there are none, drawn hands)",
+        "(default: the images in the tree or, where there are none, drawn hands)",
     )
     prepare.add_argument(
         "--replace",
         action="store_true",
-        help="remove the pictures and checkpoints that are in the tree, for those of --data or, "
+        help="remove the images and checkpoints that are in the tree, for those of --data or, "
         "without it, for drawn hands with their hyperparameters (default: keep them)",
     )
     prepare.add_argument(
@@ -138,12 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser(
-        "prepare", help="lay out the job's files, with sample pictures where there are none"
+        "prepare", help="lay out the job's files, with sample images where there are none"
     )
     _add_prepare_arguments(prepare)
     train = commands.add_parser(
         "train",
-        help="run the training job; Ctrl-C stops it in order, and the next run goes on from there; "
+        help="run the training job; Ctrl-C stops it in order, and the next run continues; "
         "after a run that came to its end the next one starts anew",
     )
     serve = commands.add_parser("serve", help="start the server in the background")

@@ -1,8 +1,8 @@
-"""Pictures of hands holding up 0 to 5 fingers, drawn from a seed: sample data to train on.
+"""Images of hands holding up 0 to 5 fingers, drawn from a seed: sample data to train on.
 
-In the spirit of Kaggle's "Fingers": 128x128 grey PNG, palm towards the viewer, the class in the
+In the spirit of Kaggle's "Fingers": 128x128 gray PNG, palm towards the viewer, the class in the
 file's name (`<uuid>_3L.png`). The thumb of a left hand is on the left, that of a right hand on
-the right, at 0 fingers too, so that a mirrored picture is a picture of the other class.
+the right, at 0 fingers too, so that a mirrored image is an image of the other class.
 """
 
 import math
@@ -24,7 +24,7 @@ Point = tuple[float, float]
 
 
 class Finger(NamedTuple):
-    """One finger of a left hand in palm widths: x to the right, y up, the palm's centre at 0."""
+    """One finger of a left hand in palm widths: x to the right, y up, the palm's center at 0."""
 
     knuckle: Point
     length: float
@@ -73,7 +73,7 @@ class Brush:
         """Draw a filled shape with rounded corners, `rim` wider than its points say."""
         for share, brightness in ((1.0, 0.62), (0.6, 0.97)):
             self._stroke((*points, points[0]), rim * share, brightness)
-            self._draw.polygon([self._pixel(p) for p in points], fill=self._grey(brightness))
+            self._draw.polygon([self._pixel(p) for p in points], fill=self._gray(brightness))
 
     def line(self, points: Sequence[Point], width: float, brightness: float) -> None:
         """Draw a crease (darker than the skin) or a shine (lighter)."""
@@ -82,10 +82,10 @@ class Brush:
     def _stroke(self, points: Sequence[Point], radius: float, brightness: float) -> None:
         pixels = [self._pixel(point) for point in points]
         reach = radius * self._scale
-        grey = self._grey(brightness)
-        self._draw.line(pixels, fill=grey, width=max(1, round(2 * reach)))
+        gray = self._gray(brightness)
+        self._draw.line(pixels, fill=gray, width=max(1, round(2 * reach)))
         for x, y in pixels:
-            self._draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=grey)
+            self._draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=gray)
 
     def _pixel(self, point: Point) -> Point:
         x, y = self._mirror * point[0], -point[1]
@@ -94,14 +94,14 @@ class Brush:
             self._y + self._scale * (self._sine * x + self._cosine * y),
         )
 
-    def _grey(self, brightness: float) -> int:
+    def _gray(self, brightness: float) -> int:
         return min(255, round(self.skin * brightness))
 
 
 def draw_hand(class_name: str, rng: np.random.Generator) -> Image.Image:
     """Draw one hand; the class says how many fingers are up and whose hand it is.
 
-    Returns a grey image of IMAGE_SIZE x IMAGE_SIZE; the same state of `rng` gives the same pixels.
+    Returns a gray image of IMAGE_SIZE x IMAGE_SIZE; the same state of `rng` gives the same pixels.
     """
     raised, side = int(class_name[0]), class_name[1]
     brush = Brush(side, rng)
@@ -185,9 +185,9 @@ def _photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def generate(count: int, seed: int, channel: str) -> Iterator[tuple[str, Image.Image]]:
-    """Yield `count` pictures with their file names, the classes in turn.
+    """Yield `count` images with their file names, the classes in turn.
 
-    Seed and channel decide everything: two channels of one seed share no picture.
+    Seed and channel decide everything: two channels of one seed share no image.
     """
     rng = np.random.default_rng([seed, *channel.encode()])
     for number in range(count):
@@ -196,8 +196,8 @@ def generate(count: int, seed: int, channel: str) -> Iterator[tuple[str, Image.I
         yield f"{name}_{class_name}.png", draw_hand(class_name, rng)
 
 
-def write_pictures(directory: Path, count: int, seed: int) -> None:
-    """Write `count` pictures into a new `directory`, whose name is the channel's."""
+def write_images(directory: Path, count: int, seed: int) -> None:
+    """Write `count` images into a new `directory`, whose name is the channel's."""
     directory.mkdir()
     for name, image in generate(count, seed, directory.name):
         image.save(directory / name)

@@ -56,7 +56,7 @@ def create(base_dir: Path) -> None:
 
 
 def channels(base_dir: Path) -> list[str]:
-    """List the channels whose pictures are in the tree."""
+    """List the channels whose images are in the tree."""
     return [name for name in CHANNELS if (base_dir / DATA / name).is_dir()]
 
 
@@ -64,7 +64,7 @@ def channels(base_dir: Path) -> list[str]:
 def new_channels(base_dir: Path) -> Iterator[Path]:
     """Yield an empty folder for channels; when all is well they replace those in the tree.
 
-    An interrupted copy is never taken for a data set. The checkpoints, of other pictures, go.
+    An interrupted copy is never taken for a data set. The checkpoints, of other images, go.
     """
     staged = base_dir / "input/data.partial"
     shutil.rmtree(staged, ignore_errors=True)
@@ -75,20 +75,20 @@ def new_channels(base_dir: Path) -> Iterator[Path]:
     _clear_checkpoints(base_dir)
 
 
-def use_own_pictures(base_dir: Path, pictures: Path, *, replace: bool) -> list[str]:
-    """Bring the channels in the folder `pictures` into the tree, in place of all that was there.
+def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
+    """Bring the channels in the folder `images` into the tree, in place of all that was there.
 
     Files are hard-linked where the disk allows, else copied: a container that has only the tree
     mounted could not follow a symbolic link out of it.
 
     Returns:
-        The names of the folders in `pictures` that are no channel.
+        The names of the folders in `images` that are no channel.
 
     Raises:
-        UserError: there is no `training` in `pictures`, or the tree holds pictures already
+        UserError: there is no `training` in `images`, or the tree holds images already
             and `replace` is false.
     """
-    folders = _folders_in(pictures)
+    folders = _folders_in(images)
     chosen = {
         channel: next(name for name in names if name in folders)
         for channel, names in _FOLDERS_OF_CHANNELS.items()
@@ -96,8 +96,8 @@ def use_own_pictures(base_dir: Path, pictures: Path, *, replace: bool) -> list[s
     }
     if "training" not in chosen:
         message = (
-            f"no folder {pictures / 'training'}, nor train/ there; found {_listed(folders)}: "
-            f"expected training/ and perhaps validation/ and test/ in {pictures}, each with a "
+            f"no folder {images / 'training'}, nor train/ there; found {_listed(folders)}: "
+            f"expected training/ and perhaps validation/ and test/ in {images}, each with a "
             "folder a class or with files called NAME_CLASS.png"
         )
         raise UserError(message)
@@ -110,7 +110,7 @@ def use_own_pictures(base_dir: Path, pictures: Path, *, replace: bool) -> list[s
         raise UserError(message)
     with new_channels(base_dir) as staged:
         for channel, name in chosen.items():
-            shutil.copytree(pictures / name, staged / channel, copy_function=_link_or_copy)
+            shutil.copytree(images / name, staged / channel, copy_function=_link_or_copy)
     return sorted(folders - set(chosen.values()))
 
 

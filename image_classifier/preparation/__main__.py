@@ -1,4 +1,4 @@
-"""Turn pictures as people have them into a data set to trust, and put it where jobs read it.
+"""Turn images as people have them into a data set to trust, and put it where jobs read it.
 
 Exit codes: 0 done, and `audit` and `check` found no fault; 1 they did; 2 it could not be done.
 """
@@ -131,8 +131,8 @@ def _download(arguments: argparse.Namespace) -> int:
 def _tell(found: Audit) -> None:
     """Print what a data set holds and what is wrong with it."""
     for split in found.splits:
-        count = sum((picture.split or "all") == split for picture in found.pictures)
-        print(f"{split}: {count} pictures")
+        count = sum((image.split or "all") == split for image in found.images)
+        print(f"{split}: {count} images")
     for line in findings.summary(found.findings):
         print(line)
     for sentence in found.sentences():
@@ -194,11 +194,11 @@ def _parser() -> argparse.ArgumentParser:
             f"--{split}",
             type=_share,
             metavar="SHARE",
-            help="share of the pictures (default: 0.1; ready splits are kept, and only a missing "
+            help="share of the images (default: 0.1; ready splits are kept, and only a missing "
             "validation is taken from training)",
         )
     _add_reading(making, fix="copy what is bad there and leave it out")
-    looking = commands.add_parser("audit", help="say what is wrong with pictures as they are")
+    looking = commands.add_parser("audit", help="say what is wrong with images as they are")
     looking.add_argument("source", type=Path, help="a folder, a zip or a tar")
     looking.add_argument("--findings", type=Path, metavar="FILE", help="write JSON Lines there")
     looking.add_argument("--page", type=Path, metavar="FILE", help="write the HTML page there")
@@ -230,7 +230,7 @@ def _add_reading(parser: argparse.ArgumentParser, fix: str) -> None:
     parser.add_argument(
         "--label",
         metavar="PATTERN",
-        help="regular expression with (?P<label>...) that is searched in a picture's path, or one "
+        help="regular expression with (?P<label>...) that is searched in an image's path, or one "
         f"of {presets} (default: class folders, or <name>_<class name>.png in one folder)",
     )
     parser.add_argument(

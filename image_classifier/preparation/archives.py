@@ -19,7 +19,7 @@ from container.classifier.errors import UserError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-# A picture of 50 megapixels as BMP has 200 MB: what is larger is none that training reads.
+# An image of 50 megapixels as BMP has 200 MB: what is larger is none that training reads.
 MAX_FILE_BYTES = 200_000_000
 
 # Left on the disk whatever an archive says that it holds.

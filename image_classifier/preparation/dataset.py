@@ -14,7 +14,7 @@ from tqdm import tqdm
 from container.classifier.errors import UserError
 from image_classifier.preparation import split
 from image_classifier.preparation.disjoint_sets import DisjointSets
-from image_classifier.preparation.labels import Labelled
+from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.quarantine import Transfer
 from image_classifier.preparation.scan import Scan
 
@@ -39,22 +39,22 @@ class Row:
     split: str
     group: str | None
     source: str
-    """What the picture was called where it comes from."""
+    """What the image was called where it comes from."""
 
 
 def planned(
-    pictures: Sequence[Labelled],
+    images: Sequence[Labeled],
     scan: Scan,
     copies: npt.NDArray[np.int64],
     wanted: Mapping[str, float | None],
-) -> list[Labelled]:
-    """Give a split to every picture that has none.
+) -> list[Labeled]:
+    """Give a split to every image that has none.
 
     Ready splits stay as they are. Where validation is missing it is taken from training; a test
     split is so only when its share is given.
 
     Args:
-        pictures: N.
+        images: N.
         scan: Of these.
         copies: (N,): equal numbers for copies of each other, which stay together.
         wanted: Shares of `validation` and `test`; None: the usual.
@@ -62,7 +62,7 @@ def planned(
     Raises:
         UserError: a share is given for a split that is there, or nothing is left for one.
     """
-    ready = {picture.split for picture in pictures} - {None}
+    ready = {image.split for image in images} - {None}
     if taken := [name for name, share in wanted.items() if share is not None and name in ready]:
         message = f"the source has a {taken[0]} split, which is kept: leave its share out"
         raise UserError(message)
@@ -72,23 +72,23 @@ def planned(
         if name not in ready
     }
     split.check_shares(shares)
-    places = [place for place, item in enumerate(pictures) if item.split in {None, "train"}]
+    places = [place for place, item in enumerate(images) if item.split in {None, "train"}]
     if not any(shares.values()) or not places:
-        return list(pictures)
-    together = _together(pictures, copies)
+        return list(images)
+    together = _together(images, copies)
     chosen = split.assign(
         [scan.measured[place].sha256 for place in places],
-        [pictures[place].class_name for place in places],
+        [images[place].class_name for place in places],
         [int(together[place]) for place in places],
         shares,
     )
     if empty := [name for name, share in shares.items() if share and name not in chosen]:
         message = (
-            f"nothing is left for {empty[0]}: there are too few pictures, or what must stay "
+            f"nothing is left for {empty[0]}: there are too few images, or what must stay "
             "together (copies, --group) is nearly all of them; give a larger share, or 0"
         )
         raise UserError(message)
-    found = list(pictures)
+    found = list(images)
     for place, name in zip(places, chosen, strict=True):
         found[place] = replace(found[place], split=name)
     return found
@@ -96,7 +96,7 @@ def planned(
 
 def write(
     folder: Path,
-    pictures: Sequence[Labelled],
+    images: Sequence[Labeled],
     scan: Scan,
     out: Path,
     transfer: Transfer,
@@ -106,30 +106,30 @@ def write(
     """Write class folders and tables.
 
     Args:
-        folder: Where the pictures lie.
-        pictures: With a split each.
+        folder: Where the images lie.
+        images: With a split each.
         scan: Of these.
         out: An empty folder.
         transfer: Copies or moves a file.
         quiet: No progress bar.
 
     Raises:
-        UserError: two pictures would get one path.
+        UserError: two images would get one path.
     """
     rows = [
         Row(
-            path=f"{picture.split}/{picture.class_name}/{picture.inner}",
+            path=f"{image.split}/{image.class_name}/{image.inner}",
             sha256=item.sha256,
             size_bytes=item.size_bytes,
             mode=item.mode,
             width=item.width,
             height=item.height,
-            label=picture.class_name,
-            split=picture.split or "",
-            group=picture.group,
-            source=picture.name,
+            label=image.class_name,
+            split=image.split or "",
+            group=image.group,
+            source=image.name,
         )
-        for picture, item in zip(pictures, scan.measured, strict=True)
+        for image, item in zip(images, scan.measured, strict=True)
     ]
     by_path: dict[str, Row] = {}
     for row in rows:
@@ -138,7 +138,7 @@ def write(
         if other is not row:
             message = f"{other.source} and {row.source} would both be {row.path}: rename one"
             raise UserError(message)
-    for row in tqdm(rows, desc="write", unit=" pictures", disable=quiet or None):
+    for row in tqdm(rows, desc="write", unit=" images", disable=quiet or None):
         target = out / row.path
         target.parent.mkdir(parents=True, exist_ok=True)
         transfer(folder / row.source, target)
@@ -157,7 +157,7 @@ def write_tables(out: Path, rows: Sequence[Row]) -> None:
         total = by_class.total()
         with (out / f"info_{name}.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["class_name", "pictures", "share"])
+            table.writerow(["class_name", "images", "share"])
             table.writerows(
                 [label, count, f"{count / total:.4f}"] for label, count in sorted(by_class.items())
             )
@@ -191,14 +191,14 @@ def _default(name: str, ready: set[str | None]) -> float:
     return DEFAULT_SHARE if is_taken or not ready else 0.0
 
 
-def _together(pictures: Sequence[Labelled], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _together(images: Sequence[Labeled], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return (N,): equal numbers for copies of each other, for a group, and for both in turn."""
-    sets = DisjointSets(len(pictures))
+    sets = DisjointSets(len(images))
     firsts: dict[str, int] = {}
-    for place, picture in enumerate(pictures):
+    for place, image in enumerate(images):
         sets.join(place, int(copies[place]))
-        if picture.group is not None:
-            sets.join(place, firsts.setdefault(picture.group, place))
+        if image.group is not None:
+            sets.join(place, firsts.setdefault(image.group, place))
     return sets.roots()
 
 

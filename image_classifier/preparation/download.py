@@ -24,7 +24,7 @@ class _BrokenOffError(Exception):
 
 
 def download(url: str, target: Path, sha256: str | None, *, quiet: bool = False) -> str:
-    """Fetch a file unless it is there; with a checksum an interrupted one goes on.
+    """Fetch a file unless it is there; with a checksum an interrupted one continues.
 
     Returns:
         Its SHA-256.
@@ -51,7 +51,11 @@ def download(url: str, target: Path, sha256: str | None, *, quiet: bool = False)
     try:
         _fetch(url, partial, quiet=quiet)
     except _BrokenOffError as error:
-        then = "the same command goes on" if sha256 else "start again; with --sha256 it would go on"
+        then = (
+            "the same command continues"
+            if sha256
+            else "start again; with --sha256 it would continue"
+        )
         message = f"{error}: {then}"
         raise UserError(message) from error
     found = _hash(partial)

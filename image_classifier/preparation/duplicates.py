@@ -1,6 +1,6 @@
-"""Which pictures are the same picture, re-encoded or resized: in near-linear time.
+"""Which images are the same image, re-encoded or resized: in near-linear time.
 
-A perceptual hash finds who may be alike: the signs of a small picture's lowest 63 frequencies
+A perceptual hash finds who may be alike: the signs of a small image's lowest 63 frequencies
 (Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"). All pairs of
 hashes that differ by up to 7 bits are found by multi-index hashing (Norouzi, Punjani, Fleet 2012,
 "Fast Search in Hamming Space with Multi-Index Hashing"). Small copies of 16 x 16 pixels decide.
@@ -17,26 +17,26 @@ from image_classifier.preparation.disjoint_sets import DisjointSets
 
 THUMBNAIL_SIZE = 16
 
-# Of the picture whose frequencies are taken, and how many of them in either direction.
+# Of the image whose frequencies are taken, and how many of them in either direction.
 HASH_SIZE, FREQUENCIES = 32, 8
 
-# Of 5,000 pictures' copies in JPEG of quality 30 or at half the size 99.9 % are within it.
+# Of 5,000 images' copies in JPEG of quality 30 or at half the size 99.9 % are within it.
 MAX_DISTANCE = 7
 
 # Four parts of 16 bits: where at most 7 differ, one part has at most one of them.
 PARTS, PART_BITS = 4, 16
 
-# Mean differences of two small copies in grey and in colours, in levels of 255. Copies of quality
-# 30 have up to 2.7, the two most alike of 2,500 different hands 3.3; strong colours lose more.
-MAX_DIFFERENCE, MAX_COLOUR_DIFFERENCE = 3.0, 6.0
+# Mean differences of two small copies in gray and in colors, in levels of 255. Copies of quality
+# 30 have up to 2.7, the two most alike of 2,500 different hands 3.3; strong colors lose more.
+MAX_DIFFERENCE, MAX_COLOR_DIFFERENCE = 3.0, 6.0
 
-# In which two nearly blank pictures differ.
+# In which two nearly blank images differ.
 MIN_CORRELATION = 0.9
 
 # Pairs that are compared at a time.
 BLOCK = 1 << 17
 
-# Different pictures of one hash that are told apart; more are blank ones and the like.
+# Different images of one hash that are told apart; more are blank ones and the like.
 MAX_ROUNDS = 32
 
 Places = npt.NDArray[np.int64]
@@ -45,8 +45,8 @@ Places = npt.NDArray[np.int64]
 def perceptual_hash(pixels: Pixels) -> np.uint64:
     """Return the hash of RGB pixels (height, width, 3)."""
     image = Image.fromarray(pixels).convert("L")
-    grey = image.resize((HASH_SIZE, HASH_SIZE), Image.Resampling.BILINEAR)
-    frequencies = (_COSINES @ np.asarray(grey, np.float32) @ _COSINES.T).ravel()
+    gray = image.resize((HASH_SIZE, HASH_SIZE), Image.Resampling.BILINEAR)
+    frequencies = (_COSINES @ np.asarray(gray, np.float32) @ _COSINES.T).ravel()
     signs = frequencies > np.median(frequencies[1:])
     # The mean brightness is no structure.
     signs[0] = False
@@ -54,14 +54,14 @@ def perceptual_hash(pixels: Pixels) -> np.uint64:
 
 
 def clusters(hashes: npt.NDArray[np.uint64], thumbnails: Pixels) -> Places:
-    """Group N pictures that are the same.
+    """Group N images that are the same.
 
     Args:
         hashes: (N,)
         thumbnails: (N, 16, 16, 3)
 
     Returns:
-        (N,): the place of the first picture of each one's cluster.
+        (N,): the place of the first image of each one's cluster.
     """
     sets = DisjointSets(len(hashes))
     leaders = []
@@ -138,15 +138,15 @@ def _same(thumbnails: Pixels, first: Places, second: Places) -> npt.NDArray[np.b
             thumbnails[places[block]].astype(np.float32).reshape(len(places[block]), -1, 3)
             for places in (first, second)
         )
-        colours = np.abs(one - other).mean(axis=(1, 2))
-        grey = np.abs(one.mean(axis=2) - other.mean(axis=2)).mean(axis=1)
+        colors = np.abs(one - other).mean(axis=(1, 2))
+        gray = np.abs(one.mean(axis=2) - other.mean(axis=2)).mean(axis=1)
         one -= one.mean(axis=1, keepdims=True)
         other -= other.mean(axis=1, keepdims=True)
         norms = np.sqrt((one**2).sum(axis=(1, 2)) * (other**2).sum(axis=(1, 2)))
         correlation = (one * other).sum(axis=(1, 2)) / np.maximum(norms, 1e-6)
         found[block] = (
-            (grey <= MAX_DIFFERENCE)
-            & (colours <= MAX_COLOUR_DIFFERENCE)
+            (gray <= MAX_DIFFERENCE)
+            & (colors <= MAX_COLOR_DIFFERENCE)
             & (correlation >= MIN_CORRELATION)
         )
     return found
@@ -161,5 +161,5 @@ def _cosines() -> npt.NDArray[np.float32]:
 
 _COSINES = _cosines()
 
-# Neighbouring frequencies depend on each other; spread over the parts, each part says more.
+# Neighboring frequencies depend on each other; spread over the parts, each part says more.
 _ORDER = np.arange(64).reshape(-1, PARTS).T.ravel()

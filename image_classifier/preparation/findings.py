@@ -18,7 +18,7 @@ class Severity(StrEnum):
     """Something to look at before training."""
 
     NOTE = "note"
-    """Read rightly; good to know."""
+    """Read correctly; good to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,16 @@ class Kind:
     meaning: str
 
     is_moved: bool = False
-    """Whether `--fix` moves such pictures aside."""
+    """Whether `--fix` moves such images aside."""
 
 
 KINDS: Mapping[str, Kind] = {
     "undecodable": Kind(
         Severity.FAULT,
-        "no picture of a known format, damaged, or above 50 megapixels",
+        "no image of a known format, damaged, or above 50 megapixels",
         is_moved=True,
     ),
-    "truncated": Kind(Severity.FAULT, "the file ends before the picture does", is_moved=True),
+    "truncated": Kind(Severity.FAULT, "the file ends before the image does", is_moved=True),
     "missing-file": Kind(Severity.FAULT, "a manifest names a file that is not there"),
     "exact-copy-across-splits": Kind(
         Severity.FAULT, "the same file in several splits", is_moved=True
@@ -48,10 +48,10 @@ KINDS: Mapping[str, Kind] = {
         Severity.FAULT, "the same file in several classes: one label is wrong", is_moved=True
     ),
     "near-copy-across-splits": Kind(
-        Severity.FAULT, "the same picture, re-encoded or resized, in several splits"
+        Severity.FAULT, "the same image, re-encoded or resized, in several splits"
     ),
     "near-copy-with-two-labels": Kind(
-        Severity.FAULT, "the same picture, re-encoded or resized, in several classes"
+        Severity.FAULT, "the same image, re-encoded or resized, in several classes"
     ),
     "group-across-splits": Kind(
         Severity.FAULT, "what belongs together (`--group`) lies in several splits"
@@ -60,39 +60,39 @@ KINDS: Mapping[str, Kind] = {
         Severity.WARNING, "the same file again, in the same class and split", is_moved=True
     ),
     "near-copy": Kind(
-        Severity.WARNING, "the same picture, re-encoded or resized, in the same class and split"
+        Severity.WARNING, "the same image, re-encoded or resized, in the same class and split"
     ),
     "group-with-two-labels": Kind(
         Severity.WARNING, "what belongs together (`--group`) has several labels"
     ),
-    "constant": Kind(Severity.WARNING, "one colour everywhere", is_moved=True),
+    "constant": Kind(Severity.WARNING, "one color everywhere", is_moved=True),
     "tiny": Kind(Severity.WARNING, "a side of less than 16 pixels", is_moved=True),
     "wrong-extension": Kind(Severity.WARNING, "the name says another format than the content"),
     "unsupported": Kind(
         Severity.WARNING, "a format that the training program does not read: left out"
     ),
-    "unlabelled": Kind(
+    "unlabeled": Kind(
         Severity.WARNING, "the pattern or the manifest has no label for it: left out"
     ),
     "no-file": Kind(Severity.WARNING, "a link to nothing, a pipe or a device: left out"),
     "link": Kind(Severity.WARNING, "a link to a folder, which is not followed: left out"),
     "label-suspect": Kind(
-        Severity.WARNING, "the pictures that look most like it are of one other class"
+        Severity.WARNING, "the images that look most like it are of one other class"
     ),
     "imbalance": Kind(
-        Severity.WARNING, "a class of a split has under a third of the largest one's pictures"
+        Severity.WARNING, "a class of a split has under a third of the largest one's images"
     ),
-    "class-missing": Kind(Severity.WARNING, "a split has no picture of a class"),
+    "class-missing": Kind(Severity.WARNING, "a split has no image of a class"),
     "mirrored-classes": Kind(
         Severity.WARNING, "two classes tell left from right: mirroring destroys the labels"
     ),
     "odd-mode": Kind(
-        Severity.NOTE, "palette, CMYK, alpha, 1 or 16 bits: read as docs/pictures.md says"
+        Severity.NOTE, "palette, CMYK, alpha, 1 or 16 bits: read as docs/images.md says"
     ),
     "exif-rotated": Kind(
         Severity.NOTE, "stored turned or mirrored; EXIF says so, and it is read upright"
     ),
-    "grey-as-rgb": Kind(Severity.NOTE, "stored in colour, and has none"),
+    "gray-as-rgb": Kind(Severity.NOTE, "stored in color, and has none"),
 }
 
 
@@ -103,12 +103,12 @@ class Finding:
     kind: str
 
     path: str | None
-    """Of the picture, in its source; None for what concerns the whole data set."""
+    """Of the image, in its source; None for what concerns the whole data set."""
 
     detail: str
 
     others: tuple[str, ...] = ()
-    """Further pictures that it concerns."""
+    """Further images that it concerns."""
 
     @property
     def severity(self) -> Severity:

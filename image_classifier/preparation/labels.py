@@ -1,4 +1,4 @@
-"""Which class, split and group a picture belongs to, by folders, by patterns or by manifests."""
+"""Which class, split and group an image belongs to, by folders, by patterns or by manifests."""
 
 import re
 from collections import Counter
@@ -28,8 +28,8 @@ GROUP_PATTERNS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """A picture and what it belongs to."""
+class Labeled:
+    """An image and what it belongs to."""
 
     name: str
     """Its path in the source, with slashes."""
@@ -65,18 +65,18 @@ def compiled(pattern: str, presets: Mapping[str, str], group: str) -> re.Pattern
 
 def by_layout(
     names: Sequence[str], pattern: re.Pattern[str] | None = None
-) -> tuple[list[Labelled], list[Finding]]:
-    """Label pictures by the folders they lie in, or by a pattern that is searched in their paths.
+) -> tuple[list[Labeled], list[Finding]]:
+    """Label images by the folders they lie in, or by a pattern that is searched in their paths.
 
     Returns:
-        The labelled pictures, and findings about those without a label.
+        The labeled images, and findings about those without a label.
 
     Raises:
-        UserError: the layout is none of those known, or no picture has a label.
+        UserError: the layout is none of those known, or no image has a label.
     """
     wrapper = _wrapper(names)
     splits = split_folders([name[len(wrapper) :] for name in names])
-    labelled, findings = [], []
+    labeled, findings = [], []
     for name in names:
         inner = name[len(wrapper) :]
         folder, _, rest = inner.partition("/")
@@ -85,20 +85,20 @@ def by_layout(
             inner = rest
         label, inner = _label(name, inner, pattern)
         if label is None:
-            findings.append(Finding("unlabelled", name, "its path has no label by the pattern"))
+            findings.append(Finding("unlabeled", name, "its path has no label by the pattern"))
         else:
-            labelled.append(Labelled(name, label, inner, split))
+            labeled.append(Labeled(name, label, inner, split))
     if pattern is None:
         _check_one_layout([name[len(wrapper) :] for name in names], splits)
-    if not labelled:
+    if not labeled:
         message = (
-            f"no picture has a label, such as {names[0]}: expected <class name>/<file>.jpg or "
+            f"no image has a label, such as {names[0]}: expected <class name>/<file>.jpg or "
             "<name>_<class name>.png, or say how with --label or --manifest"
         )
         raise UserError(message)
     if pattern is None:
-        _check_counts(labelled)
-    return labelled, findings
+        _check_counts(labeled)
+    return labeled, findings
 
 
 def split_folders(names: Sequence[str]) -> dict[str, str]:
@@ -135,25 +135,25 @@ def role_of(folder: str) -> str | None:
     return ROLES[match["role"][:2].lower()] if match else None
 
 
-def grouped(pictures: Sequence[Labelled], pattern: re.Pattern[str]) -> list[Labelled]:
-    """Give every picture the group that a pattern finds in its path; without one, none.
+def grouped(images: Sequence[Labeled], pattern: re.Pattern[str]) -> list[Labeled]:
+    """Give every image the group that a pattern finds in its path; without one, none.
 
     Raises:
         UserError: the pattern is found in no path.
     """
     found = []
-    for picture in pictures:
-        match = pattern.search(picture.name)
-        found.append(replace(picture, group=match["group"]) if match else picture)
-    if all(picture.group is None for picture in found):
-        message = f"the group pattern {pattern.pattern!r} is found in no path: {pictures[0].name}"
+    for image in images:
+        match = pattern.search(image.name)
+        found.append(replace(image, group=match["group"]) if match else image)
+    if all(image.group is None for image in found):
+        message = f"the group pattern {pattern.pattern!r} is found in no path: {images[0].name}"
         raise UserError(message)
     return found
 
 
-def split_names(pictures: Sequence[Labelled]) -> list[str]:
-    """Return the splits of pictures, the usual ones first."""
-    found = {picture.split or "all" for picture in pictures}
+def split_names(images: Sequence[Labeled]) -> list[str]:
+    """Return the splits of images, the usual ones first."""
+    found = {image.split or "all" for image in images}
     return [*(name for name in SPLITS if name in found), *sorted(found - set(SPLITS))]
 
 
@@ -193,7 +193,7 @@ def _wrapper(names: Sequence[str]) -> str:
 
 
 def _check_one_layout(names: Sequence[str], splits: Mapping[str, str]) -> None:
-    """Refuse a split, or all without splits, that has class folders and loose pictures as well."""
+    """Refuse a split, or all without splits, that has class folders and loose images as well."""
     seen: dict[str, tuple[bool, str]] = {}
     for name in names:
         split, _, inner = name.partition("/") if splits else ("", "", name)
@@ -202,19 +202,19 @@ def _check_one_layout(names: Sequence[str], splits: Mapping[str, str]) -> None:
         if known != in_folder:
             loose = first if in_folder else name
             message = (
-                f"class folders lie beside loose pictures such as {loose}: put every picture into "
+                f"class folders lie beside loose images such as {loose}: put every image into "
                 "its class folder, or say with --label where the labels are"
             )
             raise UserError(message)
 
 
-def _check_counts(pictures: Sequence[Labelled]) -> None:
-    """Refuse names whose ends are numbers of pictures, such as IMG_0001.jpg, and no labels."""
-    counts = Counter(picture.class_name for picture in pictures)
-    if len(pictures) > 2 and len(counts) == len(pictures):  # noqa: PLR2004
+def _check_counts(images: Sequence[Labeled]) -> None:
+    """Refuse names whose ends are numbers of images, such as IMG_0001.jpg, and no labels."""
+    counts = Counter(image.class_name for image in images)
+    if len(images) > 2 and len(counts) == len(images):  # noqa: PLR2004
         message = (
-            f"labels were read from the files' names, such as {pictures[0].class_name!r} from "
-            f"{pictures[0].name}, and every picture got one of its own: use class folders, or say "
+            f"labels were read from the files' names, such as {images[0].class_name!r} from "
+            f"{images[0].name}, and every image got one of its own: use class folders, or say "
             "where the labels are with --label or --manifest"
         )
         raise UserError(message)

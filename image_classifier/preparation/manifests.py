@@ -1,4 +1,4 @@
-"""Lists of labelled pictures: CSV, JSON Lines, SageMaker's .lst and augmented manifests."""
+"""Lists of labeled images: CSV, JSON Lines, SageMaker's .lst and augmented manifests."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from container.classifier.errors import UserError
 from image_classifier.preparation.findings import Finding
-from image_classifier.preparation.labels import Labelled, role_of
+from image_classifier.preparation.labels import Labeled, role_of
 
 MAX_BYTES = 500_000_000
 
@@ -36,7 +36,7 @@ class Row:
     """One line of a manifest."""
 
     reference: str
-    """The picture's path, or its address in S3."""
+    """The image's path, or its address in S3."""
 
     label: str
     split: str | None = None
@@ -85,21 +85,21 @@ def read(path: Path, columns: Mapping[str, str]) -> list[Row]:
 
 def joined(
     manifests: Mapping[str, Sequence[Row]], names: Sequence[str]
-) -> tuple[list[Labelled], list[Finding]]:
-    """Find the pictures that manifests name.
+) -> tuple[list[Labeled], list[Finding]]:
+    """Find the images that manifests name.
 
     Args:
         manifests: The rows by the names of their files; of several files the name tells the split.
-        names: The pictures that are there.
+        names: The images that are there.
 
     Returns:
-        The labelled pictures, and findings about files and rows that have no counterpart.
+        The labeled images, and findings about files and rows that have no counterpart.
 
     Raises:
-        UserError: nothing fits, or a picture has two labels.
+        UserError: nothing fits, or an image has two labels.
     """
     finder = _Finder(names)
-    labelled: dict[str, Labelled] = {}
+    labeled: dict[str, Labeled] = {}
     findings: list[Finding] = []
     for manifest, rows in manifests.items():
         split = role_of(Path(manifest).stem) if len(manifests) > 1 else None
@@ -110,23 +110,23 @@ def joined(
                     Finding("missing-file", row.reference, f"{manifest} names it: it is not there")
                 )
                 continue
-            found = Labelled(name, row.label, name, row.split or split, row.group)
-            if labelled.setdefault(name, found) != found:
+            found = Labeled(name, row.label, name, row.split or split, row.group)
+            if labeled.setdefault(name, found) != found:
                 message = f"{manifest} says two things of {name}: keep one of its rows"
                 raise UserError(message)
-    if not labelled:
+    if not labeled:
         message = (
-            f"none of the pictures that {', '.join(manifests)} names is there, such as "
+            f"none of the images that {', '.join(manifests)} names is there, such as "
             f"{findings[0].path}: paths count from the source's folder, where {names[0]} lies"
         )
         raise UserError(message)
     findings += [
-        Finding("unlabelled", name, "no manifest has a row for it")
+        Finding("unlabeled", name, "no manifest has a row for it")
         for name in names
-        if name not in labelled
+        if name not in labeled
     ]
-    _check_splits(list(labelled.values()))
-    return [labelled[name] for name in sorted(labelled)], findings
+    _check_splits(list(labeled.values()))
+    return [labeled[name] for name in sorted(labeled)], findings
 
 
 class _Finder:
@@ -252,9 +252,9 @@ def _row(path: Path, number: int, row: Mapping[str, object], keys: Mapping[str, 
     return Row(values["path"], values["label"], known if split else None, values.get("group"))
 
 
-def _check_splits(pictures: Sequence[Labelled]) -> None:
-    """Refuse manifests that know the split of some pictures alone."""
-    without = [picture.name for picture in pictures if picture.split is None]
-    if without and len(without) < len(pictures):
-        message = f"some pictures have a split and others none, such as {without[0]}: give it one"
+def _check_splits(images: Sequence[Labeled]) -> None:
+    """Refuse manifests that know the split of some images alone."""
+    without = [image.name for image in images if image.split is None]
+    if without and len(without) < len(images):
+        message = f"some images have a split and others none, such as {without[0]}: give it one"
         raise UserError(message)

@@ -22,9 +22,9 @@ SAMPLES = 8
 # Of a thousand classes the page would be too long to look at.
 MAX_CLASSES = 60
 
-# Of findings of one kind: named, and shown with pictures.
+# Of findings of one kind: named, and shown with images.
 MAX_NAMED, MAX_SHOWN = 200, 12
-MAX_PICTURES_OF_ONE = 4
+MAX_IMAGES_OF_ONE = 4
 
 BINS = 24
 
@@ -49,7 +49,7 @@ def render(audit: Audit, folder: Path, title: str) -> str:
 
     Args:
         audit: What is known of it.
-        folder: Where its pictures lie.
+        folder: Where its images lie.
         title: What it is called.
     """
     environment = Environment(
@@ -95,19 +95,19 @@ def histogram(values: Sequence[float], limits: tuple[float, float] | None = None
 
 
 def _counts(audit: Audit) -> Mapping[str, Mapping[str, int]]:
-    """Return the pictures of each split by class."""
+    """Return the images of each split by class."""
     counts: dict[str, Counter[str]] = {split: Counter() for split in audit.splits}
-    for picture in audit.pictures:
-        counts[picture.split or "all"][picture.class_name] += 1
+    for image in audit.images:
+        counts[image.split or "all"][image.class_name] += 1
     return counts
 
 
 def _samples(audit: Audit, folder: Path, class_name: str) -> list[dict[str, str]]:
-    """Return a class's pictures, spread over all of it."""
+    """Return a class's images, spread over all of it."""
     names = [
-        picture.name
-        for picture, item in zip(audit.pictures, audit.scan.measured, strict=True)
-        if picture.class_name == class_name and not item.problem
+        image.name
+        for image, item in zip(audit.images, audit.scan.measured, strict=True)
+        if image.class_name == class_name and not item.problem
     ]
     step = max(len(names) // SAMPLES, 1)
     return [_figure(folder, name) for name in names[::step][:SAMPLES]]
@@ -117,13 +117,13 @@ def _findings(audit: Audit, folder: Path) -> dict[str, list[dict[str, object]]]:
     by_kind: dict[str, list[Finding]] = defaultdict(list)
     for finding in audit.findings:
         by_kind[finding.kind].append(finding)
-    class_of = {picture.name: picture for picture in audit.pictures}
+    class_of = {image.name: image for image in audit.images}
     found: dict[str, list[dict[str, object]]] = {}
     for kind, items in by_kind.items():
         found[kind] = []
         for number, item in enumerate(items[:MAX_NAMED]):
             names = [name for name in (item.path, *item.others) if name in class_of]
-            shown = names[:MAX_PICTURES_OF_ONE] if number < MAX_SHOWN else []
+            shown = names[:MAX_IMAGES_OF_ONE] if number < MAX_SHOWN else []
             figures = [
                 {
                     **_figure(folder, name),
@@ -137,13 +137,13 @@ def _findings(audit: Audit, folder: Path) -> dict[str, list[dict[str, object]]]:
 
 
 def _figure(folder: Path, name: str) -> dict[str, str]:
-    """Return a picture's path and itself; without itself where it cannot be read."""
+    """Return an image's path and itself; without itself where it cannot be read."""
     try:
         image = decode_image((folder / name).read_bytes())
     except (ImageError, OSError):
-        return {"name": name, "picture": ""}
+        return {"name": name, "image": ""}
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), reducing_gap=2.0)
-    return {"name": name, "picture": _data_uri(np.asarray(image))}
+    return {"name": name, "image": _data_uri(np.asarray(image))}
 
 
 def _data_uri(pixels: Pixels) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
-from container.training.data.channel import LabelledFile, class_names_of
+from container.training.data.channel import LabeledFile, class_names_of
 from image_classifier.preparation import dataset, findings, labels, manifests, page, sources
 from image_classifier.preparation import quarantine as aside
 from image_classifier.preparation.audit import Audit, audit, copies_of
 from image_classifier.preparation.findings import Finding
-from image_classifier.preparation.labels import Labelled
+from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.scan import Scan, scan
 
 
@@ -21,7 +21,7 @@ class Reading:
     """How a source is to be read."""
 
     within: str = "."
-    """The folder of it that holds the pictures."""
+    """The folder of it that holds the images."""
 
     label: str | None = None
     """A pattern with (?P<label>...), or a preset's name; None: folders, or ends of names."""
@@ -47,7 +47,7 @@ def prepare(
 ) -> Audit:
     """Make a data set of a source, which stays as it is, and audit it.
 
-    Pictures that cannot be read are left out. The new folder appears when it is whole.
+    Images that cannot be read are left out. The new folder appears when it is whole.
 
     Args:
         source: A folder or an archive.
@@ -64,7 +64,7 @@ def prepare(
         message = f"{out} is there already: name a new folder, or remove it"
         raise UserError(message)
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        message = f"{out} lies in {source}, where it would be taken for pictures: name another"
+        message = f"{out} lies in {source}, where it would be taken for images: name another"
         raise UserError(message)
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -81,9 +81,9 @@ def prepare(
         findings.write(found.findings, staged / dataset.FINDINGS)
         page_text = page.render(found, folder, out.name)
         page.write(page_text, staged / dataset.PAGE)
-        pictures = [found.pictures[place] for place in readable]
+        images = [found.images[place] for place in readable]
         scanned = found.scan.of(readable)
-        dataset.write(folder, pictures, scanned, staged, transfer, quiet=quiet)
+        dataset.write(folder, images, scanned, staged, transfer, quiet=quiet)
         staged.chmod(0o755)
         staged.replace(out)
     return found
@@ -115,7 +115,7 @@ def look(
     with sources.opened(source, reading.within, quiet=quiet) as folder:
         found = _without_bad(_read(folder, reading, quiet=quiet), folder, fix, shutil.move)
         if fix and (rows := dataset.read_manifest(folder)):
-            remaining = {picture.name for picture in found.pictures}
+            remaining = {image.name for image in found.images}
             dataset.write_tables(folder, [row for row in rows if row.path in remaining])
         if page_path:
             page.write(page.render(found, folder, source.name), page_path)
@@ -123,22 +123,22 @@ def look(
 
 
 def _read(folder: Path, reading: Reading, *, quiet: bool) -> Audit:
-    """Find, label, group, read and judge a folder's pictures."""
+    """Find, label, group, read and judge a folder's images."""
     listing = sources.listed(folder)
-    pictures, found = _labelled(folder, listing.pictures, reading)
+    images, found = _labeled(folder, listing.images, reading)
     if reading.group:
         pattern = labels.compiled(reading.group, labels.GROUP_PATTERNS, "group")
-        pictures = labels.grouped(pictures, pattern)
-    class_names = [picture.class_name for picture in pictures]
-    for name in class_names_of([LabelledFile(folder, name) for name in sorted(set(class_names))]):
+        images = labels.grouped(images, pattern)
+    class_names = [image.class_name for image in images]
+    for name in class_names_of([LabeledFile(folder, name) for name in sorted(set(class_names))]):
         labels.check_class_name(name)
-    scanned = scan(folder, [picture.name for picture in pictures], class_names, quiet=quiet)
-    return _judge(pictures, scanned, [*listing.findings, *found])
+    scanned = scan(folder, [image.name for image in images], class_names, quiet=quiet)
+    return _judge(images, scanned, [*listing.findings, *found])
 
 
-def _labelled(
+def _labeled(
     folder: Path, names: Sequence[str], reading: Reading
-) -> tuple[list[Labelled], list[Finding]]:
+) -> tuple[list[Labeled], list[Finding]]:
     pattern = None
     if reading.label:
         pattern = labels.compiled(reading.label, labels.LABEL_PATTERNS, "label")
@@ -157,14 +157,14 @@ def _labelled(
     return manifests.joined(rows, names)
 
 
-def _judge(pictures: list[Labelled], scanned: Scan, earlier: Sequence[Finding]) -> Audit:
-    return audit(pictures, scanned, copies_of(scanned), earlier)
+def _judge(images: list[Labeled], scanned: Scan, earlier: Sequence[Finding]) -> Audit:
+    return audit(images, scanned, copies_of(scanned), earlier)
 
 
 def _with_splits(found: Audit, shares: Mapping[str, float | None]) -> Audit:
-    """Give every picture a split, and judge again what the splits decide."""
-    pictures = dataset.planned(found.pictures, found.scan, found.copies, shares)
-    return audit(pictures, found.scan, found.copies, found.earlier)
+    """Give every image a split, and judge again what the splits decide."""
+    images = dataset.planned(found.images, found.scan, found.copies, shares)
+    return audit(images, found.scan, found.copies, found.earlier)
 
 
 def _without_bad(found: Audit, folder: Path, fix: Path | None, transfer: aside.Transfer) -> Audit:
@@ -173,9 +173,9 @@ def _without_bad(found: Audit, folder: Path, fix: Path | None, transfer: aside.T
     if not fix or not chosen:
         return found
     aside.put(folder, chosen, fix, transfer)
-    places = [place for place, item in enumerate(found.pictures) if item.name not in chosen]
+    places = [place for place, item in enumerate(found.images) if item.name not in chosen]
     if not places:
-        message = f"every picture was bad: all of them are in {fix} now"
+        message = f"every image was bad: all of them are in {fix} now"
         raise UserError(message)
-    pictures = [found.pictures[place] for place in places]
-    return _judge(pictures, found.scan.of(places), found.earlier)
+    images = [found.images[place] for place in places]
+    return _judge(images, found.scan.of(places), found.earlier)

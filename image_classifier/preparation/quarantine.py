@@ -1,4 +1,4 @@
-"""Bad pictures moved out of the way: never deleted, and a list says where from."""
+"""Bad images moved out of the way: never deleted, and a list says where from."""
 
 import json
 import os
@@ -14,17 +14,17 @@ LIST = "moved.jsonl"
 # Copies or moves a file.
 Transfer = Callable[[Path, Path], object]
 
-# Of a picture that several splits have, the one that stays; a fair score is worth more.
+# Of an image that several splits have, the one that stays; a fair score is worth more.
 KEEP = ("test", "validation", "train")
 
 
 def bad(audit: Audit) -> dict[str, str]:
-    """Return the pictures that are to go, by their paths, and the kind of finding that says so.
+    """Return the images that are to go, by their paths, and the kind of finding that says so.
 
     Of equal files one stays, where the score is measured if one lies there; where their labels
     contradict each other none does, for nobody knows which is right.
     """
-    split_of = {picture.name: picture.split for picture in audit.pictures}
+    split_of = {image.name: image.split for image in audit.images}
 
     def worth(name: str) -> tuple[int, str]:
         split = split_of[name]
@@ -43,13 +43,13 @@ def bad(audit: Audit) -> dict[str, str]:
 
 
 def put(folder: Path, chosen: dict[str, str], aside: Path, transfer: Transfer) -> None:
-    """Move or copy pictures from `folder` to `aside/KIND/PATH`, and list each before it goes.
+    """Move or copy images from `folder` to `aside/KIND/PATH`, and list each before it goes.
 
     Raises:
         UserError: `aside` lies in the folder, or something of that name is there.
     """
     if aside.resolve().is_relative_to(folder.resolve()):
-        message = f"{aside} lies in {folder}, where it would be taken for pictures: name another"
+        message = f"{aside} lies in {folder}, where it would be taken for images: name another"
         raise UserError(message)
     if not chosen:
         return

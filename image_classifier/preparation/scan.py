@@ -1,6 +1,6 @@
-"""Every picture read once: its content's hash, its form, and small copies to compare it by.
+"""Every image read once: its content's hash, its form, and small copies to compare it by.
 
-On all cores, in chunks. What is kept of a picture is less than two kilobytes.
+On all cores, in chunks. What is kept of an image is less than two kilobytes.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from container.classifier.errors import ImageError
 from container.classifier.preprocessing import FORMATS, Pixels, decode_image
 from image_classifier.preparation.duplicates import THUMBNAIL_SIZE, perceptual_hash
 
-# Of the small copies that make a class's average picture.
+# Of the small copies that make a class's average image.
 SMALL_SIZE = 48
 
 CHUNK = 64
@@ -34,7 +34,7 @@ FEW = 512
 
 ORIENTATION = 0x0112
 
-# Levels that compression adds to one colour, or to grey.
+# Levels that compression adds to one color, or to gray.
 TRACE = 2
 
 # A whole file ends with, or within the last bytes has, what its format ends with.
@@ -44,14 +44,14 @@ END_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is kept of a picture's file in words and numbers."""
+    """What is kept of an image's file in words and numbers."""
 
     size_bytes: int
     sha256: str
     """Of the file's bytes; empty where it cannot be read."""
 
     format: str = ""
-    """As Pillow calls it, as is the mode; empty where no format is recognised."""
+    """As Pillow calls it, as is the mode; empty where no format is recognized."""
 
     mode: str = ""
     width: int = 0
@@ -62,11 +62,11 @@ class Measured:
     """EXIF's: 1 is upright."""
 
     brightness: float = 0.0
-    """Mean of all pixels and colours, 0 to 255."""
+    """Mean of all pixels and colors, 0 to 255."""
 
     is_constant: bool = False
-    is_grey: bool = False
-    """Whether no pixel has a colour."""
+    is_gray: bool = False
+    """Whether no pixel has a color."""
 
     problem: str = ""
     """Why it cannot be decoded; empty where it can."""
@@ -76,27 +76,27 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """All N pictures of a data set."""
+    """All N images of a data set."""
 
     measured: list[Measured]
 
     hashes: npt.NDArray[np.uint64]
-    """(N,): perceptual; 0 where a picture is not readable."""
+    """(N,): perceptual; 0 where an image is not readable."""
 
     thumbnails: Pixels
     """(N, 16, 16, 3)."""
 
     averages: Mapping[str, Pixels]
-    """(48, 48, 3): each class's average picture."""
+    """(48, 48, 3): each class's average image."""
 
     def of(self, places: Sequence[int]) -> Self:
-        """Return the scan of some of the pictures; the averages remain those of all."""
+        """Return the scan of some of the images; the averages remain those of all."""
         measured = [self.measured[place] for place in places]
         return type(self)(measured, self.hashes[places], self.thumbnails[places], self.averages)
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
-        """(N,): whether a picture can be decoded."""
+        """(N,): whether an image can be decoded."""
         return np.array([not item.problem for item in self.measured], dtype=bool)
 
 
@@ -107,12 +107,12 @@ def scan(
     *,
     quiet: bool = False,
 ) -> Scan:
-    """Read N pictures.
+    """Read N images.
 
     Args:
         folder: Where they lie.
         names: N paths in the folder.
-        class_names: Of these N pictures.
+        class_names: Of these N images.
         quiet: No progress bar.
     """
     measured: list[Measured] = []
@@ -121,7 +121,7 @@ def scan(
     sums = {name: np.zeros((SMALL_SIZE, SMALL_SIZE, 3), np.float32) for name in class_names}
     counts = Counter[str]()
     step = SMALL_SIZE // THUMBNAIL_SIZE
-    with tqdm(total=len(names), desc="read", unit=" pictures", disable=quiet or None) as bar:
+    with tqdm(total=len(names), desc="read", unit=" images", disable=quiet or None) as bar:
         for items, small in _measure_all([folder / name for name in names]):
             start = len(measured)
             for place, item in enumerate(items, start):
@@ -159,7 +159,7 @@ def _measure_all(paths: Sequence[Path]) -> Iterator[tuple[list[Measured], Pixels
 
 
 def _measure_chunk(paths: Sequence[Path]) -> tuple[list[Measured], Pixels]:
-    """Return what is kept of some pictures, and their small copies (n, 48, 48, 3)."""
+    """Return what is kept of some images, and their small copies (n, 48, 48, 3)."""
     measured = []
     small = np.zeros((len(paths), SMALL_SIZE, SMALL_SIZE, 3), np.uint8)
     for place, path in enumerate(paths):
@@ -176,7 +176,7 @@ def _measure_chunk(paths: Sequence[Path]) -> tuple[list[Measured], Pixels]:
 
 
 def measure(data: bytes) -> tuple[Measured, Pixels | None]:
-    """Measure one picture's file; return its small copy too, None where it cannot be decoded."""
+    """Measure one image's file; return its small copy too, None where it cannot be decoded."""
     plain = Measured(len(data), hashlib.sha256(data).hexdigest(), *_form(data))
     try:
         image = decode_image(data)
@@ -186,12 +186,12 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
     resized = image.resize((SMALL_SIZE, SMALL_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     small = np.asarray(resized)
     spans = [np.ptp(channel.getextrema()) for channel in image.split()]
-    colours = np.ptp(small.astype(np.int16), axis=2)
+    colors = np.ptp(small.astype(np.int16), axis=2)
     measured = replace(
         plain,
         brightness=float(small.mean()),
         is_constant=bool(max(spans) <= TRACE),
-        is_grey=bool(colours.max() <= TRACE),
+        is_gray=bool(colors.max() <= TRACE),
     )
     return measured, small
 

@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, or an archive of one."""
+"""Where images come from: a folder, or an archive of one."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from container.training.data.channel import LITTER
 from image_classifier.preparation import archives
 from image_classifier.preparation.findings import Finding
 
-# Pictures, but none that the training program reads.
+# Images, but none that the training program reads.
 UNSUPPORTED = frozenset(
     {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".svg", ".ico"}
 )
@@ -22,7 +22,7 @@ UNSUPPORTED = frozenset(
 class Listing:
     """What lies in a folder."""
 
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     """Paths in the folder, with slashes, sorted."""
 
     findings: tuple[Finding, ...]
@@ -67,12 +67,12 @@ def _folder_of(folder: Path, within: str, source: Path) -> Path:
 
 
 def listed(folder: Path) -> Listing:
-    """List a folder's pictures.
+    """List a folder's images.
 
     Raises:
         UserError: there is none.
     """
-    pictures: list[str] = []
+    images: list[str] = []
     findings: list[Finding] = []
     for directory, folders, files in os.walk(folder):
         relative = Path(directory).relative_to(folder)
@@ -89,14 +89,14 @@ def listed(folder: Path) -> Listing:
                 # Reading a pipe would wait for ever.
                 findings.append(Finding("no-file", path, "leads nowhere, or is a pipe or a device"))
             elif suffix in SUFFIXES:
-                pictures.append(path)
+                images.append(path)
             elif suffix in UNSUPPORTED:
                 text = f"{suffix} is not read by the training program: convert to {_suffixes()}"
                 findings.append(Finding("unsupported", path, text))
-    if not pictures:
-        message = f"there is no picture: expected files that end with {_suffixes()}"
+    if not images:
+        message = f"there is no image: expected files that end with {_suffixes()}"
         raise UserError(message)
-    return Listing(tuple(sorted(pictures)), tuple(findings))
+    return Listing(tuple(sorted(images)), tuple(findings))
 
 
 def _suffixes() -> str:

@@ -25,17 +25,17 @@ def assign(
     groups: Sequence[Hashable],
     shares: Mapping[str, float],
 ) -> list[str]:
-    """Assign N pictures to `train` and to the splits of `shares`.
+    """Assign N images to `train` and to the splits of `shares`.
 
     Every class by itself, in the order of its contents' hashes: the first of them fill the first
-    split until it has its share, and so on; the rest is for training. The same pictures give the
+    split until it has its share, and so on; the rest is for training. The same images give the
     same splits, whatever they are called and in whatever order they come, and few new ones move
     few old ones.
 
     Args:
         sha256s: N hashes of contents.
         class_names: N.
-        groups: N; pictures of equal groups stay together, and count for the class that most of
+        groups: N; images of equal groups stay together, and count for the class that most of
             them have. A group is left to training where a split would get more than its share by
             half the group.
         shares: Of the splits beside `train`.

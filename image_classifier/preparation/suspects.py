@@ -1,4 +1,4 @@
-"""Pictures whose label their most similar pictures contradict."""
+"""Images whose label their most similar images contradict."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ import numpy.typing as npt
 
 from container.classifier.preprocessing import Pixels
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 
-# Of the neighbours that must be of one other class; the last may be a fellow in error.
+# Of the neighbors that must be of one other class; the last may be a fellow in error.
 MIN_VOTES = 9
 
-# Neighbours that name fewer pictures rightly say nothing about labels.
+# Neighbors that name fewer images correctly say nothing about labels.
 MIN_ACCURACY = 0.8
 
-# Pictures that others are compared with, chosen by chance where there are more: linear time.
+# Images that others are compared with, chosen by chance where there are more: linear time.
 MAX_REFERENCES = 10_000
 
 BLOCK = 1024
@@ -23,23 +23,23 @@ BLOCK = 1024
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What the neighbours say of N pictures."""
+    """What the neighbors say of N images."""
 
     accuracy: float
-    """How many they name rightly, as a share."""
+    """How many they name correctly, as a share."""
 
     suspects: dict[int, tuple[int, int]]
-    """By the picture's place: the label that the neighbours have, and how many of them."""
+    """By the image's place: the label that the neighbors have, and how many of them."""
 
 
 def opinion_of(thumbnails: Pixels, labels: npt.NDArray[np.int64]) -> Opinion:
-    """Ask the nearest neighbours of N pictures, none of which is another one's copy.
+    """Ask the nearest neighbors of N images, none of which is another one's copy.
 
     Args:
         thumbnails: (N, 16, 16, 3)
         labels: (N,)
     """
-    if len(labels) <= NEIGHBOURS:
+    if len(labels) <= NEIGHBORS:
         return Opinion(0.0, {})
     # Eight by eight pixels, without the mean brightness and contrast.
     features = thumbnails.reshape(len(labels), 8, 2, 8, 2, 3).mean(axis=(2, 4), dtype=np.float32)
@@ -53,9 +53,9 @@ def opinion_of(thumbnails: Pixels, labels: npt.NDArray[np.int64]) -> Opinion:
     for start in range(0, len(labels), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(labels)))
         likeness = features[block] @ references.T
-        # Nobody is a neighbour of its own.
+        # Nobody is a neighbor of its own.
         likeness[block[:, None] == chosen[None]] = -np.inf
-        nearest = np.argpartition(-likeness, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+        nearest = np.argpartition(-likeness, NEIGHBORS, axis=1)[:, :NEIGHBORS]
         for place, votes in zip(block.tolist(), reference_labels[nearest], strict=True):
             names, counts = np.unique(votes, return_counts=True)
             best = int(counts.argmax())

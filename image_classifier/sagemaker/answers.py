@@ -1,4 +1,4 @@
-"""Pictures as they are sent, and answers as they come back."""
+"""Images as they are sent, and answers as they come back."""
 
 import json
 from pathlib import Path
@@ -19,24 +19,24 @@ MEDIA_TYPES = {
 MAX_BYTES = 6 * 1024 * 1024
 
 
-def read(picture: Path) -> tuple[bytes, str]:
-    """Return a picture's file and its media type.
+def read(image: Path) -> tuple[bytes, str]:
+    """Return an image's file and its media type.
 
     Raises:
         UserError: it cannot be read, is none by its name, or is too large for an endpoint.
     """
-    media_type = MEDIA_TYPES.get(picture.suffix.lower())
+    media_type = MEDIA_TYPES.get(image.suffix.lower())
     if media_type is None:
-        message = f"{picture} is no picture by its name: {', '.join(MEDIA_TYPES)}"
+        message = f"{image} is no image by its name: {', '.join(MEDIA_TYPES)}"
         raise UserError(message)
     try:
-        body = picture.read_bytes()
+        body = image.read_bytes()
     except OSError as error:
-        message = f"{picture} cannot be read: {error.strerror}"
+        message = f"{image} cannot be read: {error.strerror}"
         raise UserError(message) from None
     if len(body) > MAX_BYTES:
         size = f"{len(body) / 1e6:.1f} MB"
-        message = f"{picture} has {size}, an endpoint takes 6.2: make it smaller, or `transform`"
+        message = f"{image} has {size}, an endpoint takes 6.2: make it smaller, or `transform`"
         raise UserError(message)
     return body, media_type
 
@@ -57,7 +57,7 @@ def decode(body: bytes) -> dict[str, Any]:
     raise UserError(message)
 
 
-def line(picture: Path, answer: dict[str, Any]) -> str:
-    """Return one picture's answer for a person."""
+def line(image: Path, answer: dict[str, Any]) -> str:
+    """Return one image's answer for a person."""
     best = answer["predictions"][0]
-    return f"{picture}: {best['class_name']} ({best['probability']:.1%})"
+    return f"{image}: {best['class_name']} ({best['probability']:.1%})"

@@ -39,10 +39,8 @@ def clarify_config(settings: Settings, model_name: str, class_names: Sequence[st
     }
 
 
-def clarify_job(
-    settings: Settings, name: str, *, image: str, config: str, pictures: str
-) -> Request:
-    """Return CreateProcessingJob; `config` and `pictures` are on S3."""
+def clarify_job(settings: Settings, name: str, *, image: str, config: str, images: str) -> Request:
+    """Return CreateProcessingJob; `config` and `images` are on S3."""
     explain = settings.explain
     request: Request = {
         "ProcessingJobName": name,
@@ -50,7 +48,7 @@ def clarify_job(
         "AppSpecification": {"ImageUri": image},
         "ProcessingInputs": [
             _processing_input("analysis_config", config),
-            _processing_input("dataset", pictures),
+            _processing_input("dataset", images),
         ],
         "ProcessingOutputConfig": {
             "Outputs": [

@@ -15,30 +15,30 @@ from image_classifier.settings.settings_file import SettingsFile
 def explain(
     aws: Aws,
     file: SettingsFile,
-    pictures: Path,
+    images: Path,
     output: Path,
     *,
     port: int | None,
     model: str | None,
     is_quiet: bool = False,
 ) -> Path:
-    """Explain pictures of this machine; return the report.
+    """Explain images of this machine; return the report.
 
     The server on `port` of this machine is asked, without a port the endpoint of the settings;
     `model` names one of a multi-model endpoint.
 
     Raises:
-        UserError: nobody answers, no picture can be read, or the settings do not go together.
+        UserError: nobody answers, no image can be read, or the settings do not go together.
     """
     settings = file.settings
     if port is None and settings.endpoint.kind == "asynchronous":
         message = (
-            "an asynchronous endpoint answers too late to be asked hundreds of times a picture: "
+            "an asynchronous endpoint answers too late to be asked hundreds of times an image: "
             "`deploy --local` its model and `explain --local`, or deploy it as another kind"
         )
         raise UserError(message)
     predictor = Predictor(
-        # This project's servers take several pictures in an array.
+        # This project's servers take several images in an array.
         content_type=NPY,
         endpoint_name=settings.name,
         target_model=model,
@@ -52,7 +52,7 @@ def explain(
         request = {"EndpointName": settings.name, "ContentType": NPY, "TargetModel": model}
         said = {key: value for key, value in request.items() if value is not None}
         aws.show(
-            json.dumps({"InvokeEndpoint": said | {"Body": "a picture, parts hidden"}}, indent=2)
+            json.dumps({"InvokeEndpoint": said | {"Body": "an image, parts hidden"}}, indent=2)
         )
         return output
     endpoint: Endpoint
@@ -64,9 +64,9 @@ def explain(
         endpoint = HttpEndpoint(f"http://127.0.0.1:{port}", parallel=PARALLEL)
     with Model(endpoint, predictor) as asked:
         found = Job(
-            pictures=pictures, output=output, analysis=analysis, model=asked, is_quiet=is_quiet
+            images=images, output=output, analysis=analysis, model=asked, is_quiet=is_quiet
         ).run()
     for one in found.unreadable:
         aws.show(f"left out {one.file}: {one.why}")
-    aws.show(f"{found.pictures} pictures explained: {output / ANALYSIS}")
+    aws.show(f"{found.images} images explained: {output / ANALYSIS}")
     return output / f"{analysis.report_name}.html"

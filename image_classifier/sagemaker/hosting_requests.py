@@ -9,7 +9,7 @@ STARTUP_SECONDS = 600
 
 VARIANT = "AllTraffic"
 
-# One picture that cannot be read would fail the whole transform job.
+# One image that cannot be read would fail the whole transform job.
 TRANSFORM_ENVIRONMENT = {"SAGEMAKER_CLASSIFIER_ERROR_RECORDS": "true"}
 
 
@@ -83,18 +83,18 @@ def endpoint(settings: Settings, config_name: str) -> Request:
     }
 
 
-def transform_job(settings: Settings, name: str, model_name: str, pictures: str) -> Request:
-    """Return CreateTransformJob for all objects below `pictures` on S3."""
+def transform_job(settings: Settings, name: str, model_name: str, images: str) -> Request:
+    """Return CreateTransformJob for all objects below `images` on S3."""
     transform = settings.transform
     return {
         "TransformJobName": name,
         "ModelName": model_name,
-        # A picture a request: the other strategy would join several files.
+        # An image a request: the other strategy would join several files.
         "BatchStrategy": "SingleRecord",
         "MaxPayloadInMB": transform.max_payload_mb,
         "Environment": dict(TRANSFORM_ENVIRONMENT),
         "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": pictures}},
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": images}},
             "ContentType": transform.content_type,
             "SplitType": "None",
             "CompressionType": "None",

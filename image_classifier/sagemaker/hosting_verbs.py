@@ -67,42 +67,42 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
 
 
 def predict(
-    aws: Aws, file: SettingsFile, pictures: Sequence[Path], *, model: str | None = None
+    aws: Aws, file: SettingsFile, images: Sequence[Path], *, model: str | None = None
 ) -> Iterator[tuple[Path, Answer]]:
-    """Yield every picture with its answer; `model` names one of a multi-model endpoint.
+    """Yield every image with its answer; `model` names one of a multi-model endpoint.
 
     Raises:
-        UserError: a picture cannot be read, or the endpoint refuses it.
+        UserError: an image cannot be read, or the endpoint refuses it.
     """
     file.require("predict")
     settings = file.settings
-    for picture in pictures:
-        body, media_type = answers.read(picture)
+    for image in images:
+        body, media_type = answers.read(image)
         if settings.endpoint.kind == "asynchronous":
             answer = _ask_asynchronously(aws, settings, body, media_type)
         else:
             answer = _ask(aws, settings, body, media_type, model)
         if not aws.is_dry:
-            yield picture, answer
+            yield image, answer
 
 
 def transform(
     aws: Aws,
     file: SettingsFile,
-    pictures: str,
+    images: str,
     *,
     job: str | None = None,
     wait: bool = True,
 ) -> str:
-    """Answer all pictures below a place on S3; return where the answers lie.
+    """Answer all images below a place on S3; return where the answers lie.
 
     Raises:
-        UserError: AWS refuses something, or a picture could not be answered.
+        UserError: AWS refuses something, or an image could not be answered.
     """
     file.require("transform")
     settings = file.settings
     name = names.new(settings)
-    source = Place.parse(pictures)
+    source = Place.parse(images)
     artifact = models.artifact(aws, settings, job)
     # One that is no multi-model one: batch transform knows a single model.
     aws.send("CreateModel", hosting_requests.model(models.single(settings), name, artifact))
@@ -125,13 +125,13 @@ def transform(
 def clarify(
     aws: Aws,
     file: SettingsFile,
-    pictures: str,
+    images: str,
     class_names: Sequence[str],
     *,
     job: str | None = None,
     wait: bool = True,
 ) -> str:
-    """Let SageMaker Clarify explain the pictures below a place on S3; return where it wrote.
+    """Let SageMaker Clarify explain the images below a place on S3; return where it wrote.
 
     Raises:
         UserError: AWS refuses something (new accounts have no Clarify), or the job failed.
@@ -139,14 +139,14 @@ def clarify(
     file.require("explain --clarify")
     settings = models.single(file.settings)
     name = names.new(settings)
-    source = Place.parse(pictures)
+    source = Place.parse(images)
     artifact = models.artifact(aws, settings, job)
     aws.send("CreateModel", hosting_requests.model(settings, name, artifact))
     config = Place.parse(f"{settings.output}/{name}/config/analysis_config.json")
     document = clarify_requests.clarify_config(settings, name, class_names)
     config.write(aws, json.dumps(document, indent=2).encode())
     request = clarify_requests.clarify_job(
-        settings, name, image=sdk.image("clarify", aws), config=str(config), pictures=str(source)
+        settings, name, image=sdk.image("clarify", aws), config=str(config), images=str(source)
     )
     aws.send("CreateProcessingJob", request)
     if wait and not aws.is_dry:
@@ -205,7 +205,7 @@ def _ask_asynchronously(aws: Aws, settings: Settings, body: bytes, media_type: s
             if found is None:
                 continue
             if place == failed:
-                message = f"the endpoint refused the picture: {found.decode(errors='replace')}"
+                message = f"the endpoint refused the image: {found.decode(errors='replace')}"
                 raise UserError(message)
             return answers.decode(found)
         time.sleep(1)

@@ -114,7 +114,7 @@ def find(aws: Aws, settings: Settings) -> Iterator[Belonging]:
 
 
 def outputs(aws: Aws, settings: Settings) -> list[Place]:
-    """Return every object that jobs and endpoints wrote; the pictures are none of them."""
+    """Return every object that jobs and endpoints wrote; the images are none of them."""
     return list(Place.parse(f"{settings.output}/").below(aws))
 
 

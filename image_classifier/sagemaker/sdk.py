@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from image_classifier.sagemaker.hosting_requests import TRANSFORM_ENVIRONMENT
 from image_classifier.sagemaker.request_parts import hyperparameters, tags, vpc
 from image_classifier.settings import metric_definitions as metrics
-from image_classifier.settings.schema import HOUR, Aws, Images, Settings
+from image_classifier.settings.schema import HOUR, Aws, ContainerImages, Settings
 from image_classifier.settings.tuning import Range, Tuning, is_whole
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
 
 # As docker-compose.yml calls what it builds.
-BUILT_HERE = Images(train="image-classifier-train", serve="image-classifier-serve")
+BUILT_HERE = ContainerImages(train="image-classifier-train", serve="image-classifier-serve")
 
 # Local Mode wants one, and asks nobody for it.
 NO_ROLE = "arn:aws:iam::111122223333:role/none"
@@ -127,7 +127,7 @@ def estimator(settings: Settings, session: Session, output: str | None = None) -
 
 def channels(settings: Settings) -> dict[str, str]:
     """Return what `fit` takes."""
-    return {name: f"{settings.pictures}/{name}/" for name in settings.data.channels}
+    return {name: f"{settings.channels_uri}/{name}/" for name in settings.data.channels}
 
 
 def tuner(settings: Settings, tuning: Tuning, session: Session) -> HyperparameterTuner:
@@ -183,7 +183,7 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
         model_name=model_name,
         instance_count=transform.instance_count,
         instance_type=transform.instance_type,
-        # A picture a request; Local Mode's default joins files as text.
+        # An image a request; Local Mode's default joins files as text.
         strategy="SingleRecord",
         output_path=output,
         accept=transform.accept,

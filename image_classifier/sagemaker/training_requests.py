@@ -100,7 +100,7 @@ def _channel(settings: Settings, name: str) -> Request:
     source = {
         "S3DataType": "S3Prefix",
         # With a slash: FastFile takes whole folders, and `test` is no prefix of `testing`.
-        "S3Uri": f"{settings.pictures}/{name}/",
+        "S3Uri": f"{settings.channels_uri}/{name}/",
         "S3DataDistributionType": "FullyReplicated",
     }
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}

@@ -1,7 +1,7 @@
 """[debugger] and [profiler]: what a training job records, and the rules that judge it.
 
-Names and parameters are SageMaker Debugger's. The training image judges its records by them in
-every job; AWS's own service, closed to new accounts, is asked only with `service = true`.
+Names and parameters are SageMaker Debugger's. The training container image checks its records
+with them in every job; AWS's own service, closed to new accounts, is used with `service = true`.
 """
 
 import difflib

@@ -83,7 +83,7 @@ class Aws:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Images:
+class ContainerImages:
     """[images]: by default those that push.sh has written into images.json."""
 
     train: str | None = None
@@ -106,11 +106,11 @@ class Data:
     """Folder on this machine, relative to this file."""
 
     s3: str | None = None
-    """Such as s3://BUCKET/pictures. Unset: s3://BUCKET/NAME/data."""
+    """Such as s3://BUCKET/images. Unset: s3://BUCKET/NAME/data."""
 
     channels: tuple[str, ...] = ("training", "validation")
     mode: Literal["File", "FastFile"] = "File"
-    """`FastFile` reads pictures when they are asked for, instead of copying all of them first."""
+    """`FastFile` reads images when they are asked for, instead of copying all of them first."""
 
     def mistakes(self) -> Found:
         """Yield what is wrong here."""
@@ -134,7 +134,7 @@ class Training:
     volume_gb: int = 30
     max_hours: float = 24.0
     spot: bool = False
-    """Reclaimable machines, cheaper; the job goes on from its checkpoint."""
+    """Reclaimable machines, cheaper; the job continues from its checkpoint."""
     max_wait_hours: float | None = None
     """Of a spot job, with waiting. Unset: twice max_hours."""
     keep_alive_minutes: int = 0
@@ -187,16 +187,16 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transform:
-    """[transform]: answers for a whole folder of pictures."""
+    """[transform]: answers for a whole folder of images."""
 
     instance_type: str = "ml.c7i.xlarge"
     instance_count: int = 1
     content_type: str = "application/x-image"
     accept: Literal["application/json", "application/jsonlines", "text/csv"] = "application/json"
-    """In CSV, one picture that cannot be read fails the job."""
+    """In CSV, one image that cannot be read fails the job."""
 
     max_payload_mb: int = 6
-    """Of the largest picture."""
+    """Of the largest image."""
 
     def mistakes(self) -> Found:
         """Yield what is wrong here."""
@@ -212,9 +212,9 @@ class Explain:
     """Of a job of SageMaker Clarify, where the account still has it."""
     instance_count: int = 1
     num_samples: int = 500
-    """Masked pictures asked per picture."""
+    """Masked images asked per image."""
     num_segments: int = 20
-    """Parts into which a picture is cut."""
+    """Parts into which an image is cut."""
 
     def mistakes(self) -> Found:
         """Yield what is wrong here."""
@@ -232,7 +232,7 @@ class Settings:
     """Begins the names of all that is made."""
 
     aws: Aws = field(default_factory=Aws)
-    images: Images = field(default_factory=Images)
+    images: ContainerImages = field(default_factory=ContainerImages)
     data: Data = field(default_factory=Data)
     training: Training = field(default_factory=Training)
     hyperparameters: Mapping[str, object] = field(default_factory=dict)
@@ -278,7 +278,7 @@ class Settings:
         return f"s3://{self.aws.bucket}/{self.name}/output"
 
     @property
-    def pictures(self) -> str:
+    def channels_uri(self) -> str:
         """Where on S3 the channels lie."""
         return (self.data.s3 or f"s3://{self.aws.bucket}/{self.name}/data").rstrip("/")
 

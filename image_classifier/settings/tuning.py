@@ -56,7 +56,7 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WarmStart:
-    """[tuning.warm_start]: goes on from what earlier tuning jobs found."""
+    """[tuning.warm_start]: continues from what earlier tuning jobs found."""
 
     parents: tuple[str, ...] = ()
     type: Literal["IdenticalDataAndAlgorithm", "TransferLearning"] = "TransferLearning"

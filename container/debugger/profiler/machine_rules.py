@@ -63,7 +63,7 @@ def cpu_bottleneck(
         _mean_of(profile.values(*CPU)),
         (cpu_threshold, gpu_threshold, threshold, patience),
         "processors are busy",
-        "decode pictures once (the cache does), or take a machine with more processors",
+        "decode images once (the cache does), or take a machine with more processors",
     )
 
 
@@ -108,7 +108,7 @@ def low_gpu_utilization(
                     name,
                     float(p95),
                     f"95 % of the time it is below {p95:.0f} %, 5 % of it below {p5:.0f} %",
-                    "the GPU waits for pictures, or the batches are small",
+                    "the GPU waits for images, or the batches are small",
                     "raise batch_size; look at how much of a step DataLoaderIter takes",
                 )
             )

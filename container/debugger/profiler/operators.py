@@ -43,7 +43,7 @@ class OperatorSampler:
         watching = profile(activities=self._activities, acc_events=True)
         try:
             watching.start()
-        except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
+        except Exception as error:  # noqa: BLE001 - the training continues whatever it is
             logger.warning("debugger: operators are not seen: %s", error)
             return timed
         return self._watched(timed, watching)

@@ -66,7 +66,7 @@ class Profiler:
         self._operators = OperatorSampler(has_gpu=wait_for_device is not None)
         self._name = name
         self._sampler.start()
-        # Of the program: it has read its pictures by now.
+        # Of the program: it has read its images by now.
         self._begun = psutil.Process().create_time()
         self._has_stepped = False
 

@@ -100,7 +100,7 @@ def _read_system(path: Path, profile: Profile) -> None:
             key = tuple(str(said[name]) for name in ("NodeId", "Type", "Name", "Dimension"))
             pair = float(said["Timestamp"]), float(said["Value"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            # The last line of a training that goes on, or was killed.
+            # The last line of a training that continues, or was killed.
             if number == len(lines) - 1:
                 return
             message = f"{path} is damaged: line {number + 1}: {type(error).__name__}: {error}"

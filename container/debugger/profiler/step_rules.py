@@ -19,10 +19,10 @@ MIN_STEPS = 20
 def dataloader(
     profile: Profile, *, min_threshold: float = 70, max_threshold: float = 200
 ) -> Finding:
-    """Find steps that wait for their pictures.
+    """Find steps that wait for their images.
 
     There are no loader processes whose number `min_threshold` and `max_threshold` could be shares
-    of the cores of, as AWS's rule has them: pictures are decoded once, and read from a cache.
+    of the cores of, as AWS's rule has them: images are decoded once, and read from a cache.
     """
     del min_threshold, max_threshold
     steps = {event.step: event.seconds for event in profile.durations(timeline.STEP)}
@@ -38,7 +38,7 @@ def dataloader(
         step=event.step,
         tensor=timeline.DATA,
         value=share,
-        sentence=f"{share:.0%} of the steps' time goes by until the pictures are there; "
+        sentence=f"{share:.0%} of the steps' time goes by until the images are there; "
         f"step {event.step} waited longest, {event.seconds:.3g} s",
         cause="the disk or the loader is slower than the network",
         remedy="put the cache on a faster disk (SAGEMAKER_CLASSIFIER_CACHE_DIR names its folder); "
@@ -76,7 +76,7 @@ def step_outlier(
         sentence=f"{len(slow)} of {len(events)} steps took more than {limit:.3g} s, {stddev:g} "
         f"deviations above the mean of {seconds.mean():.3g} s; step {worst.step} took "
         f"{worst.seconds:.3g} s",
-        cause="something else uses the machine, or some pictures come from a slower place",
+        cause="something else uses the machine, or some images come from a slower place",
         remedy="look at the system's figures at these steps",
     )
     return Finding(len(events), [violation])
@@ -97,7 +97,7 @@ def max_initialization_time(profile: Profile, *, threshold: float = 20) -> Findi
         tensor=timeline.INITIALIZATION,
         value=minutes,
         sentence=f"the first step came after {minutes:.1f} minutes; {threshold:g} may be",
-        cause="pictures are decoded, or weights are downloaded",
+        cause="images are decoded, or weights are downloaded",
         remedy="keep the cache between jobs, and give the weights as a channel",
     )
     return Finding(1, [violation])

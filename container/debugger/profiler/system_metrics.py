@@ -63,7 +63,7 @@ class SystemSampler:
                     samplers.append(gpus)
                 while not self._stop.wait(self._interval):
                     self.write(time.time(), [s for sampler in samplers for s in next(sampler)])
-        except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
+        except Exception as error:  # noqa: BLE001 - the training continues whatever it is
             logger.warning("debugger: no more of the system is sampled: %s", error)
 
 

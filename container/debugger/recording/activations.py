@@ -1,6 +1,6 @@
 """What a network's layers put in and out, seen in one pass beside the training.
 
-The pass changes nothing: it is in evaluation mode but for batch normalisation, without gradients,
+The pass changes nothing: it is in evaluation mode but for batch normalization, without gradients,
 on the module itself rather than on what was compiled or distributed, and its hooks are gone
 afterwards. Functions that are no modules, as in DenseNet's `relu`, are not seen.
 """
@@ -54,7 +54,7 @@ def watch(module: nn.Module, images: Tensor, see: See) -> None:
             layer.register_forward_pre_hook(before),
             layer.register_forward_hook(after(name, kind)),
         ]
-    # A single picture has no statistics.
+    # A single image has no statistics.
     learning = [layer for layer in module.modules() if layer.training and len(images) > 1]
     try:
         with _evaluating(module), _normalized_by_batch(learning), torch.no_grad():
@@ -80,10 +80,10 @@ def sample(values: Tensor, side: int) -> Tensor:
 
 @contextmanager
 def _normalized_by_batch(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Let batch normalisation take the pass's own statistics, as in training, and keep none.
+    """Let batch normalization take the pass's own statistics, as in training, and keep none.
 
     Those that it gathers say little at first: before the first step they change nothing, and
-    layers of the best initialisation seem to have scales that differ a thousandfold.
+    layers of the best initialization seem to have scales that differ a thousandfold.
     """
     buffers = [
         (layer, name, buffer)

@@ -165,7 +165,7 @@ class Observer:
         self._tell(lambda recorder: recorder.updated())
 
     def loss(self, totals: Tensor) -> None:
-        """Hear of the step's (summed loss, right answers, pictures), on their device."""
+        """Hear of the step's (summed loss, right answers, images), on their device."""
         self._tell(lambda recorder: recorder.loss(totals))
 
     def evaluation(
@@ -234,7 +234,7 @@ class Observer:
             return
         try:
             say(recorder)
-        except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
+        except Exception as error:  # noqa: BLE001 - the training continues whatever it is
             self._recorder = None
             self.status = f"ended: {_in_words(error)}"
             logger.warning("debugger: no more tensors are recorded: %s", _in_words(error))
@@ -246,7 +246,7 @@ def _harmless(what: str) -> Iterator[None]:
     """Say that `what` happened rather than raise."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - the training goes on whatever it is
+    except Exception as error:  # noqa: BLE001 - the training continues whatever it is
         logger.warning("debugger: %s: %s", what, _in_words(error))
 
 

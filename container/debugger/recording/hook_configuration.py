@@ -87,7 +87,7 @@ def default_collections(total_steps: int) -> list[Document]:
     """Return the collections of the default policy: losses often, reductions now and then.
 
     Of whole tensors it has labels and predictions, a sample of the input's pixels, and what share
-    of the pictures each unit answers to.
+    of the images each unit answers to.
     """
     losses = max(1, min(LOSS_INTERVAL, total_steps // LOSS_RECORDS))
     tensors = max(LEAST_TENSOR_INTERVAL, min(TENSOR_INTERVAL, total_steps // TENSOR_RECORDS))

@@ -30,9 +30,9 @@ END_OF_JOB, CLAIM = "training_job_end.ts", "claim.smd"
 BUDGET, FREE = 512 * 2**20, 1024 * 2**20
 
 # Of the batch, for the pass that looks at activations.
-WATCHED_PICTURES = 8
+WATCHED_IMAGES = 8
 
-# Values of each channel's side that are kept of pictures and of what may saturate.
+# Values of each channel's side that are kept of images and of what may saturate.
 PIXELS_SIDE, SATURABLE_SIDE = 8, 4
 
 LOSS = "CrossEntropyLoss"
@@ -68,7 +68,7 @@ class TensorRecorder:
     """Writes what a configuration asks for; errors are the caller's.
 
     Files are numbered by the steps of training and evaluation together, a function of the
-    training's step alone: a run that goes on from a checkpoint writes what the uninterrupted one
+    training's step alone: a run that continues from a checkpoint writes what the uninterrupted one
     would have.
     """
 
@@ -98,7 +98,7 @@ class TensorRecorder:
 
     @property
     def is_watching(self) -> bool:
-        """Whether this step needs the pictures."""
+        """Whether this step needs the images."""
         return bool(self._due - DIRECT) or self.is_due("input_image")
 
     def labels(self, labels: npt.NDArray[np.int64]) -> None:
@@ -110,7 +110,7 @@ class TensorRecorder:
         if self.is_due("input_image"):
             self._save("input_image", activations.sample(images, PIXELS_SIDE))
         if self._due - DIRECT:
-            activations.watch(self.view.module, images[:WATCHED_PICTURES], self._see)
+            activations.watch(self.view.module, images[:WATCHED_IMAGES], self._see)
 
     def gradients(self) -> None:
         """Record the gradients as the optimizer will see them, but for clipping."""
@@ -142,10 +142,10 @@ class TensorRecorder:
         self._before = []
 
     def loss(self, totals: Tensor) -> None:
-        """Record the mean loss of (summed loss, right answers, pictures)."""
+        """Record the mean loss of (summed loss, right answers, images)."""
         if self.is_due("losses"):
-            loss, _, pictures = totals.tolist()
-            self._hook.record_tensor_value(LOSS, torch.tensor(loss / pictures))
+            loss, _, images = totals.tolist()
+            self._hook.record_tensor_value(LOSS, torch.tensor(loss / images))
 
     def evaluation(
         self, number: int, epoch: int, loss: float, confusion: npt.NDArray[np.int64]

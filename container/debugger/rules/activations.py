@@ -1,4 +1,4 @@
-"""Rules on what layers put in and out: dead, saturated or badly initialised ones."""
+"""Rules on what layers put in and out: dead, saturated or badly initialized ones."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from container.debugger.reading.records import Point
 from container.debugger.rules.finding import Finding, Violation
 from container.debugger.rules.losses import loss_not_decreasing
 
-# Records that are judged together: each is of a few pictures.
+# Records that are judged together: each is of a few images.
 LAST = 10
 
 # The first record is of weights that have seen nothing.
@@ -50,7 +50,7 @@ def dead_relu(
                     cause="the weights or biases began too far below zero, or a step that was too "
                     "large threw them there",
                     remedy="divide learning_rate by 10; begin with random weights and zero biases, "
-                    "or with batch normalisation before the ReLU",
+                    "or with batch normalization before the ReLU",
                 )
             )
     count = sum(max(len(records) - FIRST, 0) for records in activities.values())
@@ -92,7 +92,7 @@ def saturated_activation(
                     sentence=f"{saturated:.3g} % of its units get less than {low:g} or more than "
                     f"{high:g}, where nothing changes any more; {threshold_layer:g} % may be",
                     cause="the weights before it are too large",
-                    remedy="lower learning_rate, raise weight_decay, or put batch normalisation "
+                    remedy="lower learning_rate, raise weight_decay, or put batch normalization "
                     "before it",
                 )
             )
@@ -185,6 +185,6 @@ def _poor(step: int, tensor: str, value: float, sentence: str) -> Violation:
         tensor=tensor,
         value=value,
         sentence=f"{sentence}; and the loss does not fall",
-        cause="the weights were initialised with a wrong scale, or all alike",
-        remedy="start from pretrained weights, or from torchvision's own initialisation",
+        cause="the weights were initialized with a wrong scale, or all alike",
+        remedy="start from pretrained weights, or from torchvision's own initialization",
     )

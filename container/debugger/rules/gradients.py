@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from container.debugger.reading.records import Point
 from container.debugger.rules.finding import Finding, Violation
 
-# A layer's gradients vanish when those of others don't: in a network that has learned its pictures
+# A layer's gradients vanish when those of others don't: in a network that has learned its images
 # all are small alike.
 SMALL_SHARE = 1e-3
 
@@ -18,7 +18,7 @@ Series = Mapping[str, Sequence[Point]]
 
 
 def vanishing_gradient(gradients: Series, *, threshold: float = 1e-7) -> Finding:
-    """Judge the mean absolute gradients of weights; biases, which normalisation may stop, are out.
+    """Judge the mean absolute gradients of weights; biases, which normalization may stop, are out.
 
     A layer is named in whose every record but the first the gradients are below the threshold and
     below a thousandth of the largest layer's.
@@ -47,7 +47,7 @@ def vanishing_gradient(gradients: Series, *, threshold: float = 1e-7) -> Finding
                     f"{threshold:g}, where the largest layer's is {largest[last.order]:.3g}",
                     cause="the gradient dies on its way to the first layers: saturated "
                     "activations, too many layers without residuals, or dead ReLUs",
-                    remedy="take ReLU and batch normalisation, or a network with residuals "
+                    remedy="take ReLU and batch normalization, or a network with residuals "
                     "(resnet18); start from pretrained weights",
                 )
             )

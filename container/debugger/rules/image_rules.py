@@ -1,13 +1,12 @@
-"""AWS's rules on pictures and their classes, with their parameters and defaults."""
+"""AWS's rules on images and their classes, with their parameters and defaults."""
 
 import numpy as np
 
 from container.debugger.reading.records import Records
-from container.debugger.rules import images as pictures
-from container.debugger.rules import inputs
+from container.debugger.rules import images, inputs
 from container.debugger.rules.finding import Finding
 
-# At first every network names most pictures after one class.
+# At first every network names most images after one class.
 EVALUATIONS = 3
 
 
@@ -21,7 +20,7 @@ def class_imbalance(
     labels_regex: str = ".*labels",
     predictions_regex: str = ".*predictions",
 ) -> Finding:
-    """Find classes that come far too seldom, or are hardly ever recognised."""
+    """Find classes that come far too seldom, or are hardly ever recognized."""
     batches = inputs.arrays(records, [labels_regex])
     labels = [values.ravel() for arrays in batches.values() for _, values in arrays]
     judged = inputs.last_evaluation(records, labels_regex, predictions_regex, argmax=argmax)
@@ -31,7 +30,7 @@ def class_imbalance(
     if not labels and judged is None:
         return Finding(0, lacks="labels")
     last = max((step for arrays in batches.values() for step, _ in arrays), default=0)
-    return pictures.class_imbalance(
+    return images.class_imbalance(
         np.concatenate(labels).astype(np.int64) if labels else judged[0],  # type: ignore[index]
         judged,
         step=last,
@@ -58,7 +57,7 @@ def confusion(
     if judged is None:
         return Finding(0, lacks="labels and predictions of an evaluation")
     steps = [record.step for record in records.of(labels, "EVAL")]
-    return pictures.confusion(
+    return images.confusion(
         *judged,
         step=steps[-1] if steps else 0,
         category_no=category_no,
@@ -75,9 +74,9 @@ def check_input_images(
     regex: str = "input_image|.*hybridsequential0_input_0",
     channel: int = 1,
 ) -> Finding:
-    """Find input pictures that were not standardised."""
+    """Find input images that were not standardized."""
     samples = [pair for arrays in inputs.arrays(records, [regex]).values() for pair in arrays]
-    return pictures.check_input_images(
+    return images.check_input_images(
         [(step, values) for step, values in samples if values.ndim > channel + 1],
         threshold_mean=threshold_mean,
         threshold_samples=threshold_samples,

@@ -1,4 +1,4 @@
-"""Rules on pictures and their classes: even ones, told apart, normalised."""
+"""Rules on images and their classes: even ones, told apart, normalized."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from container.debugger.rules.finding import Finding, Violation
 
-# Pictures of a class without which nothing is said of how often it is mistaken.
+# Images of a class without which nothing is said of how often it is mistaken.
 FEW = 10
 
 # No pixel lies farther from ImageNet's mean, in its deviations: black and white do at 2.1 and 2.6.
@@ -41,11 +41,11 @@ def class_imbalance(
                     tensor="labels",
                     value=float(ratio),
                     sentence=f"class {common} comes {ratio:.3g} times as often as class {rare} "
-                    f"({counts.max()} and {counts.min()} of {len(labels)} pictures); "
+                    f"({counts.max()} and {counts.min()} of {len(labels)} images); "
                     f"{threshold_imbalance:g} times may be",
-                    cause="the channel has far more pictures of some classes, and the network "
+                    cause="the channel has far more images of some classes, and the network "
                     "hardly sees the others",
-                    remedy="leave class_balance=auto, or set class_balance=sampling; add pictures "
+                    remedy="leave class_balance=auto, or set class_balance=sampling; add images "
                     "of the rare classes",
                 )
             )
@@ -64,7 +64,7 @@ def confusion(
     min_diag: float = 0.9,
     max_off_diag: float = 0.1,
 ) -> Finding:
-    """Judge the shares of each class's pictures (N,) that are named rightly, and as another one."""
+    """Judge the shares of each class's images (N,) that are named correctly, and as another one."""
     count = int(max(labels.max(initial=-1), predictions.max(initial=-1))) + 1
     count = max(count, category_no or 0)
     if len(labels) == 0:
@@ -87,7 +87,7 @@ def confusion(
                         sentence=f"{100 * share:.3g} % of class {true} are named {predicted}; "
                         f"{limit}",
                         cause="the two classes look alike, or labels are wrong",
-                        remedy="look at the worst mistakes in report.html; add pictures of the two",
+                        remedy="look at the worst mistakes in report.html; add images of the two",
                     )
                 )
     return Finding(len(labels), violations)
@@ -100,15 +100,15 @@ def check_input_images(
     threshold_samples: int = 500,
     channel: int = 1,
 ) -> Finding:
-    """Judge whether the network's inputs (N, C, H, W) were standardised.
+    """Judge whether the network's inputs (N, C, H, W) were standardized.
 
-    Pictures darker or brighter than ImageNet's have another mean than zero, and are right; a mean
+    Images darker or brighter than ImageNet's have another mean than zero, and are right; a mean
     beyond the threshold is believed where values lie on one side of zero, or farther from it than
     black and white do.
     """
     count = sum(len(values) for _, values in samples)
     if count < threshold_samples:
-        return Finding(count, lacks=f"{threshold_samples} input pictures")
+        return Finding(count, lacks=f"{threshold_samples} input images")
     values = np.concatenate(
         [np.moveaxis(v, channel, 1).reshape(len(v), v.shape[channel], -1) for _, v in samples]
     )
@@ -123,7 +123,7 @@ def check_input_images(
         value=mean,
         sentence=f"a channel's mean is {mean:.3g} from zero, where {threshold_mean:g} may be, and "
         f"{what}",
-        cause="the pictures are not scaled to deviations from ImageNet's mean, or twice",
+        cause="the images are not scaled to deviations from ImageNet's mean, or twice",
         remedy="subtract mean and divide by std once, in units of the pixels' range",
     )
     return Finding(count, [violation])
@@ -144,7 +144,7 @@ def _mistaken(
                     value=share,
                     sentence=f"{share:.0%} of class {label} are taken for others; "
                     f"{threshold:.0%} may be",
-                    cause="the class is rare, looks like another, or is labelled wrongly",
+                    cause="the class is rare, looks like another, or is labeled incorrectly",
                     remedy="set class_balance=sampling, and look at the class in report.html",
                 )
             )

@@ -56,7 +56,7 @@ def overtraining(
     patience_validation: int = 10,
     delta: float = 0.01,
 ) -> Finding:
-    """Find a training that goes on long after its best."""
+    """Find a training that continues long after its best."""
     return losses.overtraining(
         records.losses(records.training),
         records.losses("EVAL"),

@@ -76,7 +76,7 @@ def loss_not_decreasing(
                     else f", and {needed:.3g} % was the least"
                 ),
                 "the learning rate is far too low or far too high, the labels don't fit the "
-                "pictures, or no gradient reaches the weights",
+                "images, or no gradient reaches the weights",
                 "set find_learning_rate=true; if that changes nothing, look at the labels and at "
                 "what VanishingGradient, DeadRelu and UnchangedTensor say",
             )
@@ -94,7 +94,7 @@ def overfit(
 ) -> Finding:
     """Judge whether the validation loss parts from the training loss, and rises.
 
-    A distance alone is what every network that learns its pictures has, and so this wants more
+    A distance alone is what every network that learns its images has, and so this wants more
     than AWS's. The validation loss must be `ratio_threshold` above its best, and the training loss
     below what it was then: where both rise, nothing is learned by heart. From one evaluation to
     the next it must not fall, nor ever below that best again: at the peak of a learning rate's
@@ -126,8 +126,8 @@ def overfit(
                     f"the validation loss {point.value:.4g} is {ratio:.3g} times the training loss "
                     f"{mean:.4g} above it, where {ratio_threshold:g} may be, and "
                     f"{_percent(best, point.value):.3g} % above its best, {best:.4g}",
-                    "the network learns the training pictures by heart",
-                    "set early_stopping_patience=3; more pictures, augmentation, weight_decay or "
+                    "the network learns the training images by heart",
+                    "set early_stopping_patience=3; more images, augmentation, weight_decay or "
                     "mixup=0.2 help further; many wrong labels look the same",
                 )
             )
@@ -142,7 +142,7 @@ def overtraining(
     patience_validation: int = 10,
     delta: float = 0.01,
 ) -> Finding:
-    """Judge whether evaluations go on long after the loss has stopped falling by `delta`.
+    """Judge whether evaluations continue long after the loss has stopped falling by `delta`.
 
     The training loss is the mean between two evaluations; without evaluations nothing is known of
     how long is too long, and the training loss alone would blame noise. A network that has not
@@ -166,7 +166,7 @@ def overtraining(
                 f"the validation loss has not fallen by {delta:g} below {best.value:.4g} of "
                 f"evaluation {best.step} for {idle_validation} evaluations{also}; "
                 f"{patience_validation} are the most",
-                "the training goes on after there is nothing more to learn",
+                "the training continues after there is nothing more to learn",
                 f"set epochs={max(best.step, 1)}, or early_stopping_patience=3",
             )
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from container.classifier.errors import UserError
 from container.debugger.reading.records import Records
-from container.debugger.rules.catalogue import ON_REQUEST, RULES
+from container.debugger.rules.catalog import ON_REQUEST, RULES
 from container.debugger.rules.verdict import Value, Verdict, judge, parse
 
 # As AWS calls them in places.

@@ -56,7 +56,7 @@ def tensor_variance(
                         else "the layer's values are nearly all alike",
                         remedy="lower learning_rate, or raise weight_decay"
                         if is_large
-                        else "look at the initialisation and at VanishingGradient",
+                        else "look at the initialization and at VanishingGradient",
                     )
                 )
                 break

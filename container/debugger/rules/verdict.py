@@ -10,7 +10,7 @@ import numpy as np
 
 from container.classifier.errors import UserError
 from container.debugger.reading.records import Records
-from container.debugger.rules import catalogue
+from container.debugger.rules import catalog
 from container.debugger.rules.finding import Finding, Violation
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def judge(rule: str, records: Records, parameters: Mapping[str, Value]) -> Verdi
     """Return a rule's verdict; an error of its own is one too."""
     used = {**defaults(rule), **parameters}
     try:
-        finding = catalogue.RULES[rule](records, **used)
+        finding = catalog.RULES[rule](records, **used)
     except UserError:
         raise
     except Exception as error:
@@ -89,7 +89,7 @@ def judge(rule: str, records: Records, parameters: Mapping[str, Value]) -> Verdi
 
 def defaults(rule: str) -> dict[str, Value]:
     """Return a rule's parameters."""
-    signature = inspect.signature(catalogue.RULES[rule])
+    signature = inspect.signature(catalog.RULES[rule])
     return {name: own.default for name, own in signature.parameters.items() if name != "records"}
 
 
@@ -103,7 +103,7 @@ def parse(rule: str, name: str, text: str) -> Value:
     if name not in known:
         message = f"{rule} has no parameter {name!r}; it has {', '.join(known)}"
         raise UserError(message)
-    hint = typing.get_type_hints(catalogue.RULES[rule])[name]
+    hint = typing.get_type_hints(catalog.RULES[rule])[name]
     kinds = typing.get_args(hint) or (hint,)
     if type(None) in kinds and text.strip().lower() in {"", "none", "null"}:
         return None

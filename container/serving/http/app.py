@@ -42,7 +42,7 @@ def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> 
 
     @app.post("/invocations")
     def invocations() -> Response:
-        return answer_pictures(settings, pool, nullcontext(_loaded(loading)))
+        return answer_images(settings, pool, nullcontext(_loaded(loading)))
 
     if settings.has_execution_parameters:
 
@@ -87,10 +87,10 @@ def new_app(settings: Settings) -> Flask:
     return app
 
 
-def answer_pictures(
+def answer_images(
     settings: Settings, pool: Pool, borrowed: AbstractContextManager[Predictor]
 ) -> Response:
-    """Answer the request with the classes of its pictures.
+    """Answer the request with the classes of its images.
 
     The predictor is borrowed once the body is read, which the client may take its time with.
     """
@@ -105,22 +105,22 @@ def answer_pictures(
     split = choose_splitter(request.content_type)
     data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
     log.note_body()
-    pictures = split_body(
+    images = split_body(
         split,
         data,
-        most=settings.max_pictures,
+        most=settings.max_images,
         has_error_records=settings.has_error_records,
     )
     with borrowed as predictor:
         predicted = pool.predict(
             predictor,
-            pictures,
+            images,
             patience=patience,
             seconds=settings.timeout_seconds,
             has_gone=partial(has_gone, connection_of(request.environ)),
         )
         class_names = predictor.class_names
-    log.note_pictures(predicted)
+    log.note_images(predicted)
     answers = [each.answer for each in predicted]
     body = encode_response(
         answers, class_names, media_type, has_error_records=settings.has_error_records

@@ -1,17 +1,17 @@
-"""A request's body to its pictures, and these to pixels; knows bytes and arrays, not Flask.
+"""A request's body to its images, and these to pixels; knows bytes and arrays, not Flask.
 
-| Content-Type | body | pictures |
+| Content-Type | body | images |
 |---|---|---|
-| `image/jpeg`, `image/jpg`, `image/png`, `image/webp`, `image/gif`, `image/bmp` | a picture | 1 |
-| `application/x-image` | a picture's file | 1 |
+| `image/jpeg`, `image/jpg`, `image/png`, `image/webp`, `image/gif`, `image/bmp` | an image | 1 |
+| `application/x-image` | an image's file | 1 |
 | `application/x-npy` | NumPy's uint8 array (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
 | `application/json` | `{"instances": [...]}`: base64 texts or `{"b64": "..."}` of files | N |
 | `application/jsonlines` | N lines, each a base64 text or `{"b64": "..."}` of a file | N |
-| `application/octet-stream`, none | a picture's file or a NumPy array, by its first bytes | |
+| `application/octet-stream`, none | an image's file or a NumPy array, by its first bytes | |
 | `application/x-www-form-urlencoded` | the same: it is what curl says unless told | |
 
-A picture's format is what its bytes say, whichever of the types it comes under. Nothing in a
-request is fetched from elsewhere. Splitting a body is quick; its pictures are decoded later, in
+An image's format is what its bytes say, whichever of the types it comes under. Nothing in a
+request is fetched from elsewhere. Splitting a body is quick; its images are decoded later, in
 their turn and several at a time, and one that cannot be read fails alone.
 """
 
@@ -36,18 +36,18 @@ from werkzeug.exceptions import (
 
 from container.classifier.errors import ImageError
 from container.classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
-from container.serving.settings import BATCH_PICTURES, JSON_LINES
+from container.serving.settings import BATCH_IMAGES, JSON_LINES
 
-# Brackets, braces and commas of a JSON document; 64 pictures have 129 and base64 none of them.
+# Brackets, braces and commas of a JSON document; 64 images have 129 and base64 none of them.
 # Parsed, 25 MB of them become 650 MB.
 MAX_JSON_MARKS = 1000
 JSON_START = re.compile(rb"\s*[\[{]")
 
-Picture: TypeAlias = Callable[[Preprocessing], Pixels]
+EncodedImage: TypeAlias = Callable[[Preprocessing], Pixels]
 """Decodes to uint8 of shape (image_size, image_size, 3); raises UnprocessableEntity or, of what is
 not the JSON or base64 expected, BadRequest or RequestEntityTooLarge."""
 
-Splitter: TypeAlias = Callable[[bytes], Sequence[Picture]]
+Splitter: TypeAlias = Callable[[bytes], Sequence[EncodedImage]]
 
 WHITESPACE = b" \t\r\n"
 
@@ -71,13 +71,13 @@ def choose_splitter(content_type: str | None) -> Splitter:
     raise UnsupportedMediaType(message)
 
 
-def split_picture(data: bytes) -> Sequence[Picture]:
-    """Take the body for one picture's file."""
+def split_image(data: bytes) -> Sequence[EncodedImage]:
+    """Take the body for one image's file."""
     return (partial(_decode, data),)
 
 
-def split_npy(data: bytes) -> Sequence[Picture]:
-    """Split a NumPy file of one picture or several of one size.
+def split_npy(data: bytes) -> Sequence[EncodedImage]:
+    """Split a NumPy file of one image or several of one size.
 
     Raises:
         UnprocessableEntity: it is another kind of array, or damaged.
@@ -87,8 +87,8 @@ def split_npy(data: bytes) -> Sequence[Picture]:
     return [partial(_fit, image) for image in images]
 
 
-def split_json(data: bytes) -> Sequence[Picture]:
-    """Split a document with pictures' files in base64.
+def split_json(data: bytes) -> Sequence[EncodedImage]:
+    """Split a document with images' files in base64.
 
     Raises:
         BadRequest: not the JSON expected.
@@ -97,7 +97,7 @@ def split_json(data: bytes) -> Sequence[Picture]:
     document = _parse(data, "the body")
     instances = document.get("instances") if isinstance(document, dict) else None
     if not isinstance(instances, list) or not instances:
-        message = 'expected {"instances": [{"b64": "<a picture\'s file in base64>"}, ...]}'
+        message = 'expected {"instances": [{"b64": "<an image\'s file in base64>"}, ...]}'
         raise BadRequest(message)
     return [
         partial(_decode_instance, f"instance {number}", each)
@@ -105,15 +105,15 @@ def split_json(data: bytes) -> Sequence[Picture]:
     ]
 
 
-def split_json_lines(data: bytes) -> Sequence[Picture]:
-    """Split lines with a picture's file in base64 each; an empty one is a picture that fails.
+def split_json_lines(data: bytes) -> Sequence[EncodedImage]:
+    """Split lines with an image's file in base64 each; an empty one is an image that fails.
 
     Raises:
         RequestEntityTooLarge: too many lines.
     """
     # Each line is taken apart in its turn, but none of them may fill the memory before.
-    if data.count(b"\n") > BATCH_PICTURES:
-        message = f"a request may have at most {BATCH_PICTURES} lines"
+    if data.count(b"\n") > BATCH_IMAGES:
+        message = f"a request may have at most {BATCH_IMAGES} lines"
         raise RequestEntityTooLarge(message)
     lines = data.removesuffix(b"\n").split(b"\n")
     return [partial(_decode_line, f"line {number}", line) for number, line in enumerate(lines)]
@@ -121,43 +121,43 @@ def split_json_lines(data: bytes) -> Sequence[Picture]:
 
 def split_body(
     split: Splitter, data: bytes, *, most: int, has_error_records: bool
-) -> Sequence[Picture]:
-    """Split a body into at most so many pictures.
+) -> Sequence[EncodedImage]:
+    """Split a body into at most so many images.
 
-    With `has_error_records`, one that cannot be split is a picture that fails.
+    With `has_error_records`, one that cannot be split is an image that fails.
 
     Raises:
         BadRequest, UnprocessableEntity: it is empty, or `split` says so.
-        RequestEntityTooLarge: too many pictures.
+        RequestEntityTooLarge: too many images.
     """
     try:
         if not data:
             message = "the body is empty"
             raise BadRequest(message)
-        pictures = split(data)
+        images = split(data)
     except (BadRequest, UnprocessableEntity) as error:
         if not has_error_records:
             raise
         return [partial(_fail, error)]
-    if len(pictures) > most:
-        message = f"a request may hold at most {most} pictures, got {len(pictures)}"
+    if len(images) > most:
+        message = f"a request may hold at most {most} images, got {len(images)}"
         raise RequestEntityTooLarge(message)
-    return pictures
+    return images
 
 
-def split_by_content(data: bytes) -> Sequence[Picture]:
-    """Take the body for what its first bytes show, a NumPy file or else a picture."""
-    return (split_npy if data.startswith(NPY_MAGIC) else split_picture)(data)
+def split_by_content(data: bytes) -> Sequence[EncodedImage]:
+    """Take the body for what its first bytes show, a NumPy file or else an image."""
+    return (split_npy if data.startswith(NPY_MAGIC) else split_image)(data)
 
 
 SPLITTERS: Mapping[str, Splitter] = {
-    "image/jpeg": split_picture,
-    "image/jpg": split_picture,
-    "image/png": split_picture,
-    "image/webp": split_picture,
-    "image/gif": split_picture,
-    "image/bmp": split_picture,
-    "application/x-image": split_picture,
+    "image/jpeg": split_image,
+    "image/jpg": split_image,
+    "image/png": split_image,
+    "image/webp": split_image,
+    "image/gif": split_image,
+    "image/bmp": split_image,
+    "application/x-image": split_image,
     "application/x-npy": split_npy,
     "application/json": split_json,
     JSON_LINES: split_json_lines,
@@ -210,7 +210,7 @@ def _parse(data: bytes, name: str) -> object:
             raise BadRequest(message)
         message = (
             f"{name} has more than {MAX_JSON_MARKS} brackets, braces and commas, "
-            "which pictures in base64 do not need"
+            "which images in base64 do not need"
         )
         raise RequestEntityTooLarge(message)
     try:
@@ -236,7 +236,7 @@ def _read_npy(data: bytes) -> Pixels:
     is_shape = len(shape) in {3, 4} and all(type(size) is int and size > 0 for size in shape)
     if dtype != np.uint8 or not is_shape or shape[-1] != len("RGB"):
         message = (
-            "a NumPy array must be uint8 of shape (height, width, 3) or (pictures, height, "
+            "a NumPy array must be uint8 of shape (height, width, 3) or (images, height, "
             f"width, 3), got {dtype} of shape {shape}"
         )
         raise UnprocessableEntity(message)

@@ -1,10 +1,10 @@
 """Answers to a response's body; knows arrays and bytes, not Flask.
 
-| type | body, for N pictures |
+| type | body, for N images |
 |---|---|
 | `application/json` | `{"predictions": [N predictions], "class_names": [...]}` |
 | `application/jsonlines` | N lines, a prediction each |
-| `text/csv` | N lines, a picture's probabilities each, in class order |
+| `text/csv` | N lines, an image's probabilities each, in class order |
 
 The last line has no end: batch transform adds that, where it puts answers together.
 
@@ -14,8 +14,8 @@ A prediction is
 `predictions[0].probabilities`, in JSON Lines `probabilities`); `ranking` names the five most
 probable classes, best first, as `{"class_name": "cat", "probability": 0.9}`.
 
-In the place of a picture that cannot be read stands `{"error": {"code": "...", "message": "..."}}`.
-A request fails as a whole where no picture can be read, unless `has_error_records`, and where the
+In the place of an image that cannot be read stands `{"error": {"code": "...", "message": "..."}}`.
+A request fails as a whole where no image can be read, unless `has_error_records`, and where the
 answer is CSV, which has no place for it.
 """
 
@@ -35,7 +35,7 @@ from container.serving.settings import CSV, MEDIA_TYPES
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 
 Answer: TypeAlias = Probabilities | HTTPException
-"""Of one picture: probabilities of shape (classes,), or why there are none."""
+"""Of one image: probabilities of shape (classes,), or why there are none."""
 
 RANKED = 5
 
@@ -70,7 +70,7 @@ def encode_response(
     *,
     has_error_records: bool = False,
 ) -> bytes:
-    """Encode the answers of one picture or several.
+    """Encode the answers of one image or several.
 
     Raises:
         HTTPException: the first error, where it has no place in the answer.

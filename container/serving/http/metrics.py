@@ -2,7 +2,7 @@
 
 The table lies in memory that gunicorn's master shares with its workers. Each worker writes a row
 of its own, so that no process waits for another, and any of them can add the rows up. A worker that
-takes a lost one's place goes on with its row: no counter falls. The package `prometheus_client`
+takes a lost one's place continues with its row: no counter falls. The package `prometheus_client`
 would want a folder to write to, and keep a file in it for every worker that ever was.
 
 gunicorn's master imports this: nothing but the standard library here.
@@ -22,8 +22,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATUSES = range(100, 600)
 
 REQUEST_STEPS = ("read", "wait")
-PICTURE_STEPS = ("decode", "infer")
-STEPS = (*REQUEST_STEPS, *PICTURE_STEPS)
+IMAGE_STEPS = ("decode", "infer")
+STEPS = (*REQUEST_STEPS, *IMAGE_STEPS)
 
 # Upper ends of a step's buckets, in seconds; the last one has none.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -40,9 +40,9 @@ NUMBER_BYTES = 8
 HELP = {
     "requests_total": "Requests answered, by status; without /ping and /metrics.",
     "refused_total": "Requests refused because too many waited, among those with status 503.",
-    "pictures_total": "Pictures predicted, and those that could not be read.",
+    "pictures_total": "Images predicted, and those that could not be read.",
     "queue_length": "Requests that wait unread on their connections.",
-    "seconds": "Seconds of a request's body and wait, and of a picture's decoding and inference.",
+    "seconds": "Seconds of a request's body and wait, and of an image's decoding and inference.",
 }
 
 
@@ -69,8 +69,8 @@ class Metrics:
         """Count a request as refused."""
         self._add({REFUSED: 1})
 
-    def count_pictures(self, *, predicted: int, unreadable: int) -> None:
-        """Count a request's pictures."""
+    def count_images(self, *, predicted: int, unreadable: int) -> None:
+        """Count a request's images."""
         self._add({PREDICTED: predicted, UNREADABLE: unreadable})
 
     def observe(self, step: str, seconds: Iterable[float]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
-from container.serving.http.app import answer_pictures, new_app
+from container.serving.http.app import answer_images, new_app
 from container.serving.http.body import read_body
 from container.serving.model.pool import Pool
 from container.serving.model.registry import Registry
@@ -67,7 +67,7 @@ def create_multi_model_app(registry: Registry, settings: Settings, pool: Pool) -
     def invoke(model_name: str) -> Response:
         # Before the body is read; that it is still loaded afterwards is for `borrow` to see.
         registry.url(model_name)
-        return answer_pictures(settings, pool, registry.borrow(model_name))
+        return answer_images(settings, pool, registry.borrow(model_name))
 
     return app
 

@@ -1,4 +1,4 @@
-"""The page for people on a laptop: drop a picture, see its classes. It asks nobody but us."""
+"""The page for people on a laptop: drop an image, see its classes. It asks nobody but us."""
 
 import base64
 import hashlib

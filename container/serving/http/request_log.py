@@ -47,8 +47,8 @@ class RequestLog:
         """Note that the body is read."""
         self._body_read = time.perf_counter()
 
-    def note_pictures(self, predicted: Sequence[Predicted]) -> None:
-        """Note when the pictures' turn came, and what their steps took all together."""
+    def note_images(self, predicted: Sequence[Predicted]) -> None:
+        """Note when the images' turn came, and what their steps took all together."""
         turn = min(each.began for each in predicted)
         readable = [each for each in predicted if not isinstance(each.answer, HTTPException)]
         errors = len(predicted) - len(readable)
@@ -59,10 +59,10 @@ class RequestLog:
             "infer": [each.ended - each.decoded for each in readable],
         }
         self._steps = "".join(f" {name}={1000 * sum(took):.1f}" for name, took in steps.items())
-        self._steps += f" pictures={len(predicted)} errors={errors}"
+        self._steps += f" images={len(predicted)} errors={errors}"
         for name, took in steps.items():
             self._metrics.observe(name, took)
-        self._metrics.count_pictures(predicted=len(readable), unreadable=errors)
+        self._metrics.count_images(predicted=len(readable), unreadable=errors)
 
     def write(self, response: Response) -> None:
         """Write the line, whose times are in milliseconds, and count the answer."""

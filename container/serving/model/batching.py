@@ -1,4 +1,4 @@
-"""Pictures' batches: whoever asks waits until the batch with their picture is predicted.
+"""Images' batches: whoever asks waits until the batch with their image is predicted.
 
 Knows nothing of the device that computes.
 """
@@ -20,15 +20,15 @@ from container.serving.http.encoding import Probabilities
 logger = logging.getLogger(__name__)
 
 InferBatch: TypeAlias = Callable[[Sequence[Pixels]], Probabilities]
-"""Turns N pictures into float32 (N, classes); called by one thread at a time."""
+"""Turns N images into float32 (N, classes); called by one thread at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batching:
-    """When pictures that wait go as a batch."""
+    """When images that wait go as a batch."""
 
     max_batch_size: int
-    """Pictures; so many go at once."""
+    """Images; so many go at once."""
 
     batch_timeout_seconds: float
     """How long fewer wait for more, and they wait on while a batch is computed: that costs
@@ -64,7 +64,7 @@ class Batcher:
             thread.start()
 
     def infer(self, image: Pixels, *, alone: bool) -> Probabilities:
-        """Predict in a batch; a picture that is alone waits for no other.
+        """Predict in a batch; an image that is alone waits for no other.
 
         Raises:
             InternalServerError: the batch failed; the log says why.
@@ -124,7 +124,7 @@ class Batcher:
             answers = _rows(infer_batch([turn.image for turn in turns]), len(turns))
         except Exception:
             # Once for all of them; each request's own line has its status.
-            logger.exception("a batch of %d pictures failed", len(turns))
+            logger.exception("a batch of %d images failed", len(turns))
         with self._changed:
             self._under_way -= 1
             self._changed.notify_all()
@@ -135,13 +135,13 @@ class Batcher:
                 turn.answer.set_result(answers[number])
 
 
-def _rows(answers: Probabilities, pictures: int) -> Sequence[Probabilities]:
-    """Return the answer of each picture.
+def _rows(answers: Probabilities, images: int) -> Sequence[Probabilities]:
+    """Return the answer of each image.
 
     Raises:
         ValueError: there are more or fewer; somebody would wait for ever.
     """
-    if len(answers) != pictures:
-        message = f"{pictures} pictures got {len(answers)} answers"
+    if len(answers) != images:
+        message = f"{images} images got {len(answers)} answers"
         raise ValueError(message)
     return list(answers)

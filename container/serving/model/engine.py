@@ -15,7 +15,7 @@ from container.serving.http.encoding import Probabilities
 from container.serving.settings import BFLOAT16, FLOAT32, INT8
 
 # OpenVINO's import loads its conversion tools, which report every start to the vendor and write
-# an identifier into the home folder. Without them it goes on.
+# an identifier into the home folder. Without them it continues.
 sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402  the line above must come first
@@ -26,12 +26,12 @@ PRECISIONS = {FLOAT32: "f32", BFLOAT16: "bf16", INT8: "f32"}
 
 
 class Place:
-    """A picture's place in a compiled network, which predicts as many at a time as streams."""
+    """An image's place in a compiled network, which predicts as many at a time as streams."""
 
     def __init__(self, compiled: openvino.CompiledModel) -> None:
         """Make the place and warm it up."""
         self._request = compiled.create_infer_request()
-        # Written in place: handed over with each call, a picture costs four times as much.
+        # Written in place: handed over with each call, an image costs four times as much.
         self._pixels = self._request.get_input_tensor().data
         self.infer(np.zeros(self._pixels.shape[1:], np.uint8))
 
@@ -74,7 +74,7 @@ class Engine:
         try:
             # Once: both compiled variants share what it keeps in memory.
             model = core.read_model(onnx_model)
-            # One picture at a time: streams fill the processors as well as batches do, of
+            # One image at a time: streams fill the processors as well as batches do, of
             # which each new size would have to be compiled.
             model.reshape([1, image_size, image_size, 3])
             found = (model.input().element_type.to_string(), model.output().partial_shape)

@@ -11,7 +11,7 @@ from container.serving.settings import BFLOAT16, FLOAT32, INT8
 
 # The largest difference between a probability here and the golden one. In float32 another processor
 # adds up in another order: 4e-6 was seen between engines. bfloat16 keeps 8 of float32's 24 bits:
-# 0.05 was seen among 2,000 pictures, of one between two classes. int8 has golden answers of its
+# 0.05 was seen among 2,000 images, of one between two classes. int8 has golden answers of its
 # own. Its sums are exact, but what lies about half way between two integers is rounded to either:
 # 0.007 was seen between runtimes.
 TOLERANCES = {FLOAT32: 1e-3, BFLOAT16: 0.1, INT8: 0.1}

@@ -1,4 +1,4 @@
-"""A picture's class: an artifact in memory, found to answer as it did in training."""
+"""An image's class: an artifact in memory, found to answer as it did in training."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Infer(Protocol):
     def __call__(self, image: Pixels, *, alone: bool) -> Probabilities:
         """Turn uint8 (image_size, image_size, 3) into float32 (classes,).
 
-        `alone` says that no other picture is in work or waits.
+        `alone` says that no other image is in work or waits.
         """
 
 
@@ -35,7 +35,7 @@ class Running(Protocol):
 
     @property
     def infer(self) -> Infer:
-        """Predict a picture."""
+        """Predict an image."""
 
     def close(self) -> None:
         """End what it has running; nobody waits for a prediction, nor will."""
@@ -85,7 +85,7 @@ class Predictor:
             start: Start = partial(_compiled, streams=streams, lone_threads=lone_threads)
             found = variants(artifact, precision)
         else:
-            # In the image for GPUs alone.
+            # In the container image for GPUs alone.
             from container.serving.model import torch_engine  # noqa: PLC0415
 
             start = partial(torch_engine.TorchEngine, batching=batching)
@@ -116,7 +116,7 @@ class Predictor:
         return predictor
 
     def predict(self, image: Pixels, *, alone: bool) -> Probabilities:
-        """Predict a picture.
+        """Predict an image.
 
         Raises:
             FloatingPointError: the network's answer is not finite.
@@ -144,7 +144,7 @@ class Predictor:
             if not difference <= tolerance:
                 message = (
                     f"golden answer {number} differs from training's by {difference:.3g}, "
-                    f"more than {tolerance}: this machine would answer wrongly"
+                    f"more than {tolerance}: this machine would answer incorrectly"
                 )
                 raise ArtifactError(message)
 

@@ -1,4 +1,4 @@
-"""The network on a GPU: PyTorch computes pictures in batches, from an artifact's weights.
+"""The network on a GPU: PyTorch computes images in batches, from an artifact's weights.
 
 Of each size that batches come in, the work is recorded once as a CUDA graph and then replayed,
 which costs the processor one call. On a machine without a GPU the same code computes on the
@@ -39,7 +39,7 @@ LANES = {"cuda": 2, "cpu": 1}
 WARM_UPS = 3
 
 # A process may record one graph at a time, and neither ask the device nor take or free its memory
-# meanwhile. Those who only predict go on.
+# meanwhile. Those who only predict continue.
 _PREPARING = threading.Lock()
 
 
@@ -81,7 +81,7 @@ class Network:
         Args:
             pixels: uint8 (max_batch_size, image_size, image_size, 3), in pinned memory for a GPU.
             answers: float32 (max_batch_size, classes), likewise.
-            count: Pictures in the batch.
+            count: Images in the batch.
             done: Recorded behind the work.
         """
         size = next(size for size in self.sizes if size >= count)
@@ -159,7 +159,7 @@ class Lane:
 
 
 class TorchEngine:
-    """A network for any number of threads, who wait in `infer` for their pictures' batches."""
+    """A network for any number of threads, who wait in `infer` for their images' batches."""
 
     def __init__(self, manifest: Manifest, variant: Variant, batching: Batching) -> None:
         """Load the weights, get ready for every size of batch and try each.
@@ -249,7 +249,7 @@ def _check(lane: Lane, network: Network, precision: str) -> None:
     """Compare all sizes of batches, of which the golden answers see the smallest.
 
     Raises:
-        ArtifactError: a picture's answer depends on the others.
+        ArtifactError: an image's answer depends on the others.
     """
     image = np.random.default_rng(0).integers(0, 256, network.pixels.shape[1:], np.uint8)
     expected = lane.infer([image])
@@ -257,7 +257,7 @@ def _check(lane: Lane, network: Network, precision: str) -> None:
         difference = float(np.abs(lane.infer([image] * size) - expected).max())
         # This way round, NaN fails too.
         if not difference <= TOLERANCES[precision]:
-            message = f"{size} pictures together get answers that differ by {difference:.3g}"
+            message = f"{size} images together get answers that differ by {difference:.3g}"
             raise ArtifactError(message)
 
 

@@ -1,7 +1,7 @@
 """gunicorn's settings, each with its reason.
 
 A request's way: `server.worker` lets it in, a thread reads it, `/ping` is answered there and then,
-the pictures of `/invocations` get their turns in `model.pool`.
+the images of `/invocations` get their turns in `model.pool`.
 """
 
 import mmap
@@ -26,8 +26,8 @@ _settings = Settings.from_environment(os.environ)
 _sizing = Sizing.of_this_container(_settings, base_dir() / "model")
 _metrics_table = shared_table(_sizing.workers)
 
-# Of the time that a request may wait. Those let in have the rest to wait for their pictures' turn:
-# to refuse them by then would cost as much as to answer them, but for the pictures.
+# Of the time that a request may wait. Those let in have the rest to wait for their images' turn:
+# to refuse them by then would cost as much as to answer them, but for the images.
 OUTSIDE_SHARE = 0.75
 
 wsgi_app = "container.serving.loading:application()"
@@ -117,7 +117,7 @@ def _stop(worker: Worker, *signal_and_frame: object) -> None:
                         break
                     worker.accept(listener)
                 # At once: who comes between the two is cut. The master has closed its own, so this
-                # is the last one; unless it only replaces this worker, whose successor then goes on
+                # is the last one; unless it only replaces this worker, whose successor continues
                 # with it.
                 listener.close()
             worker.sockets = []

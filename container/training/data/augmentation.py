@@ -1,4 +1,4 @@
-"""Random changes of whole batches, on the device, none of which changes a picture's class.
+"""Random changes of whole batches, on the device, none of which changes an image's class.
 
 Flips and quarter turns are off unless asked for: a mirrored left hand is a right hand.
 """
@@ -15,27 +15,27 @@ from torch import Tensor
 from container.training.hyperparameters import Hyperparameters
 
 # What cutout puts in a square's place, of 0 to 255.
-GREY = 127.5
+GRAY = 127.5
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What chance decided for each of N pictures."""
+    """What chance decided for each of N images."""
 
     affine: Tensor
     """(N, 2, 3): where each pixel of the result comes from."""
 
     gain: Tensor
-    """(N, 3): contrast of each colour."""
+    """(N, 3): contrast of each color."""
 
     brightness: Tensor
     """(N,): added to every pixel."""
 
     square: Tensor
-    """(N, 2): centre of the square that cutout covers, as shares of the side."""
+    """(N, 2): center of the square that cutout covers, as shares of the side."""
 
     def of(self, places: npt.NDArray[np.int64]) -> Self:
-        """Return the draws for some of the pictures."""
+        """Return the draws for some of the images."""
         return type(self)(
             self.affine[places], self.gain[places], self.brightness[places], self.square[places]
         )
@@ -50,7 +50,7 @@ class Augmentation:
 
     max_zoom: float = 0.0
     max_shift: float = 0.0
-    """As shares of the picture's side, as are zoom and cutout."""
+    """As shares of the image's side, as are zoom and cutout."""
 
     max_light: float = 0.0
     horizontal_flip: bool = False
@@ -75,7 +75,7 @@ class Augmentation:
         )
 
     def draw(self, count: int, random: np.random.Generator) -> Draws:
-        """Draw the changes of `count` pictures.
+        """Draw the changes of `count` images.
 
         Always the same number of draws: equal on every device, and whatever is switched on.
         """
@@ -94,7 +94,7 @@ class Augmentation:
             )
         )
         cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
-        # A picture's side is 2 long.
+        # An image's side is 2 long.
         shift_x, shift_y = shift_x * 2 * self.max_shift, shift_y * 2 * self.max_shift
         rows = [cosine * across, -sine * upright, shift_x, sine * across, cosine * upright, shift_y]
         affine = np.stack(rows, axis=1).reshape(count, 2, 3)
@@ -107,7 +107,7 @@ class Augmentation:
         device = images.device
         if self._moves:
             grid = _grid(draws.affine.to(device, non_blocking=True), images)
-            # Reflection: an empty border would tell the network how a picture was moved.
+            # Reflection: an empty border would tell the network how an image was moved.
             images = torch.nn.functional.grid_sample(
                 images, grid, padding_mode="reflection", align_corners=False
             )
@@ -118,7 +118,7 @@ class Augmentation:
             images = ((images - mean) * gain + mean + brightness).clamp(0, 255)
         if self.cutout:
             square = draws.square.to(device, non_blocking=True)
-            images = images.masked_fill(_inside(square, self.cutout, images), GREY)
+            images = images.masked_fill(_inside(square, self.cutout, images), GRAY)
         return images
 
     @property
@@ -129,16 +129,16 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """Each picture of a batch together with the one that comes before it in the batch."""
+    """Each image of a batch together with the one that comes before it in the batch."""
 
     share: Tensor
-    """(N,): of the target probability that stays with the picture itself."""
+    """(N,): of the target probability that stays with the image itself."""
 
     box: Tensor | None
-    """(N, 2): centre of the pasted part, as shares of the side; None: the whole is blended."""
+    """(N, 2): center of the pasted part, as shares of the side; None: the whole is blended."""
 
     def of(self, places: npt.NDArray[np.int64]) -> Self:
-        """Return what concerns some of the pictures."""
+        """Return what concerns some of the images."""
         return type(self)(self.share[places], None if self.box is None else self.box[places])
 
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Blend:
 def draw_blend(
     count: int, mixup: float, cutmix: float, random: np.random.Generator
 ) -> Blend | None:
-    """Draw mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) of `count` pictures.
+    """Draw mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) of `count` images.
 
     Args:
         count: N.
@@ -168,7 +168,7 @@ def draw_blend(
     share = random.beta(alpha, alpha, count)
     if not pastes:
         return Blend(_float32(share), None)
-    # Of a part that lies within the picture: what is pasted is what counts.
+    # Of a part that lies within the image: what is pasted is what counts.
     side = np.sqrt(1 - share)[:, None]
     box = side / 2 + random.random((count, 2)) * (1 - side)
     return Blend(_float32(share), _float32(box))
@@ -178,7 +178,7 @@ def _grid(affine: Tensor, images: Tensor) -> Tensor:
     """Return (N, H, W, 2): where each pixel comes from, by affine (N, 2, 3)."""
     height, width = images.shape[2:]
     half = torch.tensor([width, height], device=images.device) / 2
-    # By whole pixels: without rotation and zoom a picture stays as sharp as it is.
+    # By whole pixels: without rotation and zoom an image stays as sharp as it is.
     shift = torch.round(affine[:, :, 2] * half) / half
     x, y = ((_centers(side, images.device) * 2 - 1) for side in (width, height))
     # affine_grid would multiply matrices of three columns, which takes several times as long.
@@ -187,7 +187,7 @@ def _grid(affine: Tensor, images: Tensor) -> Tensor:
 
 
 def _inside(center: Tensor, side: Tensor | float, images: Tensor) -> Tensor:
-    """Return (N, 1, H, W): whether a pixel lies in its picture's square; all in shares."""
+    """Return (N, 1, H, W): whether a pixel lies in its image's square; all in shares."""
     height, width = images.shape[2:]
     y, x = _centers(height, images.device), _centers(width, images.device)
     distance_y = (y[None, :, None] - center[:, 1, None, None]).abs()
@@ -196,7 +196,7 @@ def _inside(center: Tensor, side: Tensor | float, images: Tensor) -> Tensor:
 
 
 def _centers(side: int, device: torch.device) -> Tensor:
-    """Return where a row's pixels have their centres, as shares of the side."""
+    """Return where a row's pixels have their centers, as shares of the side."""
     return (torch.arange(side, device=device) + 0.5) / side
 
 

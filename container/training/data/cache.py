@@ -55,7 +55,7 @@ class Cache:
         is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
         if not is_private or status.st_uid != os.geteuid():
             message = (
-                f"{directory}, for decoded pictures, is no folder of this user alone: remove it, "
+                f"{directory}, for decoded images, is no folder of this user alone: remove it, "
                 f"or set {VARIABLE} to another"
             )
             raise UserError(message)
@@ -147,7 +147,7 @@ def _said_to_the_user(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = (
-            f"{directory} cannot hold decoded pictures ({error.strerror}): set {VARIABLE} to a "
+            f"{directory} cannot hold decoded images ({error.strerror}): set {VARIABLE} to a "
             "folder on a local disk that can be written"
         )
         raise UserError(message) from error

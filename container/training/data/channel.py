@@ -1,4 +1,4 @@
-"""The labelled pictures of a channel, in either layout that people have.
+"""The labeled images of a channel, in either layout that people have.
 
 Class folders: `<class name>/.../<file>.jpg`. Or the label in the file's name, all in one folder:
 `<anything>_<class name>.png`. Nothing is decoded here.
@@ -26,18 +26,18 @@ LITTER = re.compile(r"^(\.|__MACOSX$|Thumbs\.db$)")
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledFile:
-    """A picture's file and the name of its class."""
+class LabeledFile:
+    """An image's file and the name of its class."""
 
     path: Path
     class_name: str
 
 
-def labelled_files(directory: Path) -> list[LabelledFile]:
-    """Find a channel's pictures, sorted by path.
+def labeled_files(directory: Path) -> list[LabeledFile]:
+    """Find a channel's images, sorted by path.
 
     Raises:
-        UserError: no picture is there, or some have no label.
+        UserError: no image is there, or some have no label.
     """
     entries = sorted(
         path for path in directory.rglob("*") if not _is_litter(path.relative_to(directory))
@@ -50,7 +50,7 @@ def labelled_files(directory: Path) -> list[LabelledFile]:
     paths = [path for path in entries if path.suffix.lower() in SUFFIXES and not path.is_dir()]
     if not paths:
         message = (
-            f"no picture under {directory}: expected <class name>/<file>.jpg or "
+            f"no image under {directory}: expected <class name>/<file>.jpg or "
             "<name>_<class name>.png (is the channel's name right, its S3 prefix, the role?)"
         )
         raise UserError(message)
@@ -58,19 +58,19 @@ def labelled_files(directory: Path) -> list[LabelledFile]:
     if in_folders and len(in_folders) < len(paths):
         loose = next(path for path in paths if path.parent == directory)
         message = (
-            f"{directory} mixes class folders with loose pictures such as {loose.name}: "
-            "put every picture into its class folder"
+            f"{directory} mixes class folders with loose images such as {loose.name}: "
+            "put every image into its class folder"
         )
         raise UserError(message)
     _warn_of_left_out(directory, entries, paths)
     if in_folders:
-        return [LabelledFile(path, path.relative_to(directory).parts[0]) for path in paths]
-    files = [LabelledFile(path, _label_in_name(path)) for path in paths]
+        return [LabeledFile(path, path.relative_to(directory).parts[0]) for path in paths]
+    files = [LabeledFile(path, _label_in_name(path)) for path in paths]
     _check_labels_in_names(files)
     return files
 
 
-def class_names_of(files: Sequence[LabelledFile]) -> tuple[str, ...]:
+def class_names_of(files: Sequence[LabeledFile]) -> tuple[str, ...]:
     """Return the sorted names of the classes.
 
     Raises:
@@ -91,15 +91,15 @@ def class_names_of(files: Sequence[LabelledFile]) -> tuple[str, ...]:
 
 
 def split(
-    files: Sequence[LabelledFile], fraction: float, seed: int
-) -> tuple[list[LabelledFile], list[LabelledFile]]:
+    files: Sequence[LabeledFile], fraction: float, seed: int
+) -> tuple[list[LabeledFile], list[LabeledFile]]:
     """Split off the same share of every class, by `seed` alone.
 
     Returns:
         The files for training and for validation, both in the order of `files`.
 
     Raises:
-        UserError: no class has enough pictures to give one away.
+        UserError: no class has enough images to give one away.
     """
     by_class: dict[str, list[int]] = defaultdict(list)
     for index, file in enumerate(files):
@@ -111,14 +111,14 @@ def split(
         count = min(max(1, round(len(indices) * fraction)), len(indices) - 1)
         held_out.update(random.permutation(indices)[:count].tolist())
     if not held_out:
-        message = "every class has a single picture: too few to split validation off"
+        message = "every class has a single image: too few to split validation off"
         raise UserError(message)
     training = [file for index, file in enumerate(files) if index not in held_out]
     return training, [files[index] for index in sorted(held_out)]
 
 
-def check_classes(files: Sequence[LabelledFile], class_names: Sequence[str], channel: str) -> None:
-    """Refuse pictures of a class that training does not know.
+def check_classes(files: Sequence[LabeledFile], class_names: Sequence[str], channel: str) -> None:
+    """Refuse images of a class that training does not know.
 
     Raises:
         UserError: there are some.
@@ -132,37 +132,37 @@ def check_classes(files: Sequence[LabelledFile], class_names: Sequence[str], cha
         raise UserError(message)
 
 
-def _check_labels_in_names(files: Sequence[LabelledFile]) -> None:
-    """Refuse names whose ends are numbers of pictures, such as IMG_0001.jpg, and no labels."""
+def _check_labels_in_names(files: Sequence[LabeledFile]) -> None:
+    """Refuse names whose ends are numbers of images, such as IMG_0001.jpg, and no labels."""
     counts = Counter(file.class_name for file in files)
     if len(files) > 2 and len(counts) == len(files):  # noqa: PLR2004
         message = (
             f"labels were read from the files' names, such as {files[0].class_name!r} from "
-            f"{files[0].path.name}, and every picture got one of its own: put the pictures into "
+            f"{files[0].path.name}, and every image got one of its own: put the images into "
             "class folders, or name them <name>_<class name>.png"
         )
         raise UserError(message)
 
 
-def _warn_of_left_out(directory: Path, entries: Sequence[Path], pictures: Sequence[Path]) -> None:
-    """Say what was found and is no picture of a known kind."""
-    known = set(pictures)
+def _warn_of_left_out(directory: Path, entries: Sequence[Path], images: Sequence[Path]) -> None:
+    """Say what was found and is no image of a known kind."""
+    known = set(images)
     if others := [path for path in entries if path not in known and path.is_file()]:
         kinds = ", ".join(sorted(SUFFIXES))
         logger.warning(
             "%d files are none of %s and are left out, such as %s", len(others), kinds, others[0]
         )
-    classes = {path.relative_to(directory).parts[0] for path in pictures}
+    classes = {path.relative_to(directory).parts[0] for path in images}
     folders = [path.name for path in entries if path.parent == directory and path.is_dir()]
     if empty := [name for name in folders if name not in classes]:
-        logger.warning("folders without pictures are no classes: %s", ", ".join(empty[:10]))
+        logger.warning("folders without images are no classes: %s", ", ".join(empty[:10]))
 
 
 def _label_in_name(path: Path) -> str:
     if match := LABEL_IN_NAME.search(path.name):
         return match["label"]
     message = (
-        f"{path.name} has no label: pictures that lie in no class folder are named "
+        f"{path.name} has no label: images that lie in no class folder are named "
         "<name>_<class name>.png"
     )
     raise UserError(message)

@@ -1,4 +1,4 @@
-"""Every picture of a channel decoded once, into pixels in the cache on the job's disk."""
+"""Every image of a channel decoded once, into pixels in the cache on the job's disk."""
 
 import hashlib
 import inspect
@@ -21,7 +21,7 @@ from container.classifier import preprocessing
 from container.classifier.errors import ImageError, UserError
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.training.data.cache import Cache
-from container.training.data.channel import LabelledFile
+from container.training.data.channel import LabeledFile
 from container.training.sagemaker.stop import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """The readable pictures of a channel, in the order of its files."""
+class ImageSet:
+    """The readable images of a channel, in the order of its files."""
 
     pixels: Pixels
     """uint8 of shape (N, image_size, image_size, 3), mapped from disk, read-only."""
@@ -70,15 +70,15 @@ class _Stored:
 
 
 def decode(
-    files: Sequence[LabelledFile],
+    files: Sequence[LabeledFile],
     class_names: Sequence[str],
     settings: Preprocessing,
     stop: StopRequest,
-) -> Pictures:
+) -> ImageSet:
     """Decode files in parallel, unless this user's cache on this machine has their pixels.
 
-    Broken pictures are named, counted and left out. Of several processes that want the same
-    pictures one decodes, and the others wait for it.
+    Broken images are named, counted and left out. Of several processes that want the same
+    images one decodes, and the others wait for it.
 
     Raises:
         UserError: more than 5 % are broken, or the disk has no room for the pixels.
@@ -96,13 +96,13 @@ def decode(
                 cache.publish(key, partial)
             except OSError as error:
                 message = (
-                    f"no room for {math.prod(shape) / 1e9:.2f} GB of decoded pictures in "
+                    f"no room for {math.prod(shape) / 1e9:.2f} GB of decoded images in "
                     f"{cache.directory} ({error.strerror}): give the job a larger volume "
                     "(volume_size) or a smaller image_size"
                 )
                 raise UserError(message) from error
     logger.info(
-        "decoded_pictures=%s files=%d gigabytes=%.2f cache=%s",
+        "decoded_images=%s files=%d gigabytes=%.2f cache=%s",
         how,
         len(files),
         math.prod(shape) / 1e9,
@@ -111,7 +111,7 @@ def decode(
     _judge_broken([f"{files[i].path} ({why})" for i, why in stored.broken.items()], len(files))
     readable = [file for place, file in enumerate(files) if place not in stored.broken]
     label_of = {name: label for label, name in enumerate(class_names)}
-    return Pictures(
+    return ImageSet(
         stored.pixels[: len(readable)],
         np.array([label_of[file.class_name] for file in readable], dtype=np.int64),
         tuple(file.path for file in readable),
@@ -119,7 +119,7 @@ def decode(
     )
 
 
-def _key(files: Sequence[LabelledFile], settings: Preprocessing) -> str:
+def _key(files: Sequence[LabeledFile], settings: Preprocessing) -> str:
     """Return what changes with the files and with what makes pixels of them."""
     code = inspect.getsource(preprocessing)
     parts = (FORMAT_VERSION, PIL.__version__, code, asdict(settings))
@@ -147,7 +147,7 @@ def _find(cache: Cache, key: str, shape: tuple[int, ...]) -> _Stored | None:
         try:
             index = json.loads(file.read())
         except ValueError:
-            logger.warning("%s is not whole: its pictures are decoded again", file.name)
+            logger.warning("%s is not whole: its images are decoded again", file.name)
             return None
         return _Stored(_map(file, shape), index["sha256"], dict(index["broken"]))
 
@@ -155,7 +155,7 @@ def _find(cache: Cache, key: str, shape: tuple[int, ...]) -> _Stored | None:
 def _decode_into(
     file: BinaryIO,
     shape: tuple[int, ...],
-    files: Sequence[LabelledFile],
+    files: Sequence[LabeledFile],
     settings: Preprocessing,
     stop: StopRequest,
 ) -> _Stored:
@@ -163,7 +163,7 @@ def _decode_into(
     digest = hashlib.sha256()
     decoded = _decode_all([file.path for file in files], settings)
     # disable=None: a bar on a terminal, none in a log.
-    bar = tqdm(decoded, total=len(files), desc="decode", unit=" pictures", disable=None)
+    bar = tqdm(decoded, total=len(files), desc="decode", unit=" images", disable=None)
     for place, (fitted, sha256) in enumerate(bar):
         stop.check()
         if isinstance(fitted, ImageError):
@@ -208,7 +208,7 @@ def _judge_broken(broken: Sequence[str], total: int) -> None:
     if not broken:
         return
     named = "; ".join(broken[:MAX_NAMED]) + ("; ..." if len(broken) > MAX_NAMED else "")
-    counted = f"{len(broken)} of {total} pictures cannot be read"
+    counted = f"{len(broken)} of {total} images cannot be read"
     if len(broken) > MAX_BROKEN_SHARE * total:
         message = f"{counted}, more than {MAX_BROKEN_SHARE:.0%}: {named}"
         raise UserError(message)

@@ -1,4 +1,4 @@
-"""Which pictures make up each batch, and what an uneven data set does to that."""
+"""Which images make up each batch, and what an uneven data set does to that."""
 
 import math
 from typing import Literal, TypeAlias
@@ -23,7 +23,7 @@ def balance_of(hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64]) 
 
 
 def class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float32]:
-    """Return (C,): weights whose sum over the pictures is the same for every class, mean 1."""
+    """Return (C,): weights whose sum over the images is the same for every class, mean 1."""
     counts = np.bincount(labels, minlength=num_classes)
     weights = len(labels) / (num_classes * counts)
     return weights.astype(np.float32)
@@ -32,16 +32,16 @@ def class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArra
 def batches(
     labels: npt.NDArray[np.int64], batch_size: int, random: np.random.Generator, *, balanced: bool
 ) -> list[npt.NDArray[np.int64]]:
-    """Shuffle an epoch's pictures into batches of nearly equal sizes, none above `batch_size`.
+    """Shuffle an epoch's images into batches of nearly equal sizes, none above `batch_size`.
 
     Args:
         labels: Of shape (N,).
-        batch_size: The most pictures of a batch.
+        batch_size: The most images of a batch.
         random: Where chance comes from.
-        balanced: Take N pictures, as many of each class, instead of each picture once.
+        balanced: Take N images, as many of each class, instead of each image once.
 
     Returns:
-        Indices of pictures.
+        Indices of images.
     """
     count = len(labels)
     order = _balanced(labels, random) if balanced else np.arange(count)
@@ -49,7 +49,7 @@ def batches(
 
 
 def _balanced(labels: npt.NDArray[np.int64], random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return N indices: of a large class some pictures, those of a rare one several times."""
+    """Return N indices: of a large class some images, those of a rare one several times."""
     classes = random.permutation(np.unique(labels))
     # Whatever doesn't divide evenly goes to a few classes, other ones every epoch.
     places = np.bincount(np.arange(len(labels)) % len(classes))

@@ -12,7 +12,7 @@ import torch
 from container.classifier.artifact import Json
 from container.classifier.errors import UserError
 from container.networks.network import Classifier
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.evaluation import bootstrap
 from container.training.evaluation.bootstrap import Intervals
 from container.training.evaluation.calibration import Answers, Calibration, answers, fit_temperature
@@ -25,10 +25,10 @@ MAX_MISTAKES = 24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mistake:
-    """A picture that is answered wrongly."""
+    """An image that is answered incorrectly."""
 
     index: int
-    """Of the picture within its channel."""
+    """Of the image within its channel."""
     label: int
     predicted: int
     probability: float
@@ -37,7 +37,7 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How the kept weights do on a channel's pictures."""
+    """How the kept weights do on a channel's images."""
 
     part: str
     """`val` or `test`, as in the metrics' names."""
@@ -74,7 +74,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judgement:
+class Assessment:
     """How the kept weights do; of a job that was stopped, as its last evaluations found them."""
 
     epoch: int
@@ -86,10 +86,10 @@ class Judgement:
     """None without such a channel."""
 
     mistakes: Sequence[Mistake]
-    """The worst of the validation pictures, the worst first."""
+    """The worst of the validation images, the worst first."""
 
     predicted: npt.NDArray[np.int64]
-    """Of shape (N,): the classes of the validation pictures; of a job that was stopped, none."""
+    """Of shape (N,): the classes of the validation images; of a job that was stopped, none."""
 
     is_final: bool
     """Whether the job came to its end: a stopped one has no time to calibrate and to test."""
@@ -118,7 +118,7 @@ class Judgement:
         outcome = self.test or self.validation
         low, high = outcome.intervals.averages["accuracy"]
         message = (
-            f"the accuracy on the {'test' if self.test else 'validation'} pictures is "
+            f"the accuracy on the {'test' if self.test else 'validation'} images is "
             f"{outcome.evaluation.accuracy:.4g} (95 % confidence: {low:.3f} to {high:.3f}), less "
             f"than min_accuracy={least:g}: {report} shows the mistakes"
         )
@@ -147,19 +147,19 @@ def judge(
     device: torch.device,
     best: Best,
     *,
-    validation: Pictures,
-    test: Pictures | None,
+    validation: ImageSet,
+    test: ImageSet | None,
     is_stopped: Callable[[], bool],
-) -> Judgement:
-    """Judge a classifier that has the kept weights; the test pictures decide nothing.
+) -> Assessment:
+    """Judge a classifier that has the kept weights; the test images decide nothing.
 
     In float32, whatever training computed in: it is what all other precisions are compared with.
     """
     arithmetic = Arithmetic(device, torch.float32)
     channels = {"val": validation} if test is None else {"val": validation, "test": test}
     logits = {}
-    for part, pictures in channels.items():
-        found = logits_of(classifier, pictures, arithmetic, is_stopped)
+    for part, images in channels.items():
+        found = logits_of(classifier, images, arithmetic, is_stopped)
         if found is None:
             return _unfinished(best)
         logits[part] = found
@@ -167,13 +167,13 @@ def judge(
     outcomes = {
         part: Outcome.of(
             part,
-            evaluation_of(logits[part], pictures.labels, len(best.evaluation.confusion)),
-            Calibration.of(logits[part], pictures.labels, temperature),
+            evaluation_of(logits[part], images.labels, len(best.evaluation.confusion)),
+            Calibration.of(logits[part], images.labels, temperature),
         )
-        for part, pictures in channels.items()
+        for part, images in channels.items()
     }
     given = answers(logits["val"], validation.labels, temperature)
-    return Judgement(
+    return Assessment(
         epoch=best.epoch,
         temperature=temperature,
         validation=outcomes["val"],
@@ -199,8 +199,8 @@ def worst_mistakes(given: Answers, labels: npt.NDArray[np.int64]) -> tuple[Mista
     )
 
 
-def _unfinished(best: Best) -> Judgement:
-    return Judgement(
+def _unfinished(best: Best) -> Assessment:
+    return Assessment(
         epoch=best.epoch,
         temperature=1.0,
         validation=Outcome.of("val", best.evaluation, None),

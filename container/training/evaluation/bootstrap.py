@@ -56,9 +56,9 @@ def intervals(evaluation: Evaluation, resamples: int = RESAMPLES, seed: int = 0)
 def _resampled(
     confusion: npt.NDArray[np.int64], resamples: int, random: np.random.Generator
 ) -> Iterator[Counts]:
-    """Draw as many pictures as there are, with replacement; yield counts of shape (n, C).
+    """Draw as many images as there are, with replacement; yield counts of shape (n, C).
 
-    A picture counts by its cell of the confusion matrix alone, so this is a multinomial draw.
+    An image counts by its cell of the confusion matrix alone, so this is a multinomial draw.
     """
     rows, columns = np.nonzero(confusion)
     cells = confusion[rows, columns]
@@ -87,7 +87,7 @@ def _sums(
 
 
 def _defined_scores(counts: Counts) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the scores, NaN where a class has no picture of which it could have one."""
+    """Return the scores, NaN where a class has no image of which it could have one."""
     is_defined = {
         "precision": counts.predicted > 0,
         "recall": counts.actual > 0,

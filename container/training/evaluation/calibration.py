@@ -20,7 +20,7 @@ BISECTIONS = 16
 
 
 class Answers(NamedTuple):
-    """What a classifier says of each picture, each of shape (N,)."""
+    """What a classifier says of each image, each of shape (N,)."""
 
     predicted: npt.NDArray[np.int64]
     probability: npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def answers(
 class Reliability:
     """How sure answers are, and how often they are right, in 15 bins of equal width."""
 
-    pictures: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64]
     """Of shape (15,): those whose probability lies in the bin."""
 
     confidence: npt.NDArray[np.float64]
@@ -60,23 +60,23 @@ class Reliability:
     def of(cls, given: Answers, labels: npt.NDArray[np.int64]) -> Self:
         """Sort answers into bins; those for labels (N,) are the right ones."""
         bins = np.minimum((given.probability * BINS).astype(int), BINS - 1)
-        pictures = np.bincount(bins, minlength=BINS)
+        images = np.bincount(bins, minlength=BINS)
         confidence, right = (
-            np.bincount(bins, weights, BINS) / np.maximum(pictures, 1)
+            np.bincount(bins, weights, BINS) / np.maximum(images, 1)
             for weights in (given.probability, given.predicted == labels)
         )
-        return cls(pictures, confidence, right)
+        return cls(images, confidence, right)
 
     @property
     def error(self) -> float:
         """Expected calibration error: the mean distance of the two (Naeini et al. 2015)."""
         distances = np.abs(self.confidence - self.accuracy)
-        return float((self.pictures * distances).sum() / self.pictures.sum())
+        return float((self.images * distances).sum() / self.images.sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a temperature does to the probabilities of a channel's pictures."""
+    """What a temperature does to the probabilities of a channel's images."""
 
     before: Reliability
     after: Reliability

@@ -1,4 +1,4 @@
-"""How good a classifier is on pictures as serving sees them."""
+"""How good a classifier is on images as serving sees them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from container.classifier.artifact import Json
 from container.networks.network import Classifier
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.evaluation.inference import answers
 from container.training.recipe import Arithmetic
 
@@ -24,7 +24,7 @@ Z_95 = 1.959964
 
 
 class Counts(NamedTuple):
-    """Pictures of each class, of shape (..., C)."""
+    """Images of each class, of shape (..., C)."""
 
     right: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a network did on a channel's pictures."""
+    """How a network did on a channel's images."""
 
     loss: float
     """Mean cross entropy, without label smoothing."""
@@ -66,7 +66,7 @@ class Evaluation:
 
     @property
     def counts(self) -> Counts:
-        """The pictures of each class."""
+        """The images of each class."""
         return Counts(self.confusion.diagonal(), self.confusion.sum(0), self.confusion.sum(1))
 
     def metrics(self, part: str = "val") -> dict[str, float]:
@@ -86,9 +86,9 @@ class Evaluation:
 
 
 def wilson(share: npt.ArrayLike, n: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the 95 % confidence intervals (..., 2) of shares of `n` pictures (Wilson 1927).
+    """Return the 95 % confidence intervals (..., 2) of shares of `n` images (Wilson 1927).
 
-    Of no picture at all it is 0 to 1.
+    Of no image at all it is 0 to 1.
     """
     share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
     z = Z_95
@@ -108,25 +108,25 @@ def confusion_matrix(
 
 def evaluate(
     classifier: Classifier,
-    pictures: Pictures,
+    images: ImageSet,
     arithmetic: Arithmetic,
     num_classes: int,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
     """Evaluate on the pixels as serving sees them; None when stopped in between."""
-    logits = logits_of(classifier, pictures, arithmetic, is_stopped)
-    return None if logits is None else evaluation_of(logits, pictures.labels, num_classes)
+    logits = logits_of(classifier, images, arithmetic, is_stopped)
+    return None if logits is None else evaluation_of(logits, images.labels, num_classes)
 
 
 def logits_of(
     classifier: Classifier,
-    pictures: Pictures,
+    images: ImageSet,
     arithmetic: Arithmetic,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> npt.NDArray[np.float32] | None:
-    """Return the logits (N, C) of all pictures; None when stopped in between."""
+    """Return the logits (N, C) of all images; None when stopped in between."""
     logits = []
-    for batch in answers(classifier, pictures, arithmetic):
+    for batch in answers(classifier, images, arithmetic):
         if is_stopped():
             return None
         logits.append(batch)
@@ -156,12 +156,12 @@ def in_parts(
 
 
 def per_class(counts: Counts, class_names: Sequence[str]) -> dict[str, dict[str, Json]]:
-    """Return precision, recall, F1 and the number of pictures of each class."""
+    """Return precision, recall, F1 and the number of images of each class."""
     scores = counts.scores()
     return {
         name: {
             **{score: float(values[label]) for score, values in scores.items()},
-            "pictures": int(counts.actual[label]),
+            "images": int(counts.actual[label]),
         }
         for label, name in enumerate(class_names)
     }

@@ -1,4 +1,4 @@
-"""What a network answers to many pictures, as fast as the device can."""
+"""What a network answers to many images, as fast as the device can."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.recipe import Arithmetic
 
 # On a processor each core has a batch of its own, which its cache holds. Cores that share a batch
@@ -20,15 +20,15 @@ BATCHES_OF_A_GPU = 2
 
 
 def answers(
-    module: nn.Module, pictures: Pictures, arithmetic: Arithmetic
+    module: nn.Module, image_set: ImageSet, arithmetic: Arithmetic
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield what `module` answers (n, D) to one batch of pictures after another."""
+    """Yield what `module` answers (n, D) to one batch of images after another."""
     device, threads = arithmetic.device, torch.get_num_threads()
     batch_size = BATCH_SIZES[device.type]
     module.eval()
 
     def answer(start: int) -> npt.NDArray[np.float32]:
-        images = to_images(pictures.pixels[start : start + batch_size], device)
+        images = to_images(image_set.pixels[start : start + batch_size], device)
         with torch.inference_mode(), arithmetic.autocast():
             found: Tensor = module(images)
         return found.float().cpu().numpy()
@@ -40,7 +40,7 @@ def answers(
         initargs=(1,),
     ) as pool:
         try:
-            yield from pool.map(answer, range(0, len(pictures), batch_size))
+            yield from pool.map(answer, range(0, len(image_set), batch_size))
         finally:
             torch.set_num_threads(threads)
 
@@ -51,6 +51,6 @@ def to_images(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     # indexing has copied is taken as it is.
     own = torch.from_numpy(np.require(pixels, requirements="W"))
     if device.type == "cuda":
-        # From such memory a GPU fetches by itself, while this process goes on.
+        # From such memory a GPU fetches by itself, while this process continues.
         own = own.pin_memory()
     return own.to(device, non_blocking=True).permute(0, 3, 1, 2).float()

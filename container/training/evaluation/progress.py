@@ -32,7 +32,7 @@ class Progress:
     """Within the epoch, of the step that comes next."""
 
     totals: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of this epoch so far: summed loss, right answers, pictures."""
+    """Of this epoch so far: summed loss, right answers, images."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     """The metrics of every finished epoch."""

@@ -1,4 +1,4 @@
-"""Batch normalisation: how fast it forgets, and batches that are spread over several processes.
+"""Batch normalization: how fast it forgets, and batches that are spread over several processes.
 
 Ioffe and Szegedy 2015. Of spread ones the mean and variance are those of one process that has the
 whole batch.
@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def synchronized(module: nn.Module) -> Iterator[None]:
-    """Let the batch normalisation within `module` take the statistics of all processes.
+    """Let the batch normalization within `module` take the statistics of all processes.
 
     Only while the block lasts, and only of layers in training mode: what is evaluated or exported
     has plain ones. Their parameters and buffers are the same tensors, under the same names.
@@ -58,7 +58,7 @@ class SynchronizedBatchNorm(_BatchNorm):
     """What torch.nn.SyncBatchNorm is for GPUs, on the CPU, where that one refuses to work."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (N, C, ...) normalised by all processes' pictures; N may differ among them."""
+        """Return (N, C, ...) normalized by all processes' images; N may differ among them."""
         if not self.training:
             return super().forward(features)
         normalized: Tensor
@@ -110,7 +110,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients; those of weight and bias are of this process's pictures alone."""
+        """Return the gradients; those of weight and bias are of this process's images alone."""
         features, mean, deviation, scale, total = ctx.saved_tensors  # type: ignore[attr-defined]
         values, gradients = _at_least_float32(features), _at_least_float32(gradient)
         normalized = values - _along_channels(mean, values)

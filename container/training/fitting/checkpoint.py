@@ -1,4 +1,4 @@
-"""Resumable state in /opt/ml/checkpoints: what a stopped or reclaimed job goes on from."""
+"""Resumable state in /opt/ml/checkpoints: what a stopped or reclaimed job continues from."""
 
 import contextlib
 import logging

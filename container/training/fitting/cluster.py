@@ -74,14 +74,14 @@ class Cluster:
     def learning(self, module: nn.Module) -> Iterator[nn.Module]:
         """Yield what to call in training: `module`, whose gradients are then the processes' mean.
 
-        Its batch normalisation takes the statistics of all processes' pictures meanwhile. What
+        Its batch normalization takes the statistics of all processes' images meanwhile. What
         learns, by `requires_grad`, must not change before the block is left.
         """
         if self.world_size == 1:
             yield module
             return
         with synchronized(module):
-            # Buffers are the same everywhere: statistics of the same pictures.
+            # Buffers are the same everywhere: statistics of the same images.
             yield DistributedDataParallel(module, forward_sync_buffers=False)
 
 

@@ -20,7 +20,7 @@ from container.debugger.recording.debug_session import Observer
 from container.networks.network import Classifier, Network
 from container.training import recipe
 from container.training.data import sampling
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.evaluation.evaluation import Evaluation, evaluate
 from container.training.evaluation.metrics import is_better, log_line
 from container.training.evaluation.progress import Best, Progress
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """One training job's loop.
 
-    Every random choice is a function of the seed and the step, so a run that goes on from a
+    Every random choice is a function of the seed and the step, so a run that continues from a
     checkpoint makes the choices that the uninterrupted run would have made, and several processes
     those that one would have made.
     """
@@ -49,8 +49,8 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        training: Pictures,
-        validation: Pictures,
+        training: ImageSet,
+        validation: ImageSet,
         hyperparameters: Hyperparameters,
         *,
         pretrained: bool,
@@ -148,12 +148,10 @@ class Trainer:
             return
         training, validation = (
             # Of several processes none may wait for the cache while others ask it for a stop.
-            features.find_or_compute(self.network, pictures, self.arithmetic, stop)
+            features.find_or_compute(self.network, images, self.arithmetic, stop)
             if self.cluster.world_size == 1
-            else features.compute(
-                self.network, pictures, self.arithmetic, lambda: self._check(stop)
-            )
-            for pictures in (self.training, self.validation)
+            else features.compute(self.network, images, self.arithmetic, lambda: self._check(stop))
+            for images in (self.training, self.validation)
         )
         frozen_stage.train(
             self.network,
@@ -228,7 +226,7 @@ class Trainer:
         progress = self.progress
         self._set_to_training()
         totals = self._own_totals()
-        start, pictures_before = time.monotonic(), progress.totals[2]
+        start, images_before = time.monotonic(), progress.totals[2]
         batches = self._batches(progress.epoch)
         bar = tqdm(
             range(progress.batch, len(batches)),
@@ -258,7 +256,7 @@ class Trainer:
         # The only wait for the device in the epoch.
         progress.totals = tuple(self.cluster.total(totals).tolist())
         seconds = time.monotonic() - start
-        self._images_per_second = (progress.totals[2] - pictures_before) / seconds
+        self._images_per_second = (progress.totals[2] - images_before) / seconds
         return True
 
     def _set_to_training(self) -> None:
@@ -275,7 +273,7 @@ class Trainer:
     def _finish_epoch(self, stop: StopRequest) -> bool:
         """Evaluate and keep the best; return False when a stop came in between."""
         progress = self.progress
-        loss, right, pictures = progress.totals
+        loss, right, images = progress.totals
         self._check_finite("training", loss)
         evaluation = self._evaluate(stop)
         if evaluation is None:
@@ -284,12 +282,12 @@ class Trainer:
         self._check_finite("validation", evaluation.loss)
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
         metrics = {
-            "train_loss": loss / pictures,
-            "train_accuracy": right / pictures,
+            "train_loss": loss / images,
+            "train_accuracy": right / images,
             **evaluation.metrics(),
             "images_per_second": self._images_per_second,
         }
-        self._tell_of(evaluation, loss / pictures)
+        self._tell_of(evaluation, loss / images)
         progress.history.append(metrics)
         if self.cluster.is_first:
             logger.info("%s", log_line({"epoch": progress.epoch, **metrics}))
@@ -332,7 +330,7 @@ class Trainer:
         # An epoch that a stop interrupted has been begun, and so is ended.
         if patience is None or progress.best is None or progress.batch > 0:
             return False
-        # What a network answers to pictures of a size that it doesn't know yet says little.
+        # What a network answers to images of a size that it doesn't know yet says little.
         if progress.epoch * self.recipe.steps_per_epoch < self.recipe.half_size_steps:
             return False
         # The first process decides: a rounding of one's own must not leave the others alone.

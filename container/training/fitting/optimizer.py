@@ -62,7 +62,7 @@ class Together(Optimizer):
 def make_optimizer(
     network: Network, hyperparameters: Hyperparameters, *, pretrained: bool
 ) -> Optimizer:
-    """Make the optimizer; biases and normalisation layers are spared the weight decay.
+    """Make the optimizer; biases and normalization layers are spared the weight decay.
 
     Each of its groups says under `factor` its share of the schedule's learning rate, which differs
     by depth in a pretrained network.

@@ -169,7 +169,7 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
 
 
 def _at_size(network: VisionTransformer, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return weights whose places suit the network's picture size (Dosovitskiy et al. 2020)."""
+    """Return weights whose places suit the network's image size (Dosovitskiy et al. 2020)."""
     places = state.get("encoder.pos_embedding")
     if places is None or places.shape == network.encoder.pos_embedding.shape:
         return state

@@ -1,4 +1,4 @@
-"""One step of the training: pictures in, gradients, new weights."""
+"""One step of the training: images in, gradients, new weights."""
 
 import contextlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from container.debugger.profiler.timeline import BACKWARD, COPY, DATA, FORWARD, OPTIMIZER
 from container.debugger.recording.debug_session import Observer
 from container.training.data.augmentation import Augmentation, Blend, Draws, draw_blend
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.evaluation.inference import to_images
 from container.training.fitting.cluster import Cluster
 from container.training.hyperparameters import Hyperparameters
@@ -35,7 +35,7 @@ class TrainingStep:
     def __init__(
         self,
         optimizer: Optimizer,
-        pictures: Pictures,
+        images: ImageSet,
         hyperparameters: Hyperparameters,
         *,
         arithmetic: Arithmetic,
@@ -43,8 +43,8 @@ class TrainingStep:
         half_size_steps: int,
         class_weights: npt.NDArray[np.float32] | None,
     ) -> None:
-        """Learn from `pictures`, each class with its weight (C,) in the loss."""
-        self.optimizer, self.pictures = optimizer, pictures
+        """Learn from `images`, each class with its weight (C,) in the loss."""
+        self.optimizer, self.images = optimizer, images
         self.hyperparameters = hyperparameters
         self.arithmetic, self.cluster = arithmetic, cluster
         self.half_size_steps = half_size_steps
@@ -61,12 +61,12 @@ class TrainingStep:
         learning_rate: float,
         observer: Observer | None = None,
     ) -> Tensor:
-        """Make step `number` of `model` with the pictures that `batch` names.
+        """Make step `number` of `model` with the images that `batch` names.
 
-        An observer hears of it, of its pictures from the first part alone.
+        An observer hears of it, of its images from the first part alone.
 
         Returns:
-            Summed loss, right answers and pictures of this process's share, on the device.
+            Summed loss, right answers and images of this process's share, on the device.
         """
         observer = observer or Observer()
         random = np.random.default_rng((self.hyperparameters.seed, number))
@@ -77,7 +77,7 @@ class TrainingStep:
         # Of dropout alone, which each process draws for itself.
         torch.manual_seed(int(random.integers(2**62)) + self.cluster.rank)
         rank, world_size = self.cluster.rank, self.cluster.world_size
-        # Of each part every process has some, as batch normalisation exchanges its statistics.
+        # Of each part every process has some, as batch normalization exchanges its statistics.
         count = min(self.hyperparameters.gradient_accumulation_steps, len(batch) // world_size)
         parts = [part[rank::world_size] for part in np.array_split(np.arange(len(batch)), count)]
         totals = torch.zeros(3, dtype=torch.float64, device=self.arithmetic.device)
@@ -112,7 +112,7 @@ class TrainingStep:
         images = self.augmentation(images, draws.of(part))
         # Of the step's first part alone.
         if part[0] == self.cluster.rank:
-            observer.batch(self.pictures.labels[batch[part]], images)
+            observer.batch(self.images.labels[batch[part]], images)
         with observer.phase(FORWARD):
             with self.arithmetic.autocast():
                 logits = model(images).float()
@@ -125,13 +125,13 @@ class TrainingStep:
         with observer.phase(BACKWARD):
             (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
         right = (logits.argmax(dim=1) == labels).sum()
-        pictures = torch.full_like(right, len(part))
-        return torch.stack([loss.detach().double(), right.double(), pictures.double()])
+        count = torch.full_like(right, len(part))
+        return torch.stack([loss.detach().double(), right.double(), count.double()])
 
     def _load(self, indices: npt.NDArray[np.int64], observer: Observer) -> tuple[Tensor, Tensor]:
         device = self.arithmetic.device
         with observer.phase(DATA):
-            pixels, labels = self.pictures.pixels[indices], self.pictures.labels[indices]
+            pixels, labels = self.images.pixels[indices], self.images.labels[indices]
         with observer.phase(COPY):
             there = torch.from_numpy(labels).to(device, non_blocking=True)
             return to_images(pixels, device), there

@@ -1,6 +1,6 @@
 """Which layers of a pretrained network learn when, and how fast (Howard and Ruder 2018).
 
-What the first layers know, edges and textures, suits nearly every picture; the last ones know the
+What the first layers know, edges and textures, suits nearly every image; the last ones know the
 classes of another data set.
 """
 
@@ -26,7 +26,7 @@ def depths(network: Network) -> dict[str, int]:
     heads = tuple(f"{name}." for name in network.heads)
     names = [name for name, _ in network.module.named_parameters()]
     body = [name for name in names if not name.startswith(heads)]
-    # torchvision's networks name their layers in the order in which a picture meets them.
+    # torchvision's networks name their layers in the order in which an image meets them.
     return dict.fromkeys(names, GROUPS) | {
         name: place * GROUPS // len(body) for place, name in enumerate(body)
     }
@@ -52,7 +52,7 @@ def freeze_first_layers(network: Network, *, frozen: bool) -> None:
 def hold_statistics(network: Network, *, pretrained: bool) -> None:
     """Keep the statistics of what is frozen as they are, in a network that is being trained.
 
-    Those of a pretrained network's new head, too: they are the features' of all pictures.
+    Those of a pretrained network's new head, too: they are the features' of all images.
     """
     heads = tuple(f"{name}." for name in network.heads)
     for name, layer in network.module.named_modules():

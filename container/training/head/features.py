@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of pictures: the input of the network's head, computed once."""
+"""What a frozen backbone makes of images: the input of the network's head, computed once."""
 
 import hashlib
 import inspect
@@ -22,7 +22,7 @@ from container.classifier.errors import UserError
 from container.networks import network as networks
 from container.networks.network import Classifier, Network
 from container.training.data.cache import Cache
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.evaluation import inference
 from container.training.evaluation.inference import answers
 from container.training.recipe import Arithmetic
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the network's head sees of pictures."""
+    """What the network's head sees of images."""
 
     values: npt.NDArray[np.float32]
     """Of shape (N, D), mapped from disk."""
@@ -47,7 +47,7 @@ class Features:
 
 
 def find_or_compute(
-    network: Network, pictures: Pictures, arithmetic: Arithmetic, stop: StopRequest
+    network: Network, images: ImageSet, arithmetic: Arithmetic, stop: StopRequest
 ) -> Features:
     """Compute features unless this user's cache on this machine has them.
 
@@ -58,15 +58,15 @@ def find_or_compute(
         UserError: the disk has no room for the features, or the cache cannot be written.
         Stopped: a stop was requested.
     """
-    cache, key = Cache.of_this_user(), _key(network, pictures, arithmetic)
+    cache, key = Cache.of_this_user(), _key(network, images, arithmetic)
     with cache.locked(key, stop) as partial:
         stored = cache.find(key)
         if stored is not None:
             with stored:
-                values = np.memmap(stored, np.float32, "r").reshape(len(pictures), -1)
-            logger.info("frozen_features=cached pictures=%d dimensions=%d", *values.shape)
-            return Features(values, pictures.labels)
-        found = compute(network, pictures, arithmetic, stop.check)
+                values = np.memmap(stored, np.float32, "r").reshape(len(images), -1)
+            logger.info("frozen_features=cached images=%d dimensions=%d", *values.shape)
+            return Features(values, images.labels)
+        found = compute(network, images, arithmetic, stop.check)
         try:
             cache.reserve(partial, found.values.nbytes)
             partial.write(found.values.data)
@@ -76,11 +76,11 @@ def find_or_compute(
     return found
 
 
-def _key(network: Network, pictures: Pictures, arithmetic: Arithmetic) -> str:
-    """Return what changes with the pictures, the frozen weights and the code between them."""
+def _key(network: Network, images: ImageSet, arithmetic: Arithmetic) -> str:
+    """Return what changes with the images, the frozen weights and the code between them."""
     code = [inspect.getsource(module) for module in (preprocessing, networks, inference)]
     versions = (torch.__version__, torchvision.__version__, PIL.__version__)
-    parts = (network.name, pictures.sha256, pictures.pixels.shape, str(arithmetic), versions, code)
+    parts = (network.name, images.sha256, images.pixels.shape, str(arithmetic), versions, code)
     digest = hashlib.sha256(ascii(parts).encode())
     for name, values in network.module.state_dict().items():
         # The last head sees the features; it has no part in them.
@@ -92,7 +92,7 @@ def _key(network: Network, pictures: Pictures, arithmetic: Arithmetic) -> str:
 
 def compute(
     network: Network,
-    pictures: Pictures,
+    images: ImageSet,
     arithmetic: Arithmetic,
     check_stop: Callable[[], None],
 ) -> Features:
@@ -107,35 +107,35 @@ def compute(
     try:
         # Written and then mapped: what is written does not count as this process's memory.
         with tempfile.TemporaryFile() as file:
-            for batch in _batches(network, pictures, arithmetic):
+            for batch in _batches(network, images, arithmetic):
                 check_stop()
                 file.write(batch.tobytes())
             file.flush()
-            shape = (len(pictures), batch.shape[1])
+            shape = (len(images), batch.shape[1])
             values = np.memmap(file, np.float32, "r", shape=shape)
     except OSError as error:
         message = (
-            f"no room for the features of {len(pictures)} pictures in {tempfile.gettempdir()} "
+            f"no room for the features of {len(images)} images in {tempfile.gettempdir()} "
             f"({error.strerror}): give the job a larger volume (volume_size)"
         )
         raise UserError(message) from error
     seconds = time.monotonic() - start
-    logger.info("frozen_features pictures=%d dimensions=%d seconds=%.1f", *shape, seconds)
-    return Features(values, pictures.labels)
+    logger.info("frozen_features images=%d dimensions=%d seconds=%.1f", *shape, seconds)
+    return Features(values, images.labels)
 
 
 def _batches(
-    network: Network, pictures: Pictures, arithmetic: Arithmetic
+    network: Network, images: ImageSet, arithmetic: Arithmetic
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the features (n, D) of one batch of pictures after another."""
+    """Yield the features (n, D) of one batch of images after another."""
     classifier = Classifier(network.module).to(arithmetic.device)
     classifier = classifier.to(memory_format=torch.channels_last)
     with (
         _without_head(network),
         # disable=None: a bar on a terminal, none in a log.
-        tqdm(total=len(pictures), desc="features", unit=" pictures", disable=None) as bar,
+        tqdm(total=len(images), desc="features", unit=" images", disable=None) as bar,
     ):
-        for batch in answers(classifier, pictures, arithmetic):
+        for batch in answers(classifier, images, arithmetic):
             yield batch
             bar.update(len(batch))
 

@@ -1,8 +1,8 @@
 """The frozen stage: a head for a backbone that stays as it is, trained in seconds.
 
-A frozen backbone is a function of the picture, so its features are computed once. Heads for every
+A frozen backbone is a function of the image, so its features are computed once. Heads for every
 combination of a few learning rates and weight decays learn from them side by side, and the best one
-on the validation pictures becomes the network's.
+on the validation images becomes the network's.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from container.training.hyperparameters import Hyperparameters
 
 logger = logging.getLogger(__name__)
 
-# Of heads on standardised features. Weight decay acts through the learning rate, in a few hundred
+# Of heads on standardized features. Weight decay acts through the learning rate, in a few hundred
 # steps: it takes far more of it than fine-tuning does.
 LEARNING_RATES: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
 WEIGHT_DECAYS: tuple[float, ...] = (0.3, 1.0, 3.0)
@@ -119,7 +119,7 @@ def _best(evaluations: Sequence[Evaluation], objective: str) -> int:
 
 
 def _layers_of(network: Network) -> tuple[nn.BatchNorm1d | None, nn.Linear]:
-    """Return what standardises the input of the network's last head, if anything, and the head."""
+    """Return what standardizes the input of the network's last head, if anything, and the head."""
     layers = [*network.module.get_submodule(network.heads[-1]).modules()]
     norm = next((layer for layer in layers if isinstance(layer, nn.BatchNorm1d)), None)
     return norm, next(layer for layer in layers if isinstance(layer, nn.Linear))
@@ -130,7 +130,7 @@ def _write(network: Network, weight: Tensor, bias: Tensor, standardize: Standard
     """Give the network a head that computes the same from features as they are."""
     norm, layer = _layers_of(network)
     if norm is None:
-        # Its weights standardise.
+        # Its weights standardize.
         weight = weight / standardize.deviation
         bias = bias - weight @ standardize.mean
     else:

@@ -20,14 +20,14 @@ from container.training.hyperparameters import Hyperparameters
 # Of features on their way through the bank, and the most of a step.
 BATCH_SIZE = 1024
 
-# A few pictures make several steps an epoch all the same.
+# A few images make several steps an epoch all the same.
 STEPS_PER_EPOCH, MIN_BATCH_SIZE = 8, 32
 
 # Multiplications of the forward passes of all epochs: half a minute or so on two cores.
 MAX_WORK = 10**12
 
 # Multiplications of a step's forward pass, below which a second thread's wait for the first, on a
-# machine with other work, costs more than it saves: ten times the seconds at 32 pictures and 12
+# machine with other work, costs more than it saves: ten times the seconds at 32 images and 12
 # heads of 2 classes.
 SMALL_STEP = 10**7
 
@@ -73,7 +73,7 @@ class Standardization:
         return torch.sqrt(self.variance + EPSILON)
 
     def __call__(self, values: npt.NDArray[np.float32]) -> Tensor:
-        """Return standardised features (n, D), on the device."""
+        """Return standardized features (n, D), on the device."""
         # Torch wants memory that it may write, which the mapped file is not.
         own = torch.from_numpy(np.require(values, requirements="W")).to(self.mean.device)
         return (own - self.mean) / self.deviation
@@ -110,7 +110,7 @@ class Bank(nn.Module):
         return (self.learning_rates * self.scaled_biases).squeeze(2)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (n, heads, C) for standardised features (n, D)."""
+        """Return logits (n, heads, C) for standardized features (n, D)."""
         logits = linear(features, self.weights.flatten(0, 1), self.biases.flatten())
         return logits.view(len(features), len(self.rates), -1)
 

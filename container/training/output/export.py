@@ -19,9 +19,9 @@ from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing, preprocess
 from container.networks.network import Classifier, ServedClassifier
 
-GOLDEN_PICTURES = 8
+GOLDEN_IMAGES = 8
 
-# A golden picture is kept as it is up to this size; of a larger one, what the network sees.
+# A golden image is kept as it is up to this size; of a larger one, what the network sees.
 MAX_GOLDEN_BYTES = 2**20
 
 logger = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def export_onnx(served: ServedClassifier, image_size: int, path: Path) -> None:
 def golden_answers(
     served: ServedClassifier, paths: Sequence[Path], settings: Preprocessing
 ) -> list[tuple[str, GoldenAnswer]]:
-    """Answer a few pictures, spread evenly over `paths`, as serving has to."""
-    places = np.linspace(0, len(paths) - 1, min(GOLDEN_PICTURES, len(paths))).astype(int)
+    """Answer a few images, spread evenly over `paths`, as serving has to."""
+    places = np.linspace(0, len(paths) - 1, min(GOLDEN_IMAGES, len(paths))).astype(int)
     answers = []
     for path in (paths[place] for place in places):
         data, suffix = path.read_bytes(), path.suffix.lower()

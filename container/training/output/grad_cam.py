@@ -1,4 +1,4 @@
-"""Where a network looked when it named a picture (Grad-CAM, Selvaraju et al. 2017)."""
+"""Where a network looked when it named an image (Grad-CAM, Selvaraju et al. 2017)."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from container.classifier.preprocessing import Pixels
 from container.networks.network import Classifier
 
-# The gradient of so many pictures is in memory at a time.
+# The gradient of so many images is in memory at a time.
 BATCH_SIZE = 8
 
 Hook = Callable[[nn.Module, tuple[object, ...], object], object]
@@ -19,12 +19,12 @@ Hook = Callable[[nn.Module, tuple[object, ...], object], object]
 def heat_maps(
     classifier: Classifier, pixels: Pixels, labels: Sequence[int]
 ) -> npt.NDArray[np.float32] | None:
-    """Return what in pictures (N, S, S, 3) spoke for `labels` (N,), on the processor.
+    """Return what in images (N, S, S, 3) spoke for `labels` (N,), on the processor.
 
     Each channel of the last feature map counts as much as the label's logit grows with it.
 
     Returns:
-        float32 of shape (N, S, S), 0 to 1 in each picture; None where the network's last features
+        float32 of shape (N, S, S), 0 to 1 in each image; None where the network's last features
         are no map, as in a vision transformer.
     """
     # Without the flips over which answers may be averaged: a map is of one view.
@@ -50,7 +50,7 @@ def _heat_maps(classifier: Classifier, module: nn.Module, images: Tensor, labels
 
     handle = module.register_forward_hook(keep)
     try:
-        # The weights may be frozen: the gradient begins at the picture.
+        # The weights may be frozen: the gradient begins at the image.
         logits = classifier(images.requires_grad_())
         chosen = logits.gather(1, labels[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, kept[0])

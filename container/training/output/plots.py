@@ -1,4 +1,4 @@
-"""Pictures of a finished training, as PNG: curves, the confusion matrix, the calibration."""
+"""Images of a finished training, as PNG: curves, the confusion matrix, the calibration."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MAX_NAME = 30
 # More cells than this are too small to hold their number.
 MAX_NUMBERED_CLASSES = 20
 
-# Told apart by colour-blind people too (Okabe and Ito 2008).
+# Told apart by color-blind people too (Okabe and Ito 2008).
 BLUE, ORANGE = "#0072b2", "#d55e00"
 
 
@@ -41,7 +41,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], kept: int) -> bytes:
 
 
 def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str]) -> bytes:
-    """Draw the confusion matrix (C, C); colours are shares of the true class."""
+    """Draw the confusion matrix (C, C); colors are shares of the true class."""
     count = len(class_names)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = min(max(4.5, 0.5 * count + 2), 30)
@@ -72,7 +72,7 @@ def reliability(calibration: Calibration) -> bytes:
         ("after", calibration.after, BLUE, "-", "o"),
     )
     for name, bins, color, line, marker in styles:
-        some = bins.pictures > 0
+        some = bins.images > 0
         axis.plot(
             bins.confidence[some],
             bins.accuracy[some],
@@ -85,8 +85,8 @@ def reliability(calibration: Calibration) -> bytes:
     axis.grid(alpha=0.3)
     axis.legend()
     edges = np.arange(BINS) / BINS
-    below.bar(edges, calibration.after.pictures, 1 / BINS, align="edge", color=BLUE)
-    below.set(xlabel="probability of the answer", ylabel="pictures", xlim=(0, 1))
+    below.bar(edges, calibration.after.images, 1 / BINS, align="edge", color=BLUE)
+    below.set(xlabel="probability of the answer", ylabel="images", xlim=(0, 1))
     return _png(figure)
 
 

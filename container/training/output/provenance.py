@@ -9,13 +9,13 @@ from importlib import metadata
 import torch
 
 from container.classifier.artifact import Json
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.fitting.loop import Trainer
 
 PACKAGES = ("torch", "torchvision", "onnx", "numpy", "pillow")
 
 
-def of(trainer: Trainer, test: Pictures | None, weights_source: str | None) -> dict[str, Json]:
+def of(trainer: Trainer, test: ImageSet | None, weights_source: str | None) -> dict[str, Json]:
     """Return what the manifest says of a model's making."""
     return {
         "pretrained_weights": weights_source,
@@ -33,7 +33,7 @@ def of(trainer: Trainer, test: Pictures | None, weights_source: str | None) -> d
 
 
 def fingerprint(trainer: Trainer, weights_source: str | None) -> str:
-    """Return what a checkpoint must share with the job that goes on from it.
+    """Return what a checkpoint must share with the job that continues from it.
 
     Raises:
         UserError: the hosts of the job do not share it.

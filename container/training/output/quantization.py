@@ -27,12 +27,12 @@ from container.classifier import artifact, processor
 from container.classifier.artifact import FLOAT32, INT8, Artifact, Json, Manifest
 from container.classifier.errors import ArtifactError
 from container.classifier.preprocessing import Pixels, preprocess
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 
-CALIBRATION_PICTURES = 300
+CALIBRATION_IMAGES = 300
 
-# So many of the validation pictures decide, so that it is a matter of seconds.
-JUDGED_PICTURES = 4000
+# So many of the validation images decide, so that it is a matter of seconds.
+JUDGED_IMAGES = 4000
 
 BATCH_SIZE = 16
 
@@ -63,17 +63,17 @@ class NotQuantizedError(Exception):
 class Comparison:
     """How the int8 network does, beside the one that it was made from."""
 
-    calibration_pictures: int
-    """Training pictures that decided the scales of the activations."""
+    calibration_images: int
+    """Training images that decided the scales of the activations."""
 
-    pictures: int
-    """Validation pictures by which both are judged."""
+    images: int
+    """Validation images by which both are judged."""
 
     float32_accuracy: float
     int8_accuracy: float
 
     agreement: float
-    """Share of the pictures that both give the same class."""
+    """Share of the images that both give the same class."""
 
     @classmethod
     def of(
@@ -82,12 +82,12 @@ class Comparison:
         float32: npt.NDArray[np.int64],
         int8: npt.NDArray[np.int64],
         *,
-        calibration_pictures: int,
+        calibration_images: int,
     ) -> Self:
         """Compare the true classes and those that the networks name, each of shape (N,)."""
         return cls(
-            calibration_pictures=calibration_pictures,
-            pictures=len(labels),
+            calibration_images=calibration_images,
+            images=len(labels),
             float32_accuracy=float(np.mean(float32 == labels)),
             int8_accuracy=float(np.mean(int8 == labels)),
             agreement=float(np.mean(int8 == float32)),
@@ -95,14 +95,14 @@ class Comparison:
 
     def suffices(self, max_drop: float) -> bool:
         """Tell whether the accuracy falls by no more than that."""
-        # Shares of the same pictures: what differs by less than one of them is rounding.
+        # Shares of the same images: what differs by less than one of them is rounding.
         return self.float32_accuracy - self.int8_accuracy <= max_drop + 1e-9
 
     def reason(self, max_drop: float) -> str:
         """Say why int8 is served, or why not."""
         return (
-            f"of {self.pictures} validation pictures int8 names "
-            f"{100 * self.int8_accuracy:.2f} % rightly and float32 "
+            f"of {self.images} validation images int8 names "
+            f"{100 * self.int8_accuracy:.2f} % correctly and float32 "
             f"{100 * self.float32_accuracy:.2f} %, which max_accuracy_drop={max_drop:g} "
             f"{'allows' if self.suffices(max_drop) else 'forbids'}; they agree on "
             f"{100 * self.agreement:.2f} %"
@@ -129,7 +129,7 @@ class Int8Network:
         self.input = self.session.get_inputs()[0].name
 
     def answer(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """Return probabilities (N, C) for uint8 pictures (N, H, W, 3).
+        """Return probabilities (N, C) for uint8 images (N, H, W, 3).
 
         Raises:
             NotQuantizedError: they are not finite.
@@ -152,8 +152,8 @@ def add_int8(
     directory: Path,
     manifest: Manifest,
     *,
-    training: Pictures,
-    validation: Pictures,
+    training: ImageSet,
+    validation: ImageSet,
     predicted: npt.NDArray[np.int64],
     max_drop: float,
     is_stopped: Callable[[], bool],
@@ -165,8 +165,8 @@ def add_int8(
     Args:
         directory: of the artifact.
         manifest: of the artifact.
-        training: pictures to calibrate with.
-        validation: pictures to judge by.
+        training: images to calibrate with.
+        validation: images to judge by.
         predicted: of shape (N,), the classes that the artifact's network names them.
         max_drop: by how much the accuracy may fall.
         is_stopped: asked several times a second.
@@ -191,10 +191,10 @@ def add_int8(
             reason = comparison.reason(max_drop)
             if not comparison.suffices(max_drop):
                 raise NotQuantizedError(reason)
-            pictures = [
+            images = [
                 preprocess(golden.data, manifest.preprocessing) for golden in source.golden_answers
             ]
-            answers = network.answer(np.stack(pictures))
+            answers = network.answer(np.stack(images))
             result = _saying(manifest, INT8, reason, comparison)
             with artifact.extending(directory, result) as partial:
                 shutil.move(onnx_model, partial / artifact.INT8_MODEL)
@@ -211,8 +211,8 @@ def add_int8(
 
 
 def calibration_places(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the indices of pictures, spread evenly over the classes by their shares."""
-    count = min(CALIBRATION_PICTURES, len(labels))
+    """Return the indices of images, spread evenly over the classes by their shares."""
+    count = min(CALIBRATION_IMAGES, len(labels))
     spread = np.linspace(0, len(labels) - 1, count).astype(int)
     places: npt.NDArray[np.int64] = np.argsort(labels, kind="stable")[spread]
     return places
@@ -221,7 +221,7 @@ def calibration_places(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def quantize(
     onnx_model: Path, pixels: Pixels, target: Path, network: str, check: Callable[[], None]
 ) -> None:
-    """Write an ONNX file in int8, calibrated with uint8 pictures (N, H, W, 3).
+    """Write an ONNX file in int8, calibrated with uint8 images (N, H, W, 3).
 
     `check` is called several times a second; what it raises ends the work.
 
@@ -234,7 +234,7 @@ def quantize(
     command = [sys.executable, "-m", "container.training.output.quantizer", *map(str, paths)]
     if network.startswith(TRANSFORMERS):
         command.append("--transformer")
-    logger.info("quantizing=int8 calibration_pictures=%d", len(pixels))
+    logger.info("quantizing=int8 calibration_images=%d", len(pixels))
     # Its progress is drawn for terminals; of interest is what it fails with.
     with (
         log.open("wb") as file,
@@ -255,16 +255,16 @@ def quantize(
 
 def compare(
     network: Int8Network,
-    validation: Pictures,
+    validation: ImageSet,
     predicted: npt.NDArray[np.int64],
-    calibration_pictures: int,
+    calibration_images: int,
     check: Callable[[], None],
 ) -> Comparison:
-    """Judge an int8 network by validation pictures and by what float32 names them."""
-    count = min(JUDGED_PICTURES, len(validation))
+    """Judge an int8 network by validation images and by what float32 names them."""
+    count = min(JUDGED_IMAGES, len(validation))
     places = np.linspace(0, len(validation) - 1, count).astype(int)
     named = []
-    with tqdm(total=count, desc="int8", unit=" pictures", disable=None) as bar:
+    with tqdm(total=count, desc="int8", unit=" images", disable=None) as bar:
         for start in range(0, count, BATCH_SIZE):
             check()
             pixels = validation.pixels[places[start : start + BATCH_SIZE]]
@@ -274,7 +274,7 @@ def compare(
         validation.labels[places],
         predicted[places],
         np.concatenate(named),
-        calibration_pictures=calibration_pictures,
+        calibration_images=calibration_images,
     )
 
 

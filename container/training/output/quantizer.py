@@ -1,7 +1,7 @@
 """Quantizes an ONNX file to int8 with NNCF: `quantizer MODEL PIXELS TARGET`.
 
 A program of its own, because NNCF cannot be stopped from within: training ends it when a stop or
-its time limit comes, and goes on when it fails.
+its time limit comes, and continues when it fails.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from container.training.sagemaker import supervisor  # noqa: E402
 
 
 def quantize(model: Path, pixels: Path, target: Path, *, is_transformer: bool) -> None:
-    """Write `model` in int8, calibrated with uint8 pictures (N, H, W, 3).
+    """Write `model` in int8, calibrated with uint8 images (N, H, W, 3).
 
     Weights and activations become int8, with scales of their own for each channel of a weight and
     each layer's activations; what NNCF leaves alone stays float32 (Jacob et al. 2018,
@@ -28,16 +28,16 @@ def quantize(model: Path, pixels: Path, target: Path, *, is_transformer: bool) -
     """
     network = onnx.load(model)
     name = network.graph.input[0].name
-    pictures = [{name: picture[np.newaxis]} for picture in np.load(pixels, mmap_mode="r")]
+    images = [{name: image[np.newaxis]} for image in np.load(pixels, mmap_mode="r")]
     kind = nncf.ModelType.TRANSFORMER if is_transformer else None
     quantized = nncf.quantize(
-        network, nncf.Dataset(pictures), subset_size=len(pictures), model_type=kind
+        network, nncf.Dataset(images), subset_size=len(images), model_type=kind
     )
     onnx.save(quantized, target)
 
 
 def main() -> None:
-    """Quantise as the command line says."""
+    """Quantize as the command line says."""
     parser = argparse.ArgumentParser(prog="container.training.output.quantizer")
     parser.add_argument("model", type=Path)
     parser.add_argument("pixels", type=Path)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from container.classifier.artifact import Json, Manifest
 from container.classifier.preprocessing import Pixels
-from container.training.data.images import Pictures
-from container.training.evaluation.assessment import Judgement, Outcome
+from container.training.data.images import ImageSet
+from container.training.evaluation.assessment import Assessment, Outcome
 from container.training.output import quantization
 
 TEMPLATE = "report.html.jinja"
@@ -33,21 +33,21 @@ MAX_CONFUSED_PAIRS = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfusedPair:
-    """Pictures of one class that were taken for another."""
+    """Images of one class that were taken for another."""
 
     true: str
     predicted: str
-    pictures: int
+    images: int
     share: float
-    """Of the true class's pictures."""
+    """Of the true class's images."""
 
 
 def render(
     manifest: Manifest,
-    judged: Judgement,
+    judged: Assessment,
     *,
-    training: Pictures,
-    validation: Pictures,
+    training: ImageSet,
+    validation: ImageSet,
     plots: Mapping[str, bytes],
     choices: Sequence[str],
     heat_maps: npt.NDArray[np.float32] | None,
@@ -57,8 +57,8 @@ def render(
     Args:
         manifest: Of the artifact.
         judged: What is reported.
-        training: Pictures that were learned from.
-        validation: Pictures of which the mistakes are shown.
+        training: Images that were learned from.
+        validation: Images of which the mistakes are shown.
         plots: PNG files by name.
         choices: Sentences about the recipe.
         heat_maps: Of the mistakes, of shape (N, S, S), 0 to 1; None where there are none.
@@ -80,7 +80,7 @@ def render(
         least=least,
         quantization=manifest.metrics[quantization.METRICS],
         channels=_channels(judged, manifest.class_names),
-        training_pictures=_training_pictures(training, manifest.class_names),
+        training_images=_training_images(training, manifest.class_names),
         mistakes=_mistakes(judged, validation, manifest.class_names, heat_maps),
         plots={name: _data_uri(png, "png") for name, png in plots.items()},
         choices=choices,
@@ -100,7 +100,7 @@ def confused_pairs(
         ConfusedPair(
             true=class_names[true],
             predicted=class_names[predicted],
-            pictures=int(wrong[true, predicted]),
+            images=int(wrong[true, predicted]),
             share=float(wrong[true, predicted] / confusion[true].sum()),
         )
         for true, predicted in cells
@@ -108,7 +108,7 @@ def confused_pairs(
     ]
 
 
-def _channels(judged: Judgement, class_names: Sequence[str]) -> list[dict[str, object]]:
+def _channels(judged: Assessment, class_names: Sequence[str]) -> list[dict[str, object]]:
     """Return each channel's part of the page, that of the more telling channel first."""
     outcomes = {"test": judged.test, "validation": judged.validation}
     return [_channel(name, outcome, class_names) for name, outcome in outcomes.items() if outcome]
@@ -123,7 +123,7 @@ def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[st
         order = np.argsort(scores["f1"], kind="stable").tolist()
     return {
         "name": name,
-        "pictures": int(actual.sum()),
+        "images": int(actual.sum()),
         "right": int(confusion.trace()),
         "loss": outcome.evaluation.loss,
         "averages": outcome.evaluation.counts.averages(),
@@ -134,7 +134,7 @@ def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[st
                 "name": class_names[label],
                 "scores": {name: values[label] for name, values in scores.items()},
                 "intervals": {k: v[label] for k, v in outcome.intervals.by_class.items()},
-                "pictures": int(actual[label]),
+                "images": int(actual[label]),
             }
             for label in order
         ],
@@ -144,21 +144,21 @@ def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[st
     }
 
 
-def _training_pictures(training: Pictures, class_names: Sequence[str]) -> dict[str, int]:
+def _training_images(training: ImageSet, class_names: Sequence[str]) -> dict[str, int]:
     counts = np.bincount(training.labels, minlength=len(class_names)).tolist()
     return dict(zip(class_names, counts, strict=True))
 
 
 def _mistakes(
-    judged: Judgement,
-    validation: Pictures,
+    judged: Assessment,
+    validation: ImageSet,
     class_names: Sequence[str],
     heat_maps: npt.NDArray[np.float32] | None,
 ) -> list[dict[str, object]]:
     folder = os.path.commonpath([path.parent for path in validation.paths])
     return [
         {
-            "picture": _thumbnail(validation.pixels[mistake.index]),
+            "image": _thumbnail(validation.pixels[mistake.index]),
             "heat_map": None
             if heat_maps is None
             else _thumbnail(_heated(validation.pixels[mistake.index], heat_maps[number])),
@@ -172,10 +172,10 @@ def _mistakes(
 
 
 def _heated(pixels: Pixels, heat_map: npt.NDArray[np.float32]) -> Pixels:
-    """Return a picture in grey, and in blue what spoke for its class."""
-    grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32)[..., None]
-    # Paler, so that the colour stands out.
-    paper = 0.55 * grey + 0.45 * 255
+    """Return an image in gray, and in blue what spoke for its class."""
+    gray = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32)[..., None]
+    # Paler, so that the color stands out.
+    paper = 0.55 * gray + 0.45 * 255
     opacity = 0.8 * heat_map[..., None]
     mixed: Pixels = ((1 - opacity) * paper + opacity * np.array(HEAT)).round().astype(np.uint8)
     return mixed

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from container.classifier.artifact import FLOAT32, Manifest
 from container.classifier.preprocessing import Preprocessing
-from container.training.data.images import Pictures
-from container.training.evaluation.assessment import Judgement, judge
+from container.training.data.images import ImageSet
+from container.training.evaluation.assessment import Assessment, judge
 from container.training.evaluation.metrics import log_line
 from container.training.fitting.loop import Trainer
 from container.training.output import grad_cam, plots, provenance, quantization, report
@@ -30,19 +30,19 @@ def write(
     class_names: tuple[str, ...],
     network: str,
     settings: Preprocessing,
-    test: Pictures | None,
+    test: ImageSet | None,
     weights_source: str | None,
     is_stopped: Callable[[], bool],
     is_failed: bool = False,
     choices: Sequence[str] = (),
-) -> Judgement | None:
+) -> Assessment | None:
     """Judge the best weights, write them as the artifact, in int8 too, and then the reports.
 
     A stopped job has little time: it writes what it knows. Of a failed one no search shall take a
     result: it logs none. `choices` are sentences about what the job chose by itself.
 
     Returns:
-        The judgement; None of a job that was stopped in its first epoch.
+        The assessment; None of a job that was stopped in its first epoch.
 
     Raises:
         UserError: the disk is full.
@@ -93,7 +93,7 @@ def write(
     return judged
 
 
-def _log(judged: Judgement) -> None:
+def _log(judged: Assessment) -> None:
     # Once more, and last: a tuning job takes the last value it reads.
     said = judged.validation.evaluation.metrics()
     logger.info("%s", log_line({"best_epoch": judged.epoch, **said}))
@@ -107,7 +107,7 @@ def _log(judged: Judgement) -> None:
 def _write_reports(
     directory: Path,
     trainer: Trainer,
-    judged: Judgement,
+    judged: Assessment,
     manifest: Manifest,
     choices: Sequence[str],
 ) -> None:
@@ -133,8 +133,8 @@ def _write_reports(
     (directory / REPORT).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _heat_maps(trainer: Trainer, judged: Judgement) -> npt.NDArray[np.float32] | None:
-    """Return where the network looked in the pictures that it mistook, (N, S, S)."""
+def _heat_maps(trainer: Trainer, judged: Assessment) -> npt.NDArray[np.float32] | None:
+    """Return where the network looked in the images that it mistook, (N, S, S)."""
     if not judged.mistakes:
         return None
     places = [mistake.index for mistake in judged.mistakes]
@@ -148,7 +148,7 @@ def _heat_maps(trainer: Trainer, judged: Judgement) -> npt.NDArray[np.float32] |
 
 
 def _draw(
-    judged: Judgement, history: Sequence[Mapping[str, float]], class_names: Sequence[str]
+    judged: Assessment, history: Sequence[Mapping[str, float]], class_names: Sequence[str]
 ) -> dict[str, bytes]:
     """Return the plots as PNG, each under its file's name."""
     figures = {

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 # The service puts its own words before ours and keeps 1,024 characters of both.
 MAX_FAILURE_CHARACTERS = 950
 
-# Channels that hold no pictures to train on.
+# Channels that hold no images to train on.
 WEIGHTS_CHANNELS = ("weights", "model")
 TRAINING_CHANNELS = ("training", "train")
 VALIDATION_CHANNELS = ("validation", "val", "valid")
@@ -126,7 +126,7 @@ class TrainingEnvironment:
             mode = channel.get("TrainingInputMode") if isinstance(channel, dict) else None
             if mode == "Pipe":
                 message = (
-                    f"channel {name!r} comes by Pipe, which holds no picture files: "
+                    f"channel {name!r} comes by Pipe, which holds no image files: "
                     "set its input_mode to 'File' or 'FastFile'"
                 )
                 raise UserError(message)
@@ -197,12 +197,12 @@ class TrainingEnvironment:
         return self.base_dir / "output" / "failure"
 
     def _choose(self, names: set[str]) -> Channels:
-        pictures = sorted(names.difference(WEIGHTS_CHANNELS))
+        images = sorted(names.difference(WEIGHTS_CHANNELS))
         training = next((name for name in TRAINING_CHANNELS if name in names), None)
-        if training is None and len(pictures) == 1 and pictures[0] not in HELD_OUT_CHANNELS:
-            training = pictures[0]
+        if training is None and len(images) == 1 and images[0] not in HELD_OUT_CHANNELS:
+            training = images[0]
         if training is None:
-            found = ", ".join(pictures) or "none"
+            found = ", ".join(images) or "none"
             message = (
                 "no channel called 'training'; found: "
                 f"{found}. Pass it to fit() as {{'training': 's3://...'}}"

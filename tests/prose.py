@@ -1,6 +1,8 @@
-"""Checks prose and names against `.ci/banned_words.txt`: Markdown, docstrings, comments, messages.
+"""Checks prose and names against `tests/banned_words.txt`.
 
-Usage: python .ci/check_prose.py [PATH...]     default: every tracked text file
+Reads Markdown, docstrings, comments, messages and identifiers.
+
+Usage: python -m tests.prose [PATH...]     default: every tracked text file
 Prints `file:line: what was found (what to write)`; exits with 1 when something was found.
 """
 
@@ -16,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_name("banned_words.txt")
 SUFFIXES = {".cfg", ".html", ".ipynb", ".jinja", ".md", ".py", ".sh", ".toml", ".yml", ""}
 # Generated, quoted, or data.
-EXEMPT = ("requirements/", ".ci/banned_words.txt", "CHANGELOG.md")
+EXEMPT = ("requirements/", "tests/banned_words.txt", "CHANGELOG.md")
 
 
 def rules() -> tuple[list[tuple[re.Pattern[str], str]], list[str]]:

@@ -1,6 +1,6 @@
-"""Pictures that a server must not be surprised by, each with the answer that it has to give.
+"""Images that a server must not be surprised by, each with the answer that it has to give.
 
-`docs/pictures.md` shows these rows, `test_hostile_pictures.py` sends them.
+`docs/images.md` shows these rows, `test_hostile_images.py` sends them.
 """
 
 import io
@@ -22,12 +22,12 @@ from container.classifier.preprocessing import (
 )
 from container.serving.settings import MIB, ONLINE_PAYLOAD_MB
 from tests.artifacts import encode, random_pixels
-from tests.odd_pictures import ORIENTATION
+from tests.odd_images import ORIENTATION
 
 UNSET = "application/octet-stream"
-NO_PICTURE = "not a picture of a known format (JPEG, PNG, WEBP, GIF, BMP)"
-DAMAGED = "the picture is damaged: "
-TOO_LARGE = f"the picture has more than {MAX_PIXELS} pixels"
+NO_IMAGE = "not an image of a known format (JPEG, PNG, WEBP, GIF, BMP)"
+DAMAGED = "the image is damaged: "
+TOO_LARGE = f"the image has more than {MAX_PIXELS} pixels"
 
 PIXELS = random_pixels()
 OTHERS = random_pixels(seed=1)
@@ -36,23 +36,23 @@ JPEG = encode(PIXELS, "JPEG")
 PNG = encode(PIXELS)
 PALETTE = IMAGE.quantize(16)
 CLEAR = np.asarray(PALETTE)[20, 25].item()
-COLOUR = (200, 30, 90)
+COLOR = (200, 30, 90)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A body and its answer."""
 
-    picture: str
+    image: str
     body: Callable[[], bytes]
     sent_as: str = UNSET
     status: int = 200
 
     answer: str
-    """What is seen of the picture or, where there is an error, how its message begins."""
+    """What is seen of the image or, where there is an error, how its message begins."""
 
     seen: Callable[[], bytes] | None = None
-    """A plain picture that has the same answer."""
+    """A plain image that has the same answer."""
 
 
 def saved(image: Image.Image, kind: str = "PNG", **settings: object) -> bytes:
@@ -78,14 +78,14 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2) -> bytes:
-    """Return a PNG of a header and chunks; colour 0 is grey, 2 is RGB."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+def png(width: int, height: int, *chunks: bytes, depth: int = 8, color: int = 2) -> bytes:
+    """Return a PNG of a header and chunks; color 0 is gray, 2 is RGB."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def deep_png() -> bytes:
-    """Return the picture with 16 bits a channel, whose lower 8 are noise."""
+    """Return the image with 16 bits a channel, whose lower 8 are noise."""
     noise = np.random.default_rng(0).integers(0, 256, PIXELS.shape, np.uint16)
     deep: npt.NDArray[np.uint16] = PIXELS.astype(np.uint16) * 256 + noise
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
@@ -93,12 +93,12 @@ def deep_png() -> bytes:
     return png(width, height, chunk(b"IDAT", zlib.compress(rows)), depth=16)
 
 
-def deep_grey() -> bytes:
+def deep_gray() -> bytes:
     return saved(Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 256 + 200))
 
 
 def see_through() -> Image.Image:
-    """Return the picture with alpha: the left half opaque, the right half clear."""
+    """Return the image with alpha: the left half opaque, the right half clear."""
     image = IMAGE.convert("RGBA")
     alpha = np.full(PIXELS.shape[:2], 255, np.uint8)
     alpha[:, PIXELS.shape[1] // 2 :] = 0
@@ -113,7 +113,7 @@ def on_white(pixels: Pixels = PIXELS) -> bytes:
 
 
 def clear_palette(kind: str) -> bytes:
-    """Return a picture whose palette has a clear colour, that of its middle."""
+    """Return an image whose palette has a clear color, that of its middle."""
     return saved(PALETTE, kind, transparency=CLEAR)
 
 
@@ -130,15 +130,15 @@ def animated(kind: str, first: Image.Image) -> bytes:
 
 
 def line(width: int, height: int) -> bytes:
-    """Return a line of pixels: ten of the colour in its middle, black ones else."""
+    """Return a line of pixels: ten of the color in its middle, black ones else."""
     pixels = np.zeros((width * height, 3), np.uint8)
     middle = len(pixels) // 2
-    pixels[middle - 5 : middle + 5] = COLOUR
+    pixels[middle - 5 : middle + 5] = COLOR
     return encode(pixels.reshape(height, width, 3))
 
 
 def plain() -> bytes:
-    return saved(Image.new("RGB", (50, 40), COLOUR))
+    return saved(Image.new("RGB", (50, 40), COLOR))
 
 
 def endless_scans(before: bytes = b"") -> bytes:
@@ -163,7 +163,7 @@ def noise(size: int) -> bytes:
 
 
 def noisy(kind: str) -> bytes:
-    """Return a picture of noise that fills a body."""
+    """Return an image of noise that fills a body."""
     pixels = np.frombuffer(noise(2900 * 2870 * 3), np.uint8).reshape(2870, 2900, 3)
     settings = {"compress_level": 0} if kind == "PNG" else {}
     return saved(Image.fromarray(pixels), kind, **settings)
@@ -190,396 +190,396 @@ HTML = b"<html><script>alert(1)</script></html>"
 ROWS = (
     # As cameras, scanners and the web make them.
     Row(
-        picture="JPEG with EXIF orientation 6, a telephone held upright",
+        image="JPEG with EXIF orientation 6, a telephone held upright",
         body=lambda: saved(IMAGE, "JPEG", exif=oriented(6)),
         answer="turned upright",
         seen=lambda: encode(np.rot90(opened(JPEG), -1)),
     ),
     Row(
-        picture="JPEG with EXIF orientation 2, a mirror",
+        image="JPEG with EXIF orientation 2, a mirror",
         body=lambda: saved(IMAGE, "JPEG", exif=oriented(2)),
         answer="mirrored back",
         seen=lambda: encode(opened(JPEG)[:, ::-1]),
     ),
     Row(
-        picture="PNG with EXIF orientation 3",
+        image="PNG with EXIF orientation 3",
         body=lambda: saved(IMAGE, "PNG", exif=oriented(3)),
         answer="turned upright",
         seen=lambda: encode(PIXELS[::-1, ::-1]),
     ),
     Row(
-        picture="WebP with EXIF orientation 8",
+        image="WebP with EXIF orientation 8",
         body=lambda: saved(IMAGE, "WEBP", lossless=True, exif=oriented(8)),
         answer="turned upright",
         seen=lambda: encode(np.rot90(PIXELS)),
     ),
     Row(
-        picture="EXIF orientation 9, which does not exist",
+        image="EXIF orientation 9, which does not exist",
         body=lambda: saved(IMAGE, "PNG", exif=oriented(9)),
         answer="as it is",
         seen=lambda: PNG,
     ),
     Row(
-        picture="EXIF that is damaged",
+        image="EXIF that is damaged",
         body=lambda: saved(IMAGE, "JPEG", exif=BAD_EXIF),
         answer="as it is",
         seen=lambda: encode(opened(JPEG)),
     ),
     Row(
-        picture="colour profile (ICC) that is damaged",
+        image="color profile (ICC) that is damaged",
         body=lambda: saved(IMAGE, "JPEG", icc_profile=b"no profile"),
         answer="without the profile; no profile is applied",
         seen=lambda: encode(opened(JPEG)),
     ),
     Row(
-        picture="grey JPEG",
+        image="gray JPEG",
         body=lambda: encode(PIXELS[..., 0], "JPEG"),
-        answer="as grey RGB",
+        answer="as gray RGB",
         seen=lambda: encode(opened(encode(PIXELS[..., 0], "JPEG"))),
     ),
     Row(
-        picture="CMYK JPEG",
+        image="CMYK JPEG",
         body=lambda: saved(Image.new("CMYK", (50, 40), (0, 255, 255, 0)), "JPEG", quality=100),
-        answer="as RGB, without a colour profile",
+        answer="as RGB, without a color profile",
         seen=lambda: saved(Image.new("RGB", (50, 40), "red")),
     ),
     Row(
-        picture="PNG of 16 bits a channel",
+        image="PNG of 16 bits a channel",
         body=deep_png,
         answer="the upper 8 bits",
         seen=lambda: PNG,
     ),
     Row(
-        picture="grey PNG of 16 bits",
-        body=deep_grey,
+        image="gray PNG of 16 bits",
+        body=deep_gray,
         answer="the upper 8 bits",
         seen=lambda: encode(PIXELS[..., 0]),
     ),
     Row(
-        picture="black and white PNG of 1 bit",
+        image="black and white PNG of 1 bit",
         body=lambda: saved(Image.fromarray(PIXELS[..., 0] > 100)),
         answer="as 0 and 255",
         seen=lambda: encode((PIXELS[..., 0] > 100).astype(np.uint8) * 255),
     ),
     Row(
-        picture="palette, in a PNG",
+        image="palette, in a PNG",
         body=lambda: saved(PALETTE),
-        answer="its colours",
+        answer="its colors",
         seen=lambda: saved(PALETTE.convert("RGB")),
     ),
     Row(
-        picture="palette with a clear colour, in a PNG",
+        image="palette with a clear color, in a PNG",
         body=lambda: clear_palette("PNG"),
         answer="laid on white",
         seen=clear_palette_on_white,
     ),
     Row(
-        picture="palette with a clear colour, in a GIF",
+        image="palette with a clear color, in a GIF",
         body=lambda: clear_palette("GIF"),
         answer="laid on white",
         seen=clear_palette_on_white,
     ),
     Row(
-        picture="alpha, in a PNG",
+        image="alpha, in a PNG",
         body=lambda: saved(see_through()),
         answer="laid on white",
         seen=on_white,
     ),
     Row(
-        picture="grey with alpha, in a PNG",
+        image="gray with alpha, in a PNG",
         body=lambda: saved(see_through().convert("LA")),
         answer="laid on white",
         seen=lambda: on_white(np.asarray(IMAGE.convert("L").convert("RGB"))),
     ),
     Row(
-        picture="alpha, in a WebP",
+        image="alpha, in a WebP",
         body=lambda: saved(see_through(), "WEBP", lossless=True, exact=True),
         answer="laid on white",
         seen=on_white,
     ),
     Row(
-        picture="animated GIF",
+        image="animated GIF",
         body=lambda: animated("GIF", PALETTE),
         answer="the first frame",
         seen=lambda: saved(PALETTE.convert("RGB")),
     ),
     Row(
-        picture="animated PNG",
+        image="animated PNG",
         body=lambda: animated("PNG", IMAGE),
         answer="the first frame",
         seen=lambda: PNG,
     ),
     Row(
-        picture="animated WebP",
+        image="animated WebP",
         body=lambda: animated("WEBP", IMAGE),
         answer="the first frame",
         seen=lambda: PNG,
     ),
     Row(
-        picture="JPEG of several pictures (MPO)",
+        image="JPEG of several images (MPO)",
         body=lambda: animated("MPO", IMAGE),
         answer="the first one",
         seen=lambda: encode(opened(JPEG)),
     ),
     Row(
-        picture="progressive JPEG",
+        image="progressive JPEG",
         body=lambda: saved(IMAGE, "JPEG", progressive=True),
         answer="as a plain one",
         seen=lambda: encode(opened(JPEG)),
     ),
     Row(
-        picture=f"progressive JPEG of more than {MAX_SCANS} scans",
+        image=f"progressive JPEG of more than {MAX_SCANS} scans",
         body=endless_scans,
         status=422,
-        answer=f"the picture has more than {MAX_SCANS} scans",
+        answer=f"the image has more than {MAX_SCANS} scans",
     ),
     Row(
-        picture="the same behind a marker that has no length",
+        image="the same behind a marker that has no length",
         body=lambda: endless_scans(b"\xff\x01"),
         status=422,
-        answer=f"the picture has more than {MAX_SCANS} scans",
+        answer=f"the image has more than {MAX_SCANS} scans",
     ),
     Row(
-        picture="JPEG of a million segments",
+        image="JPEG of a million segments",
         body=endless_segments,
         status=422,
-        answer=f"the picture has more than {MAX_SEGMENTS} segments",
+        answer=f"the image has more than {MAX_SEGMENTS} segments",
     ),
     Row(
-        picture="GIF of millions of comments",
+        image="GIF of millions of comments",
         body=endless_comments,
         status=422,
-        answer=f"the picture's header has more than {MAX_HEADER_PIECES} pieces",
+        answer=f"the image's header has more than {MAX_HEADER_PIECES} pieces",
     ),
     # Of odd sizes.
     Row(
-        picture="1 x 1 pixel",
-        body=lambda: saved(Image.new("RGB", (1, 1), COLOUR)),
+        image="1 x 1 pixel",
+        body=lambda: saved(Image.new("RGB", (1, 1), COLOR)),
         answer="enlarged",
         seen=plain,
     ),
     Row(
-        picture="60,000 x 1 pixels",
+        image="60,000 x 1 pixels",
         body=lambda: line(60_000, 1),
         answer="the middle, enlarged",
         seen=plain,
     ),
     Row(
-        picture="1 x 60,000 pixels",
+        image="1 x 60,000 pixels",
         body=lambda: line(1, 60_000),
         answer="the middle, enlarged",
         seen=plain,
     ),
     Row(
-        picture="50 megapixels of one colour in 150 KB",
-        body=lambda: saved(Image.new("RGB", (10_000, 5_000), COLOUR)),
+        image="50 megapixels of one color in 150 KB",
+        body=lambda: saved(Image.new("RGB", (10_000, 5_000), COLOR)),
         answer="as any other",
         seen=plain,
     ),
     Row(
-        picture="decompression bomb: a PNG of 65,536 x 65,536 pixels",
+        image="decompression bomb: a PNG of 65,536 x 65,536 pixels",
         body=lambda: png(2**16, 2**16, chunk(b"IDAT", zlib.compress(bytes(2**20)))),
         status=422,
         answer=TOO_LARGE,
     ),
     Row(
-        picture="decompression bomb: a BMP of 100,000 x 100,000 pixels",
+        image="decompression bomb: a BMP of 100,000 x 100,000 pixels",
         body=lambda: bmp_header(100_000, 100_000),
         status=422,
         answer=TOO_LARGE,
     ),
     Row(
-        picture="decompression bomb: a small GIF with a frame of 65,535 x 65,535 pixels",
+        image="decompression bomb: a small GIF with a frame of 65,535 x 65,535 pixels",
         body=wide_gif,
         status=422,
         answer=TOO_LARGE,
     ),
     Row(
-        picture="decompression bomb: a PNG with 50 MB of text in 50 KB",
+        image="decompression bomb: a PNG with 50 MB of text in 50 KB",
         body=lambda: png(50, 40, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000), 1))),
         status=422,
         answer=DAMAGED + "Decompressed data too large",
     ),
     Row(
-        picture="PNG that says 7,000 x 7,000 pixels and holds none",
+        image="PNG that says 7,000 x 7,000 pixels and holds none",
         body=lambda: png(7000, 7000, chunk(b"IDAT", zlib.compress(b""))),
         status=422,
         answer=DAMAGED + "image file is truncated",
     ),
     Row(
-        picture="0 x 0 pixels",
+        image="0 x 0 pixels",
         body=lambda: png(0, 0, chunk(b"IDAT", zlib.compress(b""))),
         status=422,
-        answer=NO_PICTURE,
+        answer=NO_IMAGE,
     ),
     # Broken ones.
     Row(
-        picture="JPEG cut in half",
+        image="JPEG cut in half",
         body=lambda: JPEG[: len(JPEG) // 2],
         status=422,
         answer=DAMAGED,
     ),
     Row(
-        picture="JPEG without its last two bytes",
+        image="JPEG without its last two bytes",
         body=lambda: JPEG[:-2],
         status=422,
         answer=DAMAGED + "image file is truncated",
     ),
     Row(
-        picture="PNG cut in half",
+        image="PNG cut in half",
         body=lambda: PNG[: len(PNG) // 2],
         status=422,
         answer=DAMAGED,
     ),
     Row(
-        picture="PNG without its last chunk",
+        image="PNG without its last chunk",
         body=lambda: PNG[:-12],
         answer="as the whole one: every pixel is there",
         seen=lambda: PNG,
     ),
     Row(
-        picture="WebP cut in half",
+        image="WebP cut in half",
         body=lambda: encode(PIXELS, "WEBP")[:-100],
         status=422,
         answer=DAMAGED,
     ),
     Row(
-        picture="GIF cut in half",
+        image="GIF cut in half",
         body=lambda: saved(PALETTE, "GIF")[:-100],
         status=422,
         answer=DAMAGED,
     ),
     Row(
-        picture="BMP cut in half",
+        image="BMP cut in half",
         body=lambda: encode(PIXELS, "BMP")[:3000],
         status=422,
         answer=DAMAGED,
     ),
     Row(
-        picture="zero bytes",
+        image="zero bytes",
         body=lambda: b"",
         sent_as="image/jpeg",
         status=400,
         answer="the body is empty",
     ),
     Row(
-        picture="25 MB of noise",
+        image="25 MB of noise",
         body=lambda: noise(LARGEST),
         status=422,
-        answer=f"{NO_PICTURE}, {LARGEST} bytes",
+        answer=f"{NO_IMAGE}, {LARGEST} bytes",
     ),
     Row(
-        picture="25 MB of noise as a PNG's pixels",
+        image="25 MB of noise as a PNG's pixels",
         body=lambda: png(3000, 3000, chunk(b"IDAT", noise(LARGEST - 100))),
         status=422,
         answer=DAMAGED,
     ),
     Row(
-        picture="25 MB of noise, as a sound PNG",
+        image="25 MB of noise, as a sound PNG",
         body=lambda: noisy("PNG"),
         answer="as any other",
         seen=lambda: noisy("BMP"),
     ),
     Row(
-        picture="a byte more than 25 MB",
+        image="a byte more than 25 MB",
         body=lambda: bytes(LARGEST + 1),
         status=413,
         answer="the body is larger than 25 MB (SAGEMAKER_MAX_PAYLOAD_IN_MB)",
     ),
     # Two things at once.
     Row(
-        picture="polyglot: a JPEG that a ZIP archive follows",
+        image="polyglot: a JPEG that a ZIP archive follows",
         body=lambda: JPEG + b"PK\x03\x04" + noise(1000),
-        answer="the picture; nothing reads on",
+        answer="the image; nothing reads on",
         seen=lambda: encode(opened(JPEG)),
     ),
     Row(
-        picture="polyglot: a PNG that a page with a script follows",
+        image="polyglot: a PNG that a page with a script follows",
         body=lambda: PNG + HTML,
-        answer="the picture; nothing reads on",
+        answer="the image; nothing reads on",
         seen=lambda: PNG,
     ),
     Row(
-        picture="polyglot: a JPEG whose comment is a program",
+        image="polyglot: a JPEG whose comment is a program",
         body=lambda: saved(IMAGE, "JPEG", comment=b"<?php system($_GET[0]); ?>"),
-        answer="the picture; nothing runs",
+        answer="the image; nothing runs",
         seen=lambda: encode(opened(JPEG)),
     ),
     Row(
-        picture="a page, and then a JPEG",
+        image="a page, and then a JPEG",
         body=lambda: HTML + JPEG,
         status=422,
-        answer=NO_PICTURE,
+        answer=NO_IMAGE,
     ),
     Row(
-        picture="PDF with a picture in it",
+        image="PDF with an image in it",
         body=lambda: saved(IMAGE, "PDF"),
         status=422,
-        answer=NO_PICTURE,
+        answer=NO_IMAGE,
     ),
     Row(
-        picture="SVG",
+        image="SVG",
         body=lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///x'/></svg>",
         status=422,
-        answer=NO_PICTURE,
+        answer=NO_IMAGE,
     ),
     Row(
-        picture="PostScript",
+        image="PostScript",
         body=lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
         status=422,
-        answer=NO_PICTURE,
+        answer=NO_IMAGE,
     ),
     Row(
-        picture="TIFF",
+        image="TIFF",
         body=lambda: saved(IMAGE, "TIFF"),
         status=422,
-        answer=NO_PICTURE,
+        answer=NO_IMAGE,
     ),
     # Under another name.
     Row(
-        picture="PNG, said to be a JPEG",
+        image="PNG, said to be a JPEG",
         body=lambda: PNG,
         sent_as="image/jpeg",
         answer="as what its bytes say",
         seen=lambda: PNG,
     ),
     Row(
-        picture="JPEG, said to be curl's form",
+        image="JPEG, said to be curl's form",
         body=lambda: JPEG,
         sent_as="application/x-www-form-urlencoded",
         answer="as what its bytes say",
         seen=lambda: encode(opened(JPEG)),
     ),
     Row(
-        picture="PNG, said to be JSON",
+        image="PNG, said to be JSON",
         body=lambda: PNG,
         sent_as="application/json",
         status=400,
         answer="the body is not JSON",
     ),
     Row(
-        picture="large PNG, said to be JSON",
+        image="large PNG, said to be JSON",
         body=lambda: noisy("PNG"),
         sent_as="application/json",
         status=400,
         answer="the body is not JSON",
     ),
     Row(
-        picture="PNG, said to be an array",
+        image="PNG, said to be an array",
         body=lambda: PNG,
         sent_as="application/x-npy",
         status=422,
         answer="not a NumPy file of version 1.0 or 2.0, or a damaged one",
     ),
     Row(
-        picture="PNG, said to be text",
+        image="PNG, said to be text",
         body=lambda: PNG,
         sent_as="text/plain",
         status=415,
         answer="Content-Type 'text/plain' is not one of image/jpeg, image/jpg, image/png",
     ),
     Row(
-        picture="PNG in a browser's form",
+        image="PNG in a browser's form",
         body=lambda: b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\n' + PNG + b"--x--",
         sent_as="multipart/form-data; boundary=x",
         status=415,
@@ -593,5 +593,5 @@ def table() -> str:
     lines = ["| body | sent as | answer |", "|---|---|---|"]
     for row in ROWS:
         words = row.answer if row.status == 200 else f"`{row.answer}`"
-        lines.append(f"| {row.picture} | `{row.sent_as}` | {row.status}: {words} |")
+        lines.append(f"| {row.image} | `{row.sent_as}` | {row.status}: {words} |")
     return "\n".join(lines)

@@ -16,27 +16,27 @@ from tests.servers import Server, serving
 def test_shuffled_weights_are_served_and_explained_beside_the_model(
     server: Server, artifact: Path, tmp_path: Path
 ) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for number in range(3):
-        Image.fromarray(random_pixels(seed=10 + number)).save(pictures / f"{number}.png")
-    assert main(["randomise", str(artifact), str(tmp_path / "shuffled/model")]) == 0
+        Image.fromarray(random_pixels(seed=10 + number)).save(images / f"{number}.png")
+    assert main(["randomize", str(artifact), str(tmp_path / "shuffled/model")]) == 0
 
     with serving(tmp_path / "shuffled") as shuffled:
         url, other_url = (f"http://127.0.0.1:{one.port}" for one in (server, shuffled))
-        command = ["explain", str(pictures), "--output", str(tmp_path / "out"), "--url", url]
-        assert main([*command, "--randomised-url", other_url]) == 0
+        command = ["explain", str(images), "--output", str(tmp_path / "out"), "--url", url]
+        assert main([*command, "--randomized-url", other_url]) == 0
 
     found = json.loads((tmp_path / "out/analysis.json").read_bytes())
     assert [image["file"] for image in found["images"]] == ["0.png", "1.png", "2.png"]
     assert list(found["images"][0]["scores"]) == ["cat", "dog", "Übergröße"]
-    assert abs(found["faithfulness"]["randomised_rank_correlation"]) < 0.9
+    assert abs(found["faithfulness"]["randomized_rank_correlation"]) < 0.9
 
 
 def test_what_was_learned_is_gone_and_what_it_was_learned_for_is_kept(
     artifact: Path, tmp_path: Path
 ) -> None:
-    assert main(["randomise", str(artifact), str(tmp_path / "model"), "--seed", "3"]) == 0
+    assert main(["randomize", str(artifact), str(tmp_path / "model"), "--seed", "3"]) == 0
 
     before, after = Artifact.read(artifact), Artifact.read(tmp_path / "model")
     assert after.manifest.class_names == before.manifest.class_names
@@ -52,10 +52,10 @@ def test_a_folder_in_use_is_not_written_over(
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
 
-    assert main(["randomise", str(artifact), str(tmp_path)]) == 1
+    assert main(["randomize", str(artifact), str(tmp_path)]) == 1
     assert "is not empty: name a new folder" in capsys.readouterr().err
 
 
 def test_what_is_no_artifact_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["randomise", str(tmp_path), str(tmp_path / "new")]) == 1
-    assert "is this an artifact of our training image" in capsys.readouterr().err
+    assert main(["randomize", str(tmp_path), str(tmp_path / "new")]) == 1
+    assert "is this an artifact of our training container image" in capsys.readouterr().err

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from container.debugger.reading.records import Records
-from container.debugger.rules import image_rules as picture_rules
-from container.debugger.rules import layer_rules, loss_rules, stalled
+from container.debugger.rules import image_rules, layer_rules, loss_rules, stalled
 from container.debugger.rules.finding import Finding
 
 
@@ -30,9 +29,9 @@ RULES: Mapping[str, Callable[..., Finding]] = {
     "UnchangedTensor": layer_rules.unchanged_tensor,
     "AllZero": layer_rules.all_zero,
     "TensorVariance": layer_rules.tensor_variance,
-    "ClassImbalance": picture_rules.class_imbalance,
-    "Confusion": picture_rules.confusion,
-    "CheckInputImages": picture_rules.check_input_images,
+    "ClassImbalance": image_rules.class_imbalance,
+    "Confusion": image_rules.confusion,
+    "CheckInputImages": image_rules.check_input_images,
     "StalledTraining": stalled_training,
 }
 

@@ -1,4 +1,4 @@
-"""Pictures decoded once, in the order of their files, and found again."""
+"""Images decoded once, in the order of their files, and found again."""
 
 import logging
 import os
@@ -16,8 +16,8 @@ import pytest
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing, preprocess
 from container.training.data.cache import VARIABLE
-from container.training.data.channel import LabelledFile, labelled_files
-from container.training.data.images import Pictures, decode
+from container.training.data.channel import LabeledFile, labeled_files
+from container.training.data.images import ImageSet, decode
 from container.training.sagemaker.stop import Stopped, StopRequest
 from tests.opt_ml import IS_ROOT, needs_unshare, square, wait_for
 
@@ -29,14 +29,14 @@ PROGRAM = """
 import logging, sys
 from pathlib import Path
 from container.classifier.preprocessing import Preprocessing
-from container.training.data.channel import class_names_of, labelled_files
+from container.training.data.channel import class_names_of, labeled_files
 from container.training.data.images import decode
 from container.training.sagemaker.stop import StopRequest
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-files = labelled_files(Path(sys.argv[1]))
-pictures = decode(files, class_names_of(files), Preprocessing(image_size=16), StopRequest())
-print(f"sum={pictures.pixels.sum()} sha256={pictures.sha256}")
+files = labeled_files(Path(sys.argv[1]))
+images = decode(files, class_names_of(files), Preprocessing(image_size=16), StopRequest())
+print(f"sum={images.pixels.sum()} sha256={images.sha256}")
 """
 
 
@@ -49,7 +49,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[LabelledFile]:
+def files(tmp_path: Path) -> list[LabeledFile]:
     """More than a chunk, the classes in turn."""
     channel = tmp_path / "channel"
     channel.mkdir()
@@ -58,63 +58,63 @@ def files(tmp_path: Path) -> list[LabelledFile]:
         class_name = CLASS_NAMES[number % 3]
         path = channel / f"{number:03}_{class_name}.png"
         path.write_bytes(square(class_name, number))
-        files.append(LabelledFile(path, class_name))
+        files.append(LabeledFile(path, class_name))
     return files
 
 
-def decoded(files: list[LabelledFile]) -> Pictures:
+def decoded(files: list[LabeledFile]) -> ImageSet:
     return decode(files, CLASS_NAMES, SETTINGS, StopRequest())
 
 
-def test_pixels_labels_and_paths_are_in_the_order_of_the_files(files: list[LabelledFile]) -> None:
-    pictures = decoded(files)
+def test_pixels_labels_and_paths_are_in_the_order_of_the_files(files: list[LabeledFile]) -> None:
+    images = decoded(files)
 
-    assert len(pictures) == 300
-    assert pictures.pixels.shape == (300, 16, 16, 3)
-    assert pictures.labels.tolist() == [number % 3 for number in range(300)]
-    assert pictures.paths == tuple(file.path for file in files)
+    assert len(images) == 300
+    assert images.pixels.shape == (300, 16, 16, 3)
+    assert images.labels.tolist() == [number % 3 for number in range(300)]
+    assert images.paths == tuple(file.path for file in files)
     for place in (0, 255, 256, 299):
         expected = preprocess(files[place].path.read_bytes(), SETTINGS)
-        assert np.array_equal(pictures.pixels[place], expected)
+        assert np.array_equal(images.pixels[place], expected)
 
 
-def test_broken_pictures_leave_no_gap(files: list[LabelledFile]) -> None:
+def test_broken_images_leave_no_gap(files: list[LabeledFile]) -> None:
     for place in (0, 100, 299):
-        files[place].path.write_bytes(b"no picture")
+        files[place].path.write_bytes(b"no image")
 
-    pictures = decoded(files)
+    images = decoded(files)
 
-    assert len(pictures.pixels) == len(pictures) == len(pictures.paths) == 297
-    assert pictures.labels[:3].tolist() == [1, 2, 0]
-    assert np.array_equal(pictures.pixels[0], preprocess(files[1].path.read_bytes(), SETTINGS))
+    assert len(images.pixels) == len(images) == len(images.paths) == 297
+    assert images.labels[:3].tolist() == [1, 2, 0]
+    assert np.array_equal(images.pixels[0], preprocess(files[1].path.read_bytes(), SETTINGS))
 
 
-def test_five_percent_of_broken_pictures_are_let_through_and_more_refused(
-    files: list[LabelledFile],
+def test_five_percent_of_broken_images_are_let_through_and_more_refused(
+    files: list[LabeledFile],
 ) -> None:
     for place in range(15):
-        files[place].path.write_bytes(b"no picture")
+        files[place].path.write_bytes(b"no image")
     assert len(decoded(files)) == 285
 
-    files[15].path.write_bytes(b"no picture")
+    files[15].path.write_bytes(b"no image")
     with pytest.raises(
-        UserError, match=r"^16 of 300 pictures cannot be read, more than 5%: .*; \.\.\.$"
+        UserError, match=r"^16 of 300 images cannot be read, more than 5%: .*; \.\.\.$"
     ):
         decoded(files)
 
 
-def test_equal_data_have_equal_checksums_and_others_do_not(files: list[LabelledFile]) -> None:
+def test_equal_data_have_equal_checksums_and_others_do_not(files: list[LabeledFile]) -> None:
     checksum = decoded(files).sha256
 
     assert decoded(files).sha256 == checksum
     assert decoded(files[::-1]).sha256 != checksum
-    relabelled = [LabelledFile(files[0].path, "red"), *files[1:]]
-    assert decoded(relabelled).sha256 != checksum
+    relabeled = [LabeledFile(files[0].path, "red"), *files[1:]]
+    assert decoded(relabeled).sha256 != checksum
     files[7].path.write_bytes(square("red", 1000))
     assert decoded(files).sha256 != checksum
 
 
-def test_a_stop_ends_the_decoding(files: list[LabelledFile]) -> None:
+def test_a_stop_ends_the_decoding(files: list[LabeledFile]) -> None:
     stop = StopRequest()
     stop.requested = True
 
@@ -123,8 +123,8 @@ def test_a_stop_ends_the_decoding(files: list[LabelledFile]) -> None:
 
 
 def hows(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return how the pictures came about, of every call so far."""
-    lines = [line for line in caplog.messages if line.startswith("decoded_pictures=")]
+    """Return how the images came about, of every call so far."""
+    lines = [line for line in caplog.messages if line.startswith("decoded_images=")]
     return [line.partition("=")[2].partition(" ")[0] for line in lines]
 
 
@@ -147,18 +147,18 @@ def decoding(
 
 
 @pytest.fixture
-def slow(files: list[LabelledFile]) -> Path:
-    """A picture in the channel, whose reading lasts until somebody writes it."""
+def slow(files: list[LabeledFile]) -> Path:
+    """An image in the channel, whose reading lasts until somebody writes it."""
     path = files[0].path.with_name("150x_red.png")
     os.mkfifo(path)
     return path
 
 
 def test_what_was_decoded_is_found_again(
-    files: list[LabelledFile], caplog: pytest.LogCaptureFixture
+    files: list[LabeledFile], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    files[3].path.write_bytes(b"no picture")
+    files[3].path.write_bytes(b"no image")
 
     first, second = decoded(files), decoded(files)
 
@@ -166,25 +166,25 @@ def test_what_was_decoded_is_found_again(
     assert np.array_equal(first.pixels, second.pixels)
     assert first.labels.tolist() == second.labels.tolist()
     assert (first.paths, first.sha256) == (second.paths, second.sha256)
-    assert caplog.text.count("1 of 300 pictures cannot be read and are left out: ") == 2
+    assert caplog.text.count("1 of 300 images cannot be read and are left out: ") == 2
 
 
-def test_too_many_broken_pictures_are_refused_when_found_again(files: list[LabelledFile]) -> None:
+def test_too_many_broken_images_are_refused_when_found_again(files: list[LabeledFile]) -> None:
     for file in files[:20]:
-        file.path.write_bytes(b"no picture")
+        file.path.write_bytes(b"no image")
 
     for _ in range(2):
-        with pytest.raises(UserError, match=r"^20 of 300 pictures cannot be read, more than 5%: "):
+        with pytest.raises(UserError, match=r"^20 of 300 images cannot be read, more than 5%: "):
             decoded(files)
 
 
-def test_nobody_can_write_into_the_found_pixels(files: list[LabelledFile]) -> None:
+def test_nobody_can_write_into_the_found_pixels(files: list[LabeledFile]) -> None:
     with pytest.raises(ValueError, match="read-only"):
         decoded(files).pixels[0] = 0
 
 
 def test_a_changed_file_is_decoded_again(
-    files: list[LabelledFile], caplog: pytest.LogCaptureFixture
+    files: list[LabeledFile], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     path = files[5].path
@@ -199,24 +199,24 @@ def test_a_changed_file_is_decoded_again(
 
 
 def test_other_settings_classes_and_orders_are_other_entries(
-    files: list[LabelledFile], caplog: pytest.LogCaptureFixture
+    files: list[LabeledFile], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     decoded(files)
-    relabelled = [LabelledFile(files[0].path, "red"), *files[1:]]
+    relabeled = [LabeledFile(files[0].path, "red"), *files[1:]]
     cropped = Preprocessing(image_size=16, crop_fraction=0.5)
 
-    pictures = decode(files, CLASS_NAMES, cropped, StopRequest())
-    others = [decoded(relabelled), decoded(files[::-1]), decoded(files[:-1])]
+    images = decode(files, CLASS_NAMES, cropped, StopRequest())
+    others = [decoded(relabeled), decoded(files[::-1]), decoded(files[:-1])]
 
     assert hows(caplog) == ["new"] * 5
-    assert np.array_equal(pictures.pixels[0], preprocess(files[0].path.read_bytes(), cropped))
+    assert np.array_equal(images.pixels[0], preprocess(files[0].path.read_bytes(), cropped))
     assert [len(other) for other in others] == [300, 300, 299]
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.999])
 def test_a_truncated_entry_is_decoded_again(
-    files: list[LabelledFile], cache: Path, caplog: pytest.LogCaptureFixture, share: float
+    files: list[LabeledFile], cache: Path, caplog: pytest.LogCaptureFixture, share: float
 ) -> None:
     caplog.set_level(logging.INFO)
     expected = np.array(decoded(files).pixels)
@@ -229,7 +229,7 @@ def test_a_truncated_entry_is_decoded_again(
     assert hows(caplog) == ["new", "new", "cached"]
 
 
-def test_a_stop_leaves_nothing(files: list[LabelledFile], cache: Path) -> None:
+def test_a_stop_leaves_nothing(files: list[LabeledFile], cache: Path) -> None:
     stop = StopRequest()
     stop.requested = True
 
@@ -240,7 +240,7 @@ def test_a_stop_leaves_nothing(files: list[LabelledFile], cache: Path) -> None:
 
 
 def test_a_killed_process_leaves_no_entry_and_what_it_left_is_removed_by_the_next(
-    files: list[LabelledFile], slow: Path, cache: Path, caplog: pytest.LogCaptureFixture
+    files: list[LabeledFile], slow: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     # It can be opened for writing once the process reads it.
@@ -258,7 +258,7 @@ def test_a_killed_process_leaves_no_entry_and_what_it_left_is_removed_by_the_nex
 
 
 @pytest.mark.usefixtures("files")
-def test_processes_that_want_the_same_pictures_decode_them_once(slow: Path, cache: Path) -> None:
+def test_processes_that_want_the_same_images_decode_them_once(slow: Path, cache: Path) -> None:
     with (
         decoding(slow.parent) as first,
         slow.open("wb") as writer,
@@ -270,13 +270,13 @@ def test_processes_that_want_the_same_pictures_decode_them_once(slow: Path, cach
         outputs = [first.communicate()[0], log + second.communicate()[0]]
 
     assert (first.returncode, second.returncode) == (0, 0), outputs
-    assert outputs[0].startswith("decoded_pictures=new files=301 ")
-    assert "\ndecoded_pictures=cached files=301 " in outputs[1]
+    assert outputs[0].startswith("decoded_images=new files=301 ")
+    assert "\ndecoded_images=cached files=301 " in outputs[1]
     assert outputs[0].splitlines()[-1] == outputs[1].splitlines()[-1]
     assert len(list(cache.iterdir())) == 1
 
 
-def test_many_processes_at_once_all_get_the_same(files: list[LabelledFile], cache: Path) -> None:
+def test_many_processes_at_once_all_get_the_same(files: list[LabeledFile], cache: Path) -> None:
     with (
         decoding(files[0].path.parent) as a,
         decoding(files[0].path.parent) as b,
@@ -284,8 +284,8 @@ def test_many_processes_at_once_all_get_the_same(files: list[LabelledFile], cach
     ):
         outputs = [process.communicate()[0] for process in (a, b, c)]
 
-    assert sum("decoded_pictures=new " in output for output in outputs) == 1, outputs
-    assert sum("decoded_pictures=cached " in output for output in outputs) == 2, outputs
+    assert sum("decoded_images=new " in output for output in outputs) == 1, outputs
+    assert sum("decoded_images=cached " in output for output in outputs) == 2, outputs
     assert len({output.splitlines()[-1] for output in outputs}) == 1
     assert [path.suffix for path in cache.iterdir()] == [".pixels"]
 
@@ -305,7 +305,7 @@ def test_a_process_decodes_where_the_one_that_it_waited_for_is_killed(slow: Path
         output, _ = second.communicate()
 
     assert second.returncode == 0, output
-    assert "decoded_pictures=new files=301 " in output
+    assert "decoded_images=new files=301 " in output
 
 
 class StopWhileWaiting(StopRequest):
@@ -325,7 +325,7 @@ def test_a_stop_is_heard_while_waiting_for_another_process(slow: Path, cache: Pa
         stop = StopWhileWaiting()
 
         with pytest.raises(Stopped):
-            decode(labelled_files(slow.parent), CLASS_NAMES, SETTINGS, stop)
+            decode(labeled_files(slow.parent), CLASS_NAMES, SETTINGS, stop)
 
         assert stop.looks == 2
         assert list(cache.iterdir()) == [partial]
@@ -337,12 +337,12 @@ import logging, sys
 from pathlib import Path
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing
-from container.training.data.channel import class_names_of, labelled_files
+from container.training.data.channel import class_names_of, labeled_files
 from container.training.data.images import decode
 from container.training.sagemaker.stop import StopRequest
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-files = labelled_files(Path(sys.argv[1]))
+files = labeled_files(Path(sys.argv[1]))
 
 def rotated(by):
     turned = files[by:] + files[:by]
@@ -352,13 +352,13 @@ for by in (0, 1, 2, 3, 0, 4):
     rotated(by)
 print("the least recently used is gone, the others are there:")
 used = [rotated(by) for by in (0, 2, 3, 4)]
-before = [pictures.pixels.sum() for pictures in used]
+before = [images.pixels.sum() for images in used]
 print("all are in use:")
 try:
     rotated(1)
 except UserError as error:
     print(error)
-print([pictures.pixels.sum() for pictures in used] == before)
+print([images.pixels.sum() for images in used] == before)
 print("one is in use no more:")
 del used[1]
 rotated(1)
@@ -367,7 +367,7 @@ rotated(1)
 
 @needs_unshare
 def test_where_room_is_missing_the_least_recently_used_entries_make_it(
-    files: list[LabelledFile], cache: Path
+    files: list[LabeledFile], cache: Path
 ) -> None:
     cache.mkdir()
     script = 'mount -t tmpfs -o size=1m tmpfs "$1" && shift && exec "$@"'
@@ -378,7 +378,7 @@ def test_where_room_is_missing_the_least_recently_used_entries_make_it(
 
     assert process.returncode == 0, output
     names = [line.split()[0].partition("decoded-")[0] for line in output.splitlines()]
-    new, cached, evicted = "decoded_pictures=new", "decoded_pictures=cached", f"evicted={cache}/"
+    new, cached, evicted = "decoded_images=new", "decoded_images=cached", f"evicted={cache}/"
     assert names == [new] * 4 + [cached, evicted, new, "the"] + [cached] * 4 + [
         "all",
         "no",
@@ -388,7 +388,7 @@ def test_where_room_is_missing_the_least_recently_used_entries_make_it(
         new,
     ]
     assert (
-        f"\nno room for 0.00 GB of decoded pictures in {cache} (No space left on device): "
+        f"\nno room for 0.00 GB of decoded images in {cache} (No space left on device): "
         "give the job a larger volume (volume_size) or a smaller image_size\n"
     ) in output
 
@@ -401,9 +401,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"image-classifier-{os.geteuid()}"
 
 
-def test_the_cache_is_a_folder_of_the_users_own(
-    files: list[LabelledFile], own_folder: Path
-) -> None:
+def test_the_cache_is_a_folder_of_the_users_own(files: list[LabeledFile], own_folder: Path) -> None:
     decoded(files)
 
     (entry,) = own_folder.iterdir()
@@ -434,7 +432,7 @@ def open_to_all(folder: Path) -> None:
     ],
 )
 def test_a_folder_that_another_user_may_have_planted_is_refused(
-    files: list[LabelledFile], own_folder: Path, plant: Callable[[Path], None]
+    files: list[LabeledFile], own_folder: Path, plant: Callable[[Path], None]
 ) -> None:
     plant(own_folder)
 
@@ -442,7 +440,7 @@ def test_a_folder_that_another_user_may_have_planted_is_refused(
         decoded(files)
 
 
-def test_a_cache_that_cannot_be_written_is_said(files: list[LabelledFile], cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_said(files: list[LabeledFile], cache: Path) -> None:
     cache.write_bytes(b"a file, no folder")
 
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Every row of `docs/pictures.md`, against the real program."""
+"""Every row of `docs/images.md`, against the real program."""
 
 import json
 from collections.abc import Iterator
@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile_pictures import ROWS, Row
+from tests.hostile_images import ROWS, Row
 from tests.servers import Server, serving
 
 
 @pytest.fixture(scope="module")
 def server(base_dir: Path) -> Iterator[Server]:
-    # bfloat16 answers pictures alike that differ a little.
+    # bfloat16 answers images alike that differ a little.
     with serving(base_dir, SAGEMAKER_CLASSIFIER_PRECISION="float32") as running:
         yield running
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.picture)
-def test_a_picture_has_the_answer_of_its_row(server: Server, row: Row) -> None:
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.image)
+def test_an_image_has_the_answer_of_its_row(server: Server, row: Row) -> None:
     worker = server.worker()
 
     answer = server.invoke(row.body(), row.sent_as)
@@ -33,11 +33,11 @@ def test_a_picture_has_the_answer_of_its_row(server: Server, row: Row) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-def test_pictures_that_look_different_have_different_answers(server: Server) -> None:
-    pictures = {row.seen() for row in ROWS if row.seen}
+def test_images_that_look_different_have_different_answers(server: Server) -> None:
+    images = {row.seen() for row in ROWS if row.seen}
 
-    assert len({server.invoke(picture).body for picture in pictures}) == len(pictures) > 10
+    assert len({server.invoke(image).body for image in images}) == len(images) > 10
 
 
 def test_a_row_says_either_what_is_seen_or_what_is_wrong() -> None:
-    assert [row.picture for row in ROWS if (row.status == 200) != bool(row.seen)] == []
+    assert [row.image for row in ROWS if (row.status == 200) != bool(row.seen)] == []

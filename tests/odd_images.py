@@ -1,4 +1,4 @@
-"""Pictures as cameras, scanners and the web make them: odd sizes, modes and orientations."""
+"""Images as cameras, scanners and the web make them: odd sizes, modes and orientations."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ SIZES = (
     (37, 3000), (640, 481), (225, 224),
 )  # fmt: skip
 
-# Of a picture's file: its format, and the mode in which it is saved.
+# Of an image's file: its format, and the mode in which it is saved.
 KINDS = (
     ("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L"), ("PNG", "LA"),
     ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "I;16"), ("PNG", "1"), ("WEBP", "RGB"),
@@ -43,7 +43,7 @@ def drawn(number: int) -> Image.Image:
 
 
 def encoded(image: Image.Image, number: int) -> tuple[str, bytes]:
-    """Return the suffix and the file of a picture in the kind and orientation of its number."""
+    """Return the suffix and the file of an image in the kind and orientation of its number."""
     kind, mode = KINDS[number % len(KINDS)]
     exif = Image.Exif()
     exif[ORIENTATION] = number % 8 + 1
@@ -60,7 +60,7 @@ def generated(count: int) -> Iterator[tuple[str, bytes]]:
 
 
 def from_archive(path: Path, count: int) -> Iterator[tuple[str, bytes]]:
-    """Yield pictures of a tar file, spread over it, in odd modes and orientations."""
+    """Yield images of a tar file, spread over it, in odd modes and orientations."""
     with tarfile.open(path) as archive:
         members = [m for m in archive if m.isfile() and m.name.lower().endswith(".jpg")]
         for number, place in enumerate(np.linspace(0, len(members) - 1, count).astype(int)):

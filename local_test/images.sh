@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 #
-# The pictures of a tree, for the scripts beside this one.
+# The images of a tree, for the scripts beside this one.
 #
-# Usage: source local_test/pictures.sh
+# Usage: source local_test/images.sh
 
-# Prints the first picture for validation of the tree $1 or, without such, the first for training.
-first_picture() {
-    local channel picture
+# Prints the first image for validation of the tree $1 or, without such, the first for training.
+first_image() {
+    local channel image
     for channel in "$1/input/data/validation" "$1/input/data/training"; do
         [[ -d $channel ]] || continue
         # As training does, by the name's end, and without what desktops leave behind.
-        picture=$(find "$channel" \( -name '.?*' -o -name __MACOSX \) -prune -o -type f \
+        image=$(find "$channel" \( -name '.?*' -o -name __MACOSX \) -prune -o -type f \
             \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.webp' \
             -o -iname '*.gif' -o -iname '*.bmp' \) -print | sort | sed -n 1p)
-        if [[ -n $picture ]]; then
-            printf '%s\n' "$picture"
+        if [[ -n $image ]]; then
+            printf '%s\n' "$image"
             return
         fi
     done

@@ -9,10 +9,10 @@ from torch import nn
 
 from container.classifier.errors import UserError
 from container.networks.network import Classifier
-from container.training.data.images import Pictures
+from container.training.data.images import ImageSet
 from container.training.evaluation.assessment import (
     MAX_MISTAKES,
-    Judgement,
+    Assessment,
     Outcome,
     judge,
     worst_mistakes,
@@ -26,26 +26,26 @@ LAST_EPOCH = Evaluation(0.7, np.array([[5, 1], [2, 4]]))
 
 
 class Brightness(nn.Module):
-    """Takes bright pictures for class 1."""
+    """Takes bright images for class 1."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         mean = 5 * images.mean(dim=(1, 2, 3))
         return torch.stack([-mean, mean], dim=1)
 
 
-def squares(seed: int, count: int = 40, wrong: int = 6) -> Pictures:
-    """Make dark pictures of class 0 and bright ones of class 1, some with the other's label."""
+def squares(seed: int, count: int = 40, wrong: int = 6) -> ImageSet:
+    """Make dark images of class 0 and bright ones of class 1, some with the other's label."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     shades = np.where(labels, 150, 60)[:, None, None, None]
     pixels = (shades + random.integers(0, 50, (count, 4, 4, 3))).astype(np.uint8)
     labels[:wrong] = 1 - labels[:wrong]
-    return Pictures(pixels, labels, tuple(Path(f"{n}.png") for n in range(count)), str(seed))
+    return ImageSet(pixels, labels, tuple(Path(f"{n}.png") for n in range(count)), str(seed))
 
 
 def judged(
-    test: Pictures | None = None, *, validation: Pictures | None = None, is_stopped: bool = False
-) -> Judgement:
+    test: ImageSet | None = None, *, validation: ImageSet | None = None, is_stopped: bool = False
+) -> Assessment:
     return judge(
         Classifier(Brightness()),
         CPU,
@@ -60,10 +60,10 @@ def outcome(part: str, right: int, wrong: int) -> Outcome:
     return Outcome.of(part, Evaluation(0.1, np.array([[right, wrong], [0, 0]])), None)
 
 
-def judgement(
+def assessment(
     validation: Outcome, test: Outcome | None = None, *, is_final: bool = True
-) -> Judgement:
-    return Judgement(
+) -> Assessment:
+    return Assessment(
         epoch=1,
         temperature=1.0,
         validation=validation,
@@ -93,7 +93,7 @@ def test_the_test_channel_changes_nothing_but_what_is_said_of_it() -> None:
     assert said["calibration"] != without["calibration"]
 
 
-def test_the_temperature_is_fitted_to_the_validation_pictures() -> None:
+def test_the_temperature_is_fitted_to_the_validation_images() -> None:
     # Logits of -5 and 5 or so, and a label of seven wrong: it is far too sure.
     found = judged()
 
@@ -156,13 +156,13 @@ def test_of_many_mistakes_the_worst_are_kept() -> None:
 
 
 def test_too_low_an_accuracy_is_refused_with_what_was_found_asked_and_written() -> None:
-    found = judgement(outcome("val", 81, 263 - 81))
+    found = assessment(outcome("val", 81, 263 - 81))
 
     with pytest.raises(UserError) as refusal:
         found.check_accuracy(0.5, Path("/opt/ml/output/data/report.html"))
 
     assert str(refusal.value) == (
-        "the accuracy on the validation pictures is 0.308 (95 % confidence: 0.255 to 0.366), less "
+        "the accuracy on the validation images is 0.308 (95 % confidence: 0.255 to 0.366), less "
         "than min_accuracy=0.5: /opt/ml/output/data/report.html shows the mistakes"
     )
 
@@ -170,15 +170,15 @@ def test_too_low_an_accuracy_is_refused_with_what_was_found_asked_and_written() 
 def test_the_accuracy_that_counts_is_that_of_the_test_channel() -> None:
     good, bad = outcome("val", 9, 1), outcome("test", 6, 4)
 
-    with pytest.raises(UserError, match=r"accuracy on the test pictures is 0\.6 "):
-        judgement(good, bad).check_accuracy(0.8, Path("report.html"))
-    judgement(bad, good).check_accuracy(0.8, Path("report.html"))
+    with pytest.raises(UserError, match=r"accuracy on the test images is 0\.6 "):
+        assessment(good, bad).check_accuracy(0.8, Path("report.html"))
+    assessment(bad, good).check_accuracy(0.8, Path("report.html"))
 
 
 @pytest.mark.parametrize("least", [None, 0.0, 0.9])
 def test_as_much_as_was_asked_for_is_enough(least: float | None) -> None:
-    judgement(outcome("val", 9, 1)).check_accuracy(least, Path("report.html"))
+    assessment(outcome("val", 9, 1)).check_accuracy(least, Path("report.html"))
 
 
 def test_what_was_stopped_is_not_judged_by_its_accuracy() -> None:
-    judgement(outcome("val", 1, 9), is_final=False).check_accuracy(0.9, Path("report.html"))
+    assessment(outcome("val", 1, 9), is_final=False).check_accuracy(0.9, Path("report.html"))
