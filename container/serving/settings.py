@@ -52,7 +52,7 @@ class Settings:
     """SAGEMAKER_MODEL_SERVER_WORKERS: processes, each with its own network."""
 
     engine: str = ""
-    """SAGEMAKER_CLASSIFIER_ENGINE: `openvino`, or `torch` in the GPU container image; unset, `torch` if
+    """SAGEMAKER_CLASSIFIER_ENGINE: `openvino`, or `torch` in the GPU image; unset, `torch` if
     that container image finds a GPU."""
 
     max_batch_size: int = 32
