@@ -1,10 +1,10 @@
 # The commands of this repository: `make` lists them.
 
-# Both container images have 3.11; smdebug works with no later one.
+# smdebug needs distutils, which Python 3.12 removed.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 
-# The server's port on this machine.
+# The port of the local server.
 PORT ?= 8080
 export PORT
 
@@ -15,7 +15,7 @@ help:  ## List these commands
 
 setup: .venv/ready  ## Install everything into .venv
 
-# Without dependencies: the lock names them all, smdebug's in versions that it forbids.
+# --no-deps: the lock lists all packages, some in versions that smdebug's metadata excludes.
 .venv/ready: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo 'make: Python 3.11 is needed: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
@@ -24,39 +24,40 @@ setup: .venv/ready  ## Install everything into .venv
 	.venv/bin/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
-prepare: setup  ## Make the data set OUT of SOURCE, a folder or an archive (docs/preparation.md)
+prepare: setup  ## Prepare the data set OUT from SOURCE, a folder or an archive (docs/preparation.md)
 	.venv/bin/python -m image_classifier.preparation prepare "$(SOURCE)" "$(OUT)" $(OPTIONS)
 
-up:  ## Train on the sample images and serve the model on PORT (8080)
+up:  ## Train on the sample images and serve the model on PORT (default 8080)
 	local_test/up.sh
 
 down:  ## Stop what `make up` started
 	local_test/down.sh
 
-predict:  ## Ask the server about FILE (default: an image that is in test_dir)
+predict:  ## Send FILE to the server (default: an image from test_dir)
 	local_test/predict.sh $(if $(FILE),"$(FILE)")
 
-# Those marked `docker` are left out where there is no engine.
+# Tests marked `docker` are deselected if no Docker engine is found.
 test: setup  ## Run the tests; `make test TESTS='-m "not slow"'` runs some
 	.venv/bin/python -m pytest $(TESTS)
 
-lint: setup  ## Check style, types, imports, scripts and Dockerfiles
+lint: setup  ## Check style, types, imports, prose, scripts and Dockerfiles
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python -m tests.prose
 	.venv/bin/shellcheck $(SHELL_SCRIPTS)
 	.venv/bin/hadolint Dockerfile.train Dockerfile.serve
 	if docker compose version >/dev/null 2>&1; then docker compose config --quiet; fi
 
-format: setup  ## Mend what the formatter can
+format: setup  ## Format the code and apply automatic fixes
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-# `make lock UPGRADE=--upgrade` takes the latest versions, else only what pyproject.toml changed.
+# `make lock UPGRADE=--upgrade` takes the latest versions; without it only changes in pyproject.toml.
 LOCK = .venv/bin/uv pip compile --quiet $(UPGRADE) --generate-hashes --universal \
 	--python-version 3.11 --no-header --no-annotate
-lock: setup  ## Lock the packages that pyproject.toml asks for
+lock: setup  ## Lock the packages that pyproject.toml requires
 	$(LOCK) --group dev -o requirements/dev.txt pyproject.toml
 	$(LOCK) --group train -c requirements/dev.txt -o requirements/train.txt pyproject.toml
 	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt pyproject.toml
