@@ -1,4 +1,4 @@
-"""Under which conditions a figure was measured."""
+"""The conditions of a measurement: commit, processor, package versions."""
 
 import os
 import platform

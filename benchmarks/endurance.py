@@ -18,11 +18,11 @@ from pathlib import Path
 
 from benchmarks import load
 from benchmarks.conditions import conditions
-from benchmarks.processes import resident_bytes
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PACKAGES, PYTHON, running
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.serving.settings import INT8, PRECISIONS
+from tests.processes import resident_bytes
 
 CLIENTS, PARTS, WARM_UP_REQUESTS = 8, 10, 500
 

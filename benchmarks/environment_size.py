@@ -1,10 +1,9 @@
-"""What packages take on disk, with all that they need, in megabytes.
+"""Prints the disk size of packages with their dependencies, in megabytes.
 
     PYTHON -m benchmarks.environment_size flask gunicorn numpy openvino pillow
 
-PYTHON is the interpreter in whose environment they are installed. Python's own compiled files do
-not count. What is for NVIDIA's GPUs counts apart: PyTorch has wheels without that, which no package
-index of Python's holds.
+PYTHON is the interpreter of the environment in which they are installed. Compiled Python files
+are not counted. Files for NVIDIA GPUs are counted separately.
 """
 
 import argparse
@@ -23,20 +22,20 @@ CUDA_PACKAGES = re.compile(r"nvidia|cuda|triton")
 CUDA_FILES = re.compile(r"cuda|nvshmem|nvrtc")
 
 
-def with_needs(names: Iterable[str]) -> Sequence[str]:
-    """Return the packages and, of what they need here, all that is installed."""
+def with_dependencies(names: Iterable[str]) -> Sequence[str]:
+    """Return the packages and their installed dependencies."""
     found: dict[str, None] = {}
     waiting = list(names)
     while waiting:
         name = canonicalize_name(waiting.pop())
         if name not in found:
             found[name] = None
-            waiting += _needs(name)
+            waiting += _dependencies(name)
     return sorted(found)
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """Return the bytes of a package's files: in all, and those for NVIDIA's GPUs."""
+    """Return the bytes of a package's files: all of them, and those for NVIDIA GPUs."""
     total = cuda = 0
     for path in metadata.files(name) or ():
         file = Path(path.locate())
@@ -49,11 +48,11 @@ def sizes(name: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Print each package's megabytes, in all and for GPUs, and one JSON document."""
+    """Print the megabytes of each package, total and for GPUs, and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("packages", nargs="+")
     arguments = parser.parse_args()
-    found = {name: sizes(name) for name in with_needs(arguments.packages)}
+    found = {name: sizes(name) for name in with_dependencies(arguments.packages)}
     for name, (total, cuda) in sorted(found.items(), key=lambda item: -item[1][0]):
         print(f"{total / 1e6:8.1f} {cuda / 1e6:8.1f}  {name}")
     total, cuda = map(sum, zip(*found.values(), strict=True))
@@ -62,7 +61,7 @@ def main() -> None:
     print(json.dumps({**document, "conditions": conditions(arguments.packages)}))
 
 
-def _needs(name: str) -> Iterator[str]:
+def _dependencies(name: str) -> Iterator[str]:
     for line in metadata.requires(name) or ():
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):

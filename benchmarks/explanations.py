@@ -33,7 +33,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks import red_patch
 from benchmarks.conditions import ROOT, conditions
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
@@ -51,6 +50,7 @@ from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.job import Job
 from image_classifier.explainer.model import PARALLEL, Model
 from image_classifier.explainer.randomized import randomize
+from tests import red_patch
 
 IMAGES, EVALUATIONS = 20, 500
 PRECISIONS = ("float32", "bfloat16", "int8")

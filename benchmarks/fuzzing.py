@@ -31,10 +31,10 @@ from PIL import Image
 
 from benchmarks import load
 from benchmarks.conditions import conditions
-from benchmarks.processes import children, resident_bytes
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import LOG, PYTHON, running
 from benchmarks.serving_artifact import make_artifact
+from tests.processes import children, resident_bytes
 
 CLIENTS, PARTS = 8, 10
 

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from benchmarks.conditions import conditions
-from benchmarks.processes import free_port, resident_bytes, wait_for_ping
 from benchmarks.serving_artifact import make_artifact, write_images
+from tests.processes import free_port, resident_bytes, wait_for_ping
 
 NETWORKS = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1", "small")
 QUESTIONS = 3

@@ -39,10 +39,10 @@ from typing import TypeAlias
 
 from benchmarks import load
 from benchmarks.conditions import ROOT, conditions
-from benchmarks.processes import free_port, resident_bytes, wait_for_ping
 from benchmarks.rivals.commands import FLASK, LITSERVE, TORCHSERVE, Command, ours, rival
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.serving.settings import INT8, PRECISIONS
+from tests.processes import free_port, resident_bytes, wait_for_ping
 
 CLIENTS = (1, 8, 32)
 PACKAGES = ("flask", "gunicorn", "openvino", "torch", "torchvision", "pillow", "numpy")

@@ -1,4 +1,4 @@
-"""A real Chromium without a window, driven by its DevTools protocol over two pipes."""
+"""Drives a headless Chromium over two pipes with the DevTools protocol."""
 
 import fcntl
 import json
@@ -25,9 +25,9 @@ class Browser:
         self._number = 0
         self._session = ""
         self.requested: list[str] = []
-        """Addresses that the page has asked for."""
-        self.complaints: list[str] = []
-        """What its console has of errors."""
+        """URLs that the page has requested."""
+        self.errors: list[str] = []
+        """Error messages on the console."""
         target = self.command("Target.createTarget", url="about:blank")["targetId"]
         attached = self.command("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -35,7 +35,7 @@ class Browser:
             self.command(f"{domain}.enable")
 
     def command(self, method: str, **parameters: object) -> Mapping[str, Any]:
-        """Send a command and return its result; note what is told meanwhile."""
+        """Send a command and return its result; record the events received meanwhile."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -43,20 +43,20 @@ class Browser:
         self._commands.write(json.dumps(message).encode() + b"\0")
         self._commands.flush()
         while True:
-            told = json.loads(self._read())
-            if told.get("id") == self._number:
-                assert "error" not in told, told["error"]
-                result: Mapping[str, Any] = told["result"]
+            received = json.loads(self._read())
+            if received.get("id") == self._number:
+                assert "error" not in received, received["error"]
+                result: Mapping[str, Any] = received["result"]
                 return result
-            self._note(told)
+            self._record(received)
 
     def open(self, address: str) -> None:
-        """Go to a page and wait until it is there."""
+        """Open a URL and wait until the page has loaded."""
         self.command("Page.navigate", url=address)
         self.wait_for(f"document.readyState === 'complete' && location.href === '{address}'")
 
     def run(self, script: str) -> Any:  # noqa: ANN401 - any JSON
-        """Return an expression's value."""
+        """Evaluate a JavaScript expression and return its value."""
         evaluated = self.command("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in evaluated, evaluated
         return evaluated["result"].get("value")
@@ -69,19 +69,19 @@ class Browser:
             time.sleep(0.05)
 
     def text(self, selector: str) -> str:
-        """Return what a person reads in an element; nothing where it is hidden."""
+        """Return the visible text of an element; empty if it is hidden."""
         found = f"document.querySelector('{selector}')"
         text: str = self.run(f"{found}.checkVisibility() ? {found}.innerText : ''")
         return text
 
     def choose(self, selector: str, path: Path) -> None:
-        """Choose a file as a person does in the dialogue."""
+        """Set the file of a file input, as the file dialog does."""
         root = self.command("DOM.getDocument")["root"]["nodeId"]
         node = self.command("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.command("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
 
     def drop(self, selector: str, path: Path) -> None:
-        """Drag a file from the desktop onto the middle of an element."""
+        """Drop a file on the center of an element."""
         box = self.run(
             f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])"
             f"(document.querySelector('{selector}').getBoundingClientRect())"
@@ -93,23 +93,23 @@ class Browser:
     def _read(self) -> bytes:
         message = bytearray()
         while (byte := self._messages.read(1)) != b"\0":
-            assert byte, "the browser has ended"
+            assert byte, "the browser has exited"
             message += byte
         return bytes(message)
 
-    def _note(self, told: Mapping[str, Any]) -> None:
-        match told.get("method"):
+    def _record(self, received: Mapping[str, Any]) -> None:
+        match received.get("method"):
             case "Network.requestWillBeSent":
-                self.requested.append(told["params"]["request"]["url"])
+                self.requested.append(received["params"]["request"]["url"])
             case "Log.entryAdded":
-                self.complaints.append(told["params"]["entry"]["text"])
+                self.errors.append(received["params"]["entry"]["text"])
             case "Runtime.exceptionThrown":
-                self.complaints.append(str(told["params"]["exceptionDetails"]))
+                self.errors.append(str(received["params"]["exceptionDetails"]))
 
 
 @contextmanager
 def browsing(folder: Path) -> Iterator[Browser]:
-    """Start a browser whose files are in a folder of ours."""
+    """Start a browser with its profile in `folder`."""
     assert PROGRAM
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
     options += ["--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={folder}/user"]
@@ -137,12 +137,12 @@ def browsing(folder: Path) -> Iterator[Browser]:
 
 
 def _pipes() -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return our ends, to write and to read, and the browser's, to read and to write."""
+    """Return our file descriptors (write, read) and the browser's (read, write)."""
     reading, we_write = os.pipe()
     we_read, writing = os.pipe()
     theirs = []
     for end in (reading, writing):
-        # Above those numbers that the shell gives them.
+        # Above the numbers that the shell redirects.
         theirs.append(fcntl.fcntl(end, fcntl.F_DUPFD, 10))
         os.close(end)
     return (we_write, we_read), (theirs[0], theirs[1])

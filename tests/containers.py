@@ -1,4 +1,4 @@
-"""Both container images and containers of them, for tests."""
+"""Builds both container images and runs containers, for tests."""
 
 import os
 import subprocess
@@ -15,13 +15,13 @@ TRAIN_IMAGE, SERVE_IMAGE = "image-classifier-train", "image-classifier-serve"
 class Output:
     exit_code: int
     text: str
-    """Standard output and standard error in the order in which they were written."""
+    """Standard output and standard error, interleaved as written."""
 
 
 def docker(*arguments: str | Path, check: bool = True, timeout: float = 120) -> Output:
     """Run `docker` with these arguments; with `check`, an exit code other than 0 is a failure."""
     result = subprocess.run(
-        ["docker", *arguments],  # noqa: S607 - wherever the engine's client is installed
+        ["docker", *arguments],  # noqa: S607 - the Docker client is on the PATH
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -49,27 +49,27 @@ def commit() -> str:
 
 
 def build(service: str) -> None:
-    """Build the image of a Compose service from the code as it stands."""
+    """Build the container image of a Compose service from the current code."""
     argument = f"CODE_VERSION={commit()}"
     docker("compose", "build", "--quiet", "--build-arg", argument, service, timeout=1200)
 
 
-def hand_back(directory: Path, image: str) -> None:
-    """Make what containers wrote as root this user's, so that it can be read and deleted."""
+def take_ownership(directory: Path, image: str) -> None:
+    """Change the owner of files that containers wrote as root to the current user."""
     owner = f"{os.getuid()}:{os.getgid()}"
     mount = f"{directory}:/directory"
     command = ("--entrypoint", "chown", image, "-R", owner, "/directory")
     docker("run", "--rm", "--network", "none", "-v", mount, *command)
 
 
-def composed_below(directory: Path) -> list[str]:
+def compose_containers(directory: Path) -> list[str]:
     """Return the containers of the Compose files in a folder."""
     row = '{{.ID}} {{.Label "com.docker.compose.project.config_files"}}'
     rows = docker("ps", "--all", "--format", row).text.splitlines()
     return [row.split()[0] for row in rows if row.partition(" ")[2].startswith(f"{directory}/")]
 
 
-def remove_composed_below(directory: Path) -> None:
+def remove_compose_containers(directory: Path) -> None:
     """Remove the containers of the Compose files in a folder."""
-    if containers := composed_below(directory):
+    if containers := compose_containers(directory):
         docker("rm", "--force", *containers)

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.red_patch import CLASS_NAMES
 from container.classifier.preprocessing import Pixels
+from tests.red_patch import CLASS_NAMES
 
 Rows = npt.NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""The documents' tables, by the code: `python -m tests.readme` writes them."""
+"""Writes the generated tables of the documents: `python -m tests.readme`."""
 
 import ast
 import itertools
@@ -25,7 +25,7 @@ MACHINES = ((1, 1), (2, 3), (2, 4), (4, 8), (8, 16), (16, 32), (64, 256))
 
 
 def documented_fields(path: Path, class_name: str) -> list[tuple[str, str, str]]:
-    """Return name, default and the text below of every field of a dataclass."""
+    """Return name, default and docstring of each field of a dataclass."""
     module = ast.parse(path.read_text(encoding="utf-8"))
     body = next(
         node.body
@@ -62,8 +62,8 @@ def environment_table() -> str:
 
 
 def sizing_table() -> str:
-    """Return what the server chooses on some machines, for ResNet-18."""
-    # Of PyTorch's server the last one, which the text has.
+    """Return the sizes that the server chooses on some machines, for ResNet-18."""
+    # Without the last one, which only the PyTorch engine uses.
     columns = Sizing.__slots__[:-1]
     rows = [
         f"| CPU quota | memory | {' | '.join(columns)} |",

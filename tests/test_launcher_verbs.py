@@ -17,12 +17,12 @@ from botocore.awsrequest import AWSResponse
 from moto.sagemaker.models import sagemaker_backends
 from moto.server import ThreadedMotoServer
 
-from benchmarks.red_patch import write_images
 from image_classifier.cli import main
 from image_classifier.sagemaker import cost
 from image_classifier.settings import service_model
 from tests.endpoints import Behavior, patch_server
 from tests.launcher_settings import BEGINNING, EXAMPLES, TUNING, write
+from tests.red_patch import write_images
 from tests.servers import free_port
 
 # moto knows no newer machines.

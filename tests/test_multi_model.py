@@ -26,7 +26,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.exceptions import Conflict
 
-from benchmarks.processes import resident_bytes
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.serving.http.encoding import Probabilities
 from container.serving.http.errors import InsufficientStorage
@@ -37,6 +36,7 @@ from container.serving.model.registry import Registry
 from container.serving.settings import MIB, Settings
 from tests.artifacts import CLASS_NAMES, write_artifact
 from tests.bodies import JPEG, PNG
+from tests.processes import resident_bytes
 from tests.readme import README
 from tests.servers import Answer, Server, request, serving, starting
 

@@ -31,7 +31,7 @@ def test_the_page_opens_offline_without_a_complaint(page: Path, tmp_path: Path) 
         browser.command("Network.emulateNetworkConditions", **OFFLINE)
         browser.open(page.as_uri())
 
-        assert browser.complaints == []
+        assert browser.errors == []
         assert [address for address in browser.requested if not address.startswith("data:")] == [
             page.as_uri()
         ]

@@ -1,4 +1,4 @@
-"""The README says what is true."""
+"""The documents match the code, and the quickstart works."""
 
 import os
 import re
@@ -17,24 +17,26 @@ TEXT = README.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", TABLES, ids=lambda path: path.name)
-def test_the_tables_are_those_of_the_code(document: Path) -> None:
+def test_generated_tables_are_up_to_date(document: Path) -> None:
     expected = with_tables(document)
 
-    assert document.read_text(encoding="utf-8") == expected, "mend it with: python -m tests.readme"
+    assert document.read_text(encoding="utf-8") == expected, (
+        "update it with: python -m tests.readme"
+    )
 
 
-def test_every_metric_and_every_answer_type_is_named() -> None:
+def test_metrics_and_media_types_are_documented() -> None:
     assert [name for name in (*METRIC_NAMES, *MEDIA_TYPES) if f"`{name}`" not in TEXT] == []
 
 
-def test_every_variable_that_the_server_reads_is_named() -> None:
+def test_environment_variables_of_the_server_are_documented() -> None:
     settings = (ROOT / "container/serving/settings.py").read_text(encoding="utf-8")
     read = set(re.findall(r"\"(SAGEMAKER_\w+)\"", settings))
 
     assert [name for name in sorted(read) if name not in TEXT] == []
 
 
-def test_every_file_and_folder_that_it_names_exists() -> None:
+def test_files_and_folders_in_the_readme_exist() -> None:
     named = re.findall(r"`((?:container|local_test|tests|benchmarks|docs)/[\w/.]+)`", TEXT)
     made_by_a_run = "local_test/test_dir"
 
@@ -44,7 +46,7 @@ def test_every_file_and_folder_that_it_names_exists() -> None:
 
 
 @pytest.mark.slow
-def test_the_quickstart_works_without_an_engine(tmp_path: Path) -> None:
+def test_quickstart_works_without_a_docker_engine(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     clone.mkdir()
     listed = subprocess.run(

@@ -1,4 +1,4 @@
-"""The locks agree with pyproject.toml and with each other: what is tested is what is shipped."""
+"""The lock files agree with pyproject.toml and with each other."""
 
 import re
 import tomllib
@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 LOCKS = ("dev", "train", "serve", "serve-gpu")
 
-# A package's first line is the only one that is not indented; its hashes follow.
+# Only the first line of a package is not indented; its hashes follow.
 PACKAGE = re.compile(
     r"^(?P<name>[^ =]+)==(?P<version>[^ ]+) .*\n(?: {4}--hash=sha256:.*\n)+", re.MULTILINE
 )
@@ -27,7 +27,7 @@ def packages(lock: str) -> dict[str, re.Match[str]]:
 
 
 def wanted(group: str) -> list[Requirement]:
-    """List what a group of pyproject.toml asks for, with the groups that it includes."""
+    """Return the requirements of a dependency group, included groups too."""
     groups = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
     found: list[Requirement] = []
     for entry in groups[group]:
@@ -39,13 +39,13 @@ def wanted(group: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_holds_packages_with_hashes_and_nothing_else(lock: str) -> None:
-    """No place to take them from, that is: whoever installs them decides."""
+def test_lock_contains_only_packages_with_hashes(lock: str) -> None:
+    """No index URL: the person who installs them chooses it."""
     assert PACKAGE.sub("", text_of(lock)) == ""
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_holds_what_its_group_asks_for(lock: str) -> None:
+def test_lock_satisfies_its_dependency_group(lock: str) -> None:
     locked = packages(lock)
 
     for requirement in wanted(lock):
@@ -54,14 +54,14 @@ def test_a_lock_holds_what_its_group_asks_for(lock: str) -> None:
 
 
 @pytest.mark.parametrize("lock", ["train", "serve", "serve-gpu"])
-def test_an_image_holds_what_the_tests_ran_with(lock: str) -> None:
+def test_container_images_use_the_versions_under_test(lock: str) -> None:
     dev = packages("dev")
 
     for name, package in packages(lock).items():
         assert package[0] == dev[name][0]
 
 
-def test_the_serving_image_for_gpus_has_what_the_other_has_and_torch() -> None:
+def test_gpu_serving_lock_adds_torch() -> None:
     names = packages("serve-gpu").keys()
 
     assert packages("serve").keys() < names
@@ -69,5 +69,5 @@ def test_the_serving_image_for_gpus_has_what_the_other_has_and_torch() -> None:
     assert not names & {"onnx", "matplotlib", "nncf"}
 
 
-def test_the_serving_image_has_no_package_of_training_alone() -> None:
+def test_serving_lock_has_no_training_packages() -> None:
     assert not packages("serve").keys() & {"torch", "torchvision", "onnx", "matplotlib"}

@@ -17,7 +17,7 @@ from image_classifier.sagemaker import sdk
 from image_classifier.settings.schema import ContainerImages, Settings
 from image_classifier.settings.settings_file import SettingsFile
 from tests.bodies import lines
-from tests.containers import composed_below, docker, hand_back, remove_composed_below
+from tests.containers import compose_containers, docker, remove_compose_containers, take_ownership
 from tests.launcher_settings import read
 from tests.servers import free_port, request
 
@@ -69,7 +69,7 @@ exec docker compose "$@"
 def folder(tmp_path_factory: pytest.TempPathFactory, train_image: str) -> Iterator[Path]:
     """Where the SDK and the containers write."""
     yield (directory := tmp_path_factory.mktemp("local_mode"))
-    hand_back(directory, train_image)
+    take_ownership(directory, train_image)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def session(folder: Path, port: int) -> Iterator["LocalSession"]:
         patch.setattr(telemetry_logging, tell, lambda *facts: told.append(facts))
         yield sdk.local_session(folder / "containers", port)
         assert not told
-    remove_composed_below(folder)
+    remove_compose_containers(folder)
     docker("network", "rm", "sagemaker-local", check=False)
     # What it left open is found here, not in the tests of another module.
     gc.collect()
@@ -149,14 +149,14 @@ def test_fit_brings_the_artifact(estimator: "Estimator", folder: Path) -> None:
 def test_fit_on_two_instances_brings_one_model(
     session: "LocalSession", file: SettingsFile, settings: Settings, folder: Path
 ) -> None:
-    output, others = folder / "output_of_two", composed_below(folder)
+    output, others = folder / "output_of_two", compose_containers(folder)
     output.mkdir()
     two = replace(settings, training=replace(settings.training, instance_count=2))
 
     estimator = sdk.estimator(two, session, f"file://{output}")
     estimator.fit(sdk.local_channels(file))
 
-    containers = [name for name in composed_below(folder) if name not in others]
+    containers = [name for name in compose_containers(folder) if name not in others]
     assert len(containers) == 2
     assert [docker("wait", container).text for container in containers] == ["0\n", "0\n"]
     logs = [docker("logs", container).text for container in containers]

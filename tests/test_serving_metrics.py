@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import children
 from container.serving.http.metrics import BUCKETS, Metrics, shared_table
 from tests.bodies import PNG, instances
+from tests.processes import children
 from tests.servers import Server, serving
 from tests.test_serving_overload import LITTLE, ask_for, send_invocation
 

@@ -39,7 +39,7 @@ def browser(only_browser: Browser, server: Server) -> Browser:
     # What is still to be told of the last test comes before this answer.
     only_browser.run("0")
     only_browser.requested.clear()
-    only_browser.complaints.clear()
+    only_browser.errors.clear()
     only_browser.open(f"http://127.0.0.1:{server.port}/")
     return only_browser
 
@@ -132,7 +132,7 @@ def test_the_page_asks_nobody_else_and_breaks_no_rule_of_its_own(
     ours = (f"http://127.0.0.1:{server.port}/", "blob:", "data:")
     assert [address for address in browser.requested if not address.startswith(ours)] == []
     assert f"http://127.0.0.1:{server.port}/invocations" in browser.requested
-    assert browser.complaints == []
+    assert browser.errors == []
 
 
 @needs_browser

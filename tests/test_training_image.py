@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from image_classifier.platform import opt_ml
-from tests.containers import REPOSITORY, Output, commit, docker, hand_back
+from tests.containers import REPOSITORY, Output, commit, docker, take_ownership
 
 pytestmark = pytest.mark.docker
 
@@ -28,7 +28,7 @@ STOP_SECONDS = 120
 @pytest.fixture
 def job(tmp_path: Path, train_image: str) -> Iterator[Path]:
     yield (base_dir := _prepare(tmp_path))
-    hand_back(base_dir, train_image)
+    take_ownership(base_dir, train_image)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def finished_job(tmp_path_factory: pytest.TempPathFactory, train_image: str) -> 
     """A job that was trained as the service does it; not to be changed."""
     base_dir = _prepare(tmp_path_factory.mktemp("finished"))
     output = train(train_image, base_dir, "train")
-    hand_back(base_dir, train_image)
+    take_ownership(base_dir, train_image)
     assert output.exit_code == 0, output.text
     return base_dir
 
@@ -167,7 +167,7 @@ def test_a_lost_containers_name_is_what_the_other_fails_with(
     finally:
         docker("rm", "--force", *containers.values())
         docker("network", "rm", network)
-        hand_back(tmp_path, train_image)
+        take_ownership(tmp_path, train_image)
 
     assert exit_code == "1"
     assert "the connection to host algo-2 was lost (" in log

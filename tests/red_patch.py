@@ -1,4 +1,4 @@
-"""Images whose class has a known reason: a red patch in them decides."""
+"""Draws images whose class depends only on a red patch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from container.classifier.preprocessing import Pixels
 
 CLASS_NAMES = ("none", "patch")
 
-# Of an image and of its patch, in pixels.
+# Side lengths of an image and of its patch, in pixels.
 SIDE, PATCH = 64, 16
 
 RED = (215, 25, 30)
 
 
 def draw(number: int) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """Return an image (SIDE, SIDE, 3) with a red patch, and where that is (SIDE, SIDE)."""
+    """Return an image (SIDE, SIDE, 3) with a red patch, and its mask (SIDE, SIDE)."""
     random = np.random.default_rng(number)
     # Blue and green shapes, none of them red.
     coarse = random.integers(40, 220, (5, 5, 3), np.uint8)
@@ -53,5 +53,5 @@ def is_right(
     """
     best = int(values.argmax())
     others = np.delete(np.abs(values), np.unique(segments[where]))
-    is_on_it = bool(where[segments == best].mean() > 0.5)  # noqa: PLR2004 - most of it
+    is_on_it = bool(where[segments == best].mean() > 0.5)
     return is_on_it and not (others > values[best] / 10).any()

@@ -1,4 +1,4 @@
-"""Servers as processes: their port, their readiness, their memory."""
+"""Helpers for server processes: free ports, readiness, memory."""
 
 import http.client
 import re
@@ -11,14 +11,14 @@ TIMEOUT_SECONDS = 120
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free TCP port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
 def wait_for_ping(process: subprocess.Popen[bytes], port: int) -> None:
-    """Ask until /ping answers with 200."""
+    """Poll /ping until it returns 200."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
@@ -36,7 +36,7 @@ def wait_for_ping(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process and its children, shared pages once each process."""
+    """Return the resident memory of a process and its children, shared pages counted in each."""
     status = Path(f"/proc/{pid}/status").read_text("ascii")
     found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
     own = 1024 * int(found[1]) if found else 0
@@ -44,6 +44,6 @@ def resident_bytes(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Return the process ids of a process's children."""
+    """Return the IDs of the child processes."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
     return [int(child) for child in listed.split()]
