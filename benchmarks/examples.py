@@ -1,4 +1,4 @@
-"""The launcher's examples on this machine: each trained, served and asked, on few images.
+"""The examples on this machine: each trained, served and asked, on few images.
 
     python -m benchmarks.examples --data ../shared/data
 
@@ -25,7 +25,7 @@ import torchvision
 
 from benchmarks.conditions import ROOT, conditions
 
-EXAMPLES = ROOT / "launcher" / "examples"
+EXAMPLES = ROOT / "examples"
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -125,7 +125,7 @@ def _write_weights(network: str, channel: Path) -> None:
 
 
 def _launch(folder: Path, verb: str, *arguments: str) -> str:
-    """Run a verb of the launcher on this machine; return its last line."""
+    """Run a verb of `image_classifier` on this machine; return its last line."""
     finished = subprocess.run(
         [sys.executable, "-m", "image_classifier", verb, "settings.toml", "--local", *arguments],
         cwd=folder,

@@ -32,8 +32,8 @@ from pathlib import Path
 from benchmarks.conditions import conditions
 from image_classifier.local import trial
 from image_classifier.local import tuning as local_tuning
-from image_classifier.sagemaker.request_parts import strings
 from image_classifier.settings import settings_file
+from image_classifier.settings.schema import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
 # Of the images that there are, one in so many.
@@ -150,7 +150,7 @@ def _separately(
     def train(hyperparameters: Mapping[str, object]) -> float:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             base_dir = Path(scratch, "ml")
-            trial.prepare(base_dir, file.local_channels(), strings(hyperparameters))
+            trial.prepare(base_dir, file.local_channels(), to_strings(hyperparameters))
             variables = {
                 "SAGEMAKER_BASE_DIR": str(base_dir),
                 "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(Path(scratch, "cache")),

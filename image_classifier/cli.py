@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker import answers, cost, hosting_verbs, report, training_verbs
-from image_classifier.sagemaker import resources as belongings
+from image_classifier.sagemaker import cost, deployment, prediction, reports, resources, training
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.settings import settings_file
 from image_classifier.settings.settings_file import SettingsFile
@@ -30,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return _VERBS[arguments.verb](aws, file, arguments)
     except UserError as error:
-        print(f"launcher: {error}", file=sys.stderr)
+        print(f"python -m image_classifier: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"launcher: {_stopped(arguments)}", file=sys.stderr)
+        print(f"python -m image_classifier: {_stopped(arguments)}", file=sys.stderr)
         return 130
 
 
@@ -66,16 +65,14 @@ def _train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
         from_tuning = arguments.from_tuning is not None
         print(local_jobs.train(file, LOCAL_RUNS / file.settings.name, from_tuning=from_tuning))
         return 0
-    name = training_verbs.train(
-        aws, file, from_tuning=arguments.from_tuning, wait=not arguments.no_wait
-    )
+    name = training.train(aws, file, from_tuning=arguments.from_tuning, wait=not arguments.no_wait)
     return _result(aws, name)
 
 
 def _tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
     if arguments.local and not aws.is_dry:
         return _tune_here(aws, file)
-    return _result(aws, training_verbs.tune(aws, file, wait=not arguments.no_wait))
+    return _result(aws, training.tune(aws, file, wait=not arguments.no_wait))
 
 
 def _tune_here(aws: Aws, file: SettingsFile) -> int:
@@ -101,7 +98,7 @@ def _deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
         local_jobs.deploy(LOCAL_RUNS / file.settings.name, archive, port)
         print(f"http://127.0.0.1:{port}")
         return 0
-    name = hosting_verbs.deploy(aws, file, job=arguments.job, wait=not arguments.no_wait)
+    name = deployment.deploy(aws, file, job=arguments.job, wait=not arguments.no_wait)
     return _result(aws, name)
 
 
@@ -112,14 +109,14 @@ def _predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
         port = arguments.port or local_jobs.port(LOCAL_RUNS / file.settings.name)
         found = local_jobs.predict(arguments.images, port)
     else:
-        found = hosting_verbs.predict(aws, file, arguments.images, model=arguments.model)
+        found = deployment.predict(aws, file, arguments.images, model=arguments.model)
     for image, answer in found:
-        print(json.dumps(answer) if arguments.json else answers.line(image, answer))
+        print(json.dumps(answer) if arguments.json else prediction.format_line(image, answer))
     return 0
 
 
 def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    where = hosting_verbs.transform(
+    where = deployment.transform(
         aws, file, arguments.images, job=arguments.job, wait=not arguments.no_wait
     )
     return _result(aws, where)
@@ -127,7 +124,7 @@ def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> i
 
 def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
     if arguments.clarify is not None:
-        where = hosting_verbs.clarify(
+        where = deployment.clarify(
             aws,
             file,
             arguments.images,
@@ -138,11 +135,11 @@ def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
         return _result(aws, where)
     # scikit-image takes a second to import.
     from image_classifier.local import jobs as local_jobs  # noqa: PLC0415
-    from image_classifier.sagemaker import explaining  # noqa: PLC0415
+    from image_classifier.sagemaker import explanation  # noqa: PLC0415
 
     folder = LOCAL_RUNS / file.settings.name
     port = arguments.port or local_jobs.port(folder) if arguments.local else None
-    report = explaining.explain(
+    report = explanation.explain(
         aws,
         file,
         Path(arguments.images),
@@ -161,7 +158,7 @@ def _report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
 
         pages = local_jobs.reports(folder)
     else:
-        pages = report.fetch(aws, file, folder / "reports", job=arguments.job)
+        pages = reports.fetch(aws, file, folder / "reports", job=arguments.job)
     for page in pages:
         print(page)
         if not arguments.no_open:
@@ -170,7 +167,7 @@ def _report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
 
 
 def _status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int:
-    found = list(belongings.find(aws, file.settings))
+    found = list(resources.find(aws, file.settings))
     for each in found:
         print(each)
     if not found:
@@ -189,8 +186,8 @@ def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
         print("the server is stopped" if was_running else "no server was running")
         return 0
     file.require("delete")
-    found = [each for each in belongings.find(aws, file.settings) if each.is_to_go]
-    objects = [] if arguments.keep_output else belongings.outputs(aws, file.settings)
+    found = [each for each in resources.find(aws, file.settings) if each.is_to_go]
+    objects = [] if arguments.keep_output else resources.outputs(aws, file.settings)
     for each in found:
         print(f"{'stop' if each.kind.is_job else 'remove'} {each}")
     if objects:
@@ -201,7 +198,7 @@ def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
     if not (aws.is_dry or arguments.yes or _agrees()):
         print("nothing was removed", file=sys.stderr)
         return 1
-    belongings.remove(aws, found, objects)
+    resources.remove(aws, found, objects)
     return 0
 
 

@@ -83,28 +83,28 @@ def sizing_table() -> str:
 
 # Sections of a settings file: the module and the class of each.
 SECTIONS = {
-    "": ("settings", "Settings"),
-    "aws": ("settings", "Aws"),
-    "images": ("settings", "Images"),
-    "data": ("settings", "Data"),
-    "training": ("settings", "Training"),
+    "": ("schema", "Settings"),
+    "aws": ("schema", "Aws"),
+    "images": ("schema", "ContainerImages"),
+    "data": ("schema", "Data"),
+    "training": ("schema", "Training"),
     "tuning": ("tuning", "Tuning"),
     "tuning.ranges.NAME": ("tuning", "Range"),
     "tuning.warm_start": ("tuning", "WarmStart"),
     "debugger": ("debugging", "Debugger"),
     "profiler": ("debugging", "Profiler"),
-    "endpoint": ("settings", "Endpoint"),
+    "endpoint": ("schema", "Endpoint"),
     "endpoint.capture": ("capture", "Capture"),
-    "transform": ("settings", "Transform"),
-    "explain": ("settings", "Explain"),
+    "transform": ("schema", "Transform"),
+    "explain": ("schema", "Explain"),
 }
 
 
 def settings_table() -> str:
-    """Return the table of the launcher's settings."""
+    """Return the table of the settings file."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for section, (module, class_name) in SECTIONS.items():
-        path = ROOT / "launcher" / f"{module}.py"
+        path = ROOT / "image_classifier" / "settings" / f"{module}.py"
         for name, default, words in documented_fields(path, class_name):
             # Sections have rows of their own.
             if section or not default.startswith("field(") or words:

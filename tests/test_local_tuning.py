@@ -23,9 +23,9 @@ from image_classifier.local.trial import Programs, TrialFailedError
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.settings_file import SettingsFile
-from tests.launcher_settings import read, write
 from tests.opt_ml import HYPERPARAMETERS, write_images
 from tests.servers import free_port
+from tests.settings_files import read, write
 
 NAME = 'name = "squares"\n'
 
@@ -136,7 +136,7 @@ def test_a_search_that_was_killed_before_it_has_a_model_makes_it_without_trainin
     with monkeypatch.context() as patch:
         patch.setattr(local_tuning, "_finish", _interrupt)
         assert main(["tune", str(path), "--local"]) == 130
-    assert capsys.readouterr().err == "launcher: stopped\n"
+    assert capsys.readouterr().err == "python -m image_classifier: stopped\n"
     assert not (folder / "trial-000/model/manifest.json").exists()
 
     assert main(["tune", str(path), "--local"]) == 0

@@ -11,8 +11,9 @@ from image_classifier.local import trial
 from image_classifier.local import tuning as local_tuning
 from image_classifier.platform import opt_ml, processes
 from image_classifier.platform.errors import UserError as LocalError
-from image_classifier.sagemaker import answers, report
-from image_classifier.sagemaker.request_parts import hyperparameters, strings
+from image_classifier.sagemaker import prediction
+from image_classifier.sagemaker.reports import extract
+from image_classifier.settings.schema import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
 # What the job, its model and its reports lie in, as below /opt/ml; where another model is served.
@@ -28,7 +29,7 @@ def train(file: SettingsFile, folder: Path, *, from_tuning: bool) -> Path:
         UserError: a channel is missing, or the training failed.
     """
     channels = file.local_channels()
-    given = hyperparameters(file.settings)
+    given = file.settings.job_hyperparameters()
     if from_tuning:
         given |= _best(folder / "tuning" / local_tuning.BEST)
     base_dir = folder / FOLDER
@@ -70,7 +71,7 @@ def deploy(folder: Path, archive: Path | None, port: int) -> None:
     if archive is not None:
         base_dir = folder / DEPLOYED
         opt_ml.create(base_dir)
-        report.unpack(archive, base_dir / "model")
+        extract(archive, base_dir / "model")
     try:
         stop(folder)
         processes.serve(base_dir, port)
@@ -105,7 +106,7 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
         UserError: an image cannot be read, nobody answers, or the server refuses it.
     """
     for image in images:
-        body, media_type = answers.read(image)
+        body, media_type = prediction.read_image(image)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             headers = {"Content-Type": media_type, "Accept": "application/json"}
@@ -116,7 +117,7 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
             raise UserError(message) from None
         finally:
             connection.close()
-        yield image, answers.decode(answer)
+        yield image, prediction.decode_response(answer)
 
 
 def _best(path: Path) -> dict[str, str]:
@@ -124,4 +125,4 @@ def _best(path: Path) -> dict[str, str]:
     if not path.is_file():
         message = f"no {path}: `tune --local` first"
         raise UserError(message)
-    return strings(json.loads(path.read_text(encoding="utf-8"))["hyperparameters"])
+    return to_strings(json.loads(path.read_text(encoding="utf-8"))["hyperparameters"])

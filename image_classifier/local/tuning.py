@@ -25,12 +25,10 @@ from container.classifier.errors import UserError
 from image_classifier.local import trial, tuning_page
 from image_classifier.local.best_trial import best
 from image_classifier.local.trial import Programs, TrialFailedError
-from image_classifier.sagemaker.request_parts import strings
-from image_classifier.sagemaker.training_requests import most_epochs
 from image_classifier.settings import metric_definitions as metrics
-from image_classifier.settings.schema import Settings
+from image_classifier.settings.schema import Settings, to_strings
 from image_classifier.settings.settings_file import SettingsFile
-from image_classifier.settings.tuning import Range, Tuning, is_whole
+from image_classifier.settings.tuning import Range, Tuning, is_integer
 
 DATABASE, PAGE, BEST, MODEL = "study.db", "tuning.html", "best.json", "model.tar.gz"
 
@@ -71,7 +69,7 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
         return trial.run(
             _base_dir(folder, each.number),
             channels,
-            strings({**static, **chosen}),
+            to_strings({**static, **chosen}),
             metrics.expression(settings, tuning.objective),
             programs=programs,
             report=report,
@@ -179,7 +177,7 @@ def _sampler(tuning: Tuning, seed: int) -> BaseSampler:
 
 
 def _pruner(file: SettingsFile, tuning: Tuning) -> BasePruner:
-    most = most_epochs(file.settings, tuning)
+    most = tuning.max_epochs(file.settings.hyperparameters)
     if tuning.strategy == "Hyperband":
         return HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=3)
     if tuning.early_stopping:
@@ -193,7 +191,7 @@ def _suggest(each: optuna.Trial, name: str, found: Range) -> object:
     if found.values:
         return each.suggest_categorical(name, [str(value) for value in found.values])
     is_logarithmic = found.scaling == "Logarithmic"
-    if is_whole(name):
+    if is_integer(name):
         return each.suggest_int(name, int(found.low), int(found.high), log=is_logarithmic)
     return each.suggest_float(name, found.low, found.high, log=is_logarithmic)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from image_classifier.sagemaker.request_parts import key, tags, vpc
+from image_classifier.sagemaker.request_fields import key, tags, vpc
 from image_classifier.settings.schema import HOUR, Settings
 from image_classifier.settings.service_model import Request
 

@@ -118,13 +118,13 @@ def outputs(aws: Aws, settings: Settings) -> list[Place]:
     return list(Place.parse(f"{settings.output}/").below(aws))
 
 
-def remove(aws: Aws, belongings: list[Belonging], objects: list[Place]) -> None:
+def remove(aws: Aws, resources: list[Belonging], objects: list[Place]) -> None:
     """Stop jobs that run, remove the rest.
 
     Raises:
         UserError: AWS refuses something; what went before it is gone.
     """
-    for each in belongings:
+    for each in resources:
         aws.send(each.kind.remove_operation, {each.kind.name_key: each.name})
         if not aws.is_dry:
             aws.show(f"{'stopping' if each.kind.is_job else 'removed'} {each}")

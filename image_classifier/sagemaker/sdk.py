@@ -10,11 +10,11 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from image_classifier.sagemaker.hosting_requests import TRANSFORM_ENVIRONMENT
-from image_classifier.sagemaker.request_parts import hyperparameters, tags, vpc
+from image_classifier.sagemaker.endpoint_requests import TRANSFORM_ENVIRONMENT
+from image_classifier.sagemaker.request_fields import tags, vpc
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.schema import HOUR, Aws, ContainerImages, Settings
-from image_classifier.settings.tuning import Range, Tuning, is_whole
+from image_classifier.settings.tuning import Range, Tuning, is_integer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +108,7 @@ def estimator(settings: Settings, session: Session, output: str | None = None) -
         output_path=output or settings.output,
         output_kms_key=aws.kms_key,
         sagemaker_session=session,
-        hyperparameters=hyperparameters(settings),
+        hyperparameters=settings.job_hyperparameters(),
         tags=tags(settings),
         subnets=list(aws.subnets) or None,
         security_group_ids=list(aws.security_groups) or None,
@@ -204,6 +204,6 @@ def _range(name: str, each: Range) -> ParameterRange:
 
     if each.values:
         return CategoricalParameter(list(each.values))
-    if is_whole(name):
+    if is_integer(name):
         return IntegerParameter(int(each.low), int(each.high), each.scaling)
     return ContinuousParameter(each.low, each.high, each.scaling)

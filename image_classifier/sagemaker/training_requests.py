@@ -6,12 +6,12 @@ holds them together.
 
 from collections.abc import Mapping
 
-from image_classifier.sagemaker.request_parts import hyperparameters, key, strings, tags, vpc
+from image_classifier.sagemaker.request_fields import key, tags, vpc
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.debugging import EXPRESSIONS, RULES
-from image_classifier.settings.schema import HOUR, Settings
+from image_classifier.settings.schema import HOUR, Settings, to_strings
 from image_classifier.settings.service_model import Request
-from image_classifier.settings.tuning import Range, Tuning, is_whole
+from image_classifier.settings.tuning import Range, Tuning, is_integer
 
 _CHECKPOINTS = "/opt/ml/checkpoints"
 
@@ -20,7 +20,7 @@ def training_job(settings: Settings, name: str, *, rule_image: str | None = None
     """Return CreateTrainingJob; `rule_image` is that of the service's rules, where asked for."""
     return {
         "TrainingJobName": name,
-        "HyperParameters": hyperparameters(settings),
+        "HyperParameters": settings.job_hyperparameters(),
         **_job(settings, name, is_tuning=False),
         **_debugging(settings, rule_image),
         "Tags": tags(settings),
@@ -29,7 +29,7 @@ def training_job(settings: Settings, name: str, *, rule_image: str | None = None
 
 def tuning_job(settings: Settings, tuning: Tuning, name: str) -> Request:
     """Return CreateHyperParameterTuningJob."""
-    given = hyperparameters(settings)
+    given = settings.job_hyperparameters()
     static = {name: value for name, value in given.items() if name not in tuning.ranges}
     request: Request = {
         "HyperParameterTuningJobName": name,
@@ -49,14 +49,6 @@ def tuning_job(settings: Settings, tuning: Tuning, name: str) -> Request:
             "WarmStartType": tuning.warm_start.type,
         }
     return request
-
-
-def most_epochs(settings: Settings, tuning: Tuning) -> int:
-    """Return the epochs of the longest trial."""
-    epochs = tuning.ranges.get("epochs")
-    if epochs is None:
-        return int(str(settings.hyperparameters.get("epochs", 5)))
-    return max(int(float(str(value))) for value in epochs.values or (epochs.high,))
 
 
 def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
@@ -131,7 +123,7 @@ def _search(settings: Settings, tuning: Tuning) -> Request:
         "RandomSeed": tuning.seed,
     }
     if tuning.strategy == "Hyperband":
-        most = most_epochs(settings, tuning)
+        most = tuning.max_epochs(settings.hyperparameters)
         config["StrategyConfig"] = {
             "HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": most}
         }
@@ -149,8 +141,10 @@ def _ranges(ranges: Mapping[str, Range]) -> dict[str, list[Request]]:
             values = [str(value) for value in each.values]
             found["CategoricalParameterRanges"].append({"Name": name, "Values": values})
             continue
-        kind = "Integer" if is_whole(name) else "Continuous"
-        low, high = (str(int(end)) if is_whole(name) else str(end) for end in (each.low, each.high))
+        kind = "Integer" if is_integer(name) else "Continuous"
+        low, high = (
+            str(int(end)) if is_integer(name) else str(end) for end in (each.low, each.high)
+        )
         found[f"{kind}ParameterRanges"].append(
             {"Name": name, "MinValue": low, "MaxValue": high, "ScalingType": each.scaling}
         )
@@ -192,7 +186,7 @@ def _debugging(settings: Settings, rule_image: str | None) -> Request:
                 "RuleConfigurationName": RULES[rule][0],
                 "RuleEvaluatorImage": rule_image,
                 "RuleParameters": {"rule_to_invoke": RULES[rule][0]}
-                | strings(debugger.parameters.get(rule, {})),
+                | to_strings(debugger.parameters.get(rule, {})),
             }
             for rule in debugger.rules
         ]

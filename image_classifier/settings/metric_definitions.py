@@ -11,6 +11,9 @@ from image_classifier.settings.schema import Settings
 # Lines that the training program printed, one of each kind.
 LOG = Path(__file__).with_name("log_lines.txt")
 
+# In the order in which the training program prints them.
+PROGRAM_METRICS = METRIC_NAMES
+
 # What the API takes; a tuning job takes half as many.
 MAX_DEFINITIONS, MAX_EXPRESSION = 20, 500
 

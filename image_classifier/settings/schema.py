@@ -4,6 +4,7 @@ Everything has a default, so that a file for this machine alone may be short; `n
 verb cannot do without.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Literal
 
 from image_classifier.settings import service_model
 from image_classifier.settings.capture import Capture
-from image_classifier.settings.debugging import Debugger, Profiler
+from image_classifier.settings.debugging import RULES, Debugger, Profiler
 from image_classifier.settings.tuning import Tuning
 
 Found = Iterator[tuple[str, str]]
@@ -272,6 +273,17 @@ class Settings:
         wants = given.get("pretrained", given.get("network", "resnet18") != "small")
         return bool(wants) and not {"weights", "model"} & set(self.data.channels)
 
+    def job_hyperparameters(self) -> dict[str, str]:
+        """Return the hyperparameters of a training job: the file's, and its debugger rules."""
+        rules = [
+            {
+                "RuleConfigurationName": RULES[rule][0],
+                "RuleParameters": to_strings(self.debugger.parameters.get(rule, {})),
+            }
+            for rule in self.debugger.rules
+        ]
+        return to_strings({**({"debug_rules": rules} if rules else {}), **self.hyperparameters})
+
     @property
     def output(self) -> str:
         """Where on S3 all goes that is made."""
@@ -296,3 +308,8 @@ def between(section: object, *ranges: tuple[str, float, float]) -> Found:
         value = getattr(section, name)
         if not low <= value <= high:
             yield name, f"must be {low:g} to {high:g}, got {value!r}"
+
+
+def to_strings(values: Mapping[str, object]) -> dict[str, str]:
+    """Return values as the API requires them: text as it is, anything else as JSON."""
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}

@@ -28,7 +28,7 @@ def find(text: str) -> dict[Path, int]:
                 found.setdefault((*table, *_parts(key["name"])), number)
         statement.append(line)
         # A value may take several lines.
-        if _is_whole("\n".join(statement)):
+        if _is_complete("\n".join(statement)):
             statement = []
     return found
 
@@ -42,7 +42,7 @@ def _parts(name: str) -> Path:
     return tuple("".join(groups) for groups in _PART.findall(name))
 
 
-def _is_whole(statement: str) -> bool:
+def _is_complete(statement: str) -> bool:
     try:
         tomllib.loads(statement)
     except tomllib.TOMLDecodeError:

@@ -91,6 +91,13 @@ class Tuning:
             return self.objective.endswith("loss")
         return self.goal == "Minimize"
 
+    def max_epochs(self, hyperparameters: Mapping[str, object]) -> int:
+        """Return the number of epochs of the longest trial."""
+        epochs = self.ranges.get("epochs")
+        if epochs is None:
+            return int(str(hyperparameters.get("epochs", 5)))
+        return max(int(float(str(value))) for value in epochs.values or (epochs.high,))
+
     def mistakes(self) -> Found:
         """Yield what is wrong here."""
         if not 1 <= self.jobs <= MAX_JOBS:
@@ -113,7 +120,7 @@ class Tuning:
             yield from ((f"ranges.{name}", sentence) for sentence in _judge(name, each))
 
 
-def is_whole(name: str) -> bool:
+def is_integer(name: str) -> bool:
     """Tell whether a hyperparameter takes whole numbers alone."""
     try:
         Hyperparameters.from_strings({name: 1.5})
@@ -125,7 +132,7 @@ def is_whole(name: str) -> bool:
 def _judge(name: str, each: Range) -> Iterator[str]:
     """Yield what the training program would say of a range's ends and values."""
     ends = [end for end in (each.min, each.max) if end is not None]
-    if is_whole(name) and each.scaling == "ReverseLogarithmic":
+    if is_integer(name) and each.scaling == "ReverseLogarithmic":
         yield "takes whole numbers, which ReverseLogarithmic does not give"
     for value in each.values or ends:
         try:

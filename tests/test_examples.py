@@ -10,8 +10,8 @@ from benchmarks import examples
 from container.debugger.rules import rule_choice
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import settings_file
-from tests.launcher_settings import EXAMPLES
 from tests.opt_ml import COLORS, write_images
+from tests.settings_files import EXAMPLES
 
 
 def search(name: str) -> dict[str, Any]:

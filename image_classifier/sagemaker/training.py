@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from container.classifier.errors import UserError
-from container.training.evaluation.metrics import METRIC_NAMES
 from image_classifier.sagemaker import names, sdk, training_requests
 from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.settings.metric_definitions import PROGRAM_METRICS
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -117,4 +117,4 @@ def _judge(name: str, answer: Answer, status: str) -> None:
 
 def _metrics(answer: Answer) -> list[str]:
     found = {each["MetricName"]: each["Value"] for each in answer.get("FinalMetricDataList") or []}
-    return [f"  {name}={found[name]:.5g}" for name in METRIC_NAMES if name in found]
+    return [f"  {name}={found[name]:.5g}" for name in PROGRAM_METRICS if name in found]

@@ -19,7 +19,7 @@ MEDIA_TYPES = {
 MAX_BYTES = 6 * 1024 * 1024
 
 
-def read(image: Path) -> tuple[bytes, str]:
+def read_image(image: Path) -> tuple[bytes, str]:
     """Return an image's file and its media type.
 
     Raises:
@@ -41,7 +41,7 @@ def read(image: Path) -> tuple[bytes, str]:
     return body, media_type
 
 
-def decode(body: bytes) -> dict[str, Any]:
+def decode_response(body: bytes) -> dict[str, Any]:
     """Return the server's answer.
 
     Raises:
@@ -57,7 +57,7 @@ def decode(body: bytes) -> dict[str, Any]:
     raise UserError(message)
 
 
-def line(image: Path, answer: dict[str, Any]) -> str:
+def format_line(image: Path, answer: dict[str, Any]) -> str:
     """Return one image's answer for a person."""
     best = answer["predictions"][0]
     return f"{image}: {best['class_name']} ({best['probability']:.1%})"

@@ -1,9 +1,5 @@
 """What requests of several kinds share."""
 
-import json
-from collections.abc import Mapping
-
-from image_classifier.settings.debugging import RULES
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
 
@@ -30,21 +26,3 @@ def vpc(settings: Settings) -> Request:
 def key(settings: Settings) -> dict[str, str]:
     """Return the part that names the key for what is written to S3, if there is one."""
     return {} if settings.aws.kms_key is None else {"KmsKeyId": settings.aws.kms_key}
-
-
-def hyperparameters(settings: Settings) -> dict[str, str]:
-    """Return what a training gets: the file's own, and the rules that shall judge it."""
-    debugger = settings.debugger
-    rules = [
-        {
-            "RuleConfigurationName": RULES[rule][0],
-            "RuleParameters": strings(debugger.parameters.get(rule, {})),
-        }
-        for rule in debugger.rules
-    ]
-    return strings({**({"debug_rules": rules} if rules else {}), **settings.hyperparameters})
-
-
-def strings(values: Mapping[str, object]) -> dict[str, str]:
-    """Return values as the API takes them: strings, those of JSON where they are no text."""
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}

@@ -1,11 +1,11 @@
-"""A settings file for tests of the launcher."""
+"""A settings file for tests of `image_classifier`."""
 
 from pathlib import Path
 
 from image_classifier.settings import settings_file
 from image_classifier.settings.settings_file import SettingsFile
 
-EXAMPLES = Path(settings_file.__file__).with_name("examples")
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 ACCOUNT = "111122223333"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com"

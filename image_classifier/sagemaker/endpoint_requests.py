@@ -1,6 +1,6 @@
 """The requests that make a model, an endpoint or answers for a folder, from settings alone."""
 
-from image_classifier.sagemaker.request_parts import key, tags, vpc
+from image_classifier.sagemaker.request_fields import key, tags, vpc
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
 

@@ -33,7 +33,7 @@ def fetch(aws: Aws, file: SettingsFile, folder: Path, *, job: str | None = None)
     archive = Place.parse(f"{settings.output}/{name}/output/output.tar.gz")
     packed = target / "output.tar.gz"
     archive.download(aws, packed)
-    unpack(packed, target)
+    extract(packed, target)
     packed.unlink()
     rules = Place.parse(f"{settings.output}/{name}/rule-output/")
     for place in rules.below(aws):
@@ -44,7 +44,7 @@ def fetch(aws: Aws, file: SettingsFile, folder: Path, *, job: str | None = None)
     return sorted(target.rglob("*.html"))
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def extract(archive: Path, folder: Path) -> None:
     """Unpack an archive into a folder, and nothing out of it.
 
     Raises:

@@ -21,9 +21,9 @@ from image_classifier.cli import main
 from image_classifier.sagemaker import cost
 from image_classifier.settings import service_model
 from tests.endpoints import Behavior, patch_server
-from tests.launcher_settings import BEGINNING, EXAMPLES, TUNING, write
 from tests.red_patch import write_images
 from tests.servers import free_port
+from tests.settings_files import BEGINNING, EXAMPLES, TUNING, write
 
 # moto knows no newer machines.
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
@@ -452,7 +452,9 @@ def test_what_aws_refuses_is_said_with_its_error_and_a_remedy(
     settings = write(tmp_path)
     assert run("deploy", settings, "--job", "hands-none") == 1
     said = capsys.readouterr().err
-    assert said.startswith("launcher: AWS refused DescribeTrainingJob: Validation")
+    assert said.startswith(
+        "python -m image_classifier: AWS refused DescribeTrainingJob: Validation"
+    )
     assert "`python -m image_classifier status` lists what there is" in said
 
     assert run("deploy", settings) == 1

@@ -11,8 +11,8 @@ from container.training.evaluation.metrics import METRIC_DEFINITIONS
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings import settings_file, toml_lines
 from image_classifier.settings.reading import Reader
-from image_classifier.settings.tuning import is_whole
-from tests.launcher_settings import BEGINNING, EXAMPLES, REGISTRY, TUNING, read, write
+from image_classifier.settings.tuning import is_integer
+from tests.settings_files import BEGINNING, EXAMPLES, REGISTRY, TUNING, read, write
 
 # Thirty mistakes; each line says what its own message must hold.
 PLANTED = """\
@@ -45,7 +45,7 @@ b = "nothing=([0-9.]+)"  # matches no line
 c = "loss=([-+0-9.eE]+)"  # matches several
 [tuning]
 objective = "accuracy"  # no metric
-goal = "Maximize"  # Maximize, Minimize
+goal = "Highest"  # Maximize, Minimize
 parallel = 30  # 1 to 10
 strategy = "TPE"  # Bayesian, Random
 [tuning.ranges]
@@ -196,7 +196,7 @@ def test_the_programs_own_metrics_are_read_from_real_lines_of_its_log() -> None:
 
 
 def test_whole_numbers_are_known_from_the_hyperparameter() -> None:
-    assert [is_whole(name) for name in ("epochs", "image_size", "learning_rate", "mixup")] == [
+    assert [is_integer(name) for name in ("epochs", "image_size", "learning_rate", "mixup")] == [
         True,
         True,
         False,

@@ -7,9 +7,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from image_classifier.sagemaker import hosting_requests, sdk, training_requests
+from image_classifier.sagemaker import endpoint_requests, sdk, training_requests
 from image_classifier.settings.settings_file import SettingsFile
-from tests.launcher_settings import BEGINNING, TUNING, read
+from tests.settings_files import BEGINNING, TUNING, read
 
 pytestmark = [
     pytest.mark.slow,
@@ -117,7 +117,7 @@ def test_deploy_sends_what_the_model_sends(
         model.create(instance_type="ml.m5.large")
 
     theirs = request(sent, "CreateModel")
-    ours = hosting_requests.model(settings, "hands-1", "s3://my-bucket/model.tar.gz")
+    ours = endpoint_requests.model(settings, "hands-1", "s3://my-bucket/model.tar.gz")
 
     assert without_defaults(theirs) == without_defaults({**ours, "Tags": []})
 
@@ -133,7 +133,7 @@ def test_deploy_in_a_vpc_sends_what_the_multi_data_model_sends(
         sdk.multi_model(settings, "hands-1", prefix, made).deploy(1, "ml.m5.large")
 
     theirs = request(sent, "CreateModel")
-    ours = hosting_requests.model(settings, "hands-1", prefix)
+    ours = endpoint_requests.model(settings, "hands-1", prefix)
 
     assert theirs["PrimaryContainer"]["Mode"] == "MultiModel"
     assert theirs["VpcConfig"]["Subnets"] == ["subnet-1"]
@@ -157,7 +157,7 @@ def test_transform_sends_what_the_transformer_sends(
         )
 
     theirs = request(sent, "CreateTransformJob")
-    ours = hosting_requests.transform_job(settings, "hands-2", "hands-1", "s3://my-bucket/images/")
+    ours = endpoint_requests.transform_job(settings, "hands-2", "hands-1", "s3://my-bucket/images/")
 
     assert without_defaults(theirs) == without_defaults(ours)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import (
-    answers,
     clarify_requests,
-    hosting_requests,
+    endpoint_requests,
     models,
     names,
+    prediction,
     sdk,
 )
 from image_classifier.sagemaker.aws import Answer, Aws
@@ -42,13 +42,13 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
         artifact = models.gather(aws, settings, job)
     else:
         artifact = models.artifact(aws, settings, job)
-    aws.send("CreateModel", hosting_requests.model(settings, name, artifact))
-    aws.send("CreateEndpointConfig", hosting_requests.endpoint_config(settings, name))
+    aws.send("CreateModel", endpoint_requests.model(settings, name, artifact))
+    aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
     if not aws.is_dry and _exists(aws, settings.name):
         pair = {"EndpointName": settings.name, "EndpointConfigName": name}
         aws.send("UpdateEndpoint", pair)
     else:
-        aws.send("CreateEndpoint", hosting_requests.endpoint(settings, name))
+        aws.send("CreateEndpoint", endpoint_requests.endpoint(settings, name))
     if aws.is_dry:
         return settings.name
     aws.show(f"endpoint {settings.name}: `python -m image_classifier delete` ends it, and its cost")
@@ -77,7 +77,7 @@ def predict(
     file.require("predict")
     settings = file.settings
     for image in images:
-        body, media_type = answers.read(image)
+        body, media_type = prediction.read_image(image)
         if settings.endpoint.kind == "asynchronous":
             answer = _ask_asynchronously(aws, settings, body, media_type)
         else:
@@ -105,8 +105,8 @@ def transform(
     source = Place.parse(images)
     artifact = models.artifact(aws, settings, job)
     # One that is no multi-model one: batch transform knows a single model.
-    aws.send("CreateModel", hosting_requests.model(models.single(settings), name, artifact))
-    request = hosting_requests.transform_job(settings, name, name, str(source))
+    aws.send("CreateModel", endpoint_requests.model(models.single(settings), name, artifact))
+    request = endpoint_requests.transform_job(settings, name, name, str(source))
     aws.send("CreateTransformJob", request)
     where = f"{settings.output}/{name}"
     if wait and not aws.is_dry:
@@ -141,7 +141,7 @@ def clarify(
     name = names.new(settings)
     source = Place.parse(images)
     artifact = models.artifact(aws, settings, job)
-    aws.send("CreateModel", hosting_requests.model(settings, name, artifact))
+    aws.send("CreateModel", endpoint_requests.model(settings, name, artifact))
     config = Place.parse(f"{settings.output}/{name}/config/analysis_config.json")
     document = clarify_requests.clarify_config(settings, name, class_names)
     config.write(aws, json.dumps(document, indent=2).encode())
@@ -182,7 +182,7 @@ def _ask(aws: Aws, settings: Settings, body: bytes, media_type: str, model: str 
         aws.show(json.dumps({"InvokeEndpoint": request | {"Body": f"{len(body)} bytes"}}, indent=2))
         return {}
     answer = aws.ask("InvokeEndpoint", request, "sagemaker-runtime")
-    return answers.decode(answer["Body"].read())
+    return prediction.decode_response(answer["Body"].read())
 
 
 def _ask_asynchronously(aws: Aws, settings: Settings, body: bytes, media_type: str) -> Answer:
@@ -207,7 +207,7 @@ def _ask_asynchronously(aws: Aws, settings: Settings, body: bytes, media_type: s
             if place == failed:
                 message = f"the endpoint refused the image: {found.decode(errors='replace')}"
                 raise UserError(message)
-            return answers.decode(found)
+            return prediction.decode_response(found)
         time.sleep(1)
     message = f"no answer at {wanted} after {ASYNCHRONOUS_SECONDS} s: look at its log in CloudWatch"
     raise UserError(message)
