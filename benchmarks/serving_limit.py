@@ -6,21 +6,22 @@ IMAGES is a folder. `benchmarks.serving` calls it; its output are two numbers: i
 resized and predicted, which is the server's limit, and predicted alone, which is the engine's.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from container.classifier.machine import usable_cpus
 from container.classifier.preprocessing import preprocess
-from container.serving.limits import usable_processors
 from container.serving.model.predictor import Predictor
 
 
 def main() -> None:
     """Predict on all cores, print images a second."""
     artifact, precision, folder, duration = sys.argv[1:]
-    streams = usable_processors()
+    streams = math.ceil(usable_cpus())
     predictor = Predictor.load(Path(artifact), streams=streams, precision=precision)
     files = [path.read_bytes() for path in sorted(Path(folder).iterdir())]
     images = [preprocess(data, predictor.preprocessing) for data in files]

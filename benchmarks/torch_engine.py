@@ -17,6 +17,7 @@ Where the server comes close to neither of the first two, HTTP and Python are wh
 import argparse
 import asyncio
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -34,8 +35,8 @@ from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import SETTINGS, make_artifact, write_images
 from container.classifier.artifact import Artifact
+from container.classifier.machine import usable_cpus
 from container.classifier.preprocessing import preprocess
-from container.serving.limits import usable_processors
 from container.serving.model import torch_engine
 from container.serving.settings import ENGINE, TORCH
 
@@ -91,7 +92,7 @@ def decoding_rate(bodies: Sequence[bytes], seconds: float) -> float:
     def work() -> int:
         return len([preprocess(body, SETTINGS) for body in bodies[:8]])
 
-    return rate([work] * usable_processors(), seconds)
+    return rate([work] * math.ceil(usable_cpus()), seconds)
 
 
 def server_row(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from container.classifier import processor
+from container.classifier import machine
 from container.classifier.artifact import Artifact
 from container.classifier.errors import ArtifactError
 from container.serving.http.encoding import Probabilities
@@ -58,23 +58,10 @@ def test_the_processor_and_the_setting_choose_the_precision(
     wanted: str,
     precisions: list[str],
 ) -> None:
-    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: "avx512_bf16" in flags)
-    monkeypatch.setattr(processor, "multiplies_int8", lambda: True)
+    monkeypatch.setattr(machine, "has_bfloat16_instructions", lambda: "avx512_bf16" in flags)
+    monkeypatch.setattr(machine, "has_int8_instructions", lambda: True)
 
     assert [each.precision for each in variants(Artifact.read(artifact), wanted)] == precisions
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [("flags : fpu avx512_bf16", True), ("flags : amx_bf16 fpu", True), ("flags : fpu", False)],
-)
-def test_the_processor_says_whether_it_computes_in_bfloat16(
-    tmp_path: Path, flags: str, *, expected: bool
-) -> None:
-    (tmp_path / "cpuinfo").write_text(flags + "\n")
-
-    assert processor.multiplies_bfloat16(tmp_path / "cpuinfo") == expected
-    assert not processor.multiplies_bfloat16(tmp_path / "nothing")
 
 
 def test_what_bfloat16_answers_otherwise_is_served_in_float32(

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torchvision.models import VisionTransformer
 
-from container.classifier import processor
+from container.classifier import machine
 from container.classifier.artifact import (
     FLOAT32,
     INT8,
@@ -159,7 +159,7 @@ def test_the_figures_are_those_of_what_openvino_answers(finished: Path) -> None:
 def test_it_is_served_and_reproduces_its_golden_answers(
     finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(processor, "multiplies_int8", lambda: True)
+    monkeypatch.setattr(machine, "has_int8_instructions", lambda: True)
     artifact = Artifact.read(finished / "model")
     assert artifact.int8 is not None
 
@@ -193,8 +193,8 @@ def test_the_processor_and_the_setting_choose_among_three(
     has_int8: bool,
     precisions: list[str],
 ) -> None:
-    monkeypatch.setattr(processor, "multiplies_int8", lambda: has_int8)
-    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(machine, "has_int8_instructions", lambda: has_int8)
+    monkeypatch.setattr(machine, "has_bfloat16_instructions", lambda: True)
 
     found = variants(Artifact.read(finished / "model"), wanted)
 
@@ -204,8 +204,8 @@ def test_the_processor_and_the_setting_choose_among_three(
 def test_a_processor_without_instructions_for_int8_serves_float32(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor, "multiplies_int8", lambda: False)
-    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(machine, "has_int8_instructions", lambda: False)
+    monkeypatch.setattr(machine, "has_bfloat16_instructions", lambda: False)
     artifact = Artifact.read(finished / "model")
 
     predictor = Predictor.load(finished / "model", streams=1)
@@ -217,8 +217,8 @@ def test_a_processor_without_instructions_for_int8_serves_float32(
 def test_float32_is_served_where_int8_answers_otherwise_than_in_training(
     model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(processor, "multiplies_int8", lambda: True)
-    monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(machine, "has_int8_instructions", lambda: True)
+    monkeypatch.setattr(machine, "has_bfloat16_instructions", lambda: False)
     rows = json.loads((model / INT8_ANSWERS).read_text())
     (model / INT8_ANSWERS).write_text(json.dumps([row[::-1] for row in rows]))
     document = json.loads((model / MANIFEST).read_text())

@@ -6,7 +6,6 @@ import logging
 import re
 import threading
 from concurrent.futures import Future
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.serving.http.app import PIECE_BYTES, create_app
 from container.serving.http.encoding import Probabilities
-from container.serving.limits import usable_memory, usable_processors
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Infer, Predictor
 from container.serving.settings import MIB, Settings
@@ -253,40 +251,3 @@ def test_settings_come_from_the_environment(
 def test_a_wrong_setting_is_named_with_its_value(name: str, value: str) -> None:
     with pytest.raises(UserError, match=f"{name} must be .* got '{value}'"):
         Settings.from_environment({name: value})
-
-
-@pytest.mark.parametrize(
-    ("files", "processors"),
-    [
-        ({}, None),
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "100000 100000"}, 1),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "900000 1000"}, None),
-        ({"cpu.max": "garbage"}, None),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "60000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-    ],
-)
-def test_the_cpu_quota_limits_the_processors(
-    tmp_path: Path, files: dict[str, str], processors: int | None
-) -> None:
-    unlimited = usable_processors(tmp_path)
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-
-    assert usable_processors(tmp_path) == (processors or unlimited)
-
-
-@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
-def test_the_memory_limit_is_the_cgroups(tmp_path: Path, name: str) -> None:
-    unlimited = usable_memory(tmp_path)
-    (tmp_path / "memory").mkdir()
-
-    (tmp_path / name).write_text("max\n")
-    assert usable_memory(tmp_path) == unlimited
-    (tmp_path / name).write_text(f"{2**63}\n")
-    assert usable_memory(tmp_path) == unlimited
-    (tmp_path / name).write_text(f"{2**20}\n")
-    assert usable_memory(tmp_path) == 2**20

@@ -20,12 +20,13 @@ import pytest
 import torch
 from torch import nn
 
+from container.classifier import machine
 from container.classifier.artifact import MANIFEST, WEIGHTS, Manifest, sha256_of
 from container.classifier.errors import ArtifactError, UserError
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.networks.network import Classifier, build
 from container.serving import gpu
-from container.serving.gpu import gpus, serves_batches
+from container.serving.gpu import serves_batches
 from container.serving.http.encoding import Probabilities
 from container.serving.model import torch_engine
 from container.serving.model.batching import Batching
@@ -245,7 +246,7 @@ def test_a_gpu_chooses_the_engine_unless_a_person_does(
     *,
     expected: bool,
 ) -> None:
-    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
     for name in devices:
         (tmp_path / name).touch()
 
@@ -255,7 +256,7 @@ def test_a_gpu_chooses_the_engine_unless_a_person_does(
 def test_the_image_without_pytorch_serves_by_openvino_and_says_what_else_would_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
     (tmp_path / "nvidia0").touch()
     monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "torch" else object())
 
@@ -264,11 +265,11 @@ def test_the_image_without_pytorch_serves_by_openvino_and_says_what_else_would_n
         serves_batches(Settings(engine="torch"))
 
 
-@pytest.mark.skipif(gpus() > 0, reason="of a machine without a GPU")
+@pytest.mark.skipif(machine.gpu_count() > 0, reason="of a machine without a GPU")
 def test_a_gpu_that_pytorch_cannot_use_is_said_rather_than_served_slowly(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
     (tmp_path / "nvidia0").touch()
 
     with pytest.raises(UserError, match=r"a GPU that PyTorch cannot use: .*_ENGINE=openvino"):

@@ -1,30 +1,22 @@
-"""Whether PyTorch serves here, on how many GPUs.
+"""Whether PyTorch serves here.
 
-CUDA is not asked: a process that has asked it cannot fork workers that use it, and PyTorch takes
-seconds to import.
+PyTorch is not imported, because that takes seconds.
 """
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from container.classifier.errors import UserError
+from container.classifier.machine import gpu_count
 from container.serving.settings import ENGINE, TORCH, Settings
-
-DEVICES = Path("/dev")
-
-
-def gpus() -> int:
-    """Return how many of NVIDIA's GPUs this container was given, by their device files."""
-    return sum(1 for _ in DEVICES.glob("nvidia[0-9]*"))
 
 
 def serves_batches(settings: Settings) -> bool:
-    """Tell whether PyTorch serves, in batches, rather than OpenVINO.
+    """Return whether PyTorch serves, in batches, rather than OpenVINO.
 
     Raises:
-        UserError: it is asked for and not there.
+        UserError: PyTorch is chosen and not installed.
     """
-    has_torch = all(find_spec(name) for name in ("torch", "networks"))
+    has_torch = all(find_spec(name) for name in ("torch", "container.networks"))
     if settings.engine:
         if settings.engine == TORCH and not has_torch:
             message = (
@@ -33,4 +25,4 @@ def serves_batches(settings: Settings) -> bool:
             )
             raise UserError(message)
         return settings.engine == TORCH
-    return has_torch and gpus() > 0
+    return has_torch and gpu_count() > 0

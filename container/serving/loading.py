@@ -18,10 +18,10 @@ from gunicorn.arbiter import Arbiter
 from container.classifier.artifact import Manifest
 from container.classifier.base_directory import base_dir
 from container.classifier.errors import UserError
+from container.classifier.machine import memory_limit_bytes
 from container.serving.http.app import create_app
 from container.serving.http.body import start_watch
 from container.serving.http.multi_model import create_multi_model_app
-from container.serving.limits import usable_memory
 from container.serving.model.batching import Batching
 from container.serving.model.memory import give_back
 from container.serving.model.pool import Pool
@@ -59,7 +59,7 @@ def application() -> Flask:
     if settings.multi_model:
         registry = Registry(
             base_dir() / "models",
-            budget=models_budget(usable_memory(), server_bytes(batches=sizing.batched > 0)),
+            budget=models_budget(memory_limit_bytes(), server_bytes(batches=sizing.batched > 0)),
             needed=partial(_loaded_bytes, sizing),
             load=load,
         )

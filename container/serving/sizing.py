@@ -1,11 +1,12 @@
 """How many of everything: chosen together from the quota, the memory limit and the network."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from container.serving.gpu import gpus, serves_batches
-from container.serving.limits import usable_memory, usable_processors
+from container.classifier.machine import gpu_count, memory_limit_bytes, usable_cpus
+from container.serving.gpu import serves_batches
 from container.serving.settings import MIB, Settings
 
 # A guess, not measured on so many: Python's lock limits what one process can hand to its streams.
@@ -151,7 +152,7 @@ class Sizing:
         Raises:
             UserError: the settings name an engine that is not there.
         """
-        processors, memory = usable_processors(), usable_memory()
+        processors, memory = math.ceil(usable_cpus()), memory_limit_bytes()
         model_bytes = 0 if settings.multi_model else network_bytes(model)
         if serves_batches(settings):
             return cls.for_batches(
@@ -159,7 +160,7 @@ class Sizing:
                 processors=processors,
                 memory=memory,
                 model_bytes=model_bytes,
-                gpus=gpus(),
+                gpus=gpu_count(),
             )
         return cls.choose(settings, processors=processors, memory=memory, model_bytes=model_bytes)
 

@@ -1,5 +1,6 @@
 """The HTTP side of serving: routes, and errors as JSON."""
 
+import math
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -7,6 +8,7 @@ from functools import partial
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
+from container.classifier.machine import usable_cpus
 from container.serving.http.body import discard_body, read_body
 from container.serving.http.connection import FORCE_CLOSE, connection_of, has_gone
 from container.serving.http.decoding import choose_splitter, split_body
@@ -15,7 +17,6 @@ from container.serving.http.errors import describe, overloaded
 from container.serving.http.metrics import CONTENT_TYPE, Metrics
 from container.serving.http.page import read_page
 from container.serving.http.request_log import RequestLog
-from container.serving.limits import usable_processors
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Predictor
 from container.serving.server.refusal import MESSAGE, RETRY_AFTER_SECONDS
@@ -48,7 +49,9 @@ def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> 
 
         @app.get("/execution-parameters")
         def execution_parameters() -> Response:
-            concurrent = min(usable_processors(), TRANSFORM_MB // settings.transform_payload_mb)
+            concurrent = min(
+                math.ceil(usable_cpus()), TRANSFORM_MB // settings.transform_payload_mb
+            )
             return jsonify(
                 MaxConcurrentTransforms=max(1, concurrent),
                 BatchStrategy="SINGLE_RECORD",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from container.classifier import processor
+from container.classifier import machine
 from container.classifier.artifact import MANIFEST, WEIGHTS, Artifact, GoldenAnswer
 from container.classifier.errors import ArtifactError
 from container.serving.settings import BFLOAT16, FLOAT32, INT8
@@ -78,5 +78,5 @@ def torch_variants(artifact: Artifact, wanted: str, *, has_bfloat16: bool) -> Se
 
 def _fastest() -> list[str]:
     """Return what the processor has instructions for, the fastest first."""
-    has = {INT8: processor.multiplies_int8(), BFLOAT16: processor.multiplies_bfloat16()}
+    has = {INT8: machine.has_int8_instructions(), BFLOAT16: machine.has_bfloat16_instructions()}
     return [precision for precision, is_there in has.items() if is_there]

@@ -19,12 +19,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from container.classifier import processor
+from container.classifier import machine
 from container.classifier.artifact import Artifact, Manifest
 from container.classifier.errors import ArtifactError, UserError
 from container.classifier.preprocessing import Pixels
 from container.networks.network import Classifier, ServedClassifier, build
-from container.serving.gpu import gpus
 from container.serving.http.encoding import Probabilities
 from container.serving.model.batching import Batcher, Batching
 from container.serving.model.precision import TOLERANCES, Variant, torch_variants
@@ -211,7 +210,7 @@ def variants(artifact: Artifact, wanted: str) -> Sequence[Variant]:
     if _device().type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has_bfloat16 = processor.multiplies_bfloat16()
+        has_bfloat16 = machine.has_bfloat16_instructions()
     return torch_variants(artifact, wanted, has_bfloat16=has_bfloat16)
 
 
@@ -267,7 +266,7 @@ def _device() -> torch.device:
     Raises:
         UserError: there is one, which PyTorch cannot use.
     """
-    if not gpus():
+    if not machine.gpu_count():
         return torch.device("cpu")
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from container.classifier.base_directory import base_dir
-from container.serving.gpu import gpus
+from container.classifier.machine import gpu_count
 from container.serving.http.metrics import Metrics, shared_table
 from container.serving.server.worker import Worker
 from container.serving.settings import Settings
@@ -79,8 +79,8 @@ def pre_fork(arbiter: Arbiter, worker: Worker) -> None:
 
 def post_fork(arbiter: Arbiter, worker: Worker) -> None:  # noqa: ARG001  gunicorn's
     """Show each worker another GPU, where there are several."""
-    if gpus() > 1:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(worker.metrics_row % gpus()))
+    if gpu_count() > 1:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(worker.metrics_row % gpu_count()))
 
 
 def post_worker_init(worker: Worker) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from container.classifier import artifact, processor
+from container.classifier import artifact, machine
 from container.classifier.artifact import FLOAT32, INT8, Artifact, Json, Manifest
 from container.classifier.errors import ArtifactError
 from container.classifier.preprocessing import Pixels, preprocess
@@ -119,7 +119,7 @@ class Int8Network:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        if not processor.multiplies_int8():
+        if not machine.has_int8_instructions():
             # There the sums of products can overflow: computed in float32 they are right, as they
             # are wherever int8 is served.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
