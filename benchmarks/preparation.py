@@ -27,7 +27,7 @@ from benchmarks.conditions import conditions
 from image_classifier.preparation.audit import audit, copies_of
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
-from image_classifier.preparation.pipeline import Reading, look
+from image_classifier.preparation.pipeline import Reading, audit_source
 from image_classifier.preparation.scan import Measured, Scan
 
 EACH, WRONG_LABELS = 200, 50
@@ -71,7 +71,7 @@ def _processor_seconds() -> float:
 def _speed(folder: Path) -> dict[str, float]:
     """Audit 10,000 images."""
     start, busy = time.monotonic(), _processor_seconds()
-    found = look(folder / "train_another", Reading(), quiet=True)
+    found = audit_source(folder / "train_another", Reading(), quiet=True)
     seconds, busy = time.monotonic() - start, _processor_seconds() - busy
     result = {"images": len(found.images), "seconds": seconds, "processor_seconds": busy}
     print(result, flush=True)
@@ -80,7 +80,7 @@ def _speed(folder: Path) -> dict[str, float]:
 
 def _recall(folder: Path) -> dict[str, dict[str, int]]:
     """Plant copies, and count those that the audit names."""
-    before = look(folder, Reading(), quiet=True)
+    before = audit_source(folder, Reading(), quiet=True)
     known = {name for finding in before.findings for name in (finding.path, *finding.others)}
     random = np.random.default_rng(0)
     paths = sorted((folder / "train_another").rglob("*.jpeg"))
@@ -90,7 +90,7 @@ def _recall(folder: Path) -> dict[str, dict[str, int]]:
         kind, path = kinds[number % len(kinds)], paths[place]
         copy = folder / "validation_another" / path.parent.name / f"planted{number}"
         planted[kind].append((_copy(kind, path, copy), path.relative_to(folder).as_posix()))
-    found = look(folder, Reading(), quiet=True)
+    found = audit_source(folder, Reading(), quiet=True)
     result = {}
     for kind, copies in planted.items():
         prefix = "exact" if kind == "exact" else "near"
@@ -129,7 +129,7 @@ def _labels(folder: Path) -> dict[str, int]:
         renamed = path.with_stem(path.stem[:-2] + label)
         path.rename(renamed)
         wrong.add(renamed.name)
-    found = look(folder, Reading(), quiet=True)
+    found = audit_source(folder, Reading(), quiet=True)
     suspects = {finding.path for finding in found.findings if finding.kind == "label-suspect"}
     result = {
         "images": len(paths),

@@ -13,7 +13,7 @@ from image_classifier.preparation.__main__ import main
 from image_classifier.preparation.audit import Audit
 from image_classifier.preparation.findings import KINDS
 from image_classifier.preparation.leaks import Leak
-from image_classifier.preparation.pipeline import Reading, look
+from image_classifier.preparation.pipeline import Reading, audit_source
 from tests.planted import Planted, drawn, folders, planted, save
 
 READING = Reading(manifests=[Path("labels.csv")], columns={"group": "patient"})
@@ -26,7 +26,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 @pytest.fixture(scope="module")
 def audited(faulty: Planted) -> Audit:
-    return look(faulty.root, READING, quiet=True)
+    return audit_source(faulty.root, READING, quiet=True)
 
 
 def named(audit: Audit) -> dict[str, set[str]]:
@@ -101,7 +101,7 @@ def test_fixing_moves_what_is_bad_and_loses_nothing(faulty: Planted, tmp_path: P
     shutil.copytree(faulty.root, root, symlinks=True)
     before = sorted(path.read_bytes() for path in root.rglob("*") if path.is_file())
 
-    fixed = look(root, READING, fix=aside, quiet=True)
+    fixed = audit_source(root, READING, fix=aside, quiet=True)
 
     left = {finding.kind for finding in fixed.findings}
     assert not left & {kind for kind, about in KINDS.items() if about.is_moved}
@@ -161,7 +161,7 @@ def test_labels_are_not_suspected_where_looks_say_nothing(tmp_path: Path) -> Non
         name = "ant" if number % 2 else "bee"
         save(drawn(f"alike{number}"), tmp_path / name / f"{number}.png")
 
-    found = look(tmp_path, Reading(), quiet=True)
+    found = audit_source(tmp_path, Reading(), quiet=True)
 
     assert found.neighbor_accuracy < 0.8
     assert [finding.kind for finding in found.findings] == []

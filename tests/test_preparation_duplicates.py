@@ -73,7 +73,7 @@ def test_all_pairs_within_seven_bits_are_found_as_by_comparing_all() -> None:
 
     found = {
         (min(pair), max(pair))
-        for first, second in duplicates._alike(hashes)
+        for first, second in duplicates._near_pairs(hashes)
         for pair in zip(first.tolist(), second.tolist(), strict=True)
     }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from image_classifier.preparation.page import histogram
-from image_classifier.preparation.pipeline import Reading, look
+from image_classifier.preparation.pipeline import Reading, audit_source
 from tests.chromium import PROGRAM, Browser, browsing
 from tests.planted import drawn, planted, save
 
@@ -21,7 +21,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         found.rows.append((f"h{number}.png", hostile, "train", ""))
     found.write_manifest()
     reading = Reading(manifests=[Path("labels.csv")], columns={"group": "patient"})
-    look(folder / "data", reading, page_path=folder / "page.html", quiet=True)
+    audit_source(folder / "data", reading, page_path=folder / "page.html", quiet=True)
     return folder / "page.html"
 
 

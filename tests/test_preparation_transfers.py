@@ -1,14 +1,11 @@
-"""To S3 and from the web: against moto's server and a real HTTP server."""
+"""`upload` and `check`, against moto's S3 server."""
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -208,129 +205,3 @@ def test_without_credentials_a_sentence_says_so(
 
     assert upload(folder, "--quiet") == 2
     assert "are AWS credentials and a region set?" in capsys.readouterr().err
-
-
-DATA = bytes(range(256)) * 4096
-SUM = hashlib.sha256(DATA).hexdigest()
-
-
-class Web(BaseHTTPRequestHandler):
-    """Gives /whole, /half once and then the rest where it is asked for, /page, and 404."""
-
-    ranges: list[str | None]
-    breaks: int
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        type(self).ranges.append(asked)
-        if self.path == "/none":
-            self.send_error(404)
-            return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(len(DATA) - start))
-        self.send_header("Content-Type", "text/html" if self.path == "/page" else "application/zip")
-        self.end_headers()
-        end = len(DATA)
-        if self.path == "/half" and type(self).breaks:
-            type(self).breaks -= 1
-            end //= 2
-        self.wfile.write(DATA[start:end])
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def web() -> Iterator[str]:
-    Web.ranges, Web.breaks = [], 1
-    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def fetch(url: str, target: Path, *options: str) -> int:
-    return main(["download", url, str(target), *options])
-
-
-def test_a_download_is_checked_and_not_repeated(
-    web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    target = tmp_path / "new" / "data.zip"
-
-    assert fetch(f"{web}/whole", target) == 0
-    assert capsys.readouterr().out == f"{SUM}  {target}\n"
-    assert target.read_bytes() == DATA
-    assert fetch(f"{web}/whole", target, "--sha256", SUM) == 0
-    assert len(Web.ranges) == 1
-    assert [path.name for path in target.parent.iterdir()] == ["data.zip"]
-
-
-def test_without_a_checksum_a_download_that_broke_off_starts_again(
-    web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert fetch(f"{web}/half", tmp_path / "a") == 2
-    assert "start again; with --sha256 it would continue" in capsys.readouterr().err
-    assert fetch(f"{web}/half", tmp_path / "a") == 0
-
-    assert Web.ranges == [None, None]
-
-
-def test_another_file_than_was_meant_is_not_kept(
-    web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert fetch(f"{web}/whole", tmp_path / "a", "--sha256", "0" * 64) == 2
-
-    assert f"has the SHA-256 {SUM}, not {'0' * 64}" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_download_that_broke_off_goes_on(
-    web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert fetch(f"{web}/half", tmp_path / "a", "--sha256", SUM) == 2
-    assert "the same command continues" in capsys.readouterr().err
-    assert not (tmp_path / "a").exists()
-
-    assert fetch(f"{web}/half", tmp_path / "a", "--sha256", SUM) == 0
-
-    assert (tmp_path / "a").read_bytes() == DATA
-    assert Web.ranges == [None, f"bytes={len(DATA) // 2}-"]
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (["WEB/none"], "answers 404"),
-        (["WEB/page"], "is a web page, such as one to log in by"),
-        (["file:///etc/hostname"], "begins with https:// or http://"),
-        (["http://127.0.0.1:1/x"], "cannot be fetched"),
-        (["WEB/whole", "--sha256", "abc"], "expected 64 hexadecimal digits"),
-    ],
-)
-def test_what_cannot_be_fetched_is_said_in_a_sentence(
-    web: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    command: list[str],
-    words: str,
-) -> None:
-    url, *options = command
-    assert fetch(url.replace("WEB", web), tmp_path / "a", *options) == 2
-
-    assert words in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_of_that_name_is_not_overwritten(
-    web: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a").write_bytes(b"mine")
-
-    assert fetch(f"{web}/whole", tmp_path / "a") == 2
-
-    assert "is there already" in capsys.readouterr().err
-    assert (tmp_path / "a").read_bytes() == b"mine"

@@ -14,9 +14,8 @@ from container.classifier.errors import UserError
 from image_classifier.preparation import findings, labels
 from image_classifier.preparation.audit import Audit
 from image_classifier.preparation.bucket import Difference, Prefix, hashed
-from image_classifier.preparation.download import download
 from image_classifier.preparation.manifests import COLUMNS
-from image_classifier.preparation.pipeline import Reading, look, prepare
+from image_classifier.preparation.pipeline import Reading, audit_source, prepare
 
 DONE, FAULTY, FAILED = 0, 1, 2
 
@@ -65,7 +64,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    found = look(
+    found = audit_source(
         arguments.source,
         _reading(arguments),
         fix=arguments.fix,
@@ -121,13 +120,6 @@ def _warn_of_surplus(difference: Difference, address: str) -> None:
     )
 
 
-def _download(arguments: argparse.Namespace) -> int:
-    found = download(arguments.url, arguments.file, arguments.sha256, quiet=arguments.quiet)
-    if not arguments.quiet:
-        print(f"{found}  {arguments.file}")
-    return DONE
-
-
 def _tell(found: Audit) -> None:
     """Print what a data set holds and what is wrong with it."""
     for split in found.splits:
@@ -154,7 +146,6 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "audit": _audit,
     "upload": _upload,
     "check": _check,
-    "download": _download,
 }
 
 
@@ -214,11 +205,7 @@ def _add_transfers(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     for parser in (sending, checking):
         parser.add_argument("folder", type=Path)
         parser.add_argument("address", metavar="s3://BUCKET/PREFIX")
-    fetching = commands.add_parser("download", help="fetch a file from the web")
-    fetching.add_argument("url")
-    fetching.add_argument("file", type=Path)
-    fetching.add_argument("--sha256", help="what it must have (default: any; it is printed)")
-    for parser in (sending, checking, fetching):
+    for parser in (sending, checking):
         parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from container.classifier.errors import UserError
 from image_classifier.preparation import split
-from image_classifier.preparation.disjoint_sets import DisjointSets
+from image_classifier.preparation.duplicates import connected
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.quarantine import Transfer
 from image_classifier.preparation.scan import Scan
@@ -193,13 +193,12 @@ def _default(name: str, ready: set[str | None]) -> float:
 
 def _together(images: Sequence[Labeled], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return (N,): equal numbers for copies of each other, for a group, and for both in turn."""
-    sets = DisjointSets(len(images))
+    pairs = list(enumerate(copies.tolist()))
     firsts: dict[str, int] = {}
-    for place, image in enumerate(images):
-        sets.join(place, int(copies[place]))
+    for index, image in enumerate(images):
         if image.group is not None:
-            sets.join(place, firsts.setdefault(image.group, place))
-    return sets.roots()
+            pairs.append((index, firsts.setdefault(image.group, index)))
+    return connected(len(images), pairs)
 
 
 def _replace(path: Path, text: str) -> None:

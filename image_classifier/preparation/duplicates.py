@@ -1,45 +1,47 @@
-"""Which images are the same image, re-encoded or resized: in near-linear time.
+"""Finds images that are the same, re-encoded or resized, in near-linear time.
 
-A perceptual hash finds who may be alike: the signs of a small image's lowest 63 frequencies
+A perceptual hash finds candidates: the signs of a small image's lowest 63 frequencies
 (Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"). All pairs of
 hashes that differ by up to 7 bits are found by multi-index hashing (Norouzi, Punjani, Fleet 2012,
-"Fast Search in Hamming Space with Multi-Index Hashing"). Small copies of 16 x 16 pixels decide.
+"Fast Search in Hamming Space with Multi-Index Hashing"). A comparison of 16 x 16 pixel thumbnails
+decides.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from container.classifier.preprocessing import Pixels
-from image_classifier.preparation.disjoint_sets import DisjointSets
 
 THUMBNAIL_SIZE = 16
 
-# Of the image whose frequencies are taken, and how many of them in either direction.
+# Size of the image whose frequencies are computed, and the number of frequencies per axis.
 HASH_SIZE, FREQUENCIES = 32, 8
 
-# Of 5,000 images' copies in JPEG of quality 30 or at half the size 99.9 % are within it.
+# Contains 99.9 % of the copies of 5,000 images in JPEG of quality 30 or at half the size.
 MAX_DISTANCE = 7
 
-# Four parts of 16 bits: where at most 7 differ, one part has at most one of them.
+# Four parts of 16 bits: if at most 7 bits differ, at most one differs in one of the parts.
 PARTS, PART_BITS = 4, 16
 
-# Mean differences of two small copies in gray and in colors, in levels of 255. Copies of quality
-# 30 have up to 2.7, the two most alike of 2,500 different hands 3.3; strong colors lose more.
+# Mean differences of two thumbnails in gray and in color, in levels of 255. Copies of quality 30
+# have up to 2.7, the two most similar of 2,500 different hands 3.3; strong colors lose more.
 MAX_DIFFERENCE, MAX_COLOR_DIFFERENCE = 3.0, 6.0
 
-# In which two nearly blank images differ.
+# Separates nearly blank images, whose mean difference is always small.
 MIN_CORRELATION = 0.9
 
-# Pairs that are compared at a time.
-BLOCK = 1 << 17
+# Pairs that are compared at a time, to bound the memory.
+PAIR_BLOCK, THUMBNAIL_BLOCK = 1 << 17, 1 << 12
 
-# Different images of one hash that are told apart; more are blank ones and the like.
+# Different images with the same hash that are compared; more are blank images and the like.
 MAX_ROUNDS = 32
 
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
 def perceptual_hash(pixels: Pixels) -> np.uint64:
@@ -48,12 +50,12 @@ def perceptual_hash(pixels: Pixels) -> np.uint64:
     gray = image.resize((HASH_SIZE, HASH_SIZE), Image.Resampling.BILINEAR)
     frequencies = (_COSINES @ np.asarray(gray, np.float32) @ _COSINES.T).ravel()
     signs = frequencies > np.median(frequencies[1:])
-    # The mean brightness is no structure.
+    # The mean brightness does not describe the structure.
     signs[0] = False
     return np.uint64(np.packbits(signs[_ORDER]).view(np.uint64)[0])
 
 
-def clusters(hashes: npt.NDArray[np.uint64], thumbnails: Pixels) -> Places:
+def clusters(hashes: npt.NDArray[np.uint64], thumbnails: Pixels) -> Indices:
     """Group N images that are the same.
 
     Args:
@@ -61,41 +63,49 @@ def clusters(hashes: npt.NDArray[np.uint64], thumbnails: Pixels) -> Places:
         thumbnails: (N, 16, 16, 3)
 
     Returns:
-        (N,): the place of the first image of each one's cluster.
+        (N,): the index of the first image in each image's cluster.
     """
-    sets = DisjointSets(len(hashes))
-    leaders = []
+    pairs: list[tuple[int, int]] = []
+    leaders: list[int] = []
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))
-    for same in np.split(order, starts[1:]):
-        leaders += _lead(same, thumbnails, sets)
+    for same_hash in np.split(order, starts[1:]):
+        leaders += _lead(same_hash, thumbnails, pairs)
     led = np.array(sorted(leaders), dtype=np.int64)
-    for first, second in _alike(hashes[led]):
-        pairs = np.stack([led[first], led[second]])
-        is_same = _same(thumbnails, *pairs)
-        for one, other in pairs[:, is_same].T.tolist():
-            sets.join(one, other)
-    return sets.roots()
+    for first, second in _near_pairs(hashes[led]):
+        candidates = np.stack([led[first], led[second]])
+        pairs += candidates[:, _is_same(thumbnails, *candidates)].T.tolist()
+    return connected(len(hashes), pairs)
 
 
-def _lead(places: Places, thumbnails: Pixels, sets: DisjointSets) -> list[int]:
-    """Join those of one hash that are the same; return one of each."""
+def connected(count: int, pairs: Sequence[tuple[int, int]]) -> Indices:
+    """Return (count,): the smallest index in each one's connected component."""
+    if not pairs:
+        return np.arange(count)
+    graph = coo_array((np.ones(len(pairs), bool), np.array(pairs).T), shape=(count, count))
+    components = connected_components(graph, directed=False)[1]
+    _, first, inverse = np.unique(components, return_index=True, return_inverse=True)
+    found: Indices = first[inverse]
+    return found
+
+
+def _lead(indices: Indices, thumbnails: Pixels, pairs: list[tuple[int, int]]) -> list[int]:
+    """Add the pairs of same images among those of one hash; return one image of each cluster."""
     leaders: list[int] = []
-    while len(places) and len(leaders) < MAX_ROUNDS:
-        leader, rest = places[0], places[1:]
-        leaders.append(int(leader))
-        same = _same(thumbnails, np.full(len(rest), leader), rest)
-        for place in rest[same].tolist():
-            sets.join(int(leader), place)
-        places = rest[~same]
+    while len(indices) and len(leaders) < MAX_ROUNDS:
+        leader, rest = int(indices[0]), indices[1:]
+        leaders.append(leader)
+        is_same = _is_same(thumbnails, np.full(len(rest), leader), rest)
+        pairs += [(leader, index) for index in rest[is_same].tolist()]
+        indices = rest[~is_same]
     return leaders
 
 
-def _alike(hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[Places, Places]]:
+def _near_pairs(hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[Indices, Indices]]:
     """Find all pairs of N hashes within the largest distance; some of them several times.
 
     Yields:
-        Blocks of first and second places.
+        Blocks of first and second indices.
     """
     for part in range(PARTS):
         shift = np.uint64(part * PART_BITS)
@@ -104,39 +114,39 @@ def _alike(hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[Places, Places]]:
         ordered = keys[order]
         for flip in (0, *(1 << bit for bit in range(PART_BITS))):
             wanted = keys ^ flip
-            # The pairs of a flipped bit are found from the side that has it not.
-            asks = np.flatnonzero(wanted >= keys)
-            starts = np.searchsorted(ordered, wanted[asks], "left")
-            counts = np.searchsorted(ordered, wanted[asks], "right") - starts
-            for first, second in _expanded(asks, starts, counts, order):
+            # Pairs with a flipped bit are searched only from the side where the bit is 0.
+            queries = np.flatnonzero(wanted >= keys)
+            starts = np.searchsorted(ordered, wanted[queries], "left")
+            counts = np.searchsorted(ordered, wanted[queries], "right") - starts
+            for first, second in _expand(queries, starts, counts, order):
                 distances = np.bitwise_count(hashes[first] ^ hashes[second])
-                # Of equal keys each pair is found from either side, and each place with itself.
+                # With equal keys each pair is found from both sides, and each index with itself.
                 near = (distances <= MAX_DISTANCE) & ((first < second) | (flip != 0))
                 if near.any():
                     yield first[near], second[near]
 
 
-def _expanded(
-    asks: Places, starts: Places, counts: Places, order: Places
-) -> Iterator[tuple[Places, Places]]:
-    """Pair every asking place with the `counts` places from `starts` on in `order`, in blocks."""
+def _expand(
+    queries: Indices, starts: Indices, counts: Indices, order: Indices
+) -> Iterator[tuple[Indices, Indices]]:
+    """Pair every query with `counts` entries of `order` from `starts` on, in blocks."""
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    for begin in range(0, total, BLOCK):
-        numbers = np.arange(begin, min(begin + BLOCK, total))
+    for begin in range(0, total, PAIR_BLOCK):
+        numbers = np.arange(begin, min(begin + PAIR_BLOCK, total))
         which = np.searchsorted(ends, numbers, "right")
-        within = numbers - (ends[which] - counts[which])
-        yield asks[which], order[starts[which] + within]
+        offsets = numbers - (ends[which] - counts[which])
+        yield queries[which], order[starts[which] + offsets]
 
 
-def _same(thumbnails: Pixels, first: Places, second: Places) -> npt.NDArray[np.bool_]:
-    """Tell of each pair whether its small copies are the same but for compression."""
+def _is_same(thumbnails: Pixels, first: Indices, second: Indices) -> npt.NDArray[np.bool_]:
+    """Return for each pair whether its thumbnails are the same except for compression."""
     found = np.zeros(len(first), dtype=bool)
-    for begin in range(0, len(first), 1 << 12):
-        block = slice(begin, begin + (1 << 12))
+    for begin in range(0, len(first), THUMBNAIL_BLOCK):
+        block = slice(begin, begin + THUMBNAIL_BLOCK)
         one, other = (
-            thumbnails[places[block]].astype(np.float32).reshape(len(places[block]), -1, 3)
-            for places in (first, second)
+            thumbnails[indices[block]].astype(np.float32).reshape(len(indices[block]), -1, 3)
+            for indices in (first, second)
         )
         colors = np.abs(one - other).mean(axis=(1, 2))
         gray = np.abs(one.mean(axis=2) - other.mean(axis=2)).mean(axis=1)
@@ -161,5 +171,5 @@ def _cosines() -> npt.NDArray[np.float32]:
 
 _COSINES = _cosines()
 
-# Neighboring frequencies depend on each other; spread over the parts, each part says more.
+# Neighboring frequencies are correlated; spread over the parts, each part discriminates better.
 _ORDER = np.arange(64).reshape(-1, PARTS).T.ravel()

@@ -53,7 +53,7 @@ def render(audit: Audit, folder: Path, title: str) -> str:
         title: What it is called.
     """
     environment = Environment(
-        loader=PackageLoader("preparation", "."),
+        loader=PackageLoader("image_classifier.preparation", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

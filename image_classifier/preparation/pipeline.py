@@ -89,7 +89,7 @@ def prepare(
     return found
 
 
-def look(
+def audit_source(
     source: Path,
     reading: Reading,
     *,
