@@ -36,7 +36,7 @@ def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def loading_held_up(base_dir: Path, copy: Path) -> Iterator[Callable[[], None]]:
-    """Copy the model; block whoever opens its network until the yielded function is called."""
+    """Copy the model; opening its network blocks until the yielded function is called."""
     shutil.copytree(base_dir / "model", copy / "model")
     # The kernel delays an open for as long as another process has a lease (45 s at most), and
     # sends SIGIO, which would end the tests.
@@ -47,11 +47,9 @@ def loading_held_up(base_dir: Path, copy: Path) -> Iterator[Callable[[], None]]:
             fcntl.fcntl(network, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
         fcntl.fcntl(network, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        try:
-            yield release
-        finally:
-            release()
-            signal.signal(signal.SIGIO, previous)
+        yield release
+    # Closing the file has ended the lease.
+    signal.signal(signal.SIGIO, previous)
 
 
 @pytest.mark.parametrize("arguments", [("serve",), ()])
