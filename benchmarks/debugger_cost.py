@@ -33,10 +33,10 @@ from container.debugger.recording.debug_session import Observer, Settings
 from container.debugger.recording.hook_configuration import REDUCTIONS, default_collections
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.step import TrainingStep
 from container.training.hyperparameters import Hyperparameters
-from container.training.recipe import Arithmetic
 
 BATCH, SIDE, TOTAL_STEPS = 32, 64, 2000
 

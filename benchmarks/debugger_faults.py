@@ -36,9 +36,9 @@ from container.debugger.report import advice
 from container.debugger.rules import rule_choice
 from container.debugger.rules.verdict import ISSUES
 from container.networks.network import Network, build
-from container.training import recipe
 from container.training.data import channel, images
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
@@ -204,7 +204,7 @@ def run(case: Case, training: ImageSet, validation: ImageSet, directory: Path) -
         hyperparameters,
         pretrained=False,
         num_classes=classes,
-        arithmetic=recipe.arithmetic("float32", "small"),
+        arithmetic=Arithmetic.choose("float32", "small"),
         cluster=Cluster(0, 1),
         observer=observer,
     )

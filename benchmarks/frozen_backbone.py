@@ -41,6 +41,7 @@ from container.classifier.preprocessing import Preprocessing
 from container.networks.network import MEAN, STD, Classifier, build
 from container.training import recipe
 from container.training.data import channel, images
+from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import evaluate
 from container.training.fitting import pretrained as weights
 from container.training.head import features, frozen_stage
@@ -134,7 +135,7 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
     """Train the head of a frozen SqueezeNet on features that are computed once."""
     hyperparameters = Hyperparameters.from_strings({**CASE.hyperparameters, "seed": seed})
     arithmetic, stop = (
-        recipe.arithmetic(hyperparameters.precision, hyperparameters.network),
+        Arithmetic.choose(hyperparameters.precision, hyperparameters.network),
         StopRequest(),
     )
     start = time.monotonic()
@@ -148,9 +149,7 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
         settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
         decoded.append(images.decode(files, channel.class_names_of(files), settings, stop))
     now_decoded = time.monotonic()
-    training, validation = (
-        features.compute(net, each, arithmetic, check_stop=stop.check) for each in decoded
-    )
+    training, validation = (features.compute(net, each, arithmetic, stop=stop) for each in decoded)
     now_computed = time.monotonic()
     choice = frozen_stage.train(
         net,
@@ -160,14 +159,14 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
         objective="val_accuracy",
         class_weights=None,
         device=arithmetic.device,
-        check_stop=stop.check,
+        stop=stop,
     )
     end = time.monotonic()
     # Of the network as it will be served, and no part of the stage.
-    exact = recipe.Arithmetic(arithmetic.device, torch.float32)
-    evaluation = evaluate(Classifier(net.module), decoded[1], exact, 2)
+    exact = Arithmetic(arithmetic.device, torch.float32)
+    evaluation = evaluate(Classifier(net.module), decoded[1], exact, 2, stop)
     return {
-        "val_accuracy": evaluation.accuracy if evaluation else math.nan,
+        "val_accuracy": evaluation.accuracy,
         "accuracy_on_features": choice.evaluation.accuracy,
         "decoding_seconds": now_decoded - start,
         "features_seconds": now_computed - now_decoded,

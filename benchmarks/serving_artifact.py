@@ -25,6 +25,7 @@ from container.classifier.preprocessing import Preprocessing, preprocess
 from container.networks.network import Classifier, build
 from container.training.output.export import write_artifact
 from container.training.output.quantization import Int8Network, quantize
+from container.training.sagemaker.stop import StopRequest
 
 IMAGES = 64
 SETTINGS = Preprocessing(image_size=224, crop_fraction=0.875)
@@ -74,7 +75,7 @@ def add_int8(directory: Path, images: Sequence[Path]) -> None:
     manifest = dataclasses.replace(source.manifest, precision=INT8)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch, INT8_MODEL)
-        quantize(source.onnx_model, pixels, target, manifest.network, lambda: None)
+        quantize(source.onnx_model, pixels, target, manifest.network, StopRequest())
         answers = Int8Network(target).answer(golden)
         with extending(directory, manifest) as partial:
             shutil.move(target, partial / INT8_MODEL)

@@ -31,10 +31,10 @@ from benchmarks.conditions import conditions
 from container.classifier.preprocessing import Preprocessing
 from container.networks import network
 from container.training.data import channel, images
+from container.training.device import Arithmetic
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
 from container.training.hyperparameters import Hyperparameters
-from container.training.recipe import arithmetic
 from container.training.sagemaker.stop import StopRequest
 
 SIZE, BATCH_SIZE, LEARNING_RATE = 224, 32, 0.02
@@ -121,7 +121,7 @@ def ours(files: images.ImageSet, order: npt.NDArray[np.int64], *, augment: bool)
         hyperparameters,
         pretrained=False,
         num_classes=num_classes,
-        arithmetic=arithmetic("auto", "resnet18"),
+        arithmetic=Arithmetic.choose("auto", "resnet18"),
         cluster=Cluster(0, 1),
     )
     losses = []

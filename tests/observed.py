@@ -10,10 +10,10 @@ from torch import nn
 from container.debugger.recording.debug_session import Observer, Settings
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.step import Model, TrainingStep
 from container.training.hyperparameters import Hyperparameters
-from container.training.recipe import Arithmetic
 
 IMAGES = 12
 BATCH = np.arange(IMAGES)

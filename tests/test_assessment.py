@@ -20,6 +20,7 @@ from container.training.evaluation.assessment import (
 from container.training.evaluation.calibration import Answers
 from container.training.evaluation.evaluation import Evaluation
 from container.training.evaluation.progress import Best
+from container.training.sagemaker.stop import StopRequest
 
 CPU = torch.device("cpu")
 LAST_EPOCH = Evaluation(0.7, np.array([[5, 1], [2, 4]]))
@@ -52,7 +53,7 @@ def judged(
         Best(3, {}, LAST_EPOCH),
         validation=validation or squares(0),
         test=test,
-        is_stopped=lambda: is_stopped,
+        stop=StopRequest(requested=is_stopped),
     )
 
 

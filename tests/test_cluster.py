@@ -221,8 +221,7 @@ def test_a_host_that_never_comes_up_is_named(current: str, sentence: str) -> Non
 @pytest.mark.parametrize("current", HOSTS)
 def test_a_stop_ends_the_wait_for_a_host(current: str) -> None:
     hosts = Hosts(current=current, names=tuple(sorted(HOSTS)), network_interface="lo")
-    stop = StopRequest()
-    stop.requested = True
+    stop = StopRequest(requested=True)
 
     with pytest.raises(Stopped), joined(hosts, stop):
         pass

@@ -20,6 +20,7 @@ from container.training.evaluation.evaluation import (
     wilson,
 )
 from container.training.evaluation.inference import to_images
+from container.training.sagemaker.stop import Stopped, StopRequest
 from tests.test_features import FLOAT32
 
 # 10 images of class 0, 5 of class 1, none of class 2, which is predicted once.
@@ -101,7 +102,7 @@ def test_the_loss_is_the_mean_over_all_images_in_batches_of_any_size() -> None:
     labels = random.integers(0, 3, 600)
     images = ImageSet(pixels, labels, (Path("x"),) * 600, "")
 
-    found = evaluate(Classifier(Fixed()), images, FLOAT32, 3)
+    found = evaluate(Classifier(Fixed()), images, FLOAT32, 3, StopRequest())
 
     assert found is not None
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -116,10 +117,10 @@ def test_logits_are_those_of_every_image_in_order(monkeypatch: pytest.MonkeyPatc
     pixels = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), np.uint8)
     images = ImageSet(pixels, np.zeros(7, np.int64), (Path("x"),) * 7, "")
     classifier = Classifier(Fixed())
-    whole = logits_of(classifier, images, FLOAT32)
+    whole = logits_of(classifier, images, FLOAT32, StopRequest())
     monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 3)
 
-    parts = logits_of(classifier, images, FLOAT32)
+    parts = logits_of(classifier, images, FLOAT32, StopRequest())
 
     assert whole is not None
     assert parts is not None
@@ -132,9 +133,10 @@ def test_logits_are_those_of_every_image_in_order(monkeypatch: pytest.MonkeyPatc
 def test_a_stop_ends_an_evaluation_without_a_result() -> None:
     images = ImageSet(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int64), (Path("x"),), "")
 
-    found = evaluate(Classifier(Fixed()), images, FLOAT32, 3, lambda: True)
+    stop = StopRequest(requested=True)
 
-    assert found is None
+    with pytest.raises(Stopped):
+        evaluate(Classifier(Fixed()), images, FLOAT32, 3, stop)
 
 
 def test_logits_judged_in_parts_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:

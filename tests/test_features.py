@@ -12,11 +12,11 @@ from torch import nn
 from container.classifier.errors import UserError
 from container.networks.network import SMALL, Classifier, Network, build
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.evaluation import inference
 from container.training.evaluation.inference import to_images
 from container.training.head import features
-from container.training.recipe import Arithmetic, arithmetic
-from container.training.sagemaker.stop import Stopped, StopRequest
+from container.training.sagemaker.stop import Stop, Stopped, StopRequest
 from tests.families import FAMILIES
 
 FLOAT32 = Arithmetic(torch.device("cpu"), torch.float32)
@@ -33,8 +33,16 @@ def build_small() -> Network:
     return build(SMALL, 3)
 
 
-def no_stop() -> None:
-    pass
+class StopAtCheck(Stop):
+    """A stop that is requested from its n-th check on."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.checks = number, 0
+
+    @property
+    def requested(self) -> bool:
+        self.checks += 1
+        return self.checks >= self.number
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -49,7 +57,7 @@ def test_a_networks_head_makes_the_networks_logits_of_the_features(
         torch.nn.init.normal_(parameter)
     images = noise(3, FAMILIES[name])
 
-    found = features.compute(network, images, FLOAT32, no_stop)
+    found = features.compute(network, images, FLOAT32, StopRequest())
 
     classifier = Classifier(network.module).eval()
     with torch.inference_mode():
@@ -64,7 +72,7 @@ def test_batch_normalization_counts_nothing() -> None:
     network = build_small()
     before = {k: v.clone() for k, v in network.module.state_dict().items()}
 
-    features.compute(network, noise(3, 16), FLOAT32, no_stop)
+    features.compute(network, noise(3, 16), FLOAT32, StopRequest())
 
     assert all(torch.equal(before[k], v) for k, v in network.module.state_dict().items())
 
@@ -72,7 +80,7 @@ def test_batch_normalization_counts_nothing() -> None:
 def test_the_network_learns_afterwards_as_before() -> None:
     network = build_small()
 
-    features.compute(network, noise(3, 16), FLOAT32, no_stop)
+    features.compute(network, noise(3, 16), FLOAT32, StopRequest())
 
     network.module(torch.rand(2, 3, 16, 16)).sum().backward()
     assert all(parameter.grad is not None for parameter in network.module.parameters())
@@ -81,9 +89,10 @@ def test_the_network_learns_afterwards_as_before() -> None:
 def test_bfloat16_gives_nearly_the_same() -> None:
     network, images = build_small(), noise(3, 16)
 
-    found = features.compute(network, images, arithmetic("bfloat16", "resnet18"), no_stop).values
+    bfloat16 = Arithmetic.choose("bfloat16", "resnet18")
+    found = features.compute(network, images, bfloat16, StopRequest()).values
 
-    expected = features.compute(network, images, FLOAT32, no_stop).values
+    expected = features.compute(network, images, FLOAT32, StopRequest()).values
     assert found.dtype == expected.dtype == np.float32
     assert 0 < np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()
 
@@ -95,7 +104,7 @@ def test_the_number_of_cores_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
 
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        found.append(features.compute(network, images, FLOAT32, no_stop).values)
+        found.append(features.compute(network, images, FLOAT32, StopRequest()).values)
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
 
@@ -106,7 +115,7 @@ def test_the_number_of_cores_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_log_says_how_many_features_there_are(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
-    features.compute(build_small(), noise(3, 16), FLOAT32, no_stop)
+    features.compute(build_small(), noise(3, 16), FLOAT32, StopRequest())
 
     (line,) = caplog.messages
     assert line.startswith("frozen_features images=3 dimensions=256 seconds=")
@@ -114,17 +123,11 @@ def test_the_log_says_how_many_features_there_are(caplog: pytest.LogCaptureFixtu
 
 def test_a_stop_is_heard_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 2)
-    network, stop, heard = build_small(), StopRequest(), 0
-
-    def check() -> None:
-        nonlocal heard
-        heard += 1
-        stop.requested = heard == 2
-        stop.check()
+    network, stop = build_small(), StopAtCheck(2)
 
     with pytest.raises(Stopped):
-        features.compute(network, noise(6, 16), FLOAT32, check)
-    assert heard == 2
+        features.compute(network, noise(6, 16), FLOAT32, stop)
+    assert stop.checks == 2
     assert isinstance(network.module.get_submodule("head"), nn.Linear)
 
 
@@ -133,7 +136,7 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("/dev/full").open("r+b") as full:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
         with pytest.raises(UserError, match=r"^no room for the features of 3 images in .*\(No"):
-            features.compute(build_small(), noise(3, 16), FLOAT32, no_stop)
+            features.compute(build_small(), noise(3, 16), FLOAT32, StopRequest())
 
 
 def counted(count: int, image_size: int, name: str) -> ImageSet:
@@ -165,7 +168,7 @@ def test_features_of_something_else_are_computed(
     network = build_small()
     features.find_or_compute(network, counted(3, 16, change), FLOAT32, StopRequest())
     images = counted(3, 16, "others" if change == "images" else change)
-    arithmetic_ = arithmetic("bfloat16", "resnet18") if change == "arithmetic" else FLOAT32
+    arithmetic_ = Arithmetic.choose("bfloat16", "resnet18") if change == "arithmetic" else FLOAT32
     if change == "weights":
         with torch.no_grad():
             next(iter(network.module.parameters())).mul_(1.01)

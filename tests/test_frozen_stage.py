@@ -18,7 +18,7 @@ from container.training.head.frozen_stage import LEARNING_RATES, WEIGHT_DECAYS, 
 from container.training.head.head_bank import Bank, Lesson, Rates, Standardization
 from container.training.hyperparameters import Hyperparameters
 from container.training.sagemaker.stop import Stopped, StopRequest
-from tests.test_features import FLOAT32, build_small, no_stop, noise
+from tests.test_features import FLOAT32, StopAtCheck, build_small, noise
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def train(
         objective=objective,
         class_weights=class_weights,
         device=CPU,
-        check_stop=no_stop,
+        stop=StopRequest(),
     )
 
 
@@ -72,11 +72,11 @@ def table(messages: list[str]) -> list[dict[str, float]]:
 def test_the_network_as_a_whole_is_what_was_judged(name: str) -> None:
     torch.manual_seed(0)
     network, training, validation = build(name, 3), noise(60, 32), noise(31, 32)
-    data = [features.compute(network, p, FLOAT32, no_stop) for p in (training, validation)]
+    data = [features.compute(network, p, FLOAT32, StopRequest()) for p in (training, validation)]
 
     choice = train(network, (data[0], data[1]))
 
-    evaluation = evaluate(Classifier(network.module), validation, FLOAT32, 3)
+    evaluation = evaluate(Classifier(network.module), validation, FLOAT32, 3, StopRequest())
     assert evaluation is not None
     assert choice.evaluation.loss == pytest.approx(evaluation.loss, rel=1e-3)
     assert choice.evaluation.loss != pytest.approx(np.log(3), rel=1e-2)
@@ -205,14 +205,8 @@ def test_label_smoothing_makes_less_sure() -> None:
 
 
 def test_a_stop_is_heard_between_epochs() -> None:
-    network, stop, heard = build_small(), StopRequest(), 0
+    network, stop = build_small(), StopAtCheck(2)
     before = weights_of(network)
-
-    def check() -> None:
-        nonlocal heard
-        heard += 1
-        stop.requested = heard == 2
-        stop.check()
 
     with pytest.raises(Stopped):
         frozen_stage.train(
@@ -222,9 +216,9 @@ def test_a_stop_is_heard_between_epochs() -> None:
             objective="val_loss",
             class_weights=None,
             device=CPU,
-            check_stop=check,
+            stop=stop,
         )
-    assert heard == 2
+    assert stop.checks == 2
     assert all(torch.equal(before[k], v) for k, v in network.module.state_dict().items())
 
 

@@ -115,8 +115,7 @@ def test_equal_data_have_equal_checksums_and_others_do_not(files: list[LabeledFi
 
 
 def test_a_stop_ends_the_decoding(files: list[LabeledFile]) -> None:
-    stop = StopRequest()
-    stop.requested = True
+    stop = StopRequest(requested=True)
 
     with pytest.raises(Stopped):
         decode(files, CLASS_NAMES, SETTINGS, stop)
@@ -230,8 +229,7 @@ def test_a_truncated_entry_is_decoded_again(
 
 
 def test_a_stop_leaves_nothing(files: list[LabeledFile], cache: Path) -> None:
-    stop = StopRequest()
-    stop.requested = True
+    stop = StopRequest(requested=True)
 
     with pytest.raises(Stopped):
         decode(files, CLASS_NAMES, SETTINGS, stop)
@@ -313,10 +311,10 @@ class StopWhileWaiting(StopRequest):
 
     looks = 0
 
-    def check(self) -> None:
+    @property
+    def requested(self) -> bool:
         self.looks += 1
-        self.requested = self.looks > 1
-        super().check()
+        return self.looks > 1
 
 
 def test_a_stop_is_heard_while_waiting_for_another_process(slow: Path, cache: Path) -> None:

@@ -30,10 +30,6 @@ class StopAfter(StopRequest):
         self.looks -= 1
         return self.looks < 0
 
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
-
 
 def make_small_job(base_dir: Path) -> Path:
     """Make a job of two epochs, of which each has three steps and two batches to evaluate."""
@@ -159,10 +155,6 @@ def test_the_found_learning_rate_is_kept_over_a_stop(
         @property
         def requested(self) -> bool:
             return any(message.startswith("epoch=1 ") for message in caplog.messages)
-
-        @requested.setter
-        def requested(self, value: bool) -> None:
-            pass
 
     job.run(environment, StopInSecondEpoch())
     assert "stopped_at_epoch=2" in caplog.messages

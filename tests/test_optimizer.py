@@ -8,11 +8,11 @@ from container.networks.network import Network, build
 from container.training.fitting.optimizer import (
     Together,
     make_optimizer,
-    one_cycle,
     optimizer_name,
     peak_learning_rate,
 )
 from container.training.hyperparameters import Hyperparameters
+from container.training.schedule import one_cycle
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])

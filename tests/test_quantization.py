@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,7 @@ from container.training.output.quantization import (
     add_int8,
     calibration_places,
 )
+from container.training.sagemaker.stop import Stop, StopRequest
 from tests.artifacts import PixelsToProbabilities, export, random_pixels
 from tests.opt_ml import (
     HYPERPARAMETERS,
@@ -101,7 +101,7 @@ def try_int8(
     *,
     wrong: int = 0,
     max_drop: float = 0.005,
-    is_stopped: Callable[[], bool] = lambda: False,
+    stop: Stop | None = None,
 ) -> Manifest:
     """Add int8 to an artifact; of 20 labels all are what float32 names, `wrong` are not int8's."""
     artifact = Artifact.read(directory)
@@ -119,7 +119,7 @@ def try_int8(
         validation=images,
         predicted=predicted,
         max_drop=max_drop,
-        is_stopped=is_stopped,
+        stop=stop or StopRequest(),
     )
 
 
@@ -270,17 +270,19 @@ def test_a_wider_margin_accepts_it(float32_model: Path) -> None:
 def test_a_stop_ends_the_work_and_leaves_float32(float32_model: Path) -> None:
     children = []
 
-    def is_stopped() -> bool:
-        children.extend(running_quantizers())
-        return bool(children)
+    class StopOnceQuantizing(Stop):
+        @property
+        def requested(self) -> bool:
+            children.extend(running_quantizers())
+            return bool(children)
 
-    manifest = try_int8(float32_model, is_stopped=is_stopped)
+    manifest = try_int8(float32_model, stop=StopOnceQuantizing())
 
     assert children
     assert not running_quantizers()
     assert Artifact.read(float32_model).manifest == manifest
     assert manifest.precision == FLOAT32
-    assert said(manifest)["reason"] == "the job was stopped before int8 was judged"
+    assert said(manifest)["reason"] == "the job was stopped before int8 was evaluated"
 
 
 def running_quantizers() -> list[str]:
@@ -308,7 +310,7 @@ def test_what_takes_too_long_is_given_up(
     manifest = try_int8(float32_model)
 
     assert Artifact.read(float32_model).manifest == manifest
-    assert said(manifest)["reason"] == "int8 was not made and judged within 0 seconds"
+    assert said(manifest)["reason"] == "int8 was not made and evaluated within 0 seconds"
 
 
 def test_what_nncf_cannot_do_costs_int8_alone(float32_model: Path) -> None:
@@ -323,7 +325,7 @@ def test_what_nncf_cannot_do_costs_int8_alone(float32_model: Path) -> None:
         validation=images,
         predicted=images.labels,
         max_drop=1,
-        is_stopped=lambda: False,
+        stop=StopRequest(),
     )
 
     assert Artifact.read(float32_model).manifest == manifest
@@ -354,7 +356,7 @@ def test_a_vision_transformer_is_quantized_too(tmp_path: Path) -> None:
     pixels = some_pixels(20)
     target = tmp_path / INT8_MODEL
 
-    quantization.quantize(tmp_path / "model.onnx", pixels, target, "vit_b_16", lambda: None)
+    quantization.quantize(tmp_path / "model.onnx", pixels, target, "vit_b_16", StopRequest())
 
     expected = answers(tmp_path / "model.onnx", pixels)
     assert np.ptp(expected, axis=0).max() > 0.05
@@ -384,7 +386,7 @@ def test_a_stop_while_the_real_program_quantizes_leaves_float32_and_the_reports(
     assert process.returncode == 0, output
     manifest = Artifact.read(job / "model").manifest
     assert manifest.precision == FLOAT32
-    assert said(manifest)["reason"] == "the job was stopped before int8 was judged"
+    assert said(manifest)["reason"] == "the job was stopped before int8 was evaluated"
     assert "the job was stopped before int8" in (job / "output/data/report.html").read_text()
 
 

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from container.classifier.errors import UserError
+from container.training.device import Arithmetic
 from container.training.hyperparameters import Hyperparameters
 from container.training.recipe import (
-    Arithmetic,
     Recipe,
-    arithmetic,
     check_compiler,
     flips,
     image_size,
@@ -61,9 +60,9 @@ def test_hosts_without_an_image_are_refused() -> None:
 
 
 def test_the_arithmetic_is_as_asked_for_and_said_in_words() -> None:
-    assert arithmetic("float32", "resnet18").dtype is torch.float32
-    assert arithmetic("bfloat16", "mobilenet_v2").dtype is torch.bfloat16
-    assert arithmetic("auto", "resnet18").dtype in {torch.float32, torch.bfloat16}
+    assert Arithmetic.choose("float32", "resnet18").dtype is torch.float32
+    assert Arithmetic.choose("bfloat16", "mobilenet_v2").dtype is torch.bfloat16
+    assert Arithmetic.choose("auto", "resnet18").dtype in {torch.float32, torch.bfloat16}
     assert str(Arithmetic(CPU, torch.bfloat16)) == "cpu/bfloat16"
 
 
@@ -73,8 +72,8 @@ def test_a_processor_computes_depthwise_convolutions_in_float32(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
-    assert arithmetic("auto", "resnet18").dtype is torch.bfloat16
-    assert arithmetic("auto", "mobilenet_v3_large").dtype is torch.float32
+    assert Arithmetic.choose("auto", "resnet18").dtype is torch.bfloat16
+    assert Arithmetic.choose("auto", "mobilenet_v3_large").dtype is torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

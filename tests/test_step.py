@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.step import TrainingStep
 from container.training.hyperparameters import Hyperparameters
-from container.training.recipe import Arithmetic
 
 COUNT = 13
 BATCH = np.arange(COUNT)

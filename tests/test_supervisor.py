@@ -120,8 +120,7 @@ def test_a_stop_reaches_processes_that_do_not_listen_yet(
     # Python starts without a handler; the signal waits for it all the same.
     listen = "import signal, time; time.sleep(1); signal.sigwait({signal.SIGTERM})"
     program.write_text(f'#!/bin/sh\nexec python3 -c "{listen}"\n')
-    stop = StopRequest()
-    stop.requested = True
+    stop = StopRequest(requested=True)
 
     assert supervisor.supervise(environment, stop, 2) == 0
 

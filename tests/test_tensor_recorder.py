@@ -365,10 +365,6 @@ def test_a_run_that_goes_on_writes_what_the_uninterrupted_one_would_have(
             self.looks += any(message.startswith("epoch=1 ") for message in caplog.messages)
             return self.looks > 2
 
-        @requested.setter
-        def requested(self, value: bool) -> None:
-            pass
-
     environment = TrainingEnvironment(base_dir=base_dir)
     caplog.clear()
     caplog.set_level(logging.INFO)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from container.training import recipe
 from container.training.data import channel, images
 from container.training.data import mirrored_classes as sides
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.evaluation.assessment import Assessment
 from container.training.fitting import cluster
 from container.training.fitting import pretrained as weights
@@ -26,7 +27,7 @@ from container.training.fitting.loop import Trainer
 from container.training.hyperparameters import Hyperparameters
 from container.training.output import provenance, results
 from container.training.sagemaker.environment import Channels, TrainingEnvironment
-from container.training.sagemaker.stop import StopRequest
+from container.training.sagemaker.stop import Stop, StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
             task.hyperparameters,
             pretrained=task.weights_source is not None,
             num_classes=len(task.class_names),
-            arithmetic=recipe.arithmetic(
+            arithmetic=Arithmetic.choose(
                 task.hyperparameters.precision, task.hyperparameters.network
             ),
             cluster=joined,
@@ -98,20 +99,20 @@ def run(environment: TrainingEnvironment, stop: StopRequest) -> None:
         except Exception:
             if joined.is_first and is_free and trainer.progress.best is not None:
                 # As if stopped: a device that failed once is asked for nothing more.
-                _write(environment, trainer, task, lambda: True, is_failed=True)
+                _write(environment, trainer, task, StopRequest(requested=True), is_failed=True)
             raise
         finally:
             trainer.observer.close()
-        is_stopped = joined.anywhere(stop.requested)
+        ending = StopRequest(requested=True) if joined.agreed(stop).requested else stop
         if joined.is_first and (is_free or trainer.progress.best is not None):
-            judged = _write(environment, trainer, task, lambda: is_stopped or stop.requested)
+            judged = _write(environment, trainer, task, ending)
     # Where no other host waits for this one any more.
     if judged is not None:
         report = environment.output_data_dir / results.REPORT
         judged.check_accuracy(task.hyperparameters.min_accuracy, report)
 
 
-def _read_task(environment: TrainingEnvironment, processes: int, stop: StopRequest) -> Task:
+def _read_task(environment: TrainingEnvironment, processes: int, stop: Stop) -> Task:
     hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
     logger.info("%s", _in_words(hyperparameters))
     recipe.check_compiler(hyperparameters)
@@ -259,7 +260,7 @@ def _write(
     environment: TrainingEnvironment,
     trainer: Trainer,
     task: Task,
-    is_stopped: Callable[[], bool],
+    stop: Stop,
     *,
     is_failed: bool = False,
 ) -> Assessment | None:
@@ -271,7 +272,7 @@ def _write(
         settings=task.settings,
         test=task.test,
         weights_source=task.weights_source,
-        is_stopped=is_stopped,
+        stop=stop,
         is_failed=is_failed,
         choices=trainer.recipe.sentences(task.training.labels),
     )

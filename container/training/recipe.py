@@ -1,16 +1,13 @@
 """What a job's hyperparameters mean for its data and on this machine."""
 
-import contextlib
 import math
 import os
 import shutil
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from container.classifier.errors import UserError
 from container.networks.network import SMALL
@@ -26,10 +23,6 @@ AVERAGED_RUNS = 20
 
 # Batch normalization's statistics average over a few batches at least.
 MOST_MOMENTUM = 0.4
-
-# Families of depthwise convolutions, which a processor computes faster in float32: it moves more
-# numbers than it multiplies (`benchmarks.arithmetic`).
-DEPTHWISE = ("efficientnet", "mnasnet", "mobilenet", "shufflenet")
 
 
 def wants_download(hyperparameters: Hyperparameters) -> bool:
@@ -192,41 +185,3 @@ def _ema_decay(hyperparameters: Hyperparameters, total_steps: int) -> float:
     if hyperparameters.ema_decay is not None:
         return hyperparameters.ema_decay
     return max(0.0, 1 - AVERAGED_RUNS / max(total_steps, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Arithmetic:
-    """Where training computes, and in which number format."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-    def __str__(self) -> str:
-        """Return both in words."""
-        return f"{self.device.type}/{str(self.dtype).removeprefix('torch.')}"
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context of training's forward pass."""
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
-
-
-def arithmetic(precision: str, network: str) -> Arithmetic:
-    """Choose the device, and bfloat16 where `precision` allows it and it makes training faster."""
-    # By number: which GPU is a process's own, its other threads don't know.
-    has_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", torch.cuda.current_device()) if has_gpu else torch.device("cpu")
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if precision == "auto" and _gains_by_bfloat16(device, network):
-        dtype = torch.bfloat16
-    return Arithmetic(device, dtype)
-
-
-def _gains_by_bfloat16(device: torch.device, network: str) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Emulated bfloat16 is slower than float32.
-    capabilities = torch.cpu.get_capabilities()
-    has_it = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return has_it and not network.startswith(DEPTHWISE)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from container.classifier.errors import UserError
-from container.training.sagemaker.stop import StopRequest
+from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Cache:
         return cls(directory)
 
     @contextmanager
-    def locked(self, key: str, stop: StopRequest) -> Iterator[BinaryIO]:
+    def locked(self, key: str, stop: Stop) -> Iterator[BinaryIO]:
         """Wait until no other process has `key` locked; yield an empty file to `publish`.
 
         Raises:
@@ -118,7 +118,7 @@ class Cache:
         self._partial(key).replace(self._entry(key))
         fcntl.flock(file, fcntl.LOCK_SH)
 
-    def _lock(self, path: Path, stop: StopRequest) -> BinaryIO:
+    def _lock(self, path: Path, stop: Stop) -> BinaryIO:
         is_waiting = False
         while True:
             with _said_to_the_user(self.directory):

@@ -22,7 +22,7 @@ from container.classifier.errors import ImageError, UserError
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.training.data.cache import Cache
 from container.training.data.channel import LabeledFile
-from container.training.sagemaker.stop import StopRequest
+from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def decode(
     files: Sequence[LabeledFile],
     class_names: Sequence[str],
     settings: Preprocessing,
-    stop: StopRequest,
+    stop: Stop,
 ) -> ImageSet:
     """Decode files in parallel, unless this user's cache on this machine has their pixels.
 
@@ -157,7 +157,7 @@ def _decode_into(
     shape: tuple[int, ...],
     files: Sequence[LabeledFile],
     settings: Preprocessing,
-    stop: StopRequest,
+    stop: Stop,
 ) -> _Stored:
     broken: dict[int, str] = {}
     digest = hashlib.sha256()

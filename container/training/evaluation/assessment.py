@@ -1,6 +1,6 @@
 """The last word on a training: how the kept weights do, how sure that is, and what they mistake."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,12 +13,13 @@ from container.classifier.artifact import Json
 from container.classifier.errors import UserError
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.evaluation import bootstrap
 from container.training.evaluation.bootstrap import Intervals
 from container.training.evaluation.calibration import Answers, Calibration, answers, fit_temperature
 from container.training.evaluation.evaluation import Evaluation, evaluation_of, logits_of, per_class
 from container.training.evaluation.progress import Best
-from container.training.recipe import Arithmetic
+from container.training.sagemaker.stop import Stop, Stopped
 
 MAX_MISTAKES = 24
 
@@ -149,7 +150,7 @@ def judge(
     *,
     validation: ImageSet,
     test: ImageSet | None,
-    is_stopped: Callable[[], bool],
+    stop: Stop,
 ) -> Assessment:
     """Judge a classifier that has the kept weights; the test images decide nothing.
 
@@ -157,12 +158,13 @@ def judge(
     """
     arithmetic = Arithmetic(device, torch.float32)
     channels = {"val": validation} if test is None else {"val": validation, "test": test}
-    logits = {}
-    for part, images in channels.items():
-        found = logits_of(classifier, images, arithmetic, is_stopped)
-        if found is None:
-            return _unfinished(best)
-        logits[part] = found
+    try:
+        logits = {
+            part: logits_of(classifier, images, arithmetic, stop)
+            for part, images in channels.items()
+        }
+    except Stopped:
+        return _unfinished(best)
     temperature = fit_temperature(logits["val"], validation.labels)
     outcomes = {
         part: Outcome.of(

@@ -1,6 +1,6 @@
 """How good a classifier is on images as serving sees them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy
 from container.classifier.artifact import Json
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.evaluation.inference import answers
-from container.training.recipe import Arithmetic
+from container.training.sagemaker.stop import Stop
 
 # Logits that are computed with at once on the processor: 32 MB of float64.
 PART_VALUES = 2**22
@@ -111,24 +112,31 @@ def evaluate(
     images: ImageSet,
     arithmetic: Arithmetic,
     num_classes: int,
-    is_stopped: Callable[[], bool] = lambda: False,
-) -> Evaluation | None:
-    """Evaluate on the pixels as serving sees them; None when stopped in between."""
-    logits = logits_of(classifier, images, arithmetic, is_stopped)
-    return None if logits is None else evaluation_of(logits, images.labels, num_classes)
+    stop: Stop,
+) -> Evaluation:
+    """Evaluate on the pixels that serving would compute from the images.
+
+    Raises:
+        Stopped: a stop was requested.
+    """
+    logits = logits_of(classifier, images, arithmetic, stop)
+    return evaluation_of(logits, images.labels, num_classes)
 
 
 def logits_of(
     classifier: Classifier,
     images: ImageSet,
     arithmetic: Arithmetic,
-    is_stopped: Callable[[], bool] = lambda: False,
-) -> npt.NDArray[np.float32] | None:
-    """Return the logits (N, C) of all images; None when stopped in between."""
+    stop: Stop,
+) -> npt.NDArray[np.float32]:
+    """Return the logits (N, C) of all images.
+
+    Raises:
+        Stopped: a stop was requested.
+    """
     logits = []
     for batch in answers(classifier, images, arithmetic):
-        if is_stopped():
-            return None
+        stop.check()
         logits.append(batch)
     return np.concatenate(logits)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from container.training.data.images import ImageSet
-from container.training.recipe import Arithmetic
+from container.training.device import Arithmetic
 
 # On a processor each core has a batch of its own, which its cache holds. Cores that share a batch
 # wait for each other after every layer, the longer the more other programs run.

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from container.classifier.errors import UserError
 from container.training.fitting.batch_norm import synchronized
 from container.training.sagemaker.environment import Hosts
-from container.training.sagemaker.stop import Stopped, StopRequest
+from container.training.sagemaker.stop import Stop, Stopped
 from container.training.sagemaker.supervisor import ConnectionLostError, Place
 
 # Hosts come up one after the other, and their names resolve later still.
@@ -55,12 +55,24 @@ class Cluster:
         Raises:
             UserError: with `message`.
         """
-        if self.anywhere(self.from_first(value) != value):
+        if self.any_rank(self.from_first(value) != value)[0]:
             raise UserError(message)
 
-    def anywhere(self, value: bool) -> bool:  # noqa: FBT001 - the value is what it is about
-        """Tell whether `value` is true on any host."""
-        return bool(self.total(torch.tensor(int(value))).item())
+    def any_rank(self, *flags: bool) -> tuple[bool, ...]:
+        """Return which of the flags are true on at least one rank.
+
+        All ranks must take the same branch at the same step, else a collective deadlocks.
+        """
+        if self.world_size == 1:
+            return flags
+        return tuple(self.total(torch.tensor(flags, dtype=torch.int64)).bool().tolist())
+
+    def agreed(self, stop: Stop) -> Stop:
+        """Return a stop that is requested on all ranks once it is on one.
+
+        Reading it is a collective operation.
+        """
+        return stop if self.world_size == 1 else _AgreedStop(self, stop)
 
     def from_first(self, state: object) -> object:
         """Return the first process's `state` in every process."""
@@ -85,8 +97,19 @@ class Cluster:
             yield DistributedDataParallel(module, forward_sync_buffers=False)
 
 
+class _AgreedStop(Stop):
+    """A stop on which all ranks agree."""
+
+    def __init__(self, cluster: Cluster, stop: Stop) -> None:
+        self._cluster, self._stop = cluster, stop
+
+    @property
+    def requested(self) -> bool:
+        return self._cluster.any_rank(self._stop.requested)[0]
+
+
 @contextmanager
-def joined(hosts: Hosts, stop: StopRequest) -> Iterator[Cluster]:
+def joined(hosts: Hosts, stop: Stop) -> Iterator[Cluster]:
     """Join the processes of the job; one that is alone needs nothing.
 
     Raises:
@@ -115,7 +138,7 @@ def joined(hosts: Hosts, stop: StopRequest) -> Iterator[Cluster]:
 
 
 @contextmanager
-def _connected(hosts: Hosts, place: Place, stop: StopRequest) -> Iterator[Cluster]:
+def _connected(hosts: Hosts, place: Place, stop: Stop) -> Iterator[Cluster]:
     is_alone = len(hosts.names) == 1
     interface = "lo" if is_alone else hosts.network_interface
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
@@ -144,7 +167,7 @@ def _connected(hosts: Hosts, place: Place, stop: StopRequest) -> Iterator[Cluste
     torch.distributed.destroy_process_group()
 
 
-def _store(address: str, hosts: Hosts, place: Place, stop: StopRequest) -> TCPStore:
+def _store(address: str, hosts: Hosts, place: Place, stop: Stop) -> TCPStore:
     """Open the first process's table, in which all look one another up."""
     is_first = hosts.rank == 0 and place.rank == 0
     deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
@@ -167,7 +190,7 @@ def _store(address: str, hosts: Hosts, place: Place, stop: StopRequest) -> TCPSt
     )
 
 
-def _exchange_counts(store: TCPStore, hosts: Hosts, place: Place, stop: StopRequest) -> list[int]:
+def _exchange_counts(store: TCPStore, hosts: Hosts, place: Place, stop: Stop) -> list[int]:
     """Return how many processes each host has."""
     keys = [f"processes of {name}" for name in hosts.names]
     if place.rank == 0:

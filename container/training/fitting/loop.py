@@ -21,6 +21,7 @@ from container.networks.network import Classifier, Network
 from container.training import recipe
 from container.training.data import sampling
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import Evaluation, evaluate
 from container.training.evaluation.metrics import is_better, log_line
 from container.training.evaluation.progress import Best, Progress
@@ -28,12 +29,13 @@ from container.training.fitting import batch_norm, learning_rate, unfreezing
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.ema import WeightAverage
-from container.training.fitting.optimizer import make_optimizer, one_cycle
+from container.training.fitting.optimizer import make_optimizer
 from container.training.fitting.step import Model, TrainingStep
 from container.training.head import features, frozen_stage
 from container.training.hyperparameters import Hyperparameters
-from container.training.recipe import Arithmetic, Recipe
-from container.training.sagemaker.stop import Stopped, StopRequest
+from container.training.recipe import Recipe
+from container.training.sagemaker.stop import Stop, Stopped
+from container.training.schedule import one_cycle
 
 logger = logging.getLogger(__name__)
 
@@ -66,17 +68,15 @@ class Trainer:
         self.pretrained, self.num_classes = pretrained, num_classes
         self.arithmetic, self.cluster = arithmetic, cluster
         self.recipe = Recipe.of(hyperparameters, training.labels, pretrained=pretrained)
-        self.classifier = (
+        self.classifier = arithmetic.place(
             Classifier(network.module, recipe.flips(hyperparameters))
-            .to(arithmetic.device)
-            .to(memory_format=torch.channels_last)
         )
         self.progress = Progress(learning_rate=self.recipe.learning_rate)
         self._statistics = batch_norm.RunningStatistics(network.module)
         self._images_per_second = 0.0
         self._forget()
 
-    def train(self, stop: StopRequest, checkpoints: Checkpoints) -> None:
+    def train(self, stop: Stop, checkpoints: Checkpoints) -> None:
         """Train to the last epoch, or until a stop is requested; a checkpoint is left then.
 
         Raises:
@@ -142,7 +142,7 @@ class Trainer:
     def _class_weights(self) -> npt.NDArray[np.float32]:
         return sampling.class_weights(self.training.labels, self.num_classes)
 
-    def _train_head(self, stop: StopRequest) -> None:
+    def _train_head(self, stop: Stop) -> None:
         """Train a pretrained network's new head while all else is frozen, and judge it."""
         if not self.pretrained:
             return
@@ -150,7 +150,7 @@ class Trainer:
             # Of several processes none may wait for the cache while others ask it for a stop.
             features.find_or_compute(self.network, images, self.arithmetic, stop)
             if self.cluster.world_size == 1
-            else features.compute(self.network, images, self.arithmetic, lambda: self._check(stop))
+            else features.compute(self.network, images, self.arithmetic, self.cluster.agreed(stop))
             for images in (self.training, self.validation)
         )
         frozen_stage.train(
@@ -161,18 +161,16 @@ class Trainer:
             objective=self.recipe.objective,
             class_weights=None if self.recipe.balance == "none" else self._class_weights(),
             device=self.arithmetic.device,
-            check_stop=lambda: self._check(stop),
+            stop=self.cluster.agreed(stop),
         )
         self._forget()
         evaluation = self._evaluate(stop)
-        if evaluation is None:
-            raise Stopped
         self._tell_of(evaluation)
         if self.cluster.is_first:
             logger.info("%s", log_line({"epoch": 0, **evaluation.metrics()}))
         self._keep_if_better(evaluation)
 
-    def _find_learning_rate(self, stop: StopRequest) -> None:
+    def _find_learning_rate(self, stop: Stop) -> None:
         """Search for the peak of the schedule where that was asked for."""
         if not self.hyperparameters.find_learning_rate or self.recipe.epochs == 0:
             return
@@ -181,7 +179,7 @@ class Trainer:
         with self._learning() as model:
 
             def loss_at(number: int, rate: float) -> float:
-                self._check(stop)
+                self.cluster.agreed(stop).check()
                 totals = self.cluster.total(self.step(model, number, next(batches), rate))
                 return float(totals[0] / totals[2])
 
@@ -191,10 +189,6 @@ class Trainer:
         self._forget()
         if self.cluster.is_first:
             logger.info("found_learning_rate=%.3g", self.progress.learning_rate)
-
-    def _check(self, stop: StopRequest) -> None:
-        if self._agree(stop.requested)[0]:
-            raise Stopped
 
     @contextmanager
     def _learning(self) -> Iterator[Model]:
@@ -208,7 +202,7 @@ class Trainer:
     def _is_first_stage(self) -> bool:
         return self.progress.epoch < self.recipe.first_stage_epochs
 
-    def _train_stage(self, model: Model, stop: StopRequest, checkpoints: Checkpoints) -> bool:
+    def _train_stage(self, model: Model, stop: Stop, checkpoints: Checkpoints) -> bool:
         """Train until other layers learn or the end; return False when a stop came in between."""
         is_first_stage = self._is_first_stage
         while self._is_first_stage is is_first_stage and not self._is_finished():
@@ -221,7 +215,7 @@ class Trainer:
                 return False
         return True
 
-    def _train_one_epoch(self, model: Model, stop: StopRequest, checkpoints: Checkpoints) -> bool:
+    def _train_one_epoch(self, model: Model, stop: Stop, checkpoints: Checkpoints) -> bool:
         """Make the epoch's remaining steps; return False when a stop came in between."""
         progress = self.progress
         self._set_to_training()
@@ -236,7 +230,7 @@ class Trainer:
             disable=None if self.cluster.is_first else True,
         )
         for progress.batch in bar:
-            is_stopped, is_due = self._agree(stop.requested, checkpoints.is_due())
+            is_stopped, is_due = self.cluster.any_rank(stop.requested, checkpoints.is_due())
             if is_stopped or is_due:
                 progress.totals = tuple(self.cluster.total(totals).tolist())
                 totals = self._own_totals()
@@ -270,13 +264,14 @@ class Trainer:
         )
         return totals if self.cluster.is_first else totals.zero_()
 
-    def _finish_epoch(self, stop: StopRequest) -> bool:
+    def _finish_epoch(self, stop: Stop) -> bool:
         """Evaluate and keep the best; return False when a stop came in between."""
         progress = self.progress
         loss, right, images = progress.totals
         self._check_finite("training", loss)
-        evaluation = self._evaluate(stop)
-        if evaluation is None:
+        try:
+            evaluation = self._evaluate(stop)
+        except Stopped:
             return False
         # The last step's weights are in this one only.
         self._check_finite("validation", evaluation.loss)
@@ -303,14 +298,14 @@ class Trainer:
         rule = self.cluster.from_first(self.observer.stopping_rule)
         self.progress.stopping_rule = None if rule is None else str(rule)
 
-    def _evaluate(self, stop: StopRequest) -> Evaluation | None:
+    def _evaluate(self, stop: Stop) -> Evaluation:
         with self.observer.phase(EVALUATION):
             return evaluate(
                 self.average.classifier,
                 self.validation,
                 self.arithmetic,
                 self.num_classes,
-                lambda: self._agree(stop.requested)[0],
+                self.cluster.agreed(stop),
             )
 
     def _keep_if_better(self, evaluation: Evaluation) -> None:
@@ -351,12 +346,6 @@ class Trainer:
             np.random.default_rng((self.hyperparameters.seed, epoch)),
             balanced=self.recipe.balance == "sampling",
         )
-
-    def _agree(self, *wishes: bool) -> tuple[bool, ...]:
-        """Tell which wishes any process has: all do the same at the same step or deadlock."""
-        if self.cluster.world_size == 1:
-            return wishes
-        return tuple(self.cluster.total(torch.tensor(wishes, dtype=torch.int64)).bool().tolist())
 
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.cluster.is_first:

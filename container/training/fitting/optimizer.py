@@ -1,6 +1,5 @@
-"""The optimizer, its learning rates and their schedule."""
+"""The optimizer and its learning rates."""
 
-import math
 from collections import defaultdict
 from typing import Any
 
@@ -12,9 +11,6 @@ from container.networks.network import SMALL, Network
 from container.training.fitting import unfreezing
 from container.training.fitting.muon import Muon
 from container.training.hyperparameters import Hyperparameters
-
-# Share of the steps in which the learning rate rises.
-WARM_UP = 0.2
 
 _LEARNING_RATES = {
     # optimizer: (`small`, torchvision's from scratch, pretrained)
@@ -120,14 +116,3 @@ def peak_learning_rate(hyperparameters: Hyperparameters, *, pretrained: bool) ->
     if pretrained:
         return fine_tuned
     return small if hyperparameters.network == SMALL else from_scratch
-
-
-def one_cycle(step: int, total_steps: int) -> float:
-    """Return the share of the peak learning rate at `step` (Smith 2018).
-
-    A rise over the first fifth, then half a cosine down to zero.
-    """
-    progress = (step + 1) / (total_steps + 1)
-    if progress < WARM_UP:
-        return progress / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))

@@ -17,10 +17,10 @@ from container.debugger.profiler.timeline import BACKWARD, COPY, DATA, FORWARD, 
 from container.debugger.recording.debug_session import Observer
 from container.training.data.augmentation import Augmentation, Blend, Draws, draw_blend
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.evaluation.inference import to_images
 from container.training.fitting.cluster import Cluster
 from container.training.hyperparameters import Hyperparameters
-from container.training.recipe import Arithmetic
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 

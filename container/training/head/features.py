@@ -5,7 +5,7 @@ import inspect
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,10 +23,10 @@ from container.networks import network as networks
 from container.networks.network import Classifier, Network
 from container.training.data.cache import Cache
 from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.evaluation import inference
 from container.training.evaluation.inference import answers
-from container.training.recipe import Arithmetic
-from container.training.sagemaker.stop import StopRequest
+from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Features:
 
 
 def find_or_compute(
-    network: Network, images: ImageSet, arithmetic: Arithmetic, stop: StopRequest
+    network: Network, images: ImageSet, arithmetic: Arithmetic, stop: Stop
 ) -> Features:
     """Compute features unless this user's cache on this machine has them.
 
@@ -66,7 +66,7 @@ def find_or_compute(
                 values = np.memmap(stored, np.float32, "r").reshape(len(images), -1)
             logger.info("frozen_features=cached images=%d dimensions=%d", *values.shape)
             return Features(values, images.labels)
-        found = compute(network, images, arithmetic, stop.check)
+        found = compute(network, images, arithmetic, stop)
         try:
             cache.reserve(partial, found.values.nbytes)
             partial.write(found.values.data)
@@ -94,13 +94,12 @@ def compute(
     network: Network,
     images: ImageSet,
     arithmetic: Arithmetic,
-    check_stop: Callable[[], None],
+    stop: Stop,
 ) -> Features:
     """Compute the input of the network's last head, as in evaluation.
 
-    `check_stop` is called after every batch; what it raises ends the computation.
-
     Raises:
+        Stopped: a stop was requested.
         UserError: the disk has no room for the features.
     """
     start = time.monotonic()
@@ -108,7 +107,7 @@ def compute(
         # Written and then mapped: what is written does not count as this process's memory.
         with tempfile.TemporaryFile() as file:
             for batch in _batches(network, images, arithmetic):
-                check_stop()
+                stop.check()
                 file.write(batch.tobytes())
             file.flush()
             shape = (len(images), batch.shape[1])
@@ -128,8 +127,7 @@ def _batches(
     network: Network, images: ImageSet, arithmetic: Arithmetic
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the features (n, D) of one batch of images after another."""
-    classifier = Classifier(network.module).to(arithmetic.device)
-    classifier = classifier.to(memory_format=torch.channels_last)
+    classifier = arithmetic.place(Classifier(network.module))
     with (
         _without_head(network),
         # disable=None: a bar on a terminal, none in a log.

@@ -9,7 +9,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from container.training.evaluation.metrics import is_better
 from container.training.head.features import Features
 from container.training.head.head_bank import Bank, Lesson, Rates, Standardization
 from container.training.hyperparameters import Hyperparameters
+from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -52,16 +53,16 @@ def train(
     objective: str,
     class_weights: npt.NDArray[np.float32] | None,
     device: torch.device,
-    check_stop: Callable[[], None],
+    stop: Stop,
 ) -> Choice:
     """Train a bank of heads and give the network the best one.
 
     Judged by `objective`, of equal ones by the loss: the loss alone prefers heads that are merely
-    less sure of themselves. The weights of the classes (C,) are the loss's. `check_stop` is called
-    before every pass over the features; what it raises ends the training.
+    less sure of themselves. The weights of the classes (C,) are the loss's.
 
     Raises:
         UserError: no head's loss is a number.
+        Stopped: a stop was requested.
     """
     start = time.monotonic()
     layer = _layers_of(network)[1]
@@ -69,7 +70,7 @@ def train(
     standardize = Standardization.of(training, device)
     lesson = Lesson(bank, training, standardize, hyperparameters, class_weights=class_weights)
     for epoch in range(lesson.epochs):
-        check_stop()
+        stop.check()
         lesson.train_one_epoch(epoch)
     evaluations = bank.evaluate(validation, standardize)
     for rates, evaluation in zip(bank.rates, evaluations, strict=True):

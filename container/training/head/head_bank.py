@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from container.training.evaluation.evaluation import Evaluation, confusion_matrix
-from container.training.fitting.optimizer import one_cycle
 from container.training.head.features import Features
 from container.training.hyperparameters import Hyperparameters
+from container.training.schedule import one_cycle
 
 # Of features on their way through the bank, and the most of a step.
 BATCH_SIZE = 1024

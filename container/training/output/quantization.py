@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from container.classifier.artifact import FLOAT32, INT8, Artifact, Json, Manifes
 from container.classifier.errors import ArtifactError
 from container.classifier.preprocessing import Pixels, preprocess
 from container.training.data.images import ImageSet
+from container.training.sagemaker.stop import Stop, Stopped, TimeLimit
 
 CALIBRATION_IMAGES = 300
 
@@ -156,7 +156,7 @@ def add_int8(
     validation: ImageSet,
     predicted: npt.NDArray[np.int64],
     max_drop: float,
-    is_stopped: Callable[[], bool],
+    stop: Stop,
 ) -> Manifest:
     """Add an int8 network to an artifact if it is good enough; return what the manifest then is.
 
@@ -169,25 +169,17 @@ def add_int8(
         validation: images to judge by.
         predicted: of shape (N,), the classes that the artifact's network names them.
         max_drop: by how much the accuracy may fall.
-        is_stopped: asked several times a second.
+        stop: checked several times a second.
     """
     start, comparison = time.monotonic(), None
-
-    def check() -> None:
-        if is_stopped():
-            message = "the job was stopped before int8 was judged"
-            raise NotQuantizedError(message)
-        if time.monotonic() > start + LIMIT_SECONDS:
-            message = f"int8 was not made and judged within {LIMIT_SECONDS} seconds"
-            raise NotQuantizedError(message)
-
+    limit = TimeLimit(stop, LIMIT_SECONDS)
     try:
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
             source, onnx_model = Artifact.read(directory), Path(scratch, artifact.INT8_MODEL)
             pixels = training.pixels[calibration_places(training.labels)]
-            quantize(source.onnx_model, pixels, onnx_model, manifest.network, check)
+            quantize(source.onnx_model, pixels, onnx_model, manifest.network, limit)
             network = Int8Network(onnx_model)
-            comparison = compare(network, validation, predicted, len(pixels), check)
+            comparison = compare(network, validation, predicted, len(pixels), limit)
             reason = comparison.reason(max_drop)
             if not comparison.suffices(max_drop):
                 raise NotQuantizedError(reason)
@@ -199,6 +191,13 @@ def add_int8(
             with artifact.extending(directory, result) as partial:
                 shutil.move(onnx_model, partial / artifact.INT8_MODEL)
                 artifact.write_int8_answers(partial, answers.tolist())
+    except Stopped:
+        reason = (
+            "the job was stopped before int8 was evaluated"
+            if stop.requested
+            else f"int8 was not made and evaluated within {LIMIT_SECONDS} seconds"
+        )
+        result = _keep_float32(directory, manifest, reason, comparison)
     except NotQuantizedError as error:
         reason = str(error)
         result = _keep_float32(directory, manifest, reason, comparison)
@@ -218,14 +217,11 @@ def calibration_places(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return places
 
 
-def quantize(
-    onnx_model: Path, pixels: Pixels, target: Path, network: str, check: Callable[[], None]
-) -> None:
+def quantize(onnx_model: Path, pixels: Pixels, target: Path, network: str, stop: Stop) -> None:
     """Write an ONNX file in int8, calibrated with uint8 images (N, H, W, 3).
 
-    `check` is called several times a second; what it raises ends the work.
-
     Raises:
+        Stopped: a stop was requested.
         NotQuantizedError: NNCF cannot do it.
     """
     stored, log = target.with_name("pixels.npy"), target.with_name("log")
@@ -242,7 +238,7 @@ def quantize(
     ):
         try:
             while process.poll() is None:
-                check()
+                stop.check()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(LOOK_SECONDS)
         finally:
@@ -258,7 +254,7 @@ def compare(
     validation: ImageSet,
     predicted: npt.NDArray[np.int64],
     calibration_images: int,
-    check: Callable[[], None],
+    stop: Stop,
 ) -> Comparison:
     """Judge an int8 network by validation images and by what float32 names them."""
     count = min(JUDGED_IMAGES, len(validation))
@@ -266,7 +262,7 @@ def compare(
     named = []
     with tqdm(total=count, desc="int8", unit=" images", disable=None) as bar:
         for start in range(0, count, BATCH_SIZE):
-            check()
+            stop.check()
             pixels = validation.pixels[places[start : start + BATCH_SIZE]]
             named.append(network.answer(pixels).argmax(axis=1))
             bar.update(len(pixels))

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from container.training.fitting.loop import Trainer
 from container.training.output import grad_cam, plots, provenance, quantization, report
 from container.training.output.export import write_artifact
 from container.training.sagemaker.environment import TrainingEnvironment
+from container.training.sagemaker.stop import Stop
 
 REPORT = "report.html"
 
@@ -32,7 +33,7 @@ def write(
     settings: Preprocessing,
     test: ImageSet | None,
     weights_source: str | None,
-    is_stopped: Callable[[], bool],
+    stop: Stop,
     is_failed: bool = False,
     choices: Sequence[str] = (),
 ) -> Assessment | None:
@@ -56,7 +57,7 @@ def write(
             best,
             validation=trainer.validation,
             test=test,
-            is_stopped=is_stopped,
+            stop=stop,
         )
         if not is_failed:
             _log(judged)
@@ -82,7 +83,7 @@ def write(
             validation=trainer.validation,
             predicted=judged.predicted,
             max_drop=trainer.hyperparameters.max_accuracy_drop,
-            is_stopped=is_stopped,
+            stop=stop,
         )
     if judged:
         try:

@@ -1,40 +1,33 @@
-"""SageMaker's stop: SIGTERM, and 120 seconds later SIGKILL."""
+"""SageMaker's stop: SIGTERM, and SIGKILL 120 seconds later."""
 
 import signal
+import time
+from abc import ABC, abstractmethod
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopped(Exception):  # noqa: N818 - a request that was met, no error
-    """The job was stopped before there was anything to save."""
+class Stopped(Exception):  # noqa: N818 - a stop that was requested is not an error
+    """Work was interrupted by a stop request."""
 
     def __init__(
         self, message: str = "stopped before the first step: there is no model to save"
     ) -> None:
-        """Say so, unless there is more to say."""
+        """Default to the message of a job that has nothing to save."""
         super().__init__(message)
 
 
-class StopRequest:
-    """A flag that SIGTERM sets; the training loop looks at it between steps."""
+class Stop(ABC):
+    """Whether work must stop: long work calls `check` several times a second."""
 
-    def __init__(self) -> None:
-        """Start without a request."""
-        self.requested = False
-
-    def listen(self) -> None:
-        """Set the flag on SIGTERM and SIGINT from now on.
-
-        A program that runs as PID 1 ignores SIGTERM unless it says otherwise.
-        """
-        for number in SIGNALS:
-            signal.signal(number, self._request)
-        # A supervisor has held them back.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    @property
+    @abstractmethod
+    def requested(self) -> bool:
+        """Whether a stop was requested."""
 
     def check(self) -> None:
-        """Raise `Stopped` when a stop was requested.
+        """Raise `Stopped` if a stop was requested.
 
         Raises:
             Stopped: it was.
@@ -42,5 +35,41 @@ class StopRequest:
         if self.requested:
             raise Stopped
 
-    def _request(self, _signal: int, _frame: FrameType | None) -> None:
-        self.requested = True
+
+class StopRequest(Stop):
+    """A stop that a signal requests."""
+
+    def __init__(self, *, requested: bool = False) -> None:
+        """Start without a request, unless one is given."""
+        self._requested = requested
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self._requested
+
+    def listen(self) -> None:
+        """Request a stop on SIGTERM and SIGINT.
+
+        The kernel ignores SIGTERM for PID 1 unless a handler is installed.
+        """
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+        # The supervisor has blocked them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+        self._requested = True
+
+
+class TimeLimit(Stop):
+    """A stop that is requested by another one, or when a time limit has passed."""
+
+    def __init__(self, stop: Stop, seconds: float) -> None:
+        """Start the time limit."""
+        self._stop, self._deadline = stop, time.monotonic() + seconds
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was requested or the time limit has passed."""
+        return self._stop.requested or time.monotonic() > self._deadline

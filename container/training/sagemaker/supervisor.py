@@ -19,7 +19,7 @@ from typing import Self
 
 from container.classifier.errors import UserError
 from container.training.sagemaker.environment import TrainingEnvironment
-from container.training.sagemaker.stop import SIGNALS, StopRequest
+from container.training.sagemaker.stop import SIGNALS, Stop, StopRequest
 
 # Of a host; unset: one a GPU. With it several processes can be tried on a machine without GPUs.
 PROCESSES = "SAGEMAKER_CLASSIFIER_PROCESSES"
@@ -157,7 +157,7 @@ def _threads(count: int) -> Mapping[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, cores // count))}
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> None:
+def _wait(children: Sequence[subprocess.Popen[bytes]], stop: Stop) -> None:
     """Wait until all have ended or one has failed; pass a stop on meanwhile."""
     is_passed_on = False
     while None in (codes := [child.poll() for child in children]):
