@@ -3,12 +3,15 @@
 import ast
 import itertools
 import re
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from container.serving.settings import MIB, Settings
 from container.serving.sizing import Sizing
 from image_classifier.preparation.findings import KINDS
+from image_classifier.settings import schema
+from image_classifier.settings.section import Section
 from tests import hostile_images
 
 ROOT = Path(__file__).parent.parent
@@ -81,37 +84,27 @@ def sizing_table() -> str:
     return "\n".join(rows)
 
 
-# Sections of a settings file: the module and the class of each.
-SECTIONS = {
-    "": ("schema", "Settings"),
-    "aws": ("schema", "Aws"),
-    "images": ("schema", "ContainerImages"),
-    "data": ("schema", "Data"),
-    "training": ("schema", "Training"),
-    "tuning": ("tuning", "Tuning"),
-    "tuning.ranges.NAME": ("tuning", "Range"),
-    "tuning.warm_start": ("tuning", "WarmStart"),
-    "debugger": ("debugging", "Debugger"),
-    "profiler": ("debugging", "Profiler"),
-    "endpoint": ("schema", "Endpoint"),
-    "endpoint.capture": ("capture", "Capture"),
-    "transform": ("schema", "Transform"),
-    "explain": ("schema", "Explain"),
-}
-
-
 def settings_table() -> str:
-    """Return the table of the settings file."""
-    rows = ["| key | default | meaning |", "|---|---|---|"]
-    for section, (module, class_name) in SECTIONS.items():
-        path = ROOT / "image_classifier" / "settings" / f"{module}.py"
-        for name, default, words in documented_fields(path, class_name):
-            # Sections have rows of their own.
-            if section or not default.startswith("field(") or words:
-                shown = "" if default in {"None", "()"} or "field" in default else default
-                key = f"{section}.{name}".lstrip(".")
-                rows.append(f"| `{key}` | {shown.strip(chr(34)).strip(chr(39))} | {words} |")
-    return "\n".join(rows)
+    """Return the table of the settings file's keys."""
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *_keys(schema.Settings)])
+
+
+def _keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Yield a row for every key of a section, sections below it last."""
+    sections = {}
+    for name, field in section.model_fields.items():
+        kinds = [field.annotation, *typing.get_args(field.annotation)]
+        below = next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
+        if below is not None:
+            sections[f"{prefix}{name}{'.NAME' if typing.get_origin(kinds[0]) is dict else ''}."] = (
+                below
+            )
+        else:
+            default = field.default if field.default not in {None, "", ()} else ""
+            shown = "" if field.default_factory else default
+            yield f"| `{prefix}{name}` | {shown} | {field.description or ''} |"
+    for name, below in sections.items():
+        yield from _keys(below, name)
 
 
 def findings_table() -> str:

@@ -6,7 +6,6 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,7 +121,7 @@ def file(folder: Path) -> SettingsFile:
 @pytest.fixture(scope="module")
 def settings(file: SettingsFile, train_image: str, serve_image: str) -> Settings:
     settings = sdk.for_local_mode(file.settings)
-    assert settings.images == ContainerImages(train=train_image, serve=serve_image)
+    assert settings.images == ContainerImages.model_construct(train=train_image, serve=serve_image)
     return settings
 
 
@@ -151,7 +150,9 @@ def test_fit_on_two_instances_brings_one_model(
 ) -> None:
     output, others = folder / "output_of_two", compose_containers(folder)
     output.mkdir()
-    two = replace(settings, training=replace(settings.training, instance_count=2))
+    two = settings.model_copy(
+        update={"training": settings.training.model_copy(update={"instance_count": 2})}
+    )
 
     estimator = sdk.estimator(two, session, f"file://{output}")
     estimator.fit(sdk.local_channels(file))

@@ -1,4 +1,4 @@
-"""What is wrong with a settings file is said at once, each mistake with its line."""
+"""All mistakes in a settings file are reported at once, each with its line."""
 
 import json
 import re
@@ -10,11 +10,10 @@ from container.classifier.errors import UserError
 from container.training.evaluation.metrics import METRIC_DEFINITIONS
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings import settings_file, toml_lines
-from image_classifier.settings.reading import Reader
 from image_classifier.settings.tuning import is_integer
-from tests.settings_files import BEGINNING, EXAMPLES, REGISTRY, TUNING, read, write
+from tests.settings_files import BEGINNING, EXAMPLES, REGISTRY, TUNING, read
 
-# Thirty mistakes; each line says what its own message must hold.
+# Thirty mistakes; each comment is a part of the line's message.
 PLANTED = """\
 name = "Hands_2"  # small letters
 nmae = "x"  # did you mean name
@@ -23,17 +22,17 @@ role = "image-classifier"  # arn:aws:iam
 region = "Ireland"  # eu-west-1
 bucket = "s3://my-bucket"  # without s3
 subnets = ["subnet-1"]  # security_groups
-kms_key = 5  # must be a text
+kms_key = 5  # must be a valid string
 [images]
-train = "image-classifier-train:latest"  # image in ECR
+train = "image-classifier-train:latest"  # container image in ECR
 [data]
 channels = ["training", "validaton"]  # 'validaton'
-mode = "Pipe"  # File, FastFile
+mode = "Pipe"  # 'File' or 'FastFile'
 [training]
 instance_type = "g5.xlarge"  # did you mean ml.g5.xlarge
-instance_count = 0  # 1 to 100
-max_wait_hours = 3.0  # spot = true alone
-volume_gb = "30"  # whole number
+instance_count = 0  # greater than or equal to 1
+max_wait_hours = 3.0  # requires spot = true
+volume_gb = "30"  # valid integer
 [hyperparameters]
 learning_rat = 0.1  # unknown hyperparameters learning_rat
 epochs = "three"  # whole number
@@ -44,21 +43,21 @@ a = "val_loss=[0-9.]+"  # one group
 b = "nothing=([0-9.]+)"  # matches no line
 c = "loss=([-+0-9.eE]+)"  # matches several
 [tuning]
-objective = "accuracy"  # no metric
-goal = "Highest"  # Maximize, Minimize
-parallel = 30  # 1 to 10
-strategy = "TPE"  # Bayesian, Random
+objective = "accuracy"  # did you mean val_accuracy
+goal = "Highest"  # 'Maximize' or 'Minimize'
+parallel = 30  # less than or equal to 10
+strategy = "TPE"  # 'Bayesian', 'Random'
 [tuning.ranges]
 learning_rate = { min = 0.1, max = 0.01 }  # min below max
 weight_decay = { min = 0.0, max = 0.1, scaling = "Logarithmic" }  # above 0
-epochs = { min = 0, max = 5 }  # epochs must be 1
+epochs = { min = 0, max = 5 }  # must be 1 to 10000
 [debugger]
 rules = ["overfitt"]  # did you mean overfit
 [profiler]
 interval_ms = 300  # 500
 [endpoint]
 kind = "serverless"  # neither a VPC
-memory_mb = 3000  # steps of 1024
+memory_mb = 3000  # 1024, 2048
 """
 
 
@@ -68,7 +67,7 @@ def mistakes(directory: Path, rest: str = "", beginning: str = BEGINNING) -> lis
     return str(caught.value).splitlines()
 
 
-def test_thirty_planted_mistakes_are_each_named_in_one_line(tmp_path: Path) -> None:
+def test_thirty_mistakes_are_reported_with_one_line_each(tmp_path: Path) -> None:
     planted = {
         number: line.partition("  # ")[2]
         for number, line in enumerate(PLANTED.splitlines(), 1)
@@ -80,10 +79,10 @@ def test_thirty_planted_mistakes_are_each_named_in_one_line(tmp_path: Path) -> N
 
     by_line: dict[int, str] = {}
     for sentence in found:
-        place = re.match(rf"{re.escape(str(tmp_path))}/settings\.toml:(\d+): ", sentence)
-        assert place, sentence
-        assert int(place[1]) not in by_line, "two for one mistake"
-        by_line[int(place[1])] = sentence
+        match = re.match(rf"{re.escape(str(tmp_path))}/settings\.toml:(\d+): ", sentence)
+        assert match, sentence
+        assert int(match[1]) not in by_line, "two messages for one mistake"
+        by_line[int(match[1])] = sentence
     assert by_line.keys() == planted.keys()
     assert [n for n, words in planted.items() if words not in by_line[n]] == []
 
@@ -96,41 +95,44 @@ def test_thirty_planted_mistakes_are_each_named_in_one_line(tmp_path: Path) -> N
         ("[training]\nspot = true\nmax_wait_hours = 1.0\n", "less than max_hours"),
         ('[endpoint]\nkind = "multi-model"\ninstance_type = "ml.g5.xlarge"\n', "has a GPU"),
         ('[endpoint]\nmodels = ["a"]\n', "multi-model"),
-        ('[endpoint]\nkind = "serverless"\n[endpoint.capture]\n', "keep nothing"),
-        ("[endpoint.capture]\npercent = 0\n", "1 to 100"),
+        ('[endpoint]\nkind = "serverless"\n[endpoint.capture]\n', "not supported by serverless"),
+        ("[endpoint.capture]\npercent = 0\n", "greater than or equal to 1"),
         ("[endpoint.capture]\nrequests = false\nanswers = false\n", "drop the section"),
         ('[tuning]\nobjective = "val_loss"\n', "ranges must be 1 to 30"),
         (TUNING.replace('"val_loss"', '"images_per_second"'), "is a speed"),
         (TUNING.replace('"val_loss"', '"val_loss"\ngoal = "Maximize"'), "Minimize it"),
         (TUNING.replace('"val_loss"', '"val_f1"\ngoal = "Minimize"'), "Maximize it"),
         (TUNING.replace("jobs = 4", 'jobs = 4\nstrategy = "Grid"'), "must be values"),
-        (TUNING.replace("jobs = 4", 'strategy = "Hyperband"\nearly_stopping = true'), "own matter"),
+        (
+            TUNING.replace("jobs = 4", 'strategy = "Hyperband"\nearly_stopping = true'),
+            "part of Hyperband",
+        ),
         (TUNING.replace("jobs = 4", "jobs = 1"), "is more than jobs"),
         (TUNING.replace("[32, 64, 128]", "[32, 32]"), "twice"),
         (TUNING.replace("[32, 64, 128]", '[32, "many"]'), "whole number, got 'many'"),
         (TUNING.replace("epochs =", "epoch ="), "unknown hyperparameters epoch"),
         (TUNING + "[tuning.warm_start]\nparents = []\n", "one to five"),
         ("[debugger]\nrules = []\n[debugger.parameters.overfit]\npatience = 1\n", "does not name"),
-        ('[metrics]\nval_loss = "val_accuracy=([0-9.]+)"\n', "reads val_accuracy, not val_loss"),
-        ('[metrics]\nx = "val_loss=(.*)"\n', "no number"),
-        ('[metrics]\nx = "("\n', "no regular expression"),
+        ('[metrics]\nval_loss = "val_accuracy=([0-9.]+)"\n', "matches val_accuracy, not val_loss"),
+        ('[metrics]\nx = "val_loss=(.*)"\n', "must match a number"),
+        ('[metrics]\nx = "("\n', "not a regular expression"),
         ("[hyperparameters]\nlearning_rate = 0.1\nfind_learning_rate = true\n", "drop one"),
         ("[hyperparameters]\nepochs = [1]\n", "one value"),
-        ("[training]\nspot = maybe\n", "no TOML"),
+        ("[training]\nspot = maybe\n", "invalid TOML"),
     ],
 )
-def test_what_cannot_work_is_said(tmp_path: Path, rest: str, words: str) -> None:
+def test_invalid_values_are_rejected(tmp_path: Path, rest: str, words: str) -> None:
     found = mistakes(tmp_path, "\n" + rest)
 
     assert any(words in sentence for sentence in found), found
 
 
-def test_sections_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+def test_contradictions_between_sections_are_rejected(tmp_path: Path) -> None:
     isolated = BEGINNING.replace("[images]", "network_isolation = true\n[images]")
     abroad = BEGINNING.replace('region = "eu-west-1"', 'region = "us-east-1"')
 
     assert "add the channel weights" in mistakes(tmp_path, "", isolated)[0]
-    assert "SageMaker pulls from its own region" in mistakes(tmp_path, "", abroad)[0]
+    assert "SageMaker pulls only from its own region" in mistakes(tmp_path, "", abroad)[0]
     assert (
         "neither a VPC"
         in mistakes(
@@ -141,7 +143,7 @@ def test_sections_that_contradict_each_other_are_named(tmp_path: Path) -> None:
     )
 
 
-def test_the_account_is_needed_only_where_it_is_used(tmp_path: Path) -> None:
+def test_account_keys_are_required_only_by_verbs_that_use_them(tmp_path: Path) -> None:
     file = read(tmp_path, "", 'name = "hands"\n')
 
     with pytest.raises(UserError, match=r"train needs aws\.role, aws\.bucket, images\.train"):
@@ -149,7 +151,7 @@ def test_the_account_is_needed_only_where_it_is_used(tmp_path: Path) -> None:
     file.require("cost")
 
 
-def test_images_are_those_that_were_pushed_to_the_region(tmp_path: Path) -> None:
+def test_container_images_default_to_those_pushed_to_the_region(tmp_path: Path) -> None:
     pushed = {"region": "eu-west-1", "tag": "abc", "train": f"{REGISTRY}/t@sha256:1"}
     (tmp_path / "images.json").write_text(json.dumps(pushed))
     aws = '[aws]\nregion = "eu-west-1"\n'
@@ -163,7 +165,7 @@ def test_images_are_those_that_were_pushed_to_the_region(tmp_path: Path) -> None
     assert elsewhere.train is None
 
 
-def test_a_damaged_images_json_is_said(tmp_path: Path) -> None:
+def test_damaged_images_json_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "images.json").write_text("{}")
 
     with pytest.raises(UserError, match=r"run \./push\.sh again"):
@@ -171,7 +173,7 @@ def test_a_damaged_images_json_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"#" * 2_000_000])
-def test_a_file_that_is_none_is_said(tmp_path: Path, content: bytes | None) -> None:
+def test_unreadable_settings_file_is_rejected(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "settings.toml"
     if content is not None:
         path.write_bytes(content)
@@ -180,7 +182,7 @@ def test_a_file_that_is_none_is_said(tmp_path: Path, content: bytes | None) -> N
         settings_file.read(path)
 
 
-def test_lines_are_found_below_values_of_several_lines() -> None:
+def test_lines_are_counted_across_multi_line_values() -> None:
     text = 'a = [\n  "[b]",\n  "c = 1",\n]\nd = """\n[e]\n"""\n["f g".h]\ni.j = 1\n'
 
     found = toml_lines.find(text)
@@ -188,14 +190,14 @@ def test_lines_are_found_below_values_of_several_lines() -> None:
     assert found == {("a",): 1, ("d",): 5, ("f g", "h"): 8, ("f g", "h", "i", "j"): 9}
 
 
-def test_the_programs_own_metrics_are_read_from_real_lines_of_its_log() -> None:
+def test_metric_definitions_of_the_training_program_match_its_log() -> None:
     lines = metrics.LOG.read_text(encoding="utf-8").splitlines()
     ours = {each["Name"]: each["Regex"] for each in METRIC_DEFINITIONS}
 
-    assert {name: metrics.judge(name, ours[name], lines) for name in ours} == dict.fromkeys(ours)
+    assert {name: metrics.mistake(name, ours[name], lines) for name in ours} == dict.fromkeys(ours)
 
 
-def test_whole_numbers_are_known_from_the_hyperparameter() -> None:
+def test_integer_hyperparameters_are_recognized() -> None:
     assert [is_integer(name) for name in ("epochs", "image_size", "learning_rate", "mixup")] == [
         True,
         True,
@@ -205,13 +207,21 @@ def test_whole_numbers_are_known_from_the_hyperparameter() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
-def test_the_examples_have_no_mistakes(path: Path) -> None:
+def test_examples_have_no_mistakes(path: Path) -> None:
     assert settings_file.read(path).settings.name == path.stem
 
 
-def test_a_table_in_place_of_a_value_is_said(tmp_path: Path) -> None:
+def test_table_instead_of_a_value_is_rejected(tmp_path: Path) -> None:
     found = mistakes(tmp_path, "\n[hyperparameters.epochs]\nmin = 1\n")
 
     assert "epochs must be one value" in found[0]
-    assert not Reader().mistakes
-    assert write(tmp_path).is_file()
+
+
+def test_wrong_keys_do_not_hide_mistakes_elsewhere_in_their_section(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, "\n[training]\nspot = 1\nvolume_gb = 0\nmax_wait_hours = 1.0\n")
+
+    assert [sentence.split(" ")[1] for sentence in found] == [
+        "training.spot",
+        "training.volume_gb",
+        "training.max_wait_hours",
+    ]

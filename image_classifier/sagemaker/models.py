@@ -1,7 +1,5 @@
 """Which trained model is meant, and where on S3 it lies."""
 
-from dataclasses import replace
-
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import names
 from image_classifier.sagemaker.aws import Aws
@@ -13,7 +11,11 @@ def single(settings: Settings) -> Settings:
     """Return settings whose model stands alone, whatever their endpoint is."""
     if settings.endpoint.kind != "multi-model":
         return settings
-    return replace(settings, endpoint=replace(settings.endpoint, kind="real-time", models=()))
+    return settings.model_copy(
+        update={
+            "endpoint": settings.endpoint.model_copy(update={"kind": "real-time", "models": ()})
+        }
+    )
 
 
 def artifact(aws: Aws, settings: Settings, job: str | None) -> str:

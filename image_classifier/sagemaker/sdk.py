@@ -7,7 +7,6 @@ module is all that a later SDK would change.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from image_classifier.sagemaker.endpoint_requests import TRANSFORM_ENVIRONMENT
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
 
 # As docker-compose.yml calls what it builds.
-BUILT_HERE = ContainerImages(train="image-classifier-train", serve="image-classifier-serve")
+BUILT_HERE = ContainerImages.model_construct(
+    train="image-classifier-train", serve="image-classifier-serve"
+)
 
 # Local Mode wants one, and asks nobody for it.
 NO_ROLE = "arn:aws:iam::111122223333:role/none"
@@ -71,12 +72,15 @@ def local_session(folder: Path, port: int = 8080) -> LocalSession:
 
 def for_local_mode(settings: Settings) -> Settings:
     """Return these settings for Local Mode: this machine, and the images as Compose builds them."""
-    return replace(
-        settings,
-        aws=Aws(role=NO_ROLE),
-        images=BUILT_HERE,
-        training=replace(settings.training, instance_type="local", spot=False),
-        transform=replace(settings.transform, instance_type="local"),
+    return settings.model_copy(
+        update={
+            "aws": Aws(role=NO_ROLE),
+            "images": BUILT_HERE,
+            "training": settings.training.model_copy(
+                update={"instance_type": "local", "spot": False}
+            ),
+            "transform": settings.transform.model_copy(update={"instance_type": "local"}),
+        }
     )
 
 

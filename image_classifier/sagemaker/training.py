@@ -1,7 +1,6 @@
 """`train` and `tune` on SageMaker."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import names, sdk, training_requests
@@ -101,7 +100,7 @@ def best_of_tuning(aws: Aws, name: str) -> Answer:
 def with_best(settings: Settings, best: Answer) -> Settings:
     """Return settings with the hyperparameters that a tuning job found."""
     found: Mapping[str, object] = best.get("TunedHyperParameters") or {}
-    return replace(settings, hyperparameters={**settings.hyperparameters, **found})
+    return settings.model_copy(update={"hyperparameters": {**settings.hyperparameters, **found}})
 
 
 def _describe_tuning(aws: Aws, name: str) -> Answer:

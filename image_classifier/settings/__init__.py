@@ -1,1 +1,1 @@
-"""The settings file in TOML: sections, checks, and errors with line numbers."""
+"""The settings file: sections, checks, and messages with line numbers."""

@@ -1,14 +1,17 @@
-"""[debugger] and [profiler]: what a training job records, and the rules that judge it.
+"""[debugger] and [profiler]: what a training job records, and the rules that check the records.
 
-Names and parameters are SageMaker Debugger's. The training container image checks its records
-with them in every job; AWS's own service, closed to new accounts, is used with `service = true`.
+Names and parameters are SageMaker Debugger's. The training container image evaluates the rules in
+every job; AWS's service, which is closed to new accounts, evaluates them too if `service = true`.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
-# The rule's name to the service, and what it needs recorded.
+from pydantic import Field
+
+from image_classifier.settings.section import Scalar, Section, one_of
+
+# The service's name of each rule, and the tensor collections that it reads.
 RULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "loss_not_decreasing": ("LossNotDecreasing", ("losses",)),
     "vanishing_gradient": ("VanishingGradient", ("gradients",)),
@@ -28,7 +31,7 @@ RULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "stalled_training_rule": ("StalledTrainingRule", ()),
 }
 
-# Collections that are none of the recorder's own.
+# Collections that smdebug does not define.
 EXPRESSIONS = {"relu_input": ".*relu_input", "relu_output": ".*relu_output"}
 
 PROFILER_RULES = (
@@ -42,58 +45,37 @@ PROFILER_RULES = (
     "OverallSystemUsage",
     "ProfilerReport",
 )
-INTERVALS_MS = (100, 200, 500, 1000, 5000, 60_000)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Debugger:
+class Debugger(Section):
     """[debugger]."""
 
-    rules: tuple[str, ...] = ()
-    train_save_interval: int | None = None
-    """Steps between two records. Unset: as the training program chooses."""
-    eval_save_interval: int | None = None
-    parameters: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """[debugger.parameters.RULE]: of a rule."""
+    rules: Annotated[tuple[Annotated[str, one_of(RULES)], ...], Field(strict=False)] = ()
+    """Rules that check every training job."""
+    train_save_interval: int | None = Field(default=None, ge=1)
+    """Steps between two records in training. Unset: the training program chooses."""
+    eval_save_interval: int | None = Field(default=None, ge=1)
+    """Steps between two records in evaluation. Unset: the training program chooses."""
+    parameters: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """[debugger.parameters.RULE]: parameters of a rule."""
     service: bool = False
-    """Ask SageMaker Debugger as well, where the account has it."""
+    """Also use SageMaker Debugger, if the account has it."""
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
-        """Yield what is wrong here."""
-        for rule in self.rules:
-            if rule not in RULES:
-                yield "rules", f"{rule!r} is no rule{_meant(rule, tuple(RULES))}"
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield parameters of rules that are not used."""
         for rule in self.parameters:
             if rule not in self.rules:
-                yield f"parameters.{rule}", "is of a rule that rules does not name"
-        for name in ("train_save_interval", "eval_save_interval"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield name, f"must be 1 or more, got {value}"
+                yield f"parameters.{rule}", "belongs to a rule that rules does not name"
 
     def collections(self) -> list[str]:
-        """Return what the rules need recorded, in a fixed order."""
+        """Return the tensor collections that the rules need, in a fixed order."""
         return sorted({each for rule in self.rules for each in RULES[rule][1]})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Profiler:
+class Profiler(Section):
     """[profiler]."""
 
-    interval_ms: int = 500
-    """Between two readings of processors, memory, disk and network."""
-    rules: tuple[str, ...] = ()
-
-    def mistakes(self) -> Iterator[tuple[str, str]]:
-        """Yield what is wrong here."""
-        if self.interval_ms not in INTERVALS_MS:
-            known = ", ".join(map(str, INTERVALS_MS))
-            yield "interval_ms", f"must be one of {known}; got {self.interval_ms}"
-        for rule in self.rules:
-            if rule not in PROFILER_RULES:
-                yield "rules", f"{rule!r} is no rule{_meant(rule, PROFILER_RULES)}"
-
-
-def _meant(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
+    interval_ms: Literal[100, 200, 500, 1000, 5000, 60_000] = 500
+    """Milliseconds between two samples of CPU, memory, disk and network use."""
+    rules: Annotated[tuple[Annotated[str, one_of(PROFILER_RULES)], ...], Field(strict=False)] = ()
+    """Profiler rules of SageMaker Debugger, used if `debugger.service` is true."""

@@ -1,277 +1,255 @@
-"""What one TOML file says of jobs and endpoints: its sections, and what is wrong in each.
+"""The sections of the settings file.
 
-Everything has a default, so that a file for this machine alone may be short; `needs` says what a
-verb cannot do without.
+Every key has a default, so that a file for this machine alone can be short;
+`settings_file.REQUIRED` lists the keys that a verb needs on SageMaker.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from image_classifier.settings import service_model
-from image_classifier.settings.capture import Capture
 from image_classifier.settings.debugging import RULES, Debugger, Profiler
+from image_classifier.settings.section import Scalar, Section, Strings, like, one_of
 from image_classifier.settings.tuning import Tuning
-
-Found = Iterator[tuple[str, str]]
 
 HOUR = 3600
 
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # A tuning job's name has 32 characters, 14 of which are the time.
 MAX_NAME = 17
-_ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
-_IMAGE = re.compile(
-    r"(?P<registry>\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?)/.+"
-)
-_CHANNEL = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ROLE = r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+"
+_BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+_CONTAINER_IMAGE = r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+"
+_ECR_EXAMPLE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/image-classifier-train:TAG"
 
 CHANNELS = ("training", "train", "validation", "val", "valid", "test", "weights", "model")
 
+Count = Annotated[int, Field(ge=1, le=100)]
+ContainerImage = Annotated[str, like(_CONTAINER_IMAGE, f"a container image in ECR, {_ECR_EXAMPLE}")]
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Aws:
-    """[aws]: the account's side. Nothing of it is needed for --local."""
 
-    role: str = ""
+def _instance_type(enumeration: str) -> AfterValidator:
+    """Return a validator of instance types, by the name of SageMaker's list of them."""
+
+    def check(name: str) -> str:
+        if name not in service_model.choices(enumeration):
+            hint = "" if name.startswith("ml.") else f"; did you mean ml.{name}?"
+            message = f"must be an instance type that SageMaker has for this{hint}"
+            raise ValueError(message)
+        return name
+
+    return AfterValidator(check)
+
+
+def _check_tag(key: str) -> str:
+    if key.lower().startswith("aws:") or len(key) > 128:  # noqa: PLR2004 - the API's limit
+        message = "must be a tag key of up to 128 characters that does not begin with aws:"
+        raise ValueError(message)
+    return key
+
+
+class Aws(Section):
+    """[aws]: the account. `--local` needs none of it."""
+
+    role: Annotated[str, like(_ROLE, "arn:aws:iam::111122223333:role/NAME")] = ""
     """ARN of the role that jobs and endpoints run as."""
-
-    region: str = ""
-    """Such as eu-west-1; without it the environment's."""
-
-    bucket: str = ""
-    """Takes what jobs write: s3://BUCKET/NAME/."""
-
-    subnets: tuple[str, ...] = ()
+    region: Annotated[str, like(r"[a-z]{2}(-[a-z]+)+-\d", "eu-west-1")] = ""
+    """Such as eu-west-1. Unset: the environment's region."""
+    bucket: Annotated[str, like(_BUCKET, "my-bucket, a name without s3://")] = ""
+    """Bucket for job output: s3://BUCKET/NAME/."""
+    subnets: Strings = ()
     """With `security_groups`: the VPC in which jobs and endpoints run."""
-
-    security_groups: tuple[str, ...] = ()
-
+    security_groups: Strings = ()
+    """With `subnets`: the VPC in which jobs and endpoints run."""
     network_isolation: bool = False
-    """No traffic out of the containers, and no credentials in them."""
-
+    """Containers have no network access and no credentials."""
     encrypt_traffic: bool = False
-    """Between the hosts of a job."""
-
+    """Encrypt the traffic between the hosts of a job."""
     kms_key: str | None = None
-    """Encrypts the disks and what is written to S3."""
+    """Key that encrypts the disks and the output on S3."""
+    tags: dict[Annotated[str, AfterValidator(_check_tag)], str] = Field(default_factory=dict)
+    """Tags of all created resources."""
 
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """Of everything that is made."""
-
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        for name, pattern, example in (
-            ("role", _ROLE, "arn:aws:iam::111122223333:role/NAME"),
-            ("region", _REGION, "eu-west-1"),
-            ("bucket", _BUCKET, "my-bucket, a name without s3://"),
-        ):
-            value = getattr(self, name)
-            if value and not pattern.fullmatch(value):
-                yield name, f"must look like {example}; got {value!r}"
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield half a VPC."""
         if bool(self.subnets) != bool(self.security_groups):
             missing = "security_groups" if self.subnets else "subnets"
             given = "subnets" if self.subnets else "security_groups"
-            yield given, f"are a VPC only together with {missing}"
-        for tag in self.tags:
-            if tag.lower().startswith("aws:") or len(tag) > 128:  # noqa: PLR2004 - the API's limit
-                yield f"tags.{tag}", "is no tag's key: up to 128 characters, not beginning aws:"
+            yield given, f"define a VPC only together with {missing}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ContainerImages:
-    """[images]: by default those that push.sh has written into images.json."""
+class ContainerImages(Section):
+    """[images]: the container images. Unset: those that push.sh wrote into images.json."""
 
-    train: str | None = None
-    serve: str | None = None
-
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        for name in ("train", "serve"):
-            uri = getattr(self, name)
-            if uri is not None and not _IMAGE.fullmatch(uri):
-                example = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/image-classifier-train:TAG"
-                yield name, f"must be an image in ECR, such as {example}; got {uri!r}"
+    train: ContainerImage | None = None
+    serve: ContainerImage | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Data:
-    """[data]: the channels, here and on S3, each a folder of its name."""
+class Data(Section):
+    """[data]: the channels, each a folder of its name, on this machine and on S3."""
 
     local: str | None = None
-    """Folder on this machine, relative to this file."""
-
-    s3: str | None = None
+    """Folder on this machine, relative to the settings file."""
+    s3: Annotated[str, like(rf"s3://{_BUCKET}(/.*)?", "s3://bucket/prefix")] | None = None
     """Such as s3://BUCKET/images. Unset: s3://BUCKET/NAME/data."""
-
-    channels: tuple[str, ...] = ("training", "validation")
+    channels: Annotated[
+        tuple[Annotated[str, one_of(CHANNELS)], ...], Field(strict=False, min_length=1)
+    ] = ("training", "validation")
+    """Channels of a training job."""
     mode: Literal["File", "FastFile"] = "File"
-    """`FastFile` reads images when they are asked for, instead of copying all of them first."""
+    """`FastFile` streams images when they are read, `File` copies all of them first."""
 
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        if self.s3 is not None and not _S3.fullmatch(self.s3):
-            yield "s3", f"must look like s3://bucket/prefix; got {self.s3!r}"
-        if not self.channels:
-            yield "channels", "must name a channel at least: training"
-        for channel in self.channels:
-            if channel not in CHANNELS or not _CHANNEL.fullmatch(channel):
-                yield "channels", f"{channel!r} is none that is read: {', '.join(CHANNELS)}"
-        if self.channels and not {"training", "train"} & set(self.channels):
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield that the training channel is missing."""
+        if not {"training", "train"} & set(self.channels):
             yield "channels", "must have training"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Training:
-    """[training]: the machines of a job."""
+class Training(Section):
+    """[training]: the instances of a training job."""
 
-    instance_type: str = "ml.g5.xlarge"
-    instance_count: int = 1
-    volume_gb: int = 30
-    max_hours: float = 24.0
+    instance_type: Annotated[str, _instance_type("TrainingInstanceType")] = "ml.g5.xlarge"
+    instance_count: Count = 1
+
+    volume_gb: int = Field(default=30, ge=1, le=16_384)
+    """Disk of each instance."""
+    max_hours: float = Field(default=24.0, ge=0.02, le=672)
+    """Time limit of a training job."""
     spot: bool = False
-    """Reclaimable machines, cheaper; the job continues from its checkpoint."""
+    """Use spot instances, which are cheaper; an interrupted job continues from its checkpoint."""
     max_wait_hours: float | None = None
-    """Of a spot job, with waiting. Unset: twice max_hours."""
-    keep_alive_minutes: int = 0
-    """How long the machines wait for another job."""
+    """Time limit of a spot job, waiting included. Unset: twice max_hours."""
+    keep_alive_minutes: int = Field(default=0, ge=0, le=60)
+    """How long the instances stay warm for the next job."""
 
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        yield from instance(self.instance_type, "TrainingInstanceType")
-        yield from between(self, ("instance_count", 1, 100), ("volume_gb", 1, 16_384))
-        yield from between(self, ("max_hours", 0.02, 672.0), ("keep_alive_minutes", 0, 60))
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield time limits that do not fit spot instances, or their absence."""
         if self.max_wait_hours is not None and not self.spot:
-            yield "max_wait_hours", "is for spot = true alone"
+            yield "max_wait_hours", "requires spot = true"
         elif self.max_wait_hours is not None and self.max_wait_hours < self.max_hours:
             yield "max_wait_hours", f"is less than max_hours, {self.max_hours:g}"
         if self.spot and self.keep_alive_minutes:
-            yield "keep_alive_minutes", "is not for spot machines: set it to 0 or spot = false"
+            yield "keep_alive_minutes", "is not for spot instances: set it to 0 or spot = false"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Endpoint:
-    """[endpoint]: how the model is asked."""
+class DataCapture(Section):
+    """[endpoint.capture]: requests and responses that the endpoint stores on S3."""
+
+    percent: int = Field(default=100, ge=1, le=100)
+    """Share of the requests."""
+    requests: bool = True
+    answers: bool = True
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield that nothing is captured."""
+        if not (self.requests or self.answers):
+            yield "answers", "and requests are both false: drop the section to capture nothing"
+
+
+class Endpoint(Section):
+    """[endpoint]: how the model is served."""
 
     kind: Literal["real-time", "serverless", "asynchronous", "multi-model"] = "real-time"
-    instance_type: str = "ml.c7i.large"
-    instance_count: int = 1
-    memory_mb: int = 3072
-    """Serverless: its processors grow with it."""
-    max_concurrency: int = 5
-    """Serverless: requests at a time."""
-    models: tuple[str, ...] = ()
-    """Multi-model: names of training jobs, whose models `deploy` copies beside each other."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Of the server; the README lists what it reads."""
-    capture: Capture | None = None
-    """[endpoint.capture]: keeps requests and answers on S3."""
+    instance_type: Annotated[str, _instance_type("ProductionVariantInstanceType")] = "ml.c7i.large"
 
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        yield from instance(self.instance_type, "ProductionVariantInstanceType")
-        yield from between(self, ("instance_count", 1, 100), ("max_concurrency", 1, 200))
-        if self.memory_mb not in range(1024, 6145, 1024):
-            yield "memory_mb", f"must be 1024 to 6144 in steps of 1024, got {self.memory_mb}"
+    instance_count: Count = 1
+    memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 3072
+    """Serverless: memory, to which the CPU share is proportional."""
+    max_concurrency: int = Field(default=5, ge=1, le=200)
+    """Serverless: concurrent requests."""
+    models: Strings = ()
+    """Multi-model: training jobs whose models `deploy` copies under one prefix."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the server; the README lists them."""
+    capture: DataCapture | None = None
+    """[endpoint.capture]: store requests and responses on S3."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield keys that this kind of endpoint does not support."""
         if self.kind == "serverless" and self.capture is not None:
-            yield "capture", "is not for serverless endpoints: they keep nothing"
+            yield "capture", "is not supported by serverless endpoints"
         if self.kind == "multi-model" and re.match(r"ml\.[gp]\d", self.instance_type):
-            yield "instance_type", "has a GPU: SageMaker serves several models on processors alone"
+            yield "instance_type", "has a GPU: SageMaker serves multi-model endpoints on CPUs only"
         if self.models and self.kind != "multi-model":
-            yield "models", 'are for kind = "multi-model" alone'
+            yield "models", 'requires kind = "multi-model"'
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Transform:
-    """[transform]: answers for a whole folder of images."""
+class Transform(Section):
+    """[transform]: batch predictions for a folder of images."""
 
-    instance_type: str = "ml.c7i.xlarge"
-    instance_count: int = 1
+    instance_type: Annotated[str, _instance_type("TransformInstanceType")] = "ml.c7i.xlarge"
+    instance_count: Count = 1
+
     content_type: str = "application/x-image"
+    """Media type of the input."""
     accept: Literal["application/json", "application/jsonlines", "text/csv"] = "application/json"
-    """In CSV, one image that cannot be read fails the job."""
-
-    max_payload_mb: int = 6
-    """Of the largest image."""
-
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        yield from instance(self.instance_type, "TransformInstanceType")
-        yield from between(self, ("instance_count", 1, 100), ("max_payload_mb", 1, 100))
+    """Media type of the output. In CSV, one image that cannot be decoded fails the job."""
+    max_payload_mb: int = Field(default=6, ge=1, le=100)
+    """Size limit of an image."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Explain:
-    """[explain]: what made the model answer as it did."""
+class Explain(Section):
+    """[explain]: explanations of predictions."""
 
-    instance_type: str = "ml.c5.xlarge"
-    """Of a job of SageMaker Clarify, where the account still has it."""
-    instance_count: int = 1
-    num_samples: int = 500
-    """Masked images asked per image."""
-    num_segments: int = 20
-    """Parts into which an image is cut."""
-
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        yield from instance(self.instance_type, "ProcessingInstanceType")
-        yield from between(
-            self, ("instance_count", 1, 100), ("num_samples", 1, 10_000), ("num_segments", 2, 1000)
-        )
+    instance_type: Annotated[str, _instance_type("ProcessingInstanceType")] = "ml.c5.xlarge"
+    """Instance type of a SageMaker Clarify job, if the account has Clarify."""
+    instance_count: Count = 1
+    num_samples: int = Field(default=500, ge=1, le=10_000)
+    """Masked images to predict per explained image."""
+    num_segments: int = Field(default=20, ge=2, le=1000)
+    """Segments into which an image is divided."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(Section):
     """The whole file."""
 
-    name: str = ""
-    """Begins the names of all that is made."""
-
-    aws: Aws = field(default_factory=Aws)
-    images: ContainerImages = field(default_factory=ContainerImages)
-    data: Data = field(default_factory=Data)
-    training: Training = field(default_factory=Training)
-    hyperparameters: Mapping[str, object] = field(default_factory=dict)
+    name: Annotated[
+        str,
+        like(
+            rf"(?=.{{1,{MAX_NAME}}}$)[a-z][a-z0-9]*(-[a-z0-9]+)*",
+            f"my-job2: up to {MAX_NAME} small letters, digits and single hyphens, a letter first",
+        ),
+    ] = ""
+    """Prefix of the names of all created resources."""
+    aws: Aws = Aws()
+    images: ContainerImages = ContainerImages()
+    data: Data = Data()
+    training: Training = Training()
+    hyperparameters: dict[str, Scalar] = Field(default_factory=dict)
     """[hyperparameters]: as the README lists them."""
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    """[metrics]: regular expressions of your own by name, beside the training program's."""
+    metrics: dict[str, str] = Field(default_factory=dict)
+    """[metrics]: more metrics, by name: regular expressions that find them in the log."""
     tuning: Tuning | None = None
-    debugger: Debugger = field(default_factory=Debugger)
-    profiler: Profiler = field(default_factory=Profiler)
-    endpoint: Endpoint = field(default_factory=Endpoint)
-    transform: Transform = field(default_factory=Transform)
-    explain: Explain = field(default_factory=Explain)
+    debugger: Debugger = Debugger()
+    profiler: Profiler = Profiler()
+    endpoint: Endpoint = Endpoint()
+    transform: Transform = Transform()
+    explain: Explain = Explain()
 
-    def mistakes(self) -> Found:
-        """Yield what is wrong between sections."""
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield values that contradict those of another section."""
         if not self.name:
-            yield "name", "is missing: what begins the names of all that is made"
-        elif not _NAME.fullmatch(self.name) or len(self.name) > MAX_NAME:
-            rule = f"must be up to {MAX_NAME} small letters, digits and single hyphens"
-            yield "name", f"{rule}, a letter first; got {self.name!r}"
+            yield "name", "is missing: it begins the names of all created resources"
         for key in ("train", "serve"):
-            image = _IMAGE.fullmatch(getattr(self.images, key) or "")
-            if image and self.aws.region and image["region"] != self.aws.region:
-                where = f"is in {image['region']}, and aws.region is {self.aws.region}"
-                yield f"images.{key}", f"{where}: SageMaker pulls from its own region alone"
-        is_vpc = bool(self.aws.subnets)
-        if self.endpoint.kind == "serverless" and (is_vpc or self.aws.network_isolation):
-            sentence = "serverless has neither a VPC nor network isolation: drop them in [aws]"
-            yield "endpoint.kind", sentence
-        if self.aws.network_isolation and self._would_download():
-            sentence = "network_isolation leaves no way to download pretrained weights"
+            uri = re.fullmatch(_CONTAINER_IMAGE, getattr(self.images, key) or "")
+            if uri and self.aws.region and uri["region"] != self.aws.region:
+                regions = f"is in {uri['region']}, and aws.region is {self.aws.region}"
+                yield f"images.{key}", f"{regions}: SageMaker pulls only from its own region"
+        has_vpc = bool(self.aws.subnets)
+        if self.endpoint.kind == "serverless" and (has_vpc or self.aws.network_isolation):
+            yield "endpoint.kind", "serverless supports neither a VPC nor network isolation"
+        if self.aws.network_isolation and self._downloads_weights():
+            sentence = "network_isolation prevents the download of pretrained weights"
             yield "aws.network_isolation", f"{sentence}: add the channel weights to data.channels"
 
-    def _would_download(self) -> bool:
+    def _downloads_weights(self) -> bool:
         given = self.hyperparameters
         # As the training program decides it.
-        wants = given.get("pretrained", given.get("network", "resnet18") != "small")
-        return bool(wants) and not {"weights", "model"} & set(self.data.channels)
+        is_pretrained = given.get("pretrained", given.get("network", "resnet18") != "small")
+        return bool(is_pretrained) and not {"weights", "model"} & set(self.data.channels)
 
     def job_hyperparameters(self) -> dict[str, str]:
         """Return the hyperparameters of a training job: the file's, and its debugger rules."""
@@ -286,28 +264,13 @@ class Settings:
 
     @property
     def output(self) -> str:
-        """Where on S3 all goes that is made."""
+        """Return the S3 prefix of everything that jobs and endpoints write."""
         return f"s3://{self.aws.bucket}/{self.name}/output"
 
     @property
     def channels_uri(self) -> str:
-        """Where on S3 the channels lie."""
+        """Return the S3 prefix of the channels."""
         return (self.data.s3 or f"s3://{self.aws.bucket}/{self.name}/data").rstrip("/")
-
-
-def instance(name: str, enumeration: str) -> Found:
-    """Yield that an instance type is none, where it is none."""
-    if name not in service_model.choices(enumeration):
-        hint = "" if name.startswith("ml.") else f"; did you mean ml.{name}?"
-        yield "instance_type", f"{name!r} is none of SageMaker's for this{hint}"
-
-
-def between(section: object, *ranges: tuple[str, float, float]) -> Found:
-    """Yield what is outside of its range."""
-    for name, low, high in ranges:
-        value = getattr(section, name)
-        if not low <= value <= high:
-            yield name, f"must be {low:g} to {high:g}, got {value!r}"
 
 
 def to_strings(values: Mapping[str, object]) -> dict[str, str]:

@@ -1,26 +1,26 @@
-"""A settings file read and checked: every mistake at once, each with its line."""
+"""Read and check a settings file: report every mistake at once, each with its line."""
 
 import json
+import operator
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier.errors import UserError
 from container.training.hyperparameters import Hyperparameters
-from image_classifier.settings import metric_definitions as metrics
-from image_classifier.settings import toml_lines
-from image_classifier.settings.reading import Mistake, Reader
+from image_classifier.settings import metric_definitions, section, toml_lines
 from image_classifier.settings.schema import Settings
+from image_classifier.settings.section import Mistake
 
-# What push.sh writes, where it stands.
+# Where push.sh writes the URIs of the container images.
 IMAGES = Path(__file__).resolve().parents[2] / "images.json"
 
 MAX_BYTES = 1_000_000
 
-# What a verb cannot do without on SageMaker.
-NEEDS: Mapping[str, tuple[str, ...]] = {
+# Keys that a verb needs on SageMaker.
+REQUIRED: Mapping[str, tuple[str, ...]] = {
     "train": ("aws.role", "aws.bucket", "images.train"),
     "tune": ("aws.role", "aws.bucket", "images.train", "tuning"),
     "deploy": ("aws.role", "aws.bucket", "images.serve"),
@@ -38,11 +38,10 @@ class SettingsFile:
 
     path: Path
     settings: Settings
-    lines: Mapping[toml_lines.Path, int]
 
     @property
     def local_data(self) -> Path | None:
-        """The folder of the channels on this machine."""
+        """Return the folder of the channels on this machine."""
         local = self.settings.data.local
         return None if local is None else (self.path.parent / local).resolve()
 
@@ -50,7 +49,7 @@ class SettingsFile:
         """Return the folder of every channel on this machine.
 
         Raises:
-            UserError: there is none for one of them.
+            UserError: a channel has no folder.
         """
         if self.local_data is None:
             message = f"{self.path}: --local needs data.local, the folder of the channels"
@@ -58,56 +57,54 @@ class SettingsFile:
         channels = {name: self.local_data / name for name in self.settings.data.channels}
         for name, folder in channels.items():
             if not folder.is_dir():
-                message = f"no folder {folder} for channel {name}: mend data.local or data.channels"
+                message = f"no folder {folder} for channel {name}: fix data.local or data.channels"
                 raise UserError(message)
         return channels
 
     def require(self, verb: str) -> None:
-        """Check that the file has what a verb needs on SageMaker.
+        """Check that the file has the keys that a verb needs on SageMaker.
 
         Raises:
-            UserError: something is missing; all of it is named.
+            UserError: keys are missing; all of them are listed.
         """
-        missing = [name for name in NEEDS.get(verb, ()) if not _get(self.settings, name)]
+        required = REQUIRED.get(verb, ())
+        missing = [name for name in required if not operator.attrgetter(name)(self.settings)]
         if missing:
-            listed = ", ".join(missing)
             hint = ""
             if any(name.startswith("images") for name in missing):
-                hint = "; ./push.sh writes the images into images.json"
-            message = f"{self.path}: {verb} needs {listed}{hint}"
+                hint = "; ./push.sh writes the container images into images.json"
+            message = f"{self.path}: {verb} needs {', '.join(missing)}{hint}"
             raise UserError(message)
-
-    def resolved(self, pattern: str) -> str:
-        """Return where a key stands, as editors read it."""
-        return f"{self.path}:{toml_lines.line_of(tuple(pattern.split('.')), self.lines)}"
 
 
 def read(path: Path, images: Path = IMAGES) -> SettingsFile:
-    """Read a settings file; images that it does not name are those of images.json.
+    """Read a settings file; container images that it does not name come from images.json.
 
     Raises:
-        UserError: it cannot be read, or has mistakes: one line each.
+        UserError: the file cannot be read, or has mistakes: one line each.
     """
     text = _text(path)
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
-        message = f"{path}:{line[1] if line else len(text.splitlines())}: no TOML: {error}"
+        message = f"{path}:{line[1] if line else len(text.splitlines())}: invalid TOML: {error}"
         raise UserError(message) from None
-    lines = toml_lines.find(text)
-    reader = Reader()
-    settings = reader.table(Settings, content)
-    mistakes = [*reader.mistakes, *_in_hyperparameters(settings), *metrics.mistakes(settings)]
+    settings, mistakes = section.validate(Settings, content)
+    mistakes += [*_hyperparameter_mistakes(settings), *metric_definitions.mistakes(settings)]
     if mistakes:
-        raise UserError("\n".join(_sentences(path, mistakes, lines)))
-    return SettingsFile(path, _with_images(settings, images), lines)
+        lines = toml_lines.find(text)
+        found = sorted({(toml_lines.line_of(each.path, lines), *each) for each in mistakes})
+        raise UserError(
+            "\n".join(f"{path}:{line}: {'.'.join(key)} {sentence}" for line, key, sentence in found)
+        )
+    return SettingsFile(path, _with_images(settings, images))
 
 
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            message = f"{path} has more than a megabyte: no settings file"
+            message = f"{path} has more than a megabyte: name a settings file (TOML)"
             raise UserError(message)
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -118,8 +115,8 @@ def _text(path: Path) -> str:
         raise UserError(message) from None
 
 
-def _in_hyperparameters(settings: Settings) -> Iterator[Mistake]:
-    """Yield what the training program would say of each hyperparameter, then of all together."""
+def _hyperparameter_mistakes(settings: Settings) -> Iterator[Mistake]:
+    """Yield why the training program would reject each hyperparameter, else all together."""
     tuned = settings.tuning.ranges if settings.tuning else {}
     given = settings.hyperparameters
     found = False
@@ -128,7 +125,7 @@ def _in_hyperparameters(settings: Settings) -> Iterator[Mistake]:
             Hyperparameters.from_strings({name: value})
         except UserError as error:
             found = True
-            yield Mistake(("hyperparameters", name), str(error))
+            yield Mistake(("hyperparameters", name), str(error).removeprefix(f"{name} "))
     if found:
         return
     try:
@@ -139,16 +136,8 @@ def _in_hyperparameters(settings: Settings) -> Iterator[Mistake]:
         yield Mistake(("hyperparameters",), str(error))
 
 
-def _sentences(
-    path: Path, mistakes: Iterable[Mistake], lines: Mapping[toml_lines.Path, int]
-) -> Iterator[str]:
-    placed = sorted({(toml_lines.line_of(m.path, lines), m.path, m.sentence) for m in mistakes})
-    for line, key, sentence in placed:
-        yield f"{path}:{line}: {'.'.join(key)} {sentence}"
-
-
 def _with_images(settings: Settings, path: Path) -> Settings:
-    """Return the settings with what was pushed, if it was pushed to their region."""
+    """Return the settings with the pushed container images, if they are in the settings' region."""
     if not path.is_file():
         return settings
     try:
@@ -156,20 +145,11 @@ def _with_images(settings: Settings, path: Path) -> Settings:
         region = str(pushed["region"])
         found = {name: str(pushed[name]) for name in ("train", "serve") if name in pushed}
     except (ValueError, KeyError, TypeError):
-        message = f"{path} is none that push.sh has written: run ./push.sh again, or remove it"
+        message = f"{path} was not written by push.sh: run ./push.sh again, or remove the file"
         raise UserError(message) from None
     if settings.aws.region not in {"", region}:
         return settings
-    chosen = replace(
-        settings.images,
-        train=settings.images.train or found.get("train"),
-        serve=settings.images.serve or found.get("serve"),
+    images = settings.images.model_copy(
+        update=found | settings.images.model_dump(exclude_none=True)
     )
-    return replace(settings, images=chosen)
-
-
-def _get(settings: Settings, name: str) -> object:
-    value: object = settings
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return settings.model_copy(update={"images": images})

@@ -1,4 +1,4 @@
-"""The line on which each key of a TOML file stands; the standard library's reader tells none."""
+"""Find the line of each key in a TOML file; `tomllib` does not report lines."""
 
 import re
 import tomllib
@@ -27,7 +27,7 @@ def find(text: str) -> dict[Path, int]:
             if key := _KEY.match(line):
                 found.setdefault((*table, *_parts(key["name"])), number)
         statement.append(line)
-        # A value may take several lines.
+        # A value can span several lines.
         if _is_complete("\n".join(statement)):
             statement = []
     return found

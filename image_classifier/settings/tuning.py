@@ -1,27 +1,30 @@
-"""[tuning]: which hyperparameters are searched, how, and for what."""
+"""[tuning]: which hyperparameters are searched, how, and for which objective."""
 
 import math
+import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from container.classifier.errors import UserError
 from container.training.hyperparameters import Hyperparameters
+from image_classifier.settings.section import Scalar, Section, Strings
 
-Found = Iterator[tuple[str, str]]
-
-# What the service allows, unless an account's quotas were raised.
-MAX_JOBS, MAX_PARALLEL, MAX_RANGES, MAX_VALUES = 750, 10, 30, 30
+# The default quotas of the service.
+MAX_JOBS, MAX_PARALLEL, MAX_RANGES, MAX_VALUES, MAX_PARENTS = 750, 10, 30, 30, 5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Range:
+class Range(Section):
     """[tuning.ranges.NAME]: `min` and `max`, or `values`."""
 
     min: float | None = None
     max: float | None = None
-    values: tuple[object, ...] = ()
+
+    values: Annotated[tuple[Scalar, ...], Field(strict=False, max_length=MAX_VALUES)] = ()
+    """Values to choose from, instead of `min` and `max`."""
     scaling: Literal["Auto", "Linear", "Logarithmic", "ReverseLogarithmic"] = "Auto"
+    """Scale on which the range is searched."""
 
     @property
     def low(self) -> float:
@@ -33,15 +36,13 @@ class Range:
         """Return `max` of a range that has been checked."""
         return 0.0 if self.max is None else self.max
 
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield ranges that are empty, or that their scale does not have."""
         if self.values:
             if self.min is not None or self.max is not None:
-                yield "values", "are given together with min or max: drop one of them"
-            if len(self.values) > MAX_VALUES:
-                yield "values", f"are {len(self.values)}: SageMaker takes {MAX_VALUES}"
+                yield "values", "cannot be combined with min or max: drop one of them"
             if len({str(value) for value in self.values}) < len(self.values):
-                yield "values", "has one of them twice"
+                yield "values", "contains a value twice"
             return
         if self.min is None or self.max is None:
             yield "", "needs min and max, or values"
@@ -54,39 +55,43 @@ class Range:
             yield "scaling", "ReverseLogarithmic needs 0 <= min < max < 1"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WarmStart:
-    """[tuning.warm_start]: continues from what earlier tuning jobs found."""
+class WarmStart(Section):
+    """[tuning.warm_start]: use the results of earlier tuning jobs."""
 
-    parents: tuple[str, ...] = ()
+    parents: Strings = ()
+    """One to five tuning jobs."""
     type: Literal["IdenticalDataAndAlgorithm", "TransferLearning"] = "TransferLearning"
+    """What the parents have in common with this tuning job."""
 
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        if not 1 <= len(self.parents) <= 5:  # noqa: PLR2004 - the API's limit
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield a wrong number of parents."""
+        if not 1 <= len(self.parents) <= MAX_PARENTS:
             yield "parents", f"must name one to five tuning jobs, got {len(self.parents)}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tuning:
+class Tuning(Section):
     """[tuning]."""
 
     objective: str = "val_accuracy"
-    """One of the metrics; the last value that a job prints counts."""
+    """One of the metrics; the last value that a job logs counts."""
     goal: Literal["Maximize", "Minimize"] | None = None
-    """Unset: Minimize for a loss, else Maximize."""
+    """Unset: `Minimize` for a loss, else `Maximize`."""
     strategy: Literal["Bayesian", "Random", "Grid", "Hyperband"] = "Bayesian"
-    jobs: int = 20
-    parallel: int = 2
+    jobs: int = Field(default=20, ge=1, le=MAX_JOBS)
+    """Training jobs in total."""
+    parallel: int = Field(default=2, ge=1, le=MAX_PARALLEL)
+    """Training jobs at a time."""
     early_stopping: bool = False
-    """End jobs that are no good."""
+    """Stop jobs that are unlikely to become the best."""
     seed: int = 0
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    ranges: dict[str, Range] = Field(default_factory=dict)
+    """[tuning.ranges]: the searched hyperparameters."""
     warm_start: WarmStart | None = None
+    """[tuning.warm_start]: use the results of earlier tuning jobs."""
 
     @property
     def is_minimized(self) -> bool:
-        """Tell whether less is better."""
+        """Return whether less is better."""
         if self.goal is None:
             return self.objective.endswith("loss")
         return self.goal == "Minimize"
@@ -98,46 +103,38 @@ class Tuning:
             return int(str(hyperparameters.get("epochs", 5)))
         return max(int(float(str(value))) for value in epochs.values or (epochs.high,))
 
-    def mistakes(self) -> Found:
-        """Yield what is wrong here."""
-        if not 1 <= self.jobs <= MAX_JOBS:
-            yield "jobs", f"must be 1 to {MAX_JOBS}, got {self.jobs}"
-        if not 1 <= self.parallel <= MAX_PARALLEL:
-            yield "parallel", f"must be 1 to {MAX_PARALLEL}, got {self.parallel}"
-        elif self.parallel > self.jobs:
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield goals, strategies and ranges that do not fit each other."""
+        if self.parallel > self.jobs:
             yield "parallel", f"is more than jobs, {self.jobs}"
         if self.goal == "Maximize" and self.objective.endswith("loss"):
             yield "goal", f"would make {self.objective} as large as possible: Minimize it"
         if self.goal == "Minimize" and not self.objective.endswith("loss"):
             yield "goal", f"would make {self.objective} as small as possible: Maximize it"
         if self.early_stopping and self.strategy == "Hyperband":
-            yield "early_stopping", "is Hyperband's own matter: leave it out"
+            yield "early_stopping", "is part of Hyperband: leave it out"
         if not 1 <= len(self.ranges) <= MAX_RANGES:
             yield "ranges", f"must be 1 to {MAX_RANGES}, got {len(self.ranges)}"
         for name, each in self.ranges.items():
             if self.strategy == "Grid" and not each.values:
-                yield f"ranges.{name}", "must be values: Grid tries nothing between"
-            yield from ((f"ranges.{name}", sentence) for sentence in _judge(name, each))
+                yield f"ranges.{name}", "must be values: Grid does not sample between min and max"
+            if is_integer(name) and each.scaling == "ReverseLogarithmic":
+                yield f"ranges.{name}", "takes integers, which ReverseLogarithmic does not support"
+            yield from ((f"ranges.{name}", sentence) for sentence in _rejections(name, each))
 
 
 def is_integer(name: str) -> bool:
-    """Tell whether a hyperparameter takes whole numbers alone."""
-    try:
-        Hyperparameters.from_strings({name: 1.5})
-    except UserError as error:
-        return "whole number" in str(error)
-    return False
+    """Return whether a hyperparameter takes only integers."""
+    hint = typing.get_type_hints(Hyperparameters).get(name)
+    return int in {hint, *typing.get_args(hint)}
 
 
-def _judge(name: str, each: Range) -> Iterator[str]:
-    """Yield what the training program would say of a range's ends and values."""
-    ends = [end for end in (each.min, each.max) if end is not None]
-    if is_integer(name) and each.scaling == "ReverseLogarithmic":
-        yield "takes whole numbers, which ReverseLogarithmic does not give"
-    for value in each.values or ends:
+def _rejections(name: str, each: Range) -> Iterator[str]:
+    """Yield why the training program would reject a range's ends or values: the first reason."""
+    for value in each.values or (end for end in (each.min, each.max) if end is not None):
         try:
             Hyperparameters.from_strings({name: value})
         except UserError as error:
             # Several values fail for the same reason.
-            yield str(error)
+            yield str(error).removeprefix(f"{name} ")
             return

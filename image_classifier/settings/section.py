@@ -1,0 +1,135 @@
+"""Strict pydantic models for the settings file; all mistakes are collected."""
+
+import copy
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from image_classifier.settings.toml_lines import Path
+
+# Lax in this one respect: TOML has lists, and frozen models have tuples.
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+def _check_scalar(value: object) -> object:
+    if not isinstance(value, (str, int, float, bool)):
+        message = "must be one value"
+        raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueErrors
+    return value
+
+
+Scalar = Annotated[object, AfterValidator(_check_scalar)]
+
+
+class Mistake(NamedTuple):
+    """What is wrong with a key."""
+
+    path: Path
+    sentence: str
+
+
+class Section(BaseModel):
+    """A table of the settings file."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield keys, dotted below this section, whose values contradict those of other keys."""
+        yield from ()
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def validate(kind: type[SectionType], content: dict[str, Any]) -> tuple[SectionType, list[Mistake]]:
+    """Validate a table; return the section, with defaults for wrong keys, and every mistake."""
+    try:
+        section, errors = kind.model_validate(content), []
+    except ValidationError as error:
+        errors = error.errors()
+        section = kind.model_validate(_without(content, [_path(each) for each in errors]))
+    mistakes = [Mistake(_path(each), _sentence(each, section)) for each in errors]
+    wrong = {mistake.path for mistake in mistakes}
+    # A key of the wrong type has its default here: only its type is worth a message.
+    return section, mistakes + [each for each in _contradictions(section) if each.path not in wrong]
+
+
+def like(pattern: str, example: str) -> AfterValidator:
+    """Return a validator of text that is empty or matches a regular expression."""
+
+    def check(text: str) -> str:
+        if text and not re.fullmatch(pattern, text):
+            message = f"must look like {example}"
+            raise ValueError(message)
+        return text
+
+    return AfterValidator(check)
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """Return a validator of text that is one of the names."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            message = f"is unknown{suggestion(name, names)}"
+            raise ValueError(message)
+        return name
+
+    return AfterValidator(check)
+
+
+def suggestion(name: str, names: Collection[str]) -> str:
+    """Return the end of a message about an unknown name."""
+    near = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
+
+
+def _path(error: ErrorDetails) -> Path:
+    """Return the key of an error: that of the list for an item, of the pair for a table's key."""
+    path: list[str] = []
+    for part in error["loc"]:
+        if isinstance(part, int) or part == "[key]":
+            break
+        path.append(part)
+    return tuple(path)
+
+
+def _without(content: dict[str, Any], paths: list[Path]) -> dict[str, Any]:
+    kept = copy.deepcopy(content)
+    for *tables, key in paths:
+        table = kept
+        for name in tables:
+            table = table[name]
+        table.pop(key, None)
+    return kept
+
+
+def _sentence(error: ErrorDetails, section: Section) -> str:
+    if error["type"] == "extra_forbidden":
+        *tables, key = _path(error)
+        for name in tables:
+            section = section[name] if isinstance(section, Mapping) else getattr(section, name)
+        return f"is unknown here{suggestion(key, type(section).model_fields)}"
+    if error["type"] in {"model_type", "dict_type"}:
+        return f"must be a table, got {error['input']!r}"
+    text = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    text, *rest = re.sub(r"^\w+ should", "must", text).split(";", 1)
+    return ";".join([f"{text}, got {error['input']!r}", *rest])
+
+
+def _contradictions(section: Section, path: Path = ()) -> Iterator[Mistake]:
+    for key, sentence in section.contradictions():
+        yield Mistake((*path, *key.split(".")) if key else path, sentence)
+    for name, value in section:
+        if isinstance(value, Section):
+            yield from _contradictions(value, (*path, name))
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if isinstance(item, Section):
+                    yield from _contradictions(item, (*path, name, key))
