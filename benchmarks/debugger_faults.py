@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from benchmarks.conditions import conditions
+from container.classifier import channel
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing
 from container.debugger import sources
@@ -36,7 +37,7 @@ from container.debugger.report import advice
 from container.debugger.rules import rule_choice
 from container.debugger.rules.verdict import ISSUES
 from container.networks.network import Network, build
-from container.training.data import channel, images
+from container.training.data import images, validation_split
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
 from container.training.fitting.checkpoint import Checkpoints
@@ -164,7 +165,7 @@ def load(folder: Path) -> tuple[ImageSet, ImageSet]:
     for name in names:
         own = [file for file in files if file.class_name == name]
         chosen += [own[i] for i in random.permutation(len(own))[:each]]
-    training, validation = channel.split(chosen, VALIDATION / (TRAINING + VALIDATION), 0)
+    training, validation = validation_split.split(chosen, VALIDATION / (TRAINING + VALIDATION), 0)
     decode = partial(images.decode, class_names=names, settings=Preprocessing(image_size=SIDE))
     return decode(training, stop=StopRequest()), decode(validation, stop=StopRequest())
 

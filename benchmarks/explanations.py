@@ -40,10 +40,11 @@ from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.classifier import artifact
 from container.classifier.artifact import Manifest
 from container.classifier.preprocessing import Preprocessing
+from container.classifier.vocabulary import NPY
 from container.training.output.export import export_onnx, golden_answers
 from image_classifier.explainer import coalitions, shapley
 from image_classifier.explainer import image as images
-from image_classifier.explainer.analysis import NPY, Analysis, Predictor
+from image_classifier.explainer.analysis import Analysis, Predictor
 from image_classifier.explainer.endpoint import HttpEndpoint
 from image_classifier.explainer.explanation import Evaluations, explain
 from image_classifier.explainer.image import SegmentedImage

@@ -37,10 +37,11 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.conditions import conditions
 from benchmarks.training import Case, make_tree, train
+from container.classifier import channel
 from container.classifier.preprocessing import Preprocessing
 from container.networks.network import MEAN, STD, Classifier, build
 from container.training import recipe
-from container.training.data import channel, images
+from container.training.data import images
 from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import evaluate
 from container.training.fitting import pretrained as weights

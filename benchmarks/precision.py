@@ -23,10 +23,11 @@ import numpy.typing as npt
 
 from benchmarks.conditions import conditions
 from benchmarks.training import Case, hurricane, make_tree, train, unpacked
+from container.classifier import channel
 from container.classifier.artifact import Artifact
 from container.classifier.preprocessing import Pixels
 from container.serving.model.engine import Engine
-from container.training.data import channel, images
+from container.training.data import images
 from container.training.data.images import ImageSet
 from container.training.output.quantization import BATCH_SIZE, METRICS, Int8Network
 from container.training.sagemaker.stop import StopRequest

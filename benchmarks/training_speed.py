@@ -28,9 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
 from benchmarks.conditions import conditions
+from container.classifier import channel
 from container.classifier.preprocessing import Preprocessing
 from container.networks import network
-from container.training.data import channel, images
+from container.training.data import images
 from container.training.device import Arithmetic
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer

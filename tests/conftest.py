@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from container.training.data.cache import VARIABLE
+from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from tests.artifacts import write_artifact
 from tests.containers import SERVE_IMAGE, TRAIN_IMAGE, build, has_engine
 from tests.servers import Server, serving
@@ -37,7 +37,7 @@ def pytest_terminal_summary(
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Use a separate image cache for the tests and the programs that they start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(CACHE_DIR_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from container.classifier.mirrored_classes import mirrored_classes
 from container.training.data.augmentation import Augmentation, draw_blend
-from container.training.data.mirrored_classes import mirrored_classes
 from container.training.hyperparameters import Hyperparameters
 
 # As a job has them unless told otherwise.

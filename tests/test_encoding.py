@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from werkzeug.exceptions import NotAcceptable, UnprocessableEntity
 
+from container.classifier.vocabulary import RESPONSE_MEDIA_TYPES
 from container.serving.http.encoding import Answer, choose_media_type, encode_response
-from container.serving.settings import MEDIA_TYPES
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 
@@ -17,7 +17,7 @@ PROBABILITIES = np.array(
 )
 
 
-@pytest.mark.parametrize("default", MEDIA_TYPES)
+@pytest.mark.parametrize("default", RESPONSE_MEDIA_TYPES)
 @pytest.mark.parametrize(
     "accept", [None, "", " ", "*/*", "*/*;q=0.1", "text/html, */*", "*", "text/html, *;q=0.2"]
 )

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import CSV, JSON, JSON_LINES, NPY
 from image_classifier.explainer import answers
-from image_classifier.explainer.analysis import CSV, JPEG, JSON, JSON_LINES, NPY, PNG, Predictor
+from image_classifier.explainer.analysis import JPEG, PNG, Predictor
 from image_classifier.explainer.coalitions import every
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.image import SegmentedImage

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from container.classifier.channel import LabeledFile, labeled_files
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing, preprocess
-from container.training.data.cache import VARIABLE
-from container.training.data.channel import LabeledFile, labeled_files
+from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.training.data.images import ImageSet, decode
 from container.training.sagemaker.stop import Stopped, StopRequest
 from tests.opt_ml import IS_ROOT, needs_unshare, square, wait_for
@@ -29,7 +29,7 @@ PROGRAM = """
 import logging, sys
 from pathlib import Path
 from container.classifier.preprocessing import Preprocessing
-from container.training.data.channel import class_names_of, labeled_files
+from container.classifier.channel import class_names_of, labeled_files
 from container.training.data.images import decode
 from container.training.sagemaker.stop import StopRequest
 
@@ -44,7 +44,7 @@ print(f"sum={images.pixels.sum()} sha256={images.sha256}")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This test's own cache."""
     directory = tmp_path / "cache"
-    monkeypatch.setenv(VARIABLE, str(directory))
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(directory))
     return directory
 
 
@@ -335,7 +335,7 @@ import logging, sys
 from pathlib import Path
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing
-from container.training.data.channel import class_names_of, labeled_files
+from container.classifier.channel import class_names_of, labeled_files
 from container.training.data.images import decode
 from container.training.sagemaker.stop import StopRequest
 
@@ -394,7 +394,7 @@ def test_where_room_is_missing_the_least_recently_used_entries_make_it(
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the cache is unless the user says otherwise; not made yet."""
-    monkeypatch.delenv(VARIABLE)
+    monkeypatch.delenv(CACHE_DIR_VARIABLE)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"image-classifier-{os.geteuid()}"
 
@@ -442,6 +442,6 @@ def test_a_cache_that_cannot_be_written_is_said(files: list[LabeledFile], cache:
     cache.write_bytes(b"a file, no folder")
 
     with pytest.raises(
-        UserError, match=rf"^{cache} cannot hold .* \(File exists\): set {VARIABLE}"
+        UserError, match=rf"^{cache} cannot hold .* \(File exists\): set {CACHE_DIR_VARIABLE}"
     ):
         decoded(files)

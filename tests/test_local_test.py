@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from container.classifier.errors import UserError
 from image_classifier.platform import opt_ml, processes
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main
-from image_classifier.platform.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,19 +1,15 @@
-"""The log lines that SageMaker reads, and which of two epochs is the better one."""
+"""The log lines that SageMaker reads metrics from, and the comparison of two epochs."""
 
 import re
 
 import pytest
 
-from container.training.evaluation.metrics import (
-    METRIC_DEFINITIONS,
-    METRIC_NAMES,
-    is_better,
-    log_line,
-)
+from container.classifier.metric_lines import METRIC_DEFINITIONS, METRIC_NAMES, log_line
+from container.training.evaluation.evaluation import is_better
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e-7, 123456.789, 1e20, -0.5])
-def test_every_number_is_found_again_by_its_expression_alone(value: float) -> None:
+def test_each_expression_matches_its_own_value_only(value: float) -> None:
     values = {name: value * (1 + place) for place, name in enumerate(METRIC_NAMES)}
     line = "2026-01-01 INFO " + log_line({"epoch": 3, **values})
 
@@ -23,13 +19,13 @@ def test_every_number_is_found_again_by_its_expression_alone(value: float) -> No
         assert float(matches[0]) == pytest.approx(values[definition["Name"]], rel=1e-4)
 
 
-def test_no_other_line_of_the_log_holds_a_metric() -> None:
+def test_other_log_lines_match_no_expression() -> None:
     line = "hyperparameters: network=small objective=val_accuracy learning_rate=0.1 val_fraction=1"
 
     assert not [d for d in METRIC_DEFINITIONS if re.search(d["Regex"], line)]
 
 
-def test_what_is_no_number_is_no_metric() -> None:
+def test_nan_and_infinity_match_no_expression() -> None:
     line = log_line({"val_loss": float("nan"), "val_accuracy": float("inf")})
 
     assert not [d for d in METRIC_DEFINITIONS if re.search(d["Regex"], line)]
@@ -72,7 +68,7 @@ def test_what_is_no_number_is_no_metric() -> None:
         ("val_loss", {"val_loss": 0.3}, {"val_loss": 0.2}, False),
     ],
 )
-def test_the_objective_decides_and_of_equals_the_loss(
+def test_objective_decides_and_the_loss_breaks_ties(
     objective: str, metrics: dict[str, float], best: dict[str, float], *, expected: bool
 ) -> None:
     assert is_better(objective, metrics, best) is expected

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from container.classifier.artifact import ONNX_MODEL, WEIGHTS, Artifact
+from container.classifier.channel import LabeledFile
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.networks.network import Classifier, ServedClassifier, build
 from container.serving.http.decoding import choose_splitter
-from container.training.data.channel import LabeledFile
 from container.training.data.images import ImageSet, decode
 from container.training.sagemaker.stop import StopRequest
 from tests.odd_images import from_archive, generated

@@ -14,6 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.debugger.__main__ import main
 from container.debugger.profiler import machine_rules, operators, reading, rules, timeline
 from container.debugger.profiler.operators import OperatorSampler
@@ -23,7 +24,6 @@ from container.debugger.profiler.timeline import Timeline
 from container.debugger.report import advice, render
 from container.debugger.rules.finding import Finding, Violation
 from container.debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
-from container.training.data import cache
 from tests.opt_ml import make_job, train_here, write_json
 
 
@@ -281,7 +281,7 @@ def test_the_promised_speed_is_what_the_steps_have_without_the_wait() -> None:
     assert verdict.worst is not None
     assert verdict.worst.value == pytest.approx(0.75)
     assert "4.00 times as fast" in verdict.worst.remedy
-    assert f"({cache.VARIABLE} names" in verdict.worst.remedy
+    assert f"({CACHE_DIR_VARIABLE} names" in verdict.worst.remedy
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from container.serving.settings import MEDIA_TYPES
-from container.training.evaluation.metrics import METRIC_NAMES
+from container.classifier.metric_lines import METRIC_NAMES
+from container.classifier.vocabulary import RESPONSE_MEDIA_TYPES
 from tests.readme import README, ROOT, TABLES, with_tables
 from tests.servers import free_port
 
@@ -26,7 +26,9 @@ def test_generated_tables_are_up_to_date(document: Path) -> None:
 
 
 def test_metrics_and_media_types_are_documented() -> None:
-    assert [name for name in (*METRIC_NAMES, *MEDIA_TYPES) if f"`{name}`" not in TEXT] == []
+    assert [
+        name for name in (*METRIC_NAMES, *RESPONSE_MEDIA_TYPES) if f"`{name}`" not in TEXT
+    ] == []
 
 
 def test_environment_variables_of_the_server_are_documented() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from container.classifier.errors import UserError
-from container.training.evaluation.metrics import METRIC_DEFINITIONS
+from container.classifier.metric_lines import METRIC_DEFINITIONS
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings import settings_file, toml_lines
 from image_classifier.settings.tuning import is_integer

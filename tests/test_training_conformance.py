@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from container.classifier.artifact import Artifact
+from container.classifier.metric_lines import METRIC_DEFINITIONS
 from container.classifier.preprocessing import preprocess
-from container.training.evaluation.metrics import METRIC_DEFINITIONS
 from tests.opt_ml import (
     IS_ROOT,
     configure,

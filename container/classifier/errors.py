@@ -1,8 +1,8 @@
-"""Faults that a person can mend; everything else is ours and gets a traceback."""
+"""Errors that a user can fix; all other exceptions are bugs and get a traceback."""
 
 
 class UserError(Exception):
-    """The user's to mend: the message says what was expected, what was found, what to do."""
+    """An error of the user; the message has the rule, the value found, and what to do."""
 
 
 class ImageError(UserError):

@@ -22,7 +22,6 @@ Size: TypeAlias = tuple[float, float]
 
 # Decoders for what people have; each one less is one less to attack.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 
 # Above the 48 megapixels of a telephone's camera. Decoding takes 4 bytes a pixel for JPEG and 16
 # for WebP, the most of all formats: 0.8 GB, which a serverless endpoint of 1 GB still has.

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import (
+    ERROR_RECORDS_VARIABLE,
+    JSON,
+    MULTI_MODEL_VARIABLE,
+    PAGE_VARIABLE,
+    PORT_VARIABLE,
+    RESPONSE_MEDIA_TYPES,
+)
 
 MIB = 2**20
 
@@ -16,9 +24,6 @@ ONLINE_PAYLOAD_MB, BATCH_PAYLOAD_MB, ASYNC_PAYLOAD_MB = 25, 100, 1024
 
 # A transform job's own default, and the limit of its payload times its concurrency.
 DEFAULT_TRANSFORM_PAYLOAD_MB, TRANSFORM_MB = 6, 100
-
-# In order of our preference; `container.serving.http.encoding` has how each is written.
-JSON, JSON_LINES, CSV = MEDIA_TYPES = ("application/json", "application/jsonlines", "text/csv")
 
 # Within SageMaker's 60 seconds, large networks too; in a transform job the payload is the limit.
 ONLINE_IMAGES, BATCH_IMAGES = 64, 100_000
@@ -142,8 +147,8 @@ class Settings:
             environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", timeout, 1, MAX_SECONDS
         )
         return cls(
-            port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", defaults.port, 1, 65535),
-            multi_model=environment.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true",
+            port=_integer(environment, PORT_VARIABLE, defaults.port, 1, 65535),
+            multi_model=environment.get(MULTI_MODEL_VARIABLE, "").lower() == "true",
             workers=_integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", 0, 0, 256),
             engine=_one_of(environment, ENGINE, defaults.engine, (OPENVINO, TORCH)),
             max_batch_size=_integer(
@@ -180,14 +185,14 @@ class Settings:
                 environment,
                 "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
                 defaults.default_accept,
-                MEDIA_TYPES,
+                RESPONSE_MEDIA_TYPES,
             ),
             precision=_one_of(
                 environment, "SAGEMAKER_CLASSIFIER_PRECISION", defaults.precision, PRECISIONS
             ),
-            has_error_records=_is_on(environment, "SAGEMAKER_CLASSIFIER_ERROR_RECORDS"),
+            has_error_records=_is_on(environment, ERROR_RECORDS_VARIABLE),
             has_metrics=_is_on(environment, "SAGEMAKER_CLASSIFIER_METRICS"),
-            has_page=_is_on(environment, "SAGEMAKER_CLASSIFIER_PAGE"),
+            has_page=_is_on(environment, PAGE_VARIABLE),
             log_level=_integer(
                 environment, "SAGEMAKER_CONTAINER_LOG_LEVEL", defaults.log_level, 0, 50
             ),

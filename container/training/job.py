@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
+from container.classifier import channel
 from container.classifier.artifact import MANIFEST
 from container.classifier.errors import UserError
+from container.classifier.mirrored_classes import mirrored_classes
 from container.classifier.preprocessing import Preprocessing
 from container.debugger.recording.debug_session import Observer, Settings
 from container.debugger.rules import rule_choice
 from container.networks.network import Network, build, check_input
 from container.training import recipe
-from container.training.data import channel, images
-from container.training.data import mirrored_classes as sides
+from container.training.data import images, validation_split
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
 from container.training.evaluation.assessment import Assessment
@@ -185,7 +186,7 @@ def _find_files(
     files = channel.labeled_files(channels.training)
     class_names = channel.class_names_of(files)
     flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
-    if flips and (pairs := sides.mirrored_classes(class_names)):
+    if flips and (pairs := mirrored_classes(class_names)):
         logger.warning(
             "flips are on, and classes look like left and right (%s): a flip makes one of the "
             "other; set horizontal_flip=false vertical_flip=false",
@@ -193,7 +194,7 @@ def _find_files(
         )
     if channels.validation is None:
         fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
-        return class_names, channel.split(files, fraction, seed)
+        return class_names, validation_split.split(files, fraction, seed)
     held_out = channel.labeled_files(channels.validation)
     channel.check_classes(held_out, class_names, "validation")
     return class_names, (files, held_out)

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 
 from container.classifier.errors import UserError
-from image_classifier.explainer.analysis import NPY, Analysis, Predictor
+from container.classifier.vocabulary import NPY
+from image_classifier.explainer.analysis import Analysis, Predictor
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.job import ANALYSIS, Job
 from image_classifier.explainer.model import PARALLEL, Model

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import (
+    ANY_IMAGE,
+    JSON,
+    NPY,
+    RESPONSE_MEDIA_TYPES,
+)
 
 Json: TypeAlias = Mapping[str, Any]
 
-DATASET_TYPE = "application/x-image"
-
-JPEG, PNG, NPY, JSON = "image/jpeg", "image/png", "application/x-npy", "application/json"
+JPEG, PNG = "image/jpeg", "image/png"
 CONTENT_TYPES = (JPEG, PNG, NPY, JSON)
-JSON_LINES, CSV = "application/jsonlines", "text/csv"
-ACCEPT_TYPES = (JSON, JSON_LINES, CSV)
 
 MAX_CONFIG_BYTES = 2**20
 MAX_SEGMENTS, MAX_SAMPLES = 1000, 1_000_000
@@ -95,7 +97,7 @@ class Predictor:
             target_model=_text(document, "target_model"),
             custom_attributes=_text(document, "custom_attributes"),
             content_type=_choice(document, "content_type", CONTENT_TYPES, JPEG),
-            accept_type=_choice(document, "accept_type", ACCEPT_TYPES, JSON),
+            accept_type=_choice(document, "accept_type", RESPONSE_MEDIA_TYPES, JSON),
             probability=_text(document, "probability"),
             label_headers=None if headers is None else _labels(headers),
         )
@@ -173,8 +175,8 @@ class Analysis:
         """
         top = _section({"configuration": document}, "configuration")
         _check_names(top, _TOP, "the configuration")
-        if str(top.get("dataset_type", DATASET_TYPE)).lower() != DATASET_TYPE:
-            message = f"dataset_type must be {DATASET_TYPE}, got {top['dataset_type']!r}"
+        if str(top.get("dataset_type", ANY_IMAGE)).lower() != ANY_IMAGE:
+            message = f"dataset_type must be {ANY_IMAGE}, got {top['dataset_type']!r}"
             raise UserError(message)
         methods = _section(top, "methods")
         _check_names(methods, _METHODS, "methods")

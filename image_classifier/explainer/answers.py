@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from container.classifier.errors import UserError
-from image_classifier.explainer.analysis import CSV, JSON_LINES
+from container.classifier.vocabulary import CSV, JSON_LINES
 
 MAX_SHOWN = 200
 

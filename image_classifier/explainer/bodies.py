@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from container.classifier.preprocessing import Pixels
-from image_classifier.explainer.analysis import JPEG, JSON, NPY, PNG
+from container.classifier.vocabulary import JSON, NPY
+from image_classifier.explainer.analysis import JPEG, PNG
 
 # Types of which one body may hold several images, where the endpoint takes that.
 OF_MANY = (NPY, JSON)

@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from container.classifier.errors import UserError
-from container.classifier.preprocessing import SUFFIXES, Pixels
+from container.classifier.preprocessing import Pixels
+from container.classifier.vocabulary import IMAGE_SUFFIXES
 from image_classifier.explainer import image as images
 from image_classifier.explainer import report, results, summary
 from image_classifier.explainer.analysis import Analysis
@@ -196,7 +197,7 @@ def find(images: Path, output: Path) -> dict[str, Path]:
     found = {
         path.relative_to(images).as_posix(): path
         for path in sorted(images.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
         # What desktops and archives leave behind, and our own heat maps.
         and not any(part.startswith(".") for part in path.relative_to(images).parts)
@@ -218,4 +219,4 @@ def _baseline(path: Path) -> Pixels:
 
 
 def _listed() -> str:
-    return ", ".join(sorted(SUFFIXES))
+    return ", ".join(sorted(IMAGE_SUFFIXES))

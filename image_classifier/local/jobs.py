@@ -10,7 +10,6 @@ from container.classifier.errors import UserError
 from image_classifier.local import trial
 from image_classifier.local import tuning as local_tuning
 from image_classifier.platform import opt_ml, processes
-from image_classifier.platform.errors import UserError as LocalError
 from image_classifier.sagemaker import prediction
 from image_classifier.sagemaker.reports import extract
 from image_classifier.settings.schema import to_strings
@@ -34,10 +33,7 @@ def train(file: SettingsFile, folder: Path, *, from_tuning: bool) -> Path:
         given |= _best(folder / "tuning" / local_tuning.BEST)
     base_dir = folder / FOLDER
     trial.prepare(base_dir, channels, given)
-    try:
-        exit_code = processes.train(base_dir)
-    except LocalError as error:
-        raise UserError(str(error)) from None
+    exit_code = processes.train(base_dir)
     if exit_code:
         failure = base_dir / opt_ml.FAILURE
         reason = failure.read_text(errors="replace") if failure.is_file() else f"code {exit_code}"
@@ -72,11 +68,8 @@ def deploy(folder: Path, archive: Path | None, port: int) -> None:
         base_dir = folder / DEPLOYED
         opt_ml.create(base_dir)
         extract(archive, base_dir / "model")
-    try:
-        stop(folder)
-        processes.serve(base_dir, port)
-    except LocalError as error:
-        raise UserError(str(error)) from None
+    stop(folder)
+    processes.serve(base_dir, port)
 
 
 def stop(folder: Path) -> bool:
@@ -92,11 +85,8 @@ def port(folder: Path) -> int:
     Raises:
         UserError: a server is being started.
     """
-    try:
-        ports = (processes.port_of_server(folder / name) for name in (FOLDER, DEPLOYED))
-        return next(filter(None, ports), PORT)
-    except LocalError as error:
-        raise UserError(str(error)) from None
+    ports = (processes.port_of_server(folder / name) for name in (FOLDER, DEPLOYED))
+    return next(filter(None, ports), PORT)
 
 
 def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str, Any]]]:

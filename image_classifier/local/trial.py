@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple, Self, TextIO
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import BASE_DIR_VARIABLE, JOB_NAME_VARIABLE
 from image_classifier.platform import opt_ml, processes
-from image_classifier.platform.errors import UserError as LocalError
 
 LOG = "training.log"
 
@@ -79,8 +79,8 @@ class Programs:
             UserError: the program cannot be loaded.
         """
         variables = {
-            "SAGEMAKER_BASE_DIR": str(base_dir.resolve()),
-            "TRAINING_JOB_NAME": base_dir.name,
+            BASE_DIR_VARIABLE: str(base_dir.resolve()),
+            JOB_NAME_VARIABLE: base_dir.name,
         }
         with self._lock:
             if self.is_stopped:
@@ -214,10 +214,7 @@ def prepare(
     """
     for name in ("input", "model", "output"):
         shutil.rmtree(base_dir / name, ignore_errors=True)
-    try:
-        opt_ml.create(base_dir)
-    except LocalError as error:
-        raise UserError(str(error)) from None
+    opt_ml.create(base_dir)
     for name, folder in channels.items():
         (base_dir / opt_ml.DATA / name).symlink_to(folder.resolve(), target_is_directory=True)
     opt_ml.write_config(base_dir, hyperparameters)

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from container.classifier.errors import UserError
+from container.classifier.vocabulary import BASE_DIR_VARIABLE
 from image_classifier.platform import opt_ml, processes
-from image_classifier.platform.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -158,9 +159,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--base-dir",
             type=Path,
-            default=Path(os.environ.get("SAGEMAKER_BASE_DIR", ROOT / "local_test" / "test_dir")),
+            default=Path(os.environ.get(BASE_DIR_VARIABLE, ROOT / "local_test" / "test_dir")),
             metavar="DIR",
-            help="folder in place of /opt/ml (default: $SAGEMAKER_BASE_DIR, else %(default)s)",
+            help=f"folder in place of /opt/ml (default: ${BASE_DIR_VARIABLE}, else %(default)s)",
         )
     return parser
 

@@ -10,21 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from image_classifier.platform.errors import UserError
+from container.classifier.errors import UserError
+from container.classifier.vocabulary import CHANNEL_NAMES, TRAINING, find_channel
 
 DATA = Path("input/data")
 HYPERPARAMETERS = Path("input/config/hyperparameters.json")
 FAILURE = Path("output/failure")
 CHECKPOINTS = Path("checkpoints")
-
-# What the training program looks for, and what people call these folders as well.
-_FOLDERS_OF_CHANNELS = {
-    "training": ("training", "train"),
-    "validation": ("validation", "val", "valid"),
-    "test": ("test",),
-    "weights": ("weights",),
-}
-CHANNELS = tuple(_FOLDERS_OF_CHANNELS)
 
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
 _HOST = "algo-1"
@@ -57,7 +49,7 @@ def create(base_dir: Path) -> None:
 
 def channels(base_dir: Path) -> list[str]:
     """List the channels whose images are in the tree."""
-    return [name for name in CHANNELS if (base_dir / DATA / name).is_dir()]
+    return [name for name in CHANNEL_NAMES if (base_dir / DATA / name).is_dir()]
 
 
 @contextmanager
@@ -90,11 +82,9 @@ def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
     """
     folders = _folders_in(images)
     chosen = {
-        channel: next(name for name in names if name in folders)
-        for channel, names in _FOLDERS_OF_CHANNELS.items()
-        if not folders.isdisjoint(names)
+        channel: name for channel in CHANNEL_NAMES if (name := find_channel(channel, folders))
     }
-    if "training" not in chosen:
+    if TRAINING not in chosen:
         message = (
             f"no folder {images / 'training'}, nor train/ there; found {_listed(folders)}: "
             f"expected training/ and perhaps validation/ and test/ in {images}, each with a "

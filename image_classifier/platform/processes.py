@@ -17,8 +17,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from container.classifier.errors import UserError
+from container.classifier.vocabulary import (
+    BASE_DIR_VARIABLE,
+    JOB_NAME_VARIABLE,
+    MULTI_MODEL_VARIABLE,
+    PAGE_VARIABLE,
+    PORT_VARIABLE,
+)
 from image_classifier.platform import opt_ml
-from image_classifier.platform.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,8 +53,8 @@ def train(base_dir: Path, root: Path = ROOT) -> int:
         )
         raise UserError(message)
     opt_ml.create(base_dir)
-    job = {"TRAINING_JOB_NAME": time.strftime("local-%Y-%m-%d-%H-%M-%S")}
-    job["TRAINING_JOB_ARN"] = f"arn:aws:sagemaker:local:0:training-job/{job['TRAINING_JOB_NAME']}"
+    job = {JOB_NAME_VARIABLE: time.strftime("local-%Y-%m-%d-%H-%M-%S")}
+    job["TRAINING_JOB_ARN"] = f"arn:aws:sagemaker:local:0:training-job/{job[JOB_NAME_VARIABLE]}"
     # A session of its own: a terminal's Ctrl-C comes to us alone, and we make it a SIGTERM.
     process = subprocess.Popen(
         [sys.executable, "-m", "container.training", "train"],
@@ -72,7 +79,7 @@ def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[byte
             ends with its log).
     """
     require("flask")
-    is_multi_model = os.environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
+    is_multi_model = os.environ.get(MULTI_MODEL_VARIABLE, "").lower() == "true"
     if not is_multi_model and not any((base_dir / "model").glob("*")):
         message = (
             f"no model in {base_dir / 'model'}: "
@@ -137,7 +144,7 @@ def require(package: str) -> None:
 
 
 def _start(base_dir: Path, port: int, root: Path, pid_file: IO[str]) -> subprocess.Popen[bytes]:
-    variables = {"SAGEMAKER_BIND_TO_PORT": str(port), "SAGEMAKER_CLASSIFIER_PAGE": "true"}
+    variables = {PORT_VARIABLE: str(port), PAGE_VARIABLE: "true"}
     with _log_file(base_dir).open("w") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "container.serving", "serve"],
@@ -241,7 +248,7 @@ def _environment(base_dir: Path) -> dict[str, str]:
         # Others compute on this machine too: while threads that wait for one another spin, a job
         # beside three busy processes takes 2.3 times as long (2 cores, median of 5 pairs).
         "OMP_WAIT_POLICY": "passive",
-        "SAGEMAKER_BASE_DIR": str(base_dir.resolve()),
+        BASE_DIR_VARIABLE: str(base_dir.resolve()),
     }
 
 

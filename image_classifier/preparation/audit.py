@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from container.training.data.mirrored_classes import mirrored_classes
+from container.classifier.mirrored_classes import mirrored_classes
 from image_classifier.preparation.duplicates import clusters
 from image_classifier.preparation.findings import Finding, in_order
 from image_classifier.preparation.labels import Labeled, split_names

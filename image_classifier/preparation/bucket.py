@@ -17,8 +17,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from tqdm import tqdm
 
+from container.classifier.channel import is_ignored
 from container.classifier.errors import UserError
-from container.training.data.channel import LITTER
 
 ADDRESS = re.compile(r"^s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?$")
 
@@ -161,12 +161,12 @@ def hashed(folder: Path, *, quiet: bool = False) -> dict[str, Local]:
     """
     names = []
     for directory, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not LITTER.match(name))
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
         for name in [*files, *folders]:
             if Path(directory, name).is_symlink():
                 message = f"{Path(directory, name)} is a link: put the file itself there"
                 raise UserError(message)
-        names += [Path(directory, name) for name in sorted(files) if not LITTER.match(name)]
+        names += [Path(directory, name) for name in sorted(files) if not is_ignored(name)]
     if not names:
         message = f"{folder} is no folder with files"
         raise UserError(message)

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from container.classifier.channel import LABEL_IN_NAME, is_ignored
 from container.classifier.errors import UserError
-from container.training.data.channel import LABEL_IN_NAME, LITTER
+from container.classifier.vocabulary import SPLITS
 from image_classifier.preparation.findings import Finding
 
 SPLIT_FOLDER = re.compile(
     r"^(?P<role>train(?:ing)?|val(?:id|idation)?|test(?:ing)?)(?:[_-].+)?$", re.IGNORECASE
 )
-SPLITS = ("train", "validation", "test")
 ROLES = {"tr": "train", "va": "validation", "te": "test"}
 
 LABEL_PATTERNS: Mapping[str, str] = {
@@ -163,7 +163,7 @@ def check_class_name(name: str) -> None:
     Raises:
         UserError: it cannot.
     """
-    if not name or set(name) & set("/\\\0") or LITTER.match(name) or len(name.encode()) > 200:  # noqa: PLR2004 - of 255
+    if not name or set(name) & set("/\\\0") or is_ignored(name) or len(name.encode()) > 200:  # noqa: PLR2004 - of 255
         message = f"the class name {name[:50]!r} cannot be a folder's: rename it"
         raise UserError(message)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from container.classifier.channel import LabeledFile, class_names_of
 from container.classifier.errors import UserError
-from container.training.data.channel import LabeledFile, class_names_of
 from image_classifier.preparation import dataset, findings, labels, manifests, page, sources
 from image_classifier.preparation import quarantine as aside
 from image_classifier.preparation.audit import Audit, audit, copies_of

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from container.classifier.channel import is_ignored
 from container.classifier.errors import UserError
-from container.classifier.preprocessing import SUFFIXES
-from container.training.data.channel import LITTER
+from container.classifier.vocabulary import IMAGE_SUFFIXES
 from image_classifier.preparation import archives
 from image_classifier.preparation.findings import Finding
 
@@ -76,19 +76,19 @@ def listed(folder: Path) -> Listing:
     findings: list[Finding] = []
     for directory, folders, files in os.walk(folder):
         relative = Path(directory).relative_to(folder)
-        folders[:] = sorted(name for name in folders if not LITTER.match(name))
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
         for name in folders:
             if Path(directory, name).is_symlink():
                 text = "a link to a folder is not followed: name its target instead"
                 findings.append(Finding("link", (relative / name).as_posix(), text))
         for name in sorted(files):
             path, suffix = (relative / name).as_posix(), Path(name).suffix.lower()
-            if LITTER.match(name):
+            if is_ignored(name):
                 continue
-            if suffix in SUFFIXES and not Path(directory, name).is_file():
+            if suffix in IMAGE_SUFFIXES and not Path(directory, name).is_file():
                 # Reading a pipe would wait for ever.
                 findings.append(Finding("no-file", path, "leads nowhere, or is a pipe or a device"))
-            elif suffix in SUFFIXES:
+            elif suffix in IMAGE_SUFFIXES:
                 images.append(path)
             elif suffix in UNSUPPORTED:
                 text = f"{suffix} is not read by the training program: convert to {_suffixes()}"
@@ -100,4 +100,4 @@ def listed(folder: Path) -> Listing:
 
 
 def _suffixes() -> str:
-    return ", ".join(sorted(SUFFIXES))
+    return ", ".join(sorted(IMAGE_SUFFIXES))

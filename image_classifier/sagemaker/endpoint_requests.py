@@ -1,5 +1,6 @@
 """The requests that make a model, an endpoint or answers for a folder, from settings alone."""
 
+from container.classifier.vocabulary import ERROR_RECORDS_VARIABLE
 from image_classifier.sagemaker.request_fields import key, tags, vpc
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
@@ -10,7 +11,7 @@ STARTUP_SECONDS = 600
 VARIANT = "AllTraffic"
 
 # One image that cannot be read would fail the whole transform job.
-TRANSFORM_ENVIRONMENT = {"SAGEMAKER_CLASSIFIER_ERROR_RECORDS": "true"}
+TRANSFORM_ENVIRONMENT = {ERROR_RECORDS_VARIABLE: "true"}
 
 
 def model(settings: Settings, name: str, artifact: str) -> Request:

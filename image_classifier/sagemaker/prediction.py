@@ -5,15 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from container.classifier.errors import UserError
-
-MEDIA_TYPES = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".bmp": "image/bmp",
-}
+from container.classifier.vocabulary import IMAGE_MEDIA_TYPES
 
 # What a real-time endpoint takes.
 MAX_BYTES = 6 * 1024 * 1024
@@ -25,9 +17,9 @@ def read_image(image: Path) -> tuple[bytes, str]:
     Raises:
         UserError: it cannot be read, is none by its name, or is too large for an endpoint.
     """
-    media_type = MEDIA_TYPES.get(image.suffix.lower())
+    media_type = IMAGE_MEDIA_TYPES.get(image.suffix.lower())
     if media_type is None:
-        message = f"{image} is no image by its name: {', '.join(MEDIA_TYPES)}"
+        message = f"{image} is no image by its name: {', '.join(IMAGE_MEDIA_TYPES)}"
         raise UserError(message)
     try:
         body = image.read_bytes()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from container.training.evaluation.metrics import METRIC_DEFINITIONS, METRIC_NAMES
+from container.classifier.metric_lines import METRIC_DEFINITIONS, METRIC_NAMES
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.section import Mistake, suggestion
 

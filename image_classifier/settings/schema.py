@@ -4,6 +4,7 @@ Every key has a default, so that a file for this machine alone can be short;
 `settings_file.REQUIRED` lists the keys that a verb needs on SageMaker.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from container.classifier.vocabulary import (
+    CHANNEL_NAMES,
+    TRAINING,
+    WEIGHTS,
+    find_channel,
+)
 from image_classifier.settings import service_model
 from image_classifier.settings.debugging import RULES, Debugger, Profiler
 from image_classifier.settings.section import Scalar, Section, Strings, like, one_of
@@ -25,7 +32,7 @@ _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _CONTAINER_IMAGE = r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+"
 _ECR_EXAMPLE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/image-classifier-train:TAG"
 
-CHANNELS = ("training", "train", "validation", "val", "valid", "test", "weights", "model")
+CHANNELS = tuple(itertools.chain(*CHANNEL_NAMES.values()))
 
 Count = Annotated[int, Field(ge=1, le=100)]
 ContainerImage = Annotated[str, like(_CONTAINER_IMAGE, f"a container image in ECR, {_ECR_EXAMPLE}")]
@@ -104,7 +111,7 @@ class Data(Section):
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield that the training channel is missing."""
-        if not {"training", "train"} & set(self.channels):
+        if not find_channel(TRAINING, self.channels):
             yield "channels", "must have training"
 
 
@@ -249,7 +256,7 @@ class Settings(Section):
         given = self.hyperparameters
         # As the training program decides it.
         is_pretrained = given.get("pretrained", given.get("network", "resnet18") != "small")
-        return bool(is_pretrained) and not {"weights", "model"} & set(self.data.channels)
+        return bool(is_pretrained) and not find_channel(WEIGHTS, self.data.channels)
 
     def job_hyperparameters(self) -> dict[str, str]:
         """Return the hyperparameters of a training job: the file's, and its debugger rules."""

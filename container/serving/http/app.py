@@ -9,6 +9,7 @@ from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 from container.classifier.machine import usable_cpus
+from container.classifier.vocabulary import JSON, JSON_LINES
 from container.serving.http.body import discard_body, read_body
 from container.serving.http.connection import FORCE_CLOSE, connection_of, has_gone
 from container.serving.http.decoding import choose_splitter, split_body
@@ -20,7 +21,7 @@ from container.serving.http.request_log import RequestLog
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Predictor
 from container.serving.server.refusal import MESSAGE, RETRY_AFTER_SECONDS
-from container.serving.settings import JSON, JSON_LINES, TRANSFORM_MB, Settings
+from container.serving.settings import TRANSFORM_MB, Settings
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_ID = "X-Request-Id"

@@ -36,7 +36,8 @@ from werkzeug.exceptions import (
 
 from container.classifier.errors import ImageError
 from container.classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
-from container.serving.settings import BATCH_IMAGES, JSON_LINES
+from container.classifier.vocabulary import ANY_IMAGE, IMAGE_MEDIA_TYPES, JSON, JSON_LINES, NPY
+from container.serving.settings import BATCH_IMAGES
 
 # Brackets, braces and commas of a JSON document; 64 images have 129 and base64 none of them.
 # Parsed, 25 MB of them become 650 MB.
@@ -151,15 +152,9 @@ def split_by_content(data: bytes) -> Sequence[EncodedImage]:
 
 
 SPLITTERS: Mapping[str, Splitter] = {
-    "image/jpeg": split_image,
-    "image/jpg": split_image,
-    "image/png": split_image,
-    "image/webp": split_image,
-    "image/gif": split_image,
-    "image/bmp": split_image,
-    "application/x-image": split_image,
-    "application/x-npy": split_npy,
-    "application/json": split_json,
+    **dict.fromkeys((*IMAGE_MEDIA_TYPES.values(), "image/jpg", ANY_IMAGE), split_image),
+    NPY: split_npy,
+    JSON: split_json,
     JSON_LINES: split_json_lines,
     "application/octet-stream": split_by_content,
     # What curl says of a body unless it is told.

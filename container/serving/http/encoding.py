@@ -29,8 +29,8 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import HTTPException, NotAcceptable
 from werkzeug.http import parse_accept_header
 
+from container.classifier.vocabulary import CSV, RESPONSE_MEDIA_TYPES
 from container.serving.http.errors import describe
-from container.serving.settings import CSV, MEDIA_TYPES
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 
@@ -49,7 +49,7 @@ def choose_media_type(accept: str | None, default: str) -> str:
         NotAcceptable: none of ours is wanted.
     """
     # In order of our preference; sorting is stable, so only the default moves.
-    ours = sorted(MEDIA_TYPES, key=lambda media_type: media_type != default)
+    ours = sorted(RESPONSE_MEDIA_TYPES, key=lambda media_type: media_type != default)
     if not accept or not accept.strip():
         return default
     # None of our types has parameters. Old clients of Java's send a lone `*`.
@@ -59,7 +59,7 @@ def choose_media_type(accept: str | None, default: str) -> str:
     )
     if media_type := wanted.best_match(ours):
         return media_type
-    message = f"Accept {accept[:80]!r} is none of {', '.join(MEDIA_TYPES)}"
+    message = f"Accept {accept[:80]!r} is none of {', '.join(RESPONSE_MEDIA_TYPES)}"
     raise NotAcceptable(message)
 
 
@@ -97,7 +97,7 @@ def _encode_csv(answers: Sequence[Answer], _class_names: Sequence[str]) -> str:
 
 
 ENCODERS: Mapping[str, Callable[[Sequence[Answer], Sequence[str]], str]] = dict(
-    zip(MEDIA_TYPES, (_encode_json, _encode_json_lines, _encode_csv), strict=True)
+    zip(RESPONSE_MEDIA_TYPES, (_encode_json, _encode_json_lines, _encode_csv), strict=True)
 )
 
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
-
-VARIABLE = "SAGEMAKER_CLASSIFIER_CACHE_DIR"
 
 POLL_SECONDS = 0.1
 
@@ -38,12 +37,12 @@ class Cache:
 
     @classmethod
     def of_this_user(cls) -> Self:
-        """Return the cache in the folder of VARIABLE, else in the user's own one for temporaries.
+        """Return the cache in CACHE_DIR_VARIABLE's folder, else in a temporary folder of this user.
 
         Raises:
             UserError: the folder cannot be made, or is not the user's alone.
         """
-        if chosen := os.environ.get(VARIABLE):
+        if chosen := os.environ.get(CACHE_DIR_VARIABLE):
             with _said_to_the_user(Path(chosen)):
                 Path(chosen).mkdir(mode=0o700, parents=True, exist_ok=True)
             return cls(Path(chosen))
@@ -56,7 +55,7 @@ class Cache:
         if not is_private or status.st_uid != os.geteuid():
             message = (
                 f"{directory}, for decoded images, is no folder of this user alone: remove it, "
-                f"or set {VARIABLE} to another"
+                f"or set {CACHE_DIR_VARIABLE} to another"
             )
             raise UserError(message)
         return cls(directory)
@@ -147,8 +146,8 @@ def _said_to_the_user(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = (
-            f"{directory} cannot hold decoded images ({error.strerror}): set {VARIABLE} to a "
-            "folder on a local disk that can be written"
+            f"{directory} cannot hold decoded images ({error.strerror}): set "
+            f"{CACHE_DIR_VARIABLE} to a folder on a local disk that can be written"
         )
         raise UserError(message) from error
 

@@ -18,10 +18,10 @@ import PIL
 from tqdm import tqdm
 
 from container.classifier import preprocessing
+from container.classifier.channel import LabeledFile
 from container.classifier.errors import ImageError, UserError
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.training.data.cache import Cache
-from container.training.data.channel import LabeledFile
 from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """How good a classifier is on images as serving sees them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,6 +84,13 @@ class Evaluation:
         """Return the 95 % confidence interval of the accuracy (Wilson 1927)."""
         low, high = wilson(np.array(self.accuracy), self.confusion.sum()).tolist()
         return low, high
+
+
+def is_better(objective: str, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
+    """Return whether `metrics` are better than `best`; ties are decided by validation loss."""
+    sign = -1 if objective == "val_loss" else 1
+    ours, theirs = sign * metrics[objective], sign * best[objective]
+    return (ours, -metrics["val_loss"]) > (theirs, -best["val_loss"])
 
 
 def wilson(share: npt.ArrayLike, n: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from container.classifier.errors import UserError
+from container.classifier.metric_lines import log_line
 from container.debugger.profiler.timeline import CHECKPOINT, EVALUATION, STEP
 from container.debugger.recording.debug_session import Observer
 from container.networks.network import Classifier, Network
@@ -22,8 +23,7 @@ from container.training import recipe
 from container.training.data import sampling
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
-from container.training.evaluation.evaluation import Evaluation, evaluate
-from container.training.evaluation.metrics import is_better, log_line
+from container.training.evaluation.evaluation import Evaluation, evaluate, is_better
 from container.training.evaluation.progress import Best, Progress
 from container.training.fitting import batch_norm, learning_rate, unfreezing
 from container.training.fitting.checkpoint import Checkpoints

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from container.classifier.errors import UserError
 from container.networks.network import Network
-from container.training.evaluation.evaluation import Evaluation
-from container.training.evaluation.metrics import is_better
+from container.training.evaluation.evaluation import Evaluation, is_better
 from container.training.head.features import Features
 from container.training.head.head_bank import Bank, Lesson, Rates, Standardization
 from container.training.hyperparameters import Hyperparameters

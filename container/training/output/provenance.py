@@ -9,6 +9,7 @@ from importlib import metadata
 import torch
 
 from container.classifier.artifact import Json
+from container.classifier.vocabulary import JOB_NAME_VARIABLE
 from container.training.data.images import ImageSet
 from container.training.fitting.loop import Trainer
 
@@ -23,7 +24,7 @@ def of(trainer: Trainer, test: ImageSet | None, weights_source: str | None) -> d
         "validation_data_sha256": trainer.validation.sha256,
         "test_data_sha256": test.sha256 if test else None,
         "hyperparameters": dataclasses.asdict(trainer.hyperparameters),
-        "training_job_name": os.environ.get("TRAINING_JOB_NAME"),
+        "training_job_name": os.environ.get(JOB_NAME_VARIABLE),
         "code_version": os.environ.get("CODE_VERSION"),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),

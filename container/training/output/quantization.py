@@ -41,7 +41,8 @@ LIMIT_SECONDS = 300
 
 LOOK_SECONDS = 0.1
 
-PROGRAM = Path(__file__).resolve().parent.parent
+# The folder that holds the `container` package: the program is started with `python -m`.
+PROGRAM = Path(__file__).resolve().parents[3]
 
 # NNCF then knows attention, and leaves alone in it what int8 spoils.
 TRANSFORMERS = ("vit_", "swin_", "maxvit_")

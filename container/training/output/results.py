@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from container.classifier.artifact import FLOAT32, Manifest
+from container.classifier.metric_lines import log_line
 from container.classifier.preprocessing import Preprocessing
 from container.training.data.images import ImageSet
 from container.training.evaluation.assessment import Assessment, judge
-from container.training.evaluation.metrics import log_line
 from container.training.fitting.loop import Trainer
 from container.training.output import grad_cam, plots, provenance, quantization, report
 from container.training.output.export import write_artifact

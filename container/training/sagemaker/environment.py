@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import (
+    CHANNEL_NAMES,
+    JOB_NAME_VARIABLE,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    WEIGHTS,
+    find_channel,
+)
 
 logger = logging.getLogger(__name__)
 
 # The service puts its own words before ours and keeps 1,024 characters of both.
 MAX_FAILURE_CHARACTERS = 950
-
-# Channels that hold no images to train on.
-WEIGHTS_CHANNELS = ("weights", "model")
-TRAINING_CHANNELS = ("training", "train")
-VALIDATION_CHANNELS = ("validation", "val", "valid")
-TEST_CHANNEL = "test"
-HELD_OUT_CHANNELS = (*VALIDATION_CHANNELS, TEST_CHANNEL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +91,7 @@ class TrainingEnvironment:
         directory = Path(path) if isinstance(path, str) else self.base_dir / "checkpoints"
         # Every trial of a tuning job gets the same S3 prefix; each needs a folder of its own.
         if "_tuning_objective_metric" in self.hyperparameters():
-            directory /= os.environ.get("TRAINING_JOB_NAME", "trial")
+            directory /= os.environ.get(JOB_NAME_VARIABLE, "trial")
         return directory
 
     def hyperparameters(self) -> Mapping[str, object]:
@@ -197,27 +199,27 @@ class TrainingEnvironment:
         return self.base_dir / "output" / "failure"
 
     def _choose(self, names: set[str]) -> Channels:
-        images = sorted(names.difference(WEIGHTS_CHANNELS))
-        training = next((name for name in TRAINING_CHANNELS if name in names), None)
-        if training is None and len(images) == 1 and images[0] not in HELD_OUT_CHANNELS:
-            training = images[0]
-        if training is None:
-            found = ", ".join(images) or "none"
+        found = {channel: find_channel(channel, names) for channel in CHANNEL_NAMES}
+        others = names.difference(*CHANNEL_NAMES.values())
+        images = sorted(names.difference(CHANNEL_NAMES[WEIGHTS]))
+        if found[TRAINING] is None and others and len(images) == 1:
+            # A single channel of images is for training, whatever its name is.
+            found[TRAINING] = images[0]
+        if found[TRAINING] is None:
             message = (
-                "no channel called 'training'; found: "
-                f"{found}. Pass it to fit() as {{'training': 's3://...'}}"
+                f"no channel called 'training'; found: {', '.join(images) or 'none'}. "
+                "Pass it to fit() as {'training': 's3://...'}"
             )
             raise UserError(message)
-        validation = next((name for name in VALIDATION_CHANNELS if name in names), None)
-        weights = next((name for name in WEIGHTS_CHANNELS if name in names), None)
-        test = TEST_CHANNEL if TEST_CHANNEL in names else None
-        used = {training, validation, test, weights}
+        paths = {
+            channel: self._channel_path(name) for channel, name in found.items() if name is not None
+        }
         return Channels(
-            training=self._channel_path(training),
-            validation=self._channel_path(validation) if validation else None,
-            test=self._channel_path(test) if test else None,
-            weights=self._channel_path(weights) if weights else None,
-            unused=tuple(sorted(names - used)),
+            training=paths[TRAINING],
+            validation=paths.get(VALIDATION),
+            test=paths.get(TEST),
+            weights=paths.get(WEIGHTS),
+            unused=tuple(sorted(names.difference(filter(None, found.values())))),
         )
 
     def _channel_path(self, name: str) -> Path:

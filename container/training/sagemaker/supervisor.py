@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Self
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import PROCESSES_VARIABLE
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import SIGNALS, Stop, StopRequest
-
-# Of a host; unset: one a GPU. With it several processes can be tried on a machine without GPUs.
-PROCESSES = "SAGEMAKER_CLASSIFIER_PROCESSES"
 
 RANK, COUNT, PORT = "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"
 
@@ -67,14 +65,14 @@ def count_processes() -> int:
     Raises:
         UserError: SAGEMAKER_CLASSIFIER_PROCESSES says something impossible.
     """
-    wanted, gpus = os.environ.get(PROCESSES), _count_gpus()
+    wanted, gpus = os.environ.get(PROCESSES_VARIABLE), _count_gpus()
     if wanted is None:
         return max(1, gpus)
     if not (wanted.isdecimal() and int(wanted)):
-        message = f"{PROCESSES} must be a whole number from 1 on, got {wanted!r}"
+        message = f"{PROCESSES_VARIABLE} must be a whole number from 1 on, got {wanted!r}"
         raise UserError(message)
     if 0 < gpus < int(wanted):
-        message = f"{PROCESSES} is {wanted}, and the host has {gpus} GPUs: a process needs its own"
+        message = f"{PROCESSES_VARIABLE} is {wanted}, but the host has {gpus} GPUs, one per process"
         raise UserError(message)
     return int(wanted)
 
