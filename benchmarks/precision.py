@@ -121,7 +121,7 @@ def _engines(artifact: Artifact) -> Mapping[str, Infer]:
                 precision=precision,
                 streams=1,
             ).infer,
-            alone=False,
+            is_idle=False,
         )
         for precision, onnx_model in networks.items()
     }

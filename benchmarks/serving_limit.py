@@ -28,10 +28,10 @@ def main() -> None:
 
     def decode_and_predict(number: int) -> None:
         image = preprocess(files[number % len(files)], predictor.preprocessing)
-        predictor.predict(image, alone=False)
+        predictor.predict(image, is_idle=False)
 
     def predict(number: int) -> None:
-        predictor.predict(images[number % len(images)], alone=False)
+        predictor.predict(images[number % len(images)], is_idle=False)
 
     # As many as the server has: one more image waits in the engine, one more is decoded.
     print(_per_second(decode_and_predict, streams + 2, float(duration)))

@@ -13,8 +13,8 @@ import pytest
 from werkzeug.exceptions import InternalServerError
 
 from container.classifier.preprocessing import Pixels
-from container.serving.http.encoding import Probabilities
 from container.serving.model.batching import Batcher, Batching, InferBatch
+from container.serving.model.outcome import Probabilities
 
 # Longer than any test lasts.
 FOR_EVER = 300.0
@@ -52,7 +52,7 @@ def ask(
     threads: ThreadPoolExecutor, asked: Batcher, count: int, first: int = 0
 ) -> list[Future[Probabilities]]:
     return [
-        threads.submit(asked.infer, image(number), alone=False)
+        threads.submit(asked.infer, image(number), is_idle=False)
         for number in range(first, first + count)
     ]
 
@@ -74,11 +74,11 @@ def test_a_full_batch_goes_at_once_and_each_gets_its_own_answer() -> None:
 
 
 def test_an_image_that_is_alone_waits_for_no_other() -> None:
-    assert batcher(number_of, timeout=FOR_EVER).infer(image(7), alone=True) == [7]
+    assert batcher(number_of, timeout=FOR_EVER).infer(image(7), is_idle=True) == [7]
 
 
 def test_who_finds_no_others_waits_for_the_timeout_alone() -> None:
-    assert batcher(number_of, timeout=0.01).infer(image(7), alone=False) == [7]
+    assert batcher(number_of, timeout=0.01).infer(image(7), is_idle=False) == [7]
 
 
 def test_what_comes_while_a_batch_is_computed_waits_for_its_end_and_goes_together() -> None:
@@ -143,7 +143,7 @@ def test_a_failed_batch_fails_its_own_images_and_the_log_says_why_once(
     reason = "3 images got 2 answers" if lose else "the device is on fire"
     assert record.exc_info
     assert str(record.exc_info[1]) == reason
-    assert asked.infer(image(7), alone=True) == [7]
+    assert asked.infer(image(7), is_idle=True) == [7]
 
 
 def test_closing_answers_who_waits_and_ends_the_threads() -> None:
@@ -158,7 +158,7 @@ def test_closing_answers_who_waits_and_ends_the_threads() -> None:
 
     assert threading.active_count() == before
     with pytest.raises(RuntimeError, match="nothing is predicted any more"):
-        asked.infer(image(0), alone=True)
+        asked.infer(image(0), is_idle=True)
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
@@ -187,7 +187,7 @@ def test_nobody_waits_for_ever_and_nobody_gets_anothers_answer(
     def ask_on(number: int) -> None:
         for turn in range(100):
             try:
-                answer = asked.infer(image(number), alone=turn % 7 == 0)
+                answer = asked.infer(image(number), is_idle=turn % 7 == 0)
             except InternalServerError:
                 outcomes.append("failed")
             else:

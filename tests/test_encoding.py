@@ -7,7 +7,8 @@ import pytest
 from werkzeug.exceptions import NotAcceptable, UnprocessableEntity
 
 from container.classifier.vocabulary import RESPONSE_MEDIA_TYPES
-from container.serving.http.encoding import Answer, choose_media_type, encode_response
+from container.serving.http.encoding import choose_media_type, encode_response
+from container.serving.model.outcome import Result
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 
@@ -116,7 +117,7 @@ def test_an_image_that_fails_has_its_error_in_its_place() -> None:
     ],
 )
 def test_an_error_without_a_place_is_the_whole_answer(
-    media_type: str, answers: list[Answer]
+    media_type: str, answers: list[Result]
 ) -> None:
     with pytest.raises(UnprocessableEntity, match="damaged"):
         encode_response(answers, NAMES, media_type)

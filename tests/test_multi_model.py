@@ -27,9 +27,9 @@ from flask.testing import FlaskClient
 from werkzeug.exceptions import Conflict
 
 from container.classifier.preprocessing import Pixels, Preprocessing
-from container.serving.http.encoding import Probabilities
-from container.serving.http.errors import InsufficientStorage
 from container.serving.http.multi_model import create_multi_model_app
+from container.serving.model.errors import InsufficientStorage
+from container.serving.model.outcome import Probabilities
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Infer, Predictor
 from container.serving.model.registry import Registry
@@ -96,7 +96,7 @@ def server(shared_server: Server) -> Iterator[Server]:
         assert unload(shared_server, name).status == 200
 
 
-def even(image: Pixels, *, alone: bool) -> Probabilities:  # noqa: ARG001  an engine's
+def even(image: Pixels, *, is_idle: bool) -> Probabilities:  # noqa: ARG001  an engine's
     return np.full(2, 0.5, np.float32)
 
 
@@ -424,10 +424,10 @@ def test_4_unloading_waits_for_requests_that_have_the_model_and_others_do_not_fi
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
 
-    def wait(image: Pixels, *, alone: bool) -> Probabilities:
+    def wait(image: Pixels, *, is_idle: bool) -> Probabilities:
         entered.set()
         leave.wait()
-        return even(image, alone=alone)
+        return even(image, is_idle=is_idle)
 
     app = endpoint(tmp_path, wait)
     assert load_in(app.test_client(), tmp_path) == 200
@@ -479,10 +479,10 @@ def test_4_a_request_that_failed_keeps_nothing_of_a_model_that_is_unloaded(tmp_p
 def test_a_request_ends_when_none_of_its_images_is_in_work_any_more() -> None:
     entered, leave = threading.Event(), threading.Event()
 
-    def wait(image: Pixels, *, alone: bool) -> Probabilities:
+    def wait(image: Pixels, *, is_idle: bool) -> Probabilities:
         entered.set()
         leave.wait()
-        return even(image, alone=alone)
+        return even(image, is_idle=is_idle)
 
     def black(settings: Preprocessing) -> Pixels:
         return np.zeros((settings.image_size, settings.image_size, 3), np.uint8)
@@ -498,7 +498,7 @@ def test_a_request_ends_when_none_of_its_images_is_in_work_any_more() -> None:
             Pool(2).predict,
             predictor,
             [fail, black],
-            patience=60,
+            queue_timeout_seconds=60,
             seconds=60,
             has_gone=lambda: False,
         )

@@ -9,8 +9,8 @@ import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
 from container.classifier.preprocessing import Pixels, Preprocessing
-from container.serving.http.encoding import Probabilities
 from container.serving.model import pool
+from container.serving.model.outcome import Probabilities
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Predictor
 
@@ -19,9 +19,9 @@ NO_PIXELS = np.zeros((32, 32, 3), np.uint8)
 
 
 def predictor(note: Callable[[bool], None]) -> Predictor:
-    def infer(image: Pixels, *, alone: bool) -> Probabilities:
+    def infer(image: Pixels, *, is_idle: bool) -> Probabilities:
         del image
-        note(alone)
+        note(is_idle)
         return ANSWER
 
     return Predictor(
@@ -30,17 +30,19 @@ def predictor(note: Callable[[bool], None]) -> Predictor:
 
 
 def ask(images: Pool, asked: Predictor) -> None:
-    images.predict(asked, [lambda _: NO_PIXELS], patience=10, seconds=10, has_gone=lambda: False)
+    images.predict(
+        asked, [lambda _: NO_PIXELS], queue_timeout_seconds=10, seconds=10, has_gone=lambda: False
+    )
 
 
 def test_requests_one_after_another_are_each_alone() -> None:
-    alone: list[bool] = []
+    is_idle: list[bool] = []
     images = Pool(2)
 
     for _ in range(5):
-        ask(images, predictor(alone.append))
+        ask(images, predictor(is_idle.append))
 
-    assert alone == [True] * 5
+    assert is_idle == [True] * 5
 
 
 def test_after_company_an_image_is_alone_only_when_it_has_been_quiet_for_a_while(
@@ -48,11 +50,11 @@ def test_after_company_an_image_is_alone_only_when_it_has_been_quiet_for_a_while
 ) -> None:
     monkeypatch.setattr(pool, "QUIET_SECONDS", 0.3)
     together = threading.Barrier(2)
-    alone: list[bool] = []
+    is_idle: list[bool] = []
     images = Pool(2)
 
     def meet(is_alone: bool) -> None:  # noqa: FBT001 - what `predictor` calls
-        alone.append(is_alone)
+        is_idle.append(is_alone)
         together.wait(10)
 
     threads = [threading.Thread(target=ask, args=(images, predictor(meet))) for _ in range(2)]
@@ -60,11 +62,11 @@ def test_after_company_an_image_is_alone_only_when_it_has_been_quiet_for_a_while
         thread.start()
     for thread in threads:
         thread.join()
-    ask(images, predictor(alone.append))
+    ask(images, predictor(is_idle.append))
     time.sleep(0.4)
-    ask(images, predictor(alone.append))
+    ask(images, predictor(is_idle.append))
 
-    assert alone[1:] == [False, False, True]
+    assert is_idle[1:] == [False, False, True]
 
 
 def test_a_request_whose_images_take_too_long_ends_before_its_last_one() -> None:
@@ -77,7 +79,11 @@ def test_a_request_whose_images_take_too_long_ends_before_its_last_one() -> None
 
     with pytest.raises(ServiceUnavailable, match="take too long"):
         Pool(1).predict(
-            predictor(lambda _: None), [slow] * 50, patience=10, seconds=0.3, has_gone=lambda: False
+            predictor(lambda _: None),
+            [slow] * 50,
+            queue_timeout_seconds=10,
+            seconds=0.3,
+            has_gone=lambda: False,
         )
 
     assert len(decoded) < 50

@@ -10,27 +10,27 @@ import pytest
 from container.classifier import machine
 from container.classifier.artifact import Artifact
 from container.classifier.errors import ArtifactError
-from container.serving.http.encoding import Probabilities
 from container.serving.model import precision
 from container.serving.model.engine import Engine
+from container.serving.model.outcome import Probabilities
 from container.serving.model.precision import variants
 from container.serving.model.predictor import Predictor
 
 
 def test_the_engine_answers_alike_alone_in_a_crowd_and_from_many_threads(artifact: Path) -> None:
-    predictor = Predictor.load(artifact, streams=2, lone_threads=2)
+    predictor = Predictor.load(artifact, streams=2, latency_threads=2)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 
-    def predict_all(*, alone: bool) -> Probabilities:
-        return np.stack([predictor.predict(image, alone=alone) for image in images])
+    def predict_all(*, is_idle: bool) -> Probabilities:
+        return np.stack([predictor.predict(image, is_idle=is_idle) for image in images])
 
     with ThreadPoolExecutor(8) as threads:
-        crowd = [threads.submit(predict_all, alone=False) for _ in range(8)]
+        crowd = [threads.submit(predict_all, is_idle=False) for _ in range(8)]
 
-    expected = predict_all(alone=False)
+    expected = predict_all(is_idle=False)
     assert len(np.unique(expected, axis=0)) == len(images)
     assert all(np.array_equal(answers.result(), expected) for answers in crowd)
-    assert np.allclose(predict_all(alone=True), expected, atol=1e-6)
+    assert np.allclose(predict_all(is_idle=True), expected, atol=1e-6)
 
 
 def test_another_network_than_the_manifests_is_refused(artifact: Path) -> None:
@@ -75,8 +75,8 @@ def test_what_bfloat16_answers_otherwise_is_served_in_float32(
     assert "bfloat16 is not served: golden answer 0 differs from training's" in caplog.text
     assert "precision=float32" in caplog.messages
     image = np.zeros((32, 32, 3), np.uint8)
-    expected = Predictor.load(artifact, streams=1, precision="float32").predict(image, alone=True)
-    assert np.array_equal(predictor.predict(image, alone=True), expected)
+    expected = Predictor.load(artifact, streams=1, precision="float32").predict(image, is_idle=True)
+    assert np.array_equal(predictor.predict(image, is_idle=True), expected)
 
 
 def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:

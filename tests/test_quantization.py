@@ -26,7 +26,7 @@ from container.classifier.artifact import (
     sha256_of,
 )
 from container.classifier.preprocessing import Pixels, preprocess
-from container.serving.http.encoding import Probabilities
+from container.serving.model.outcome import Probabilities
 from container.serving.model.precision import TOLERANCES, variants
 from container.serving.model.predictor import Predictor
 from container.training.data.images import ImageSet
@@ -89,7 +89,7 @@ def golden(artifact: Artifact) -> Pixels:
 
 
 def predict(predictor: Predictor, pixels: Pixels) -> Probabilities:
-    return np.stack([predictor.predict(image, alone=False) for image in pixels])
+    return np.stack([predictor.predict(image, is_idle=False) for image in pixels])
 
 
 def some_pixels(count: int) -> Pixels:

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.serving.http.app import PIECE_BYTES, create_app
-from container.serving.http.encoding import Probabilities
+from container.serving.model.outcome import Probabilities
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Infer, Predictor
 from container.serving.settings import MIB, Settings
@@ -22,9 +22,9 @@ from tests.artifacts import encode
 from tests.bodies import PNG, instances
 
 
-def even(image: Pixels, *, alone: bool) -> Probabilities:
+def even(image: Pixels, *, is_idle: bool) -> Probabilities:
     assert image.shape == (32, 32, 3)
-    assert isinstance(alone, bool)
+    assert isinstance(is_idle, bool)
     return np.full(2, 0.5, np.float32)
 
 
@@ -43,7 +43,7 @@ def invoke(client: FlaskClient) -> tuple[int, dict[str, str]]:
 
 
 def test_a_fault_of_ours_is_500_without_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(image: Pixels, *, alone: bool) -> Probabilities:  # noqa: ARG001  an engine's
+    def fail(image: Pixels, *, is_idle: bool) -> Probabilities:  # noqa: ARG001  an engine's
         message = "secret"
         raise RuntimeError(message)
 
@@ -56,8 +56,8 @@ def test_a_fault_of_ours_is_500_without_its_traceback(caplog: pytest.LogCaptureF
 
 
 def test_nan_is_never_an_answer() -> None:
-    def nothing(image: Pixels, *, alone: bool) -> Probabilities:
-        return even(image, alone=alone) * np.float32("nan")
+    def nothing(image: Pixels, *, is_idle: bool) -> Probabilities:
+        return even(image, is_idle=is_idle) * np.float32("nan")
 
     status, error = invoke(client_of(nothing))
 
@@ -69,11 +69,11 @@ def test_a_request_whose_turn_does_not_come_in_time_is_refused_and_never_predict
     entered, leave = threading.Event(), threading.Event()
     predicted = []
 
-    def wait(image: Pixels, *, alone: bool) -> Probabilities:
+    def wait(image: Pixels, *, is_idle: bool) -> Probabilities:
         predicted.append(image)
         entered.set()
         leave.wait()
-        return even(image, alone=alone)
+        return even(image, is_idle=is_idle)
 
     client = client_of(wait, Settings(wait_seconds=0), images=1)
     patient = client_of(wait, Settings(wait_seconds=60), images=1)
@@ -97,8 +97,8 @@ def test_the_images_of_a_request_are_predicted_in_parallel_and_answered_in_order
     # Were they not predicted at the same time, nobody would pass it.
     barrier = threading.Barrier(2, timeout=10)
 
-    def bright(image: Pixels, *, alone: bool) -> Probabilities:
-        assert not alone
+    def bright(image: Pixels, *, is_idle: bool) -> Probabilities:
+        assert not is_idle
         barrier.wait()
         share = np.float32(image.mean() / 255)
         return np.array([share, 1 - share], np.float32)
@@ -133,7 +133,7 @@ def test_a_large_answer_goes_in_pieces() -> None:
         Predictor(
             class_names=names,
             preprocessing=Preprocessing(image_size=32),
-            infer=lambda image, *, alone: np.full(len(names), 1 / len(names), np.float32),  # noqa: ARG005
+            infer=lambda image, *, is_idle: np.full(len(names), 1 / len(names), np.float32),  # noqa: ARG005
         )
     )
     client = create_app(loading, Settings(), Pool(1)).test_client()
@@ -150,9 +150,9 @@ def test_a_large_answer_goes_in_pieces() -> None:
 def test_a_lone_image_may_use_every_core() -> None:
     seen = []
 
-    def look(image: Pixels, *, alone: bool) -> Probabilities:
-        seen.append(alone)
-        return even(image, alone=alone)
+    def look(image: Pixels, *, is_idle: bool) -> Probabilities:
+        seen.append(is_idle)
+        return even(image, is_idle=is_idle)
 
     client = client_of(look)
     invoke(client)

@@ -39,7 +39,7 @@ def test_everything_is_chosen_together(
 ) -> None:
     chosen = sizing(processors, gib)
 
-    found = (chosen.workers, chosen.streams, chosen.lone_threads, chosen.images)
+    found = (chosen.workers, chosen.streams, chosen.latency_threads, chosen.images)
     assert found == expected
 
 
@@ -63,15 +63,15 @@ def test_a_network_too_large_for_two_copies_has_one() -> None:
         for size in (500, 1000)
     ]
 
-    assert [each.lone_threads for each in chosen] == [4, 1]
+    assert [each.latency_threads for each in chosen] == [4, 1]
 
 
 def test_what_is_set_overrules_and_the_rest_follows() -> None:
-    settings = Settings(workers=2, streams=3, lone_threads=1, threads=5, queue=7)
+    settings = Settings(workers=2, streams=3, latency_threads=1, threads=5, queue=7)
 
     chosen = sizing(8, 64, settings)
 
-    assert chosen == Sizing(workers=2, streams=3, lone_threads=1, images=5, threads=5, queue=7)
+    assert chosen == Sizing(workers=2, streams=3, latency_threads=1, images=5, threads=5, queue=7)
     assert sizing(8, 64, Settings(workers=2)).streams == 4
 
 
@@ -89,7 +89,7 @@ def test_many_models_share_one_process_and_have_no_second_variant(
 ) -> None:
     chosen = sizing(processors, gib, Settings(multi_model=True, workers=3))
 
-    found = (chosen.workers, chosen.streams, chosen.lone_threads, chosen.images)
+    found = (chosen.workers, chosen.streams, chosen.latency_threads, chosen.images)
     assert found == expected
 
 
@@ -123,13 +123,15 @@ def test_models_may_take_most_of_what_the_server_and_an_image_leave(
 
 
 @pytest.mark.parametrize(
-    ("lone_threads", "network", "image_size", "mib"),
+    ("latency_threads", "network", "image_size", "mib"),
     [(1, 0, 0, 20), (1, 45, 0, 155), (2, 45, 0, 245), (1, 0, 1024, 20 + 192), (2, 0, 1024, 276)],
 )
 def test_a_model_takes_copies_of_its_file_and_what_lies_between_its_layers(
-    lone_threads: int, network: int, image_size: int, mib: int
+    latency_threads: int, network: int, image_size: int, mib: int
 ) -> None:
-    sizing = Sizing(workers=1, streams=2, lone_threads=lone_threads, images=4, threads=8, queue=512)
+    sizing = Sizing(
+        workers=1, streams=2, latency_threads=latency_threads, images=4, threads=8, queue=512
+    )
 
     assert sizing.loaded_bytes(network * MIB, image_size) == mib * MIB
 

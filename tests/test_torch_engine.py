@@ -27,9 +27,9 @@ from container.classifier.preprocessing import Pixels, Preprocessing
 from container.networks.network import Classifier, build
 from container.serving import gpu
 from container.serving.gpu import serves_batches
-from container.serving.http.encoding import Probabilities
 from container.serving.model import torch_engine
 from container.serving.model.batching import Batching
+from container.serving.model.outcome import Probabilities
 from container.serving.model.predictor import Predictor
 from container.serving.model.registry import Registry
 from container.serving.settings import Settings
@@ -95,7 +95,7 @@ def base_dir(trained: Path, tmp_path: Path) -> Path:
 def predict(predictor: Predictor, pixels: Pixels) -> Probabilities:
     """Predict all at once, so that they come together in batches."""
     with ThreadPoolExecutor(len(pixels)) as threads:
-        answers = threads.map(lambda image: predictor.predict(image, alone=False), pixels)
+        answers = threads.map(lambda image: predictor.predict(image, is_idle=False), pixels)
         return np.stack(list(answers))
 
 
@@ -106,7 +106,7 @@ def assert_parity(directory: Path, image_size: int) -> None:
 
     expected = predict(openvino, pixels)
     found = predict(pytorch, pixels)
-    alone = pytorch.predict(pixels[0], alone=True)
+    alone = pytorch.predict(pixels[0], is_idle=True)
     pytorch.close()
 
     # Not what every image gets.

@@ -50,7 +50,7 @@ def application() -> Flask:
     load = partial(
         Predictor.load,
         streams=sizing.streams,
-        lone_threads=sizing.lone_threads,
+        latency_threads=sizing.latency_threads,
         precision=settings.precision,
         batching=batching if sizing.batched else None,
     )

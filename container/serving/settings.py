@@ -34,8 +34,11 @@ PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 ENGINE = "SAGEMAKER_CLASSIFIER_ENGINE"
 OPENVINO, TORCH = "openvino", "torch"
 
-# Who waits longer is rather told to come back.
+# A request that would wait longer is rejected.
 WAIT_SECONDS = 2
+
+OVERLOADED_MESSAGE = "more requests than this server takes are waiting: try again"
+RETRY_AFTER_SECONDS = 1
 
 MAX_SECONDS = 3600
 
@@ -71,7 +74,7 @@ class Settings:
     streams: int = 0
     """SAGEMAKER_CLASSIFIER_STREAMS: images predicted at a time, each on one core."""
 
-    lone_threads: int = 0
+    latency_threads: int = 0
     """SAGEMAKER_CLASSIFIER_LONE_THREADS: cores for the image of a lone request; 1 saves the
     second compiled network."""
 
@@ -164,7 +167,7 @@ class Settings:
                 defaults.batch_timeout_seconds,
             ),
             streams=_integer(environment, "SAGEMAKER_CLASSIFIER_STREAMS", 0, 0, 256),
-            lone_threads=_integer(environment, "SAGEMAKER_CLASSIFIER_LONE_THREADS", 0, 0, 256),
+            latency_threads=_integer(environment, "SAGEMAKER_CLASSIFIER_LONE_THREADS", 0, 0, 256),
             threads=_integer(environment, "SAGEMAKER_CLASSIFIER_THREADS", 0, 0, 4096),
             queue=_integer(environment, "SAGEMAKER_CLASSIFIER_QUEUE", 0, 0, 65536),
             wait_seconds=_integer(

@@ -67,7 +67,7 @@ class Sizing:
     streams: int
     """Images predicted at a time, each on one processor."""
 
-    lone_threads: int
+    latency_threads: int
     """Processors for the image of a lone request; 1 means that it is predicted as in a crowd."""
 
     images: int
@@ -105,8 +105,8 @@ class Sizing:
         free = memory // workers - needed
         # Many models have no memory for that.
         is_twice = not settings.multi_model and free >= COPIES * model_bytes
-        lone_threads = settings.lone_threads or (streams if is_twice else 1)
-        if lone_threads > 1:
+        latency_threads = settings.latency_threads or (streams if is_twice else 1)
+        if latency_threads > 1:
             free -= COPIES * model_bytes
         # Two more than streams: one waits in the engine for the next free stream, one is decoded.
         images = max(1, min(streams + 2, 1 + free // IMAGE_BYTES))
@@ -114,7 +114,7 @@ class Sizing:
         return cls(
             workers=workers,
             streams=streams,
-            lone_threads=lone_threads,
+            latency_threads=latency_threads,
             images=images,
             threads=settings.threads
             or max(LEAST_THREADS, images, min(THREADS_PER_IMAGE * images, bodies)),
@@ -138,7 +138,7 @@ class Sizing:
         return cls(
             workers=workers,
             streams=1,
-            lone_threads=1,
+            latency_threads=1,
             images=images,
             threads=settings.threads or max(LEAST_THREADS, images, min(most, bodies)),
             queue=settings.queue or QUEUE_PER_STREAM * images,
@@ -171,7 +171,7 @@ class Sizing:
             network: Bytes of its network's file.
             image_size: Of its input, in pixels.
         """
-        is_twice = self.lone_threads > 1
+        is_twice = self.latency_threads > 1
         copies = LOADING_COPIES + (COPIES if is_twice else 0)
         # One more than streams waits in the engine.
         predictions = self.streams + 1 + is_twice

@@ -14,14 +14,14 @@ from container.serving.http.body import discard_body, read_body
 from container.serving.http.connection import FORCE_CLOSE, connection_of, has_gone
 from container.serving.http.decoding import choose_splitter, split_body
 from container.serving.http.encoding import choose_media_type, encode_response
-from container.serving.http.errors import describe, overloaded
+from container.serving.http.errors import describe
 from container.serving.http.metrics import CONTENT_TYPE, Metrics
 from container.serving.http.page import read_page
 from container.serving.http.request_log import RequestLog
+from container.serving.model.errors import Overloaded
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Predictor
-from container.serving.server.refusal import MESSAGE, RETRY_AFTER_SECONDS
-from container.serving.settings import TRANSFORM_MB, Settings
+from container.serving.settings import RETRY_AFTER_SECONDS, TRANSFORM_MB, Settings
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_ID = "X-Request-Id"
@@ -99,9 +99,9 @@ def answer_images(
     The predictor is borrowed once the body is read, which the client may take its time with.
     """
     log: RequestLog = g.log
-    patience = settings.wait_seconds - log.waited
-    if patience <= 0:
-        raise overloaded()
+    queue_timeout = settings.wait_seconds - log.waited
+    if queue_timeout <= 0:
+        raise Overloaded
     default = settings.default_accept
     if request.mimetype == JSON_LINES and default == JSON:
         default = JSON_LINES
@@ -116,18 +116,18 @@ def answer_images(
         has_error_records=settings.has_error_records,
     )
     with borrowed as predictor:
-        predicted = pool.predict(
+        outcomes = pool.predict(
             predictor,
             images,
-            patience=patience,
+            queue_timeout_seconds=queue_timeout,
             seconds=settings.timeout_seconds,
             has_gone=partial(has_gone, connection_of(request.environ)),
         )
         class_names = predictor.class_names
-    log.note_images(predicted)
-    answers = [each.answer for each in predicted]
+    log.note_images(outcomes)
+    results = [outcome.result for outcome in outcomes]
     body = encode_response(
-        answers, class_names, media_type, has_error_records=settings.has_error_records
+        results, class_names, media_type, has_error_records=settings.has_error_records
     )
     return Response(_in_pieces(body), content_type=media_type)
 
@@ -146,7 +146,7 @@ def _loaded(loading: "Future[Predictor]") -> Predictor:
 
 def _answer_error(error: HTTPException) -> Response:
     """Turn an error into JSON, keeping its headers, such as Allow and Retry-After."""
-    if error.description == MESSAGE:
+    if isinstance(error, Overloaded):
         _metrics().count_refused()
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
     if isinstance(error, RequestTimeout) or not discard_body(request):

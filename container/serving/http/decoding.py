@@ -37,6 +37,7 @@ from werkzeug.exceptions import (
 from container.classifier.errors import ImageError
 from container.classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
 from container.classifier.vocabulary import ANY_IMAGE, IMAGE_MEDIA_TYPES, JSON, JSON_LINES, NPY
+from container.serving.model.outcome import ImageDecoder
 from container.serving.settings import BATCH_IMAGES
 
 # Brackets, braces and commas of a JSON document; 64 images have 129 and base64 none of them.
@@ -44,11 +45,7 @@ from container.serving.settings import BATCH_IMAGES
 MAX_JSON_MARKS = 1000
 JSON_START = re.compile(rb"\s*[\[{]")
 
-EncodedImage: TypeAlias = Callable[[Preprocessing], Pixels]
-"""Decodes to uint8 of shape (image_size, image_size, 3); raises UnprocessableEntity or, of what is
-not the JSON or base64 expected, BadRequest or RequestEntityTooLarge."""
-
-Splitter: TypeAlias = Callable[[bytes], Sequence[EncodedImage]]
+Splitter: TypeAlias = Callable[[bytes], Sequence[ImageDecoder]]
 
 WHITESPACE = b" \t\r\n"
 
@@ -72,12 +69,12 @@ def choose_splitter(content_type: str | None) -> Splitter:
     raise UnsupportedMediaType(message)
 
 
-def split_image(data: bytes) -> Sequence[EncodedImage]:
+def split_image(data: bytes) -> Sequence[ImageDecoder]:
     """Take the body for one image's file."""
     return (partial(_decode, data),)
 
 
-def split_npy(data: bytes) -> Sequence[EncodedImage]:
+def split_npy(data: bytes) -> Sequence[ImageDecoder]:
     """Split a NumPy file of one image or several of one size.
 
     Raises:
@@ -88,7 +85,7 @@ def split_npy(data: bytes) -> Sequence[EncodedImage]:
     return [partial(_fit, image) for image in images]
 
 
-def split_json(data: bytes) -> Sequence[EncodedImage]:
+def split_json(data: bytes) -> Sequence[ImageDecoder]:
     """Split a document with images' files in base64.
 
     Raises:
@@ -106,7 +103,7 @@ def split_json(data: bytes) -> Sequence[EncodedImage]:
     ]
 
 
-def split_json_lines(data: bytes) -> Sequence[EncodedImage]:
+def split_json_lines(data: bytes) -> Sequence[ImageDecoder]:
     """Split lines with an image's file in base64 each; an empty one is an image that fails.
 
     Raises:
@@ -122,7 +119,7 @@ def split_json_lines(data: bytes) -> Sequence[EncodedImage]:
 
 def split_body(
     split: Splitter, data: bytes, *, most: int, has_error_records: bool
-) -> Sequence[EncodedImage]:
+) -> Sequence[ImageDecoder]:
     """Split a body into at most so many images.
 
     With `has_error_records`, one that cannot be split is an image that fails.
@@ -146,7 +143,7 @@ def split_body(
     return images
 
 
-def split_by_content(data: bytes) -> Sequence[EncodedImage]:
+def split_by_content(data: bytes) -> Sequence[ImageDecoder]:
     """Take the body for what its first bytes show, a NumPy file or else an image."""
     return (split_npy if data.startswith(NPY_MAGIC) else split_image)(data)
 

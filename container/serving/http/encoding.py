@@ -1,58 +1,54 @@
-"""Answers to a response's body; knows arrays and bytes, not Flask.
+"""Encode predictions as a response body. Independent of Flask.
 
-| type | body, for N images |
+| media type | body, for N images |
 |---|---|
 | `application/json` | `{"predictions": [N predictions], "class_names": [...]}` |
-| `application/jsonlines` | N lines, a prediction each |
-| `text/csv` | N lines, an image's probabilities each, in class order |
+| `application/jsonlines` | N lines with a prediction each |
+| `text/csv` | N lines with an image's probabilities each, in class order |
 
-The last line has no end: batch transform adds that, where it puts answers together.
+The last line has no line feed: batch transform adds one when it joins responses.
 
 A prediction is
-`{"class_name": "cat", "probability": 0.9, "probabilities": [0.1, 0.9], "ranking": [...]}`:
-`probabilities` in the order of `class_names`, which is how Clarify wants them (JMESPath
-`predictions[0].probabilities`, in JSON Lines `probabilities`); `ranking` names the five most
+`{"class_name": "cat", "probability": 0.9, "probabilities": [0.1, 0.9], "ranking": [...]}`.
+`probabilities` has the order of `class_names`, as Clarify expects (JMESPath
+`predictions[0].probabilities`, in JSON Lines `probabilities`). `ranking` lists the five most
 probable classes, best first, as `{"class_name": "cat", "probability": 0.9}`.
 
-In the place of an image that cannot be read stands `{"error": {"code": "...", "message": "..."}}`.
-A request fails as a whole where no image can be read, unless `has_error_records`, and where the
-answer is CSV, which has no place for it.
+An image that cannot be read gets `{"error": {"code": "...", "message": "..."}}` instead. The whole
+request fails if no image can be read, unless `has_error_records`, and if the response is CSV,
+which cannot hold an error.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import HTTPException, NotAcceptable
 from werkzeug.http import parse_accept_header
 
-from container.classifier.vocabulary import CSV, RESPONSE_MEDIA_TYPES
+from container.classifier.vocabulary import CSV, JSON, RESPONSE_MEDIA_TYPES
 from container.serving.http.errors import describe
-
-Probabilities: TypeAlias = npt.NDArray[np.float32]
-
-Answer: TypeAlias = Probabilities | HTTPException
-"""Of one image: probabilities of shape (classes,), or why there are none."""
+from container.serving.model.outcome import Probabilities, Result
 
 RANKED = 5
 
 
 def choose_media_type(accept: str | None, default: str) -> str:
-    """Return the answer's type for a request's Accept header: q-values, wildcards, or none.
+    """Return the response's media type for an Accept header with q-values and wildcards.
 
-    `default` is the one that serves where the client likes several as much.
+    Args:
+        accept: The header's value; None if the request has none.
+        default: The preferred media type among those with the highest q-value.
 
     Raises:
-        NotAcceptable: none of ours is wanted.
+        NotAcceptable: The header accepts none of ours.
     """
-    # In order of our preference; sorting is stable, so only the default moves.
+    # In order of our preference; the sort is stable, so only the default moves.
     ours = sorted(RESPONSE_MEDIA_TYPES, key=lambda media_type: media_type != default)
     if not accept or not accept.strip():
         return default
-    # None of our types has parameters. Old clients of Java's send a lone `*`.
+    # None of our media types has parameters. Old Java clients send a lone `*`.
     wanted = MIMEAccept(
         ("*/*" if value == "*" else value.partition(";")[0], quality)
         for value, quality in parse_accept_header(accept)
@@ -64,57 +60,43 @@ def choose_media_type(accept: str | None, default: str) -> str:
 
 
 def encode_response(
-    answers: Sequence[Answer],
+    results: Sequence[Result],
     class_names: Sequence[str],
     media_type: str,
     *,
     has_error_records: bool = False,
 ) -> bytes:
-    """Encode the answers of one image or several.
+    """Encode the results of one image or several.
 
     Raises:
-        HTTPException: the first error, where it has no place in the answer.
+        HTTPException: The first error, if the response cannot hold it.
     """
-    errors = [answer for answer in answers if isinstance(answer, HTTPException)]
-    is_lost = len(errors) == len(answers) and not has_error_records
-    if errors and (is_lost or media_type == CSV):
+    errors = [result for result in results if isinstance(result, HTTPException)]
+    if errors and (media_type == CSV or (len(errors) == len(results) and not has_error_records)):
         raise errors[0]
-    return ENCODERS[media_type](answers, class_names).encode()
+    if media_type == CSV:
+        rows = (result for result in results if not isinstance(result, HTTPException))
+        return "\n".join(",".join(map(str, _numbers(row))) for row in rows).encode()
+    predictions = [_prediction(result, class_names) for result in results]
+    if media_type == JSON:
+        return _dump({"predictions": predictions, "class_names": list(class_names)}).encode()
+    return "\n".join(map(_dump, predictions)).encode()
 
 
-def _encode_json(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
-    predictions = [_prediction(answer, class_names) for answer in answers]
-    return _dump({"predictions": predictions, "class_names": list(class_names)})
-
-
-def _encode_json_lines(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
-    return "\n".join(_dump(_prediction(answer, class_names)) for answer in answers)
-
-
-def _encode_csv(answers: Sequence[Answer], _class_names: Sequence[str]) -> str:
-    rows = (answer for answer in answers if not isinstance(answer, HTTPException))
-    return "\n".join(",".join(map(str, _numbers(row))) for row in rows)
-
-
-ENCODERS: Mapping[str, Callable[[Sequence[Answer], Sequence[str]], str]] = dict(
-    zip(RESPONSE_MEDIA_TYPES, (_encode_json, _encode_json_lines, _encode_csv), strict=True)
-)
-
-
-def _prediction(answer: Answer, class_names: Sequence[str]) -> Mapping[str, object]:
-    if isinstance(answer, HTTPException):
-        return describe(answer)
-    numbers = _numbers(answer)
-    best_first = np.argsort(-answer, kind="stable")[:RANKED]
+def _prediction(result: Result, class_names: Sequence[str]) -> Mapping[str, object]:
+    if isinstance(result, HTTPException):
+        return describe(result)
+    numbers = _numbers(result)
+    best_first = np.argsort(-result, kind="stable")[:RANKED]
     ranking = [
         {"class_name": class_names[label], "probability": numbers[label]} for label in best_first
     ]
     return {**ranking[0], "probabilities": numbers, "ranking": ranking}
 
 
-def _numbers(row: Probabilities) -> list[float]:
+def _numbers(probabilities: Probabilities) -> list[float]:
     # Through float32's own text: 0.1 rather than 0.10000000149011612.
-    return [float(str(value)) for value in row]
+    return [float(str(value)) for value in probabilities]
 
 
 def _dump(document: Mapping[str, object]) -> str:

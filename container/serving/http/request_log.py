@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from container.serving.http.connection import ARRIVAL
 from container.serving.http.metrics import Metrics
-from container.serving.model.pool import Predicted
+from container.serving.model.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +47,19 @@ class RequestLog:
         """Note that the body is read."""
         self._body_read = time.perf_counter()
 
-    def note_images(self, predicted: Sequence[Predicted]) -> None:
+    def note_images(self, outcomes: Sequence[Outcome]) -> None:
         """Note when the images' turn came, and what their steps took all together."""
-        turn = min(each.began for each in predicted)
-        readable = [each for each in predicted if not isinstance(each.answer, HTTPException)]
-        errors = len(predicted) - len(readable)
+        turn = min(each.began for each in outcomes)
+        readable = [each for each in outcomes if not isinstance(each.result, HTTPException)]
+        errors = len(outcomes) - len(readable)
         steps = {
             "read": [self._body_read - self._arrived - self.waited],
             "wait": [self.waited + turn - self._body_read],
-            "decode": [each.decoded - each.began for each in predicted],
+            "decode": [each.decoded - each.began for each in outcomes],
             "infer": [each.ended - each.decoded for each in readable],
         }
         self._steps = "".join(f" {name}={1000 * sum(took):.1f}" for name, took in steps.items())
-        self._steps += f" images={len(predicted)} errors={errors}"
+        self._steps += f" images={len(outcomes)} errors={errors}"
         for name, took in steps.items():
             self._metrics.observe(name, took)
         self._metrics.count_images(predicted=len(readable), unreadable=errors)

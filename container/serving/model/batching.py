@@ -15,7 +15,7 @@ from typing import TypeAlias
 from werkzeug.exceptions import InternalServerError
 
 from container.classifier.preprocessing import Pixels
-from container.serving.http.encoding import Probabilities
+from container.serving.model.outcome import Probabilities
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +63,14 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def infer(self, image: Pixels, *, alone: bool) -> Probabilities:
+    def infer(self, image: Pixels, *, is_idle: bool) -> Probabilities:
         """Predict in a batch; an image that is alone waits for no other.
 
         Raises:
             InternalServerError: the batch failed; the log says why.
             RuntimeError: the batcher is closed.
         """
-        timeout = 0.0 if alone else self._batching.batch_timeout_seconds
+        timeout = 0.0 if is_idle else self._batching.batch_timeout_seconds
         turn = _Turn(image=image, due=time.monotonic() + timeout)
         with self._changed:
             if self._is_closed:

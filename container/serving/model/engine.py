@@ -11,7 +11,7 @@ import numpy as np
 
 from container.classifier.errors import ArtifactError
 from container.classifier.preprocessing import Pixels
-from container.serving.http.encoding import Probabilities
+from container.serving.model.outcome import Probabilities
 from container.serving.settings import BFLOAT16, FLOAT32, INT8
 
 # OpenVINO's import loads its conversion tools, which report every start to the vendor and write
@@ -61,11 +61,11 @@ class Engine:
         classes: int,
         precision: str,
         streams: int,
-        lone_threads: int = 1,
+        latency_threads: int = 1,
     ) -> None:
         """Compile for as many predictions at a time as `streams`, each on one processor.
 
-        With `lone_threads` above 1, compile once more for a lone prediction on as many.
+        With `latency_threads` above 1, compile once more for a lone prediction on as many.
 
         Raises:
             ArtifactError: not a network from uint8 pixels to as many probabilities as `classes`.
@@ -81,12 +81,12 @@ class Engine:
             # At the same time, because a start should be quick.
             with ThreadPoolExecutor() as threads:
                 crowd = threads.submit(_compile, core, model, precision, streams, streams)
-                if lone_threads > 1:
-                    lone = threads.submit(_compile, core, model, precision, 1, lone_threads)
+                if latency_threads > 1:
+                    lone = threads.submit(_compile, core, model, precision, 1, latency_threads)
             # One more than streams: OpenVINO itself begins with it the moment a stream is free,
             # while Python's threads would have to wake each other first.
             self._crowd = _places(crowd.result(), streams + 1)
-            self._lone = _places(lone.result(), 1) if lone_threads > 1 else SimpleQueue()
+            self._lone = _places(lone.result(), 1) if latency_threads > 1 else SimpleQueue()
         except RuntimeError as error:
             message = f"{onnx_model.name} cannot be compiled: {str(error).strip()}"
             raise ArtifactError(message) from error
@@ -94,17 +94,17 @@ class Engine:
             message = f"{onnx_model.name} must turn u8 into [1,{classes}], not {found}"
             raise ArtifactError(message)
 
-    def infer(self, image: Pixels, *, alone: bool) -> Probabilities:
+    def infer(self, image: Pixels, *, is_idle: bool) -> Probabilities:
         """Predict, waiting for a free place.
 
         Args:
             image: uint8 of shape (image_size, image_size, 3).
-            alone: nothing else is to be predicted, so that all processors may work on this.
+            is_idle: nothing else is to be predicted, so that all processors may work on this.
 
         Returns:
             float32 of shape (classes,).
         """
-        places = self._lone if alone and not self._lone.empty() else self._crowd
+        places = self._lone if is_idle and not self._lone.empty() else self._crowd
         place = places.get()
         try:
             return place.infer(image)

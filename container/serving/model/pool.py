@@ -5,29 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable
 
-from container.serving.http.decoding import EncodedImage
-from container.serving.http.encoding import Answer
-from container.serving.http.errors import overloaded
+from container.serving.model.errors import Overloaded
+from container.serving.model.outcome import ImageDecoder, Outcome
 from container.serving.model.predictor import Predictor
 from container.serving.model.threads import Threads
 
 # An image is alone when none was in work beside another for so long. Among requests that now and
 # then overlap, one on all processors would be in the next one's way.
 QUIET_SECONDS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Predicted:
-    """An image's answer, and when its steps began and ended, by `time.perf_counter`."""
-
-    answer: Answer
-    began: float
-    decoded: float
-    ended: float
 
 
 class Pool:
@@ -50,21 +38,21 @@ class Pool:
     def predict(
         self,
         predictor: Predictor,
-        images: Sequence[EncodedImage],
+        images: Sequence[ImageDecoder],
         *,
-        patience: float,
+        queue_timeout_seconds: float,
         seconds: float,
         has_gone: Callable[[], bool],
-    ) -> Sequence[Predicted]:
+    ) -> Sequence[Outcome]:
         """Predict a request's images, in parallel; one that cannot be read fails alone.
 
         Raises:
-            ServiceUnavailable: their turn did not come within `patience` seconds, or they all
-                together take more than `seconds`.
-            ClientDisconnected: it came, but `has_gone` says that nobody waits any more.
+            Overloaded: no thread was free within `queue_timeout_seconds`.
+            ServiceUnavailable: all images together take more than `seconds`.
+            ClientDisconnected: `has_gone` returned True before an image was decoded.
         """
 
-        def work(image: EncodedImage) -> Predicted:
+        def work(image: ImageDecoder) -> Outcome:
             if has_gone():
                 raise ClientDisconnected
             return self._predict(predictor, image)
@@ -77,7 +65,7 @@ class Pool:
         try:
             turns = [self._threads.submit(work, image) for image in images]
             try:
-                _wait_for_turn(turns[0], patience)
+                _wait_for_turn(turns[0], queue_timeout_seconds)
                 return [_result(turn, deadline) for turn in turns]
             finally:
                 # Before we wait for any: its thread would begin with the next one.
@@ -89,32 +77,32 @@ class Pool:
             with self._lock:
                 self._images -= len(images)
 
-    def _predict(self, predictor: Predictor, encoded: EncodedImage) -> Predicted:
+    def _predict(self, predictor: Predictor, decode: ImageDecoder) -> Outcome:
         with self._decoding:
             began = time.perf_counter()
             try:
-                image = encoded(predictor.preprocessing)
+                image = decode(predictor.preprocessing)
             except HTTPException as error:
                 now = time.perf_counter()
-                return Predicted(answer=error, began=began, decoded=now, ended=now)
+                return Outcome(result=error, began=began, decoded=now, ended=now)
             decoded = time.perf_counter()
-        answer = predictor.predict(image, alone=self._is_quiet())
-        return Predicted(answer=answer, began=began, decoded=decoded, ended=time.perf_counter())
+        result = predictor.predict(image, is_idle=self._is_quiet())
+        return Outcome(result=result, began=began, decoded=decoded, ended=time.perf_counter())
 
     def _is_quiet(self) -> bool:
         return self._images == 1 and time.monotonic() > self._last_crowded + QUIET_SECONDS
 
 
-def _wait_for_turn(turn: Future[Predicted], patience: float) -> None:
+def _wait_for_turn(turn: Future[Outcome], timeout: float) -> None:
     try:
-        turn.exception(timeout=patience)
+        turn.exception(timeout=timeout)
     except TimeoutError:
         # Where it cannot be taken back, it has begun.
         if turn.cancel():
-            raise overloaded() from None
+            raise Overloaded from None
 
 
-def _result(turn: Future[Predicted], deadline: float) -> Predicted:
+def _result(turn: Future[Outcome], deadline: float) -> Outcome:
     try:
         return turn.result(max(0.0, deadline - time.monotonic()))
     except TimeoutError:

@@ -12,9 +12,9 @@ import numpy as np
 from container.classifier.artifact import Artifact, GoldenAnswer, Manifest
 from container.classifier.errors import ArtifactError
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
-from container.serving.http.encoding import Probabilities
 from container.serving.model.batching import Batching
 from container.serving.model.engine import Engine
+from container.serving.model.outcome import Probabilities
 from container.serving.model.precision import Variant, variants
 
 logger = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 class Infer(Protocol):
     """An engine's work."""
 
-    def __call__(self, image: Pixels, *, alone: bool) -> Probabilities:
+    def __call__(self, image: Pixels, *, is_idle: bool) -> Probabilities:
         """Turn uint8 (image_size, image_size, 3) into float32 (classes,).
 
-        `alone` says that no other image is in work or waits.
+        `is_idle` says that no other image is in work or waits.
         """
 
 
@@ -68,13 +68,13 @@ class Predictor:
         directory: Path,
         *,
         streams: int = 1,
-        lone_threads: int = 1,
+        latency_threads: int = 1,
         precision: str = "",
         batching: Batching | None = None,
     ) -> Self:
         """Read, compile, and compare the golden answers; `precision` overrules our choice.
 
-        With `batching` PyTorch serves, else OpenVINO with `streams` and `lone_threads`.
+        With `batching` PyTorch serves, else OpenVINO with `streams` and `latency_threads`.
 
         Raises:
             ArtifactError: there is no artifact, it is damaged, or it answers otherwise here than
@@ -82,7 +82,7 @@ class Predictor:
         """
         artifact = Artifact.read(directory)
         if batching is None:
-            start: Start = partial(_compiled, streams=streams, lone_threads=lone_threads)
+            start: Start = partial(_compiled, streams=streams, latency_threads=latency_threads)
             found = variants(artifact, precision)
         else:
             # In the container image for GPUs alone.
@@ -115,13 +115,13 @@ class Predictor:
         logger.info("precision=%s", variant.precision)
         return predictor
 
-    def predict(self, image: Pixels, *, alone: bool) -> Probabilities:
+    def predict(self, image: Pixels, *, is_idle: bool) -> Probabilities:
         """Predict an image.
 
         Raises:
             FloatingPointError: the network's answer is not finite.
         """
-        probabilities = self.infer(image, alone=alone)
+        probabilities = self.infer(image, is_idle=is_idle)
         if not np.isfinite(probabilities).all():
             message = "the network answered with NaN or infinity"
             raise FloatingPointError(message)
@@ -139,7 +139,7 @@ class Predictor:
         for number, golden in enumerate(golden_answers):
             image = preprocess(golden.data, self.preprocessing)
             # In turns, for both ways are the same network's, and a start should be quick.
-            difference = _difference(golden, self.infer(image, alone=number % 2 == 1))
+            difference = _difference(golden, self.infer(image, is_idle=number % 2 == 1))
             # This way round, NaN fails too.
             if not difference <= tolerance:
                 message = (
@@ -149,7 +149,9 @@ class Predictor:
                 raise ArtifactError(message)
 
 
-def _compiled(manifest: Manifest, variant: Variant, *, streams: int, lone_threads: int) -> Running:
+def _compiled(
+    manifest: Manifest, variant: Variant, *, streams: int, latency_threads: int
+) -> Running:
     """Compile with OpenVINO."""
     return Engine(
         variant.network,
@@ -157,7 +159,7 @@ def _compiled(manifest: Manifest, variant: Variant, *, streams: int, lone_thread
         classes=len(manifest.class_names),
         precision=variant.precision,
         streams=streams,
-        lone_threads=lone_threads,
+        latency_threads=latency_threads,
     )
 
 

@@ -19,7 +19,7 @@ from werkzeug.exceptions import (
 )
 
 from container.classifier.errors import UserError
-from container.serving.http.errors import InsufficientStorage
+from container.serving.model.errors import InsufficientStorage
 from container.serving.model.memory import give_back
 from container.serving.model.predictor import Predictor
 from container.serving.settings import MIB

@@ -24,8 +24,8 @@ from container.classifier.artifact import Artifact, Manifest
 from container.classifier.errors import ArtifactError, UserError
 from container.classifier.preprocessing import Pixels
 from container.networks.network import Classifier, ServedClassifier, build
-from container.serving.http.encoding import Probabilities
 from container.serving.model.batching import Batcher, Batching
+from container.serving.model.outcome import Probabilities
 from container.serving.model.precision import TOLERANCES, Variant, torch_variants
 from container.serving.settings import BFLOAT16, ENGINE, OPENVINO
 

@@ -11,9 +11,7 @@ from http import HTTPStatus
 from typing import Self
 
 from container.serving.http.connection import first_bytes
-
-MESSAGE = "more requests than this server takes are waiting: try again"
-RETRY_AFTER_SECONDS = 1
+from container.serving.settings import OVERLOADED_MESSAGE, RETRY_AFTER_SECONDS
 
 # Of a head; nobody sends longer ones, and hardly anybody more than is short.
 HEAD_BYTES, SHORT_HEAD_BYTES = 2**16, 2**12
@@ -48,8 +46,10 @@ def _answer(status: HTTPStatus, message: str, *fields: str) -> bytes:
 
 
 _RETRY_AFTER = f"Retry-After: {RETRY_AFTER_SECONDS}"
-ANSWER = _answer(HTTPStatus.SERVICE_UNAVAILABLE, MESSAGE, _RETRY_AFTER)
-LAST_ANSWER = _answer(HTTPStatus.SERVICE_UNAVAILABLE, MESSAGE, _RETRY_AFTER, "Connection: close")
+ANSWER = _answer(HTTPStatus.SERVICE_UNAVAILABLE, OVERLOADED_MESSAGE, _RETRY_AFTER)
+LAST_ANSWER = _answer(
+    HTTPStatus.SERVICE_UNAVAILABLE, OVERLOADED_MESSAGE, _RETRY_AFTER, "Connection: close"
+)
 HEAD_TOO_LONG = _answer(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"the headers have more than {HEAD_BYTES // 1024} KB",
