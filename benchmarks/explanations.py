@@ -38,7 +38,7 @@ from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.classifier import artifact
-from container.classifier.artifact import Manifest
+from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Preprocessing
 from container.classifier.vocabulary import NPY
 from container.training.output.export import export_onnx, golden_answers

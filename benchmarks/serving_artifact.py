@@ -13,14 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from container.classifier.artifact import (
-    INT8,
-    INT8_MODEL,
-    Artifact,
-    Manifest,
-    extending,
-    write_int8_answers,
-)
+from container.classifier.artifact import INT8_MODEL, Artifact, extending, write_int8_answers
+from container.classifier.manifest import INT8, Manifest
 from container.classifier.preprocessing import Preprocessing, preprocess
 from container.networks.network import Classifier, build
 from container.training.output.export import write_artifact

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from benchmarks.conditions import conditions
-from container.classifier.artifact import Manifest
+from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Preprocessing
 from container.networks.network import Classifier, build
 from container.training.output.export import write_artifact

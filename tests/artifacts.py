@@ -10,14 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from container.classifier.artifact import (
-    ONNX_MODEL,
-    WEIGHTS,
-    GoldenAnswer,
-    Manifest,
-    write_golden,
-    writing,
-)
+from container.classifier.artifact import ONNX_MODEL, WEIGHTS, GoldenAnswer, write_golden, writing
+from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 
 CLASS_NAMES = ("cat", "dog", "Übergröße")

@@ -1,4 +1,4 @@
-"""The artifact on disk: what is damaged is refused with a sentence."""
+"""The artifact on disk: a damaged one is rejected with a message."""
 
 import dataclasses
 import json
@@ -10,28 +10,25 @@ import pytest
 
 from container.classifier.artifact import (
     GOLDEN_ANSWERS,
-    INT8,
     INT8_ANSWERS,
     INT8_MODEL,
-    MANIFEST,
     ONNX_MODEL,
     WEIGHTS,
     Artifact,
-    Json,
-    Manifest,
     extending,
-    sha256_of,
     write_int8_answers,
     writing,
 )
+from container.classifier.artifact_files import Json, sha256_of
 from container.classifier.errors import ArtifactError
+from container.classifier.manifest import INT8, MANIFEST, Manifest
 from container.classifier.preprocessing import Preprocessing
 from tests.artifacts import CLASS_NAMES
 
 
 @pytest.fixture
 def model(artifact: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
+    """Return a copy that a test may damage."""
     return Path(shutil.copytree(artifact, tmp_path / "model"))
 
 
@@ -40,8 +37,8 @@ def change_manifest(model: Path, **changes: Json) -> None:
     (model / MANIFEST).write_text(json.dumps({**document, **changes}))
 
 
-def list_again(model: Path, name: str) -> None:
-    """Have the manifest agree with a changed file."""
+def update_checksum(model: Path, name: str) -> None:
+    """Write the SHA-256 of a changed file into the manifest."""
     files = json.loads((model / MANIFEST).read_text())["files"]
     change_manifest(model, files={**files, name: sha256_of(model / name)})
 
@@ -50,7 +47,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_an_artifact_is_read_as_it_was_written(model: Path) -> None:
+def test_artifact_is_read_as_it_was_written(model: Path) -> None:
     artifact = Artifact.read(model)
 
     assert artifact.manifest.class_names == CLASS_NAMES
@@ -61,7 +58,7 @@ def test_an_artifact_is_read_as_it_was_written(model: Path) -> None:
     assert sum(artifact.golden_answers[0].probabilities) == pytest.approx(1)
 
 
-def test_flips_are_read_as_they_were_written_and_older_manifests_have_none(model: Path) -> None:
+def test_flips_are_read_and_older_manifests_have_none(model: Path) -> None:
     change_manifest(model, flips=[[3], [2, 3]])
     assert Artifact.read(model).manifest.flips == ((3,), (2, 3))
 
@@ -71,7 +68,7 @@ def test_flips_are_read_as_they_were_written_and_older_manifests_have_none(model
     assert Artifact.read(model).manifest.flips == ()
 
 
-def test_files_that_the_manifest_does_not_name_are_left_alone(model: Path) -> None:
+def test_files_that_the_manifest_does_not_list_are_ignored(model: Path) -> None:
     (model / "model.tar.gz").write_bytes(b"?")
 
     assert Artifact.read(model).manifest.class_names == CLASS_NAMES
@@ -91,7 +88,7 @@ def test_files_that_the_manifest_does_not_name_are_left_alone(model: Path) -> No
         (b" " * (2**24 + 1), "more than 16777216 bytes"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(model: Path, content: bytes, message: str) -> None:
+def test_damaged_manifest_is_rejected(model: Path, content: bytes, message: str) -> None:
     (model / MANIFEST).write_bytes(content)
 
     with pytest.raises(ArtifactError, match=message):
@@ -122,7 +119,7 @@ def test_a_manifest_that_is_none_is_refused(model: Path, content: bytes, message
         {"precision": 32},
         {"precision": "float8"},
         {"precision": ["int8"]},
-        # Its network is not there.
+        # The int8 network is missing.
         {"precision": INT8},
         {"files": None},
         {"files": []},
@@ -130,7 +127,7 @@ def test_a_manifest_that_is_none_is_refused(model: Path, content: bytes, message
         {"files": {ONNX_MODEL: 1, GOLDEN_ANSWERS: 1}},
     ],
 )
-def test_a_manifest_with_a_wrong_value_is_refused(model: Path, changes: dict[str, Json]) -> None:
+def test_manifest_with_a_wrong_value_is_rejected(model: Path, changes: dict[str, Json]) -> None:
     change_manifest(model, **changes)
 
     with pytest.raises(ArtifactError):
@@ -140,7 +137,7 @@ def test_a_manifest_with_a_wrong_value_is_refused(model: Path, changes: dict[str
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../outside", "golden/../../outside", "golden", ""]
 )
-def test_a_file_outside_of_the_folder_or_none_is_refused(model: Path, name: str) -> None:
+def test_listed_file_outside_of_the_folder_is_rejected(model: Path, name: str) -> None:
     (model.parent / "outside").write_bytes(b"")
     files = json.loads((model / MANIFEST).read_text())["files"]
     change_manifest(model, files={**files, name: sha256_of(model / ONNX_MODEL)})
@@ -149,7 +146,7 @@ def test_a_file_outside_of_the_folder_or_none_is_refused(model: Path, name: str)
         Artifact.read(model)
 
 
-def test_a_link_that_leads_outside_is_refused(model: Path) -> None:
+def test_link_to_a_file_outside_is_rejected(model: Path) -> None:
     elsewhere = model.parent / "elsewhere"
     shutil.move(model / ONNX_MODEL, elsewhere)
     (model / ONNX_MODEL).symlink_to(elsewhere)
@@ -159,7 +156,7 @@ def test_a_link_that_leads_outside_is_refused(model: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "../elsewhere", MANIFEST])
-def test_a_manifest_that_is_no_file_of_the_folder_is_refused(model: Path, target: str) -> None:
+def test_manifest_that_links_outside_is_rejected(model: Path, target: str) -> None:
     shutil.copy(model / MANIFEST, model.parent / "elsewhere")
     (model / MANIFEST).unlink()
     (model / MANIFEST).symlink_to(target)
@@ -168,7 +165,7 @@ def test_a_manifest_that_is_no_file_of_the_folder_is_refused(model: Path, target
         Manifest.read(model)
 
 
-def test_links_in_a_circle_are_refused(model: Path) -> None:
+def test_cycle_of_links_is_rejected(model: Path) -> None:
     (model / ONNX_MODEL).unlink()
     (model / ONNX_MODEL).symlink_to(ONNX_MODEL)
 
@@ -195,7 +192,7 @@ def replace_by_a_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     "name", [ONNX_MODEL, "weights.safetensors", GOLDEN_ANSWERS, "golden/0.png"]
 )
-def test_a_damaged_or_missing_file_is_refused_by_name(
+def test_error_names_the_damaged_or_missing_file(
     model: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     damage(model / name)
@@ -218,18 +215,16 @@ def test_a_damaged_or_missing_file_is_refused_by_name(
         '[{"file": null, "probabilities": [1]}]',
     ],
 )
-def test_golden_answers_of_another_form_are_refused(model: Path, content: str) -> None:
+def test_golden_answers_of_another_structure_are_rejected(model: Path, content: str) -> None:
     (model / GOLDEN_ANSWERS).write_text(content)
-    list_again(model, GOLDEN_ANSWERS)
+    update_checksum(model, GOLDEN_ANSWERS)
 
     with pytest.raises(ArtifactError):
         Artifact.read(model)
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_folder_without_an_artifact_is_refused_with_a_question(
-    tmp_path: Path, *, exists: bool
-) -> None:
+def test_folder_without_an_artifact_is_rejected(tmp_path: Path, *, exists: bool) -> None:
     directory = tmp_path / "model"
     if exists:
         directory.mkdir()
@@ -238,7 +233,7 @@ def test_a_folder_without_an_artifact_is_refused_with_a_question(
         Artifact.read(directory)
 
 
-def test_writing_that_fails_leaves_the_old_artifact(model: Path) -> None:
+def test_failed_writing_leaves_the_previous_artifact(model: Path) -> None:
     before = contents(model)
     manifest = Artifact.read(model).manifest
 
@@ -275,7 +270,7 @@ def test_writing_again_replaces_the_artifact(model: Path) -> None:
 
 
 def add_int8(model: Path) -> Manifest:
-    """Give an artifact of three golden images an int8 network."""
+    """Add an int8 network to an artifact with three golden images."""
     manifest = dataclasses.replace(Artifact.read(model).manifest, precision=INT8)
     with extending(model, manifest) as partial:
         (partial / INT8_MODEL).write_bytes(b"int8")
@@ -283,7 +278,7 @@ def add_int8(model: Path) -> Manifest:
     return manifest
 
 
-def test_an_int8_network_is_read_with_its_own_answers_to_the_same_images(model: Path) -> None:
+def test_int8_network_is_read_with_its_own_golden_answers(model: Path) -> None:
     before = Artifact.read(model)
 
     manifest = add_int8(model)
@@ -302,7 +297,7 @@ def test_an_int8_network_is_read_with_its_own_answers_to_the_same_images(model: 
     ]
 
 
-def test_an_artifact_is_whole_at_every_moment_while_it_is_extended(
+def test_artifact_is_complete_at_every_moment_while_extended(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, seen = Path.replace, []
@@ -318,7 +313,7 @@ def test_an_artifact_is_whole_at_every_moment_while_it_is_extended(
     assert Artifact.read(model).manifest.precision == INT8
 
 
-def test_extending_that_fails_leaves_the_artifact(model: Path) -> None:
+def test_failed_extending_leaves_the_artifact(model: Path) -> None:
     before = contents(model)
     manifest = Artifact.read(model).manifest
 
@@ -334,7 +329,7 @@ def test_extending_that_fails_leaves_the_artifact(model: Path) -> None:
     assert contents(model) == before
 
 
-def test_writing_again_takes_the_int8_network_away(model: Path) -> None:
+def test_writing_again_removes_the_int8_network(model: Path) -> None:
     add_int8(model)
 
     with writing(model, dataclasses.replace(Artifact.read(model).manifest, precision="float32")):
@@ -345,7 +340,7 @@ def test_writing_again_takes_the_int8_network_away(model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [INT8_MODEL, INT8_ANSWERS])
-def test_a_damaged_int8_network_is_refused_by_name(model: Path, name: str) -> None:
+def test_error_names_the_damaged_file_of_the_int8_network(model: Path, name: str) -> None:
     add_int8(model)
     flip_a_bit(model / name)
 
@@ -357,10 +352,10 @@ def test_a_damaged_int8_network_is_refused_by_name(model: Path, name: str) -> No
     "content",
     ["null", "3", "[]", "[[1, 0, 0]]", "[1, 2, 3]", '[["a"], [], []]', "[[], [], [null]]"],
 )
-def test_int8_answers_of_another_form_are_refused(model: Path, content: str) -> None:
+def test_int8_answers_of_another_structure_are_rejected(model: Path, content: str) -> None:
     add_int8(model)
     (model / INT8_ANSWERS).write_text(content)
-    list_again(model, INT8_ANSWERS)
+    update_checksum(model, INT8_ANSWERS)
 
     with pytest.raises(ArtifactError, match=r"int8\.json is damaged"):
         Artifact.read(model)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from container.classifier.artifact import FLOAT32, INT8, Manifest
+from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Preprocessing
 from container.training.data.images import ImageSet
 from container.training.evaluation.assessment import Assessment, Mistake, Outcome

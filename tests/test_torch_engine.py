@@ -21,8 +21,10 @@ import torch
 from torch import nn
 
 from container.classifier import machine
-from container.classifier.artifact import MANIFEST, WEIGHTS, Manifest, sha256_of
+from container.classifier.artifact import WEIGHTS
+from container.classifier.artifact_files import sha256_of
 from container.classifier.errors import ArtifactError, UserError
+from container.classifier.manifest import MANIFEST, Manifest
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.networks.network import Classifier, build
 from container.serving import gpu

@@ -15,10 +15,10 @@ from pathlib import Path
 from flask import Flask
 from gunicorn.arbiter import Arbiter
 
-from container.classifier.artifact import Manifest
 from container.classifier.base_directory import base_dir
 from container.classifier.errors import UserError
 from container.classifier.machine import memory_limit_bytes
+from container.classifier.manifest import Manifest
 from container.serving.http.app import create_app
 from container.serving.http.body import start_watch
 from container.serving.http.multi_model import create_multi_model_app

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from container.classifier import channel
-from container.classifier.artifact import MANIFEST
 from container.classifier.errors import UserError
+from container.classifier.manifest import MANIFEST
 from container.classifier.mirrored_classes import mirrored_classes
 from container.classifier.preprocessing import Preprocessing
 from container.debugger.recording.debug_session import Observer, Settings

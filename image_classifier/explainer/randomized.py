@@ -10,15 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from container.classifier.artifact import (
-    FLOAT32,
-    ONNX_MODEL,
-    Artifact,
-    GoldenAnswer,
-    write_golden,
-    writing,
-)
+from container.classifier.artifact import ONNX_MODEL, Artifact, GoldenAnswer, write_golden, writing
 from container.classifier.errors import UserError
+from container.classifier.manifest import FLOAT32
 from container.classifier.preprocessing import preprocess
 
 

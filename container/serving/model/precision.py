@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier import machine
-from container.classifier.artifact import MANIFEST, WEIGHTS, Artifact, GoldenAnswer
+from container.classifier.artifact import WEIGHTS, Artifact, GoldenAnswer
 from container.classifier.errors import ArtifactError
+from container.classifier.manifest import MANIFEST
 from container.serving.settings import BFLOAT16, FLOAT32, INT8
 
 # The largest difference between a probability here and the golden one. In float32 another processor

@@ -9,8 +9,9 @@ from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
-from container.classifier.artifact import Artifact, GoldenAnswer, Manifest
+from container.classifier.artifact import Artifact, GoldenAnswer
 from container.classifier.errors import ArtifactError
+from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.serving.model.batching import Batching
 from container.serving.model.engine import Engine

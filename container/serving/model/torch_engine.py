@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from container.classifier import machine
-from container.classifier.artifact import Artifact, Manifest
+from container.classifier.artifact import Artifact
 from container.classifier.errors import ArtifactError, UserError
+from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Pixels
 from container.networks.network import Classifier, ServedClassifier, build
 from container.serving.model.batching import Batcher, Batching

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from container.classifier.artifact import Json
+from container.classifier.artifact_files import Json
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from container.classifier import artifact
-from container.classifier.artifact import GoldenAnswer, Manifest
+from container.classifier.artifact import GoldenAnswer
 from container.classifier.errors import UserError
+from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Preprocessing, preprocess
 from container.networks.network import Classifier, ServedClassifier
 

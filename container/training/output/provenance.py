@@ -8,7 +8,7 @@ from importlib import metadata
 
 import torch
 
-from container.classifier.artifact import Json
+from container.classifier.artifact_files import Json
 from container.classifier.vocabulary import JOB_NAME_VARIABLE
 from container.training.data.images import ImageSet
 from container.training.fitting.loop import Trainer

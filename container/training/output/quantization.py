@@ -23,8 +23,10 @@ import torch
 from tqdm import tqdm
 
 from container.classifier import artifact, machine
-from container.classifier.artifact import FLOAT32, INT8, Artifact, Json, Manifest
+from container.classifier.artifact import Artifact
+from container.classifier.artifact_files import Json
 from container.classifier.errors import ArtifactError
+from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Pixels, preprocess
 from container.training.data.images import ImageSet
 from container.training.sagemaker.stop import Stop, Stopped, TimeLimit

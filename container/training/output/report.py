@@ -12,7 +12,8 @@ import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from container.classifier.artifact import Json, Manifest
+from container.classifier.artifact_files import Json
+from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Pixels
 from container.training.data.images import ImageSet
 from container.training.evaluation.assessment import Assessment, Outcome

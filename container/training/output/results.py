@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from container.classifier.artifact import FLOAT32, Manifest
+from container.classifier.manifest import FLOAT32, Manifest
 from container.classifier.metric_lines import log_line
 from container.classifier.preprocessing import Preprocessing
 from container.training.data.images import ImageSet
