@@ -1,11 +1,11 @@
-"""How well and how fast copies are found among images.
+"""Measure how well and how fast copies and wrong labels are found among images.
 
     python -m benchmarks.preparation --data FOLDER
 
 Recall: copies of hurricane.tar's training images, exact, re-encoded and resized, are planted in
-its validation split. Speed: the audit of its first 10,000 images, with decoding and all. Size:
-hashes and small copies that chance makes, a tenth of them near copies of others. Labels: some of
-fingers.tar's training images get another class's, and the audit is asked which.
+its validation split. Speed: the audit of its 10,000 training images, decoding included. Size:
+random hashes and thumbnails, a tenth of them near copies of others. Labels: some of fingers.tar's
+training images get the label of another class, which the audit must find.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.conditions import conditions
-from image_classifier.preparation.audit import audit, copies_of
+from image_classifier.preparation.audit import audit, find_copies
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.pipeline import Reading, audit_source
@@ -35,7 +35,7 @@ SYNTHETIC = (25_000, 50_000, 100_000)
 
 
 def main() -> None:
-    """Measure, print what was found and one JSON document."""
+    """Measure; print the results and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of hurricane.tar, fingers.tar")
     parser.add_argument("--synthetic", type=int, help=argparse.SUPPRESS)
@@ -53,7 +53,7 @@ def main() -> None:
         results["labels"] = _labels(Path(scratch, "fingers/train"))
     sizes = []
     for count in SYNTHETIC:
-        # Each in a process of its own, whose peak is its memory.
+        # In separate processes, because the peak memory is measured per process.
         command = [sys.executable, "-m", "benchmarks.preparation", "--synthetic", str(count)]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         sizes.append(json.loads(output))
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _processor_seconds() -> float:
-    """Return what the cores have done for all processes: the same, whoever else uses them."""
+    """Return the CPU time of all processes, which does not depend on other load."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(of_one.ru_utime + of_one.ru_stime for of_one in usage)
 
@@ -79,7 +79,7 @@ def _speed(folder: Path) -> dict[str, float]:
 
 
 def _recall(folder: Path) -> dict[str, dict[str, int]]:
-    """Plant copies, and count those that the audit names."""
+    """Plant copies, and count those that the audit finds."""
     before = audit_source(folder, Reading(), quiet=True)
     known = {name for finding in before.findings for name in (finding.path, *finding.others)}
     random = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def _recall(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _labels(folder: Path) -> dict[str, int]:
-    """Give some images a wrong label, which is the end of the name; count those suspected."""
+    """Rename images to a wrong label; count the suspects among them."""
     random = np.random.default_rng(0)
     paths = sorted(folder.iterdir())
     labels = sorted({path.stem[-2:] for path in paths})
@@ -142,12 +142,12 @@ def _labels(folder: Path) -> dict[str, int]:
 
 
 def _together(findings: list[Finding], kind: str) -> list[set[str]]:
-    """Return the images that findings of kinds beginning so name together."""
+    """Return the images of each finding whose kind starts with `kind`."""
     return [{item.path or "", *item.others} for item in findings if item.kind.startswith(kind)]
 
 
 def _copy(kind: str, path: Path, target: Path) -> str:
-    """Write a copy of one kind; return its path in the split."""
+    """Write a copy of an image; return its path in the split."""
     if kind == "exact":
         target = target.with_suffix(".jpeg")
         shutil.copyfile(path, target)
@@ -167,7 +167,7 @@ def _copy(kind: str, path: Path, target: Path) -> str:
 
 
 def _synthetic(count: int) -> dict[str, float]:
-    """Audit entries that chance makes, without images."""
+    """Audit random hashes and thumbnails without image files."""
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**63, count, dtype=np.uint64)
     coarse = random.integers(0, 256, (count, 4, 4, 3), np.uint8)
@@ -189,7 +189,7 @@ def _synthetic(count: int) -> dict[str, float]:
     ]
     scan = Scan(measured, hashes, thumbnails, {})
     start = time.monotonic()
-    copies = copies_of(scan)
+    copies = find_copies(scan)
     searched = time.monotonic() - start
     found = audit(images, scan, copies)
     return {
@@ -198,7 +198,7 @@ def _synthetic(count: int) -> dict[str, float]:
         "audit_seconds": time.monotonic() - start,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
         "near_planted": len(near),
-        # A pair may be found for its splits and for its labels.
+        # A pair can have two findings, for its splits and for its labels.
         "near_found": len(
             {finding.path for finding in found.findings if finding.kind.startswith("near-copy")}
         ),

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, and what is done about it."""
+"""Findings about a data set, and their correction with `--fix`."""
 
 import json
 import re
@@ -30,14 +30,14 @@ def audited(faulty: Planted) -> Audit:
 
 
 def named(audit: Audit) -> dict[str, set[str]]:
-    """Return the paths that each kind's findings name."""
+    """Return the paths in the findings of each kind."""
     found: dict[str, set[str]] = defaultdict(set)
     for finding in audit.findings:
         found[finding.kind] |= {finding.path or "", *finding.others}
     return found
 
 
-def test_every_one_of_200_planted_faults_is_named(faulty: Planted, audited: Audit) -> None:
+def test_every_one_of_200_planted_faults_is_found(faulty: Planted, audited: Audit) -> None:
     found = named(audited)
 
     missed = [fault for fault in faulty.faults if fault[1] not in found[fault[0]]]
@@ -46,7 +46,7 @@ def test_every_one_of_200_planted_faults_is_named(faulty: Planted, audited: Audi
     assert found.keys() == KINDS.keys()
 
 
-def test_nothing_sound_is_called_bad(faulty: Planted, audited: Audit) -> None:
+def test_sound_images_have_no_findings(faulty: Planted, audited: Audit) -> None:
     by_kind: dict[str, set[str]] = defaultdict(set)
     for kind, path in faulty.faults:
         by_kind[kind] |= {path, path.removeprefix("again/")}
@@ -56,69 +56,69 @@ def test_nothing_sound_is_called_bad(faulty: Planted, audited: Audit) -> None:
 
     assert {kind: found[kind] - by_kind[kind] for kind in moved} == {kind: set() for kind in moved}
     sound = {path for paths in found.values() for path in paths if path.startswith("sound/")}
-    # Neighbors may err, now and then.
+    # The most similar images are of another class by chance.
     assert len(sound) <= 2
 
 
-def test_classes_that_are_rare_missing_or_mirrored_are_named(audited: Audit) -> None:
-    said = {finding.kind: finding.detail for finding in audited.findings if not finding.path}
+def test_rare_missing_and_mirrored_classes_are_found(audited: Audit) -> None:
+    details = {finding.kind: finding.detail for finding in audited.findings if not finding.path}
 
-    assert said["class-missing"] == "validation has no image of class rare"
-    assert re.match(r"train has 4 images of class rare and \d+ of \w+: ", said["imbalance"])
-    assert said["mirrored-classes"].startswith("classes hand_left and hand_right tell left from ri")
+    assert details["class-missing"] == "validation has no image of class rare"
+    assert re.match(r"train has 4 images of class rare and \d+ of \w+: ", details["imbalance"])
+    assert details["mirrored-classes"].startswith("classes hand_left and hand_right differ by")
 
 
-def test_the_effect_of_copies_is_counted_by_split_and_label(audited: Audit) -> None:
+def test_effect_of_copies_is_counted_by_split_and_label(audited: Audit) -> None:
     (leak,) = audited.leaks
 
     assert leak == Leak("validation", 70, copies=20, contradicted=0)
     assert leak.sentence == (
         "20 of 70 validation images (28.6 %) are copies of training images with the same "
-        "label, which a network may know by heart: the accuracy measured on validation may be too "
-        "high by up to 28.6 points (by up to 4.00 where 90 % are measured)."
+        "label, which a network can memorize: the accuracy measured on validation may be too "
+        "high by up to 28.6 points (by up to 4.00 if 90 % is measured)."
     )
 
 
-def test_a_copy_with_another_label_lowers_the_score() -> None:
-    said = Leak("test", 200, copies=0, contradicted=3).sentence
+def test_copies_with_another_label_lower_the_score() -> None:
+    sentence = Leak("test", 200, copies=0, contradicted=3).sentence
 
-    assert said.endswith("the accuracy measured on test may be too low by up to 1.5 points.")
+    assert sentence.endswith("the accuracy measured on test may be too low by up to 1.5 points.")
 
 
-def test_the_bound_on_the_score_holds_for_every_accuracy() -> None:
-    """Whoever knows the copies by heart, and is right in r of the others."""
+def test_bound_on_the_score_holds_for_every_accuracy() -> None:
+    """A network that memorized the copies classifies r of the others correctly."""
     images, copies = 70, 20
-    worst = max(
-        (copies + right) / images - right / (images - copies)
-        for right in range(images - copies + 1)
-    )
+    worst = max((copies + r) / images - r / (images - copies) for r in range(images - copies + 1))
 
     assert worst == pytest.approx(copies / images)
 
 
-def test_fixing_moves_what_is_bad_and_loses_nothing(faulty: Planted, tmp_path: Path) -> None:
-    root, aside = tmp_path / "data", tmp_path / "aside"
+def test_fix_moves_bad_images_and_loses_nothing(faulty: Planted, tmp_path: Path) -> None:
+    root, quarantine = tmp_path / "data", tmp_path / "quarantine"
     shutil.copytree(faulty.root, root, symlinks=True)
     before = sorted(path.read_bytes() for path in root.rglob("*") if path.is_file())
 
-    fixed = audit_source(root, READING, fix=aside, quiet=True)
+    fixed = audit_source(root, READING, fix=quarantine, quiet=True)
 
     left = {finding.kind for finding in fixed.findings}
     assert not left & {kind for kind, about in KINDS.items() if about.is_moved}
-    moved = [json.loads(line) for line in (aside / "moved.jsonl").read_text().splitlines()]
-    after = [path for folder in (root, aside) for path in folder.rglob("*") if path.is_file()]
+    moved = [json.loads(line) for line in (quarantine / "moved.jsonl").read_text().splitlines()]
+    after = [path for folder in (root, quarantine) for path in folder.rglob("*") if path.is_file()]
     assert sorted(p.read_bytes() for p in after if p.name != "moved.jsonl") == before
     for item in moved:
         Path(item["to"]).rename(item["from"])
     assert sorted(path.read_bytes() for path in root.rglob("*") if path.is_file()) == before
-    # Of copies across splits the held-out one stays; of contradicting ones none does.
-    gone = {Path(item["from"]).relative_to(root).as_posix() for item in moved}
-    assert "exact-copy-across-splits0.png" in gone
-    assert "again/exact-copy-across-splits0.png" not in gone
-    assert {"exact-copy-with-two-labels0.png", "again/exact-copy-with-two-labels0.png"} <= gone
+    # Of copies across splits the one outside training stays; of contradicting copies none does.
+    moved_names = {Path(item["from"]).relative_to(root).as_posix() for item in moved}
+    assert "exact-copy-across-splits0.png" in moved_names
+    assert "again/exact-copy-across-splits0.png" not in moved_names
+    assert {
+        "exact-copy-with-two-labels0.png",
+        "again/exact-copy-with-two-labels0.png",
+    } <= moved_names
 
 
-def test_a_fault_is_exit_code_1_and_a_file_for_programs(
+def test_fault_gives_exit_code_1_and_a_line_for_programs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(tmp_path / "data" / "train", {"ant": 6, "bee": 6})
@@ -142,21 +142,21 @@ def test_a_fault_is_exit_code_1_and_a_file_for_programs(
     }
 
 
-def test_fixing_an_archive_or_into_the_folder_itself_is_refused(
+def test_fix_of_an_archive_or_into_the_folder_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(tmp_path / "data", {"ant": 2, "bee": 2})
     save(Image.new("RGB", (30, 30)), tmp_path / "data" / "bee" / "black.png")
     archive = shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "data")
 
-    assert main(["audit", archive, "--fix", str(tmp_path / "aside")]) == 2
-    assert "is an archive, which stays as it is" in capsys.readouterr().err
+    assert main(["audit", archive, "--fix", str(tmp_path / "quarantine")]) == 2
+    assert "is an archive, which is not changed" in capsys.readouterr().err
     assert main(["audit", str(tmp_path / "data"), "--fix", str(tmp_path / "data" / "bad")]) == 2
-    assert "where it would be taken for images" in capsys.readouterr().err
+    assert "would be read as images" in capsys.readouterr().err
     assert (tmp_path / "data" / "bee" / "black.png").exists()
 
 
-def test_labels_are_not_suspected_where_looks_say_nothing(tmp_path: Path) -> None:
+def test_labels_are_not_suspected_if_similarity_does_not_predict_them(tmp_path: Path) -> None:
     for number in range(60):
         name = "ant" if number % 2 else "bee"
         save(drawn(f"alike{number}"), tmp_path / name / f"{number}.png")

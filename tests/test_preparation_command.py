@@ -1,4 +1,4 @@
-"""`python -m image_classifier.preparation`, as a person runs it."""
+"""`python -m image_classifier.preparation`, run as a user does."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ import pytest
 from container.classifier.channel import labeled_files
 from image_classifier.platform import hands
 from image_classifier.preparation.__main__ import main
-from image_classifier.preparation.scan import FEW
+from image_classifier.preparation.scan import MIN_PARALLEL
 from tests.planted import drawn, encoded, folders, save
 
 CLASSES = {f"{count}{side}" for count in range(6) for side in "LR"}
@@ -24,7 +24,7 @@ CLASSES = {f"{count}{side}" for count in range(6) for side in "LR"}
 
 @pytest.fixture(scope="module")
 def hands_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hands as Kaggle has them: train and test in one folder, the label in the name."""
+    """Hands in the layout of the Kaggle data set: train and test, the label in the file name."""
     root = tmp_path_factory.mktemp("hands")
     folder = root / "in" / "fingers"
     folder.mkdir(parents=True)
@@ -48,7 +48,7 @@ def contents(folder: Path) -> set[bytes]:
     return {path.read_bytes() for path in folder.rglob("*.png")}
 
 
-def test_one_command_makes_class_folders_splits_and_tables(prepared: Path) -> None:
+def test_prepare_makes_class_folders_splits_and_tables(prepared: Path) -> None:
     splits = {"train": 432, "validation": 48, "test": 120}
     for split, count in splits.items():
         found = labeled_files(prepared / split)
@@ -66,13 +66,13 @@ def test_one_command_makes_class_folders_splits_and_tables(prepared: Path) -> No
     assert {path.name for path in prepared.parent.iterdir()} == {"out"}
 
 
-def test_a_ready_split_is_kept(hands_zip: Path, prepared: Path, tmp_path: Path) -> None:
+def test_existing_split_is_kept(hands_zip: Path, prepared: Path, tmp_path: Path) -> None:
     shutil.unpack_archive(hands_zip, tmp_path)
 
     assert contents(prepared / "test") == contents(tmp_path / "fingers" / "test")
 
 
-def test_of_an_archive_that_holds_its_images_twice_one_folder_is_taken(
+def test_within_reads_one_folder_of_an_archive(
     hands_zip: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.unpack_archive(hands_zip, tmp_path / "in")
@@ -81,7 +81,7 @@ def test_of_an_archive_that_holds_its_images_twice_one_folder_is_taken(
     out = tmp_path / "out"
 
     assert main(["prepare", twice, str(out), "--quiet"]) == 2
-    assert "beside them lies fingers: name the folder" in capsys.readouterr().err
+    assert "fingers is next to them: name the folder" in capsys.readouterr().err
     assert main(["prepare", twice, str(out), "--quiet", "--within", "absent"]) == 2
     assert "has no folder absent; it has fingers, test, train" in capsys.readouterr().err
     assert main(["prepare", twice, str(out), "--quiet", "--within", "../in"]) == 2
@@ -89,17 +89,15 @@ def test_of_an_archive_that_holds_its_images_twice_one_folder_is_taken(
     assert contents(out) == contents(prepared)
 
 
-def test_the_warning_of_mirrored_classes_appears(prepared: Path) -> None:
-    said = [json.loads(line) for line in (prepared / "findings.jsonl").read_text().splitlines()]
+def test_mirrored_classes_are_reported(prepared: Path) -> None:
+    found = [json.loads(line) for line in (prepared / "findings.jsonl").read_text().splitlines()]
 
-    mirrored = [item["detail"] for item in said if item["kind"] == "mirrored-classes"]
+    mirrored = [item["detail"] for item in found if item["kind"] == "mirrored-classes"]
     assert len(mirrored) == 6
-    assert "horizontal_flip would destroy the labels" in mirrored[0]
+    assert "leave horizontal_flip off" in mirrored[0]
 
 
-def test_the_same_images_give_the_same_splits_under_other_names(
-    prepared: Path, tmp_path: Path
-) -> None:
+def test_splits_do_not_depend_on_file_names(prepared: Path, tmp_path: Path) -> None:
     for row in rows(prepared):
         if row["split"] != "test":
             target = tmp_path / "in" / "train" / f"{row['sha256'][:9]}_{row['label']}.png"
@@ -111,11 +109,11 @@ def test_the_same_images_give_the_same_splits_under_other_names(
     assert contents(tmp_path / "out" / "validation") == contents(prepared / "validation")
 
 
-def test_a_prepared_data_set_is_a_source_again(prepared: Path) -> None:
+def test_prepared_data_set_passes_an_audit(prepared: Path) -> None:
     assert main(["audit", str(prepared), "--quiet"]) == 0
 
 
-def test_what_cannot_be_read_is_left_out_and_the_source_stays(
+def test_undecodable_images_are_left_out_and_the_source_is_unchanged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(tmp_path / "in", {"ant": 20, "bee": 20})
@@ -126,12 +124,12 @@ def test_what_cannot_be_read_is_left_out_and_the_source_stays(
 
     assert sorted(path.name for path in (tmp_path / "in").rglob("*")) == before
     assert len(rows(tmp_path / "out")) == 40
-    said = capsys.readouterr().out
-    assert "fault        1  undecodable: bee/broken.png: not an image of a known format" in said
-    assert "train: 33 images" in said
+    output = capsys.readouterr().out
+    assert "fault        1  undecodable: bee/broken.png: not an image of a known format" in output
+    assert "train: 33 images" in output
 
 
-def test_copies_and_groups_stay_on_one_side(tmp_path: Path) -> None:
+def test_copies_and_groups_stay_in_one_split(tmp_path: Path) -> None:
     for number in range(40):
         name = "ant" if number % 2 else "bee"
         image = drawn(number, name)
@@ -149,17 +147,17 @@ def test_copies_and_groups_stay_on_one_side(tmp_path: Path) -> None:
     assert splits == {"train": 48, "validation": 16, "test": 16}
 
 
-def test_fixing_while_preparing_keeps_what_is_bad_out(tmp_path: Path) -> None:
+def test_prepare_with_fix_leaves_bad_images_out(tmp_path: Path) -> None:
     folders(tmp_path / "in", {"ant": 20, "bee": 20})
     shutil.copy(tmp_path / "in/ant/1.png", tmp_path / "in/bee/same.png")
     (tmp_path / "in" / "ant" / "cut.png").write_bytes(encoded(drawn(1), "PNG")[:200])
     command = ["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]
 
-    assert main([*command, "--fix", str(tmp_path / "aside")]) == 0
+    assert main([*command, "--fix", str(tmp_path / "quarantine")]) == 0
 
     assert len(rows(tmp_path / "out")) == 39
     assert (tmp_path / "out" / "findings.jsonl").read_text() == ""
-    assert {path.name for path in (tmp_path / "aside").rglob("*.png")} == {
+    assert {path.name for path in (tmp_path / "quarantine").rglob("*.png")} == {
         "1.png",
         "same.png",
         "cut.png",
@@ -171,17 +169,17 @@ def test_fixing_while_preparing_keeps_what_is_bad_out(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (["--validation", "0.5", "--test", "0.5"], "leave nothing for training"),
-        (["--validation", "0.001"], "nothing is left for validation"),
-        (["--columns", "label=x"], "name it with --manifest"),
-        (["--label", "fingers", "--manifest", "a.csv"], "leave one out"),
+        (["--validation", "0.001"], "no image is left for validation"),
+        (["--columns", "label=x"], "name the manifest with --manifest"),
+        (["--label", "fingers", "--manifest", "a.csv"], "omit one"),
         (["--manifest", "none.csv"], "none.csv cannot be read"),
-        (["--label", "(?P<label>[et]/)"], "the class name 'e/' cannot be a folder's"),
+        (["--label", "(?P<label>[et]/)"], "the class name 'e/' cannot be a folder's name"),
         (["--label", "(?P<label>[.]jpg)$"], "no image has a label"),
         (["--label", "(?P<label>png)$"], "at least two classes"),
-        (["--group", "x"], "has no part (?P<group>...)"),
+        (["--group", "x"], "has no group (?P<group>...)"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence_and_leaves_nothing(
+def test_failure_is_one_sentence_and_leaves_no_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
     folders(tmp_path / "in", {"ant": 6, "bee": 6})
@@ -196,7 +194,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_ready_splits_are_not_given_shares_and_folders_not_overwritten(
+def test_share_of_an_existing_split_or_an_existing_folder_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "val"):
@@ -208,10 +206,10 @@ def test_ready_splits_are_not_given_shares_and_folders_not_overwritten(
     assert main(command) == 0
     assert not (tmp_path / "out" / "test").exists()
     assert main(command) == 2
-    assert "out is there already" in capsys.readouterr().err
+    assert "out exists already" in capsys.readouterr().err
 
 
-def test_two_images_of_one_name_and_class_are_refused(
+def test_names_that_differ_only_in_case_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(tmp_path / "in", {"ant": 6, "bee": 6})
@@ -221,12 +219,12 @@ def test_two_images_of_one_name_and_class_are_refused(
     code = main(["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet", "--test", "0"])
 
     both_in_one_split = code == 2
-    said = capsys.readouterr().err
-    assert both_in_one_split == ("would both be" in said)
+    error = capsys.readouterr().err
+    assert both_in_one_split == ("would both become" in error)
     assert both_in_one_split or len(rows(tmp_path / "out")) == 14
 
 
-def test_a_full_disk_or_a_forbidden_folder_is_said_in_a_sentence(
+def test_unusable_output_path_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(tmp_path / "in", {"ant": 6, "bee": 6})
@@ -238,70 +236,54 @@ def test_a_full_disk_or_a_forbidden_folder_is_said_in_a_sentence(
 
 
 def test_many_images_are_read_by_several_processes(tmp_path: Path) -> None:
-    data = [encoded(drawn(number, size=16), "PNG") for number in range(FEW + 10)]
+    data = [encoded(drawn(number, size=16), "PNG") for number in range(MIN_PARALLEL + 10)]
     for number, file in enumerate(data):
         path = tmp_path / "in" / ("ant" if number % 2 else "bee") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file)
 
-    # As a person does: the processes import this program's main module anew.
+    # In a subprocess, because spawned processes import the main module again.
     command = [sys.executable, "-m", "image_classifier.preparation", "prepare", "in", "out"]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment(), check=False, capture_output=True
-    )
+    result = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True)
 
     assert result.returncode == 0, result.stderr
-    assert len(rows(tmp_path / "out")) == FEW + 10
+    assert len(rows(tmp_path / "out")) == MIN_PARALLEL + 10
 
 
-def test_a_data_set_is_not_made_inside_of_its_source(
+def test_output_in_the_source_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(drawn(0), tmp_path / "in" / "ant" / "1.png")
 
     assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "in" / "out"), "--quiet"]) == 2
-    assert "where it would be taken for images" in capsys.readouterr().err
+    assert "would be read as images" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["ant"]
 
 
-def test_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
     for number, name in enumerate((b"a.png", b"\xff\xfe.png", b"b.png")):
         save(drawn(number), tmp_path / "in" / "ant" / os.fsdecode(name))
         save(drawn(10 + number), tmp_path / "in" / "bee" / f"{number}.png")
     out = tmp_path / "out"
 
-    assert (
-        main(
-            [
-                "prepare",
-                str(tmp_path / "in"),
-                str(out),
-                "--quiet",
-                "--validation",
-                "0",
-                "--test",
-                "0",
-            ]
-        )
-        == 0
-    )
+    command = ["prepare", str(tmp_path / "in"), str(out), "--quiet", "--validation", "0"]
+
+    assert main([*command, "--test", "0"]) == 0
     assert main(["audit", str(out), "--quiet", "--page", str(tmp_path / "page.html")]) == 0
     assert len(rows(out)) == 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_stop_leaves_no_files(tmp_path: Path, number: signal.Signals) -> None:
     for count in range(3000):
         path = tmp_path / "in" / ("ant" if count % 2 else "bee") / f"{count}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(drawn(count % 50), "PNG"))
     command = [sys.executable, "-m", "image_classifier.preparation", "prepare", "in", "out"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         while not any(path.name.startswith(".prepare-") for path in tmp_path.iterdir()):
             time.sleep(0.01)
-        # While it reads.
+        # While it reads the images.
         time.sleep(1)
         process.send_signal(number)
         error = process.communicate()[1]
@@ -309,7 +291,3 @@ def test_a_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) ->
     assert process.returncode == 2
     assert "preparation: stopped" in error
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ}

@@ -1,4 +1,4 @@
-"""Which images are the same one, re-encoded or resized."""
+"""Detection of images that are re-encoded or resized copies."""
 
 import io
 
@@ -15,7 +15,7 @@ from tests.planted import drawn, encoded
 
 
 def small(*files: bytes) -> tuple[npt.NDArray[np.uint64], Pixels]:
-    """Return what is compared of images' files."""
+    """Return the hashes and thumbnails of image files."""
     copies = [pixels for _, pixels in map(measure, files) if pixels is not None]
     thumbnails = [
         copy.reshape(16, 3, 16, 3, 3).mean(axis=(1, 3)).astype(np.uint8) for copy in copies
@@ -29,7 +29,7 @@ def groups(*files: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_image_is_known_again_in_other_sizes_and_formats(seed: int) -> None:
+def test_image_is_recognized_in_other_sizes_and_formats(seed: int) -> None:
     image = drawn(seed, size=128)
     turned = Image.Exif()
     turned[0x0112] = 3
@@ -38,20 +38,20 @@ def test_an_image_is_known_again_in_other_sizes_and_formats(seed: int) -> None:
         encoded(image, "JPEG", quality=40),
         encoded(image.resize((64, 64), Image.Resampling.LANCZOS), "JPEG", quality=80),
         encoded(image.resize((300, 300), Image.Resampling.BICUBIC), "WEBP", quality=60),
-        # Stored upside down, and EXIF says so.
+        # Stored upside down, with the EXIF orientation for it.
         encoded(image.rotate(180), "JPEG", quality=90, exif=turned),
     ]
 
     assert groups(*files) == [0] * 5
 
 
-def test_different_images_are_different() -> None:
+def test_different_images_are_not_copies() -> None:
     files = [encoded(drawn(f"d{number}", "one class"), "PNG") for number in range(200)]
 
     assert groups(*files) == list(range(200))
 
 
-def test_nearly_blank_images_are_not_taken_for_each_other() -> None:
+def test_nearly_blank_images_are_not_copies() -> None:
     random = np.random.default_rng(0)
     files = []
     for _ in range(20):
@@ -61,7 +61,7 @@ def test_nearly_blank_images_are_not_taken_for_each_other() -> None:
     assert groups(*files) == list(range(20))
 
 
-def test_all_pairs_within_seven_bits_are_found_as_by_comparing_all() -> None:
+def test_all_pairs_within_seven_bits_are_found() -> None:
     random = np.random.default_rng(1)
     hashes = random.integers(0, 2**63, 400, dtype=np.uint64)
     for place in range(0, 300, 3):
@@ -81,7 +81,7 @@ def test_all_pairs_within_seven_bits_are_found_as_by_comparing_all() -> None:
     assert len(expected) > 50
 
 
-def test_an_image_that_is_turned_by_exif_is_seen_upright() -> None:
+def test_exif_orientation_is_measured() -> None:
     file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -92,7 +92,7 @@ def test_an_image_that_is_turned_by_exif_is_seen_upright() -> None:
     assert (measured.orientation, measured.problem) == (6, "")
 
 
-def test_no_images_are_no_clusters() -> None:
+def test_no_images_have_no_clusters() -> None:
     none = clusters(np.zeros(0, np.uint64), np.zeros((0, 16, 16, 3), np.uint8))
 
     assert none.tolist() == []

@@ -1,4 +1,4 @@
-"""Which class, split and group an image belongs to."""
+"""Class, split and group of images."""
 
 import json
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from image_classifier.preparation.labels import (
     GROUP_PATTERNS,
     LABEL_PATTERNS,
     Labeled,
-    by_layout,
+    add_groups,
     check_class_name,
-    compiled,
-    grouped,
+    compile_pattern,
+    label_by_layout,
 )
-from image_classifier.preparation.manifests import Row
+from image_classifier.preparation.manifests import Row, label_by_manifests
 
 
 def found(names: Sequence[str], label: str | None = None) -> list[tuple[str | None, str, str]]:
-    pattern = compiled(label, LABEL_PATTERNS, "label") if label else None
-    images, _ = by_layout(names, pattern)
+    pattern = compile_pattern(label, LABEL_PATTERNS, "label") if label else None
+    images, _ = label_by_layout(names, pattern)
     return [(image.split, image.class_name, image.inner) for image in images]
 
 
@@ -47,7 +47,7 @@ def found(names: Sequence[str], label: str | None = None) -> list[tuple[str | No
             ["Training/ant/1.png", "valid/bee/1.png", "TEST/ant/2.png"],
             [("train", "ant", "1.png"), ("validation", "bee", "1.png"), ("test", "ant", "2.png")],
         ),
-        # Two of one role are not mixed.
+        # Two folders of one role are not mixed.
         (
             ["train/a/1.png", "test/a/1.png", "test_another/b/1.png", "val/b/1.png"],
             [
@@ -57,11 +57,11 @@ def found(names: Sequence[str], label: str | None = None) -> list[tuple[str | No
                 ("validation", "b", "1.png"),
             ],
         ),
-        # Classes that are called so.
+        # Classes with the names of splits.
         (["valid/1.png", "invalid/2.png"], [(None, "valid", "1.png"), (None, "invalid", "2.png")]),
     ],
 )
-def test_a_layout_tells_split_class_and_place(
+def test_folders_define_split_class_and_inner_path(
     names: list[str], expected: list[tuple[str | None, str, str]]
 ) -> None:
     assert found(names) == expected
@@ -80,15 +80,15 @@ def test_a_layout_tells_split_class_and_place(
         (r"^(?P<label>[^/]+)/", ["ant/1.png", "bee/2.png"], ["ant", "bee"]),
     ],
 )
-def test_a_pattern_or_its_preset_finds_the_label(
+def test_label_is_found_by_a_pattern_or_a_preset(
     pattern: str, names: list[str], classes: list[str]
 ) -> None:
     assert [name for _, name, _ in found(names, pattern)] == classes
 
 
-def test_an_image_without_a_label_is_a_finding() -> None:
-    images, findings = by_layout(
-        ["a_3L.png", "b.png"], compiled("fingers", LABEL_PATTERNS, "label")
+def test_image_without_a_label_is_a_finding() -> None:
+    images, findings = label_by_layout(
+        ["a_3L.png", "b.png"], compile_pattern("fingers", LABEL_PATTERNS, "label")
     )
 
     assert [image.name for image in images] == ["a_3L.png"]
@@ -98,42 +98,42 @@ def test_an_image_without_a_label_is_a_finding() -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["ant/1.png", "2_bee.png"], "class folders lie beside loose images such as 2_bee.png"),
+        (["ant/1.png", "2_bee.png"], "both class folders and loose images such as 2_bee.png"),
         (["train/a/1.png", "train/2_b.png"], "loose images such as train/2_b.png"),
-        (["train/a/1.png", "other/a/1.png"], "train look like splits, but beside them lies other"),
-        (["train/a/1.png", "x_b.png"], "but beside them lies x_b.png"),
-        (["IMG_1.png", "IMG_2.png", "IMG_3.png"], "every image got one of its own"),
-        (["a.png", "b.png"], "no image has a label, such as a.png"),
+        (["train/a/1.png", "other/a/1.png"], "train look like splits, but other is next to them"),
+        (["train/a/1.png", "x_b.png"], "but x_b.png is next to them"),
+        (["IMG_1.png", "IMG_2.png", "IMG_3.png"], "every image has a different one"),
+        (["a.png", "b.png"], "no image has a label, for example a.png"),
     ],
 )
-def test_a_layout_that_says_two_things_or_none_is_refused(names: list[str], words: str) -> None:
+def test_ambiguous_or_unknown_layout_is_rejected(names: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        by_layout(names)
+        label_by_layout(names)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "words"), [("(", "is no regular expression"), ("x", "has no part .*fingers")]
+    ("pattern", "words"), [("(", "is not a regular expression"), ("x", "has no group .*fingers")]
 )
-def test_a_pattern_that_is_none_is_refused(pattern: str, words: str) -> None:
+def test_invalid_pattern_is_rejected(pattern: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        compiled(pattern, LABEL_PATTERNS, "label")
+        compile_pattern(pattern, LABEL_PATTERNS, "label")
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "__MACOSX", "x" * 300])
-def test_a_class_that_cannot_be_a_folder_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match="cannot be a folder's"):
+def test_class_name_that_cannot_be_a_folder_is_rejected(name: str) -> None:
+    with pytest.raises(UserError, match="cannot be a folder's name"):
         check_class_name(name)
 
 
-def test_groups_are_found_by_a_pattern() -> None:
+def test_pattern_finds_groups() -> None:
     names = ["damage/-95.1_29.5.jpeg", "no_damage/-95.1_29.5.jpeg", "damage/x.jpeg"]
-    images, _ = by_layout(names)
+    images, _ = label_by_layout(names)
 
-    groups = grouped(images, compiled("coordinates", GROUP_PATTERNS, "group"))
+    groups = add_groups(images, compile_pattern("coordinates", GROUP_PATTERNS, "group"))
 
     assert [image.group for image in groups] == ["-95.1_29.5", "-95.1_29.5", None]
-    with pytest.raises(UserError, match="is found in no path"):
-        grouped(images, compiled("(?P<group>patient)", GROUP_PATTERNS, "group"))
+    with pytest.raises(UserError, match="matches no path"):
+        add_groups(images, compile_pattern("(?P<group>patient)", GROUP_PATTERNS, "group"))
 
 
 def read(tmp_path: Path, name: str, text: str, **columns: str) -> list[Row]:
@@ -157,11 +157,11 @@ def read(tmp_path: Path, name: str, text: str, **columns: str) -> list[Row]:
         ),
     ],
 )
-def test_a_manifest_of_any_kind_is_read(tmp_path: Path, name: str, text: str) -> None:
+def test_every_manifest_format_is_read(tmp_path: Path, name: str, text: str) -> None:
     assert read(tmp_path, name, text) == [Row("x/1.png", "ant"), Row("2.png", "bee")]
 
 
-def test_numbers_are_labels_in_lst_and_augmented_manifests(tmp_path: Path) -> None:
+def test_numeric_labels_of_lst_and_augmented_manifests_are_read(tmp_path: Path) -> None:
     lst = read(tmp_path, "a.lst", "0\t1\tx/1.png\n5\t10.000000\t2.png\n")
     augmented = read(tmp_path, "a.manifest", '{"source-ref": "s3://b/x/1.png", "class": 3}\n')
 
@@ -169,7 +169,7 @@ def test_numbers_are_labels_in_lst_and_augmented_manifests(tmp_path: Path) -> No
     assert augmented == [Row("s3://b/x/1.png", "3")]
 
 
-def test_columns_may_be_called_otherwise_and_give_split_and_group(tmp_path: Path) -> None:
+def test_named_columns_give_path_label_split_and_group(tmp_path: Path) -> None:
     text = "scan,finding,fold,patient\n1.png,ill,val,p1\n"
     columns = {"path": "scan", "label": "finding", "split": "fold", "group": "patient"}
 
@@ -179,27 +179,33 @@ def test_columns_may_be_called_otherwise_and_give_split_and_group(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.csv", "x,y\n1.png,ant\n", "no column that is known as path: it has x, y; say which"),
-        ("a.csv", "path,label\n", "lists nothing"),
-        ("a.csv", "\n", "is empty"),
+        (
+            "a.csv",
+            "x,y\n1.png,ant\n",
+            "no column with a usual name for the path: it has x, y;",
+        ),
+        ("a.csv", "path,label\n", "lists no images"),
+        ("a.csv", "\n", "lists no images"),
         ("a.csv", "path,label\n1.png,\n", "row 2 has no path or no label"),
-        ("a.csv", "path,label,split\n1.png,ant,fold3\n", "'fold3' is no split"),
-        ("a.csv", 'path,label\n"1.png,ant\n', "is no CSV"),
-        ("a.jsonl", "[1]\n", "line 1 is no JSON object"),
-        ("a.jsonl", "{\n", "line 1 is no JSON: "),
-        ("a.jsonl", "[" * 100_000, "line 1 is no JSON: "),
-        ("a.lst", "0\t1\t2\tx.png\n", "line 1: expected an index, one class's number and a path"),
-        ("a.xml", "x", "is no manifest: expected .csv"),
+        ("a.csv", "path,label,split\n1.png,ant,fold3\n", "'fold3' is not a split"),
+        ("a.csv", 'path,label\n"1.png,ant\n', "is not a valid CSV file"),
+        ("a.jsonl", "[1]\n", "line 1 is not a JSON object"),
+        ("a.jsonl", "{\n", "line 1 is not JSON: "),
+        ("a.jsonl", "[" * 100_000, "line 1 is not JSON: "),
+        (
+            "a.lst",
+            "0\t1\t2\tx.png\n",
+            "line 1: expected an index, the number of one class",
+        ),
+        ("a.xml", "x", "is not a manifest: expected .csv"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(
-    tmp_path: Path, name: str, text: str, words: str
-) -> None:
+def test_invalid_manifest_is_rejected(tmp_path: Path, name: str, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         read(tmp_path, name, text)
 
 
-def test_a_manifest_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_binary_or_misnamed_manifest_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
 
     with pytest.raises(UserError, match="is not UTF-8"):
@@ -226,21 +232,21 @@ def test_a_manifest_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> N
         ("", None),
     ],
 )
-def test_a_reference_finds_its_file_and_no_other(reference: str, expected: str | None) -> None:
+def test_reference_finds_only_its_file(reference: str, expected: str | None) -> None:
     names = ["deep/only.png", "test/1.png", "train/1.png"]
     rows = {"a.csv": [Row("deep/only.png", "x"), Row(reference, "x")]}
 
-    images, findings = manifests.joined(rows, names)
+    images, findings = label_by_manifests(rows, names)
 
     missing = [item.path for item in findings if item.kind == "missing-file"]
     assert missing == ([] if expected else [reference])
     assert {image.name for image in images} == {"deep/only.png", expected or "deep/only.png"}
 
 
-def test_several_manifests_are_splits_by_their_names() -> None:
+def test_names_of_several_manifests_are_splits() -> None:
     rows = {"train.lst": [Row("1.png", "0")], "val.lst": [Row("2.png", "1")]}
 
-    images, findings = manifests.joined(rows, ["1.png", "2.png", "3.png"])
+    images, findings = label_by_manifests(rows, ["1.png", "2.png", "3.png"])
 
     assert images == [
         Labeled("1.png", "0", "1.png", "train"),
@@ -249,17 +255,17 @@ def test_several_manifests_are_splits_by_their_names() -> None:
     assert [(item.kind, item.path) for item in findings] == [("unlabeled", "3.png")]
 
 
-def test_a_manifest_that_contradicts_itself_is_refused() -> None:
-    with pytest.raises(UserError, match=r"says two things of 1\.png"):
-        manifests.joined({"a.csv": [Row("1.png", "ant"), Row("1.png", "bee")]}, ["1.png"])
-    with pytest.raises(UserError, match=r"none of the images that a\.csv names is there"):
-        manifests.joined({"a.csv": [Row("2.png", "ant")]}, ["1.png"])
+def test_contradicting_rows_are_rejected() -> None:
+    with pytest.raises(UserError, match=r"has contradicting rows for 1\.png"):
+        label_by_manifests({"a.csv": [Row("1.png", "ant"), Row("1.png", "bee")]}, ["1.png"])
+    with pytest.raises(UserError, match=r"no image that a\.csv lists exists"):
+        label_by_manifests({"a.csv": [Row("2.png", "ant")]}, ["1.png"])
     rows = {"a.csv": [Row("1.png", "ant", "train"), Row("2.png", "bee")]}
-    with pytest.raises(UserError, match="some images have a split and others none"):
-        manifests.joined(rows, ["1.png", "2.png"])
+    with pytest.raises(UserError, match="some images have a split and others do not"):
+        label_by_manifests(rows, ["1.png", "2.png"])
 
 
-def test_json_lines_hold_what_people_write_into_them(tmp_path: Path) -> None:
+def test_json_lines_with_other_types_and_keys_are_read(tmp_path: Path) -> None:
     line = json.dumps({"image": "ä.png", "label": 7, "more": [1], "split": None})
 
     assert read(tmp_path, "a.jsonl", line) == [Row("ä.png", "7")]

@@ -1,4 +1,4 @@
-"""The page about a data set: a person sees it whole, offline, and no name in it can do anything."""
+"""The HTML page about a data set: complete offline, and file names in it cannot run code."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not PROGRAM, reason="needs Chromium")
-def test_the_page_opens_offline_without_a_complaint(page: Path, tmp_path: Path) -> None:
+def test_page_is_complete_offline_without_browser_errors(page: Path, tmp_path: Path) -> None:
     with browsing(tmp_path) as browser:
         browser.command("Network.emulateNetworkConditions", **OFFLINE)
         browser.open(page.as_uri())
@@ -42,7 +42,7 @@ def test_the_page_opens_offline_without_a_complaint(page: Path, tmp_path: Path) 
         assert "effect" not in browser.text("header")
         assert "validation images" in browser.text("header")
         assert "<img src=x onerror" in browser.text("body")
-        # Nothing sticks out of the window, of a telephone neither.
+        # Fits the window of a phone.
         browser.command(
             "Emulation.setDeviceMetricsOverride",
             width=390,
@@ -63,7 +63,7 @@ def headings(browser: Browser) -> str:
 OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
 
 
-def test_histograms_count_everything() -> None:
+def test_histogram_counts_all_values() -> None:
     bars = histogram([1, 2, 2, 9], (0, 10))
 
     assert sum(bar.count for bar in bars) == 4

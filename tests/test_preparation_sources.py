@@ -1,4 +1,4 @@
-"""Folders and archives that images come in, harmless or not."""
+"""Folders and archives of images, also malicious ones."""
 
 import io
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from container.classifier.errors import UserError
 from image_classifier.preparation import archives
-from image_classifier.preparation.sources import listed, opened
+from image_classifier.preparation.sources import list_images, open_source
 from tests.planted import drawn, encoded
 
 IMAGE = encoded(drawn(0), "PNG")
@@ -39,29 +39,29 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 
 def names_in(archive: Path) -> tuple[str, ...]:
-    with opened(archive, quiet=True) as folder:
-        found = listed(folder).images
+    with open_source(archive, quiet=True) as folder:
+        found = list_images(folder).images
         assert all((folder / name).read_bytes() == IMAGE for name in found)
     assert not folder.exists()
     return found
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_a_tar_is_read_however_it_is_compressed(tmp_path: Path, mode: str) -> None:
+def test_tar_is_read_with_every_compression(tmp_path: Path, mode: str) -> None:
     path = tmp_path / f"a.tar{mode[1:].replace(':', '.')}"
     tarred(path, member("ant/1.png"), member("ant/2.png", tarfile.LNKTYPE, "ant/1.png"), mode=mode)
 
     assert names_in(path) == ("ant/1.png", "ant/2.png")
 
 
-def test_a_zip_is_read(tmp_path: Path) -> None:
+def test_zip_is_read(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.ZIP", **{"ant/1.png": IMAGE, "ant/": b"", "__MACOSX/x.png": b""})
 
     assert names_in(path) == ("ant/1.png",)
 
 
 @pytest.mark.parametrize("name", ["../1.png", "ant/../../1.png", "/1.png", "..\\1.png"])
-def test_an_entry_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_entry_that_leaves_the_folder_is_rejected(tmp_path: Path, name: str) -> None:
     for path in (
         zipped(tmp_path / "a.zip", **{name: IMAGE}),
         tarred(tmp_path / "a.tar", member(name)),
@@ -70,7 +70,7 @@ def test_an_entry_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -
         inside.mkdir(exist_ok=True)
         with (
             pytest.raises(UserError, match="which leaves the folder: it is not"),
-            opened(path, beside=inside),
+            open_source(path, unpack_in=inside),
         ):
             pass
         assert list(inside.iterdir()) == []
@@ -80,80 +80,86 @@ def test_an_entry_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -
 @pytest.mark.parametrize(
     ("link", "words"),
     [
-        (member("ant", tarfile.SYMTYPE, "/etc"), "holds the link 'ant'"),
-        (member("1.png", tarfile.SYMTYPE, "../../etc/passwd"), "holds the link '1.png'"),
-        (member("1.png", tarfile.LNKTYPE, "/etc/passwd"), "holds the link '1.png'"),
-        (member("1.png", tarfile.LNKTYPE, "../secret"), "holds '../secret', which leaves"),
+        (member("ant", tarfile.SYMTYPE, "/etc"), "contains the link 'ant'"),
+        (member("1.png", tarfile.SYMTYPE, "../../etc/passwd"), "contains the link '1.png'"),
+        (member("1.png", tarfile.LNKTYPE, "/etc/passwd"), "contains the link '1.png'"),
+        (member("1.png", tarfile.LNKTYPE, "../secret"), "contains '../secret', which leaves"),
         (member("1.png", tarfile.LNKTYPE, "not/there.png"), "is damaged"),
     ],
 )
-def test_a_link_out_of_a_tar_is_refused(tmp_path: Path, link: tarfile.TarInfo, words: str) -> None:
+def test_link_in_a_tar_is_rejected(tmp_path: Path, link: tarfile.TarInfo, words: str) -> None:
     path = tarred(tmp_path / "a.tar", link, member("bee/1.png"))
 
-    with pytest.raises(UserError, match=words), opened(path, quiet=True):
+    with pytest.raises(UserError, match=words), open_source(path, quiet=True):
         pass
 
 
-def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+def test_link_in_a_zip_is_rejected(tmp_path: Path) -> None:
     info = zipfile.ZipInfo("1.png")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
 
-    with pytest.raises(UserError, match=r"holds the link '1\.png'"), opened(tmp_path / "a.zip"):
+    with (
+        pytest.raises(UserError, match=r"contains the link '1\.png'"),
+        open_source(tmp_path / "a.zip"),
+    ):
         pass
 
 
-def test_an_encrypted_zip_is_said_to_be(tmp_path: Path) -> None:
+def test_encrypted_zip_is_reported(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", **{"ant/1.png": IMAGE})
     data = bytearray(path.read_bytes())
     # The flags in the directory at the end, which Python itself cannot set.
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
 
-    with pytest.raises(UserError, match="is encrypted: unpack it first"), opened(path):
+    with pytest.raises(UserError, match="is encrypted: unpack it first"), open_source(path):
         pass
 
 
-def test_a_name_that_the_disk_does_not_take_is_said(tmp_path: Path) -> None:
+def test_name_that_is_too_long_for_the_disk_is_reported(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", **{f"ant/{'x' * 300}.png": IMAGE})
 
-    with pytest.raises(UserError, match=r"a\.zip: 'ant/x+' cannot be unpacked: "), opened(path):
+    with (
+        pytest.raises(UserError, match=r"a\.zip: 'ant/x+' cannot be unpacked: "),
+        open_source(path),
+    ):
         pass
 
 
-def test_a_device_in_a_tar_is_nothing(tmp_path: Path) -> None:
+def test_device_in_a_tar_is_skipped(tmp_path: Path) -> None:
     path = tarred(tmp_path / "a.tar", member("x.png", tarfile.CHRTYPE), member("bee/1.png"))
 
     assert names_in(path) == ("bee/1.png",)
 
 
-def test_what_grows_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_contents_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.png", bytes(3_000_000))
     monkeypatch.setattr(archives, "MAX_FILE_BYTES", 2_000_000)
 
-    with pytest.raises(UserError, match=r"holds '1\.png', larger than 2 MB"), opened(path):
+    with pytest.raises(UserError, match=r"contains '1\.png', larger than 2 MB"), open_source(path):
         pass
     monkeypatch.undo()
     monkeypatch.setattr(archives, "SPARE_BYTES", 10**18)
-    with pytest.raises(UserError, match="does not fit on the disk"), opened(path):
+    with pytest.raises(UserError, match="does not fit on the disk"), open_source(path):
         pass
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
-def test_a_damaged_archive_is_said_to_be(tmp_path: Path, name: str) -> None:
+def test_damaged_archive_is_reported(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     whole = zipped(path, **{"1.png": IMAGE}) if name == "a.zip" else tarred(path, member("1.png"))
     path.write_bytes(whole.read_bytes()[:600])
 
-    with pytest.raises(UserError, match="is damaged"), opened(path, quiet=True):
+    with pytest.raises(UserError, match="is damaged"), open_source(path, quiet=True):
         pass
 
 
 @pytest.mark.parametrize("mode", ["bz2", "xz"])
-def test_damage_within_a_compressed_tar_is_said(tmp_path: Path, mode: str) -> None:
+def test_damage_in_a_compressed_tar_is_reported(tmp_path: Path, mode: str) -> None:
     path = tmp_path / f"a.tar.{mode}"
     with tarfile.open(path, f"w:{mode}") as archive:  # type: ignore[call-overload]
         for name in ("1.png", "2.png"):
@@ -164,39 +170,39 @@ def test_damage_within_a_compressed_tar_is_said(tmp_path: Path, mode: str) -> No
         data[place] ^= 255
     path.write_bytes(data)
 
-    with pytest.raises(UserError, match=r"is damaged|cannot be unpacked: \w"), opened(path):
+    with pytest.raises(UserError, match=r"is damaged|cannot be unpacked: \w"), open_source(path):
         pass
 
 
-def test_an_archive_with_one_name_twice_is_refused(tmp_path: Path) -> None:
+def test_archive_with_a_duplicate_name_is_rejected(tmp_path: Path) -> None:
     path = tarred(tmp_path / "a.tar", member("1.png"), member("1.png"))
 
-    with pytest.raises(UserError, match=r"holds '1\.png' twice"), opened(path, quiet=True):
+    with pytest.raises(UserError, match=r"contains '1\.png' twice"), open_source(path, quiet=True):
         pass
 
 
-def test_a_source_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_missing_or_unknown_source_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.rar").touch()
 
     with (
         pytest.raises(UserError, match="does not exist: name a folder or one of"),
-        opened(tmp_path / "b"),
+        open_source(tmp_path / "b"),
     ):
         pass
     with (
         pytest.raises(UserError, match="is neither a folder nor an archive"),
-        opened(tmp_path / "a.rar"),
+        open_source(tmp_path / "a.rar"),
     ):
         pass
 
 
-def test_what_is_no_image_is_left_out_and_named_where_it_might_be_missed(tmp_path: Path) -> None:
+def test_unsupported_files_and_folder_links_are_left_out_and_reported(tmp_path: Path) -> None:
     for name in ("ant/1.JPG", "ant/notes.txt", "ant/.hidden.png", "ant/2.tif", ".git/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "more").symlink_to(tmp_path / "ant")
 
-    found = listed(tmp_path)
+    found = list_images(tmp_path)
 
     assert found.images == ("ant/1.JPG",)
     assert [(item.kind, item.path) for item in found.findings] == [
@@ -205,12 +211,12 @@ def test_what_is_no_image_is_left_out_and_named_where_it_might_be_missed(tmp_pat
     ]
 
 
-def test_what_is_no_file_is_left_out_and_named(tmp_path: Path) -> None:
+def test_broken_links_and_pipes_are_left_out_and_reported(tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
     (tmp_path / "2.png").symlink_to("nowhere")
     os.mkfifo(tmp_path / "3.png")
 
-    found = listed(tmp_path)
+    found = list_images(tmp_path)
 
     assert found.images == ("1.png",)
     assert [(item.kind, item.path) for item in found.findings] == [
@@ -219,6 +225,6 @@ def test_what_is_no_file_is_left_out_and_named(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^there is no image: expected files that end"):
-        listed(tmp_path)
+def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^found no image: expected files that end"):
+        list_images(tmp_path)

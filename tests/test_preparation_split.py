@@ -1,4 +1,4 @@
-"""Splits by content: every class alike, groups undivided, the same whatever files are called."""
+"""Splits by content: equal shares of every class, groups in one split."""
 
 import hashlib
 from collections import Counter
@@ -27,7 +27,7 @@ def test_every_class_has_the_same_shares() -> None:
     }  # fmt: skip
 
 
-def test_neither_names_nor_their_order_matter() -> None:
+def test_splits_depend_on_neither_names_nor_order() -> None:
     contents, names = hashes(60), ["ant", "bee", "cow"] * 20
     straight = dict(zip(contents, assign(contents, names, range(60), SHARES), strict=True))
 
@@ -37,7 +37,7 @@ def test_neither_names_nor_their_order_matter() -> None:
     assert assign(hashes(60, "x"), names, range(60), SHARES) != list(straight.values())
 
 
-def test_groups_stay_together_and_the_shares_hold_nearly() -> None:
+def test_groups_stay_together_and_shares_are_approximated() -> None:
     groups = [number // 5 for number in range(600)]
     names = ["ant" if number % 3 else "bee" for number in range(600)]
 
@@ -64,6 +64,6 @@ def test_few_new_images_move_few_old_ones() -> None:
 @pytest.mark.parametrize(
     "shares", [{"validation": 0.5, "test": 0.5}, {"validation": -0.1, "test": 0.2}]
 )
-def test_shares_that_leave_nothing_to_learn_from_are_refused(shares: dict[str, float]) -> None:
+def test_shares_that_leave_nothing_for_training_are_rejected(shares: dict[str, float]) -> None:
     with pytest.raises(UserError, match="leave nothing for training"):
         check_shares(shares)

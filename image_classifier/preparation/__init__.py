@@ -1,5 +1,4 @@
-"""From images as people have them to a data set one can trust.
+"""Prepares a data set from images as people have them, and audits it.
 
-In no image: it runs where the images are. Imports the classifier's decoder, and from training
-only which layouts of a channel it accepts, and which classes mirror each other.
+Runs where the images are, in neither container image.
 """

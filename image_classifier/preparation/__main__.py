@@ -1,12 +1,12 @@
-"""Turn images as people have them into a data set to trust, and put it where jobs read it.
+"""Prepare a data set from images, audit it, and upload it to S3.
 
-Exit codes: 0 done, and `audit` and `check` found no fault; 1 they did; 2 it could not be done.
+Exit codes: 0 success; 1 `audit` found a fault, or `check` a difference; 2 failure.
 """
 
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,14 +21,14 @@ DONE, FAULTY, FAILED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code."""
+    """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        # Names of files need not be text.
+        # File names can contain bytes that are not UTF-8.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    before = signal.signal(signal.SIGTERM, _stop)
+    handler = signal.signal(signal.SIGTERM, _stop)
     try:
-        return _COMMANDS[arguments.command](arguments)
+        code: int = arguments.run(arguments)
     except UserError as error:
         return _fail(str(error))
     except OSError as error:
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
+    return code
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:
@@ -58,8 +59,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
         quiet=arguments.quiet,
     )
     if not arguments.quiet:
-        _tell(found)
-        print(f"{arguments.out} is ready: look at {arguments.out / 'report.html'}")
+        _print_audit(found)
+        print(f"{arguments.out} is ready: open {arguments.out / 'report.html'}")
     return DONE
 
 
@@ -74,7 +75,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     if arguments.findings:
         findings.write(found.findings, arguments.findings)
     if not arguments.quiet:
-        _tell(found)
+        _print_audit(found)
     return FAULTY if findings.has_fault(found.findings) else DONE
 
 
@@ -84,15 +85,15 @@ def _upload(arguments: argparse.Namespace) -> int:
     difference = prefix.compare(files, quiet=arguments.quiet)
     names = [*difference.missing, *difference.changed]
     size = sum(files[name].size_bytes for name in names) / 1e6
-    said = f"{len(names)} of {len(files)} files, {size:.1f} MB"
+    summary = f"{len(names)} of {len(files)} files, {size:.1f} MB"
     if arguments.dry_run:
         for name in names:
             print(f"would send {name}")
-        print(f"would send {said}")
+        print(f"would send {summary}")
         return DONE
     prefix.send(files, names, quiet=arguments.quiet)
     if not arguments.quiet:
-        print(f"sent {said}; the others were there")
+        print(f"sent {summary}; the others were there")
     if difference.surplus:
         _warn_of_surplus(difference, arguments.address)
     return DONE
@@ -112,7 +113,6 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _warn_of_surplus(difference: Difference, address: str) -> None:
-    """Say what a job would train on, though it is not here; it is not ours to delete."""
     print(
         f"WARNING: {address} has {len(difference.surplus)} files that are not here, such as "
         f"{difference.surplus[0]}: a job would read them too",
@@ -120,15 +120,11 @@ def _warn_of_surplus(difference: Difference, address: str) -> None:
     )
 
 
-def _tell(found: Audit) -> None:
-    """Print what a data set holds and what is wrong with it."""
-    for split in found.splits:
-        count = sum((image.split or "all") == split for image in found.images)
-        print(f"{split}: {count} images")
-    for line in findings.summary(found.findings):
+def _print_audit(found: Audit) -> None:
+    for split, counts in found.counts.items():
+        print(f"{split}: {counts.total()} images")
+    for line in [*findings.summary(found.findings), *found.sentences()]:
         print(line)
-    for sentence in found.sentences():
-        print(sentence)
 
 
 def _reading(arguments: argparse.Namespace) -> Reading:
@@ -141,17 +137,9 @@ def _reading(arguments: argparse.Namespace) -> Reading:
     )
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "prepare": _prepare,
-    "audit": _audit,
-    "upload": _upload,
-    "check": _check,
-}
-
-
 def _column(text: str) -> tuple[str, str]:
-    meaning, equals, name = text.partition("=")
-    if meaning not in COLUMNS or not equals or not name:
+    meaning, _, name = text.partition("=")
+    if meaning not in COLUMNS or not name:
         message = f"expected {'|'.join(COLUMNS)}=NAME, got {text!r}"
         raise argparse.ArgumentTypeError(message)
     return meaning, name
@@ -174,51 +162,57 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser(
-        "prepare", help="make train/, validation/ and test/ with class folders, tables and a report"
+    quiet = argparse.ArgumentParser(add_help=False)
+    quiet.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    bucket = argparse.ArgumentParser(add_help=False, parents=[quiet])
+    bucket.add_argument("folder", type=Path)
+    bucket.add_argument("address", metavar="s3://BUCKET/PREFIX")
+    source = argparse.ArgumentParser(add_help=False, parents=[quiet])
+    _add_source(source)
+    commands = parser.add_subparsers(required=True)
+
+    command = commands.add_parser(
+        "prepare",
+        parents=[source],
+        help="make train/, validation/ and test/ with class folders, tables and a report",
     )
-    making.add_argument("source", type=Path, help="a folder, a zip or a tar")
-    making.add_argument("out", type=Path, help="the new folder")
+    command.set_defaults(run=_prepare)
+    command.add_argument("out", type=Path, help="the new folder")
     for split in ("validation", "test"):
-        making.add_argument(
+        command.add_argument(
             f"--{split}",
             type=_share,
             metavar="SHARE",
-            help="share of the images (default: 0.1; ready splits are kept, and only a missing "
+            help="share of the images (default: 0.1; existing splits are kept, and only a missing "
             "validation is taken from training)",
         )
-    _add_reading(making, fix="copy what is bad there and leave it out")
-    looking = commands.add_parser("audit", help="say what is wrong with images as they are")
-    looking.add_argument("source", type=Path, help="a folder, a zip or a tar")
-    looking.add_argument("--findings", type=Path, metavar="FILE", help="write JSON Lines there")
-    looking.add_argument("--page", type=Path, metavar="FILE", help="write the HTML page there")
-    _add_reading(looking, fix="move what is bad there; moved.jsonl says where from")
-    _add_transfers(commands)
+    command = commands.add_parser(
+        "audit", parents=[source], help="report what is wrong with a folder or an archive of images"
+    )
+    command.set_defaults(run=_audit)
+    command.add_argument("--findings", type=Path, metavar="FILE", help="write JSON Lines there")
+    command.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page there")
+    command = commands.add_parser(
+        "upload", parents=[bucket], help="send new and changed files to S3"
+    )
+    command.set_defaults(run=_upload)
+    command.add_argument("--dry-run", action="store_true", help="list what would be sent")
+    command = commands.add_parser("check", parents=[bucket], help="compare a folder with S3")
+    command.set_defaults(run=_check)
     return parser
 
 
-def _add_transfers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    sending = commands.add_parser("upload", help="send to S3 what is not there, or not the same")
-    sending.add_argument("--dry-run", action="store_true", help="say what would be sent")
-    checking = commands.add_parser("check", help="compare a folder with what is in S3")
-    for parser in (sending, checking):
-        parser.add_argument("folder", type=Path)
-        parser.add_argument("address", metavar="s3://BUCKET/PREFIX")
-    for parser in (sending, checking):
-        parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-
-
-def _add_reading(parser: argparse.ArgumentParser, fix: str) -> None:
-    presets = ", ".join(labels.LABEL_PATTERNS)
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="a folder, a zip or a tar")
     parser.add_argument(
-        "--within", default=".", metavar="FOLDER", help="the folder of the source to read alone"
+        "--within", default=".", metavar="FOLDER", help="read only this folder of the source"
     )
     parser.add_argument(
         "--label",
         metavar="PATTERN",
         help="regular expression with (?P<label>...) that is searched in an image's path, or one "
-        f"of {presets} (default: class folders, or <name>_<class name>.png in one folder)",
+        f"of {', '.join(labels.LABEL_PATTERNS)} (default: class folders, or "
+        "<name>_<class name>.png in one folder)",
     )
     parser.add_argument(
         "--manifest",
@@ -226,8 +220,8 @@ def _add_reading(parser: argparse.ArgumentParser, fix: str) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="labels from a CSV, JSON Lines, .lst or augmented manifest, in the source or here; of "
-        "several the names tell the splits",
+        help="CSV, JSON Lines, .lst or augmented manifest with the labels, in the source or in the "
+        "working directory; the names of several manifests are splits",
     )
     parser.add_argument(
         "--columns",
@@ -235,16 +229,21 @@ def _add_reading(parser: argparse.ArgumentParser, fix: str) -> None:
         nargs="+",
         default=[],
         metavar="MEANING=NAME",
-        help=f"what a manifest's columns {', '.join(COLUMNS)} are called",
+        help=f"the manifest's names of the columns {', '.join(COLUMNS)}",
     )
     parser.add_argument(
         "--group",
         metavar="PATTERN",
-        help="regular expression with (?P<group>...): what stays in one split; or one of "
-        f"{', '.join(labels.GROUP_PATTERNS)}",
+        help="regular expression with (?P<group>...), or one of "
+        f"{', '.join(labels.GROUP_PATTERNS)}: images of one group stay in one split",
     )
-    parser.add_argument("--fix", type=Path, metavar="DIR", help=fix)
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument(
+        "--fix",
+        type=Path,
+        metavar="DIR",
+        help="prepare: copy bad images there and leave them out; audit: move them there, with a "
+        "list of their origins in moved.jsonl",
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""All that is wrong with a labeled data set, and what copies do to the score."""
+"""Finds everything that is wrong with a labeled data set, and the effect of copies on the score."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -11,21 +11,24 @@ import numpy.typing as npt
 from container.classifier.mirrored_classes import mirrored_classes
 from image_classifier.preparation.duplicates import clusters
 from image_classifier.preparation.findings import Finding, in_order
-from image_classifier.preparation.labels import Labeled, split_names
-from image_classifier.preparation.leaks import Leak, leaks_of
+from image_classifier.preparation.labels import Labeled, class_names, split_names
+from image_classifier.preparation.leaks import Leak, find_leaks
 from image_classifier.preparation.scan import Measured, Scan
-from image_classifier.preparation.suspects import opinion_of
+from image_classifier.preparation.suspects import NEIGHBORS, find_suspects
 
-# A network's input has at least as many pixels.
+# Networks need at least as many pixels.
 TINY_SIDE = 16
 
-# Where training begins to balance the classes.
+# Training balances classes from this ratio on.
 IMBALANCE = 3.0
 
 PLAIN_MODES = ("RGB", "L")
 
-# Of other images that one finding names.
-MAX_OTHERS = 20
+# Orientation values that EXIF defines, without 1 for upright.
+ROTATED = range(2, 9)
+
+# Further images and names that one finding lists.
+MAX_OTHERS, MAX_LISTED = 20, 5
 
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg"),
@@ -39,7 +42,7 @@ SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What is known of a data set of N images."""
+    """What an audit found out about a data set of N images."""
 
     images: list[Labeled]
     scan: Scan
@@ -47,49 +50,60 @@ class Audit:
     """(N,): equal numbers for images that are the same, exactly or nearly."""
 
     earlier: list[Finding]
-    """Findings about what is not among the images."""
+    """Findings about files that are not among the images."""
 
     findings: list[Finding]
-    """All of them, in order."""
+    """All findings, in order."""
 
     leaks: list[Leak]
     neighbor_accuracy: float
-    """How many images their nearest neighbors name correctly, as a share."""
+    """Share of the images whose label their nearest neighbors predict."""
 
     @property
     def class_names(self) -> list[str]:
         """All classes, sorted."""
-        return sorted({image.class_name for image in self.images})
+        return class_names(self.images)
 
     @property
     def splits(self) -> list[str]:
-        """All splits, the usual ones first; one that is called `all` where there are none."""
+        """All splits, the usual ones first; a single one called `all` if the source has none."""
         return split_names(self.images)
 
+    @property
+    def counts(self) -> Mapping[str, Counter[str]]:
+        """Number of images by split and class."""
+        return count_classes(self.images)
+
     def sentences(self) -> list[str]:
-        """Say what copies do to the score, and what the neighbors are worth."""
-        said = [leak.sentence for leak in self.leaks if leak.sentence]
-        if not said and len(self.splits) > 1:
-            said = ["No image of the other splits is a copy of a training image."]
-        return said
+        """Describe the effect of copies on the score."""
+        found = [leak.sentence for leak in self.leaks if leak.sentence]
+        if not found and len(self.splits) > 1:
+            found = ["No image of the other splits is a copy of a training image."]
+        return found
 
 
-def copies_of(scan: Scan) -> npt.NDArray[np.int64]:
+def count_classes(images: Sequence[Labeled]) -> Mapping[str, Counter[str]]:
+    """Return the number of images by split and class."""
+    counts = {split: Counter[str]() for split in split_names(images)}
+    for image in images:
+        counts[image.split or "all"][image.class_name] += 1
+    return counts
+
+
+def find_copies(scan: Scan) -> npt.NDArray[np.int64]:
     """Return (N,): equal numbers for images that are the same, exactly or nearly."""
     firsts: dict[str, int] = {}
+    # A file that cannot be read is not a copy.
     exact = np.array(
         [
-            # What has no content is nobody's copy.
-            firsts.setdefault(item.sha256 or f"unread {place}", place)
-            for place, item in enumerate(scan.measured)
+            firsts.setdefault(item.sha256 or f"unread {index}", index)
+            for index, item in enumerate(scan.measured)
         ],
         dtype=np.int64,
     )
-    plain = np.array([not (item.problem or item.is_constant) for item in scan.measured], dtype=bool)
-    compared = np.flatnonzero((exact == np.arange(len(exact))) & plain)
     near = np.arange(len(exact))
-    if len(compared):
-        near[compared] = compared[clusters(scan.hashes[compared], scan.thumbnails[compared])]
+    compared = np.flatnonzero((exact == near) & scan.is_comparable)
+    near[compared] = compared[clusters(scan.hashes[compared], scan.thumbnails[compared])]
     found: npt.NDArray[np.int64] = near[exact]
     return found
 
@@ -100,39 +114,38 @@ def audit(
     copies: npt.NDArray[np.int64],
     earlier: Sequence[Finding] = (),
 ) -> Audit:
-    """Judge N images, their splits being what they will be.
+    """Audit N images that have their final splits.
 
     Args:
         images: N.
         scan: Of these images.
-        copies: Of `copies_of`.
-        earlier: Findings about what is not among the images.
+        copies: Of `find_copies`.
+        earlier: Findings about files that are not among the images.
     """
     found = list(earlier)
     for image, item in zip(images, scan.measured, strict=True):
-        found += _of_one(image, item)
-    found += _copies(images, scan, copies)
-    found += _groups(images)
-    found += _classes(images)
-    accuracy, suspects = _suspects(images, scan, copies)
+        found += _audit_one(image, item)
+    found += _audit_copies(images, scan, copies)
+    found += _audit_groups(images)
+    found += _audit_classes(images)
+    accuracy, suspects = _audit_labels(images, scan, copies)
     return Audit(
         images=images,
         scan=scan,
         copies=copies,
         earlier=list(earlier),
         findings=in_order([*found, *suspects]),
-        leaks=leaks_of(images, copies),
+        leaks=find_leaks(images, copies),
         neighbor_accuracy=accuracy,
     )
 
 
-def _of_one(image: Labeled, item: Measured) -> Iterator[Finding]:
-    """Judge an image by itself."""
+def _audit_one(image: Labeled, item: Measured) -> Iterator[Finding]:
     name, suffix = image.name, PurePosixPath(image.name).suffix.lower()
     if item.problem:
         yield Finding("truncated" if item.ends_early else "undecodable", name, item.problem)
     if item.format and suffix not in SUFFIXES[item.format]:
-        yield Finding("wrong-extension", name, f"it is {item.format}, its name ends with {suffix}")
+        yield Finding("wrong-extension", name, f"the format is {item.format}, the suffix {suffix}")
     if item.problem:
         return
     if min(item.width, item.height) < TINY_SIDE:
@@ -143,102 +156,98 @@ def _of_one(image: Labeled, item: Measured) -> Iterator[Finding]:
         yield Finding("gray-as-rgb", name, f"stored as {item.mode}, every pixel is gray")
     if item.mode not in PLAIN_MODES:
         yield Finding("odd-mode", name, f"stored as {item.mode}")
-    if 1 < item.orientation <= 8:  # noqa: PLR2004 - EXIF's eight
+    if item.orientation in ROTATED:
         yield Finding("exif-rotated", name, f"EXIF orientation {item.orientation}")
 
 
-def _copies(
+def _audit_copies(
     images: Sequence[Labeled], scan: Scan, copies: npt.NDArray[np.int64]
 ) -> Iterator[Finding]:
     exact: dict[str, list[int]] = defaultdict(list)
     near: dict[int, list[int]] = defaultdict(list)
-    for place, item in enumerate(scan.measured):
+    for index, item in enumerate(scan.measured):
         if item.sha256:
-            exact[item.sha256].append(place)
-            near[int(copies[place])].append(place)
-    for kind, groups in (("exact", exact.values()), ("near", near.values())):
-        for places in groups:
-            contents = {scan.measured[place].sha256 for place in places}
-            if len(places) > 1 and (kind == "exact" or len(contents) > 1):
-                yield from _copies_of_one(kind, [images[place] for place in places])
+            exact[item.sha256].append(index)
+            near[int(copies[index])].append(index)
+    for indices in exact.values():
+        if len(indices) > 1:
+            yield from _audit_same("exact-copy", "the same file", [images[i] for i in indices])
+    for indices in near.values():
+        if len({scan.measured[index].sha256 for index in indices}) > 1:
+            text = "the same image, re-encoded or resized"
+            yield from _audit_same("near-copy", text, [images[index] for index in indices])
 
 
-def _copies_of_one(kind: str, same: Sequence[Labeled]) -> Iterator[Finding]:
-    """Judge images that are the same one."""
-    words = {"exact": "the same file", "near": "the same image, re-encoded or resized"}[kind]
-    splits, classes = split_names(same), sorted({image.class_name for image in same})
-    first, *others = [image.name for image in same]
-    times = f"{words}, {len(same)} times"
-    if len(splits) > 1:
-        text = f"{times}, in {_listed(splits)}"
-        yield Finding(f"{kind}-copy-across-splits", first, text, tuple(others))
-    if len(classes) > 1:
-        text = f"{times}, as {_listed(classes)}"
-        yield Finding(f"{kind}-copy-with-two-labels", first, text, tuple(others))
-    if len(splits) == len(classes) == 1:
-        yield Finding(f"{kind}-copy", first, times, tuple(others))
+def _audit_same(kind: str, text: str, images: Sequence[Labeled]) -> Iterator[Finding]:
+    text = f"{text}, {len(images)} times"
+    others = [image.name for image in images[1:]]
+    if len(split_names(images)) == len(class_names(images)) == 1:
+        yield Finding(kind, images[0].name, text, tuple(others))
+    yield from _audit_together(kind, text, images, others)
 
 
-def _groups(images: Sequence[Labeled]) -> Iterator[Finding]:
+def _audit_groups(images: Sequence[Labeled]) -> Iterator[Finding]:
     groups: dict[str, list[Labeled]] = defaultdict(list)
     for image in images:
         if image.group is not None:
             groups[image.group].append(image)
     for group, members in groups.items():
-        splits, classes = split_names(members), sorted({item.class_name for item in members})
-        first, *others = [image.name for image in members]
-        about = tuple(others[:MAX_OTHERS])
-        if len(splits) > 1:
-            text = f"group {group}: {len(members)} images, in {_listed(splits)}"
-            yield Finding("group-across-splits", first, text, about)
-        if len(classes) > 1:
-            text = f"group {group}: {len(members)} images, as {_listed(classes)}"
-            yield Finding("group-with-two-labels", first, text, about)
+        others = [image.name for image in members[1 : MAX_OTHERS + 1]]
+        text = f"group {group}: {len(members)} images"
+        yield from _audit_together("group", text, members, others)
 
 
-def _classes(images: Sequence[Labeled]) -> Iterator[Finding]:
-    by_split: dict[str, Counter[str]] = defaultdict(Counter)
-    for image in images:
-        by_split[image.split or "all"][image.class_name] += 1
-    names = sorted({image.class_name for image in images})
-    for split in split_names(images):
-        counts = by_split[split]
+def _audit_together(
+    kind: str, text: str, images: Sequence[Labeled], others: Sequence[str]
+) -> Iterator[Finding]:
+    """Check that images that belong together have one split and one class."""
+    for suffix, word, names in (
+        ("across-splits", "in", split_names(images)),
+        ("with-two-labels", "as", class_names(images)),
+    ):
+        if len(names) > 1:
+            detail = f"{text}, {word} {_listed(names)}"
+            yield Finding(f"{kind}-{suffix}", images[0].name, detail, tuple(others))
+
+
+def _audit_classes(images: Sequence[Labeled]) -> Iterator[Finding]:
+    names = class_names(images)
+    for split, counts in count_classes(images).items():
         largest, most = counts.most_common(1)[0]
         for name in names:
             if not counts[name]:
-                text = f"{split} has no image of class {name}"
-                yield Finding("class-missing", None, text)
+                yield Finding("class-missing", None, f"{split} has no image of class {name}")
             elif most > IMBALANCE * counts[name]:
                 text = (
                     f"{split} has {counts[name]} images of class {name} and {most} of {largest}: "
-                    "judge by balanced accuracy, and see class_balance"
+                    "use the balanced accuracy and the hyperparameter class_balance"
                 )
                 yield Finding("imbalance", None, text)
     for left, right in mirrored_classes(names):
-        text = (
-            f"classes {left} and {right} tell left from right: horizontal_flip would destroy the "
-            "labels, leave it off"
-        )
+        text = f"classes {left} and {right} differ by left and right: leave horizontal_flip off"
         yield Finding("mirrored-classes", None, text)
 
 
-def _suspects(
+def _audit_labels(
     images: Sequence[Labeled], scan: Scan, copies: npt.NDArray[np.int64]
 ) -> tuple[float, list[Finding]]:
-    names = sorted({image.class_name for image in images})
-    number = {name: place for place, name in enumerate(names)}
-    labels = np.array([number[image.class_name] for image in images], dtype=np.int64)
-    plain = np.array([not (item.problem or item.is_constant) for item in scan.measured], dtype=bool)
-    places = np.flatnonzero((copies == np.arange(len(copies))) & plain)
-    opinion = opinion_of(scan.thumbnails[places], labels[places])
+    """Return the accuracy of the nearest neighbors, and findings where they disagree."""
+    names = class_names(images)
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[image.class_name] for image in images], dtype=np.int64)
+    indices = np.flatnonzero((copies == np.arange(len(copies))) & scan.is_comparable)
+    suspects = find_suspects(scan.thumbnails[indices], labels[indices])
     findings = []
-    for place, (label, votes) in opinion.suspects.items():
-        image = images[int(places[place])]
-        text = f"labeled {image.class_name}; {votes} of its 10 most similar are {names[label]}"
+    for suspect, (label, votes) in suspects.votes.items():
+        image = images[int(indices[suspect])]
+        text = (
+            f"labeled {image.class_name}; {votes} of its {NEIGHBORS} most similar images are "
+            f"{names[label]}"
+        )
         findings.append(Finding("label-suspect", image.name, text))
-    return opinion.accuracy, findings
+    return suspects.accuracy, findings
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"  # noqa: PLR2004
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

@@ -1,4 +1,4 @@
-"""A prepared data set: class folders in splits, what they hold in tables, and how it came to be."""
+"""A prepared data set: splits with class folders, a manifest, and class counts."""
 
 import csv
 import json
@@ -39,58 +39,58 @@ class Row:
     split: str
     group: str | None
     source: str
-    """What the image was called where it comes from."""
+    """The image's path in its source."""
 
 
-def planned(
+def plan_splits(
     images: Sequence[Labeled],
     scan: Scan,
     copies: npt.NDArray[np.int64],
-    wanted: Mapping[str, float | None],
+    requested: Mapping[str, float | None],
 ) -> list[Labeled]:
-    """Give a split to every image that has none.
+    """Return images with a split each.
 
-    Ready splits stay as they are. Where validation is missing it is taken from training; a test
-    split is so only when its share is given.
+    Existing splits stay as they are. If validation is missing, it is taken from training; test
+    only if its share is given.
 
     Args:
         images: N.
-        scan: Of these.
+        scan: Of these images.
         copies: (N,): equal numbers for copies of each other, which stay together.
-        wanted: Shares of `validation` and `test`; None: the usual.
+        requested: Shares of `validation` and `test`; None: the default.
 
     Raises:
-        UserError: a share is given for a split that is there, or nothing is left for one.
+        UserError: a share is given for an existing split, or no image is left for a split.
     """
-    ready = {image.split for image in images} - {None}
-    if taken := [name for name, share in wanted.items() if share is not None and name in ready]:
-        message = f"the source has a {taken[0]} split, which is kept: leave its share out"
-        raise UserError(message)
-    shares = {
-        name: _default(name, ready) if share is None else share
-        for name, share in wanted.items()
-        if name not in ready
-    }
+    existing = {image.split for image in images} - {None}
+    shares = {}
+    for name, share in requested.items():
+        if name not in existing:
+            is_default = not existing or (name == "validation" and "train" in existing)
+            shares[name] = (DEFAULT_SHARE if is_default else 0.0) if share is None else share
+        elif share is not None:
+            message = f"the source has a {name} split, which is kept: omit --{name}"
+            raise UserError(message)
     split.check_shares(shares)
-    places = [place for place, item in enumerate(images) if item.split in {None, "train"}]
-    if not any(shares.values()) or not places:
+    indices = [index for index, item in enumerate(images) if item.split in {None, "train"}]
+    if not any(shares.values()) or not indices:
         return list(images)
-    together = _together(images, copies)
-    chosen = split.assign(
-        [scan.measured[place].sha256 for place in places],
-        [images[place].class_name for place in places],
-        [int(together[place]) for place in places],
+    groups = _groups(images, copies)
+    assigned = split.assign(
+        [scan.measured[index].sha256 for index in indices],
+        [images[index].class_name for index in indices],
+        groups[indices].tolist(),
         shares,
     )
-    if empty := [name for name, share in shares.items() if share and name not in chosen]:
+    if empty := [name for name, share in shares.items() if share and name not in assigned]:
         message = (
-            f"nothing is left for {empty[0]}: there are too few images, or what must stay "
-            "together (copies, --group) is nearly all of them; give a larger share, or 0"
+            f"no image is left for {empty[0]}: there are too few images, or nearly all of them "
+            "must stay together (copies, --group); give a larger share, or 0"
         )
         raise UserError(message)
     found = list(images)
-    for place, name in zip(places, chosen, strict=True):
-        found[place] = replace(found[place], split=name)
+    for index, name in zip(indices, assigned, strict=True):
+        found[index] = replace(found[index], split=name)
     return found
 
 
@@ -102,13 +102,13 @@ def write(
     transfer: Transfer,
     *,
     quiet: bool = False,
-) -> list[Row]:
+) -> None:
     """Write class folders and tables.
 
     Args:
-        folder: Where the images lie.
+        folder: Contains the images.
         images: With a split each.
-        scan: Of these.
+        scan: Of these images.
         out: An empty folder.
         transfer: Copies or moves a file.
         quiet: No progress bar.
@@ -116,8 +116,9 @@ def write(
     Raises:
         UserError: two images would get one path.
     """
-    rows = [
-        Row(
+    rows: dict[str, Row] = {}
+    for image, item in zip(images, scan.measured, strict=True):
+        row = Row(
             path=f"{image.split}/{image.class_name}/{image.inner}",
             sha256=item.sha256,
             size_bytes=item.size_bytes,
@@ -129,45 +130,41 @@ def write(
             group=image.group,
             source=image.name,
         )
-        for image, item in zip(images, scan.measured, strict=True)
-    ]
-    by_path: dict[str, Row] = {}
-    for row in rows:
-        # Macs and Windows take names for one that differ in case alone.
-        other = by_path.setdefault(row.path.casefold(), row)
+        # File systems of macOS and Windows ignore case.
+        other = rows.setdefault(row.path.casefold(), row)
         if other is not row:
-            message = f"{other.source} and {row.source} would both be {row.path}: rename one"
+            message = f"{other.source} and {row.source} would both become {row.path}: rename one"
             raise UserError(message)
-    for row in tqdm(rows, desc="write", unit=" images", disable=quiet or None):
+    for row in tqdm(rows.values(), desc="write", unit=" images", disable=quiet or None):
         target = out / row.path
         target.parent.mkdir(parents=True, exist_ok=True)
         transfer(folder / row.source, target)
-    write_tables(out, rows)
-    return rows
+    write_tables(out, list(rows.values()))
 
 
 def write_tables(out: Path, rows: Sequence[Row]) -> None:
     """Write the manifest, and the class counts of every split."""
     ordered = sorted(rows, key=lambda row: row.path)
-    _replace(out / MANIFEST, "".join(json.dumps(asdict(row)) + "\n" for row in ordered))
+    # Renamed when complete: an interruption leaves the earlier manifest.
+    partial = out / f".{MANIFEST}.partial"
+    partial.write_text("".join(json.dumps(asdict(row)) + "\n" for row in ordered), "utf-8")
+    partial.replace(out / MANIFEST)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         counts[row.split][row.label] += 1
     for name, by_class in counts.items():
-        total = by_class.total()
         with (out / f"info_{name}.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(["class_name", "images", "share"])
-            table.writerows(
-                [label, count, f"{count / total:.4f}"] for label, count in sorted(by_class.items())
-            )
+            for label, count in sorted(by_class.items()):
+                table.writerow([label, count, f"{count / by_class.total():.4f}"])
 
 
 def read_manifest(folder: Path) -> list[Row] | None:
-    """Read a prepared folder's manifest; None where it is no prepared one.
+    """Read a prepared folder's manifest; None if the folder has none.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or names a path outside of the folder.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -185,24 +182,11 @@ def read_manifest(folder: Path) -> list[Row] | None:
     return rows
 
 
-def _default(name: str, ready: set[str | None]) -> float:
-    """Return the usual share: none of a ready training split for a test."""
-    is_taken = "train" in ready if name == "validation" else False
-    return DEFAULT_SHARE if is_taken or not ready else 0.0
-
-
-def _together(images: Sequence[Labeled], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return (N,): equal numbers for copies of each other, for a group, and for both in turn."""
+def _groups(images: Sequence[Labeled], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (N,): equal numbers for images that copies or groups connect."""
     pairs = list(enumerate(copies.tolist()))
     firsts: dict[str, int] = {}
     for index, image in enumerate(images):
         if image.group is not None:
             pairs.append((index, firsts.setdefault(image.group, index)))
     return connected(len(images), pairs)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

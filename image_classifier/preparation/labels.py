@@ -1,10 +1,9 @@
-"""Which class, split and group an image belongs to, by folders, by patterns or by manifests."""
+"""Class, split and group of an image, by folders or by patterns in its path."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from container.classifier.channel import LABEL_IN_NAME, is_ignored
 from container.classifier.errors import UserError
@@ -26,10 +25,13 @@ GROUP_PATTERNS: Mapping[str, str] = {
     "before-underscore": r"(?P<group>[^/_]+)_[^/]*$",
 }
 
+# File systems allow 255 bytes; a margin for what programs append.
+MAX_CLASS_NAME_BYTES = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Labeled:
-    """An image and what it belongs to."""
+    """An image's path with its class, split and group."""
 
     name: str
     """Its path in the source, with slashes."""
@@ -37,188 +39,192 @@ class Labeled:
     class_name: str
 
     inner: str
-    """Its path without the folders of wrappers, split and class: where it goes in its class."""
+    """Its path without the enclosing, split and class folders: its path in its class folder."""
 
     split: str | None = None
     """None: the source has no splits."""
 
     group: str | None = None
-    """What has to stay together with the others of this group."""
+    """Images of one group stay in one split."""
 
 
-def compiled(pattern: str, presets: Mapping[str, str], group: str) -> re.Pattern[str]:
-    """Return a preset by its name, or else a pattern.
+def compile_pattern(pattern: str, presets: Mapping[str, str], group: str) -> re.Pattern[str]:
+    """Compile a preset by its name, or else a regular expression.
 
     Raises:
-        UserError: it is no regular expression, or has no part of the name that is wanted.
+        UserError: it is not a regular expression, or lacks the named group.
     """
     try:
         found = re.compile(presets.get(pattern, pattern))
     except re.error as error:
-        message = f"{pattern!r} is no regular expression ({error}) and none of {_names(presets)}"
+        message = f"{pattern!r} is not a regular expression ({error}) or one of {_listed(presets)}"
         raise UserError(message) from error
     if group not in found.groupindex:
-        message = f"{pattern!r} has no part (?P<{group}>...), nor is it one of {_names(presets)}"
+        message = (
+            f"{pattern!r} has no group (?P<{group}>...): add it, or use one of {_listed(presets)}"
+        )
         raise UserError(message)
     return found
 
 
-def by_layout(
+def label_by_layout(
     names: Sequence[str], pattern: re.Pattern[str] | None = None
 ) -> tuple[list[Labeled], list[Finding]]:
-    """Label images by the folders they lie in, or by a pattern that is searched in their paths.
+    """Label images by their folders, or by a pattern that is searched in their paths.
 
     Returns:
         The labeled images, and findings about those without a label.
 
     Raises:
-        UserError: the layout is none of those known, or no image has a label.
+        UserError: the layout is unknown or ambiguous, or no image has a label.
     """
     wrapper = _wrapper(names)
-    splits = split_folders([name[len(wrapper) :] for name in names])
+    unwrapped = [name.removeprefix(wrapper) for name in names]
+    splits = split_folders(unwrapped)
     labeled, findings = [], []
-    for name in names:
-        inner = name[len(wrapper) :]
-        folder, _, rest = inner.partition("/")
+    for name, path in zip(names, unwrapped, strict=True):
+        folder, _, rest = path.partition("/")
         split = splits.get(folder)
-        if split:
-            inner = rest
-        label, inner = _label(name, inner, pattern)
+        label, inner = _label(name, rest if split else path, pattern)
         if label is None:
-            findings.append(Finding("unlabeled", name, "its path has no label by the pattern"))
+            findings.append(Finding("unlabeled", name, "the pattern finds no label in its path"))
         else:
             labeled.append(Labeled(name, label, inner, split))
     if pattern is None:
-        _check_one_layout([name[len(wrapper) :] for name in names], splits)
+        _check_one_layout(unwrapped, has_splits=bool(splits))
     if not labeled:
         message = (
-            f"no image has a label, such as {names[0]}: expected <class name>/<file>.jpg or "
-            "<name>_<class name>.png, or say how with --label or --manifest"
+            f"no image has a label, for example {names[0]}: expected <class name>/<file>.jpg or "
+            "<name>_<class name>.png; else use --label or --manifest"
         )
         raise UserError(message)
     if pattern is None:
-        _check_counts(labeled)
+        _check_labels_repeat(labeled)
     return labeled, findings
 
 
 def split_folders(names: Sequence[str]) -> dict[str, str]:
-    """Return the splits of the folders that are ready splits; nothing where there are none.
+    """Return the split of each folder that is a split; empty if the source has no splits.
 
-    Of several folders of one role, such as test and test_another, the one with the shortest name
-    is the split; the others stay splits of their own, for they are not to be mixed.
+    Of several folders with one role, such as test and test_another, the one with the shortest
+    name is the split; the others become separate splits, so that they are not mixed.
 
     Raises:
-        UserError: other folders lie beside them.
+        UserError: there are other folders or files next to the splits.
     """
     folders = sorted({name.partition("/")[0] for name in names if "/" in name})
     roles = {folder: role for folder in folders if (role := role_of(folder))}
     others = [folder for folder in folders if folder not in roles]
-    if "train" not in roles.values() and others:
+    if not roles or ("train" not in roles.values() and others):
         return {}
-    loose = [name for name in names if "/" not in name]
-    if roles and (others or loose):
+    if others := others + [name for name in names if "/" not in name]:
         message = (
-            f"{', '.join(roles)} look like splits, but beside them lies {(others + loose)[0]}: "
-            "name the folder that holds the splits alone (of an archive by --within)"
+            f"{', '.join(roles)} look like splits, but {others[0]} is next to them: name the "
+            "folder that contains only the splits (with --within in an archive)"
         )
         raise UserError(message)
     splits: dict[str, str] = {}
     for folder in sorted(roles, key=lambda folder: (len(folder), folder)):
-        taken = roles[folder] in splits.values()
-        splits[folder] = folder if taken else roles[folder]
+        splits[folder] = folder if roles[folder] in splits.values() else roles[folder]
     return splits
 
 
-def role_of(folder: str) -> str | None:
-    """Return which split a folder's or a manifest's name stands for."""
-    match = SPLIT_FOLDER.match(folder)
+def role_of(name: str) -> str | None:
+    """Return the split that the name of a folder or a manifest stands for."""
+    match = SPLIT_FOLDER.match(name)
     return ROLES[match["role"][:2].lower()] if match else None
 
 
-def grouped(images: Sequence[Labeled], pattern: re.Pattern[str]) -> list[Labeled]:
-    """Give every image the group that a pattern finds in its path; without one, none.
+def add_groups(images: Sequence[Labeled], pattern: re.Pattern[str]) -> list[Labeled]:
+    """Return images with the group that a pattern finds in their paths, if it finds one.
 
     Raises:
-        UserError: the pattern is found in no path.
+        UserError: the pattern finds no group at all.
     """
-    found = []
-    for image in images:
-        match = pattern.search(image.name)
-        found.append(replace(image, group=match["group"]) if match else image)
-    if all(image.group is None for image in found):
-        message = f"the group pattern {pattern.pattern!r} is found in no path: {images[0].name}"
+    matches = [pattern.search(image.name) for image in images]
+    if not any(matches):
+        message = f"the group pattern {pattern.pattern!r} matches no path: {images[0].name}"
         raise UserError(message)
-    return found
+    return [
+        replace(image, group=match["group"]) if match else image
+        for image, match in zip(images, matches, strict=True)
+    ]
 
 
-def split_names(images: Sequence[Labeled]) -> list[str]:
-    """Return the splits of images, the usual ones first."""
+def split_names(images: Iterable[Labeled]) -> list[str]:
+    """Return the splits of images, the usual ones first; `all` stands for no split."""
     found = {image.split or "all" for image in images}
     return [*(name for name in SPLITS if name in found), *sorted(found - set(SPLITS))]
 
 
+def class_names(images: Iterable[Labeled]) -> list[str]:
+    """Return the classes of images, sorted."""
+    return sorted({image.class_name for image in images})
+
+
 def check_class_name(name: str) -> None:
-    """Refuse what cannot be a class's folder.
+    """Check that a class name can be a folder's name.
 
     Raises:
         UserError: it cannot.
     """
-    if not name or set(name) & set("/\\\0") or is_ignored(name) or len(name.encode()) > 200:  # noqa: PLR2004 - of 255
-        message = f"the class name {name[:50]!r} cannot be a folder's: rename it"
+    is_long = len(name.encode()) > MAX_CLASS_NAME_BYTES
+    if not name or set(name) & set("/\\\0") or is_ignored(name) or is_long:
+        message = f"the class name {name[:50]!r} cannot be a folder's name: rename it"
         raise UserError(message)
 
 
 def _label(name: str, inner: str, pattern: re.Pattern[str] | None) -> tuple[str | None, str]:
-    """Return the label, and the path within the class."""
-    if pattern is None and "/" in inner:
-        folder, _, rest = inner.partition("/")
+    """Return the label, and the path in the class folder."""
+    folder, slash, rest = inner.partition("/")
+    if pattern is None and slash:
         return folder, rest
     match = (pattern or LABEL_IN_NAME).search(name)
     label = match["label"] if match else None
-    # A pattern may well read the class's folder.
+    # A pattern can match the class folder.
     return label, inner.removeprefix(f"{label}/")
 
 
 def _wrapper(names: Sequence[str]) -> str:
-    """Return the folders around everything, which archives like to have, and a slash."""
-    wrapper = ""
-    while True:
-        rest = [name[len(wrapper) :] for name in names]
-        folders = {name.partition("/")[0] for name in rest}
-        folder = folders.pop()
-        inner = [PurePosixPath(name).parts for name in rest]
-        if folders or role_of(folder) or not all(len(parts) > 2 for parts in inner):  # noqa: PLR2004
-            return wrapper
-        wrapper += f"{folder}/"
+    """Return the folders that enclose everything, as archives often have, with a slash."""
+    paths = [name.split("/") for name in names]
+    depth = 0
+    while (
+        len({path[depth] for path in paths}) == 1
+        and not role_of(paths[0][depth])
+        # Below them is at least a class folder with a file.
+        and all(len(path) > depth + 2 for path in paths)
+    ):
+        depth += 1
+    return "".join(f"{folder}/" for folder in paths[0][:depth])
 
 
-def _check_one_layout(names: Sequence[str], splits: Mapping[str, str]) -> None:
-    """Refuse a split, or all without splits, that has class folders and loose images as well."""
-    seen: dict[str, tuple[bool, str]] = {}
+def _check_one_layout(names: Sequence[str], *, has_splits: bool) -> None:
+    """Check that no split has both class folders and loose images."""
+    firsts: dict[str, dict[bool, str]] = defaultdict(dict)
     for name in names:
-        split, _, inner = name.partition("/") if splits else ("", "", name)
-        in_folder = "/" in inner
-        known, first = seen.setdefault(split, (in_folder, name))
-        if known != in_folder:
-            loose = first if in_folder else name
+        split, _, inner = name.partition("/") if has_splits else ("", "", name)
+        firsts[split].setdefault("/" in inner, name)
+    for first in firsts.values():
+        if len(first) > 1:
             message = (
-                f"class folders lie beside loose images such as {loose}: put every image into "
-                "its class folder, or say with --label where the labels are"
+                f"there are both class folders and loose images such as {first[False]}: put every "
+                "image into its class folder, or use --label"
             )
             raise UserError(message)
 
 
-def _check_counts(images: Sequence[Labeled]) -> None:
-    """Refuse names whose ends are numbers of images, such as IMG_0001.jpg, and no labels."""
+def _check_labels_repeat(images: Sequence[Labeled]) -> None:
+    """Check that the ends of names are labels, not numbers as in IMG_0001.jpg."""
     counts = Counter(image.class_name for image in images)
     if len(images) > 2 and len(counts) == len(images):  # noqa: PLR2004
         message = (
-            f"labels were read from the files' names, such as {images[0].class_name!r} from "
-            f"{images[0].name}, and every image got one of its own: use class folders, or say "
-            "where the labels are with --label or --manifest"
+            f"labels were read from file names, such as {images[0].class_name!r} from "
+            f"{images[0].name}, and every image has a different one: use class folders, --label "
+            "or --manifest"
         )
         raise UserError(message)
 
 
-def _names(presets: Mapping[str, str]) -> str:
+def _listed(presets: Mapping[str, str]) -> str:
     return ", ".join(presets)

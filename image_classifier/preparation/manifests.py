@@ -4,9 +4,10 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from container.classifier.errors import UserError
 from image_classifier.preparation.findings import Finding
@@ -14,7 +15,7 @@ from image_classifier.preparation.labels import Labeled, role_of
 
 MAX_BYTES = 500_000_000
 
-# What people call the columns; `--columns` names others.
+# Usual names of the columns; `--columns` names others.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": (
         "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path",
@@ -27,8 +28,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "group": (),
 }  # fmt: skip
 
-SOURCE = "source-ref"
-METADATA = "-metadata"
+# Keys of augmented manifests.
+SOURCE, METADATA = "source-ref", "-metadata"
+
+Record: TypeAlias = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,59 +47,56 @@ class Row:
 
 
 def read(path: Path, columns: Mapping[str, str]) -> list[Row]:
-    """Read a manifest, whose kind its name and content tell.
+    """Read a manifest.
 
     Args:
-        path: Of a .csv, .tsv, .lst, .jsonl, .json or .manifest file.
-        columns: What the columns (or keys) `path`, `label`, `split`, `group` are called there.
+        path: A .csv, .tsv, .txt, .lst, .jsonl, .ndjson, .json or .manifest file.
+        columns: The manifest's names of the columns (or keys) `path`, `label`, `split`, `group`.
 
     Raises:
-        UserError: it cannot be read, or lacks a path or a label.
+        UserError: it cannot be read, or a row has no path or label.
     """
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        message = f"{path} is not a manifest: expected .csv, .tsv, .lst, .jsonl or .manifest"
+        raise UserError(message)
     try:
         if path.stat().st_size > MAX_BYTES:
-            message = f"{path} is larger than {MAX_BYTES // 10**6} MB: a manifest is a list"
+            message = f"{path} is larger than {MAX_BYTES // 10**6} MB: split the manifest"
             raise UserError(message)
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}"
         raise UserError(message) from error
     except UnicodeDecodeError as error:
-        message = f"{path} is not UTF-8: save it as such"
+        message = f"{path} is not UTF-8: save it with this encoding"
         raise UserError(message) from error
-    kind = path.suffix.lower()
-    if not text.strip():
-        message = f"{path} is empty"
-        raise UserError(message)
-    if kind == ".lst":
-        rows = list(_lst(path, text))
-    elif kind in {".jsonl", ".json", ".manifest", ".ndjson"}:
-        rows = list(_json_lines(path, text, columns))
-    elif kind in {".csv", ".tsv", ".txt"}:
-        rows = list(_csv(path, text, columns))
-    else:
-        message = f"{path} is no manifest: expected .csv, .tsv, .lst, .jsonl or .manifest"
-        raise UserError(message)
+    keys: Mapping[str, str] = {}
+    rows = []
+    for number, record in _READERS[suffix](path, text):
+        # The columns of .lst files have no names.
+        keys = keys or _keys(path, record, {} if suffix == ".lst" else columns)
+        rows.append(_row(path, number, record, keys))
     if not rows:
-        message = f"{path} lists nothing"
+        message = f"{path} lists no images"
         raise UserError(message)
     return rows
 
 
-def joined(
+def label_by_manifests(
     manifests: Mapping[str, Sequence[Row]], names: Sequence[str]
 ) -> tuple[list[Labeled], list[Finding]]:
-    """Find the images that manifests name.
+    """Label the images that manifests list.
 
     Args:
-        manifests: The rows by the names of their files; of several files the name tells the split.
-        names: The images that are there.
+        manifests: Rows by manifest name; with several manifests, each name stands for a split.
+        names: The existing images.
 
     Returns:
-        The labeled images, and findings about files and rows that have no counterpart.
+        The labeled images, and findings about rows without an image and images without a row.
 
     Raises:
-        UserError: nothing fits, or an image has two labels.
+        UserError: no row has an image, or rows contradict each other.
     """
     finder = _Finder(names)
     labeled: dict[str, Labeled] = {}
@@ -106,31 +106,30 @@ def joined(
         for row in rows:
             name = finder.find(row.reference)
             if name is None:
-                findings.append(
-                    Finding("missing-file", row.reference, f"{manifest} names it: it is not there")
-                )
+                text = f"{manifest} lists it, but the file does not exist"
+                findings.append(Finding("missing-file", row.reference, text))
                 continue
             found = Labeled(name, row.label, name, row.split or split, row.group)
             if labeled.setdefault(name, found) != found:
-                message = f"{manifest} says two things of {name}: keep one of its rows"
+                message = f"{manifest} has contradicting rows for {name}: keep one of them"
                 raise UserError(message)
     if not labeled:
         message = (
-            f"none of the images that {', '.join(manifests)} names is there, such as "
-            f"{findings[0].path}: paths count from the source's folder, where {names[0]} lies"
+            f"no image that {', '.join(manifests)} lists exists, for example {findings[0].path}: "
+            f"paths are relative to the source's folder, which contains {names[0]}"
         )
         raise UserError(message)
-    findings += [
-        Finding("unlabeled", name, "no manifest has a row for it")
-        for name in names
-        if name not in labeled
-    ]
-    _check_splits(list(labeled.values()))
+    unlisted = [name for name in names if name not in labeled]
+    findings += [Finding("unlabeled", name, "no manifest has a row for it") for name in unlisted]
+    without = [image.name for image in labeled.values() if image.split is None]
+    if without and len(without) < len(labeled):
+        message = f"some images have a split and others do not, for example {without[0]}: add it"
+        raise UserError(message)
     return [labeled[name] for name in sorted(labeled)], findings
 
 
 class _Finder:
-    """Finds a file by what a manifest calls it."""
+    """Finds the file that a manifest refers to."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = frozenset(names)
@@ -141,82 +140,81 @@ class _Finder:
                 self._by_end[end].append(name)
 
     def find(self, reference: str) -> str | None:
-        """Return the path of the file that is meant, None where it is none or not sure.
+        """Return the path of the file, or None without exactly one candidate.
 
-        The whole reference, or as much of its end as is there: an address in S3 begins with a
-        bucket and a prefix that the copy here lacks. Then its name alone, and without an ending.
+        Tries the reference and then ever shorter ends of it, because an S3 address begins with a
+        bucket and a prefix. Then the file name alone, also without a suffix.
         """
         path = PurePosixPath(reference.replace("\\", "/"))
-        parts = path.parts
-        for start in range(len(parts)):
-            if (end := "/".join(parts[start:])) in self._names:
+        for start in range(len(path.parts)):
+            if (end := "/".join(path.parts[start:])) in self._names:
                 return end
         for end in (str(path), path.name):
-            if len(meant := self._by_end.get(end, [])) == 1:
-                return meant[0]
+            if len(candidates := self._by_end.get(end, [])) == 1:
+                return candidates[0]
         return None
 
 
-def _csv(path: Path, text: str, columns: Mapping[str, str]) -> Iterator[Row]:
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
+def _read_csv(path: Path, text: str) -> Iterator[tuple[int, Record]]:
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
-        keys = _keys(path, list(reader.fieldnames or ()), columns)
-        for number, row in enumerate(reader, start=2):
-            yield _row(path, number, row, keys)
+        yield from enumerate(reader, start=2)
     except csv.Error as error:
-        message = f"{path} is no CSV: {error}"
+        message = f"{path} is not a valid CSV file: {error}"
         raise UserError(message) from error
 
 
-def _lst(path: Path, text: str) -> Iterator[Row]:
-    """Read lines of an index, a class's number and a path, with tabs between them."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        cells = line.split("\t")
+def _read_lst(path: Path, text: str) -> Iterator[tuple[int, Record]]:
+    """Read lines of an index, the number of a class and a path, separated by tabs."""
+    for number, line in _lines(text):
+        cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != 3:  # noqa: PLR2004
             message = (
-                f"{path}, line {number}: expected an index, one class's number and a path with "
-                f"tabs between them, got {line[:80]!r}"
+                f"{path}, line {number}: expected an index, the number of one class and a path, "
+                f"separated by tabs, got {line[:80]!r}"
             )
             raise UserError(message)
-        label = cells[1].strip()
+        _, label, image = cells
         # im2rec writes numbers as 3.000000.
-        yield Row(cells[2].strip(), label.rstrip("0").rstrip(".") if "." in label else label)
+        label = label.rstrip("0").rstrip(".") if "." in label else label
+        yield number, {"path": image, "label": label}
 
 
-def _json_lines(path: Path, text: str, columns: Mapping[str, str]) -> Iterator[Row]:
-    keys: Mapping[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+def _read_json_lines(path: Path, text: str) -> Iterator[tuple[int, Record]]:
+    for number, line in _lines(text):
         try:
-            row = json.loads(line)
+            record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            message = f"{path}, line {number} is no JSON: {str(error)[:80]}"
+            message = f"{path}, line {number} is not JSON: {str(error)[:80]}"
             raise UserError(message) from error
-        if not isinstance(row, dict):
-            message = f"{path}, line {number} is no JSON object, one a line"
+        if not isinstance(record, dict):
+            message = f"{path}, line {number} is not a JSON object"
             raise UserError(message)
-        if not keys:
-            augmented = {"path": SOURCE, "label": _attribute(row)} if SOURCE in row else {}
-            keys = _keys(path, list(row), {**augmented, **columns})
-        metadata = row.get(f"{keys['label']}{METADATA}")
-        if isinstance(metadata, dict) and "class-name" in metadata:
-            row = {**row, keys["label"]: metadata["class-name"]}
-        yield _row(path, number, row, keys)
+        yield number, record
 
 
-def _attribute(row: Mapping[str, object]) -> str:
-    """Return the key of an augmented manifest's label: the only one that is left, or `class`."""
-    left = [key for key in row if key != SOURCE and not key.endswith(METADATA)]
-    return left[0] if len(left) == 1 else "class"
+_READERS: Mapping[str, Callable[[Path, str], Iterator[tuple[int, Record]]]] = {
+    **dict.fromkeys((".csv", ".tsv", ".txt"), _read_csv),
+    ".lst": _read_lst,
+    **dict.fromkeys((".jsonl", ".json", ".manifest", ".ndjson"), _read_json_lines),
+}
 
 
-def _keys(path: Path, found: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    by_lower = {name.strip().lower(): name for name in found if name}
+def _lines(text: str) -> Iterable[tuple[int, str]]:
+    """Return the numbered lines that are not blank."""
+    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+
+
+def _keys(path: Path, first: Record, columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the manifest's names of the columns, by its first record."""
+    # csv puts surplus cells under None.
+    found = [name for name in first if name]
+    if SOURCE in found:
+        # The label of an augmented manifest is the only other key, or `class`.
+        others = [key for key in found if key != SOURCE and not key.endswith(METADATA)]
+        columns = {"path": SOURCE, "label": others[0] if len(others) == 1 else "class", **columns}
+    by_lower = {name.strip().lower(): name for name in found}
     keys = {}
     for meaning, usual in COLUMNS.items():
         if wanted := columns.get(meaning):
@@ -226,35 +224,30 @@ def _keys(path: Path, found: Sequence[str], columns: Mapping[str, str]) -> dict[
             keys[meaning] = wanted
         elif known := next((by_lower[name] for name in usual if name in by_lower), None):
             keys[meaning] = known
-    for meaning in ("path", "label"):
-        if meaning not in keys:
+        elif meaning in {"path", "label"}:
             message = (
-                f"{path} has no column that is known as {meaning}: it has {', '.join(found)}; "
-                f"say which with --columns {meaning}=NAME"
+                f"{path} has no column with a usual name for the {meaning}: it has "
+                f"{', '.join(found)}; name it with --columns {meaning}=NAME"
             )
             raise UserError(message)
     return keys
 
 
-def _row(path: Path, number: int, row: Mapping[str, object], keys: Mapping[str, str]) -> Row:
+def _row(path: Path, number: int, record: Record, keys: Mapping[str, str]) -> Row:
     values: dict[str, str] = {}
     for meaning, key in keys.items():
-        value = row.get(key)
+        value = record.get(key)
+        metadata = record.get(f"{key}{METADATA}")
+        if meaning == "label" and isinstance(metadata, dict):
+            value = metadata.get("class-name", value)
         if isinstance(value, str | int | float) and str(value).strip():
             values[meaning] = str(value).strip()
     if "path" not in values or "label" not in values:
-        message = f"{path}, row {number} has no path or no label: {str(dict(row))[:100]}"
+        message = f"{path}, row {number} has no path or no label: {str(dict(record))[:100]}"
         raise UserError(message)
     split = values.get("split")
-    if split and not (known := role_of(split)):
-        message = f"{path}, row {number}: {split!r} is no split: expected train, validation, test"
+    role = role_of(split) if split else None
+    if split and not role:
+        message = f"{path}, row {number}: {split!r} is not a split: use train, validation or test"
         raise UserError(message)
-    return Row(values["path"], values["label"], known if split else None, values.get("group"))
-
-
-def _check_splits(images: Sequence[Labeled]) -> None:
-    """Refuse manifests that know the split of some images alone."""
-    without = [image.name for image in images if image.split is None]
-    if without and len(without) < len(images):
-        message = f"some images have a split and others none, such as {without[0]}: give it one"
-        raise UserError(message)
+    return Row(values["path"], values["label"], role, values.get("group"))

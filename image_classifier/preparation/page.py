@@ -1,9 +1,9 @@
-"""The look: one HTML page about a data set, which needs no other file and no network."""
+"""Renders an HTML page about a data set, without scripts and external files."""
 
 import base64
 import io
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,45 +12,46 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from container.classifier.errors import ImageError
-from container.classifier.preprocessing import Pixels, decode_image
+from container.classifier.preprocessing import decode_image
 from image_classifier.preparation.audit import Audit
-from image_classifier.preparation.findings import KINDS, Finding
+from image_classifier.preparation.findings import KINDS
 
 THUMBNAIL_SIZE = 96
 SAMPLES = 8
 
-# Of a thousand classes the page would be too long to look at.
+# With a thousand classes the page would be too long.
 MAX_CLASSES = 60
 
-# Of findings of one kind: named, and shown with images.
-MAX_NAMED, MAX_SHOWN = 200, 12
-MAX_IMAGES_OF_ONE = 4
+# Findings of one kind that are listed, and that are shown with images.
+MAX_LISTED, MAX_SHOWN = 200, 12
+MAX_IMAGES_PER_FINDING = 4
 
 BINS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One of a histogram's."""
+    """One bar of a histogram."""
 
     label: str
     count: int
     height: float
-    """As a share of the highest."""
+    """As a share of the highest bar."""
 
 
-def write(text: str, path: Path) -> None:
-    """Write the page; names of files need not be text."""
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+def write(audit: Audit, folder: Path, title: str, path: Path) -> None:
+    """Render the page and write it to a file."""
+    # File names can contain bytes that are not UTF-8.
+    path.write_text(render(audit, folder, title), encoding="utf-8", errors="backslashreplace")
 
 
 def render(audit: Audit, folder: Path, title: str) -> str:
     """Return the page about a data set.
 
     Args:
-        audit: What is known of it.
-        folder: Where its images lie.
-        title: What it is called.
+        audit: Of the data set.
+        folder: Contains its images.
+        title: The heading.
     """
     environment = Environment(
         loader=PackageLoader("image_classifier.preparation", "."),
@@ -65,9 +66,9 @@ def render(audit: Audit, folder: Path, title: str) -> str:
         title=title,
         audit=audit,
         kinds=KINDS,
-        counts=_counts(audit),
+        counts=audit.counts,
         class_names=shown,
-        averages={name: _data_uri(audit.scan.averages[name]) for name in shown},
+        averages={name: _data_uri(Image.fromarray(audit.scan.averages[name])) for name in shown},
         samples={name: _samples(audit, folder, name) for name in shown},
         findings=_findings(audit, folder),
         widths=histogram([item.width for item in readable]),
@@ -75,35 +76,26 @@ def render(audit: Audit, folder: Path, title: str) -> str:
         brightness=histogram([item.brightness for item in readable], (0, 256)),
         formats=Counter(f"{item.format} {item.mode}" for item in readable).most_common(),
         megabytes=sum(item.size_bytes for item in audit.scan.measured) / 1e6,
-        max_named=MAX_NAMED,
+        max_listed=MAX_LISTED,
     )
 
 
 def histogram(values: Sequence[float], limits: tuple[float, float] | None = None) -> list[Bar]:
-    """Return the bars of a histogram; one where all values are equal."""
+    """Return the bars of a histogram; a single one if all values are equal."""
     if not values:
         return []
     low, high = limits or (min(values), max(values))
     if low == high:
         return [Bar(f"{low:g}", len(values), 1.0)]
     counts, edges = np.histogram(values, bins=BINS, range=(low, high))
-    shares = counts / counts.max()
     return [
-        Bar(f"{edges[place]:.0f} to {edges[place + 1]:.0f}", int(count), float(shares[place]))
-        for place, count in enumerate(counts)
+        Bar(f"{start:.0f} to {end:.0f}", int(count), float(count / counts.max()))
+        for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True)
     ]
 
 
-def _counts(audit: Audit) -> Mapping[str, Mapping[str, int]]:
-    """Return the images of each split by class."""
-    counts: dict[str, Counter[str]] = {split: Counter() for split in audit.splits}
-    for image in audit.images:
-        counts[image.split or "all"][image.class_name] += 1
-    return counts
-
-
 def _samples(audit: Audit, folder: Path, class_name: str) -> list[dict[str, str]]:
-    """Return a class's images, spread over all of it."""
+    """Return images of a class, evenly spaced."""
     names = [
         image.name
         for image, item in zip(audit.images, audit.scan.measured, strict=True)
@@ -114,39 +106,37 @@ def _samples(audit: Audit, folder: Path, class_name: str) -> list[dict[str, str]
 
 
 def _findings(audit: Audit, folder: Path) -> dict[str, list[dict[str, object]]]:
-    by_kind: dict[str, list[Finding]] = defaultdict(list)
+    """Return the listed findings by kind, the first ones with figures."""
+    images = {image.name: image for image in audit.images}
+    found: dict[str, list[dict[str, object]]] = defaultdict(list)
     for finding in audit.findings:
-        by_kind[finding.kind].append(finding)
-    class_of = {image.name: image for image in audit.images}
-    found: dict[str, list[dict[str, object]]] = {}
-    for kind, items in by_kind.items():
-        found[kind] = []
-        for number, item in enumerate(items[:MAX_NAMED]):
-            names = [name for name in (item.path, *item.others) if name in class_of]
-            shown = names[:MAX_IMAGES_OF_ONE] if number < MAX_SHOWN else []
-            figures = [
-                {
-                    **_figure(folder, name),
-                    "class_name": class_of[name].class_name,
-                    "split": class_of[name].split or "",
-                }
-                for name in shown
-            ]
-            found[kind].append({"finding": item, "figures": figures})
+        listed = found[finding.kind]
+        if len(listed) == MAX_LISTED:
+            continue
+        names = [name for name in (finding.path, *finding.others) if name in images]
+        figures = [
+            {
+                **_figure(folder, name),
+                "class_name": images[name].class_name,
+                "split": images[name].split or "",
+            }
+            for name in (names[:MAX_IMAGES_PER_FINDING] if len(listed) < MAX_SHOWN else ())
+        ]
+        listed.append({"finding": finding, "figures": figures})
     return found
 
 
 def _figure(folder: Path, name: str) -> dict[str, str]:
-    """Return an image's path and itself; without itself where it cannot be read."""
+    """Return an image's path and data URI, which is empty if the image cannot be read."""
     try:
         image = decode_image((folder / name).read_bytes())
     except (ImageError, OSError):
         return {"name": name, "image": ""}
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), reducing_gap=2.0)
-    return {"name": name, "image": _data_uri(np.asarray(image))}
+    return {"name": name, "image": _data_uri(image)}
 
 
-def _data_uri(pixels: Pixels) -> str:
+def _data_uri(image: Image.Image) -> str:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=80)
+    image.save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

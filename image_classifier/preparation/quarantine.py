@@ -1,9 +1,10 @@
-"""Bad images moved out of the way: never deleted, and a list says where from."""
+"""Moves bad images to a separate folder with a list of their origins; deletes nothing."""
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from container.classifier.errors import UserError
 from image_classifier.preparation.audit import Audit
@@ -12,21 +13,21 @@ from image_classifier.preparation.findings import KINDS
 LIST = "moved.jsonl"
 
 # Copies or moves a file.
-Transfer = Callable[[Path, Path], object]
+Transfer: TypeAlias = Callable[[Path, Path], object]
 
-# Of an image that several splits have, the one that stays; a fair score is worth more.
+# Where one of several equal files is kept: removing it from training does not bias a score.
 KEEP = ("test", "validation", "train")
 
 
-def bad(audit: Audit) -> dict[str, str]:
-    """Return the images that are to go, by their paths, and the kind of finding that says so.
+def choose(audit: Audit) -> dict[str, str]:
+    """Return the paths of the images to move, with the kind of finding that is the reason.
 
-    Of equal files one stays, where the score is measured if one lies there; where their labels
-    contradict each other none does, for nobody knows which is right.
+    One of several equal files is kept, if possible in a split other than training. None is kept
+    if their labels contradict each other, because the correct label is unknown.
     """
     split_of = {image.name: image.split for image in audit.images}
 
-    def worth(name: str) -> tuple[int, str]:
+    def rank(name: str) -> tuple[int, str]:
         split = split_of[name]
         return (KEEP.index(split) if split in KEEP else -1), name
 
@@ -36,32 +37,30 @@ def bad(audit: Audit) -> dict[str, str]:
             continue
         same = [finding.path, *finding.others]
         if finding.kind in {"exact-copy", "exact-copy-across-splits"}:
-            same = sorted(same, key=worth)[1:]
+            same = sorted(same, key=rank)[1:]
         for name in same:
             chosen.setdefault(name, finding.kind)
     return chosen
 
 
-def put(folder: Path, chosen: dict[str, str], aside: Path, transfer: Transfer) -> None:
-    """Move or copy images from `folder` to `aside/KIND/PATH`, and list each before it goes.
+def move(folder: Path, chosen: Mapping[str, str], target: Path, transfer: Transfer) -> None:
+    """Move or copy images from `folder` to `target/KIND/PATH`; list each before it is moved.
 
     Raises:
-        UserError: `aside` lies in the folder, or something of that name is there.
+        UserError: `target` is in the folder, or contains a file of that name.
     """
-    if aside.resolve().is_relative_to(folder.resolve()):
-        message = f"{aside} lies in {folder}, where it would be taken for images: name another"
+    if target.resolve().is_relative_to(folder.resolve()):
+        message = f"{target} is in {folder} and would be read as images: use another folder"
         raise UserError(message)
-    if not chosen:
-        return
-    targets = [(name, kind, aside / kind / name) for name, kind in chosen.items()]
-    if taken := [target for _, _, target in targets if os.path.lexists(target)]:
-        message = f"{taken[0]} is there from an earlier time: name another folder than {aside}"
+    moves = [(name, kind, target / kind / name) for name, kind in chosen.items()]
+    if existing := [path for _, _, path in moves if os.path.lexists(path)]:
+        message = f"{existing[0]} exists from an earlier run: use another folder than {target}"
         raise UserError(message)
-    aside.mkdir(parents=True, exist_ok=True)
-    with (aside / LIST).open("a", encoding="utf-8") as file:
-        for name, kind, target in targets:
-            said = {"from": str(folder / name), "to": str(target), "kind": kind}
-            file.write(json.dumps(said) + "\n")
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / LIST).open("a", encoding="utf-8") as file:
+        for name, kind, path in moves:
+            entry = {"from": str(folder / name), "to": str(path), "kind": kind}
+            file.write(json.dumps(entry) + "\n")
             file.flush()
-            target.parent.mkdir(parents=True, exist_ok=True)
-            transfer(folder / name, target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            transfer(folder / name, path)

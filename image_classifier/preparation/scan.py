@@ -1,12 +1,11 @@
-"""Every image read once: its content's hash, its form, and small copies to compare it by.
+"""Reads every image once: its content hash, its format, and small copies for comparisons.
 
-On all cores, in chunks. What is kept of an image is less than two kilobytes.
+Uses all CPUs, in chunks. Keeps less than two kilobytes of an image.
 """
 
 import hashlib
 import io
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,59 +16,58 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from container.classifier.errors import ImageError
+from container.classifier.machine import usable_cpus
 from container.classifier.preprocessing import FORMATS, Pixels, decode_image
 from image_classifier.preparation.duplicates import THUMBNAIL_SIZE, perceptual_hash
 
-# Of the small copies that make a class's average image.
+# Of the copies that are averaged per class and reduced to thumbnails.
 SMALL_SIZE = 48
 
 CHUNK = 64
 
-# Below it new processes take longer to start than the work takes.
-FEW = 512
+# With fewer images, starting processes takes longer than reading.
+MIN_PARALLEL = 512
 
-ORIENTATION = 0x0112
-
-# Levels that compression adds to one color, or to gray.
+# Levels by which compression changes a single color, or gray.
 TRACE = 2
 
-# A whole file ends with, or within the last bytes has, what its format ends with.
+# The last bytes of a complete file contain the end marker of its format.
 ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
 END_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is kept of an image's file in words and numbers."""
+    """Facts about an image's file."""
 
     size_bytes: int
     sha256: str
-    """Of the file's bytes; empty where it cannot be read."""
+    """Of the file's bytes; empty if it cannot be read."""
 
     format: str = ""
-    """As Pillow calls it, as is the mode; empty where no format is recognized."""
+    """Pillow's name, as is the mode; empty if the format is unknown."""
 
     mode: str = ""
     width: int = 0
     height: int = 0
-    """As stored, before it is turned upright."""
+    """As stored, before the EXIF orientation is applied."""
 
     orientation: int = 1
     """EXIF's: 1 is upright."""
 
     brightness: float = 0.0
-    """Mean of all pixels and colors, 0 to 255."""
+    """Mean of all pixels and channels, 0 to 255."""
 
     is_constant: bool = False
     is_gray: bool = False
-    """Whether no pixel has a color."""
+    """Whether all channels of all pixels are equal."""
 
     problem: str = ""
-    """Why it cannot be decoded; empty where it can."""
+    """Why it cannot be decoded; empty if it can."""
 
     ends_early: bool = False
 
@@ -81,23 +79,23 @@ class Scan:
     measured: list[Measured]
 
     hashes: npt.NDArray[np.uint64]
-    """(N,): perceptual; 0 where an image is not readable."""
+    """(N,): perceptual; 0 for an image that cannot be decoded."""
 
     thumbnails: Pixels
     """(N, 16, 16, 3)."""
 
     averages: Mapping[str, Pixels]
-    """(48, 48, 3): each class's average image."""
+    """(48, 48, 3): the average image of each class."""
 
-    def of(self, places: Sequence[int]) -> Self:
+    def of(self, indices: Sequence[int]) -> Self:
         """Return the scan of some of the images; the averages remain those of all."""
-        measured = [self.measured[place] for place in places]
-        return type(self)(measured, self.hashes[places], self.thumbnails[places], self.averages)
+        measured = [self.measured[index] for index in indices]
+        return type(self)(measured, self.hashes[indices], self.thumbnails[indices], self.averages)
 
     @property
-    def readable(self) -> npt.NDArray[np.bool_]:
-        """(N,): whether an image can be decoded."""
-        return np.array([not item.problem for item in self.measured], dtype=bool)
+    def is_comparable(self) -> npt.NDArray[np.bool_]:
+        """(N,): whether an image can be decoded and is not constant."""
+        return np.array([not (item.problem or item.is_constant) for item in self.measured], bool)
 
 
 def scan(
@@ -110,9 +108,9 @@ def scan(
     """Read N images.
 
     Args:
-        folder: Where they lie.
+        folder: Contains the images.
         names: N paths in the folder.
-        class_names: Of these N images.
+        class_names: The classes of the N images.
         quiet: No progress bar.
     """
     measured: list[Measured] = []
@@ -124,11 +122,11 @@ def scan(
     with tqdm(total=len(names), desc="read", unit=" images", disable=quiet or None) as bar:
         for items, small in _measure_all([folder / name for name in names]):
             start = len(measured)
-            for place, item in enumerate(items, start):
+            for index, (item, pixels) in enumerate(zip(items, small, strict=True), start):
                 if not item.problem:
-                    sums[class_names[place]] += small[place - start]
-                    counts[class_names[place]] += 1
-                    hashes[place] = perceptual_hash(small[place - start])
+                    sums[class_names[index]] += pixels
+                    counts[class_names[index]] += 1
+                    hashes[index] = perceptual_hash(pixels)
             blocks = small.reshape(len(small), THUMBNAIL_SIZE, step, THUMBNAIL_SIZE, step, 3)
             thumbnails[start : start + len(items)] = blocks.mean(axis=(2, 4)).round()
             measured += items
@@ -140,55 +138,47 @@ def scan(
     return Scan(measured, hashes, thumbnails, averages)
 
 
-def processors() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _measure_all(paths: Sequence[Path]) -> Iterator[tuple[list[Measured], Pixels]]:
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-    if len(paths) < FEW or processors() == 1:
+    processes = max(1, int(usable_cpus()))
+    if len(paths) < MIN_PARALLEL or processes == 1:
         yield from map(_measure_chunk, chunks)
         return
-    # Spawned, not forked: whoever calls may have threads.
+    # Spawned, not forked: the calling process can have threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processors(), mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         yield from pool.map(_measure_chunk, chunks)
 
 
 def _measure_chunk(paths: Sequence[Path]) -> tuple[list[Measured], Pixels]:
-    """Return what is kept of some images, and their small copies (n, 48, 48, 3)."""
+    """Measure n images; return their small copies (n, 48, 48, 3) too."""
     measured = []
     small = np.zeros((len(paths), SMALL_SIZE, SMALL_SIZE, 3), np.uint8)
-    for place, path in enumerate(paths):
+    for index, path in enumerate(paths):
         try:
-            data = path.read_bytes()
+            item, pixels = measure(path.read_bytes())
         except OSError as error:
-            measured.append(Measured(0, "", problem=error.strerror or str(error)))
-            continue
-        item, pixels = measure(data)
+            item, pixels = Measured(0, "", problem=error.strerror or str(error)), None
         measured.append(item)
         if pixels is not None:
-            small[place] = pixels
+            small[index] = pixels
     return measured, small
 
 
 def measure(data: bytes) -> tuple[Measured, Pixels | None]:
-    """Measure one image's file; return its small copy too, None where it cannot be decoded."""
-    plain = Measured(len(data), hashlib.sha256(data).hexdigest(), *_form(data))
+    """Measure one image's file; return its small copy too, None if it cannot be decoded."""
+    header = _read_header(Measured(len(data), hashlib.sha256(data).hexdigest()), data)
     try:
         image = decode_image(data)
     except ImageError as error:
-        early = _ends_early(data, plain.format) or "truncated" in str(error)
-        return replace(plain, problem=str(error), ends_early=bool(plain.format) and early), None
+        early = _ends_early(data, header.format) or "truncated" in str(error)
+        return replace(header, problem=str(error), ends_early=bool(header.format) and early), None
     resized = image.resize((SMALL_SIZE, SMALL_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     small = np.asarray(resized)
     spans = [np.ptp(channel.getextrema()) for channel in image.split()]
     colors = np.ptp(small.astype(np.int16), axis=2)
     measured = replace(
-        plain,
+        header,
         brightness=float(small.mean()),
         is_constant=bool(max(spans) <= TRACE),
         is_gray=bool(colors.max() <= TRACE),
@@ -196,15 +186,21 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
     return measured, small
 
 
-def _form(data: bytes) -> tuple[str, str, int, int, int]:
-    """Return format, mode, width, height and orientation by the header, as far as it has one."""
-    form = ("", "", 0, 0)
-    # Pillow raises whatever a damaged header, or damaged EXIF, makes it run into.
+def _read_header(measured: Measured, data: bytes) -> Measured:
+    """Add format, mode, size and orientation, as far as the header is readable."""
+    # Pillow raises many types of errors on a damaged header or damaged EXIF data.
     with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        form = (image.format or "", image.mode, image.width, image.height)
-        orientation = image.getexif().get(ORIENTATION, 1)
-        return *form, orientation if isinstance(orientation, int) else 1
-    return *form, 1
+        measured = replace(
+            measured,
+            format=image.format or "",
+            mode=image.mode,
+            width=image.width,
+            height=image.height,
+        )
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if isinstance(orientation, int):
+            measured = replace(measured, orientation=orientation)
+    return measured
 
 
 def _ends_early(data: bytes, kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, or an archive of one."""
+"""Sources of images: a folder, or an archive of one."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from container.classifier.vocabulary import IMAGE_SUFFIXES
 from image_classifier.preparation import archives
 from image_classifier.preparation.findings import Finding
 
-# Images, but none that the training program reads.
+# Image formats that the training program does not read.
 UNSUPPORTED = frozenset(
     {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".svg", ".ico"}
 )
@@ -20,57 +20,55 @@ UNSUPPORTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What lies in a folder."""
+    """The images in a folder."""
 
     images: tuple[str, ...]
     """Paths in the folder, with slashes, sorted."""
 
     findings: tuple[Finding, ...]
-    """What was left out and might be missed."""
+    """Files and links that were left out."""
 
 
 @contextmanager
-def opened(
-    source: Path, within: str = ".", beside: Path | None = None, *, quiet: bool = False
+def open_source(
+    source: Path, within: str = ".", unpack_in: Path | None = None, *, quiet: bool = False
 ) -> Iterator[Path]:
-    """Give a folder of a source; that of an archive is unpacked for as long as it is needed.
+    """Yield a folder of a source; an archive is unpacked temporarily.
 
     Args:
         source: A folder or an archive.
         within: The folder's path in the source.
-        beside: Where an archive is unpacked; None: where the system puts what is temporary.
+        unpack_in: Where to unpack an archive; None: in the system's temporary folder.
         quiet: No progress bar.
 
     Raises:
-        UserError: there is nothing, or neither a folder nor an archive, or no such folder in it.
+        UserError: the source is missing, is neither a folder nor an archive, or has no such folder.
     """
     if source.is_dir():
         yield _folder_of(source, within, source)
     elif archives.is_archive(source):
-        with archives.unpacked(source, beside, quiet=quiet) as folder:
+        with archives.unpack(source, unpack_in, quiet=quiet) as folder:
             yield _folder_of(folder, within, source)
     else:
-        kinds = ", ".join(archives.SUFFIXES)
-        what = "is neither a folder nor an archive" if source.exists() else "does not exist"
-        message = f"{source} {what}: name a folder or one of {kinds}"
+        problem = "is neither a folder nor an archive" if source.exists() else "does not exist"
+        message = f"{source} {problem}: name a folder or one of {', '.join(archives.SUFFIXES)}"
         raise UserError(message)
 
 
 def _folder_of(folder: Path, within: str, source: Path) -> Path:
-    """Return the folder `within` of a source that lies in `folder`."""
     found = folder / within
     if not found.is_dir() or not found.resolve().is_relative_to(folder.resolve()):
-        there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-        message = f"{source} has no folder {within}; it has {there or 'none'}"
+        folders = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        message = f"{source} has no folder {within}; it has {folders or 'no folders'}"
         raise UserError(message)
     return found
 
 
-def listed(folder: Path) -> Listing:
+def list_images(folder: Path) -> Listing:
     """List a folder's images.
 
     Raises:
-        UserError: there is none.
+        UserError: it contains no image.
     """
     images: list[str] = []
     findings: list[Finding] = []
@@ -79,22 +77,20 @@ def listed(folder: Path) -> Listing:
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         for name in folders:
             if Path(directory, name).is_symlink():
-                text = "a link to a folder is not followed: name its target instead"
+                text = "links to folders are not followed: put the folder there"
                 findings.append(Finding("link", (relative / name).as_posix(), text))
-        for name in sorted(files):
+        for name in sorted(name for name in files if not is_ignored(name)):
             path, suffix = (relative / name).as_posix(), Path(name).suffix.lower()
-            if is_ignored(name):
-                continue
-            if suffix in IMAGE_SUFFIXES and not Path(directory, name).is_file():
-                # Reading a pipe would wait for ever.
-                findings.append(Finding("no-file", path, "leads nowhere, or is a pipe or a device"))
-            elif suffix in IMAGE_SUFFIXES:
-                images.append(path)
-            elif suffix in UNSUPPORTED:
-                text = f"{suffix} is not read by the training program: convert to {_suffixes()}"
+            if suffix in UNSUPPORTED:
+                text = f"the training program does not read {suffix}: convert it to {_suffixes()}"
                 findings.append(Finding("unsupported", path, text))
+            elif suffix in IMAGE_SUFFIXES and Path(directory, name).is_file():
+                images.append(path)
+            elif suffix in IMAGE_SUFFIXES:
+                # Reading a pipe would block forever.
+                findings.append(Finding("no-file", path, "a broken link, a pipe or a device"))
     if not images:
-        message = f"there is no image: expected files that end with {_suffixes()}"
+        message = f"found no image: expected files that end with {_suffixes()}"
         raise UserError(message)
     return Listing(tuple(sorted(images)), tuple(findings))
 
