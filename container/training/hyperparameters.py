@@ -1,19 +1,19 @@
-"""What a training job can be told, and how SageMaker says it: every value a string.
+"""The hyperparameters of a training job, which SageMaker passes as strings.
 
-Imports the standard library only, so that a typo fails on the sender's machine too.
+Imports the standard library only, so that they can be checked before a job is created.
 """
 
 import ast
 import json
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, Self, TypeAlias
+from types import NoneType
+from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
 
 from container.classifier.errors import UserError
 
-# What tuning jobs and the SDKs add for themselves.
+# Hyperparameters that tuning jobs and the SDKs add for themselves.
 FOREIGN_PREFIXES = ("_", "sagemaker_")
 FOREIGN_NAMES = frozenset({"default_user_module_name"})
 
@@ -22,259 +22,237 @@ Value: TypeAlias = "bool | int | float | str | None"
 TRUE, FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
+class Range(NamedTuple):
+    """The limits of a number, both allowed."""
+
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hyperparameters:
-    """The hyperparameters of a training job, checked when made."""
+    """The hyperparameters of a training job, checked when created."""
 
     network: str = "resnet18"
-    """A torchvision classification network by name, or `small`: ours, for training from scratch."""
+    """A torchvision classification network, or `small`: our network for training from scratch."""
 
     pretrained: bool | None = None
-    """Start from the `weights` channel, else a download. Unset: yes, but not for `small`."""
+    """Start from pretrained weights: the `weights` channel, or else a download.
 
-    fine_tuning: Literal["staged", "full", "none"] = "staged"
-    """What of a pretrained network learns once its new head has.
-
-    `staged`: the last layers, then all; `full`: all at once; `none`: nothing, it stays frozen.
+    Unset: true, except for `small`.
     """
 
-    head_epochs: int = 50
-    """Passes over the frozen features in which a pretrained network's new head learns first."""
+    fine_tuning: Literal["staged", "full", "none"] = "staged"
+    """Layers of a pretrained network that are trained after its new head.
 
-    epochs: int = 5
-    """Passes over the training channel; with `fine_tuning=none` there are none."""
+    `staged`: first the last layers, then all; `full`: all from the start; `none`: no layers.
+    """
 
-    batch_size: int = 64
+    head_epochs: Annotated[int, Range(1, 10_000)] = 50
+    """Epochs that train the new head of a pretrained network, on features of the frozen network."""
+
+    epochs: Annotated[int, Range(1, 10_000)] = 5
+    """Epochs that train the network after its head. Not used with `fine_tuning=none`."""
+
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
     """Images per step, over all hosts and GPUs."""
 
-    gradient_accumulation_steps: int = 1
-    """Parts in which each device computes its share of a step: more need less memory."""
+    gradient_accumulation_steps: Annotated[int, Range(1, 1024)] = 1
+    """Parts into which each device splits its share of a batch. More parts need less memory."""
 
     optimizer: Literal["adamw", "sgd", "adam", "muon"] | None = None
     """`sgd` has Nesterov momentum 0.9. Unset: `muon` for `small` from scratch, else `adamw`."""
 
-    learning_rate: float | None = None
-    """Peak of the one-cycle schedule; of a pretrained network the first layers learn more slowly.
+    learning_rate: Annotated[float | None, Range(1e-9, 100.0)] = None
+    """Peak of the one-cycle schedule. The first layers of pretrained networks have lower rates.
 
-    Unset: for `small`, from scratch, pretrained with `adamw` 0.005, 0.0005, 0.0002; `sgd` 0.05,
-    0.01, 0.002; `muon` 0.02, 0.01, 0.001. New heads try several, but for `fine_tuning=none`.
+    Unset, for `small`, other networks from scratch, and pretrained ones: 0.005, 0.0005 and 0.0002
+    with `adamw` and `adam`; 0.05, 0.01 and 0.002 with `sgd`; 0.02, 0.01 and 0.001 with `muon`. The
+    new head of a pretrained network tries several rates, unless `fine_tuning=none` and this is set.
     """
 
     find_learning_rate: bool = False
-    """Try growing learning rates for a hundred steps first, and take the best one found."""
+    """Run a learning rate range test of a hundred steps first, and use the best rate found."""
 
-    weight_decay: float | None = None
-    """Pull of the weights to zero. Unset: 0.01, for `sgd` 0.0005, for `adam` none."""
+    weight_decay: Annotated[float | None, Range(0.0, 10.0)] = None
+    """Weight decay. Unset: 0.01; 0.0005 for `sgd`, 0 for `adam`."""
 
-    gradient_clip_norm: float | None = None
-    """Longest gradient that a step may follow; a longer one is shortened. Unset: any."""
+    gradient_clip_norm: Annotated[float | None, Range(1e-6, 1e6)] = None
+    """Maximum norm of the gradient, above which it is scaled down. Unset: no limit."""
 
-    ema_decay: float | None = None
-    """Of the moving average of the weights, which is what is evaluated and kept; 0: no average.
+    ema_decay: Annotated[float | None, Range(0.0, 0.999999)] = None
+    """Decay of the moving average of the weights, which is evaluated and saved. 0: no average.
 
     Unset: an average over about the last twentieth of the run.
     """
 
-    early_stopping_patience: int | None = None
-    """Epochs without a better objective after which the training ends. Unset: never."""
+    early_stopping_patience: Annotated[int | None, Range(1, 10_000)] = None
+    """Stop after this many epochs without a better objective. Unset: never."""
 
-    label_smoothing: float = 0.0
-    """Share of the target probability spread over all classes."""
+    label_smoothing: Annotated[float, Range(0.0, 0.9)] = 0.0
+    """Fraction of the target probability that is spread over all classes."""
 
     class_balance: Literal["auto", "none", "weights", "sampling"] = "auto"
-    """For uneven classes: a `weights` for each in the loss, or `sampling` the rare ones more often.
+    """Handling of imbalanced classes: class `weights` in the loss, or more frequent `sampling`.
 
-    `auto`: `sampling` where a class has three times the images of another, else `none`.
+    `auto`: `sampling` if one class has three times the images of another, else `none`.
     """
 
-    image_size: int | None = None
-    """Height and width that the network sees, in pixels. Unset: 128 for `small`, else 224."""
+    image_size: Annotated[int | None, Range(16, 1024)] = None
+    """Height and width of the network's input, in pixels. Unset: 128 for `small`, else 224."""
 
-    half_size_steps: float = 0.0
-    """Share of the steps, the first ones, that see images at half their size, which is faster.
+    half_size_steps: Annotated[float, Range(0.0, 0.9)] = 0.0
+    """Fraction of the steps, at the start, that train on images of half the size to save time.
 
-    For networks that take any size, from scratch. The other steps make up for what was too small.
+    Only for networks that accept any size, trained from scratch.
     """
 
     augment: bool = True
-    """Random small changes of every image, which destroy no label: the four that follow."""
+    """Augment images with the random changes of the next four hyperparameters."""
 
-    max_rotation: float = 10.0
-    """In degrees, to either side."""
+    max_rotation: Annotated[float, Range(0.0, 180.0)] = 10.0
+    """Maximum rotation in either direction, in degrees."""
 
-    max_zoom: float = 0.1
-    """Share of the size by which images grow or shrink."""
+    max_zoom: Annotated[float, Range(0.0, 0.5)] = 0.1
+    """Maximum zoom in or out, as a fraction of the image's side."""
 
-    max_shift: float = 0.08
-    """Share of the side by which images move."""
+    max_shift: Annotated[float, Range(0.0, 0.5)] = 0.08
+    """Maximum shift, as a fraction of the image's side."""
 
-    max_light: float = 0.2
-    """Share by which contrast changes; brightness by half, colors by a quarter of it."""
+    max_light: Annotated[float, Range(0.0, 1.0)] = 0.2
+    """Maximum change of contrast, as a fraction; brightness changes by half, color by a quarter."""
 
     horizontal_flip: bool = False
-    """Mirror half of the images: only where left and right mean the same."""
+    """Flip half of the images left to right. Use it only if that does not change the class."""
 
     vertical_flip: bool = False
-    """Turn half of the images upside down: only where up and down mean the same."""
+    """Flip half of the images top to bottom. Use it only if that does not change the class."""
 
     quarter_turns: bool = False
-    """Turn images by 0, 90, 180 or 270 degrees: only where no side is up, as seen from above."""
+    """Rotate images by 0, 90, 180 or 270 degrees. For images without an up, such as aerial ones."""
 
-    cutout: float = 0.0
-    """Side of a random square made gray in every image, as a share of the image's side."""
+    cutout: Annotated[float, Range(0.0, 0.75)] = 0.0
+    """Side of a random gray square in every image, as a fraction of the image's side. 0: none."""
 
-    mixup: float = 0.0
-    """Blend pairs of images; alpha of the beta distribution of the shares. 0: none."""
+    mixup: Annotated[float, Range(0.0, 10.0)] = 0.0
+    """Alpha of mixup, which blends pairs of images. 0: none."""
 
-    cutmix: float = 0.0
-    """Paste a part of another image in; alpha as for `mixup`. With both, steps take turns."""
+    cutmix: Annotated[float, Range(0.0, 10.0)] = 0.0
+    """Alpha of CutMix, which pastes a part of another image. With `mixup`: one of them per step."""
 
     test_time_augmentation: bool = False
-    """Average the answers over the flips that are allowed, in serving too: better and slower."""
+    """Average predictions over the enabled flips, in serving too: more accurate, but slower."""
 
-    validation_fraction: float = 0.2
-    """Share of each class split off for validation where there is no validation channel."""
+    validation_fraction: Annotated[float, Range(0.01, 0.9)] = 0.2
+    """Fraction of each class that is split off if there is no `validation` channel."""
 
     objective: Literal["val_accuracy", "val_balanced_accuracy", "val_f1", "val_loss"] | None = None
-    """Decides which epoch's weights are kept.
+    """Metric that selects the epoch whose weights are saved.
 
-    Unset: `val_balanced_accuracy` where uneven classes are balanced, else `val_accuracy`.
+    Unset: `val_balanced_accuracy` if imbalanced classes are balanced, else `val_accuracy`.
     """
 
-    min_accuracy: float | None = None
-    """Fail a job whose accuracy is less: on the `test` channel, else on validation.
+    min_accuracy: Annotated[float | None, Range(0.0, 1.0)] = None
+    """Fail the job if its accuracy is lower, on the `test` channel or else on validation images.
 
-    A job that was stopped is not judged.
+    Stopped jobs are exempt. Unset: no minimum.
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of training's arithmetic. `auto`: bfloat16 where it makes the network faster."""
+    """Precision of training. `auto`: bfloat16 if it is faster for this network and device."""
 
     compile: bool = False
-    """Compile the network with `torch.compile`: minutes first, then faster steps on a GPU."""
+    """Compile the network with `torch.compile`: a start of minutes, then faster steps on a GPU."""
 
     quantize: Literal["auto", "none"] = "auto"
-    """Precision in which the network is served. `auto`: int8 where it suffices; `none`: float32.
+    """Quantize the trained network. `auto`: serve int8 if it is accurate enough; `none`: float32.
 
-    Another network is made for that at the end of a job, calibrated with training images.
+    The quantization at the end of the job is calibrated on training images.
     """
 
-    max_accuracy_drop: float = 0.005
-    """How much lower int8's accuracy on the validation images may be than float32's."""
+    max_accuracy_drop: Annotated[float, Range(0.0, 1.0)] = 0.005
+    """Maximum drop of int8's accuracy below float32's, on validation images."""
 
-    seed: int = 0
-    """Of every random choice."""
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    """Seed of all random numbers."""
 
-    checkpoint_interval_seconds: float = 60.0
-    """Least time between two checkpoints; a stop and the last epoch make one too."""
+    checkpoint_interval_seconds: Annotated[float, Range(0.0, 86_400.0)] = 60.0
+    """Minimum time between checkpoints. A stop and the last epoch write one too."""
 
     debug: Literal["auto", "required", "off"] = "auto"
-    """Record tensors, as docs/debugger.md says. `required`: fail a job in which that cannot be."""
+    """Record tensors (docs/debugger.md). `required`: fail the job if they cannot be recorded."""
 
     debug_rules: str | None = None
-    """Names of rules that judge the training, by commas, or SageMaker's JSON; `none`: no rule.
+    """Debugger rules, as comma-separated names or SageMaker's JSON. `none`: no rules.
 
-    A `!` after a name ends the training when it finds something. Unset: all that need no settings.
+    `!` after a name stops the training when the rule finds an issue. Unset: all rules that need no
+    parameters.
     """
 
     def __post_init__(self) -> None:
-        """Check every range."""
-        for name, low, high in _RANGES:
+        """Check the ranges and choices."""
+        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
             value = getattr(self, name)
-            # Written so that NaN fails it.
-            if value is not None and not low <= value <= high:
-                message = f"{name} must be {low} to {high}, got {value!r}"
+            if value is None:
+                continue
+            if typing.get_origin(hint) is Annotated:
+                low, high = hint.__metadata__[0]
+                # NaN fails this comparison too.
+                if not low <= value <= high:
+                    message = f"{name} must be {low} to {high}, got {value!r}"
+                    raise UserError(message)
+            elif (choices := _choices(hint)) and value not in choices:
+                message = f"{name} must be one of {', '.join(choices)}; got {value!r}"
                 raise UserError(message)
         if self.find_learning_rate and self.learning_rate is not None:
-            message = "learning_rate is given, and find_learning_rate=true: drop one of them"
+            message = "learning_rate and find_learning_rate=true are both set: drop one of them"
             raise UserError(message)
-        for name, hint in typing.get_type_hints(type(self)).items():
-            choices = _choices(hint)
-            if choices and getattr(self, name) not in choices:
-                known = ", ".join(choice for choice in choices if choice is not None)
-                message = f"{name} must be one of {known}; got {getattr(self, name)!r}"
-                raise UserError(message)
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, object]) -> Self:
-        """Decode hyperparameters.json, whatever SDK wrote it.
+        """Parse the content of hyperparameters.json, which every SDK encodes differently.
 
         Raises:
-            UserError: an unknown name (the known ones are listed), or a value of a wrong type or
-                out of its range.
+            UserError: a name is unknown (the known ones are listed), or a value has the wrong type
+                or is out of range.
         """
-        types = typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls)
         own = {
             name: value
             for name, value in strings.items()
             if not name.startswith(FOREIGN_PREFIXES) and name not in FOREIGN_NAMES
         }
-        if unknown := sorted(own.keys() - types.keys()):
+        if unknown := sorted(own.keys() - hints.keys()):
             known = ", ".join(field.name for field in fields(cls))
             message = f"unknown hyperparameters {', '.join(unknown)}; known are {known}"
             raise UserError(message)
-        return cls(**{name: _decode(name, types[name], value) for name, value in own.items()})  # type: ignore[arg-type]
+        return cls(**{name: _parse(name, hints[name], value) for name, value in own.items()})  # type: ignore[arg-type]
 
 
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("head_epochs", 1, 10_000),
-    ("epochs", 1, 10_000),
-    ("batch_size", 1, 65_536),
-    ("gradient_accumulation_steps", 1, 1024),
-    ("learning_rate", 1e-9, 100.0),
-    ("weight_decay", 0.0, 10.0),
-    ("gradient_clip_norm", 1e-6, 1e6),
-    ("ema_decay", 0.0, 0.999999),
-    ("early_stopping_patience", 1, 10_000),
-    ("label_smoothing", 0.0, 0.9),
-    ("image_size", 16, 1024),
-    ("half_size_steps", 0.0, 0.9),
-    ("max_rotation", 0.0, 180.0),
-    ("max_zoom", 0.0, 0.5),
-    ("max_shift", 0.0, 0.5),
-    ("max_light", 0.0, 1.0),
-    ("cutout", 0.0, 0.75),
-    ("mixup", 0.0, 10.0),
-    ("cutmix", 0.0, 10.0),
-    ("validation_fraction", 0.01, 0.9),
-    ("min_accuracy", 0.0, 1.0),
-    ("max_accuracy_drop", 0.0, 1.0),
-    ("seed", 0, 2**32 - 1),
-    ("checkpoint_interval_seconds", 0.0, 86_400.0),
-)
-
-
-def _decode(name: str, hint: object, value: object) -> Value:
-    """Decode one value: Python's repr, JSON, JSON within a string, or plain text."""
+def _parse(name: str, hint: object, value: object) -> Value:
+    """Parse one value: Python's repr, JSON, JSON within a string, or plain text."""
     text = str(value).strip()
     if text.startswith('"') and text.endswith('"'):
         text = _unquote(text)
-    kinds = _kinds(hint)
-    if type(None) in kinds and text.lower() in {"", "none", "null"}:
+    parts = _parts(hint)
+    if NoneType in parts and text.lower() in {"", "none", "null"}:
         return None
-    parse, described = next(_PARSERS[kind] for kind in kinds if kind in _PARSERS)
+    parse, description = _PARSERS.get(parts[0], _PARSERS[str])
     try:
         return parse(text)
     except (ValueError, OverflowError, SyntaxError):
-        message = f"{name} must be {described}, got {text!r}"
+        message = f"{name} must be {description}, got {text!r}"
         raise UserError(message) from None
 
 
-def _kinds(hint: object) -> tuple[object, ...]:
-    """Return the types of a hint, those of a Literal's choices for the Literal."""
-    if choices := _choices(hint):
-        return tuple({type(choice) for choice in choices})
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def _choices(hint: object) -> tuple[str | None, ...]:
-    """Return what a Literal allows, and None where it is optional; of other hints nothing."""
-    if typing.get_origin(hint) is Literal:
-        return typing.get_args(hint)
+def _parts(hint: object) -> list[object]:
+    """Return the types of an optional hint, with the choices of a Literal instead of `str`."""
     parts = typing.get_args(hint)
-    if any(typing.get_origin(part) is Literal for part in parts):
-        return tuple(choice for part in parts for choice in (_choices(part) or (None,)))
-    return ()
+    return [inner for part in parts for inner in _parts(part)] or [hint]
+
+
+def _choices(hint: object) -> list[str]:
+    return [part for part in _parts(hint) if isinstance(part, str)]
 
 
 def _unquote(text: str) -> str:
@@ -301,8 +279,8 @@ def _parse_int(text: str) -> int:
         return int(number)
 
 
-def _parse_text(text: str) -> str:
-    # str() of a Python string that was itself a repr.
+def _parse_string(text: str) -> str:
+    # str() of a Python string may itself be a repr.
     return str(ast.literal_eval(text)) if text[:1] == "'" == text[-1:] else text
 
 
@@ -310,5 +288,5 @@ _PARSERS: dict[object, tuple[Callable[[str], Value], str]] = {
     bool: (_parse_bool, "true or false"),
     int: (_parse_int, "a whole number"),
     float: (float, "a number"),
-    str: (_parse_text, "a text"),
+    str: (_parse_string, "a string"),
 }
