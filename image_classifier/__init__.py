@@ -1,1 +1,1 @@
-"""The commands on a person's machine: prepare, train, tune, deploy, explain, here or on AWS."""
+"""The command-line workflow: prepare, train, tune, deploy and explain, locally or on AWS."""

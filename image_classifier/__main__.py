@@ -1,4 +1,4 @@
-"""`python -m image_classifier VERB`."""
+"""Run `python -m image_classifier VERB`."""
 
 from image_classifier.cli import main
 

@@ -1,25 +1,38 @@
-"""Train, tune, deploy and ask image classifiers on SageMaker, or on this machine."""
+"""Train, tune, deploy and use image classifiers, on SageMaker or on this machine."""
 
 import argparse
 import json
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker import cost, deployment, prediction, reports, resources, training
-from image_classifier.sagemaker.aws import Aws
+from image_classifier.sagemaker import (
+    batch_transform,
+    clarify,
+    cost,
+    deployment,
+    prediction,
+    reports,
+    resources,
+    training,
+)
+from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.settings import settings_file
 from image_classifier.settings.settings_file import SettingsFile
 
-# What runs on this machine leaves its files here.
+PROGRAM = "python -m image_classifier"
+
+# Folder of everything that runs on this machine.
 LOCAL_RUNS = Path(".launcher")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0, or 1 with the reason on stderr."""
+    """Run a verb; return 0, or 1 after printing the reason on stderr."""
     arguments = _parser().parse_args(argv)
+    is_local = getattr(arguments, "local", False)
     try:
         file = settings_file.read(arguments.settings)
         aws = Aws(
@@ -27,22 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             is_dry=getattr(arguments, "dry_run", False),
             show=_ignore if arguments.quiet else _show,
         )
-        return _VERBS[arguments.verb](aws, file, arguments)
+        if is_local and not aws.is_dry:
+            return _run_locally(aws, file, arguments)
+        verb, _ = _VERBS[arguments.verb]
+        return verb(aws, file, arguments)
     except UserError as error:
-        print(f"python -m image_classifier: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"python -m image_classifier: {_stopped(arguments)}", file=sys.stderr)
+        hint = "; jobs on SageMaker continue: `status` lists them, `delete` stops them"
+        print(f"{PROGRAM}: stopped{'' if is_local else hint}", file=sys.stderr)
         return 130
-
-
-def _stopped(arguments: argparse.Namespace) -> str:
-    if getattr(arguments, "local", False):
-        return "stopped"
-    return (
-        "stopped waiting; what was started on SageMaker continues: "
-        "`status` shows it, `delete` ends it"
-    )
 
 
 def _show(text: str) -> None:
@@ -53,78 +61,82 @@ def _ignore(text: str) -> None:
     del text
 
 
+def _run_locally(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+    """Run a verb on this machine."""
+    # Optuna takes a second to import.
+    from image_classifier.local import jobs, tuning  # noqa: PLC0415
+
+    folder = LOCAL_RUNS / file.settings.name
+    match arguments.verb:
+        case "train":
+            print(jobs.train(file, folder, from_tuning=arguments.from_tuning is not None))
+        case "tune":
+            best = tuning.run(file, folder / "tuning", aws.show)
+            aws.show(f"best: trial {best.number}, {best.value:.5g}")
+            for name, value in sorted(best.params.items()):
+                aws.show(f"  {name} = {value}")
+            aws.show(str(folder / "tuning" / tuning.PAGE))
+            print(folder / "tuning" / tuning.MODEL)
+        case "deploy":
+            archive = None if arguments.job is None else Path(arguments.job)
+            port = arguments.port or jobs.PORT
+            jobs.deploy(folder, archive, port)
+            print(f"http://127.0.0.1:{port}")
+        case "predict":
+            port = arguments.port or jobs.port(folder)
+            _print_predictions(jobs.predict(arguments.images, port), as_json=arguments.json)
+        case "explain":
+            return _explain(aws, file, arguments, port=arguments.port or jobs.port(folder))
+        case "report":
+            _open_pages(jobs.reports(folder), arguments)
+        case "delete":
+            was_running = jobs.stop(folder)
+            print("the server is stopped" if was_running else "no server was running")
+    return 0
+
+
 def _check(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int:
-    print(f"{file.path}: nothing is wrong")
+    print(f"{file.path}: no mistakes")
     return 0
 
 
 def _train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    if arguments.local and not aws.is_dry:
-        from image_classifier.local import jobs as local_jobs  # noqa: PLC0415 - with Optuna, as above
-
-        from_tuning = arguments.from_tuning is not None
-        print(local_jobs.train(file, LOCAL_RUNS / file.settings.name, from_tuning=from_tuning))
-        return 0
     name = training.train(aws, file, from_tuning=arguments.from_tuning, wait=not arguments.no_wait)
-    return _result(aws, name)
+    return _print_result(aws, name)
 
 
 def _tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    if arguments.local and not aws.is_dry:
-        return _tune_here(aws, file)
-    return _result(aws, training.tune(aws, file, wait=not arguments.no_wait))
-
-
-def _tune_here(aws: Aws, file: SettingsFile) -> int:
-    # Optuna takes a second to import.
-    from image_classifier.local import tuning as local_tuning  # noqa: PLC0415
-
-    folder = LOCAL_RUNS / file.settings.name / "tuning"
-    best = local_tuning.run(file, folder, aws.show)
-    aws.show(f"best: trial {best.number}, {best.value:.5g}")
-    for name, value in sorted(best.params.items()):
-        aws.show(f"  {name} = {value}")
-    aws.show(str(folder / local_tuning.PAGE))
-    print(folder / local_tuning.MODEL)
-    return 0
+    return _print_result(aws, training.tune(aws, file, wait=not arguments.no_wait))
 
 
 def _deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    if arguments.local and not aws.is_dry:
-        from image_classifier.local import jobs as local_jobs  # noqa: PLC0415
-
-        archive = None if arguments.job is None else Path(arguments.job)
-        port = arguments.port or local_jobs.PORT
-        local_jobs.deploy(LOCAL_RUNS / file.settings.name, archive, port)
-        print(f"http://127.0.0.1:{port}")
-        return 0
     name = deployment.deploy(aws, file, job=arguments.job, wait=not arguments.no_wait)
-    return _result(aws, name)
+    return _print_result(aws, name)
 
 
 def _predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    if arguments.local and not aws.is_dry:
-        from image_classifier.local import jobs as local_jobs  # noqa: PLC0415
-
-        port = arguments.port or local_jobs.port(LOCAL_RUNS / file.settings.name)
-        found = local_jobs.predict(arguments.images, port)
-    else:
-        found = deployment.predict(aws, file, arguments.images, model=arguments.model)
-    for image, answer in found:
-        print(json.dumps(answer) if arguments.json else prediction.format_line(image, answer))
+    answers = prediction.predict(aws, file, arguments.images, model=arguments.model)
+    _print_predictions(answers, as_json=arguments.json)
     return 0
 
 
+def _print_predictions(answers: Iterable[tuple[Path, Answer]], *, as_json: bool) -> None:
+    for image, answer in answers:
+        print(json.dumps(answer) if as_json else prediction.format_line(image, answer))
+
+
 def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    where = deployment.transform(
+    output = batch_transform.transform(
         aws, file, arguments.images, job=arguments.job, wait=not arguments.no_wait
     )
-    return _result(aws, where)
+    return _print_result(aws, output)
 
 
-def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+def _explain(
+    aws: Aws, file: SettingsFile, arguments: argparse.Namespace, port: int | None = None
+) -> int:
     if arguments.clarify is not None:
-        where = deployment.clarify(
+        output = clarify.explain(
             aws,
             file,
             arguments.images,
@@ -132,38 +144,33 @@ def _explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int
             job=arguments.job,
             wait=not arguments.no_wait,
         )
-        return _result(aws, where)
+        return _print_result(aws, output)
     # scikit-image takes a second to import.
-    from image_classifier.local import jobs as local_jobs  # noqa: PLC0415
     from image_classifier.sagemaker import explanation  # noqa: PLC0415
 
-    folder = LOCAL_RUNS / file.settings.name
-    port = arguments.port or local_jobs.port(folder) if arguments.local else None
     report = explanation.explain(
         aws,
         file,
         Path(arguments.images),
-        folder / "explanations",
+        LOCAL_RUNS / file.settings.name / "explanations",
         port=port,
         model=arguments.model,
         is_quiet=arguments.quiet,
     )
-    return _result(aws, str(report))
+    return _print_result(aws, str(report))
 
 
 def _report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    folder = LOCAL_RUNS / file.settings.name
-    if arguments.local:
-        from image_classifier.local import jobs as local_jobs  # noqa: PLC0415
+    folder = LOCAL_RUNS / file.settings.name / "reports"
+    _open_pages(reports.fetch(aws, file, folder, job=arguments.job), arguments)
+    return 0
 
-        pages = local_jobs.reports(folder)
-    else:
-        pages = reports.fetch(aws, file, folder / "reports", job=arguments.job)
+
+def _open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:
     for page in pages:
         print(page)
         if not arguments.no_open:
             webbrowser.open(page.resolve().as_uri())
-    return 0
 
 
 def _status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int:
@@ -171,42 +178,36 @@ def _status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int
     for each in found:
         print(each)
     if not found:
-        print(f"nothing on SageMaker is {file.settings.name}'s")
+        print(f"{file.settings.name} has no resources on SageMaker")
     return 0
 
 
 def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
     if arguments.local:
-        if aws.is_dry:
-            print("the server on this machine would be stopped, if there is one")
-            return 0
-        from image_classifier.local import jobs as local_jobs  # noqa: PLC0415
-
-        was_running = local_jobs.stop(LOCAL_RUNS / file.settings.name)
-        print("the server is stopped" if was_running else "no server was running")
+        print("would stop the server on this machine, if it runs")
         return 0
     file.require("delete")
-    found = [each for each in resources.find(aws, file.settings) if each.is_to_go]
+    found = [each for each in resources.find(aws, file.settings) if each.is_deletable]
     objects = [] if arguments.keep_output else resources.outputs(aws, file.settings)
     for each in found:
-        print(f"{'stop' if each.kind.is_job else 'remove'} {each}")
+        print(f"{'stop' if each.kind.is_job else 'delete'} {each}")
     if objects:
-        print(f"remove {len(objects)} objects below {file.settings.output}/, models among them")
+        print(f"delete {len(objects)} objects in {file.settings.output}/, models included")
     if not found and not objects:
-        print(f"nothing of {file.settings.name} is left")
+        print(f"{file.settings.name} has nothing to delete")
         return 0
-    if not (aws.is_dry or arguments.yes or _agrees()):
-        print("nothing was removed", file=sys.stderr)
+    if not (aws.is_dry or arguments.yes or _is_confirmed()):
+        print("nothing was deleted", file=sys.stderr)
         return 1
-    resources.remove(aws, found, objects)
+    resources.delete(aws, found, objects)
     return 0
 
 
-def _agrees() -> bool:
+def _is_confirmed() -> bool:
     if not sys.stdin.isatty():
-        message = "nobody to ask: say --yes to remove them"
+        message = "no terminal to confirm on: add --yes"
         raise UserError(message)
-    return input("all of these? [y/N] ").strip().lower() in {"y", "yes"}
+    return input("delete all of these? [y/N] ").strip().lower() in {"y", "yes"}
 
 
 def _cost(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
@@ -216,104 +217,67 @@ def _cost(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _result(aws: Aws, text: str) -> int:
-    """Print a verb's result alone on stdout's last line, for scripts."""
+def _print_result(aws: Aws, text: str) -> int:
+    """Print a verb's result as the last line of stdout, for scripts."""
     if not aws.is_dry:
         print(text)
     return 0
 
 
-_VERBS: dict[str, Callable[[Aws, SettingsFile, argparse.Namespace], int]] = {
-    "check": _check,
-    "train": _train,
-    "tune": _tune,
-    "deploy": _deploy,
-    "predict": _predict,
-    "transform": _transform,
-    "explain": _explain,
-    "report": _report,
-    "status": _status,
-    "delete": _delete,
-    "cost": _cost,
+_Verb = Callable[[Aws, SettingsFile, argparse.Namespace], int]
+
+_VERBS: dict[str, tuple[_Verb, str]] = {
+    "check": (_check, "list the mistakes in the settings file"),
+    "train": (_train, "run a training job"),
+    "tune": (_tune, "search hyperparameters; print the best job and its hyperparameters"),
+    "deploy": (_deploy, "create an endpoint for a trained model, or update it"),
+    "predict": (_predict, "send images to the endpoint"),
+    "transform": (_transform, "classify a folder of images on S3 without an endpoint"),
+    "explain": (_explain, "show which parts of images led to the predictions"),
+    "report": (_report, "download a training job's reports and open them"),
+    "status": (_status, "list all resources"),
+    "delete": (_delete, "list all resources, then delete them"),
+    "cost": (_cost, "estimate the cost of the settings"),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m image_classifier", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    made = {
-        name: verbs.add_parser(name, help=help_text)
-        for name, help_text in (
-            ("check", "say what is wrong with the settings, if anything"),
-            ("train", "run a training job"),
-            ("tune", "search hyperparameters; print the best job and what it used"),
-            ("deploy", "make an endpoint of a trained model, or give it a new one"),
-            ("predict", "ask the endpoint about images"),
-            ("transform", "answer a whole folder of images on S3 without an endpoint"),
-            ("explain", "show which parts of images made the endpoint answer as it did"),
-            ("report", "fetch a training job's reports and open them"),
-            ("status", "list what there is"),
-            ("delete", "remove all that was made, after a list of it"),
-            ("cost", "say what the settings would cost"),
-        )
-    }
-    for verb in made.values():
-        verb.add_argument("settings", type=Path, metavar="SETTINGS", help="settings file (TOML)")
-        verb.add_argument("--quiet", action="store_true", help="print the result alone")
-    for name in ("train", "tune", "deploy", "predict", "transform", "explain", "delete"):
-        made[name].add_argument(
-            "--dry-run", action="store_true", help="print the exact requests, checked; send none"
-        )
-    for name in ("train", "tune", "deploy", "transform", "explain"):
-        made[name].add_argument(
-            "--no-wait", action="store_true", help="return when SageMaker has started"
-        )
-    for name in ("deploy", "transform", "explain", "report"):
-        made[name].add_argument(
-            "--job",
-            metavar="JOB",
-            help="training job, or a model.tar.gz on S3 (default: the newest job's model)",
-        )
-    for name in ("train", "tune", "deploy", "predict", "explain", "report", "delete"):
-        made[name].add_argument(
-            "--local", action="store_true", help="on this machine, without account or engine"
-        )
-    for name in ("deploy", "predict", "explain"):
-        default = "8080" if name == "deploy" else "what `deploy` was given, else 8080"
-        made[name].add_argument(
-            "--port", type=int, help=f"of the local server (default: {default})"
-        )
-    made["train"].add_argument(
-        "--from-tuning", metavar="JOB", help="with the best hyperparameters of this tuning job"
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (_, help_text) in _VERBS.items():
+        subparsers.add_parser(name, help=help_text)
+
+    def add(verbs: str, name: str, help_text: str, **options: Any) -> None:  # noqa: ANN401 - argparse's
+        for verb in verbs.split():
+            subparsers.choices[verb].add_argument(name, help=help_text, **options)
+
+    def flag(verbs: str, name: str, help_text: str) -> None:
+        add(verbs, name, help_text, action="store_true")
+
+    every = " ".join(_VERBS)
+    add(every, "settings", "settings file (TOML)", type=Path, metavar="SETTINGS")
+    add("predict", "images", "image files", type=Path, nargs="+", metavar="IMAGE")
+    add("transform", "images", "s3://bucket/folder/ of images", metavar="S3")
+    add("explain", "images", "image or folder; with --clarify s3://bucket/folder/")
+    flag(every, "--quiet", "print only the result")
+    changing = "train tune deploy predict transform explain delete"
+    flag(changing, "--dry-run", "validate and print the requests; send none")
+    flag("train tune deploy transform explain", "--no-wait", "return when SageMaker has started")
+    job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
+    add("deploy transform explain report", "--job", job_help)
+    local = "train tune deploy predict explain report delete"
+    flag(local, "--local", "run on this machine, without an account or Docker")
+    port_help = "port of the local server (default: the deployed server's, else 8080)"
+    add("deploy predict explain", "--port", port_help, type=int)
+    add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
+    flag("predict", "--json", "print complete responses")
+    add("predict explain", "--model", "model of a multi-model endpoint", metavar="NAME")
+    clarify_help = (
+        "use a SageMaker Clarify job (closed to new accounts): all class names, in model order"
     )
-    _add_own_arguments(made)
+    add("explain", "--clarify", clarify_help, nargs="+", metavar="CLASS")
+    flag("report", "--no-open", "only print the reports' paths")
+    flag("delete", "--yes", "do not ask for confirmation")
+    flag("delete", "--keep-output", "keep job output on S3: models, reports")
+    add("cost", "--hours", "of one training job (default: %(default)s)", type=float, default=1.0)
     return parser
-
-
-def _add_own_arguments(verbs: dict[str, argparse.ArgumentParser]) -> None:
-    predict = verbs["predict"]
-    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    predict.add_argument("--json", action="store_true", help="print the server's whole answers")
-    for name in ("predict", "explain"):
-        verbs[name].add_argument("--model", metavar="NAME", help="of a multi-model endpoint")
-    verbs["transform"].add_argument("images", metavar="S3", help="s3://bucket/folder/ of images")
-    explain = verbs["explain"]
-    explain.add_argument(
-        "images", help="a folder of images, or one; with --clarify s3://bucket/folder/"
-    )
-    explain.add_argument(
-        "--clarify",
-        nargs="+",
-        metavar="CLASS",
-        help="let a job of SageMaker Clarify do it, which new accounts do not have: all class "
-        "names, in the model's order",
-    )
-    verbs["report"].add_argument("--no-open", action="store_true", help="print their paths alone")
-    delete = verbs["delete"]
-    delete.add_argument("--yes", action="store_true", help="do not ask")
-    delete.add_argument(
-        "--keep-output", action="store_true", help="leave on S3 what jobs wrote: models, reports"
-    )
-    verbs["cost"].add_argument(
-        "--hours", type=float, default=1.0, help="of one training job (default: %(default)s)"
-    )

@@ -1,9 +1,9 @@
-"""The launcher's verbs against moto's server: what is called, said, and left."""
+"""The verbs on SageMaker, against moto's server: requests, output and remaining resources."""
 
 import io
 import json
+import sys
 import tarfile
-import time
 import tomllib
 from collections.abc import Iterator
 from datetime import date
@@ -25,10 +25,10 @@ from tests.red_patch import write_images
 from tests.servers import free_port
 from tests.settings_files import BEGINNING, EXAMPLES, TUNING, write
 
-# moto knows no newer machines.
+# moto does not have newer instance types.
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 
-MOTOS_ACCOUNT = "123456789012"
+MOTO_ACCOUNT = "123456789012"
 
 pytestmark = [
     # boto3 leaves its connections open.
@@ -47,7 +47,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def account(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """An empty account with one bucket, in which the working folder is empty too."""
+    """An empty account with one bucket, and an empty working folder."""
     urlopen(Request(f"{server}/moto-api/reset", method="POST")).close()
     for name, value in {
         "AWS_ENDPOINT_URL": server,
@@ -94,7 +94,7 @@ def trained(settings: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return name
 
 
-def test_train_starts_a_job_and_prints_its_name(
+def test_train_creates_a_job_and_prints_its_name(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = trained(write(tmp_path, "[hyperparameters]\nepochs = 3\naugment = false\n"), capsys)
@@ -105,7 +105,7 @@ def test_train_starts_a_job_and_prints_its_name(
     assert {each["ChannelName"] for each in job["InputDataConfig"]} == {"training", "validation"}
 
 
-def test_tune_starts_a_tuning_job(
+def test_tune_creates_a_tuning_job(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert account
@@ -121,7 +121,7 @@ def test_tune_starts_a_tuning_job(
     assert len(name) <= 32
 
 
-def test_train_from_tuning_takes_the_best_jobs_hyperparameters(
+def test_train_from_tuning_uses_the_best_hyperparameters(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert account
@@ -137,15 +137,15 @@ def test_train_from_tuning_takes_the_best_jobs_hyperparameters(
     assert job["HyperParameters"] == {"batch_size": "64", "epochs": "3", "learning_rate": "0.004"}
     best.clear()
     assert run("train", settings, "--from-tuning", tuning) == 1
-    assert "no best job yet: wait for its end" in capsys.readouterr().err
+    assert "no best job yet: wait until it is completed" in capsys.readouterr().err
 
 
 def backend() -> Any:  # noqa: ANN401 - moto's own
-    return sagemaker_backends[MOTOS_ACCOUNT]["eu-west-1"]
+    return sagemaker_backends[MOTO_ACCOUNT]["eu-west-1"]
 
 
 @pytest.mark.parametrize("kind", ["real-time", "serverless", "asynchronous"])
-def test_deploy_makes_an_endpoint_of_the_newest_model(
+def test_deploy_creates_an_endpoint_for_the_newest_model(
     kind: str, account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path, f'{ENDPOINT}kind = "{kind}"\n')
@@ -163,53 +163,60 @@ def test_deploy_makes_an_endpoint_of_the_newest_model(
     assert name in container["ModelDataUrl"]
 
 
-def test_deploy_gives_an_endpoint_that_there_is_a_new_model(
+def test_deploy_updates_an_existing_endpoint(
     account: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = write(tmp_path, ENDPOINT)
-    assert run("deploy", settings, "--job", "s3://my-bucket/a/model.tar.gz") == 0
-    sagemaker = client("sagemaker")
-    first = sagemaker.describe_endpoint(EndpointName="hands")["EndpointConfigName"]
-    asked = _updating_endpoints(monkeypatch)
-    time.sleep(1.1)  # names end with the second
+    sagemaker, first = client("sagemaker"), "hands-250101-000000"
+    sagemaker.create_model(ModelName=first, ExecutionRoleArn=f"arn:aws:iam::{MOTO_ACCOUNT}:role/r")
+    variant = {
+        "ModelName": first,
+        "VariantName": "AllTraffic",
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
+    sagemaker.create_endpoint_config(EndpointConfigName=first, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="hands", EndpointConfigName=first)
+    requests = _updating_endpoints(monkeypatch)
 
+    settings = write(tmp_path, ENDPOINT)
     assert run("deploy", settings, "--job", "s3://my-bucket/b/model.tar.gz") == 0
 
     assert account
     assert last_line(capsys) == "hands"
-    assert [request["EndpointName"] for request in asked] == ["hands"]
-    second = sagemaker.describe_endpoint_config(EndpointConfigName=asked[0]["EndpointConfigName"])
-    assert second["EndpointConfigName"] != first
-    model = sagemaker.describe_model(ModelName=second["ProductionVariants"][0]["ModelName"])
+    assert [request["EndpointName"] for request in requests] == ["hands"]
+    (name,) = {request["EndpointConfigName"] for request in requests}
+    assert name != first
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=name)
+    model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
     assert model["PrimaryContainer"]["ModelDataUrl"] == "s3://my-bucket/b/model.tar.gz"
 
 
 def _updating_endpoints(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """Take UpdateEndpoint for moto, which has none; return its requests to be."""
-    asked: list[dict[str, str]] = []
+    """Answer UpdateEndpoint instead of moto, which lacks it; return the list of its requests."""
+    requests: list[dict[str, str]] = []
 
     def answer(request: Any, **_: object) -> AWSResponse:  # noqa: ANN401 - botocore's own
-        asked.append(json.loads(request.body))
+        requests.append(json.loads(request.body))
         body = io.BytesIO(b'{"EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/hands"}')
         return AWSResponse(request.url, 200, {}, _Raw(body))
 
     session = boto3.Session()
     session.events.register("before-send.sagemaker.UpdateEndpoint", answer)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
-    return asked
+    return requests
 
 
 class _Raw:
-    """A body as urllib3 brings it."""
+    """A response body with the interface of urllib3."""
 
     def __init__(self, body: io.BytesIO) -> None:
         self.stream = lambda: iter([body.getvalue()])
 
 
-def test_deploy_lays_several_models_beside_each_other(
+def test_deploy_copies_models_under_one_prefix(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path)
@@ -225,7 +232,7 @@ def test_deploy_lays_several_models_beside_each_other(
     assert any(key.startswith("hands/output/models/") for key in keys())
 
 
-def test_predict_prints_the_servers_answer(
+def test_predict_prints_the_predicted_class(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, image = write(tmp_path), tmp_path / "a.png"
@@ -235,20 +242,20 @@ def test_predict_prints_the_servers_answer(
 
     assert run("predict", settings, image) == 0
     assert last_line(capsys) == f"{image}: 0L (75.0%)"
-    # moto says the last one again.
+    # moto repeats its last response.
     assert run("predict", settings, image, "--json") == 0
     assert json.loads(last_line(capsys)) == answer
 
 
-def test_predict_waits_for_an_asynchronous_endpoints_answer(
+def test_predict_waits_for_an_asynchronous_response(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, image = write(tmp_path, '[endpoint]\nkind = "asynchronous"\n'), tmp_path / "a.png"
     image.write_bytes(b"png")
     answer = {"predictions": [{"class_name": "0L", "probability": 0.75}], "class_names": ["0L"]}
-    refused = "415: no image"
-    results = [{"data": json.dumps(answer)}, {"data": refused, "is_failure": True}]
-    _tell_moto(account, "async-endpoint-results", results)
+    rejected = "415: no image"
+    results = [{"data": json.dumps(answer)}, {"data": rejected, "is_failure": True}]
+    _configure_moto(account, "async-endpoint-results", results)
 
     assert run("predict", settings, image) == 0
     assert last_line(capsys) == f"{image}: 0L (75.0%)"
@@ -256,12 +263,12 @@ def test_predict_waits_for_an_asynchronous_endpoints_answer(
     assert client("s3").get_object(Bucket="my-bucket", Key=sent)["Body"].read() == b"png"
 
     assert run("predict", settings, image) == 1
-    assert f"the endpoint refused the image: {refused}" in capsys.readouterr().err
+    assert f"the endpoint rejected the image: {rejected}" in capsys.readouterr().err
 
 
 @pytest.fixture
 def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behavior]:
-    """A server that looks for a red patch, as a SageMaker endpoint too."""
+    """A server that detects a red patch, as a SageMaker endpoint and on its own port."""
     with patch_server() as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", running.url)
         yield running
@@ -270,8 +277,8 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behavior]:
 EXPLAIN = "[explain]\nnum_samples = 60\nnum_segments = 10\n"
 
 
-@pytest.mark.parametrize("where", ["endpoint", "here"])
-def test_explain_asks_the_endpoint_or_the_server_on_this_machine(
+@pytest.mark.parametrize("where", ["endpoint", "local"])
+def test_explain_uses_the_endpoint_or_the_local_server(
     where: str,
     account: str,
     patched: Behavior,
@@ -281,18 +288,18 @@ def test_explain_asks_the_endpoint_or_the_server_on_this_machine(
     assert account
     settings = write(tmp_path, EXPLAIN)
     write_images(tmp_path / "images", 1)
-    local = ["--local", "--port", patched.port] if where == "here" else []
+    local = ["--local", "--port", patched.port] if where == "local" else []
 
     assert run("explain", settings, tmp_path / "images", *local) == 0
 
     report = Path(last_line(capsys))
     assert "patch" in report.read_text()
     assert json.loads((report.parent / "analysis.json").read_bytes())
-    path = "/invocations" if where == "here" else "/endpoints/hands/invocations"
+    path = "/invocations" if where == "local" else "/endpoints/hands/invocations"
     assert set(patched.paths) == {path}
 
 
-def test_explain_says_what_cannot_be(
+def test_explain_rejects_asynchronous_endpoints_and_missing_servers(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert account
@@ -300,12 +307,12 @@ def test_explain_says_what_cannot_be(
     write_images(tmp_path / "images", 1)
 
     assert run("explain", settings, tmp_path / "images") == 1
-    assert "an asynchronous endpoint answers too late" in capsys.readouterr().err
+    assert "an asynchronous endpoint is too slow" in capsys.readouterr().err
     assert run("explain", settings, tmp_path / "images", "--local", "--port", free_port()) == 1
     assert "is the server running?" in capsys.readouterr().err
 
 
-def test_explain_by_clarify_is_a_processing_job(
+def test_explain_with_clarify_creates_a_processing_job(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert account
@@ -326,13 +333,35 @@ def test_explain_by_clarify_is_a_processing_job(
     assert document["methods"]["shap"]["num_samples"] == 60
 
 
+@pytest.mark.parametrize("verb", ["explain", "train"])
+def test_missing_sdk_is_reported_by_the_verbs_that_need_it(
+    verb: str,
+    account: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert account
+    monkeypatch.setitem(sys.modules, "sagemaker", None)
+    service = '[debugger]\nrules = ["overfit"]\nservice = true\n'
+    settings = write(tmp_path, service)
+    options = {
+        "explain": ["s3://my-bucket/images/", "--job", "s3://my-bucket/m.tar.gz", "--clarify", "a"],
+        "train": [],
+    }[verb]
+
+    assert run(verb, settings, *options) == 1
+    assert "install the dependency group sdk" in capsys.readouterr().err
+    assert run("train", write(tmp_path)) == 0
+
+
 def _answer_with(server: str, body: str) -> None:
-    """Let moto's endpoints answer so."""
+    """Set the response of moto's endpoints."""
     results = [{"Body": body, "ContentType": "application/json"}] * 2
-    _tell_moto(server, "endpoint-results", results)
+    _configure_moto(server, "endpoint-results", results)
 
 
-def _tell_moto(server: str, what: str, results: object) -> None:
+def _configure_moto(server: str, what: str, results: object) -> None:
     document = {"region": "eu-west-1", "results": results}
     urlopen(
         Request(
@@ -343,7 +372,7 @@ def _tell_moto(server: str, what: str, results: object) -> None:
     ).close()
 
 
-def test_what_is_no_answer_of_the_server_is_said(
+def test_predict_rejects_foreign_responses_and_files(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _answer_with(account, '{"error": "no"}')
@@ -351,12 +380,12 @@ def test_what_is_no_answer_of_the_server_is_said(
     image.write_bytes(b"png")
 
     assert run("predict", settings, image) == 1
-    assert 'not an answer of the server: {"error": "no"}' in capsys.readouterr().err
+    assert 'not a response of the server: {"error": "no"}' in capsys.readouterr().err
     assert run("predict", settings, tmp_path / "a.txt") == 1
-    assert "no image by its name" in capsys.readouterr().err
+    assert "does not have the suffix of an image" in capsys.readouterr().err
 
 
-def test_transform_says_where_the_answers_lie(
+def test_transform_prints_the_prefix_of_its_output(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path)
@@ -372,7 +401,7 @@ def test_transform_says_where_the_answers_lie(
     assert job["BatchStrategy"] == "SingleRecord"
 
 
-def test_report_fetches_the_pages_and_nothing_outside_of_the_folder(
+def test_report_downloads_pages_only_into_its_folder(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path)
@@ -390,7 +419,7 @@ def test_report_fetches_the_pages_and_nothing_outside_of_the_folder(
 
     put(f"hands/output/{name}/output/output.tar.gz", _archive({"../../evil.html": b""}))
     assert run("report", settings, "--no-open") == 1
-    assert "cannot be unpacked" in capsys.readouterr().err
+    assert "cannot be extracted" in capsys.readouterr().err
     assert not list(tmp_path.rglob("evil.html"))
 
 
@@ -404,7 +433,7 @@ def _archive(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def test_delete_lists_first_and_leaves_nothing(
+def test_delete_lists_resources_then_deletes_all_of_them(
     account: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -412,7 +441,7 @@ def test_delete_lists_first_and_leaves_nothing(
     settings = write(tmp_path, ENDPOINT)
     trained(settings, capsys)
     put("hands/data/training/a/1.png")
-    # Of others, with names that begin alike.
+    # Other settings, whose name has the same beginning.
     put("hands-2/output/x")
     other = tmp_path / "other"
     other.mkdir()
@@ -424,9 +453,9 @@ def test_delete_lists_first_and_leaves_nothing(
     capsys.readouterr()
 
     assert run("delete", settings) == 1
-    asked = capsys.readouterr()
-    assert "remove endpoint hands (InService)" in asked.out
-    assert "nobody to ask: say --yes" in asked.err
+    printed = capsys.readouterr()
+    assert "delete endpoint hands (InService)" in printed.out
+    assert "no terminal to confirm on: add --yes" in printed.err
     assert run("status", settings) == 0
     assert "endpoint hands (InService)" in capsys.readouterr().out
 
@@ -442,31 +471,29 @@ def test_delete_lists_first_and_leaves_nothing(
     assert sagemaker.describe_training_job(TrainingJobName=theirs)
     capsys.readouterr()
     assert run("delete", settings, "--yes") == 0
-    assert capsys.readouterr().out == "nothing of hands is left\n"
+    assert capsys.readouterr().out == "hands has nothing to delete\n"
 
 
-def test_what_aws_refuses_is_said_with_its_error_and_a_remedy(
+def test_rejections_by_aws_are_reported_with_a_remedy(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert account
     settings = write(tmp_path)
     assert run("deploy", settings, "--job", "hands-none") == 1
-    said = capsys.readouterr().err
-    assert said.startswith(
-        "python -m image_classifier: AWS refused DescribeTrainingJob: Validation"
-    )
-    assert "`python -m image_classifier status` lists what there is" in said
+    error = capsys.readouterr().err
+    assert "python -m image_classifier: AWS rejected DescribeTrainingJob: Validation" in error
+    assert "`python -m image_classifier status` lists the resources" in error
 
     assert run("deploy", settings) == 1
     assert "train first, or name --job" in capsys.readouterr().err
 
     no_bucket = write(tmp_path, "", BEGINNING.replace("my-bucket", "no-such-bucket"))
     assert run("delete", no_bucket, "--yes") == 1
-    assert "NoSuchBucket" in (said := capsys.readouterr().err)
-    assert "make the bucket" in said
+    assert "NoSuchBucket" in (error := capsys.readouterr().err)
+    assert "create the bucket" in error
 
 
-def test_without_credentials_or_a_region_it_is_said(
+def test_missing_credentials_or_region_are_reported(
     account: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -476,18 +503,19 @@ def test_without_credentials_or_a_region_it_is_said(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    boto3.DEFAULT_SESSION = None
+    # Sessions keep the credentials of earlier tests.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
     assert run("train", write(tmp_path)) == 1
-    assert "no credentials of AWS: `aws configure`" in capsys.readouterr().err
+    assert "no AWS credentials: run `aws configure`" in capsys.readouterr().err
 
     nowhere = BEGINNING.replace('region = "eu-west-1"\n', "")
     assert run("train", write(tmp_path, "", nowhere)) == 1
-    assert "which region?" in capsys.readouterr().err
+    assert "no region: set aws.region" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
-def test_a_dry_run_of_every_example_prints_checked_requests_and_calls_nobody(
+def test_dry_run_of_every_example_prints_requests_and_sends_none(
     example: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -496,7 +524,7 @@ def test_a_dry_run_of_every_example_prints_checked_requests_and_calls_nobody(
     registry = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
     images = f'[images]\ntrain = "{registry}/t:a"\nserve = "{registry}/s:a"\n'
     settings = write(tmp_path, images, example.read_text(encoding="utf-8") + "\n")
-    # Nobody listens there.
+    # No server has this address.
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     operations = []
 
@@ -521,7 +549,7 @@ def test_a_dry_run_of_every_example_prints_checked_requests_and_calls_nobody(
     ]
 
 
-def test_cost_names_every_part_and_the_tables_date(
+def test_cost_lists_every_part_and_the_date_of_the_prices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path, TUNING + '[training]\ninstance_type = "ml.m5.large"\nspot = true\n')
@@ -535,7 +563,7 @@ def test_cost_names_every_part_and_the_tables_date(
     assert "2026-" in lines[-1]
 
 
-def test_every_price_is_of_one_instance_and_has_a_source_and_a_date() -> None:
+def test_every_instance_has_one_price_with_source_and_date() -> None:
     lists = tomllib.loads(cost.PRICES.read_text(encoding="utf-8"))["lists"]
 
     names = [name for each in lists for name in each["instances"]]
@@ -544,7 +572,7 @@ def test_every_price_is_of_one_instance_and_has_a_source_and_a_date() -> None:
     assert all(each["source"] and isinstance(each["read"], date) for each in lists)
 
 
-def test_an_instance_without_a_price_has_none(
+def test_cost_of_an_instance_without_a_price_is_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("cost", write(tmp_path, '[training]\ninstance_type = "ml.p5.48xlarge"\n')) == 0

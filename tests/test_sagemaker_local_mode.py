@@ -1,4 +1,4 @@
-"""Both container images in the SageMaker SDK's local mode, with the classes of `sdk.py`."""
+"""Both container images in the SageMaker SDK's Local Mode, with the objects of `sdk.py`."""
 
 import gc
 import json
@@ -7,12 +7,12 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
-from image_classifier.sagemaker import sdk
 from image_classifier.settings.schema import ContainerImages, Settings
 from image_classifier.settings.settings_file import SettingsFile
 from tests.bodies import lines
@@ -30,7 +30,7 @@ pytestmark = [
     # The SDK leaves the pipes of its `docker compose` processes open.
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
-    # Its thread complains of the end that it gave to Compose itself.
+    # Its thread raises an error when the SDK itself stops Compose.
     pytest.mark.filterwarnings(
         "ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning"
     ),
@@ -58,7 +58,7 @@ batch_size = 16
 """
 COLORS = {"blue": (30, 40, 200), "green": (40, 180, 50), "red": (200, 30, 40)}
 
-# The SDK takes `docker compose` only where its version begins with v2, else this program.
+# The SDK uses `docker compose` only if its version begins with v2, else this program.
 DOCKER_COMPOSE = """#!/bin/sh
 exec docker compose "$@"
 """
@@ -66,7 +66,7 @@ exec docker compose "$@"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, train_image: str) -> Iterator[Path]:
-    """Where the SDK and the containers write."""
+    """Folder of the files that the SDK and the containers write."""
     yield (directory := tmp_path_factory.mktemp("local_mode"))
     take_ownership(directory, train_image)
 
@@ -77,7 +77,15 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def session(folder: Path, port: int) -> Iterator["LocalSession"]:
+def sdk() -> ModuleType:
+    """Our module of SDK objects, which takes seconds to import."""
+    from image_classifier.sagemaker import sdk
+
+    return sdk
+
+
+@pytest.fixture(scope="module")
+def session(folder: Path, port: int, sdk: ModuleType) -> Iterator["LocalSession"]:
     """A session of Local Mode, on a machine without account, region or settings."""
     program = folder / "bin/docker-compose"
     program.parent.mkdir()
@@ -93,14 +101,14 @@ def session(folder: Path, port: int) -> Iterator["LocalSession"]:
         patch.setenv("PATH", f"{os.environ['PATH']}:{program.parent}")
         from sagemaker.telemetry import telemetry_logging
 
-        told: list[object] = []
-        tell = "_send_telemetry_request"
-        patch.setattr(telemetry_logging, tell, lambda *facts: told.append(facts))
+        sent: list[object] = []
+        name = "_send_telemetry_request"
+        patch.setattr(telemetry_logging, name, lambda *facts: sent.append(facts))
         yield sdk.local_session(folder / "containers", port)
-        assert not told
+        assert not sent
     remove_compose_containers(folder)
     docker("network", "rm", "sagemaker-local", check=False)
-    # What it left open is found here, not in the tests of another module.
+    # Its open files are reported here, not in the tests of another module.
     gc.collect()
 
 
@@ -119,15 +127,19 @@ def file(folder: Path) -> SettingsFile:
 
 
 @pytest.fixture(scope="module")
-def settings(file: SettingsFile, train_image: str, serve_image: str) -> Settings:
-    settings = sdk.for_local_mode(file.settings)
+def settings(sdk: ModuleType, file: SettingsFile, train_image: str, serve_image: str) -> Settings:
+    settings: Settings = sdk.for_local_mode(file.settings)
     assert settings.images == ContainerImages.model_construct(train=train_image, serve=serve_image)
     return settings
 
 
 @pytest.fixture(scope="module")
 def estimator(
-    session: "LocalSession", file: SettingsFile, settings: Settings, folder: Path
+    sdk: ModuleType,
+    session: "LocalSession",
+    file: SettingsFile,
+    settings: Settings,
+    folder: Path,
 ) -> "Estimator":
     (folder / "output").mkdir()
     estimator = sdk.estimator(settings, session, f"file://{folder / 'output'}")
@@ -135,7 +147,7 @@ def estimator(
     return estimator
 
 
-def test_fit_brings_the_artifact(estimator: "Estimator", folder: Path) -> None:
+def test_fit_produces_the_artifact_and_reports(estimator: "Estimator", folder: Path) -> None:
     with tarfile.open(estimator.model_data.removeprefix("file://")) as archive:
         names = set(archive.getnames())
     with tarfile.open(folder / "output/output.tar.gz") as archive:
@@ -145,8 +157,12 @@ def test_fit_brings_the_artifact(estimator: "Estimator", folder: Path) -> None:
     assert {"data/metrics.json", "data/report.html"} <= reports
 
 
-def test_fit_on_two_instances_brings_one_model(
-    session: "LocalSession", file: SettingsFile, settings: Settings, folder: Path
+def test_fit_on_two_instances_produces_one_model(
+    sdk: ModuleType,
+    session: "LocalSession",
+    file: SettingsFile,
+    settings: Settings,
+    folder: Path,
 ) -> None:
     output, others = folder / "output_of_two", compose_containers(folder)
     output.mkdir()
@@ -175,12 +191,12 @@ def predictor(
     session: "LocalSession",
     folder: Path,
 ) -> Iterator["Predictor"]:
-    """An endpoint, deployed by the one class and by the other."""
+    """An endpoint, deployed by the Estimator and by the Model."""
     from sagemaker.deserializers import JSONDeserializer
     from sagemaker.serializers import IdentitySerializer
 
     options = {
-        # It is up already; waiting asks every 30 s.
+        # The endpoint is up already; waiting polls every 30 s.
         "wait": False,
         "serializer": IdentitySerializer("image/png"),
         "deserializer": JSONDeserializer(),
@@ -192,18 +208,19 @@ def predictor(
         archive = folder / "deployed" / "model.tar.gz"
         archive.parent.mkdir()
         shutil.copy(estimator.model_data.removeprefix("file://"), archive)
+        sdk = request.getfixturevalue("sdk")
         model = sdk.model(settings, f"file://{archive}", session)
         predictor = model.deploy(1, "local", **options)
     yield predictor
     predictor.delete_endpoint()
 
 
-def test_predict_names_the_class(predictor: "Predictor", folder: Path, port: int) -> None:
+def test_predict_returns_the_class(predictor: "Predictor", folder: Path, port: int) -> None:
     for name in COLORS:
         image = (folder / "images/training" / name / "3.png").read_bytes()
 
         answer = predictor.predict(image)
-        # The SDK would hand out an error's body like an answer.
+        # The SDK returns the body of an error like any other.
         direct = request(port, "POST", "/invocations", image, {"Content-Type": "image/png"})
 
         assert direct.status == 200
@@ -212,7 +229,8 @@ def test_predict_names_the_class(predictor: "Predictor", folder: Path, port: int
         assert answer["class_names"] == sorted(COLORS)
 
 
-def test_transform_answers_every_image(
+def test_transform_classifies_every_image(
+    sdk: ModuleType,
     estimator: "Estimator",
     settings: Settings,
     session: "LocalSession",
@@ -227,7 +245,7 @@ def test_transform_answers_every_image(
     model.create()
 
     transformer = sdk.transformer(settings, model.name, f"file://{answers}", session)
-    # The logs would come from CloudWatch.
+    # The SDK would read the logs from CloudWatch.
     transformer.transform(
         f"file://{images}", content_type=settings.transform.content_type, logs=False
     )
@@ -241,7 +259,11 @@ def test_transform_answers_every_image(
 
 
 def test_transform_sends_lines_in_mini_batches(
-    estimator: "Estimator", settings: Settings, session: "LocalSession", folder: Path
+    sdk: ModuleType,
+    estimator: "Estimator",
+    settings: Settings,
+    session: "LocalSession",
+    folder: Path,
 ) -> None:
     records, answers = folder / "records", folder / "answers-in-lines"
     records.mkdir()

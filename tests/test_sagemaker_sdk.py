@@ -1,19 +1,20 @@
-"""What the launcher sends is what the SDK's generic classes send for the same settings."""
+"""Our requests equal those of the SDK's generic classes for the same settings."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from image_classifier.sagemaker import endpoint_requests, sdk, training_requests
+from image_classifier.sagemaker import endpoint_requests, training_requests
 from image_classifier.settings.settings_file import SettingsFile
 from tests.settings_files import BEGINNING, TUNING, read
 
 pytestmark = [
     pytest.mark.slow,
-    # Older uses of its own packages.
+    # The SDK uses deprecated functions of its dependencies.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
@@ -42,7 +43,7 @@ def file(tmp_path: Path) -> SettingsFile:
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Any, list[tuple[str, Any]]]:
-    """The SDK's session, and all requests that come to its client; none is sent."""
+    """The SDK's session, and the requests of its client; none is sent."""
     (tmp_path / "settings.yaml").write_text(
         "SchemaVersion: '1.0'\nSageMaker: {PythonSDK: {Modules: {TelemetryOptOut: true}}}\n"
     )
@@ -52,33 +53,42 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Any, list[
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(tmp_path / "settings.yaml"),
     }.items():
         monkeypatch.setenv(name, value)
-    from sagemaker.session import Session  # noqa: PLC0415 - it takes seconds
+    from sagemaker.session import Session  # noqa: PLC0415 - takes seconds, reads the environment
 
     client = boto3.client("sagemaker", region_name="eu-west-1")
     sent: list[tuple[str, Any]] = []
 
-    def note(params: Any, model: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own
+    def record(params: Any, model: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own
         sent.append((model.name, params))
-        # Before anything goes out.
-        raise ClientError({"Error": {"Code": "Noted", "Message": ""}}, model.name)
+        # Stop before the request is sent.
+        raise ClientError({"Error": {"Code": "Recorded", "Message": ""}}, model.name)
 
-    client.meta.events.register("provide-client-params.sagemaker.*", note)
+    client.meta.events.register("provide-client-params.sagemaker.*", record)
     return (
         Session(boto3.Session(region_name="eu-west-1"), sagemaker_client=client),
         sent,
     )
 
 
+@pytest.fixture
+def sdk(session: tuple[Any, list[tuple[str, Any]]]) -> ModuleType:
+    """Our module of SDK objects, imported with the session's environment."""
+    from image_classifier.sagemaker import sdk  # noqa: PLC0415
+
+    assert session
+    return sdk
+
+
 def request(sent: list[tuple[str, Any]], operation: str) -> dict[str, Any]:
     return next(dict(params) for name, params in sent if name == operation)
 
 
-def test_train_sends_what_the_estimator_sends(
-    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]]
+def test_train_sends_the_request_of_the_estimator(
+    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
 ) -> None:
     made, sent = session
     settings = file.settings
-    with pytest.raises(ClientError, match="Noted"):
+    with pytest.raises(ClientError, match="Recorded"):
         sdk.estimator(settings, made).fit(sdk.channels(settings), job_name="hands-1", wait=False)
 
     theirs, ours = (
@@ -89,13 +99,13 @@ def test_train_sends_what_the_estimator_sends(
     assert without_defaults(theirs) == without_defaults(ours)
 
 
-def test_tune_sends_what_the_tuner_sends(
-    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]]
+def test_tune_sends_the_request_of_the_tuner(
+    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
 ) -> None:
     made, sent = session
     settings = file.settings
     assert settings.tuning
-    with pytest.raises(ClientError, match="Noted"):
+    with pytest.raises(ClientError, match="Recorded"):
         sdk.tuner(settings, settings.tuning, made).fit(
             sdk.channels(settings), job_name="hands-1", wait=False
         )
@@ -106,14 +116,14 @@ def test_tune_sends_what_the_tuner_sends(
     assert without_defaults(theirs) == without_defaults(ours)
 
 
-def test_deploy_sends_what_the_model_sends(
-    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]]
+def test_deploy_sends_the_request_of_the_model(
+    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
 ) -> None:
     made, sent = session
     settings = file.settings
     model = sdk.model(settings, "s3://my-bucket/model.tar.gz", made)
     model.name = "hands-1"
-    with pytest.raises(ClientError, match="Noted"):
+    with pytest.raises(ClientError, match="Recorded"):
         model.create(instance_type="ml.m5.large")
 
     theirs = request(sent, "CreateModel")
@@ -122,14 +132,14 @@ def test_deploy_sends_what_the_model_sends(
     assert without_defaults(theirs) == without_defaults({**ours, "Tags": []})
 
 
-def test_deploy_in_a_vpc_sends_what_the_multi_data_model_sends(
-    tmp_path: Path, session: tuple[Any, list[tuple[str, Any]]]
+def test_deploy_in_a_vpc_sends_the_request_of_the_multi_data_model(
+    tmp_path: Path, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
 ) -> None:
     made, sent = session
     several = SETTINGS + 'kind = "multi-model"\n'
     settings = read(tmp_path, several, BEGINNING.replace("[images]", f"{VPC}[images]")).settings
     prefix = f"{settings.output}/models/"
-    with pytest.raises(ClientError, match="Noted"):
+    with pytest.raises(ClientError, match="Recorded"):
         sdk.multi_model(settings, "hands-1", prefix, made).deploy(1, "ml.m5.large")
 
     theirs = request(sent, "CreateModel")
@@ -140,13 +150,13 @@ def test_deploy_in_a_vpc_sends_what_the_multi_data_model_sends(
     assert without_defaults(theirs) == without_defaults({**ours, "Tags": []})
 
 
-def test_transform_sends_what_the_transformer_sends(
-    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]]
+def test_transform_sends_the_request_of_the_transformer(
+    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
 ) -> None:
     made, sent = session
     settings = file.settings
     transformer = sdk.transformer(settings, "hands-1", f"{settings.output}/hands-2", made)
-    with pytest.raises(ClientError, match="Noted"):
+    with pytest.raises(ClientError, match="Recorded"):
         transformer.transform(
             "s3://my-bucket/images/",
             content_type=settings.transform.content_type,
@@ -163,7 +173,7 @@ def test_transform_sends_what_the_transformer_sends(
 
 
 def without_defaults(value: object) -> object:
-    """Return a request without what says the same as leaving it out, lists in a fixed order."""
+    """Return a request without fields that equal their default, lists in a fixed order."""
     if isinstance(value, dict):
         kept = {key: without_defaults(item) for key, item in value.items()}
         return {k: v for k, v in kept.items() if v not in (False, [], {}, None)}

@@ -107,9 +107,9 @@ def _check(arguments: argparse.Namespace) -> int:
         for word in ("missing", "changed", "surplus"):
             for name in getattr(difference, word):
                 print(f"{word}: {name}")
-        if difference.is_none:
+        if difference.is_empty:
             print(f"{arguments.address} has the same {len(files)} files as {arguments.folder}")
-    return DONE if difference.is_none else FAULTY
+    return DONE if difference.is_empty else FAULTY
 
 
 def _warn_of_surplus(difference: Difference, address: str) -> None:

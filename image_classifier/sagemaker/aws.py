@@ -1,4 +1,4 @@
-"""Calls of AWS's APIs: checked first, shown instead in a dry run, and their errors explained."""
+"""Calls to AWS APIs: validated first, printed in a dry run, with errors that suggest a fix."""
 
 import json
 import time
@@ -9,31 +9,44 @@ from typing import Any
 
 import boto3
 from botocore import exceptions, xform_name
+from botocore.config import Config
 
 from container.classifier.errors import UserError
 from image_classifier.settings import service_model
 
-# AWS answers in whatever form it likes: what is read of it is looked up by name.
+# Responses are read by key: botocore has no types for them.
 Answer = dict[str, Any]
 
 POLL_SECONDS = 30.0
 
-_ACCESS = "give the person, or the role, what docs/sagemaker.md lists"
-_CURES: Mapping[str, str] = {
+# Statuses of jobs and endpoints that change without a request.
+_CHANGING = frozenset(
+    {"InProgress", "Stopping", "Pending", "Creating", "Updating", "SystemUpdating", "RollingBack"}
+)
+
+TRANSFER_THREADS = 16
+_S3_CONFIG = Config(
+    max_pool_connections=TRANSFER_THREADS,
+    retries={"mode": "standard", "total_max_attempts": 6},
+)
+
+_ACCESS = "grant the user, or the role, the permissions that docs/sagemaker.md lists"
+
+_REMEDIES: Mapping[str, str] = {
     "AccessDenied": _ACCESS,
     "AccessDeniedException": _ACCESS,
     "UnauthorizedOperation": _ACCESS,
-    "ExpiredToken": "log in again: the credentials are too old",
-    "ExpiredTokenException": "log in again: the credentials are too old",
-    "InvalidClientTokenId": "the credentials are none of this account: log in, or set AWS_PROFILE",
-    "UnrecognizedClientException": "the credentials are none of AWS: log in, or set AWS_PROFILE",
-    "ResourceLimitExceeded": "ask for a higher quota (Service Quotas, SageMaker), or take another "
-    "instance type or fewer of them",
+    "ExpiredToken": "log in again: the credentials have expired",
+    "ExpiredTokenException": "log in again: the credentials have expired",
+    "InvalidClientTokenId": "the credentials are invalid: log in, or set AWS_PROFILE",
+    "UnrecognizedClientException": "the credentials are invalid: log in, or set AWS_PROFILE",
+    "ResourceLimitExceeded": "request a higher quota (Service Quotas, SageMaker), or use another "
+    "instance type or fewer instances",
     "ResourceInUse": "wait until it is done, or `python -m image_classifier delete` it",
-    "ResourceNotFound": "`python -m image_classifier status` lists what there is",
-    "NoSuchBucket": "make the bucket, or name another one in aws.bucket",
+    "ResourceNotFound": "`python -m image_classifier status` lists the resources",
+    "NoSuchBucket": "create the bucket, or name another one",
     "ThrottlingException": "wait a minute and try again",
-    "ModelError": "the server's own answer; its log is in CloudWatch, /aws/sagemaker/Endpoints",
+    "ModelError": "the server returned it; its log is in CloudWatch, /aws/sagemaker/Endpoints",
 }
 
 
@@ -43,94 +56,126 @@ class Aws:
 
     region: str | None = None
     is_dry: bool = False
-    """Show every request that would change something, and send none."""
+    """Print every request that would change something, and send none."""
     show: Callable[[str], None] = print
     _clients: dict[str, Any] = field(default_factory=dict)
 
     def send(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
     ) -> Answer:
-        """Check a request and send it; in a dry run print it, and answer nothing.
+        """Validate a request and send it; in a dry run print it, and return nothing.
 
         Raises:
-            UserError: it would be refused, or was; the sentence names AWS's error.
+            UserError: the request is invalid, or AWS rejected it.
         """
         service_model.check(operation, request, service)
         if self.is_dry:
             self.show(json.dumps({operation: request}, indent=2))
             return {}
-        return self.ask(operation, request, service)
+        return self.query(operation, request, service)
 
-    def ask(
+    def query(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
     ) -> Answer:
-        """Send a request that changes nothing.
+        """Send a request, in a dry run too.
 
         Raises:
-            UserError: AWS refuses it; the sentence names AWS's error.
+            UserError: AWS rejected it.
         """
-        with _explained(operation):
+        with explained(operation):
             answer: Answer = getattr(self.client(service), xform_name(operation))(**request)
             return answer
 
     def pages(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
     ) -> Iterator[Answer]:
-        """Yield the answers of an operation that lists something."""
-        with _explained(operation):
+        """Yield the pages of an operation that lists something."""
+        with explained(operation):
             yield from self.client(service).get_paginator(xform_name(operation)).paginate(**request)
 
-    def client(self, service: str) -> Any:  # noqa: ANN401 - made by boto3 as it runs
+    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 creates clients at run time
         """Return boto3's client of a service.
 
         Raises:
-            UserError: there is no region.
+            UserError: no region is set.
         """
         if service not in self._clients:
-            with _explained(f"connecting to {service}"):
-                self._clients[service] = boto3.client(service, region_name=self.region)
+            config = _S3_CONFIG if service == "s3" else None
+            with explained(f"connecting to {service}"):
+                self._clients[service] = boto3.client(
+                    service, region_name=self.region, config=config
+                )
         return self._clients[service]
 
-    def wait(self, describe: Callable[[], Answer], status: str, running: frozenset[str]) -> Answer:
-        """Ask until a status is none of `running`; print every change of it."""
+    def wait(self, operation: str, name: str, hint: str = "") -> Answer:
+        """Poll a job or an endpoint until its status is final; print every change of it.
+
+        Args:
+            operation: describes it, such as DescribeTrainingJob.
+            name: name of the job or the endpoint.
+            hint: end of the message about a failure.
+
+        Raises:
+            UserError: the job or the endpoint failed.
+        """
+        noun = operation.removeprefix("Describe")
         last = None
         while True:
-            answer = describe()
-            shown = ", ".join(
-                str(answer[key]) for key in (status, "SecondaryStatus") if answer.get(key)
-            )
+            answer = self.query(operation, {f"{noun}Name": name})
+            status = answer[f"{noun}Status"]
+            shown = ", ".join(filter(None, (status, answer.get("SecondaryStatus"))))
             if shown != last:
                 self.show(f"{time.strftime('%H:%M:%S')} {shown}")
                 last = shown
-            if answer[status] not in running:
+            if status == "Failed":
+                reason = answer.get("FailureReason", "no reason given")
+                message = f"{name} failed: {reason}{hint}"
+                raise UserError(message)
+            if status not in _CHANGING:
                 return answer
             time.sleep(POLL_SECONDS)
 
+    def container_image(self, framework: str) -> str:
+        """Return the URI of AWS's container image `debugger` or `clarify` in this region.
+
+        Raises:
+            UserError: the SageMaker SDK is not installed.
+        """
+        try:
+            from sagemaker import image_uris  # noqa: PLC0415 - optional, and takes seconds
+        except ImportError:
+            message = (
+                f"the address of AWS's container image {framework} is in the SageMaker SDK: "
+                "install the dependency group sdk (pip install 'sagemaker>=2.257,<3')"
+            )
+            raise UserError(message) from None
+        return str(image_uris.retrieve(framework, self.client("sagemaker").meta.region_name))
+
 
 @contextmanager
-def _explained(operation: str) -> Iterator[None]:
-    """Make a sentence of what AWS, or the way to it, says."""
+def explained(operation: str) -> Iterator[None]:
+    """Turn errors of botocore into messages that suggest a fix."""
     try:
         yield
     except exceptions.ClientError as error:
-        raise UserError(refusal(operation, error)) from None
+        raise UserError(rejection(operation, error)) from None
     except exceptions.NoRegionError:
-        message = "which region? set aws.region in the settings, or AWS_REGION"
+        message = "no region: set aws.region in the settings, or AWS_REGION"
         raise UserError(message) from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-        message = f"{operation}: no credentials of AWS: `aws configure`, or set AWS_PROFILE"
+        message = f"{operation}: no AWS credentials: run `aws configure`, or set AWS_PROFILE"
         raise UserError(message) from None
     except exceptions.BotoCoreError as error:
         message = f"{operation}: {error}"
         raise UserError(message) from None
 
 
-def refusal(operation: str, error: exceptions.ClientError) -> str:
-    """Return what AWS says against an operation, and what to do."""
+def rejection(operation: str, error: exceptions.ClientError) -> str:
+    """Return AWS's error message about an operation, with a remedy if one is known."""
     code = str(error.response["Error"]["Code"])
-    said = str(error.response["Error"].get("Message", "")).strip()
-    sentence = f"AWS refused {operation}: {code}: {said}"
-    cure = _CURES.get(code)
-    if cure is None and "ould not find" in said:
-        cure = _CURES["ResourceNotFound"]
-    return f"{sentence}: {cure}" if cure else sentence
+    reason = str(error.response["Error"].get("Message", "")).strip()
+    message = f"AWS rejected {operation}: {code}: {reason}"
+    remedy = _REMEDIES.get(code)
+    if remedy is None and "ould not find" in reason:
+        remedy = _REMEDIES["ResourceNotFound"]
+    return f"{message}: {remedy}" if remedy else message

@@ -1,4 +1,4 @@
-"""`cost`: what the settings would come to, at the prices of a table with a date."""
+"""`cost`: estimate the cost of the settings from a dated table of prices."""
 
 import math
 import tomllib
@@ -18,19 +18,19 @@ HOURS_A_MONTH = 730
 class Item:
     """One line of an estimate."""
 
-    what: str
+    description: str
     dollars: float | None
-    """None where the table lacks the instance type."""
+    """None if the table lacks the instance type."""
     unit: str
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return a line of text."""
         price = "price unknown" if self.dollars is None else f"${self.dollars:,.2f}"
-        return f"{price:>14} {self.unit:<11}{self.what}"
+        return f"{price:>14} {self.unit:<11}{self.description}"
 
 
 def estimate(settings: Settings, hours: float) -> Iterator[Item]:
-    """Yield what a training of so many hours, the tuning and the endpoint cost."""
+    """Yield the costs of training for `hours`, of tuning and of the endpoint."""
     prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
     job, endpoint = settings.training, settings.endpoint
     hour = _hour(prices, job.instance_type, job.instance_count)
@@ -38,36 +38,36 @@ def estimate(settings: Settings, hours: float) -> Iterator[Item]:
         hour += _disk(prices, job.volume_gb) * job.instance_count
     if hour is not None and job.spot:
         hour *= prices["spot_share"]
-    machines = f"{job.instance_count} x {job.instance_type}{' (spot)' if job.spot else ''}"
-    yield Item(f"training, {hours:g} h of {machines}", _times(hour, hours), "a job")
+    instances = f"{job.instance_count} x {job.instance_type}{' (spot)' if job.spot else ''}"
+    yield Item(f"training, {hours:g} h of {instances}", _times(hour, hours), "a job")
     if settings.tuning is not None:
         jobs = _jobs(settings)
-        what = f"tuning, at most {jobs} such jobs"
-        yield Item(what, _times(hour, hours * jobs), "a tuning")
+        description = f"tuning, at most {jobs} such jobs"
+        yield Item(description, _times(hour, hours * jobs), "a tuning")
     if endpoint.kind == "serverless":
         gigabytes = endpoint.memory_mb / 1024
-        # A request of a tenth of a second, as measured in benchmarks/README.md for other sizes.
+        # 0.1 s per request: benchmarks/README.md has measurements of other sizes.
         dollars = gigabytes * prices["serverless_gb_second"] * 0.1 * 1_000_000
-        what = f"serverless endpoint of {gigabytes:g} GB, at 0.1 s a request"
-        yield Item(what, dollars, "a million")
+        description = f"serverless endpoint of {gigabytes:g} GB, at 0.1 s per request"
+        yield Item(description, dollars, "a million")
     else:
         price = _hour(prices, endpoint.instance_type, endpoint.instance_count)
-        machines = f"{endpoint.instance_count} x {endpoint.instance_type}"
-        what = f"{endpoint.kind} endpoint, {machines}, until it is deleted"
-        yield Item(what, price, "an hour")
-        yield Item(what, _times(price, HOURS_A_MONTH), "a month")
+        instances = f"{endpoint.instance_count} x {endpoint.instance_type}"
+        description = f"{endpoint.kind} endpoint, {instances}, until it is deleted"
+        yield Item(description, price, "an hour")
+        yield Item(description, _times(price, HOURS_A_MONTH), "a month")
     transform = settings.transform
     price = _hour(prices, transform.instance_type, transform.instance_count)
-    machines = f"{transform.instance_count} x {transform.instance_type}"
-    yield Item(f"batch transform, {machines}", price, "an hour")
+    instances = f"{transform.instance_count} x {transform.instance_type}"
+    yield Item(f"batch transform, {instances}", price, "an hour")
 
 
 def footnote() -> str:
-    """Return of when, and of what, the prices are."""
+    """Return the date of the prices, and what they include."""
     prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
     return (
-        f"prices of us-east-1 by the table of {prices['date']}, without taxes and storage on S3; "
-        "a job that ends earlier costs less: AWS's own page decides"
+        f"prices of us-east-1 from the table of {prices['date']}, without taxes and storage on S3; "
+        "a job that ends earlier costs less: see AWS's price list"
     )
 
 

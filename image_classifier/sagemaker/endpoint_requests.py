@@ -1,27 +1,34 @@
-"""The requests that make a model, an endpoint or answers for a folder, from settings alone."""
+"""Requests that create models, endpoints and transform jobs, from settings alone."""
 
 from container.classifier.vocabulary import ERROR_RECORDS_VARIABLE
-from image_classifier.sagemaker.request_fields import key, tags, vpc
+from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
 
-# The server is ready in seconds; pulling a large image takes longer.
+# The server is ready in seconds; pulling a large container image takes longer.
 STARTUP_SECONDS = 600
 
 VARIANT = "AllTraffic"
 
-# One image that cannot be read would fail the whole transform job.
+# Without it one image that cannot be decoded would fail the whole transform job.
 TRANSFORM_ENVIRONMENT = {ERROR_RECORDS_VARIABLE: "true"}
 
 
-def model(settings: Settings, name: str, artifact: str) -> Request:
-    """Return CreateModel; `artifact` is a model.tar.gz on S3, or a prefix of several."""
+def model(settings: Settings, name: str, artifact: str, *, is_single: bool = False) -> Request:
+    """Return CreateModel.
+
+    Args:
+        settings: of the whole file.
+        name: the model's.
+        artifact: URI of a model.tar.gz on S3, or a prefix of several.
+        is_single: the model is not for a multi-model endpoint, whatever the settings' kind is.
+    """
     container: Request = {
         "Image": settings.images.serve,
         "ModelDataUrl": artifact,
         "Environment": dict(settings.endpoint.environment),
     }
-    if settings.endpoint.kind == "multi-model":
+    if settings.endpoint.kind == "multi-model" and not is_single:
         container["Mode"] = "MultiModel"
     request: Request = {
         "ModelName": name,
@@ -34,7 +41,7 @@ def model(settings: Settings, name: str, artifact: str) -> Request:
 
 
 def endpoint_config(settings: Settings, name: str) -> Request:
-    """Return CreateEndpointConfig, whose one variant is the model of the same name."""
+    """Return CreateEndpointConfig with one variant, the model of the same name."""
     endpoint = settings.endpoint
     variant: Request = {"ModelName": name, "VariantName": VARIANT}
     if endpoint.kind == "serverless":
@@ -55,28 +62,28 @@ def endpoint_config(settings: Settings, name: str) -> Request:
         "Tags": tags(settings),
     }
     if endpoint.kind != "serverless":
-        request |= key(settings)
+        request |= kms_key(settings)
     if endpoint.kind == "asynchronous":
         output = {
             "S3OutputPath": f"{settings.output}/asynchronous/answers",
             "S3FailurePath": f"{settings.output}/asynchronous/failures",
         }
-        request["AsyncInferenceConfig"] = {"OutputConfig": output | key(settings)}
+        request["AsyncInferenceConfig"] = {"OutputConfig": output | kms_key(settings)}
     if endpoint.capture is not None:
-        asked = {"Input": endpoint.capture.requests, "Output": endpoint.capture.answers}
+        modes = {"Input": endpoint.capture.requests, "Output": endpoint.capture.answers}
         request["DataCaptureConfig"] = {
             "EnableCapture": True,
             "InitialSamplingPercentage": endpoint.capture.percent,
             "DestinationS3Uri": f"{settings.output}/captured",
-            "CaptureOptions": [{"CaptureMode": mode} for mode, is_on in asked.items() if is_on],
-            # All others are kept in base64.
+            "CaptureOptions": [{"CaptureMode": mode} for mode, is_on in modes.items() if is_on],
+            # Other content is stored in base64.
             "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
-        } | key(settings)
+        } | kms_key(settings)
     return request
 
 
 def endpoint(settings: Settings, config_name: str) -> Request:
-    """Return CreateEndpoint; the endpoint has the settings' own name."""
+    """Return CreateEndpoint; the endpoint has the settings' name."""
     return {
         "EndpointName": settings.name,
         "EndpointConfigName": config_name,
@@ -90,7 +97,7 @@ def transform_job(settings: Settings, name: str, model_name: str, images: str) -
     return {
         "TransformJobName": name,
         "ModelName": model_name,
-        # An image a request: the other strategy would join several files.
+        # One image per request: the other strategy would join several files.
         "BatchStrategy": "SingleRecord",
         "MaxPayloadInMB": transform.max_payload_mb,
         "Environment": dict(TRANSFORM_ENVIRONMENT),
@@ -105,7 +112,7 @@ def transform_job(settings: Settings, name: str, model_name: str, images: str) -
             "Accept": transform.accept,
             "AssembleWith": "None",
         }
-        | key(settings),
+        | kms_key(settings),
         "TransformResources": {
             "InstanceType": transform.instance_type,
             "InstanceCount": transform.instance_count,

@@ -1,4 +1,4 @@
-"""`explain`: what made an endpoint, or the server on this machine, answer as it did."""
+"""`explain`: explain the predictions of an endpoint, or of the server on this machine."""
 
 import json
 from pathlib import Path
@@ -23,23 +23,30 @@ def explain(
     model: str | None,
     is_quiet: bool = False,
 ) -> Path:
-    """Explain images of this machine; return the report.
+    """Explain the predictions for images on this machine; return the report.
 
-    The server on `port` of this machine is asked, without a port the endpoint of the settings;
-    `model` names one of a multi-model endpoint.
+    Args:
+        aws: the account.
+        file: the settings.
+        images: an image, or a folder of images.
+        output: folder for the report.
+        port: of the server on this machine; None: the endpoint of the settings.
+        model: one of a multi-model endpoint's.
+        is_quiet: show no progress bar.
 
     Raises:
-        UserError: nobody answers, no image can be read, or the settings do not go together.
+        UserError: the endpoint does not respond, no image can be read, or the endpoint is
+            asynchronous.
     """
     settings = file.settings
     if port is None and settings.endpoint.kind == "asynchronous":
         message = (
-            "an asynchronous endpoint answers too late to be asked hundreds of times an image: "
-            "`deploy --local` its model and `explain --local`, or deploy it as another kind"
+            "an asynchronous endpoint is too slow for hundreds of requests per image: "
+            "`deploy --local` its model and `explain --local`, or deploy another kind of endpoint"
         )
         raise UserError(message)
     predictor = Predictor(
-        # This project's servers take several images in an array.
+        # This project's server accepts several images in an array.
         content_type=NPY,
         endpoint_name=settings.name,
         target_model=model,
@@ -51,9 +58,11 @@ def explain(
     )
     if aws.is_dry:
         request = {"EndpointName": settings.name, "ContentType": NPY, "TargetModel": model}
-        said = {key: value for key, value in request.items() if value is not None}
+        shown = {key: value for key, value in request.items() if value is not None}
         aws.show(
-            json.dumps({"InvokeEndpoint": said | {"Body": "an image, parts hidden"}}, indent=2)
+            json.dumps(
+                {"InvokeEndpoint": shown | {"Body": "an image with masked segments"}}, indent=2
+            )
         )
         return output
     endpoint: Endpoint
@@ -63,11 +72,11 @@ def explain(
         )
     else:
         endpoint = HttpEndpoint(f"http://127.0.0.1:{port}", parallel=PARALLEL)
-    with Model(endpoint, predictor) as asked:
+    with Model(endpoint, predictor) as connected:
         found = Job(
-            images=images, output=output, analysis=analysis, model=asked, is_quiet=is_quiet
+            images=images, output=output, analysis=analysis, model=connected, is_quiet=is_quiet
         ).run()
     for one in found.unreadable:
-        aws.show(f"left out {one.file}: {one.why}")
+        aws.show(f"skipped {one.file}: {one.why}")
     aws.show(f"{found.images} images explained: {output / ANALYSIS}")
     return output / f"{analysis.report_name}.html"

@@ -1,55 +1,130 @@
-"""Images as they are sent, and answers as they come back."""
+"""`predict`: send images to the endpoint, and read its responses."""
 
 import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import IMAGE_MEDIA_TYPES
+from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.s3 import S3Uri
+from image_classifier.settings.schema import Settings
+from image_classifier.settings.settings_file import SettingsFile
 
-# What a real-time endpoint takes.
+# Limit of a real-time endpoint's request.
 MAX_BYTES = 6 * 1024 * 1024
 
+# Limit of the service for one asynchronous response.
+ASYNCHRONOUS_SECONDS = 900
 
-def read_image(image: Path) -> tuple[bytes, str]:
-    """Return an image's file and its media type.
+
+def predict(
+    aws: Aws, file: SettingsFile, images: Sequence[Path], *, model: str | None = None
+) -> Iterator[tuple[Path, Answer]]:
+    """Yield every image with its response; `model` is one of a multi-model endpoint's.
 
     Raises:
-        UserError: it cannot be read, is none by its name, or is too large for an endpoint.
+        UserError: an image cannot be read, or the endpoint rejected it.
     """
-    media_type = IMAGE_MEDIA_TYPES.get(image.suffix.lower())
+    file.require("predict")
+    settings = file.settings
+    for image in images:
+        body, media_type = read_image(image)
+        if settings.endpoint.kind == "asynchronous":
+            answer = _invoke_asynchronously(aws, settings, body, media_type)
+        else:
+            answer = _invoke(aws, settings, body, media_type, model)
+        if not aws.is_dry:
+            yield image, answer
+
+
+def read_image(path: Path) -> tuple[bytes, str]:
+    """Return an image file's content and its media type.
+
+    Raises:
+        UserError: the file cannot be read, has no image suffix, or is too large for an endpoint.
+    """
+    media_type = IMAGE_MEDIA_TYPES.get(path.suffix.lower())
     if media_type is None:
-        message = f"{image} is no image by its name: {', '.join(IMAGE_MEDIA_TYPES)}"
+        message = f"{path} does not have the suffix of an image: {', '.join(IMAGE_MEDIA_TYPES)}"
         raise UserError(message)
     try:
-        body = image.read_bytes()
+        body = path.read_bytes()
     except OSError as error:
-        message = f"{image} cannot be read: {error.strerror}"
+        message = f"{path} cannot be read: {error.strerror}"
         raise UserError(message) from None
     if len(body) > MAX_BYTES:
         size = f"{len(body) / 1e6:.1f} MB"
-        message = f"{image} has {size}, an endpoint takes 6.2: make it smaller, or `transform`"
+        message = f"{path} has {size}, endpoints accept 6.2: shrink it, or use `transform`"
         raise UserError(message)
     return body, media_type
 
 
-def decode_response(body: bytes) -> dict[str, Any]:
-    """Return the server's answer.
+def decode_response(body: bytes) -> Answer:
+    """Parse the server's response.
 
     Raises:
-        UserError: it is an error, or none of our server's answers.
+        UserError: it is an error, or not a response of this project's server.
     """
     try:
-        answer: dict[str, Any] = json.loads(body)
+        answer: Answer = json.loads(body)
         if answer["predictions"][0]["class_name"] and answer["class_names"]:
             return answer
     except (ValueError, LookupError, TypeError):
         pass
-    message = f"not an answer of the server: {body[:300].decode(errors='replace')}"
+    message = f"not a response of the server: {body[:300].decode(errors='replace')}"
     raise UserError(message)
 
 
-def format_line(image: Path, answer: dict[str, Any]) -> str:
-    """Return one image's answer for a person."""
+def format_line(image: Path, answer: Answer) -> str:
+    """Return an image's most probable class as a line of text."""
     best = answer["predictions"][0]
     return f"{image}: {best['class_name']} ({best['probability']:.1%})"
+
+
+def _invoke(
+    aws: Aws, settings: Settings, body: bytes, media_type: str, model: str | None
+) -> Answer:
+    request = {
+        "EndpointName": settings.name,
+        "ContentType": media_type,
+        "Accept": "application/json",
+        "Body": body,
+    }
+    if settings.endpoint.kind == "multi-model":
+        if model is None:
+            message = "no model: add --model NAME.tar.gz, one of those that deploy has listed"
+            raise UserError(message)
+        request["TargetModel"] = model
+    if aws.is_dry:
+        aws.show(json.dumps({"InvokeEndpoint": request | {"Body": f"{len(body)} bytes"}}, indent=2))
+        return {}
+    answer = aws.query("InvokeEndpoint", request, "sagemaker-runtime")
+    return decode_response(answer["Body"].read())
+
+
+def _invoke_asynchronously(aws: Aws, settings: Settings, body: bytes, media_type: str) -> Answer:
+    source = S3Uri.parse(f"{settings.output}/asynchronous/requests/{uuid.uuid4()}")
+    source.write(aws, body)
+    request = {
+        "EndpointName": settings.name,
+        "ContentType": media_type,
+        "Accept": "application/json",
+        "InputLocation": str(source),
+    }
+    if aws.is_dry:
+        aws.show(json.dumps({"InvokeEndpointAsync": request}, indent=2))
+        return {}
+    answer = aws.query("InvokeEndpointAsync", request, "sagemaker-runtime")
+    output, failure = answer["OutputLocation"], answer.get("FailureLocation")
+    for _ in range(ASYNCHRONOUS_SECONDS):
+        if (found := S3Uri.parse(output).read(aws)) is not None:
+            return decode_response(found)
+        if failure and (found := S3Uri.parse(failure).read(aws)) is not None:
+            message = f"the endpoint rejected the image: {found.decode(errors='replace')}"
+            raise UserError(message)
+        time.sleep(1)
+    message = f"no response at {output} after {ASYNCHRONOUS_SECONDS} s: see the log in CloudWatch"
+    raise UserError(message)

@@ -1,21 +1,40 @@
-"""What requests of several kinds share."""
+"""Names, tags and other fields that requests of several kinds share."""
+
+import re
+import time
 
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
 
-# On everything that is made: `delete` and `status` find it by this tag.
+# Key of a tag on every resource; its value is the settings' name.
 TAG = "image-classifier"
 
 
+def new_name(settings: Settings) -> str:
+    """Return a name for a new job or model: the settings' name and the time in UTC."""
+    return f"{settings.name}-{time.strftime('%y%m%d-%H%M%S', time.gmtime())}"
+
+
+def is_ours(settings: Settings, name: str) -> bool:
+    """Return whether a name belongs to these settings: `dogs-adamw` does not belong to `dogs`."""
+    own = rf"{re.escape(settings.name)}-\d{{6}}-\d{{6}}(-\d+-[0-9a-f]+)?"
+    return name == settings.name or re.fullmatch(own, name) is not None
+
+
+def is_trial(name: str) -> bool:
+    """Return whether a name is that of a training job which a tuning job started."""
+    return re.fullmatch(r".*-\d{6}-\d{6}-\d+-[0-9a-f]+", name) is not None
+
+
 def tags(settings: Settings) -> list[dict[str, str]]:
-    """Return the tags of all that is made for these settings."""
+    """Return the tags of every resource of these settings."""
     return [
         {"Key": k, "Value": v} for k, v in (dict(settings.aws.tags) | {TAG: settings.name}).items()
     ]
 
 
 def vpc(settings: Settings) -> Request:
-    """Return the VPC's part of a request, if there is one."""
+    """Return the field VpcConfig, if the settings have a VPC."""
     aws = settings.aws
     if not aws.subnets:
         return {}
@@ -23,6 +42,6 @@ def vpc(settings: Settings) -> Request:
     return {"VpcConfig": {"SecurityGroupIds": groups, "Subnets": subnets}}
 
 
-def key(settings: Settings) -> dict[str, str]:
-    """Return the part that names the key for what is written to S3, if there is one."""
+def kms_key(settings: Settings) -> dict[str, str]:
+    """Return the field KmsKeyId of output on S3, if the settings have a key."""
     return {} if settings.aws.kms_key is None else {"KmsKeyId": settings.aws.kms_key}

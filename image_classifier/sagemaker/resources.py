@@ -1,140 +1,105 @@
-"""What these settings have made on AWS: listed, stopped and removed."""
+"""The resources of these settings on AWS: list, stop and delete them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from image_classifier.sagemaker import names, s3
+from image_classifier.sagemaker import s3
 from image_classifier.sagemaker.aws import Aws
-from image_classifier.sagemaker.s3 import Place
+from image_classifier.sagemaker.request_fields import is_ours
+from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 
-# What still costs something, or will.
+# Statuses of resources that cost something, or will.
 _ALIVE = frozenset({"InProgress", "Creating", "InService", "Updating", "Pending"})
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of thing, and the operations on it."""
+    """A kind of resource."""
 
-    word: str
-    list_operation: str
-    list_key: str
-    name_key: str
-    status_key: str | None
-    remove_operation: str
-    is_job: bool
+    noun: str
+    """In the names of the API, such as TrainingJob."""
+    label: str
+    """In messages."""
+
+    @property
+    def is_job(self) -> bool:
+        """Return whether it is stopped, not deleted."""
+        return self.noun.endswith("Job")
+
+    @property
+    def list_operation(self) -> str:
+        """Return the operation that lists resources."""
+        return f"List{self.noun}s"
+
+    @property
+    def delete_operation(self) -> str:
+        """Return the operation that stops or deletes a resource."""
+        return f"{'Stop' if self.is_job else 'Delete'}{self.noun}"
 
 
-# In the order in which they can go.
+# In the order in which they can be deleted.
 KINDS = (
-    Kind(
-        "tuning job",
-        "ListHyperParameterTuningJobs",
-        "HyperParameterTuningJobSummaries",
-        "HyperParameterTuningJobName",
-        "HyperParameterTuningJobStatus",
-        "StopHyperParameterTuningJob",
-        is_job=True,
-    ),
-    Kind(
-        "training job",
-        "ListTrainingJobs",
-        "TrainingJobSummaries",
-        "TrainingJobName",
-        "TrainingJobStatus",
-        "StopTrainingJob",
-        is_job=True,
-    ),
-    Kind(
-        "transform job",
-        "ListTransformJobs",
-        "TransformJobSummaries",
-        "TransformJobName",
-        "TransformJobStatus",
-        "StopTransformJob",
-        is_job=True,
-    ),
-    Kind(
-        "processing job",
-        "ListProcessingJobs",
-        "ProcessingJobSummaries",
-        "ProcessingJobName",
-        "ProcessingJobStatus",
-        "StopProcessingJob",
-        is_job=True,
-    ),
-    Kind(
-        "endpoint",
-        "ListEndpoints",
-        "Endpoints",
-        "EndpointName",
-        "EndpointStatus",
-        "DeleteEndpoint",
-        is_job=False,
-    ),
-    Kind(
-        "endpoint configuration",
-        "ListEndpointConfigs",
-        "EndpointConfigs",
-        "EndpointConfigName",
-        None,
-        "DeleteEndpointConfig",
-        is_job=False,
-    ),
-    Kind("model", "ListModels", "Models", "ModelName", None, "DeleteModel", is_job=False),
+    Kind("HyperParameterTuningJob", "tuning job"),
+    Kind("TrainingJob", "training job"),
+    Kind("TransformJob", "transform job"),
+    Kind("ProcessingJob", "processing job"),
+    Kind("Endpoint", "endpoint"),
+    Kind("EndpointConfig", "endpoint configuration"),
+    Kind("Model", "model"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Belonging:
-    """One thing that was made."""
+class Resource:
+    """A job, an endpoint, its configuration or a model."""
 
     kind: Kind
     name: str
     status: str | None
 
     @property
-    def is_to_go(self) -> bool:
-        """Tell whether `delete` has anything to do: jobs that have ended stay as a record."""
+    def is_deletable(self) -> bool:
+        """Return whether `delete` affects it: completed jobs stay as a record."""
         return not self.kind.is_job or self.status in _ALIVE
 
     def __str__(self) -> str:
-        """Return it in words."""
-        return f"{self.kind.word} {self.name}" + (f" ({self.status})" if self.status else "")
+        """Return kind, name and status."""
+        return f"{self.kind.label} {self.name}" + (f" ({self.status})" if self.status else "")
 
 
-def find(aws: Aws, settings: Settings) -> Iterator[Belonging]:
-    """Yield all that has the settings' name."""
+def find(aws: Aws, settings: Settings) -> Iterator[Resource]:
+    """Yield all resources that have the settings' name."""
     for kind in KINDS:
+        key = f"{kind.noun}Summaries" if kind.is_job else f"{kind.noun}s"
         for page in aws.pages(kind.list_operation, {"NameContains": settings.name}):
-            for each in page[kind.list_key]:
-                name = str(each[kind.name_key])
-                if names.is_ours(settings, name):
-                    yield Belonging(kind, name, each.get(kind.status_key))
+            for each in page[key]:
+                name = str(each[f"{kind.noun}Name"])
+                if is_ours(settings, name):
+                    yield Resource(kind, name, each.get(f"{kind.noun}Status"))
 
 
-def outputs(aws: Aws, settings: Settings) -> list[Place]:
-    """Return every object that jobs and endpoints wrote; the images are none of them."""
-    return list(Place.parse(f"{settings.output}/").below(aws))
+def outputs(aws: Aws, settings: Settings) -> list[S3Uri]:
+    """Return every object that jobs and endpoints wrote; the images of the channels are not."""
+    prefix = S3Uri.parse(f"{settings.output}/")
+    return [S3Uri(prefix.bucket, each["Key"]) for each in prefix.objects(aws)]
 
 
-def remove(aws: Aws, resources: list[Belonging], objects: list[Place]) -> None:
-    """Stop jobs that run, remove the rest.
+def delete(aws: Aws, resources: list[Resource], objects: list[S3Uri]) -> None:
+    """Stop running jobs, delete everything else.
 
     Raises:
-        UserError: AWS refuses something; what went before it is gone.
+        UserError: AWS rejected a request; earlier ones are done.
     """
     for each in resources:
-        aws.send(each.kind.remove_operation, {each.kind.name_key: each.name})
+        aws.send(each.kind.delete_operation, {f"{each.kind.noun}Name": each.name})
         if not aws.is_dry:
-            aws.show(f"{'stopping' if each.kind.is_job else 'removed'} {each}")
-    if objects and aws.is_dry:
-        aws.show(f"DeleteObjects: {len(objects)} objects below {_parent(objects)}")
-    elif objects:
-        s3.remove(aws, objects)
-        aws.show(f"removed {len(objects)} objects below {_parent(objects)}")
-
-
-def _parent(objects: list[Place]) -> str:
-    first = objects[0]
-    return f"s3://{first.bucket}/{'/'.join(first.key.split('/')[:2])}/"
+            aws.show(f"{'stopping' if each.kind.is_job else 'deleted'} {each}")
+    if not objects:
+        return
+    prefix = f"s3://{objects[0].bucket}/{'/'.join(objects[0].key.split('/')[:2])}/"
+    if aws.is_dry:
+        aws.show(f"DeleteObjects: {len(objects)} objects in {prefix}")
+        return
+    s3.delete(aws, objects)
+    aws.show(f"deleted {len(objects)} objects in {prefix}")

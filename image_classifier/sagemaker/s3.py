@@ -1,111 +1,146 @@
-"""Objects on S3."""
+"""Objects on S3; files are transferred by boto3's transfer manager."""
 
+import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 from botocore.exceptions import ClientError
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker.aws import Aws, refusal
+from image_classifier.sagemaker.aws import TRANSFER_THREADS, Answer, Aws, explained, rejection
 
-_PLACE = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?(?P<key>.*)")
+_URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?(?P<key>.*)")
 
-# What delete_objects takes.
-BATCH = 1000
+# Limit of DeleteObjects.
+_BATCH = 1000
+
+# Files are sent whole, up to S3's limit: objects in parts have no MD5 and no SHA-256 to compare.
+_TRANSFERS = TransferConfig(
+    multipart_threshold=5 * 1024**3,
+    max_concurrency=TRANSFER_THREADS,
+    preferred_transfer_client="classic",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """An object, or all whose keys begin with its key."""
+class S3Uri:
+    """An object, or all objects whose keys begin with its key."""
 
     bucket: str
     key: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read an s3:// address.
+        """Parse an s3:// URI.
 
         Raises:
-            UserError: it is none.
+            UserError: the text is not one.
         """
-        match = _PLACE.fullmatch(text)
+        match = _URI.fullmatch(text)
         if match is None:
-            message = f"expected s3://bucket/prefix, got {text!r}"
+            message = f"expected s3://BUCKET/PREFIX, got {text!r}"
             raise UserError(message)
         return cls(match["bucket"], match["key"])
 
     def __str__(self) -> str:
-        """Return the address."""
+        """Return the URI."""
         return f"s3://{self.bucket}/{self.key}"
 
     def write(self, aws: Aws, body: bytes) -> None:
-        """Make the object; in a dry run say so."""
+        """Create the object; in a dry run print the operation."""
         if aws.is_dry:
             aws.show(f"PutObject {self}: {len(body)} bytes")
             return
-        aws.ask("PutObject", {"Bucket": self.bucket, "Key": self.key, "Body": body}, "s3")
+        aws.query("PutObject", {"Bucket": self.bucket, "Key": self.key, "Body": body}, "s3")
 
     def read(self, aws: Aws) -> bytes | None:
-        """Return the object, or None where there is none.
+        """Return the object's content, or None if it does not exist.
 
         Raises:
-            UserError: AWS refuses it.
+            UserError: AWS rejected the request.
         """
         try:
             answer = aws.client("s3").get_object(Bucket=self.bucket, Key=self.key)
         except ClientError as error:
             if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
                 return None
-            raise UserError(refusal("GetObject", error)) from None
+            raise UserError(rejection("GetObject", error)) from None
         body: bytes = answer["Body"].read()
         return body
 
     def download(self, aws: Aws, path: Path) -> None:
         """Write the object to a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        answer = aws.ask("GetObject", {"Bucket": self.bucket, "Key": self.key}, "s3")
-        with path.open("wb") as file:
-            for chunk in answer["Body"].iter_chunks(1 << 20):
-                file.write(chunk)
+        with explained(f"downloading {self}"):
+            aws.client("s3").download_file(self.bucket, self.key, str(path))
 
-    def copy(self, aws: Aws, to: "Place") -> None:
-        """Copy the object within S3; in a dry run say so."""
+    def copy(self, aws: Aws, target: "S3Uri") -> None:
+        """Copy the object within S3; in a dry run print the operation."""
         if aws.is_dry:
-            aws.show(f"CopyObject {self} to {to}")
+            aws.show(f"CopyObject {self} to {target}")
             return
-        request = {
-            "Bucket": to.bucket,
-            "Key": to.key,
-            "CopySource": {"Bucket": self.bucket, "Key": self.key},
-        }
-        aws.ask("CopyObject", request, "s3")
+        source = {"Bucket": self.bucket, "Key": self.key}
+        with explained(f"copying {self}"):
+            aws.client("s3").copy(source, target.bucket, target.key)
 
-    def below(self, aws: Aws) -> Iterator["Place"]:
-        """Yield every object whose key begins with this one's."""
-        pages = aws.pages("ListObjectsV2", {"Bucket": self.bucket, "Prefix": self.key}, "s3")
-        for page in pages:
-            for each in page.get("Contents", []):
-                yield Place(self.bucket, each["Key"])
+    def objects(self, aws: Aws) -> Iterator[Answer]:
+        """Yield key, size and ETag of every object whose key begins with this one's."""
+        request = {"Bucket": self.bucket, "Prefix": self.key}
+        for page in aws.pages("ListObjectsV2", request, "s3"):
+            yield from page.get("Contents", [])
 
 
-def remove(aws: Aws, places: list[Place]) -> None:
-    """Remove objects of one bucket.
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file to send, with its hash, by which S3 checks what arrives."""
+
+    path: Path
+    target: S3Uri
+    sha256: str
+    """Hexadecimal."""
+
+
+def upload(aws: Aws, uploads: Iterable[Upload], progress: Callable[[int], object]) -> None:
+    """Send files in parallel; `progress` is called with numbers of bytes.
 
     Raises:
-        UserError: AWS keeps some of them.
+        UserError: S3 rejected a file, or received other content. Files that arrived stay.
     """
-    for start in range(0, len(places), BATCH):
-        batch = places[start : start + BATCH]
+    callback = [ProgressCallbackInvoker(progress)]
+    with explained("PutObject"), create_transfer_manager(aws.client("s3"), _TRANSFERS) as manager:
+        futures = []
+        for each in uploads:
+            checksum = base64.b64encode(bytes.fromhex(each.sha256)).decode()
+            futures.append(
+                manager.upload(
+                    str(each.path),
+                    each.target.bucket,
+                    each.target.key,
+                    extra_args={"ChecksumSHA256": checksum},
+                    subscribers=callback,
+                )
+            )
+        for future in futures:
+            future.result()
+
+
+def delete(aws: Aws, objects: list[S3Uri]) -> None:
+    """Delete objects of one bucket.
+
+    Raises:
+        UserError: S3 kept some of them.
+    """
+    for start in range(0, len(objects), _BATCH):
+        batch = objects[start : start + _BATCH]
         request = {
             "Bucket": batch[0].bucket,
-            "Delete": {"Objects": [{"Key": place.key} for place in batch], "Quiet": True},
+            "Delete": {"Objects": [{"Key": each.key} for each in batch], "Quiet": True},
         }
-        answer = aws.ask("DeleteObjects", request, "s3")
-        if errors := answer.get("Errors"):
-            message = (
-                f"S3 keeps {len(errors)} objects, such as {errors[0]['Key']}: {errors[0]['Code']}"
-            )
+        if errors := aws.query("DeleteObjects", request, "s3").get("Errors"):
+            first = f"{errors[0]['Key']}: {errors[0]['Code']}"
+            message = f"S3 did not delete {len(errors)} objects, such as {first}"
             raise UserError(message)

@@ -1,91 +1,71 @@
-"""The SageMaker SDK, version 2: the classes that people know, made from the same settings.
+"""Objects of the SageMaker SDK, version 2, from the same settings: Estimator, Model and others.
 
-Whatever else the launcher does goes through boto3, which has no versions to choose between. This
-module is all that a later SDK would change.
+Everything else in this project calls boto3, so only this module depends on the SDK's version.
 """
 
-from __future__ import annotations
+from pathlib import Path
 
-import os
-from typing import TYPE_CHECKING
+import boto3
+from sagemaker.debugger import ProfilerConfig
+from sagemaker.estimator import Estimator
+from sagemaker.local import LocalSession
+from sagemaker.model import Model
+from sagemaker.multidatamodel import MultiDataModel
+from sagemaker.parameter import (
+    CategoricalParameter,
+    ContinuousParameter,
+    IntegerParameter,
+    ParameterRange,
+)
+from sagemaker.predictor import Predictor
+from sagemaker.session import Session
+from sagemaker.transformer import Transformer
+from sagemaker.tuner import HyperparameterTuner
 
 from image_classifier.sagemaker.endpoint_requests import TRANSFORM_ENVIRONMENT
 from image_classifier.sagemaker.request_fields import tags, vpc
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.schema import HOUR, Aws, ContainerImages, Settings
+from image_classifier.settings.settings_file import SettingsFile
 from image_classifier.settings.tuning import Range, Tuning, is_integer
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from sagemaker.estimator import Estimator
-    from sagemaker.local import LocalSession
-    from sagemaker.model import Model
-    from sagemaker.multidatamodel import MultiDataModel
-    from sagemaker.parameter import ParameterRange
-    from sagemaker.session import Session
-    from sagemaker.transformer import Transformer
-    from sagemaker.tuner import HyperparameterTuner
-
-    from image_classifier.sagemaker import aws
-    from image_classifier.settings.settings_file import SettingsFile
-
-# It says so on every import.
-os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
-
-# As docker-compose.yml calls what it builds.
+# Names in docker-compose.yml.
 BUILT_HERE = ContainerImages.model_construct(
     train="image-classifier-train", serve="image-classifier-serve"
 )
 
-# Local Mode wants one, and asks nobody for it.
+# Local Mode requires a role, and does not use it.
 NO_ROLE = "arn:aws:iam::111122223333:role/none"
 
-# Else every call would be told to AWS.
+# The SDK reports every call to AWS by default.
 NO_TELEMETRY = {
     "SchemaVersion": "1.0",
     "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
 }
 
 
-def image(framework: str, account: aws.Aws) -> str:
-    """Return the URI of one of AWS's own images, such as `debugger` or `clarify`."""
-    from sagemaker import image_uris  # noqa: PLC0415 - it takes seconds
-
-    region = account.client("sagemaker").meta.region_name
-    return str(image_uris.retrieve(framework, region))
-
-
 def local_session(folder: Path, port: int = 8080) -> LocalSession:
-    """Return a session of Local Mode, which needs no account and tells nobody.
+    """Return a session of Local Mode, which needs no account and sends no telemetry.
 
-    Its containers write below `folder`; endpoints answer on `port`.
+    Its containers write below `folder`; endpoints listen on `port`.
     """
-    import boto3  # noqa: PLC0415
-    from sagemaker.local import LocalSession  # noqa: PLC0415
-
-    # A region is wanted, and not asked.
+    # The SDK requires a region, and does not use it.
     session = LocalSession(boto3.Session(region_name="us-east-1"), sagemaker_config=NO_TELEMETRY)
     session.config = {"local": {"container_root": str(folder.resolve()), "serving_port": port}}
     return session
 
 
 def for_local_mode(settings: Settings) -> Settings:
-    """Return these settings for Local Mode: this machine, and the images as Compose builds them."""
-    return settings.model_copy(
-        update={
-            "aws": Aws(role=NO_ROLE),
-            "images": BUILT_HERE,
-            "training": settings.training.model_copy(
-                update={"instance_type": "local", "spot": False}
-            ),
-            "transform": settings.transform.model_copy(update={"instance_type": "local"}),
-        }
-    )
+    """Return the settings for Local Mode: this machine, and Compose's container images."""
+    on_this_machine = {"instance_type": "local"}
+    training = settings.training.model_copy(update=on_this_machine | {"spot": False})
+    transform = settings.transform.model_copy(update=on_this_machine)
+    sections = {"images": BUILT_HERE, "training": training, "transform": transform}
+    return settings.model_copy(update={"aws": Aws(role=NO_ROLE), **sections})
 
 
 def local_channels(file: SettingsFile) -> dict[str, str]:
-    """Return what `fit` takes in Local Mode.
+    """Return the channels for `fit` in Local Mode.
 
     Raises:
         UserError: a channel has no folder on this machine.
@@ -93,13 +73,14 @@ def local_channels(file: SettingsFile) -> dict[str, str]:
     return {name: f"file://{folder}" for name, folder in file.local_channels().items()}
 
 
-def estimator(settings: Settings, session: Session, output: str | None = None) -> Estimator:
-    """Return the generic Estimator of these settings; `output` is file:// in Local Mode."""
-    from sagemaker.debugger import ProfilerConfig  # noqa: PLC0415
-    from sagemaker.estimator import Estimator  # noqa: PLC0415
+def channels(settings: Settings) -> dict[str, str]:
+    """Return the channels for `fit`."""
+    return {name: f"{settings.channels_uri}/{name}/" for name in settings.data.channels}
 
+
+def estimator(settings: Settings, session: Session, output: str | None = None) -> Estimator:
+    """Return the generic Estimator of the settings; `output` is file:// in Local Mode."""
     job, aws = settings.training, settings.aws
-    checkpoints = f"{settings.output}/checkpoints" if job.spot else None
     return Estimator(
         image_uri=settings.images.train,
         role=aws.role,
@@ -120,7 +101,7 @@ def estimator(settings: Settings, session: Session, output: str | None = None) -
         encrypt_inter_container_traffic=aws.encrypt_traffic,
         use_spot_instances=job.spot,
         max_wait=round((job.max_wait_hours or 2 * job.max_hours) * HOUR) if job.spot else None,
-        checkpoint_s3_uri=checkpoints,
+        checkpoint_s3_uri=f"{settings.output}/checkpoints" if job.spot else None,
         enable_network_isolation=aws.network_isolation,
         profiler_config=ProfilerConfig(
             system_monitor_interval_millis=settings.profiler.interval_ms
@@ -129,15 +110,8 @@ def estimator(settings: Settings, session: Session, output: str | None = None) -
     )
 
 
-def channels(settings: Settings) -> dict[str, str]:
-    """Return what `fit` takes."""
-    return {name: f"{settings.channels_uri}/{name}/" for name in settings.data.channels}
-
-
 def tuner(settings: Settings, tuning: Tuning, session: Session) -> HyperparameterTuner:
-    """Return the HyperparameterTuner of these settings."""
-    from sagemaker.tuner import HyperparameterTuner  # noqa: PLC0415
-
+    """Return the HyperparameterTuner of the settings."""
     return HyperparameterTuner(
         estimator=estimator(settings, session),
         objective_metric_name=tuning.objective,
@@ -154,10 +128,7 @@ def tuner(settings: Settings, tuning: Tuning, session: Session) -> Hyperparamete
 
 
 def model(settings: Settings, artifact: str, session: Session) -> Model:
-    """Return the Model that an endpoint or a transform job is made of."""
-    from sagemaker.model import Model  # noqa: PLC0415
-    from sagemaker.predictor import Predictor  # noqa: PLC0415
-
+    """Return the Model for an endpoint or a transform job."""
     return Model(
         image_uri=settings.images.serve,
         model_data=artifact,
@@ -171,23 +142,19 @@ def model(settings: Settings, artifact: str, session: Session) -> Model:
 
 
 def multi_model(settings: Settings, name: str, prefix: str, session: Session) -> MultiDataModel:
-    """Return the MultiDataModel of all model.tar.gz below `prefix` on S3."""
-    from sagemaker.multidatamodel import MultiDataModel  # noqa: PLC0415
-
+    """Return the MultiDataModel of every model.tar.gz below an S3 prefix."""
     single = model(settings, prefix, session)
     return MultiDataModel(name, prefix, model=single, sagemaker_session=session)
 
 
 def transformer(settings: Settings, model_name: str, output: str, session: Session) -> Transformer:
-    """Return the Transformer of these settings."""
-    from sagemaker.transformer import Transformer  # noqa: PLC0415
-
+    """Return the Transformer of the settings."""
     transform = settings.transform
     return Transformer(
         model_name=model_name,
         instance_count=transform.instance_count,
         instance_type=transform.instance_type,
-        # An image a request; Local Mode's default joins files as text.
+        # One image per request: Local Mode's default joins files as text.
         strategy="SingleRecord",
         output_path=output,
         accept=transform.accept,
@@ -200,12 +167,6 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
 
 
 def _range(name: str, each: Range) -> ParameterRange:
-    from sagemaker.parameter import (  # noqa: PLC0415
-        CategoricalParameter,
-        ContinuousParameter,
-        IntegerParameter,
-    )
-
     if each.values:
         return CategoricalParameter(list(each.values))
     if is_integer(name):

@@ -1,12 +1,12 @@
-"""The requests that start training and tuning jobs, made from settings alone: nothing is sent.
+"""Requests that start training and tuning jobs, from settings alone.
 
-They are what the SDK's generic Estimator and HyperparameterTuner send for the same settings; a test
-holds them together.
+The SDK's generic Estimator and HyperparameterTuner send the same requests for the same settings;
+a test compares them.
 """
 
 from collections.abc import Mapping
 
-from image_classifier.sagemaker.request_fields import key, tags, vpc
+from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.debugging import EXPRESSIONS, RULES
 from image_classifier.settings.schema import HOUR, Settings, to_strings
@@ -17,7 +17,7 @@ _CHECKPOINTS = "/opt/ml/checkpoints"
 
 
 def training_job(settings: Settings, name: str, *, rule_image: str | None = None) -> Request:
-    """Return CreateTrainingJob; `rule_image` is that of the service's rules, where asked for."""
+    """Return CreateTrainingJob; `rule_image` is the service's container image of rules, if used."""
     return {
         "TrainingJobName": name,
         "HyperParameters": settings.job_hyperparameters(),
@@ -52,7 +52,7 @@ def tuning_job(settings: Settings, tuning: Tuning, name: str) -> Request:
 
 
 def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
-    """Return what the definition of a tuning job's training jobs shares with a training job."""
+    """Return the fields that a training job shares with the definition in a tuning job."""
     job, aws = settings.training, settings.aws
     resources: Request = {
         "InstanceCount": job.instance_count,
@@ -61,7 +61,7 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
     }
     if aws.kms_key is not None:
         resources["VolumeKmsKeyId"] = aws.kms_key
-    # A tuning job keeps its machines by itself.
+    # A tuning job keeps its instances warm without this field.
     if job.keep_alive_minutes and not is_tuning:
         resources["KeepAlivePeriodInSeconds"] = job.keep_alive_minutes * 60
     algorithm: Request = {
@@ -73,8 +73,8 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
         "AlgorithmSpecification": algorithm,
         "RoleArn": aws.role,
         "InputDataConfig": [_channel(settings, channel) for channel in settings.data.channels],
-        "OutputDataConfig": {"S3OutputPath": settings.output} | key(settings),
-        # As the HyperparameterTuner says it.
+        "OutputDataConfig": {"S3OutputPath": settings.output} | kms_key(settings),
+        # As the HyperparameterTuner sends it.
         f"{'HyperParameterTuning' if is_tuning else ''}ResourceConfig": resources,
         "StoppingCondition": _time_limits(settings),
         "EnableManagedSpotTraining": job.spot,
@@ -82,7 +82,7 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
         "EnableInterContainerTrafficEncryption": aws.encrypt_traffic,
     }
     if job.spot:
-        # The training program keeps a folder of its own for every job in it.
+        # Each job has its own folder.
         place = f"{settings.output}/{name}/checkpoints"
         request["CheckpointConfig"] = {"S3Uri": place, "LocalPath": _CHECKPOINTS}
     return request | vpc(settings)
@@ -91,7 +91,7 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
 def _channel(settings: Settings, name: str) -> Request:
     source = {
         "S3DataType": "S3Prefix",
-        # With a slash: FastFile takes whole folders, and `test` is no prefix of `testing`.
+        # The slash: FastFile needs a folder, and the prefix `test` would match `testing` too.
         "S3Uri": f"{settings.channels_uri}/{name}/",
         "S3DataDistributionType": "FullyReplicated",
     }
@@ -161,8 +161,7 @@ def _debugging(settings: Settings, rule_image: str | None) -> Request:
         )
         if steps is not None
     }
-    # Without intervals of one's own the training program records by its own policy, all that its
-    # rules need.
+    # Without intervals the training program chooses them, and records all that its rules need.
     names = debugger.collections() if intervals else []
     hook: Request = {
         "S3OutputPath": settings.output,

@@ -1,14 +1,50 @@
-"""The request that lets SageMaker Clarify explain a model, where the account still has it."""
+"""`explain --clarify`: explain predictions with SageMaker Clarify, if the account has it."""
 
+import json
 from collections.abc import Sequence
 
-from image_classifier.sagemaker.request_fields import key, tags, vpc
+from image_classifier.sagemaker import deployment
+from image_classifier.sagemaker.aws import Aws
+from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
+from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import HOUR, Settings
 from image_classifier.settings.service_model import Request
+from image_classifier.settings.settings_file import SettingsFile
 
 
-def clarify_config(settings: Settings, model_name: str, class_names: Sequence[str]) -> Request:
-    """Return the analysis_config.json that SageMaker Clarify reads."""
+def explain(
+    aws: Aws,
+    file: SettingsFile,
+    images: str,
+    class_names: Sequence[str],
+    *,
+    job: str | None = None,
+    wait: bool = True,
+) -> str:
+    """Explain the images below an S3 prefix; return the prefix of the output.
+
+    Raises:
+        UserError: AWS rejected a request (new accounts have no Clarify), or the job failed.
+    """
+    file.require("explain --clarify")
+    settings = file.settings
+    source = S3Uri.parse(images)
+    container_image = aws.container_image("clarify")
+    name = deployment.create_single_model(aws, settings, job)
+    config = S3Uri.parse(f"{settings.output}/{name}/config/analysis_config.json")
+    document = _analysis_config(settings, name, class_names)
+    config.write(aws, json.dumps(document, indent=2).encode())
+    request = _processing_job(
+        settings, name, image=container_image, config=str(config), images=str(source)
+    )
+    aws.send("CreateProcessingJob", request)
+    if wait and not aws.is_dry:
+        aws.wait("DescribeProcessingJob", name)
+    return f"{settings.output}/{name}"
+
+
+def _analysis_config(settings: Settings, model_name: str, class_names: Sequence[str]) -> Request:
+    """Return the analysis_config.json of SageMaker Clarify."""
     explain = settings.explain
     image = {
         "model_type": "IMAGE_CLASSIFICATION",
@@ -32,15 +68,17 @@ def clarify_config(settings: Settings, model_name: str, class_names: Sequence[st
             "instance_type": settings.endpoint.instance_type,
             "initial_instance_count": settings.endpoint.instance_count,
             "content_type": "image/jpeg",
-            # Every class's probability in order, which is all that Clarify wants to know.
+            # Clarify reads a row of probabilities in the order of the classes.
             "accept_type": "text/csv",
             "label_headers": list(class_names),
         },
     }
 
 
-def clarify_job(settings: Settings, name: str, *, image: str, config: str, images: str) -> Request:
-    """Return CreateProcessingJob; `config` and `images` are on S3."""
+def _processing_job(
+    settings: Settings, name: str, *, image: str, config: str, images: str
+) -> Request:
+    """Return CreateProcessingJob for a container image, and S3 URIs of `config` and `images`."""
     explain = settings.explain
     request: Request = {
         "ProcessingJobName": name,
@@ -62,7 +100,7 @@ def clarify_job(settings: Settings, name: str, *, image: str, config: str, image
                 }
             ]
         }
-        | key(settings),
+        | kms_key(settings),
         "ProcessingResources": {
             "ClusterConfig": {
                 "InstanceType": explain.instance_type,
