@@ -1,10 +1,10 @@
 """`train` and `tune` on SageMaker."""
 
 from container.classifier.errors import UserError
+from container.classifier.metric_lines import METRIC_NAMES
 from image_classifier.sagemaker import training_requests
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.request_fields import new_name
-from image_classifier.settings.metric_definitions import PROGRAM_METRICS
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -36,7 +36,7 @@ def train(
         answer = aws.wait("DescribeTrainingJob", name, f"; {_LOG}")
         metrics = answer.get("FinalMetricDataList") or []
         values = {each["MetricName"]: each["Value"] for each in metrics}
-        for metric in PROGRAM_METRICS:
+        for metric in METRIC_NAMES:
             if metric in values:
                 aws.show(f"  {metric}={values[metric]:.5g}")
     return name

@@ -11,9 +11,6 @@ from image_classifier.settings.section import Mistake, suggestion
 # Log lines of the training program, one of each kind.
 LOG = Path(__file__).with_name("log_lines.txt")
 
-# In the order in which the training program logs them.
-PROGRAM_METRICS = METRIC_NAMES
-
 # Limits of the API.
 MAX_DEFINITIONS, MAX_EXPRESSION = 20, 500
 
