@@ -33,7 +33,7 @@ from benchmarks.conditions import conditions
 from image_classifier.local import trial
 from image_classifier.local import tuning as local_tuning
 from image_classifier.settings import settings_file
-from image_classifier.settings.schema import to_strings
+from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
 # Of the images that there are, one in so many.

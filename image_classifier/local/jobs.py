@@ -12,7 +12,7 @@ from image_classifier.local import tuning as local_tuning
 from image_classifier.platform import opt_ml, processes
 from image_classifier.sagemaker import prediction
 from image_classifier.sagemaker.reports import extract
-from image_classifier.settings.schema import to_strings
+from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
 # What the job, its model and its reports lie in, as below /opt/ml; where another model is served.

@@ -26,7 +26,8 @@ from image_classifier.local import trial, tuning_page
 from image_classifier.local.best_trial import best
 from image_classifier.local.trial import Programs, TrialFailedError
 from image_classifier.settings import metric_definitions as metrics
-from image_classifier.settings.schema import Settings, to_strings
+from image_classifier.settings.schema import Settings
+from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 from image_classifier.settings.tuning import Range, Tuning, is_integer
 

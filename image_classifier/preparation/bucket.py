@@ -14,7 +14,7 @@ from container.classifier.channel import is_ignored
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import s3
 from image_classifier.sagemaker.aws import Answer, Aws
-from image_classifier.sagemaker.s3 import S3Uri, Upload
+from image_classifier.sagemaker.s3 import S3Uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,10 @@ class Prefix:
         Raises:
             UserError: the bucket cannot be read.
         """
-        objects = tqdm(
-            self._uri.objects(self._aws), desc="list", unit=" files", disable=quiet or None
-        )
+        objects = self._uri.objects(self._aws)
         remote = {
             each["Key"].removeprefix(self._uri.key): each
-            for each in objects
+            for each in tqdm(objects, desc="list", unit=" files", disable=quiet or None)
             # The S3 console creates objects as folders.
             if not each["Key"].endswith("/")
         }
@@ -88,18 +86,10 @@ class Prefix:
             UserError: S3 rejected a file. Uploaded files stay, and are not sent again.
         """
         total = sum(folder[name].size_bytes for name in names)
-        uploads = [
-            Upload(
-                folder[name].path,
-                S3Uri(self._uri.bucket, self._uri.key + name),
-                folder[name].sha256,
-            )
-            for name in names
-        ]
-        with tqdm(
-            total=total, desc="upload", unit="B", unit_scale=True, disable=quiet or None
-        ) as bar:
-            s3.upload(self._aws, uploads, bar.update)
+        targets = {folder[n].path: S3Uri(self._uri.bucket, self._uri.key + n) for n in names}
+        bar = tqdm(total=total, desc="upload", unit="B", unit_scale=True, disable=quiet or None)
+        with bar:
+            s3.upload(self._aws, targets, bar.update)
 
     def _is_same(self, file: Local, remote: Answer) -> bool:
         if remote["Size"] != file.size_bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from image_classifier.settings.schema import Settings
+from image_classifier.settings.tuning import Tuning
 
 PRICES = Path(__file__).with_name("prices.toml")
 
@@ -19,13 +20,13 @@ class Item:
     """One line of an estimate."""
 
     description: str
-    dollars: float | None
-    """None if the table lacks the instance type."""
+    dollars: float
+    """Not a number if the table lacks the instance type."""
     unit: str
 
     def __str__(self) -> str:
         """Return a line of text."""
-        price = "price unknown" if self.dollars is None else f"${self.dollars:,.2f}"
+        price = "price unknown" if math.isnan(self.dollars) else f"${self.dollars:,.2f}"
         return f"{price:>14} {self.unit:<11}{self.description}"
 
 
@@ -34,16 +35,15 @@ def estimate(settings: Settings, hours: float) -> Iterator[Item]:
     prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
     job, endpoint = settings.training, settings.endpoint
     hour = _hour(prices, job.instance_type, job.instance_count)
-    if hour is not None:
-        hour += _disk(prices, job.volume_gb) * job.instance_count
-    if hour is not None and job.spot:
+    hour += prices["disk_gb_month"] * job.volume_gb / HOURS_A_MONTH * job.instance_count
+    if job.spot:
         hour *= prices["spot_share"]
     instances = f"{job.instance_count} x {job.instance_type}{' (spot)' if job.spot else ''}"
-    yield Item(f"training, {hours:g} h of {instances}", _times(hour, hours), "a job")
+    yield Item(f"training, {hours:g} h of {instances}", hour * hours, "a job")
     if settings.tuning is not None:
-        jobs = _jobs(settings)
+        jobs = _jobs(settings.tuning)
         description = f"tuning, at most {jobs} such jobs"
-        yield Item(description, _times(hour, hours * jobs), "a tuning")
+        yield Item(description, hour * hours * jobs, "a tuning")
     if endpoint.kind == "serverless":
         gigabytes = endpoint.memory_mb / 1024
         # 0.1 s per request: benchmarks/README.md has measurements of other sizes.
@@ -55,7 +55,7 @@ def estimate(settings: Settings, hours: float) -> Iterator[Item]:
         instances = f"{endpoint.instance_count} x {endpoint.instance_type}"
         description = f"{endpoint.kind} endpoint, {instances}, until it is deleted"
         yield Item(description, price, "an hour")
-        yield Item(description, _times(price, HOURS_A_MONTH), "a month")
+        yield Item(description, price * HOURS_A_MONTH, "a month")
     transform = settings.transform
     price = _hour(prices, transform.instance_type, transform.instance_count)
     instances = f"{transform.instance_count} x {transform.instance_type}"
@@ -71,25 +71,12 @@ def footnote() -> str:
     )
 
 
-def _jobs(settings: Settings) -> int:
-    tuning = settings.tuning
-    if tuning is None:
-        return 0
+def _jobs(tuning: Tuning) -> int:
     if tuning.strategy == "Grid":
         return math.prod(len(each.values) for each in tuning.ranges.values())
     return tuning.jobs
 
 
-def _hour(prices: dict[str, Any], instance_type: str, count: int) -> float | None:
-    for each in prices["lists"]:
-        if instance_type in each["instances"]:
-            return float(each["instances"][instance_type]) * count
-    return None
-
-
-def _disk(prices: dict[str, Any], gigabytes: int) -> float:
-    return float(prices["disk_gb_month"]) * gigabytes / HOURS_A_MONTH
-
-
-def _times(price: float | None, factor: float) -> float | None:
-    return None if price is None else price * factor
+def _hour(prices: dict[str, Any], instance_type: str, count: int) -> float:
+    found = (each["instances"].get(instance_type) for each in prices["lists"])
+    return next(filter(None, found), math.nan) * count

@@ -3,7 +3,7 @@
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import endpoint_requests
 from image_classifier.sagemaker.aws import Aws
-from image_classifier.sagemaker.request_fields import is_ours, is_trial, new_name
+from image_classifier.sagemaker.request_fields import is_ours, new_name
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
@@ -84,7 +84,7 @@ def newest_job(aws: Aws, settings: Settings) -> str:
     for page in aws.pages("ListTrainingJobs", request):
         for each in page["TrainingJobSummaries"]:
             name = str(each["TrainingJobName"])
-            if is_ours(settings, name) and not is_trial(name):
+            if is_ours(settings, name, with_trials=False):
                 return name
     message = f"{settings.name} has no completed training job: train first, or name --job"
     raise UserError(message)

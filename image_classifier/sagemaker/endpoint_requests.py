@@ -17,11 +17,8 @@ TRANSFORM_ENVIRONMENT = {ERROR_RECORDS_VARIABLE: "true"}
 def model(settings: Settings, name: str, artifact: str, *, is_single: bool = False) -> Request:
     """Return CreateModel.
 
-    Args:
-        settings: of the whole file.
-        name: the model's.
-        artifact: URI of a model.tar.gz on S3, or a prefix of several.
-        is_single: the model is not for a multi-model endpoint, whatever the settings' kind is.
+    `artifact` is a model.tar.gz on S3, or a prefix of several; with `is_single` the model is for a
+    job, not for a multi-model endpoint.
     """
     container: Request = {
         "Image": settings.images.serve,

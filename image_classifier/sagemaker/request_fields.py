@@ -15,15 +15,14 @@ def new_name(settings: Settings) -> str:
     return f"{settings.name}-{time.strftime('%y%m%d-%H%M%S', time.gmtime())}"
 
 
-def is_ours(settings: Settings, name: str) -> bool:
-    """Return whether a name belongs to these settings: `dogs-adamw` does not belong to `dogs`."""
-    own = rf"{re.escape(settings.name)}-\d{{6}}-\d{{6}}(-\d+-[0-9a-f]+)?"
+def is_ours(settings: Settings, name: str, *, with_trials: bool = True) -> bool:
+    """Return whether a name belongs to these settings: `dogs-adamw` does not belong to `dogs`.
+
+    The training jobs of a tuning job have its name with a suffix.
+    """
+    trial = r"(-\d+-[0-9a-f]+)?" if with_trials else ""
+    own = rf"{re.escape(settings.name)}-\d{{6}}-\d{{6}}{trial}"
     return name == settings.name or re.fullmatch(own, name) is not None
-
-
-def is_trial(name: str) -> bool:
-    """Return whether a name is that of a training job which a tuning job started."""
-    return re.fullmatch(r".*-\d{6}-\d{6}-\d+-[0-9a-f]+", name) is not None
 
 
 def tags(settings: Settings) -> list[dict[str, str]]:

@@ -1,8 +1,7 @@
 """Objects on S3; files are transferred by boto3's transfer manager."""
 
-import base64
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,7 +17,7 @@ _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?(?P<key>.
 # Limit of DeleteObjects.
 _BATCH = 1000
 
-# Files are sent whole, up to S3's limit: objects in parts have no MD5 and no SHA-256 to compare.
+# Files are sent whole, up to S3's limit: objects in parts have neither MD5 nor SHA-256.
 _TRANSFERS = TransferConfig(
     multipart_threshold=5 * 1024**3,
     max_concurrency=TRANSFER_THREADS,
@@ -94,36 +93,21 @@ class S3Uri:
             yield from page.get("Contents", [])
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file to send, with its hash, by which S3 checks what arrives."""
-
-    path: Path
-    target: S3Uri
-    sha256: str
-    """Hexadecimal."""
-
-
-def upload(aws: Aws, uploads: Iterable[Upload], progress: Callable[[int], object]) -> None:
-    """Send files in parallel; `progress` is called with numbers of bytes.
+def upload(aws: Aws, targets: Mapping[Path, S3Uri], progress: Callable[[int], object]) -> None:
+    """Upload files in parallel; `progress` is called with numbers of bytes.
 
     Raises:
-        UserError: S3 rejected a file, or received other content. Files that arrived stay.
+        UserError: S3 rejected a file, or received other content. Uploaded files stay.
     """
-    callback = [ProgressCallbackInvoker(progress)]
+    options = {
+        "extra_args": {"ChecksumAlgorithm": "SHA256"},
+        "subscribers": [ProgressCallbackInvoker(progress)],
+    }
     with explained("PutObject"), create_transfer_manager(aws.client("s3"), _TRANSFERS) as manager:
-        futures = []
-        for each in uploads:
-            checksum = base64.b64encode(bytes.fromhex(each.sha256)).decode()
-            futures.append(
-                manager.upload(
-                    str(each.path),
-                    each.target.bucket,
-                    each.target.key,
-                    extra_args={"ChecksumSHA256": checksum},
-                    subscribers=callback,
-                )
-            )
+        futures = [
+            manager.upload(str(path), target.bucket, target.key, **options)
+            for path, target in targets.items()
+        ]
         for future in futures:
             future.result()
 

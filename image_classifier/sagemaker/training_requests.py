@@ -5,11 +5,12 @@ a test compares them.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
 from image_classifier.settings import metric_definitions as metrics
-from image_classifier.settings.debugging import EXPRESSIONS, RULES
-from image_classifier.settings.schema import HOUR, Settings, to_strings
+from image_classifier.settings.debugging import EXPRESSIONS
+from image_classifier.settings.schema import HOUR, Settings
 from image_classifier.settings.service_model import Request
 from image_classifier.settings.tuning import Range, Tuning, is_integer
 
@@ -177,28 +178,27 @@ def _debugging(settings: Settings, rule_image: str | None) -> Request:
     }
     if intervals:
         hook["HookParameters"] = intervals
-    if rule_image is None:
-        return request
-    if debugger.rules:
-        request["DebugRuleConfigurations"] = [
-            {
-                "RuleConfigurationName": RULES[rule][0],
-                "RuleEvaluatorImage": rule_image,
-                "RuleParameters": {"rule_to_invoke": RULES[rule][0]}
-                | to_strings(debugger.parameters.get(rule, {})),
-            }
-            for rule in debugger.rules
+    if rule_image is not None:
+        profiler_rules = [
+            {"RuleConfigurationName": rule, "RuleParameters": {}} for rule in profiler.rules
         ]
-    if profiler.rules:
-        request["ProfilerRuleConfigurations"] = [
-            {
-                "RuleConfigurationName": rule,
-                "RuleEvaluatorImage": rule_image,
-                "RuleParameters": {"rule_to_invoke": rule},
-            }
-            for rule in profiler.rules
-        ]
+        rules = {
+            "DebugRuleConfigurations": _for_service(debugger.configurations(), rule_image),
+            "ProfilerRuleConfigurations": _for_service(profiler_rules, rule_image),
+        }
+        request |= {field: listed for field, listed in rules.items() if listed}
     return request
+
+
+def _for_service(configurations: list[dict[str, Any]], image: str) -> list[Request]:
+    return [
+        {
+            "RuleConfigurationName": (name := each["RuleConfigurationName"]),
+            "RuleEvaluatorImage": image,
+            "RuleParameters": {"rule_to_invoke": name} | each["RuleParameters"],
+        }
+        for each in configurations
+    ]
 
 
 def _collection(name: str, intervals: Mapping[str, str]) -> Request:

@@ -5,11 +5,11 @@ every job; AWS's service, which is closed to new accounts, evaluates them too if
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from image_classifier.settings.section import Scalar, Section, one_of
+from image_classifier.settings.section import Scalar, Section, one_of, to_strings
 
 # The service's name of each rule, and the tensor collections that it reads.
 RULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -66,6 +66,16 @@ class Debugger(Section):
         for rule in self.parameters:
             if rule not in self.rules:
                 yield f"parameters.{rule}", "belongs to a rule that rules does not name"
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Return name and parameters of every rule, in the format of the API."""
+        return [
+            {
+                "RuleConfigurationName": RULES[rule][0],
+                "RuleParameters": to_strings(self.parameters.get(rule, {})),
+            }
+            for rule in self.rules
+        ]
 
     def collections(self) -> list[str]:
         """Return the tensor collections that the rules need, in a fixed order."""

@@ -5,9 +5,8 @@ Every key has a default, so that a file for this machine alone can be short;
 """
 
 import itertools
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -19,8 +18,8 @@ from container.classifier.vocabulary import (
     find_channel,
 )
 from image_classifier.settings import service_model
-from image_classifier.settings.debugging import RULES, Debugger, Profiler
-from image_classifier.settings.section import Scalar, Section, Strings, like, one_of
+from image_classifier.settings.debugging import Debugger, Profiler
+from image_classifier.settings.section import Scalar, Section, Strings, like, one_of, to_strings
 from image_classifier.settings.tuning import Tuning
 
 HOUR = 3600
@@ -260,13 +259,7 @@ class Settings(Section):
 
     def job_hyperparameters(self) -> dict[str, str]:
         """Return the hyperparameters of a training job: the file's, and its debugger rules."""
-        rules = [
-            {
-                "RuleConfigurationName": RULES[rule][0],
-                "RuleParameters": to_strings(self.debugger.parameters.get(rule, {})),
-            }
-            for rule in self.debugger.rules
-        ]
+        rules = self.debugger.configurations()
         return to_strings({**({"debug_rules": rules} if rules else {}), **self.hyperparameters})
 
     @property
@@ -278,8 +271,3 @@ class Settings(Section):
     def channels_uri(self) -> str:
         """Return the S3 prefix of the channels."""
         return (self.data.s3 or f"s3://{self.aws.bucket}/{self.name}/data").rstrip("/")
-
-
-def to_strings(values: Mapping[str, object]) -> dict[str, str]:
-    """Return values as the API requires them: text as it is, anything else as JSON."""
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}

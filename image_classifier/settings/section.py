@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -88,6 +89,11 @@ def suggestion(name: str, names: Collection[str]) -> str:
     """Return the end of a message about an unknown name."""
     near = difflib.get_close_matches(name, names, 1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
+
+
+def to_strings(values: Mapping[str, object]) -> dict[str, str]:
+    """Return values as the API requires them: text as it is, anything else as JSON."""
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 
 def _path(error: ErrorDetails) -> Path:

@@ -1,7 +1,7 @@
-"""What SageMaker's own description of its API says of a request, without sending it.
+"""Validate requests against botocore's model of the API, without sending them.
 
-botocore checks names, types and what is required; the service checks lengths, patterns and
-enumerations as well, which the same description holds.
+botocore itself checks names, types and required fields; the model also has the lengths, patterns
+and enumerations that the service checks.
 """
 
 import functools
@@ -28,22 +28,22 @@ def choices(shape: str) -> tuple[str, ...]:
 
 
 def check(operation: str, request: Mapping[str, object], service: str = "sagemaker") -> None:
-    """Check a request against the service's description.
+    """Check a request against the service's model.
 
     Raises:
-        UserError: the service would refuse it; every reason is named.
+        UserError: the service would reject it; every reason is listed.
     """
     model: OperationModel = _service(service).operation_model(operation)
     shape = model.input_shape
     report = ParamValidator().validate(request, shape)
     found = [report.generate_report()] if report.has_errors() else [*_violations(shape, request)]
     if found:
-        message = f"{operation} would be refused: {'; '.join(found)}"
+        message = f"{operation} would be rejected: {'; '.join(found)}"
         raise UserError(message)
 
 
 def _violations(shape: Shape, value: object, name: str = "") -> Iterator[str]:
-    """Yield what botocore leaves to the service."""
+    """Yield violations that botocore does not check."""
     yield from _bounds(shape, value, name)
     if isinstance(shape, StructureShape) and isinstance(value, Mapping):
         for key, item in value.items():
@@ -68,7 +68,7 @@ def _bounds(shape: Shape, value: object, name: str) -> Iterator[str]:
     if not isinstance(value, str):
         return
     if value not in rules.get("enum", (value,)):
-        yield f"{name} {value!r} is none of its values"
+        yield f"{name} {value!r} is not one of its values"
     pattern = rules.get("pattern")
     if pattern and not re.fullmatch(_in_python(pattern), value):
         yield f"{name} {value!r} does not match {pattern}"
@@ -79,5 +79,5 @@ def _length(value: object) -> int | None:
 
 
 def _in_python(pattern: str) -> str:
-    """Return a Java pattern as Python reads it, for the classes that SageMaker uses."""
+    """Translate a Java pattern, for the character classes that SageMaker uses."""
     return pattern.replace(r"\p{L}\p{Z}\p{N}", r"\w\s").replace(r"\p{M}", "").replace(r"\P", r"\w")

@@ -4,15 +4,15 @@ import json
 import operator
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from container.training.hyperparameters import Hyperparameters
 from image_classifier.settings import metric_definitions, section, toml_lines
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.section import Mistake
+from image_classifier.settings.tuning import rejection
 
 # Where push.sh writes the URIs of the container images.
 IMAGES = Path(__file__).resolve().parents[2] / "images.json"
@@ -115,25 +115,16 @@ def _text(path: Path) -> str:
         raise UserError(message) from None
 
 
-def _hyperparameter_mistakes(settings: Settings) -> Iterator[Mistake]:
-    """Yield why the training program would reject each hyperparameter, else all together."""
-    tuned = settings.tuning.ranges if settings.tuning else {}
+def _hyperparameter_mistakes(settings: Settings) -> list[Mistake]:
+    """Return why the training program would reject each hyperparameter, else all together."""
     given = settings.hyperparameters
-    found = False
-    for name, value in given.items():
-        try:
-            Hyperparameters.from_strings({name: value})
-        except UserError as error:
-            found = True
-            yield Mistake(("hyperparameters", name), str(error).removeprefix(f"{name} "))
-    if found:
-        return
-    try:
-        Hyperparameters.from_strings(
-            {name: value for name, value in given.items() if name not in tuned}
-        )
-    except UserError as error:
-        yield Mistake(("hyperparameters",), str(error))
+    reasons = {name: rejection({name: value}) for name, value in given.items()}
+    found = [Mistake(("hyperparameters", n), reason) for n, reason in reasons.items() if reason]
+    tuned = settings.tuning.ranges if settings.tuning else {}
+    fixed = {name: value for name, value in given.items() if name not in tuned}
+    if not found and (reason := rejection(fixed)):
+        found = [Mistake(("hyperparameters",), reason)]
+    return found
 
 
 def _with_images(settings: Settings, path: Path) -> Settings:

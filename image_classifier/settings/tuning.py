@@ -120,7 +120,11 @@ class Tuning(Section):
                 yield f"ranges.{name}", "must be values: Grid does not sample between min and max"
             if is_integer(name) and each.scaling == "ReverseLogarithmic":
                 yield f"ranges.{name}", "takes integers, which ReverseLogarithmic does not support"
-            yield from ((f"ranges.{name}", sentence) for sentence in _rejections(name, each))
+            ends = [end for end in (each.min, each.max) if end is not None]
+            reasons = (rejection({name: value}) for value in each.values or ends)
+            # Several values are rejected for the same reason.
+            if reason := next(filter(None, reasons), None):
+                yield f"ranges.{name}", reason
 
 
 def is_integer(name: str) -> bool:
@@ -129,12 +133,10 @@ def is_integer(name: str) -> bool:
     return int in {hint, *typing.get_args(hint)}
 
 
-def _rejections(name: str, each: Range) -> Iterator[str]:
-    """Yield why the training program would reject a range's ends or values: the first reason."""
-    for value in each.values or (end for end in (each.min, each.max) if end is not None):
-        try:
-            Hyperparameters.from_strings({name: value})
-        except UserError as error:
-            # Several values fail for the same reason.
-            yield str(error).removeprefix(f"{name} ")
-            return
+def rejection(hyperparameters: Mapping[str, object]) -> str | None:
+    """Return why the training program would reject hyperparameters, or None."""
+    try:
+        Hyperparameters.from_strings(hyperparameters)
+    except UserError as error:
+        return str(error).removeprefix(f"{next(iter(hyperparameters), '')} ")
+    return None
