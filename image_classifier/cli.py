@@ -190,7 +190,7 @@ def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
     found = [each for each in resources.find(aws, file.settings) if each.is_deletable]
     objects = [] if arguments.keep_output else resources.outputs(aws, file.settings)
     for each in found:
-        print(f"{'stop' if each.kind.is_job else 'delete'} {each}")
+        print(f"{'stop' if each.is_job else 'delete'} {each}")
     if objects:
         print(f"delete {len(objects)} objects in {file.settings.output}/, models included")
     if not found and not objects:

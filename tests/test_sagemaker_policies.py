@@ -35,7 +35,9 @@ def called() -> set[str]:
         for service in ("sagemaker", "sagemaker-runtime")
         for name in get_session().get_service_model(service).operation_names
     }
-    built = {each for kind in KINDS for each in (kind.list_operation, kind.delete_operation)}
+    built = {f"List{noun}s" for noun in KINDS} | {
+        f"{'Stop' if noun.endswith('Job') else 'Delete'}{noun}" for noun in KINDS
+    }
     assert built <= operations
     return (words & operations) | built
 

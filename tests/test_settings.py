@@ -187,7 +187,14 @@ def test_lines_are_counted_across_multi_line_values() -> None:
 
     found = toml_lines.find(text)
 
-    assert found == {("a",): 1, ("d",): 5, ("f g", "h"): 8, ("f g", "h", "i", "j"): 9}
+    assert found == {
+        ("a",): 1,
+        ("d",): 5,
+        ("f g",): 8,
+        ("f g", "h"): 8,
+        ("f g", "h", "i"): 9,
+        ("f g", "h", "i", "j"): 9,
+    }
 
 
 def test_metric_definitions_of_the_training_program_match_its_log() -> None:

@@ -13,14 +13,25 @@ from image_classifier.settings.schema import Settings
 _ALIVE = frozenset({"InProgress", "Creating", "InService", "Updating", "Pending"})
 
 
+# Nouns of the API with their names in messages, in the order in which resources can be deleted.
+KINDS = {
+    "HyperParameterTuningJob": "tuning job",
+    "TrainingJob": "training job",
+    "TransformJob": "transform job",
+    "ProcessingJob": "processing job",
+    "Endpoint": "endpoint",
+    "EndpointConfig": "endpoint configuration",
+    "Model": "model",
+}
+
+
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of resource."""
+class Resource:
+    """A job, an endpoint, its configuration or a model."""
 
     noun: str
-    """In the names of the API, such as TrainingJob."""
-    label: str
-    """In messages."""
+    name: str
+    status: str | None
 
     @property
     def is_job(self) -> bool:
@@ -28,55 +39,24 @@ class Kind:
         return self.noun.endswith("Job")
 
     @property
-    def list_operation(self) -> str:
-        """Return the operation that lists resources."""
-        return f"List{self.noun}s"
-
-    @property
-    def delete_operation(self) -> str:
-        """Return the operation that stops or deletes a resource."""
-        return f"{'Stop' if self.is_job else 'Delete'}{self.noun}"
-
-
-# In the order in which they can be deleted.
-KINDS = (
-    Kind("HyperParameterTuningJob", "tuning job"),
-    Kind("TrainingJob", "training job"),
-    Kind("TransformJob", "transform job"),
-    Kind("ProcessingJob", "processing job"),
-    Kind("Endpoint", "endpoint"),
-    Kind("EndpointConfig", "endpoint configuration"),
-    Kind("Model", "model"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """A job, an endpoint, its configuration or a model."""
-
-    kind: Kind
-    name: str
-    status: str | None
-
-    @property
     def is_deletable(self) -> bool:
         """Return whether `delete` affects it: completed jobs stay as a record."""
-        return not self.kind.is_job or self.status in _ALIVE
+        return not self.is_job or self.status in _ALIVE
 
     def __str__(self) -> str:
         """Return kind, name and status."""
-        return f"{self.kind.label} {self.name}" + (f" ({self.status})" if self.status else "")
+        return f"{KINDS[self.noun]} {self.name}" + (f" ({self.status})" if self.status else "")
 
 
 def find(aws: Aws, settings: Settings) -> Iterator[Resource]:
     """Yield all resources that have the settings' name."""
-    for kind in KINDS:
-        key = f"{kind.noun}Summaries" if kind.is_job else f"{kind.noun}s"
-        for page in aws.pages(kind.list_operation, {"NameContains": settings.name}):
+    for noun in KINDS:
+        key = f"{noun}Summaries" if noun.endswith("Job") else f"{noun}s"
+        for page in aws.pages(f"List{noun}s", {"NameContains": settings.name}):
             for each in page[key]:
-                name = str(each[f"{kind.noun}Name"])
+                name = str(each[f"{noun}Name"])
                 if is_ours(settings, name):
-                    yield Resource(kind, name, each.get(f"{kind.noun}Status"))
+                    yield Resource(noun, name, each.get(f"{noun}Status"))
 
 
 def outputs(aws: Aws, settings: Settings) -> list[S3Uri]:
@@ -92,9 +72,10 @@ def delete(aws: Aws, resources: list[Resource], objects: list[S3Uri]) -> None:
         UserError: AWS rejected a request; earlier ones are done.
     """
     for each in resources:
-        aws.send(each.kind.delete_operation, {f"{each.kind.noun}Name": each.name})
+        verb, past = ("Stop", "stopping") if each.is_job else ("Delete", "deleted")
+        aws.send(f"{verb}{each.noun}", {f"{each.noun}Name": each.name})
         if not aws.is_dry:
-            aws.show(f"{'stopping' if each.kind.is_job else 'deleted'} {each}")
+            aws.show(f"{past} {each}")
     if not objects:
         return
     prefix = f"s3://{objects[0].bucket}/{'/'.join(objects[0].key.split('/')[:2])}/"

@@ -1,35 +1,28 @@
 """Find the line of each key in a TOML file; `tomllib` does not report lines."""
 
-import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 Path = tuple[str, ...]
-
-_HEADER = re.compile(r"\s*\[\[?(?P<name>[^\[\]]+)\]\]?\s*(#.*)?$")
-_KEY = re.compile(
-    r"\s*(?P<name>(?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"))*)\s*="
-)
-_PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([\w-]+)")
 
 
 def find(text: str) -> dict[Path, int]:
     """Return the first line, counted from one, of every table and key of a valid document."""
     found: dict[Path, int] = {}
-    table: Path = ()
-    statement: list[str] = []
+    table: list[str] = []
+    start = 1
     for number, line in enumerate(text.splitlines(), 1):
-        if not statement:
-            if header := _HEADER.match(line):
-                table = _parts(header["name"])
-                found.setdefault(table, number)
-                continue
-            if key := _KEY.match(line):
-                found.setdefault((*table, *_parts(key["name"])), number)
-        statement.append(line)
-        # A value can span several lines.
-        if _is_complete("\n".join(statement)):
-            statement = []
+        if start == number and line.lstrip().startswith("["):
+            table = []
+        table.append(line)
+        try:
+            content = tomllib.loads("\n".join(table))
+        except tomllib.TOMLDecodeError:
+            # A value that spans several lines.
+            continue
+        for path in _paths(content):
+            found.setdefault(path, start)
+        start = number + 1
     return found
 
 
@@ -38,13 +31,8 @@ def line_of(path: Path, lines: Mapping[Path, int]) -> int:
     return next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), 1)
 
 
-def _parts(name: str) -> Path:
-    return tuple("".join(groups) for groups in _PART.findall(name))
-
-
-def _is_complete(statement: str) -> bool:
-    try:
-        tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
+def _paths(table: Mapping[str, object], parent: Path = ()) -> Iterator[Path]:
+    for key, value in table.items():
+        yield (path := (*parent, key))
+        if isinstance(value, Mapping):
+            yield from _paths(value, path)
