@@ -1,4 +1,4 @@
-"""The last word on a training: what it looks at, and what may change it."""
+"""The final assessment of a training."""
 
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from container.training.evaluation.assessment import (
     MAX_MISTAKES,
     Assessment,
     Outcome,
-    judge,
+    assess,
     worst_mistakes,
 )
-from container.training.evaluation.calibration import Answers
+from container.training.evaluation.bootstrap import intervals
+from container.training.evaluation.calibration import Predictions
 from container.training.evaluation.evaluation import Evaluation
 from container.training.evaluation.progress import Best
 from container.training.sagemaker.stop import StopRequest
@@ -27,7 +28,7 @@ LAST_EPOCH = Evaluation(0.7, np.array([[5, 1], [2, 4]]))
 
 
 class Brightness(nn.Module):
-    """Takes bright images for class 1."""
+    """Classify bright images as class 1."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         mean = 5 * images.mean(dim=(1, 2, 3))
@@ -35,7 +36,7 @@ class Brightness(nn.Module):
 
 
 def squares(seed: int, count: int = 40, wrong: int = 6) -> ImageSet:
-    """Make dark images of class 0 and bright ones of class 1, some with the other's label."""
+    """Return dark images of class 0 and bright ones of class 1, some with the wrong label."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     shades = np.where(labels, 150, 60)[:, None, None, None]
@@ -44,10 +45,10 @@ def squares(seed: int, count: int = 40, wrong: int = 6) -> ImageSet:
     return ImageSet(pixels, labels, tuple(Path(f"{n}.png") for n in range(count)), str(seed))
 
 
-def judged(
+def assessed(
     test: ImageSet | None = None, *, validation: ImageSet | None = None, is_stopped: bool = False
 ) -> Assessment:
-    return judge(
+    return assess(
         Classifier(Brightness()),
         CPU,
         Best(3, {}, LAST_EPOCH),
@@ -75,28 +76,28 @@ def assessment(
     )
 
 
-def test_it_is_of_the_weights_that_are_kept_not_of_the_epochs_record() -> None:
-    found = judged()
+def test_assessment_evaluates_the_saved_weights_again() -> None:
+    found = assessed()
 
     assert found.validation.evaluation.confusion.tolist() == [[17, 3], [3, 17]]
     assert found.is_final
     assert found.epoch == 3
 
 
-def test_the_test_channel_changes_nothing_but_what_is_said_of_it() -> None:
-    without, with_test = judged().metrics(("a", "b")), judged(squares(1)).metrics(("a", "b"))
+def test_test_channel_only_adds_its_own_metrics() -> None:
+    without, with_test = assessed().metrics(("a", "b")), assessed(squares(1)).metrics(("a", "b"))
 
     assert without.pop("test") is None
-    said = with_test.pop("test")
+    test_metrics = with_test.pop("test")
     assert with_test == without
-    assert isinstance(said, dict)
-    assert said["test_accuracy"] == pytest.approx(34 / 40)
-    assert said["calibration"] != without["calibration"]
+    assert isinstance(test_metrics, dict)
+    assert test_metrics["test_accuracy"] == pytest.approx(34 / 40)
+    assert test_metrics["calibration"] != without["calibration"]
 
 
-def test_the_temperature_is_fitted_to_the_validation_images() -> None:
-    # Logits of -5 and 5 or so, and a label of seven wrong: it is far too sure.
-    found = judged()
+def test_temperature_is_fitted_to_the_validation_images() -> None:
+    # Logits of about -5 and 5, with one label in seven wrong: the network is overconfident.
+    found = assessed()
 
     assert 4 < found.temperature < 6
     assert found.metrics(("a", "b"))["calibration"] == {
@@ -106,69 +107,73 @@ def test_the_temperature_is_fitted_to_the_validation_images() -> None:
     }
 
 
-def test_a_stop_leaves_what_the_last_evaluation_found() -> None:
-    found = judged(squares(1), is_stopped=True)
+def test_stopped_assessment_keeps_the_best_epochs_evaluation() -> None:
+    found = assessed(squares(1), is_stopped=True)
     metrics = found.metrics(("a", "b"))
 
     assert found.temperature == 1
     assert not found.is_final
     assert metrics["val_accuracy"] == pytest.approx(9 / 12)
-    assert metrics["val_accuracy_interval_95"] == list(LAST_EPOCH.accuracy_interval())
+    assert (
+        metrics["val_accuracy_interval_95"] == intervals(LAST_EPOCH).averages["accuracy"].tolist()
+    )
     assert metrics["calibration"] is None
     assert metrics["test"] is None
 
 
-def test_every_figure_has_its_interval() -> None:
-    metrics = judged().metrics(("a", "b"))
+def test_every_metric_has_an_interval() -> None:
+    metrics = assessed().metrics(("a", "b"))
 
-    shares = ("accuracy", "balanced_accuracy", "precision", "recall", "f1")
-    figures = [(metrics, f"val_{name}") for name in shares]
+    names = ("accuracy", "balanced_accuracy", "precision", "recall", "f1")
+    scores = [(metrics, f"val_{name}") for name in names]
     assert isinstance(metrics["classes"], dict)
     for by_class in metrics["classes"].values():
         assert isinstance(by_class, dict)
-        figures += [(by_class, name) for name in ("precision", "recall", "f1")]
-    for values, name in figures:
+        scores += [(by_class, name) for name in ("precision", "recall", "f1")]
+    for values, name in scores:
         interval = values[f"{name}_interval_95"]
         assert isinstance(interval, list)
         low, high = map(float, interval)  # type: ignore[arg-type]
         assert 0 <= low < float(values[name]) < high <= 1  # type: ignore[arg-type]
 
 
-def test_the_worst_mistakes_are_those_of_the_unlikeliest_truth() -> None:
-    given = Answers(
+def test_worst_mistakes_have_the_least_likely_true_class() -> None:
+    predictions = Predictions(
         predicted=np.array([0, 1, 1, 0, 1]),
         probability=np.array([0.9, 0.8, 0.6, 0.99, 0.7]),
         loss=np.array([0.1, 1.6, 0.9, 4.6, 0.4]),
     )
 
-    found = worst_mistakes(given, np.array([0, 0, 0, 1, 1]))
+    found = worst_mistakes(predictions, np.array([0, 0, 0, 1, 1]))
 
     assert [mistake.index for mistake in found] == [3, 1, 2]
     assert (found[0].label, found[0].predicted, found[0].probability) == (1, 0, 0.99)
 
 
-def test_of_many_mistakes_the_worst_are_kept() -> None:
+def test_number_of_worst_mistakes_is_limited() -> None:
     count = MAX_MISTAKES + 10
-    given = Answers(np.ones(count, np.int64), np.full(count, 0.9), np.arange(count, dtype=float))
+    predictions = Predictions(
+        np.ones(count, np.int64), np.full(count, 0.9), np.arange(count, dtype=float)
+    )
 
-    found = worst_mistakes(given, np.zeros(count, np.int64))
+    found = worst_mistakes(predictions, np.zeros(count, np.int64))
 
     assert [mistake.index for mistake in found] == list(range(count - 1, 9, -1))
 
 
-def test_too_low_an_accuracy_is_refused_with_what_was_found_asked_and_written() -> None:
+def test_accuracy_below_the_minimum_is_rejected() -> None:
     found = assessment(outcome("val", 81, 263 - 81))
 
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as rejection:
         found.check_accuracy(0.5, Path("/opt/ml/output/data/report.html"))
 
-    assert str(refusal.value) == (
+    assert str(rejection.value) == (
         "the accuracy on the validation images is 0.308 (95 % confidence: 0.255 to 0.366), less "
         "than min_accuracy=0.5: /opt/ml/output/data/report.html shows the mistakes"
     )
 
 
-def test_the_accuracy_that_counts_is_that_of_the_test_channel() -> None:
+def test_minimum_accuracy_applies_to_the_test_channel() -> None:
     good, bad = outcome("val", 9, 1), outcome("test", 6, 4)
 
     with pytest.raises(UserError, match=r"accuracy on the test images is 0\.6 "):
@@ -176,10 +181,10 @@ def test_the_accuracy_that_counts_is_that_of_the_test_channel() -> None:
     assessment(bad, good).check_accuracy(0.8, Path("report.html"))
 
 
-@pytest.mark.parametrize("least", [None, 0.0, 0.9])
-def test_as_much_as_was_asked_for_is_enough(least: float | None) -> None:
-    assessment(outcome("val", 9, 1)).check_accuracy(least, Path("report.html"))
+@pytest.mark.parametrize("minimum", [None, 0.0, 0.9])
+def test_accuracy_equal_to_the_minimum_is_enough(minimum: float | None) -> None:
+    assessment(outcome("val", 9, 1)).check_accuracy(minimum, Path("report.html"))
 
 
-def test_what_was_stopped_is_not_judged_by_its_accuracy() -> None:
+def test_minimum_accuracy_does_not_apply_to_stopped_jobs() -> None:
     assessment(outcome("val", 1, 9), is_final=False).check_accuracy(0.9, Path("report.html"))

@@ -1,4 +1,4 @@
-"""Confidence intervals, against drawing the images one by one."""
+"""Confidence intervals, compared with drawing the images one by one."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ CONFUSION = np.array([[30, 6, 4], [5, 20, 0], [3, 0, 12]])
 
 
 def naive(confusion: npt.NDArray[np.int64], resamples: int) -> dict[str, list[float]]:
-    """Draw the images themselves; return intervals by name, `recall 1` being that of class 1."""
+    """Draw single images; return intervals by name, such as `recall 1` for class 1."""
     random = np.random.default_rng(1)
     labels, predicted = np.nonzero(confusion)
     labels = np.repeat(labels, confusion[confusion > 0])
@@ -20,22 +20,22 @@ def naive(confusion: npt.NDArray[np.int64], resamples: int) -> dict[str, list[fl
     found: dict[str, list[float]] = {}
     for _ in range(resamples):
         drawn = random.integers(0, len(labels), len(labels))
-        true, said = labels[drawn], predicted[drawn]
+        true, drawn_predicted = labels[drawn], predicted[drawn]
         recalls, precisions, f1s = [], [], []
         for label in range(len(confusion)):
-            right = int(((true == label) & (said == label)).sum())
+            right = int(((true == label) & (drawn_predicted == label)).sum())
             recalls.append(right / (true == label).sum())
-            precisions.append(right / (said == label).sum())
+            precisions.append(right / (drawn_predicted == label).sum())
             f1s.append(2 * recalls[-1] * precisions[-1] / (recalls[-1] + precisions[-1]))
-        figures = {"recall": recalls, "precision": precisions, "f1": f1s}
-        for name, values in figures.items():
+        scores = {"recall": recalls, "precision": precisions, "f1": f1s}
+        for name, values in scores.items():
             found.setdefault(name, []).append(float(np.mean(values)))
             for label, value in enumerate(values):
                 found.setdefault(f"{name} {label}", []).append(float(value))
     return {name: np.quantile(values, (0.025, 0.975)).tolist() for name, values in found.items()}
 
 
-def test_they_are_those_of_drawing_image_by_image() -> None:
+def test_intervals_equal_those_of_drawing_single_images() -> None:
     expected = naive(CONFUSION, 3000)
 
     found = intervals(Evaluation(0.0, CONFUSION), resamples=3000)
@@ -50,7 +50,7 @@ def test_they_are_those_of_drawing_image_by_image() -> None:
             )
 
 
-def test_they_hold_the_true_value_nearly_as_often_as_they_say() -> None:
+def test_intervals_cover_the_true_value_in_95_percent() -> None:
     random, truth, hits = np.random.default_rng(0), np.array([0.9, 0.6]), 0
     for _ in range(300):
         labels = random.integers(0, 2, 150)
@@ -62,7 +62,7 @@ def test_they_hold_the_true_value_nearly_as_often_as_they_say() -> None:
     assert 0.91 < hits / 300 < 0.98
 
 
-def test_drawing_a_few_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_in_parts_has_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = intervals(Evaluation(0.0, CONFUSION), 100)
     monkeypatch.setattr(bootstrap, "MAX_DRAWN", 21)
 
@@ -74,15 +74,15 @@ def test_drawing_a_few_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch
         assert parts.by_class[name].tolist() == interval.tolist()
 
 
-def test_the_accuracys_is_wilsons() -> None:
+def test_accuracy_has_wilsons_interval() -> None:
     evaluation = Evaluation(0.0, CONFUSION)
 
     found = intervals(evaluation, 10).averages["accuracy"]
 
-    assert tuple(found) == evaluation.accuracy_interval()
+    assert found.tolist() == wilson(62 / 80, 80).tolist()
 
 
-def test_without_a_mistake_they_are_not_of_zero_width() -> None:
+def test_intervals_without_mistakes_have_a_width() -> None:
     found = intervals(Evaluation(0.0, np.diag([40, 3])))
 
     for name, interval in found.averages.items():
@@ -91,14 +91,14 @@ def test_without_a_mistake_they_are_not_of_zero_width() -> None:
         assert by_class.tolist() == wilson([1.0, 1.0], [40, 3]).tolist(), name
 
 
-def test_a_class_without_images_can_be_anything() -> None:
+def test_class_without_images_has_the_interval_0_to_1() -> None:
     found = intervals(Evaluation(0.0, np.array([[5, 1, 0], [1, 5, 0], [0, 0, 0]])))
 
     for name, by_class in found.by_class.items():
         assert by_class[2].tolist() == [0, 1], name
 
 
-def test_a_class_that_is_never_found_is_not_surely_hopeless() -> None:
+def test_class_that_is_never_predicted_has_wilsons_interval() -> None:
     found = intervals(Evaluation(0.0, np.array([[20, 0], [4, 0]])))
 
     assert found.by_class["recall"][1].tolist() == wilson(0.0, 4).tolist()

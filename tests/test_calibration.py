@@ -1,4 +1,4 @@
-"""Temperature and calibration error, against searching and counting one by one."""
+"""Temperature and calibration error, compared with a grid search and naive counting."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ from container.training.evaluation.calibration import (
     LOWEST_TEMPERATURE,
     Calibration,
     Reliability,
-    answers,
     fit_temperature,
+    predictions_of,
 )
 
 Logits = npt.NDArray[np.float32]
@@ -22,7 +22,7 @@ Labels = npt.NDArray[np.int64]
 def drawn(
     true_temperature: float, *, images: int = 4000, classes: int = 5, seed: int = 0
 ) -> tuple[Logits, Labels]:
-    """Draw logits, and labels by the probabilities that the logits have at a temperature."""
+    """Draw logits, and labels with the probabilities of the logits at a temperature."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(images, classes, generator=generator) * 3
     shares = torch.softmax(logits / true_temperature, dim=1)
@@ -36,7 +36,7 @@ def loss(logits: Logits, labels: Labels, temperature: float) -> float:
 
 
 @pytest.mark.parametrize("true_temperature", [0.3, 1.0, 2.5])
-def test_the_temperature_is_that_of_a_grid_search(true_temperature: float) -> None:
+def test_temperature_equals_that_of_a_grid_search(true_temperature: float) -> None:
     logits, labels = drawn(true_temperature)
     grid = np.geomspace(0.1, 10, 4001)
     expected = grid[np.argmin([loss(logits, labels, temperature) for temperature in grid])]
@@ -47,7 +47,7 @@ def test_the_temperature_is_that_of_a_grid_search(true_temperature: float) -> No
     assert found == pytest.approx(true_temperature, rel=0.1)
 
 
-def test_logits_that_are_twice_as_large_have_twice_the_temperature() -> None:
+def test_doubled_logits_have_double_the_temperature() -> None:
     logits, labels = drawn(1.0)
 
     assert fit_temperature(2 * logits, labels) == pytest.approx(
@@ -56,7 +56,7 @@ def test_logits_that_are_twice_as_large_have_twice_the_temperature() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_temperature_never_makes_the_labels_less_likely(seed: int) -> None:
+def test_temperature_never_lowers_the_likelihood(seed: int) -> None:
     random = np.random.default_rng(seed)
     logits = random.normal(0, random.choice([0.01, 1, 50]), (12, 4)).astype(np.float32)
     labels = random.integers(0, 4, 12)
@@ -67,14 +67,14 @@ def test_the_temperature_never_makes_the_labels_less_likely(seed: int) -> None:
     assert loss(logits, labels, temperature) <= loss(logits, labels, 1.0)
 
 
-def test_without_a_mistake_there_is_nothing_to_learn_and_the_temperature_stays() -> None:
+def test_temperature_is_1_without_mistakes() -> None:
     logits, labels = drawn(1.0)
 
     assert fit_temperature(logits, logits.argmax(axis=1)) == 1
     assert fit_temperature(logits, labels) != 1
 
 
-def test_answers_that_are_all_wrong_are_made_as_unsure_as_the_bound_allows() -> None:
+def test_temperature_is_the_highest_if_all_predictions_are_wrong() -> None:
     logits = np.array([[9, 0], [7, 0]], np.float32)
 
     found = fit_temperature(logits, np.array([1, 1]))
@@ -82,28 +82,28 @@ def test_answers_that_are_all_wrong_are_made_as_unsure_as_the_bound_allows() -> 
     assert found == pytest.approx(HIGHEST_TEMPERATURE, rel=1e-3)
 
 
-def test_logits_of_any_size_give_numbers() -> None:
+def test_logits_of_any_size_have_finite_results() -> None:
     logits = np.array([[1e4, -1e4], [1e4, -1e4], [-1e4, 1e4]], np.float32)
     labels = np.array([0, 0, 0])
 
     temperature = fit_temperature(logits, labels)
 
-    assert np.isfinite(answers(logits, labels, temperature).loss).all()
+    assert np.isfinite(predictions_of(logits, labels, temperature).loss).all()
     assert np.isfinite(Calibration.of(logits, labels, temperature).after.error)
 
 
-def test_answers_are_softmax_with_the_temperature() -> None:
+def test_predictions_are_softmax_with_the_temperature() -> None:
     logits = np.array([[2, 0, 0], [0, 1, 0]], np.float32)
     first, second = np.exp(1) / (np.exp(1) + 2), np.exp(0.5) / (np.exp(0.5) + 2)
 
-    found = answers(logits, np.array([0, 2]), 2.0)
+    found = predictions_of(logits, np.array([0, 2]), 2.0)
 
     assert found.predicted.tolist() == [0, 1]
     assert found.probability == pytest.approx([first, second])
     assert found.loss == pytest.approx([-np.log(first), -np.log((1 - second) / 2)])
 
 
-def test_the_calibration_error_is_that_of_counting_bin_by_bin() -> None:
+def test_calibration_error_equals_naive_counting() -> None:
     logits, labels = drawn(2.0, images=500)
     probabilities = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
     expected = 0.0
@@ -114,25 +114,25 @@ def test_the_calibration_error_is_that_of_counting_bin_by_bin() -> None:
             if number / 15 <= max(row) < (number + 1) / 15
         ]
         if members:
-            sure, right = np.mean(members, axis=0)
-            expected += len(members) / 500 * abs(sure - right)
+            confidence, accuracy = np.mean(members, axis=0)
+            expected += len(members) / 500 * abs(confidence - accuracy)
 
-    found = Reliability.of(answers(logits, labels, 1.0), labels)
+    found = Reliability.of(predictions_of(logits, labels, 1.0), labels)
 
     assert found.error == pytest.approx(expected)
     assert found.images.sum() == 500
 
 
-def test_a_probability_of_1_is_in_the_last_bin() -> None:
+def test_probability_of_1_is_in_the_last_bin() -> None:
     logits = np.array([[1000, 0], [1000, 0]], np.float32)
 
-    found = Reliability.of(answers(logits, np.array([0, 1]), 1.0), np.array([0, 1]))
+    found = Reliability.of(predictions_of(logits, np.array([0, 1]), 1.0), np.array([0, 1]))
 
     assert found.images.tolist() == [0] * 14 + [2]
     assert found.error == 0.5
 
 
-def test_the_right_temperature_lowers_the_calibration_error() -> None:
+def test_fitted_temperature_lowers_the_calibration_error() -> None:
     logits, labels = drawn(3.0)
 
     found = Calibration.of(logits, labels, fit_temperature(logits, labels))

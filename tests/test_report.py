@@ -59,7 +59,7 @@ def images(class_names: Sequence[str], *, file_name: str = "a.png") -> ImageSet:
 
 
 def outcome(part: str, count: int, shift: int = 1) -> Outcome:
-    """Judge random logits of three images a class, most of them right."""
+    """Return the outcome of random logits for three images per class, most of them correct."""
     labels = np.arange(3 * count) % count
     logits = np.random.default_rng(shift).normal(0, 1, (len(labels), count)).astype(np.float32)
     logits[range(len(labels)), labels] += 1
@@ -73,7 +73,7 @@ def rendered(
     *,
     file_name: str = "a.png",
     choices: Sequence[str] = (),
-    least: float | None = None,
+    min_accuracy: float | None = None,
     with_test: bool = True,
     with_mistakes: bool = True,
     is_final: bool = True,
@@ -84,7 +84,7 @@ def rendered(
     count = len(class_names)
     found = outcome("val", count)
     mistake = Mistake(index=count + 1, label=1, predicted=0, probability=0.9)
-    judged = Assessment(
+    assessment = Assessment(
         epoch=1,
         temperature=1.5,
         validation=found,
@@ -105,14 +105,14 @@ def rendered(
         preprocessing=Preprocessing(image_size=16),
         metrics={METRICS: verdict(precision, "the reason", comparison)},
         provenance={
-            "hyperparameters": {"min_accuracy": least, "seed": 0, "augment": True},
+            "hyperparameters": {"min_accuracy": min_accuracy, "seed": 0, "augment": True},
             "packages": {"torch": "2.11"},
             "training_job_name": class_names[0],
         },
     )
     return report.render(
         manifest,
-        judged,
+        assessment,
         training=images(class_names),
         validation=images(class_names, file_name=file_name),
         plots=figures,
@@ -124,7 +124,7 @@ def rendered(
 HISTORY = {"train_loss": 1.0, "train_accuracy": 0.5, "val_loss": 0.5, "val_accuracy": 0.75}
 
 
-def test_the_page_is_well_formed_and_asks_nobody_for_anything() -> None:
+def test_page_is_well_formed_and_loads_nothing() -> None:
     page = Page(rendered())
 
     assert page.open == []
@@ -135,7 +135,7 @@ def test_the_page_is_well_formed_and_asks_nobody_for_anything() -> None:
     assert all(source and re.match(r"data:image/(png|jpeg);base64,", source) for source in sources)
 
 
-def test_no_name_is_more_than_a_name() -> None:
+def test_hostile_names_are_escaped() -> None:
     harmless = Page(rendered(("a", "b", "c")))
 
     page = Page(rendered(HOSTILE, file_name=HOSTILE[0].replace("/", "_"), choices=HOSTILE))
@@ -151,7 +151,7 @@ def test_no_name_is_more_than_a_name() -> None:
     assert HOSTILE[0].replace("/", "_") in page.text
 
 
-def test_a_browser_that_finds_a_script_all_the_same_may_not_run_it() -> None:
+def test_content_security_policy_forbids_scripts() -> None:
     policy = next(
         attributes["content"]
         for name, attributes in Page(rendered()).elements
@@ -161,24 +161,24 @@ def test_a_browser_that_finds_a_script_all_the_same_may_not_run_it() -> None:
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_a_name_that_is_no_utf8_can_be_written(tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
     page = rendered(file_name="caf\udce9.png")
 
     (tmp_path / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     assert "caf\\udce9.png" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_files_are_named_within_their_channel() -> None:
+def test_file_names_are_relative_to_their_channel() -> None:
     assert "3/a.png" in Page(rendered()).text
     assert "/data/validation" not in Page(rendered()).text
 
 
-def test_with_a_test_channel_the_headline_is_of_it() -> None:
-    assert "test images correctly" in Page(rendered()).text
-    assert "validation images correctly" in Page(rendered(with_test=False)).text
+def test_headline_is_about_the_test_channel_if_there_is_one() -> None:
+    assert "test images are classified correctly" in Page(rendered()).text
+    assert "validation images are classified correctly" in Page(rendered(with_test=False)).text
 
 
-def test_of_many_classes_the_worst_come_first_and_confused_pairs_are_named() -> None:
+def test_worst_of_many_classes_come_first_with_confused_pairs() -> None:
     names = [f"class {number:02}" for number in range(25)]
     text = Page(rendered(names, with_test=False)).text
     _, _, classes = text.partition("the worst first")
@@ -189,11 +189,11 @@ def test_of_many_classes_the_worst_come_first_and_confused_pairs_are_named() -> 
     assert sorted(listed) == names
     assert scores[names.index(listed[0])] == scores.min() < scores.max()
     assert scores[names.index(listed[-1])] == scores.max()
-    assert "Confused most often, on the validation images" in text
-    assert "Confused" not in Page(rendered()).text
+    assert "Most confused pairs of the validation images" in text
+    assert "Most confused" not in Page(rendered()).text
 
 
-def test_confused_pairs_come_by_their_number() -> None:
+def test_confused_pairs_are_sorted_by_their_number() -> None:
     confusion = np.array([[5, 3, 2], [0, 9, 1], [4, 0, 6]])
 
     found = report.confused_pairs(confusion, ("a", "b", "c"))
@@ -207,35 +207,35 @@ def test_confused_pairs_come_by_their_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("least", "words"), [(0.01, "reached"), (1.0, "missed, so the job failed")]
+    ("minimum", "words"), [(0.01, "1.0 %, reached"), (1.0, "100.0 %, missed: the job failed")]
 )
-def test_the_accuracy_that_was_asked_for_is_named(least: float, words: str) -> None:
-    assert f"(min_accuracy): {words}." in Page(rendered(least=least)).text
+def test_minimum_accuracy_is_shown(minimum: float, words: str) -> None:
+    assert f"(min_accuracy): {words}." in Page(rendered(min_accuracy=minimum)).text
 
 
-def test_a_stopped_job_says_so_in_place_of_what_it_had_no_time_for() -> None:
-    text = Page(rendered(is_final=False, with_mistakes=False, least=0.9)).text
+def test_report_of_a_stopped_job_has_no_calibration_and_mistakes() -> None:
+    text = Page(rendered(is_final=False, with_mistakes=False, min_accuracy=0.9)).text
 
-    assert "The job did not come to its end" in text
-    assert "The worst mistakes" not in text
-    assert "Do the probabilities" not in text
+    assert "The job was stopped" in text
+    assert "Worst mistakes" not in text
+    assert "Calibration" not in text
     assert "(min_accuracy)" not in text
 
 
-def test_without_mistakes_there_is_no_gallery() -> None:
+def test_report_without_mistakes_has_no_gallery() -> None:
     text = Page(rendered(with_mistakes=False)).text
 
-    assert "Not one validation image was named incorrectly" in text
+    assert "All validation images are classified correctly" in text
 
 
-def test_what_the_recipe_chose_is_told() -> None:
+def test_choices_of_the_job_are_listed() -> None:
     assert (
         "Rare classes were drawn more often."
         in Page(rendered(choices=("Rare classes were drawn more often.",))).text
     )
 
 
-def test_every_setting_is_named_with_its_value() -> None:
+def test_settings_are_listed_with_their_values() -> None:
     text = Page(rendered()).text
 
     assert "min accuracyunset" in text
@@ -243,10 +243,10 @@ def test_every_setting_is_named_with_its_value() -> None:
     assert "torch2.11" in text
 
 
-def test_a_real_browser_shows_the_page_and_runs_nothing(tmp_path: Path) -> None:
+def test_browser_shows_the_page_and_runs_no_script(tmp_path: Path) -> None:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("there is no browser")
+        pytest.skip("no browser is installed")
     path = tmp_path / "report.html"
     path.write_text(rendered(HOSTILE), encoding="utf-8")
 
@@ -264,7 +264,7 @@ def test_a_real_browser_shows_the_page_and_runs_nothing(tmp_path: Path) -> None:
     assert HOSTILE[0] in page.text
 
 
-def test_below_a_mistake_is_where_the_network_looked() -> None:
+def test_heat_map_is_below_a_mistake() -> None:
     with_map = rendered(heat_maps=np.linspace(0, 1, 256, dtype=np.float32).reshape(1, 16, 16))
     without = rendered()
 
@@ -274,13 +274,13 @@ def test_below_a_mistake_is_where_the_network_looked() -> None:
     assert "Grad-CAM" not in Page(without).text
 
 
-def test_the_images_of_mistakes_are_those_that_the_network_saw() -> None:
+def test_images_of_mistakes_are_the_networks_input() -> None:
     seen: npt.NDArray[np.uint8] = images(("ant", "bee")).pixels[3]
 
     assert report._thumbnail(seen) in rendered()
 
 
-def test_what_is_served_and_why_is_said() -> None:
+def test_quantization_is_reported_with_its_reason() -> None:
     comparison = Comparison(
         calibration_images=300,
         images=2000,
@@ -290,14 +290,14 @@ def test_what_is_served_and_why_is_said() -> None:
     )
 
     accepted = Page(rendered(precision=INT8, comparison=comparison)).text
-    refused = Page(rendered(comparison=comparison)).text
+    rejected = Page(rendered(comparison=comparison)).text
     untried = Page(rendered()).text
 
-    assert "computes in int8" in accepted
-    assert "computes in float32 and not in int8" in refused
-    assert "computes in float32 and not in int8" in untried
-    for text in (accepted, refused, untried):
+    assert "served in int8 on" in accepted
+    assert "served in float32, not in int8" in rejected
+    assert "served in float32, not in int8" in untried
+    for text in (accepted, rejected, untried):
         assert "the reason" in text
-    for text in (accepted, refused):
+    for text in (accepted, rejected):
         assert all(figure in text for figure in ("2000", "97.05", "96.66", "99.11"))
     assert "accuracy on" not in untried

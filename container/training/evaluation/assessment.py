@@ -1,4 +1,4 @@
-"""The last word on a training: how the kept weights do, how sure that is, and what they mistake."""
+"""The final assessment of a training: metrics with intervals, calibration, worst mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,18 @@ from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
 from container.training.evaluation import bootstrap
 from container.training.evaluation.bootstrap import Intervals
-from container.training.evaluation.calibration import Answers, Calibration, answers, fit_temperature
-from container.training.evaluation.evaluation import Evaluation, evaluation_of, logits_of, per_class
+from container.training.evaluation.calibration import (
+    Calibration,
+    Predictions,
+    fit_temperature,
+    predictions_of,
+)
+from container.training.evaluation.evaluation import (
+    Evaluation,
+    evaluation_of,
+    logits_of,
+    per_class,
+)
 from container.training.evaluation.progress import Best
 from container.training.sagemaker.stop import Stop, Stopped
 
@@ -26,31 +36,31 @@ MAX_MISTAKES = 24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mistake:
-    """An image that is answered incorrectly."""
+    """An image that is classified incorrectly."""
 
     index: int
-    """Of the image within its channel."""
+    """Index of the image within its channel."""
     label: int
     predicted: int
     probability: float
-    """Of the predicted class."""
+    """Probability of the predicted class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How the kept weights do on a channel's images."""
+    """The performance of the saved weights on a channel's images."""
 
     part: str
-    """`val` or `test`, as in the metrics' names."""
+    """`val` or `test`, the prefix of the metrics' names."""
 
     evaluation: Evaluation
     intervals: Intervals
     calibration: Calibration | None
-    """None of a job that was stopped."""
+    """None if the job was stopped."""
 
     @classmethod
     def of(cls, part: str, evaluation: Evaluation, calibration: Calibration | None) -> Self:
-        """Add the intervals."""
+        """Add the confidence intervals to an evaluation."""
         return cls(
             part=part,
             evaluation=evaluation,
@@ -59,11 +69,11 @@ class Outcome:
         )
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, Json]:
-        """Return every figure with its interval, under its name."""
+        """Return every metric and its confidence interval, by name."""
         classes = per_class(self.evaluation.counts, class_names)
-        for label, figures in enumerate(classes.values()):
+        for label, scores in enumerate(classes.values()):
             for name, interval in self.intervals.by_class.items():
-                figures[f"{name}_interval_95"] = interval[label].tolist()
+                scores[f"{name}_interval_95"] = interval[label].tolist()
         return {
             **self.evaluation.metrics(self.part),
             **{
@@ -76,74 +86,66 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Assessment:
-    """How the kept weights do; of a job that was stopped, as its last evaluations found them."""
+    """The performance of the saved weights; of a stopped job, its best evaluation."""
 
     epoch: int
-    """Whose weights they are, from 1."""
+    """The epoch of the weights, from 1."""
 
     temperature: float
     validation: Outcome
     test: Outcome | None
-    """None without such a channel."""
+    """None without a `test` channel."""
 
     mistakes: Sequence[Mistake]
-    """The worst of the validation images, the worst first."""
+    """The worst mistakes on the validation images, the worst first."""
 
     predicted: npt.NDArray[np.int64]
-    """Of shape (N,): the classes of the validation images; of a job that was stopped, none."""
+    """Predicted classes of the validation images, of shape (N,); empty if the job was stopped."""
 
     is_final: bool
-    """Whether the job came to its end: a stopped one has no time to calibrate and to test."""
+    """Whether the job finished: a stopped job is neither calibrated nor tested."""
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, Json]:
-        """Return what the manifest says of the kept weights."""
+        """Return the manifest's metrics."""
         return {
             "epoch": self.epoch,
-            **self.validation.metrics(class_names),
-            "calibration": self._calibration(self.validation),
-            "test": self._test(class_names),
+            **self._metrics_of(self.validation, class_names),
+            "test": self._metrics_of(self.test, class_names) if self.test else None,
         }
 
-    def suffices(self, least: float) -> bool:
-        """Tell whether the accuracy is at least so much: on the test channel where there is one."""
-        return (self.test or self.validation).evaluation.accuracy >= least
+    def reaches(self, min_accuracy: float) -> bool:
+        """Return whether the test accuracy, or else the validation accuracy, is high enough."""
+        return (self.test or self.validation).evaluation.accuracy >= min_accuracy
 
-    def check_accuracy(self, least: float | None, report: Path) -> None:
-        """Refuse the result where the accuracy is less than asked; of a stopped job nothing is.
+    def check_accuracy(self, min_accuracy: float | None, report: Path) -> None:
+        """Check the accuracy of a job that finished.
 
         Raises:
-            UserError: it is less.
+            UserError: the accuracy is below `min_accuracy`.
         """
-        if least is None or not self.is_final or self.suffices(least):
+        if min_accuracy is None or not self.is_final or self.reaches(min_accuracy):
             return
         outcome = self.test or self.validation
         low, high = outcome.intervals.averages["accuracy"]
         message = (
             f"the accuracy on the {'test' if self.test else 'validation'} images is "
             f"{outcome.evaluation.accuracy:.4g} (95 % confidence: {low:.3f} to {high:.3f}), less "
-            f"than min_accuracy={least:g}: {report} shows the mistakes"
+            f"than min_accuracy={min_accuracy:g}: {report} shows the mistakes"
         )
         raise UserError(message)
 
-    def _test(self, class_names: Sequence[str]) -> Json:
-        if self.test is None:
-            return None
-        return {
-            **self.test.metrics(class_names),
-            "calibration": self._calibration(self.test),
-        }
-
-    def _calibration(self, outcome: Outcome) -> Json:
-        if outcome.calibration is None:
-            return None
-        return {
-            "temperature": self.temperature,
-            "ece_before": outcome.calibration.before.error,
-            "ece_after": outcome.calibration.after.error,
-        }
+    def _metrics_of(self, outcome: Outcome, class_names: Sequence[str]) -> dict[str, Json]:
+        calibration: Json = None
+        if outcome.calibration is not None:
+            calibration = {
+                "temperature": self.temperature,
+                "ece_before": outcome.calibration.before.error,
+                "ece_after": outcome.calibration.after.error,
+            }
+        return {**outcome.metrics(class_names), "calibration": calibration}
 
 
-def judge(
+def assess(
     classifier: Classifier,
     device: torch.device,
     best: Best,
@@ -152,9 +154,9 @@ def judge(
     test: ImageSet | None,
     stop: Stop,
 ) -> Assessment:
-    """Judge a classifier that has the kept weights; the test images decide nothing.
+    """Assess a classifier that has the saved weights; the test images influence nothing.
 
-    In float32, whatever training computed in: it is what all other precisions are compared with.
+    The computation is in float32, with which all other precisions are compared.
     """
     arithmetic = Arithmetic(device, torch.float32)
     channels = {"val": validation} if test is None else {"val": validation, "test": test}
@@ -164,7 +166,15 @@ def judge(
             for part, images in channels.items()
         }
     except Stopped:
-        return _unfinished(best)
+        return Assessment(
+            epoch=best.epoch,
+            temperature=1.0,
+            validation=Outcome.of("val", best.evaluation, None),
+            test=None,
+            mistakes=(),
+            predicted=np.empty(0, np.int64),
+            is_final=False,
+        )
     temperature = fit_temperature(logits["val"], validation.labels)
     outcomes = {
         part: Outcome.of(
@@ -174,40 +184,28 @@ def judge(
         )
         for part, images in channels.items()
     }
-    given = answers(logits["val"], validation.labels, temperature)
+    predictions = predictions_of(logits["val"], validation.labels, temperature)
     return Assessment(
         epoch=best.epoch,
         temperature=temperature,
         validation=outcomes["val"],
         test=outcomes.get("test"),
-        mistakes=worst_mistakes(given, validation.labels),
-        predicted=given.predicted,
+        mistakes=worst_mistakes(predictions, validation.labels),
+        predicted=predictions.predicted,
         is_final=True,
     )
 
 
-def worst_mistakes(given: Answers, labels: npt.NDArray[np.int64]) -> tuple[Mistake, ...]:
-    """Return the wrong answers to which the truth seemed least likely, the worst first."""
-    wrong = np.flatnonzero(given.predicted != labels)
-    worst = wrong[np.argsort(-given.loss[wrong], kind="stable")][:MAX_MISTAKES]
+def worst_mistakes(predictions: Predictions, labels: npt.NDArray[np.int64]) -> tuple[Mistake, ...]:
+    """Return the mistakes with the lowest probability of the true class, the worst first."""
+    wrong = np.flatnonzero(predictions.predicted != labels)
+    worst = wrong[np.argsort(-predictions.loss[wrong], kind="stable")][:MAX_MISTAKES]
     return tuple(
         Mistake(
             index=int(index),
             label=int(labels[index]),
-            predicted=int(given.predicted[index]),
-            probability=float(given.probability[index]),
+            predicted=int(predictions.predicted[index]),
+            probability=float(predictions.probability[index]),
         )
         for index in worst
-    )
-
-
-def _unfinished(best: Best) -> Assessment:
-    return Assessment(
-        epoch=best.epoch,
-        temperature=1.0,
-        validation=Outcome.of("val", best.evaluation, None),
-        test=None,
-        mistakes=(),
-        predicted=np.empty(0, np.int64),
-        is_final=False,
     )

@@ -10,26 +10,26 @@ from container.training.evaluation.evaluation import Counts, Evaluation, wilson
 
 RESAMPLES = 1000
 
-# Numbers drawn at once: 32 MB.
+# Numbers per draw: 32 MB.
 MAX_DRAWN = 2**22
 
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """95 % confidence intervals of an evaluation's figures."""
+    """95 % confidence intervals of an evaluation's metrics."""
 
     averages: Mapping[str, npt.NDArray[np.float64]]
-    """Of the accuracy and of the averages over classes, each of shape (2,)."""
+    """Intervals of the accuracy and of the averages over classes, each of shape (2,)."""
 
     by_class: Mapping[str, npt.NDArray[np.float64]]
-    """Of precision, recall and F1, each of shape (C, 2)."""
+    """Intervals of precision, recall and F1, each of shape (C, 2)."""
 
 
 def intervals(evaluation: Evaluation, resamples: int = RESAMPLES, seed: int = 0) -> Intervals:
-    """Find the intervals; equal evaluations have equal ones.
+    """Compute the intervals; equal evaluations have equal intervals.
 
-    The accuracy's is Wilson's, and so is one where all resamples agree: without a single mistake,
-    or without a single right answer, the bootstrap would be sure.
+    The accuracy has Wilson's interval. So does a metric that is equal in all resamples: without a
+    mistake, or without a correct prediction, the bootstrap's interval would have no width.
     """
     parts = list(_resampled(evaluation.confusion, resamples, np.random.default_rng(seed)))
     averages = _joined([counts.averages() for counts in parts])
@@ -38,7 +38,7 @@ def intervals(evaluation: Evaluation, resamples: int = RESAMPLES, seed: int = 0)
     counted = {
         "precision": counts.predicted,
         "recall": counts.actual,
-        # F1 is 1 or 0 just where the share of the right among all these is.
+        # F1 is 1 or 0 exactly if the fraction of correct predictions among these is.
         "f1": counts.predicted + counts.actual - counts.right,
     }
     values, scores = counts.averages(), counts.scores()
@@ -56,9 +56,9 @@ def intervals(evaluation: Evaluation, resamples: int = RESAMPLES, seed: int = 0)
 def _resampled(
     confusion: npt.NDArray[np.int64], resamples: int, random: np.random.Generator
 ) -> Iterator[Counts]:
-    """Draw as many images as there are, with replacement; yield counts of shape (n, C).
+    """Draw all images with replacement; yield counts of shape (n, C).
 
-    An image counts by its cell of the confusion matrix alone, so this is a multinomial draw.
+    Only an image's cell of the confusion matrix matters, so this is a multinomial draw.
     """
     rows, columns = np.nonzero(confusion)
     cells = confusion[rows, columns]
@@ -87,7 +87,7 @@ def _sums(
 
 
 def _defined_scores(counts: Counts) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the scores, NaN where a class has no image of which it could have one."""
+    """Return the scores, NaN for classes without images that define them."""
     is_defined = {
         "precision": counts.predicted > 0,
         "recall": counts.actual > 0,
@@ -106,8 +106,8 @@ def _joined(
 def _interval(
     drawn: npt.NDArray[np.float64], value: npt.NDArray[np.float64], n: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Return the middle 95 % (..., 2) of the values drawn (n, ...); Wilson's where they agree."""
-    # A class that never was drawn has no value.
+    """Return the central 95 % (..., 2) of `drawn` (n, ...), or Wilson's interval if equal."""
+    # A class that was never drawn has no value.
     never = np.isnan(drawn).all(axis=0)
     low, high = np.nanquantile(np.where(never, 0.0, drawn), (0.025, 0.975), axis=0)
     found = np.stack([low, high], axis=-1)

@@ -1,4 +1,4 @@
-"""Whether a probability means what it says: temperature scaling and calibration error."""
+"""Calibration of probabilities: temperature scaling and expected calibration error."""
 
 import math
 from dataclasses import dataclass
@@ -15,68 +15,68 @@ BINS = 15
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
-# Each halves an interval of the temperature's logarithm that is 6 wide.
+# Each step halves the interval of log(temperature), which is 6 wide at the start.
 BISECTIONS = 16
 
 
-class Answers(NamedTuple):
-    """What a classifier says of each image, each of shape (N,)."""
+class Predictions(NamedTuple):
+    """The predictions of N images, each array of shape (N,)."""
 
     predicted: npt.NDArray[np.int64]
     probability: npt.NDArray[np.float64]
-    """Of the predicted class."""
+    """Probability of the predicted class."""
     loss: npt.NDArray[np.float64]
-    """Minus the logarithm of the true class's probability."""
+    """Negative log-likelihood of the true class."""
 
 
-def answers(
+def predictions_of(
     logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float
-) -> Answers:
-    """Return the answers of logits (N, C) that are divided by `temperature`."""
+) -> Predictions:
+    """Return the predictions from logits (N, C) at a temperature."""
     probabilities, losses = [], []
     for part, part_labels in in_parts(logits, labels):
         log_probabilities = log_softmax(part / temperature, dim=1)
         probabilities.append(log_probabilities.amax(dim=1).exp())
         losses.append(-log_probabilities.gather(1, part_labels[:, None])[:, 0])
-    return Answers(
+    return Predictions(
         logits.argmax(axis=1), torch.cat(probabilities).numpy(), torch.cat(losses).numpy()
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How sure answers are, and how often they are right, in 15 bins of equal width."""
+    """Confidence and accuracy of predictions, in 15 bins of equal width."""
 
     images: npt.NDArray[np.int64]
-    """Of shape (15,): those whose probability lies in the bin."""
+    """Number of images whose probability is in the bin, of shape (15,)."""
 
     confidence: npt.NDArray[np.float64]
-    """Of shape (15,): mean of their probabilities; 0 where there are none."""
+    """Mean of their probabilities, of shape (15,); 0 for an empty bin."""
 
     accuracy: npt.NDArray[np.float64]
-    """Of shape (15,): share of them that are right; 0 where there are none."""
+    """Fraction of correct predictions, of shape (15,); 0 for an empty bin."""
 
     @classmethod
-    def of(cls, given: Answers, labels: npt.NDArray[np.int64]) -> Self:
-        """Sort answers into bins; those for labels (N,) are the right ones."""
-        bins = np.minimum((given.probability * BINS).astype(int), BINS - 1)
+    def of(cls, predictions: Predictions, labels: npt.NDArray[np.int64]) -> Self:
+        """Sort predictions into bins and compare them with labels (N,)."""
+        bins = np.minimum((predictions.probability * BINS).astype(int), BINS - 1)
         images = np.bincount(bins, minlength=BINS)
         confidence, right = (
             np.bincount(bins, weights, BINS) / np.maximum(images, 1)
-            for weights in (given.probability, given.predicted == labels)
+            for weights in (predictions.probability, predictions.predicted == labels)
         )
         return cls(images, confidence, right)
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean distance of the two (Naeini et al. 2015)."""
+        """Expected calibration error (Naeini et al. 2015)."""
         distances = np.abs(self.confidence - self.accuracy)
         return float((self.images * distances).sum() / self.images.sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a temperature does to the probabilities of a channel's images."""
+    """The reliability of a channel's predictions before and after temperature scaling."""
 
     before: Reliability
     after: Reliability
@@ -85,39 +85,44 @@ class Calibration:
     def of(
         cls, logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float
     ) -> Self:
-        """Compare the probabilities of logits (N, C) with those at `temperature`."""
+        """Compare predictions from logits (N, C) at temperature 1 and at `temperature`."""
         before, after = (
-            Reliability.of(answers(logits, labels, value), labels) for value in (1.0, temperature)
+            Reliability.of(predictions_of(logits, labels, value), labels)
+            for value in (1.0, temperature)
         )
         return cls(before, after)
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    """Return the temperature at which the labels (N,) are likeliest (Guo et al. 2017).
+    """Return the temperature of logits (N, C) with the highest likelihood (Guo et al. 2017).
 
-    Logits (N, C) are to be divided by it. It is 1 where no other is better, and where there is no
-    mistake to learn from: the likelihood then grows without end as the temperature falls.
+    Returns:
+        1 if no other temperature is better, or if all predictions are correct: the likelihood then
+        has no maximum, but grows as the temperature falls.
     """
     if (logits.argmax(axis=1) == labels).all():
         return 1.0
     low, high = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if _is_too_sure(logits, labels, math.exp(middle)):
+        if _is_overconfident(logits, labels, math.exp(middle)):
             low = middle
         else:
             high = middle
     temperature = math.exp((low + high) / 2)
-    fitted, before = (answers(logits, labels, value).loss.sum() for value in (temperature, 1.0))
+    fitted, before = (
+        predictions_of(logits, labels, value).loss.sum() for value in (temperature, 1.0)
+    )
     return temperature if fitted < before else 1.0
 
 
-def _is_too_sure(
+def _is_overconfident(
     logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float
 ) -> bool:
-    """Tell whether a higher temperature makes the labels likelier.
+    """Return whether a higher temperature increases the likelihood of the labels.
 
-    By the derivative of minus the log-likelihood by 1 / temperature, in which it is convex.
+    This is the sign of the derivative of the negative log-likelihood with respect to
+    1 / temperature, in which it is convex.
     """
     slope = 0.0
     for part, part_labels in in_parts(logits, labels):

@@ -1,4 +1,4 @@
-"""How good a classifier is on images as serving sees them."""
+"""Evaluation of a classifier: loss, confusion matrix and the scores that follow from it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from container.training.device import Arithmetic
 from container.training.evaluation.inference import answers
 from container.training.sagemaker.stop import Stop
 
-# Logits that are computed with at once on the processor: 32 MB of float64.
+# Logits per part of a computation on the CPU: 32 MB of float64.
 PART_VALUES = 2**22
 
-# Of the normal distribution's middle 95 %.
+# 97.5th percentile of the normal distribution.
 Z_95 = 1.959964
 
 
 class Counts(NamedTuple):
-    """Images of each class, of shape (..., C)."""
+    """Numbers of images per class, each array of shape (..., C)."""
 
     right: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     actual: npt.NDArray[np.int64]
 
     def scores(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Return each class's precision, recall and F1, of shape (..., C); 0 where undefined."""
+        """Return precision, recall and F1 per class, of shape (..., C); 0 where undefined."""
         return {
             "precision": self.right / np.maximum(self.predicted, 1),
             "recall": self.right / np.maximum(self.actual, 1),
@@ -40,13 +40,13 @@ class Counts(NamedTuple):
         }
 
     def averages(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Return accuracy, balanced accuracy and the macro averages, of shape (...).
+        """Return accuracy, balanced accuracy and macro averages, of shape (...).
 
-        Balanced accuracy is the mean recall of the classes that occur. The macro averages have
-        those as well that are predicted without occurring.
+        Balanced accuracy is the mean recall of the classes that occur. The macro averages include
+        classes that are predicted but do not occur.
         """
         scores = self.scores()
-        # A class that neither occurs nor is predicted says nothing.
+        # A class that neither occurs nor is predicted has no score.
         seen = (self.predicted + self.actual) > 0
         return {
             "accuracy": self.right.sum(axis=-1) / self.actual.sum(axis=-1),
@@ -57,33 +57,28 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a network did on a channel's images."""
+    """The performance of a network on a channel's images."""
 
     loss: float
-    """Mean cross entropy, without label smoothing."""
+    """Mean cross-entropy, without label smoothing."""
 
     confusion: npt.NDArray[np.int64]
-    """Of shape (C, C): rows are the true classes, columns the predicted ones."""
+    """Of shape (C, C): rows are the true classes, columns the predicted classes."""
 
     @property
     def counts(self) -> Counts:
-        """The images of each class."""
+        """The numbers of images per class."""
         return Counts(self.confusion.diagonal(), self.confusion.sum(0), self.confusion.sum(1))
 
     def metrics(self, part: str = "val") -> dict[str, float]:
-        """Return loss, accuracy and the averages over classes, under their names in the log."""
+        """Return loss, accuracy and the averages over classes, by their names in the log."""
         averages = {name: float(value) for name, value in self.counts.averages().items()}
         return {f"{part}_{name}": value for name, value in {"loss": self.loss, **averages}.items()}
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """Fraction of correct predictions."""
         return float(self.confusion.trace() / self.confusion.sum())
-
-    def accuracy_interval(self) -> tuple[float, float]:
-        """Return the 95 % confidence interval of the accuracy (Wilson 1927)."""
-        low, high = wilson(np.array(self.accuracy), self.confusion.sum()).tolist()
-        return low, high
 
 
 def is_better(objective: str, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
@@ -94,13 +89,13 @@ def is_better(objective: str, metrics: Mapping[str, float], best: Mapping[str, f
 
 
 def wilson(share: npt.ArrayLike, n: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the 95 % confidence intervals (..., 2) of shares of `n` images (Wilson 1927).
+    """Return 95 % confidence intervals (..., 2) of fractions of `n` images (Wilson 1927).
 
-    Of no image at all it is 0 to 1.
+    For n = 0 the interval is 0 to 1.
     """
     share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
     z = Z_95
-    # Multiplied out, so that an n of 0 divides nothing.
+    # Multiplied by n, so that n = 0 does not divide by zero.
     center = (share * n + z * z / 2) / (n + z * z)
     margin = z * np.sqrt(share * (1 - share) * n + z * z / 4) / (n + z * z)
     return np.stack([center - margin, center + margin], axis=-1).clip(0, 1)
@@ -151,7 +146,7 @@ def logits_of(
 def evaluation_of(
     logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], num_classes: int
 ) -> Evaluation:
-    """Judge logits (N, C) by their labels (N,)."""
+    """Compare logits (N, C) with labels (N,)."""
     loss = sum(
         cross_entropy(logits, labels, reduction="sum").item()
         for logits, labels in in_parts(logits, labels)
@@ -163,7 +158,7 @@ def evaluation_of(
 def in_parts(
     logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits (n, C) in float64 and labels (n,), few enough at once to need little memory."""
+    """Yield parts of logits (n, C), in float64, and labels (n,): small parts save memory."""
     size = max(1, PART_VALUES // logits.shape[1])
     for start in range(0, len(labels), size):
         part = slice(start, start + size)
@@ -171,7 +166,7 @@ def in_parts(
 
 
 def per_class(counts: Counts, class_names: Sequence[str]) -> dict[str, dict[str, Json]]:
-    """Return precision, recall, F1 and the number of images of each class."""
+    """Return precision, recall, F1 and the number of images per class."""
     scores = counts.scores()
     return {
         name: {

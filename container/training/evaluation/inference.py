@@ -1,4 +1,4 @@
-"""What a network answers to many images, as fast as the device can."""
+"""Outputs of a network for many images, at the highest speed of the device."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
 
-# On a processor each core has a batch of its own, which its cache holds. Cores that share a batch
-# wait for each other after every layer, the longer the more other programs run.
+# On a CPU each core computes one small batch, which fits into its cache. Cores that share a batch
+# wait for each other after every layer, even longer if other programs run.
 BATCH_SIZES = {"cpu": 8, "cuda": 256}
 
-# A GPU computes one batch while the next is sent.
-BATCHES_OF_A_GPU = 2
+# A GPU computes one batch while the next one is copied to it.
+GPU_BATCHES = 2
 
 
 def answers(
     module: nn.Module, image_set: ImageSet, arithmetic: Arithmetic
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield what `module` answers (n, D) to one batch of images after another."""
+    """Yield the outputs (n, D) of `module`, batch by batch."""
     device, threads = arithmetic.device, torch.get_num_threads()
     batch_size = BATCH_SIZES[device.type]
     module.eval()
@@ -34,8 +34,8 @@ def answers(
         return found.float().cpu().numpy()
 
     with ThreadPoolExecutor(
-        threads if device.type == "cpu" else BATCHES_OF_A_GPU,
-        # OpenMP counts for every thread of ours; MKL has one number for all, set back below.
+        threads if device.type == "cpu" else GPU_BATCHES,
+        # OpenMP's limit is per thread of ours; MKL has one limit for all, which is reset below.
         initializer=torch.set_num_threads,
         initargs=(1,),
     ) as pool:
@@ -46,11 +46,11 @@ def answers(
 
 
 def to_images(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Return float32 (N, 3, H, W), channels last in memory, of uint8 (N, H, W, 3)."""
-    # Torch wants memory that it may write: a slice of the mapped file is copied, what fancy
-    # indexing has copied is taken as it is.
-    own = torch.from_numpy(np.require(pixels, requirements="W"))
+    """Return pixels, uint8 (N, H, W, 3), as float32 (N, 3, H, W) in channels-last memory format."""
+    # PyTorch needs writable memory: a slice of the mapped file is copied, but a copy that fancy
+    # indexing has made is used as it is.
+    writable = torch.from_numpy(np.require(pixels, requirements="W"))
     if device.type == "cuda":
-        # From such memory a GPU fetches by itself, while this process continues.
-        own = own.pin_memory()
-    return own.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+        # The GPU copies from pinned memory while this process continues.
+        writable = writable.pin_memory()
+    return writable.to(device, non_blocking=True).permute(0, 3, 1, 2).float()

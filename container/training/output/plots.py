@@ -1,4 +1,4 @@
-"""Images of a finished training, as PNG: curves, the confusion matrix, the calibration."""
+"""Plots of a finished training, as PNG: learning curves, confusion matrix, reliability."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,20 @@ from matplotlib.figure import Figure
 
 from container.training.evaluation.calibration import BINS, Calibration
 
-# No screen in a container.
+# A container has no screen.
 mpl.use("agg")
 
 MAX_NAME = 30
 
-# More cells than this are too small to hold their number.
+# With more classes, the cells are too small for numbers.
 MAX_NUMBERED_CLASSES = 20
 
-# Told apart by color-blind people too (Okabe and Ito 2008).
+# Distinguishable for color-blind people (Okabe and Ito 2008).
 BLUE, ORANGE = "#0072b2", "#d55e00"
 
 
-def learning_curves(history: Sequence[Mapping[str, float]], kept: int) -> bytes:
-    """Draw loss and accuracy by epoch; the epoch `kept`, from 1, is marked."""
+def learning_curves(history: Sequence[Mapping[str, float]], saved: int) -> bytes:
+    """Draw loss and accuracy by epoch, with a mark at the epoch `saved`, from 1."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     epochs = range(1, len(history) + 1)
@@ -32,7 +32,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], kept: int) -> bytes:
         for part, label, color, line in styles:
             values = [metrics[f"{part}_{name}"] for metrics in history]
             axis.plot(epochs, values, line, color=color, marker="o", label=label)
-        axis.axvline(kept, color="gray", linestyle=":", label="kept")
+        axis.axvline(saved, color="gray", linestyle=":", label="saved")
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
@@ -41,16 +41,16 @@ def learning_curves(history: Sequence[Mapping[str, float]], kept: int) -> bytes:
 
 
 def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str]) -> bytes:
-    """Draw the confusion matrix (C, C); colors are shares of the true class."""
+    """Draw the confusion matrix (C, C); colors are fractions of the true class."""
     count = len(class_names)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = min(max(4.5, 0.5 * count + 2), 30)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, label="share of the true class")
+    figure.colorbar(image, label="fraction of the true class")
     axis.set(xlabel="predicted", ylabel="true")
-    # A dollar sign in a name begins no formula.
+    # Without parse_math, because a dollar sign in a name would start a formula.
     names = [name if len(name) <= MAX_NAME else name[:MAX_NAME] + "..." for name in class_names]
     axis.set_xticks(range(count), names, rotation=90, parse_math=False)
     axis.set_yticks(range(count), names, parse_math=False)
@@ -63,10 +63,10 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str
 
 
 def reliability(calibration: Calibration) -> bytes:
-    """Draw how often answers of each probability are right, and how many there are."""
+    """Draw a reliability diagram and the number of predictions per bin."""
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     axis, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    axis.plot((0, 1), (0, 1), color="gray", linestyle=":", label="as sure as right")
+    axis.plot((0, 1), (0, 1), color="gray", linestyle=":", label="perfect calibration")
     styles = (
         ("before", calibration.before, ORANGE, "--", "s"),
         ("after", calibration.after, BLUE, "-", "o"),
@@ -79,14 +79,14 @@ def reliability(calibration: Calibration) -> bytes:
             line,
             color=color,
             marker=marker,
-            label=f"{name}: error {bins.error:.3f}",
+            label=f"{name}: ECE {bins.error:.3f}",
         )
-    axis.set(ylabel="share that is right", ylim=(-0.03, 1.03))
+    axis.set(ylabel="accuracy", ylim=(-0.03, 1.03))
     axis.grid(alpha=0.3)
     axis.legend()
     edges = np.arange(BINS) / BINS
     below.bar(edges, calibration.after.images, 1 / BINS, align="edge", color=BLUE)
-    below.set(xlabel="probability of the answer", ylabel="images", xlim=(0, 1))
+    below.set(xlabel="probability of the predicted class", ylabel="images", xlim=(0, 1))
     return _png(figure)
 
 

@@ -1,4 +1,4 @@
-"""The report of a training: one page that needs no other file and asks no server for anything."""
+"""The report of a training: one page without scripts and without external files."""
 
 import base64
 import io
@@ -21,31 +21,31 @@ from container.training.output import quantization
 
 TEMPLATE = "report.html.jinja"
 
-# In pixels; twice what the page shows, for sharp screens.
+# In pixels; twice the displayed size, for high-density screens.
 THUMBNAIL_SIZE = 320
 
-# Blue, as in the explanations of single answers.
+# Blue, as in the explanations of single predictions.
 HEAT = (20, 90, 230)
 
-# Of more, the worst come first, and the confusion matrix has a table beside it.
+# With more classes, the worst come first, and a table lists the most confused pairs.
 FEW_CLASSES = 20
 MAX_CONFUSED_PAIRS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfusedPair:
-    """Images of one class that were taken for another."""
+    """Images of one class that are classified as another one."""
 
     true: str
     predicted: str
     images: int
     share: float
-    """Of the true class's images."""
+    """Fraction of the true class's images."""
 
 
 def render(
     manifest: Manifest,
-    judged: Assessment,
+    assessment: Assessment,
     *,
     training: ImageSet,
     validation: ImageSet,
@@ -56,17 +56,17 @@ def render(
     """Return the page.
 
     Args:
-        manifest: Of the artifact.
-        judged: What is reported.
-        training: Images that were learned from.
-        validation: Images of which the mistakes are shown.
+        manifest: The artifact's manifest.
+        assessment: The performance of the saved weights.
+        training: The images of the training channel.
+        validation: The images of the validation channel, whose mistakes are shown.
         plots: PNG files by name.
-        choices: Sentences about the recipe.
-        heat_maps: Of the mistakes, of shape (N, S, S), 0 to 1; None where there are none.
+        choices: Sentences about values that the job chose.
+        heat_maps: Grad-CAM maps of the mistakes, of shape (N, S, S), 0 to 1, if there are any.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        # Names of classes and files are anybody's.
+        # Class and file names may contain HTML.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -74,15 +74,15 @@ def render(
     )
     environment.filters["percent"] = _percent
     hyperparameters = manifest.provenance["hyperparameters"]
-    least = hyperparameters["min_accuracy"] if isinstance(hyperparameters, dict) else None
+    min_accuracy = hyperparameters["min_accuracy"] if isinstance(hyperparameters, dict) else None
     return environment.get_template(TEMPLATE).render(
         manifest=manifest,
-        judged=judged,
-        least=least,
+        assessment=assessment,
+        min_accuracy=min_accuracy,
         quantization=manifest.metrics[quantization.METRICS],
-        channels=_channels(judged, manifest.class_names),
+        channels=_channels(assessment, manifest.class_names),
         training_images=_training_images(training, manifest.class_names),
-        mistakes=_mistakes(judged, validation, manifest.class_names, heat_maps),
+        mistakes=_mistakes(assessment, validation, manifest.class_names, heat_maps),
         plots={name: _data_uri(png, "png") for name, png in plots.items()},
         choices=choices,
         hyperparameters=_flat(hyperparameters),
@@ -93,7 +93,7 @@ def render(
 def confused_pairs(
     confusion: npt.NDArray[np.int64], class_names: Sequence[str]
 ) -> list[ConfusedPair]:
-    """Return the pairs of classes that are taken for each other most often."""
+    """Return the pairs of classes that are confused most often."""
     wrong = confusion * ~np.eye(len(confusion), dtype=bool)
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSED_PAIRS]
     cells = [divmod(cell, len(confusion)) for cell in order.tolist()]
@@ -109,9 +109,9 @@ def confused_pairs(
     ]
 
 
-def _channels(judged: Assessment, class_names: Sequence[str]) -> list[dict[str, object]]:
-    """Return each channel's part of the page, that of the more telling channel first."""
-    outcomes = {"test": judged.test, "validation": judged.validation}
+def _channels(assessment: Assessment, class_names: Sequence[str]) -> list[dict[str, object]]:
+    """Return the values of each channel; the test channel, which is independent, comes first."""
+    outcomes = {"test": assessment.test, "validation": assessment.validation}
     return [_channel(name, outcome, class_names) for name, outcome in outcomes.items() if outcome]
 
 
@@ -125,7 +125,7 @@ def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[st
     return {
         "name": name,
         "images": int(actual.sum()),
-        "right": int(confusion.trace()),
+        "correct": int(confusion.trace()),
         "loss": outcome.evaluation.loss,
         "averages": outcome.evaluation.counts.averages(),
         "intervals": outcome.intervals.averages,
@@ -151,7 +151,7 @@ def _training_images(training: ImageSet, class_names: Sequence[str]) -> dict[str
 
 
 def _mistakes(
-    judged: Assessment,
+    assessment: Assessment,
     validation: ImageSet,
     class_names: Sequence[str],
     heat_maps: npt.NDArray[np.float32] | None,
@@ -162,23 +162,23 @@ def _mistakes(
             "image": _thumbnail(validation.pixels[mistake.index]),
             "heat_map": None
             if heat_maps is None
-            else _thumbnail(_heated(validation.pixels[mistake.index], heat_maps[number])),
+            else _thumbnail(_with_heat_map(validation.pixels[mistake.index], heat_maps[number])),
             "file": os.path.relpath(validation.paths[mistake.index], folder),
             "true": class_names[mistake.label],
             "predicted": class_names[mistake.predicted],
             "probability": mistake.probability,
         }
-        for number, mistake in enumerate(judged.mistakes)
+        for number, mistake in enumerate(assessment.mistakes)
     ]
 
 
-def _heated(pixels: Pixels, heat_map: npt.NDArray[np.float32]) -> Pixels:
-    """Return an image in gray, and in blue what spoke for its class."""
+def _with_heat_map(pixels: Pixels, heat_map: npt.NDArray[np.float32]) -> Pixels:
+    """Return an image in gray with the heat map in blue."""
     gray = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32)[..., None]
-    # Paler, so that the color stands out.
-    paper = 0.55 * gray + 0.45 * 255
+    # Pale, so that the color is visible.
+    background = 0.55 * gray + 0.45 * 255
     opacity = 0.8 * heat_map[..., None]
-    mixed: Pixels = ((1 - opacity) * paper + opacity * np.array(HEAT)).round().astype(np.uint8)
+    mixed: Pixels = ((1 - opacity) * background + opacity * np.array(HEAT)).round().astype(np.uint8)
     return mixed
 
 
@@ -195,7 +195,7 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 
 def _flat(values: Json) -> dict[str, Json]:
-    """Return a dictionary's values, and those of the dictionaries within, by their names."""
+    """Return the values of a dictionary and of those within it, by name."""
     flat: dict[str, Json] = {}
     for name, value in values.items() if isinstance(values, dict) else ():
         flat |= _flat(value) if isinstance(value, dict) else {name: value}

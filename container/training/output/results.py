@@ -12,7 +12,7 @@ from container.classifier.manifest import FLOAT32, Manifest
 from container.classifier.metric_lines import log_line
 from container.classifier.preprocessing import Preprocessing
 from container.training.data.images import ImageSet
-from container.training.evaluation.assessment import Assessment, judge
+from container.training.evaluation.assessment import Assessment, assess
 from container.training.fitting.loop import Trainer
 from container.training.output import grad_cam, plots, provenance, quantization, report
 from container.training.output.export import write_artifact
@@ -51,7 +51,7 @@ def write(
     best = trainer.keep_best_weights()
     judged = None
     if best is not None:
-        judged = judge(
+        judged = assess(
             trainer.classifier,
             trainer.arithmetic.device,
             best,
