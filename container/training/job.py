@@ -13,7 +13,7 @@ from container.classifier.manifest import MANIFEST
 from container.classifier.mirrored_classes import mirrored_classes
 from container.classifier.preprocessing import Preprocessing
 from container.debugger.recording.debug_session import Observer, Settings
-from container.debugger.rules import rule_choice
+from container.debugger.rules import selection
 from container.networks.network import Network, build, check_input
 from container.training import recipe
 from container.training.data import images, validation_split
@@ -117,7 +117,7 @@ def _read_task(environment: TrainingEnvironment, processes: int, stop: Stop) -> 
     hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
     logger.info("%s", _in_words(hyperparameters))
     recipe.check_compiler(hyperparameters)
-    rule_choice.choose(hyperparameters.debug_rules)
+    selection.select(hyperparameters.debug_rules)
     channels = environment.channels()
     settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
     class_names, files = _find_files(channels, hyperparameters)
