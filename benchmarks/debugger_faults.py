@@ -34,8 +34,8 @@ from container.debugger.profiler import rules as profiler_rules
 from container.debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
 from container.debugger.recording.debug_session import PROFILER, Observer, Settings
 from container.debugger.report import advice
-from container.debugger.rules import selection
-from container.debugger.rules.finding import ISSUES
+from container.debugger.rules import rule_choice
+from container.debugger.rules.verdict import ISSUES
 from container.networks.network import Network, build
 from container.training.data import images, validation_split
 from container.training.data.images import ImageSet
@@ -43,6 +43,7 @@ from container.training.device import Arithmetic
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
+from container.training.fitting.task import Task
 from container.training.hyperparameters import Hyperparameters
 from container.training.sagemaker.stop import StopRequest
 
@@ -71,15 +72,15 @@ def leave(_trainer: Trainer) -> None:
 
 def kill_units(trainer: Trainer) -> None:
     """Start with all ReLUs far below zero."""
-    for layer in trainer.network.module.modules():
+    for layer in trainer.task.network.module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.constant_(layer.bias, -100)
 
 
 def forget_normalization(trainer: Trainer) -> None:
     """Show the network pixels of 0 to 255."""
-    trainer.classifier.mean.zero_()
-    trainer.classifier.std.fill_(1)
+    trainer.learner.classifier.mean.zero_()
+    trainer.learner.classifier.std.fill_(1)
 
 
 def deep_sigmoid(classes: int) -> nn.Module:
@@ -199,12 +200,15 @@ def run(case: Case, training: ImageSet, validation: ImageSet, directory: Path) -
         )
     )
     trainer = Trainer(
-        network,
-        training,
-        validation,
-        hyperparameters,
-        pretrained=False,
-        num_classes=classes,
+        Task(
+            hyperparameters=hyperparameters,
+            preprocessing=Preprocessing(image_size=SIDE),
+            class_names=tuple(map(str, range(classes))),
+            network=network,
+            weights_source=None,
+            training=training,
+            validation=validation,
+        ),
         arithmetic=Arithmetic.choose("float32", "small"),
         cluster=Cluster(0, 1),
         observer=observer,
@@ -216,10 +220,10 @@ def run(case: Case, training: ImageSet, validation: ImageSet, directory: Path) -
     observer.close()
     if case.has_idle_gpu:
         _plant_idle_gpu(directory / PROFILER)
-    verdicts = selection.evaluate_all(selection.select(None), sources.read(directory))
+    verdicts = rule_choice.judge_all(rule_choice.choose(None), sources.read(directory))
     profile = sources.read_profile(directory)
     if profile is not None:
-        verdicts += profiler_rules.evaluate_all(profile)
+        verdicts += profiler_rules.judge_all(profile)
     found = sorted(verdict.rule for verdict in verdicts if verdict.status == ISSUES)
     first = next((str(row["rule"]) for row in advice(verdicts)), "")
     best = trainer.progress.best

@@ -34,8 +34,10 @@ from container.networks import network
 from container.training.data import images
 from container.training.device import Arithmetic
 from container.training.fitting.cluster import Cluster
-from container.training.fitting.loop import Trainer
+from container.training.fitting.learner import Learner
+from container.training.fitting.task import Task
 from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import Recipe
 from container.training.sagemaker.stop import StopRequest
 
 SIZE, BATCH_SIZE, LEARNING_RATE = 224, 32, 0.02
@@ -115,20 +117,21 @@ def ours(files: images.ImageSet, order: npt.NDArray[np.int64], *, augment: bool)
         augment=augment,
         horizontal_flip=augment,
     )
-    trainer = Trainer(
-        network.Network("resnet18", module, heads=("fc",)),
-        files,
-        files,
-        hyperparameters,
-        pretrained=False,
-        num_classes=num_classes,
-        arithmetic=Arithmetic.choose("auto", "resnet18"),
-        cluster=Cluster(0, 1),
+    task = Task(
+        hyperparameters=hyperparameters,
+        preprocessing=Preprocessing(image_size=SIZE),
+        class_names=tuple(map(str, range(num_classes))),
+        network=network.Network("resnet18", module, heads=("fc",)),
+        weights_source=None,
+        training=files,
+        validation=files,
     )
+    recipe = Recipe.of(hyperparameters, files.labels, pretrained=False)
+    learner = Learner(task, recipe, Arithmetic.choose("auto", "resnet18"), Cluster(0, 1))
     losses = []
     for number, batch in enumerate(np.split(order, len(order) // BATCH_SIZE)):
-        loss, _, count = trainer.step(trainer.classifier, number, batch, LEARNING_RATE).tolist()
-        trainer.average.update(trainer.classifier, number)
+        loss, _, count = learner.step(learner.classifier, number, batch, LEARNING_RATE).tolist()
+        learner.average.update(learner.classifier, number)
         losses.append(loss / count)
     return losses
 

@@ -71,7 +71,9 @@ def test_the_training_images_are_no_test_of_what_was_learned(job: Path, channel:
     shutil.copytree(data(job) / "training", data(job) / channel)
     configure(job, HYPERPARAMETERS, "training", "validation", channel)
 
-    assert refused(job).startswith(f"the {channel} channel holds the training channel's images")
+    assert refused(job).startswith(
+        f"the {channel} channel holds the images of the training channel"
+    )
 
 
 def test_broken_images_among_good_ones_are_named_counted_and_left_out(
@@ -175,7 +177,7 @@ def test_half_the_size_of_a_network_for_one_size_is_refused(tmp_path: Path) -> N
     )
 
     assert refused(tmp_path).startswith(
-        "half_size_steps is not for this network: vit_b_16 cannot learn from batches of"
+        "half_size_steps does not suit this network: vit_b_16 cannot learn from batches of"
     )
 
 

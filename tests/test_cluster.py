@@ -144,7 +144,7 @@ def test_a_hosts_loss_ends_the_job_on_the_other_with_a_sentence(lost: int, tmp_p
 
     assert processes[1 - lost].returncode == 1
     assert re.fullmatch(
-        r"the connection to another process of the job was lost \([^()\n]+\): its own log says why",
+        r"the connection to another process of the job was lost \([^()\n]+\): see its log",
         failure(hosts[1 - lost]),
     )
     assert "Traceback" not in output
@@ -154,9 +154,9 @@ def test_a_lost_host_is_named_by_its_address() -> None:
     hosts = Hosts(current="algo-1", names=("algo-1", "localhost"), network_interface="eth0")
     error = "[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1234. Check."
 
-    assert cluster._who_is_lost(error, cluster._addresses(hosts)) == (
+    assert cluster._describe_loss(error, cluster._addresses(hosts)) == (
         "the connection to host localhost was lost (Connection closed by peer [127.0.0.1]:1234): "
-        "its own log says why"
+        "see its log"
     )
 
 
@@ -204,9 +204,9 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     [
         (
             "127.0.0.10",
-            r"hosts of resourceconfig\.json 127\.0\.0\.2 did not come up within 0:00:01",
+            r"hosts of resourceconfig\.json have not started within 0:00:01: 127\.0\.0\.2",
         ),
-        ("127.0.0.2", r"host 127\.0\.0\.10 of resourceconfig\.json has not come up within 0:00:01"),
+        ("127.0.0.2", r"host 127\.0\.0\.10 of resourceconfig\.json has not started within 0:00:01"),
     ],
     ids=["another", "the first"],
 )

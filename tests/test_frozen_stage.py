@@ -14,9 +14,10 @@ from container.networks.network import Classifier, Network, build
 from container.training.evaluation.evaluation import evaluate
 from container.training.head import features, frozen_stage, head_bank
 from container.training.head.features import Features
-from container.training.head.frozen_stage import LEARNING_RATES, WEIGHT_DECAYS, Choice
-from container.training.head.head_bank import Bank, Lesson, Rates, Standardization
+from container.training.head.frozen_stage import Choice
+from container.training.head.head_bank import Bank, HeadTrainer, Rates, Standardization
 from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import HEAD_LEARNING_RATES, HEAD_WEIGHT_DECAYS
 from container.training.sagemaker.stop import Stopped, StopRequest
 from tests.test_features import FLOAT32, StopAtCheck, build_small, noise
 
@@ -133,7 +134,7 @@ def test_the_chosen_head_is_the_best_of_the_table_in_the_log(
     choice = train(build_small(), HARD, objective=objective)
 
     rows = table(caplog.messages)
-    assert len(rows) == len(LEARNING_RATES) * len(WEIGHT_DECAYS)
+    assert len(rows) == len(HEAD_LEARNING_RATES) * len(HEAD_WEIGHT_DECAYS)
     if objective == "val_loss":
         best = min(rows, key=lambda row: row["loss"])
     else:
@@ -159,8 +160,10 @@ def test_what_the_user_sets_is_not_varied_unless_it_is_of_later_stages(
     train(build_small(), EASY, fine_tuning=fine_tuning, **given)
 
     is_last = fine_tuning == "none"
-    learning_rates = (learning_rate,) if is_last and learning_rate is not None else LEARNING_RATES
-    weight_decays = (weight_decay,) if is_last and weight_decay is not None else WEIGHT_DECAYS
+    learning_rates = (
+        (learning_rate,) if is_last and learning_rate is not None else HEAD_LEARNING_RATES
+    )
+    weight_decays = (weight_decay,) if is_last and weight_decay is not None else HEAD_WEIGHT_DECAYS
     tried = {(row["learning_rate"], row["weight_decay"]) for row in table(caplog.messages)}
     assert tried == {(rate, decay) for rate in learning_rates for decay in weight_decays}
 
@@ -171,14 +174,14 @@ def test_a_head_learns_beside_others_what_it_learns_alone(
     caplog.set_level(logging.INFO)
     train(build_small(), HARD)
     rows = table(caplog.messages)
-    assert len({row["loss"] for row in rows}) > len(LEARNING_RATES)
+    assert len({row["loss"] for row in rows}) > len(HEAD_LEARNING_RATES)
 
     for row in (rows[0], rows[5], rows[-1]):
         rates = Rates(row["learning_rate"], row["weight_decay"])
         hyperparameters = Hyperparameters(head_epochs=5)
         bank = Bank([rates], 256, 3)
         standardize = Standardization.of(HARD[0], CPU)
-        lesson = Lesson(bank, HARD[0], standardize, hyperparameters, class_weights=None)
+        lesson = HeadTrainer(bank, HARD[0], standardize, hyperparameters, class_weights=None)
         for epoch in range(5):
             lesson.train_one_epoch(epoch)
         (alone,) = bank.evaluate(HARD[1], standardize)
@@ -225,7 +228,7 @@ def test_a_stop_is_heard_between_epochs() -> None:
 def test_features_that_are_no_numbers_are_said() -> None:
     broken = Features(np.full((12, 256), np.nan, np.float32), np.arange(12) % 3)
 
-    with pytest.raises(UserError, match=r"^the validation loss of the frozen stage is no number"):
+    with pytest.raises(UserError, match=r"^the validation loss of the frozen stage is not finite"):
         train(build_small(), (broken, broken))
 
 
@@ -236,7 +239,7 @@ def test_the_more_images_the_fewer_epochs(
     monkeypatch.setattr(head_bank, "MAX_WORK", 25 * 120 * 256 * 3)
     data = Features(np.zeros((images, 256), np.float32), np.zeros(images, np.int64))
 
-    lesson = Lesson(
+    lesson = HeadTrainer(
         Bank([Rates(0.01, 1)], 256, 3),
         data,
         Standardization.of(data, CPU),
@@ -253,7 +256,7 @@ def test_an_epoch_has_several_steps_of_few_images_or_large_ones_of_many(
 ) -> None:
     data = Features(np.zeros((images, 2), np.float32), np.zeros(images, np.int64))
 
-    lesson = Lesson(
+    lesson = HeadTrainer(
         Bank([Rates(0.01, 1)], 2, 2),
         data,
         Standardization.of(data, CPU),

@@ -1,25 +1,27 @@
 """The optimizer and its learning rates."""
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import Optimizer
 
 from container.networks.network import Network, build
 from container.training.fitting.optimizer import (
-    Together,
+    CompositeOptimizer,
     make_optimizer,
-    optimizer_name,
-    peak_learning_rate,
 )
 from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import Recipe
 from container.training.schedule import one_cycle
+
+LABELS = np.repeat([0, 1], 50)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
 def test_pretrained_networks_learn_more_slowly_and_a_given_rate_is_taken(optimizer: str) -> None:
     def rate(*, pretrained: bool, **settings: object) -> float:
         hyperparameters = Hyperparameters(optimizer=optimizer, **settings)  # type: ignore[arg-type]
-        return peak_learning_rate(hyperparameters, pretrained=pretrained)
+        return Recipe.of(hyperparameters, LABELS, pretrained=pretrained).learning_rate
 
     assert rate(pretrained=True) < rate(pretrained=False) < rate(pretrained=False, network="small")
     assert rate(pretrained=True, learning_rate=0.125) == 0.125
@@ -28,9 +30,7 @@ def test_pretrained_networks_learn_more_slowly_and_a_given_rate_is_taken(optimiz
 def groups_of(*, pretrained: bool) -> dict[str, tuple[float, float]]:
     """Return factor and weight decay of every parameter of a small network."""
     network = build("small", 3)
-    optimizer = make_optimizer(
-        network, Hyperparameters(optimizer="adamw", weight_decay=0.25), pretrained=pretrained
-    )
+    optimizer = make_optimizer(network, "adamw", 0.25, pretrained=pretrained)
     found = {
         id(parameter): (group["factor"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -70,13 +70,13 @@ def test_the_optimizer_is_the_networks_unless_given(
 ) -> None:
     hyperparameters = Hyperparameters(**settings)  # type: ignore[arg-type]
 
-    assert optimizer_name(hyperparameters, pretrained=pretrained) == expected
+    assert Recipe.of(hyperparameters, LABELS, pretrained=pretrained).optimizer == expected
 
 
 def test_muon_learns_the_hidden_layers_matrices_and_adamw_the_rest() -> None:
     network = build("vit_b_32", 3)
-    optimizer = make_optimizer(network, Hyperparameters(optimizer="muon"), pretrained=False)
-    assert isinstance(optimizer, Together)
+    optimizer = make_optimizer(network, "muon", 0.01, pretrained=False)
+    assert isinstance(optimizer, CompositeOptimizer)
     names = {id(p): name for name, p in network.module.named_parameters()}
 
     muon, adamw = (
@@ -103,13 +103,12 @@ def test_joined_optimizers_go_on_from_their_state_as_if_there_had_been_no_end() 
 
     whole, first, second = (build("small", 3) for _ in range(3))
     first.module.load_state_dict(whole.module.state_dict())
-    hyperparameters = Hyperparameters(network="small")
-    steps(whole, make_optimizer(whole, hyperparameters, pretrained=False), range(4))
+    steps(whole, make_optimizer(whole, "muon", 0.01, pretrained=False), range(4))
 
-    before = make_optimizer(first, hyperparameters, pretrained=False)
+    before = make_optimizer(first, "muon", 0.01, pretrained=False)
     steps(first, before, range(2))
     second.module.load_state_dict(first.module.state_dict())
-    after = make_optimizer(second, hyperparameters, pretrained=False)
+    after = make_optimizer(second, "muon", 0.01, pretrained=False)
     after.load_state_dict(before.state_dict())
     steps(second, after, range(2, 4))
 

@@ -141,8 +141,8 @@ def test_what_was_decided_is_said_in_sentences() -> None:
     assert Recipe.of(hyperparameters, UNEVEN, pretrained=True).sentences(UNEVEN) == [
         "adamw takes 60 steps of one cycle, up to a learning rate of 0.0002",
         "in the first 2 of 6 epochs only the last third of the layers learns",
-        "the weights that are kept are averaged over about 3 steps",
-        "classes have 10 to 90 images: those of the rare ones are drawn more often",
+        "the kept weights are averaged over about 3 steps",
+        "classes have 10 to 90 images: images of rare classes are drawn more often",
         "the best epoch is the one with the best val_balanced_accuracy",
     ]
 
@@ -185,5 +185,26 @@ def test_answers_are_averaged_over_the_flips_that_are_allowed(
 
 def test_without_flips_there_is_nothing_to_average_over() -> None:
     assert flips(Hyperparameters(horizontal_flip=True)) == []
-    with pytest.raises(UserError, match="none is allowed"):
+    with pytest.raises(UserError, match="no flip is allowed"):
         flips(Hyperparameters(test_time_augmentation=True))
+
+
+@pytest.mark.parametrize(
+    ("counts", "asked", "expected"),
+    [
+        ((30, 10), "auto", "sampling"),
+        ((29, 10), "auto", "none"),
+        ((10, 10), "auto", "none"),
+        ((30, 10), "none", "none"),
+        ((30, 10), "weights", "weights"),
+        ((10, 10), "sampling", "sampling"),
+    ],
+)
+def test_uneven_classes_are_balanced_unless_given(
+    counts: tuple[int, int], asked: str, expected: str
+) -> None:
+    hyperparameters = Hyperparameters(class_balance=asked)  # type: ignore[arg-type]
+
+    recipe = Recipe.of(hyperparameters, np.repeat([0, 1], counts), pretrained=False)
+
+    assert recipe.balance == expected

@@ -5,8 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from container.training.data.sampling import balance_of, batches, class_weights
-from container.training.hyperparameters import Hyperparameters
+from container.training.data.sampling import batches, class_weights
 
 # Of three classes 60, 30 and 5 images.
 LABELS = np.repeat([0, 1, 2], [60, 30, 5])
@@ -55,22 +54,3 @@ def test_weights_give_every_class_the_same_sum_and_keep_the_scale() -> None:
     sums = np.bincount(LABELS, weights=weights[LABELS])
     assert sums == pytest.approx([95 / 3] * 3)
     assert weights[LABELS].mean() == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("counts", "asked", "expected"),
-    [
-        ((30, 10), "auto", "sampling"),
-        ((29, 10), "auto", "none"),
-        ((10, 10), "auto", "none"),
-        ((30, 10), "none", "none"),
-        ((30, 10), "weights", "weights"),
-        ((10, 10), "sampling", "sampling"),
-    ],
-)
-def test_uneven_classes_are_balanced_unless_told_otherwise(
-    counts: tuple[int, int], asked: str, expected: str
-) -> None:
-    hyperparameters = Hyperparameters(class_balance=asked)  # type: ignore[arg-type]
-
-    assert balance_of(hyperparameters, np.repeat([0, 1], counts)) == expected

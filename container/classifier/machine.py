@@ -25,8 +25,12 @@ def usable_cpus(cgroups: Path = CGROUPS) -> float:
     `os.cpu_count` returns the CPUs of the machine: a container limited to two of 64 CPUs that
     starts 64 threads spends its time switching between them.
     """
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = cpu_quota(cgroups)
+    return _cpus() if quota is None else quota
+
+
+def cpu_quota(cgroups: Path = CGROUPS) -> float | None:
+    """Return the cgroup's CPU quota in CPUs if it is below the CPU affinity, else None."""
     # cgroup v2 has one file, v1 has two.
     numbers = _numbers(cgroups / "cpu.max") or (
         *_numbers(cgroups / "cpu" / "cpu.cfs_quota_us"),
@@ -34,7 +38,7 @@ def usable_cpus(cgroups: Path = CGROUPS) -> float:
     )
     # Microseconds of CPU time per period; -1 means no quota.
     quota, period = numbers or (-1, 1)
-    return min(cpus, quota / period) if quota > 0 else cpus
+    return quota / period if 0 < quota < period * _cpus() else None
 
 
 def memory_limit_bytes(cgroups: Path = CGROUPS) -> int:
@@ -63,6 +67,11 @@ def gpu_count() -> int:
     CUDA is not called: a process that has initialized CUDA cannot fork workers that use it.
     """
     return sum(1 for _ in DEVICES.glob("nvidia[0-9]*"))
+
+
+def _cpus() -> int:
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def _numbers(path: Path) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The training container image's program: `python -m container.training train`."""
+"""The program of the training container image: `python -m container.training train`."""
 
 import logging
 import os
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from container.classifier.base_directory import base_dir
 from container.classifier.errors import UserError
-from container.training.sagemaker import supervisor
+from container.training.sagemaker import supervisor, threads
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import SIGNALS, Stopped, StopRequest
-from container.training.sagemaker.supervisor import ConnectionLostError, Place
+from container.training.sagemaker.supervisor import ConnectionLostError, Rank
 
 logger = logging.getLogger("training")
 
@@ -20,38 +20,38 @@ logger = logging.getLogger("training")
 def main(arguments: Sequence[str]) -> int:
     """Run the job; SageMaker reads the exit code and the file `output/failure`.
 
-    The arguments are `train`, nothing at all, or whatever ContainerArguments says: none of them
-    changes anything, since a job's settings come as hyperparameters.
+    SageMaker passes `train`, no argument, or ContainerArguments. All of them are ignored, because
+    the settings of a job are hyperparameters.
     """
     stop = StopRequest()
-    # Before torch is imported, which takes seconds in which a stop may come.
+    # Before torch is imported, which takes seconds.
     stop.listen()
-    place = Place.given()
-    if place is not None:
+    rank = Rank.given()
+    if rank is not None:
         supervisor.end_with_supervisor()
-    _log_to_stdout(logging.WARNING if place is not None and place.rank else logging.INFO)
+    _log_to_stdout(logging.WARNING if rank is not None and rank.index else logging.INFO)
     environment = TrainingEnvironment(base_dir=base_dir())
     if extra := [argument for argument in arguments if argument != "train"]:
         logger.warning("arguments not used: %s", " ".join(extra))
     try:
-        if place is None:
-            return _run_alone_or_supervise(environment, stop)
+        if rank is None:
+            return _run_or_supervise(environment, stop)
         _run_job(environment, stop)
     except Stopped as stopped:
         logger.info("%s", stopped)
     except UserError as error:
-        logger.error("error: %s", error)  # noqa: TRY400 - a traceback would hide the sentence
-        # The process that was lost knows better why.
+        logger.error("error: %s", error)  # noqa: TRY400 - a traceback would hide the message
+        # The process that was lost writes the better reason.
         is_follower = isinstance(error, ConnectionLostError)
         return _fail(environment, str(error), unless_there_is_one=is_follower)
     except Exception as error:
         logger.exception("the training failed")
-        # The message before the traceback: SageMaker keeps the beginning.
+        # The message first: SageMaker truncates the end.
         return _fail(environment, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     return 0
 
 
-def _run_alone_or_supervise(environment: TrainingEnvironment, stop: StopRequest) -> int:
+def _run_or_supervise(environment: TrainingEnvironment, stop: StopRequest) -> int:
     with environment.locked():
         environment.forget_failure()
         processes = supervisor.count_processes()
@@ -62,13 +62,14 @@ def _run_alone_or_supervise(environment: TrainingEnvironment, stop: StopRequest)
 
 
 def _run_job(environment: TrainingEnvironment, stop: StopRequest) -> None:
-    from container.training import job  # noqa: PLC0415 - so that a stop is heard while it loads
+    threads.limit_to_quota()
+    from container.training import job  # noqa: PLC0415 - imports torch, after `listen` and `limit`
 
     job.run(environment, stop)
 
 
 class OneLine(logging.Formatter):
-    """A message in one line: a file's name must not look like a line of metrics."""
+    """A formatter of one-line messages: a file name must not imitate a line of metrics."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """Return the message with its line ends escaped."""
@@ -76,7 +77,7 @@ class OneLine(logging.Formatter):
 
 
 def _log_to_stdout(level: int) -> None:
-    # Nor need a file's name be UTF-8.
+    # File names may not be UTF-8.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(OneLine("%(message)s"))
@@ -95,11 +96,11 @@ def _fail(
 
 if __name__ == "__main__":
     exit_code = main(sys.argv[1:])
-    # The work is done: a stop that comes while Python ends must not look like a failure. Python
-    # would give a handler up then; this it keeps.
+    # The job is done: a stop while Python shuts down must not look like a failure. Python removes
+    # handlers then, but keeps ignored signals ignored.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if exit_code and Place.given():
-        # What still waits for a lost process, a thread of NCCL say, must not keep this one.
+    if exit_code and Rank.given():
+        # Threads of NCCL that wait for a lost process would keep this one from exiting.
         os._exit(exit_code)
     sys.exit(exit_code)

@@ -1,5 +1,6 @@
-"""What a job's hyperparameters mean for its data and on this machine."""
+"""What a job's hyperparameters become for its network and data: all defaults of unset ones."""
 
+import itertools
 import math
 import os
 import shutil
@@ -11,22 +12,40 @@ import numpy.typing as npt
 
 from container.classifier.errors import UserError
 from container.networks.network import SMALL
-from container.training.data.sampling import Balance, balance_of
-from container.training.fitting.optimizer import optimizer_name, peak_learning_rate
-from container.training.fitting.unfreezing import first_stage_epochs
+from container.training.data.sampling import Balance
 from container.training.hyperparameters import Hyperparameters
 
 SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 128, 224
 
-# The moving average of the weights looks back over a twentieth of the run.
+_LEARNING_RATES = {
+    # optimizer: (`small`, torchvision's from scratch, pretrained)
+    "adamw": (0.005, 0.0005, 0.0002),
+    "adam": (0.005, 0.0005, 0.0002),
+    "sgd": (0.05, 0.01, 0.002),
+    "muon": (0.02, 0.01, 0.001),
+}
+_WEIGHT_DECAYS = {"adamw": 0.01, "adam": 0.0, "sgd": 0.0005, "muon": 0.01}
+
+# Of new heads, on standardized features. A frozen stage has a few hundred steps, and the learning
+# rate scales the decay of a step: it takes far more weight decay than fine-tuning.
+HEAD_LEARNING_RATES: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+HEAD_WEIGHT_DECAYS: tuple[float, ...] = (0.3, 1.0, 3.0)
+
+# Share of the epochs in which only the last layers of a pretrained network learn.
+FIRST_STAGE = 1 / 3
+
+# Ratio of the largest class to the smallest one. Below it, balancing costs more than it gains.
+UNEVEN = 3.0
+
+# The moving averages of weights and statistics span a twentieth of the run.
 AVERAGED_RUNS = 20
 
-# Batch normalization's statistics average over a few batches at least.
-MOST_MOMENTUM = 0.4
+# The statistics of batch normalization average over a few batches at least.
+MAX_STATISTICS_MOMENTUM = 0.4
 
 
 def wants_download(hyperparameters: Hyperparameters) -> bool:
-    """Tell whether a job without a `weights` channel starts from torchvision's weights."""
+    """Return whether a job without a `weights` channel starts from torchvision's weights."""
     if hyperparameters.pretrained is None:
         return hyperparameters.network != SMALL
     return hyperparameters.pretrained
@@ -43,7 +62,7 @@ def flips(hyperparameters: Hyperparameters) -> list[tuple[int, ...]]:
     """Return the axes of the flips over which test-time augmentation averages.
 
     Raises:
-        UserError: it is asked for, and no flip is allowed.
+        UserError: test-time augmentation is on, and no flip is allowed.
     """
     if not hyperparameters.test_time_augmentation:
         return []
@@ -54,35 +73,47 @@ def flips(hyperparameters: Hyperparameters) -> list[tuple[int, ...]]:
         allowed.append((2,))
     if not allowed:
         message = (
-            "test_time_augmentation averages over flips, and none is allowed: set "
-            "horizontal_flip=true or vertical_flip=true where they change no label"
+            "test_time_augmentation averages over flips, and no flip is allowed: set "
+            "horizontal_flip=true or vertical_flip=true if they change no label"
         )
         raise UserError(message)
     return [*allowed, *([(2, 3)] if len(allowed) > 1 else [])]
 
 
+def head_candidates(hyperparameters: Hyperparameters) -> list[tuple[float, float]]:
+    """Return the learning rates and weight decays that the frozen stage tries."""
+    learning_rates, weight_decays = HEAD_LEARNING_RATES, HEAD_WEIGHT_DECAYS
+    # If fine-tuning follows, the given values are for fine-tuning.
+    if hyperparameters.fine_tuning == "none":
+        if hyperparameters.learning_rate is not None:
+            learning_rates = (hyperparameters.learning_rate,)
+        if hyperparameters.weight_decay is not None:
+            weight_decays = (hyperparameters.weight_decay,)
+    return list(itertools.product(learning_rates, weight_decays))
+
+
 def check_compiler(hyperparameters: Hyperparameters) -> None:
-    """Make sure that there is a compiler where one is needed.
+    """Check that `compile=true` has a compiler.
 
     Raises:
-        UserError: there is none.
+        UserError: it has none.
     """
     if hyperparameters.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
-        message = "compile=true needs a C++ compiler, and there is no g++: install it, or leave it"
+        message = "compile=true needs a C++ compiler, and g++ is missing: install it or unset it"
         raise UserError(message)
 
 
-def smallest_share(images: int, batch_size: int, processes: int) -> int:
-    """Return how many images of a batch the process with the fewest gets.
+def smallest_share(images: int, batch_size: int, ranks: int) -> int:
+    """Return the number of images of a batch that the rank with the fewest receives.
 
     Raises:
-        UserError: none.
+        UserError: it receives none.
     """
     batches = math.ceil(images / batch_size)
-    share = images // batches // processes
+    share = images // batches // ranks
     if share == 0:
         message = (
-            f"{images} images in batches of {batch_size} leave some of the {processes} "
+            f"{images} images in batches of {batch_size} leave some of the {ranks} "
             "processes without any: use a larger batch_size or fewer hosts and GPUs"
         )
         raise UserError(message)
@@ -91,97 +122,115 @@ def smallest_share(images: int, batch_size: int, processes: int) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How a network learns: hyperparameters, and what those left open become for the data."""
+    """The settings of a training run, with a value for every unset hyperparameter."""
 
     epochs: int
-    """Of steps; none where the backbone of a pretrained network stays as it is."""
+    """Epochs of steps; 0 if the backbone of a pretrained network stays frozen."""
 
     first_stage_epochs: int
-    """In how many of them only the last layers learn."""
+    """The first epochs, in which only the last layers learn."""
 
     steps_per_epoch: int
     half_size_steps: int
-    """How many of the first see images at half their size (fast.ai's progressive resizing)."""
+    """The first steps, with images at half their size (fast.ai's progressive resizing)."""
 
     learning_rate: float
     """Peak of the schedule, unless a search finds another."""
 
     optimizer: str
+    weight_decay: float
     balance: Balance
     objective: str
     ema_decay: float
 
     @property
     def total_steps(self) -> int:
-        """Of the whole run."""
+        """Steps of the whole run."""
         return self.epochs * self.steps_per_epoch
 
     def statistics_momentum(self, step: int) -> float:
-        """Return how much of a batch's statistics a new network takes in at least.
+        """Return the least momentum of a new network's batch normalization statistics.
 
-        The first batch's as they are, for those before say nothing; later so much that what is
-        older than a twentieth of the run is forgotten.
+        1 at the first step, because the initial statistics mean nothing. Later a value that makes
+        the average span a twentieth of the run.
         """
         if step == 0:
             return 1.0
-        return min(AVERAGED_RUNS / self.total_steps, MOST_MOMENTUM)
+        return min(AVERAGED_RUNS / self.total_steps, MAX_STATISTICS_MOMENTUM)
 
     @classmethod
     def of(
         cls, hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64], *, pretrained: bool
     ) -> Self:
-        """Decide, given the labels (N,) of the training images."""
-        is_frozen = pretrained and hyperparameters.fine_tuning == "none"
-        epochs = 0 if is_frozen else hyperparameters.epochs
+        """Choose the settings for the labels (N,) of the training images."""
+        epochs = hyperparameters.epochs
+        if pretrained and hyperparameters.fine_tuning == "none":
+            epochs = 0
         is_staged = pretrained and hyperparameters.fine_tuning == "staged"
         steps_per_epoch = math.ceil(len(labels) / hyperparameters.batch_size)
-        balance = balance_of(hyperparameters, labels)
+        total_steps = epochs * steps_per_epoch
+        is_small = hyperparameters.network == SMALL
+        optimizer = hyperparameters.optimizer
+        if optimizer is None:
+            optimizer = "muon" if is_small and not pretrained else "adamw"
+        small, from_scratch, fine_tuned = _LEARNING_RATES[optimizer]
+        learning_rate = fine_tuned if pretrained else small if is_small else from_scratch
+        balance = _balance(hyperparameters, labels)
         objective = "val_accuracy" if balance == "none" else "val_balanced_accuracy"
+        ema_decay = max(0.0, 1 - AVERAGED_RUNS / max(total_steps, 1))
         return cls(
             epochs=epochs,
-            first_stage_epochs=first_stage_epochs(epochs) if is_staged else 0,
+            first_stage_epochs=math.floor(epochs * FIRST_STAGE) if is_staged else 0,
             steps_per_epoch=steps_per_epoch,
             half_size_steps=round(hyperparameters.half_size_steps * epochs * steps_per_epoch),
-            learning_rate=peak_learning_rate(hyperparameters, pretrained=pretrained),
-            optimizer=optimizer_name(hyperparameters, pretrained=pretrained),
+            learning_rate=_given(hyperparameters.learning_rate, learning_rate),
+            optimizer=optimizer,
+            weight_decay=_given(hyperparameters.weight_decay, _WEIGHT_DECAYS[optimizer]),
             balance=balance,
             objective=hyperparameters.objective or objective,
-            ema_decay=_ema_decay(hyperparameters, epochs * steps_per_epoch),
+            ema_decay=_given(hyperparameters.ema_decay, ema_decay),
         )
 
     def sentences(self, labels: npt.NDArray[np.int64]) -> list[str]:
-        """Say what was decided, given the labels (N,) of the training images."""
-        said = []
+        """Describe the settings in sentences, given the labels (N,) of the training images."""
+        sentences = []
         if self.epochs:
-            said.append(
+            sentences.append(
                 f"{self.optimizer} takes {self.total_steps} steps of one cycle, up to a learning "
                 f"rate of {self.learning_rate:g}"
             )
         if self.half_size_steps:
-            said.append(
-                f"in the first {self.half_size_steps} steps images have half their size: until "
-                "then the accuracy, which is of whole ones, says little"
+            sentences.append(
+                f"the first {self.half_size_steps} steps use images at half their size: until "
+                "then the validation accuracy, measured at full size, means little"
             )
         if self.first_stage_epochs:
-            said.append(
+            sentences.append(
                 f"in the first {self.first_stage_epochs} of {self.epochs} epochs only the last "
                 "third of the layers learns"
             )
         if self.epochs and self.ema_decay:
             steps = 1 / (1 - self.ema_decay)
-            said.append(f"the weights that are kept are averaged over about {steps:.0f} steps")
+            sentences.append(f"the kept weights are averaged over about {steps:.0f} steps")
         if self.balance != "none":
             counts = np.bincount(labels)
-            how = "are drawn more often" if self.balance == "sampling" else "weigh more"
-            said.append(
-                f"classes have {counts.min()} to {counts.max()} images: those of the rare ones "
-                f"{how}"
+            how = (
+                "images of rare classes are drawn more often"
+                if self.balance == "sampling"
+                else "rare classes have a larger weight in the loss"
             )
-        said.append(f"the best epoch is the one with the best {self.objective}")
-        return said
+            sentences.append(f"classes have {counts.min()} to {counts.max()} images: {how}")
+        sentences.append(f"the best epoch is the one with the best {self.objective}")
+        return sentences
 
 
-def _ema_decay(hyperparameters: Hyperparameters, total_steps: int) -> float:
-    if hyperparameters.ema_decay is not None:
-        return hyperparameters.ema_decay
-    return max(0.0, 1 - AVERAGED_RUNS / max(total_steps, 1))
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _balance(hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64]) -> Balance:
+    """Return how uneven classes are balanced."""
+    if hyperparameters.class_balance != "auto":
+        return hyperparameters.class_balance
+    counts = np.bincount(labels)
+    return "sampling" if counts.max() >= UNEVEN * counts.min() else "none"

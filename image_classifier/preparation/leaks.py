@@ -4,7 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from image_classifier.preparation.duplicates import Indices
+import numpy as np
+import numpy.typing as npt
+
 from image_classifier.preparation.labels import Labeled, split_names
 
 
@@ -45,7 +47,7 @@ class Leak:
         return " ".join(sentences)
 
 
-def find_leaks(images: Sequence[Labeled], copies: Indices) -> list[Leak]:
+def find_leaks(images: Sequence[Labeled], copies: npt.NDArray[np.int64]) -> list[Leak]:
     """Compare every split with training.
 
     Args:

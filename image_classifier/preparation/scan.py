@@ -99,7 +99,11 @@ class Scan:
 
 
 def scan(
-    folder: Path, names: Sequence[str], class_names: Sequence[str], *, quiet: bool = False
+    folder: Path,
+    names: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    quiet: bool = False,
 ) -> Scan:
     """Read N images.
 
@@ -127,8 +131,10 @@ def scan(
             thumbnails[start : start + len(items)] = blocks.mean(axis=(2, 4)).round()
             measured += items
             bar.update(len(items))
-    means = {name: total / max(counts[name], 1) for name, total in sums.items()}
-    averages = {name: mean.round().astype(np.uint8) for name, mean in means.items()}
+    averages = {
+        name: (total / max(counts[name], 1)).round().astype(np.uint8)
+        for name, total in sums.items()
+    }
     return Scan(measured, hashes, thumbnails, averages)
 
 
@@ -171,18 +177,26 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
     small = np.asarray(resized)
     spans = [np.ptp(channel.getextrema()) for channel in image.split()]
     colors = np.ptp(small.astype(np.int16), axis=2)
-    is_constant, is_gray = bool(max(spans) <= TRACE), bool(colors.max() <= TRACE)
-    brightness = float(small.mean())
-    return replace(header, brightness=brightness, is_constant=is_constant, is_gray=is_gray), small
+    measured = replace(
+        header,
+        brightness=float(small.mean()),
+        is_constant=bool(max(spans) <= TRACE),
+        is_gray=bool(colors.max() <= TRACE),
+    )
+    return measured, small
 
 
 def _read_header(measured: Measured, data: bytes) -> Measured:
     """Add format, mode, size and orientation, as far as the header is readable."""
     # Pillow raises many types of errors on a damaged header or damaged EXIF data.
     with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        form, mode = image.format or "", image.mode
-        measured = replace(measured, format=form, mode=mode, width=width, height=height)
+        measured = replace(
+            measured,
+            format=image.format or "",
+            mode=image.mode,
+            width=image.width,
+            height=image.height,
+        )
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if isinstance(orientation, int):
             measured = replace(measured, orientation=orientation)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier.channel import is_ignored
@@ -15,6 +16,17 @@ from image_classifier.preparation.findings import Finding
 UNSUPPORTED = frozenset(
     {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".svg", ".ico"}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The images in a folder."""
+
+    images: tuple[str, ...]
+    """Paths in the folder, with slashes, sorted."""
+
+    findings: tuple[Finding, ...]
+    """Files and links that were left out."""
 
 
 @contextmanager
@@ -52,11 +64,8 @@ def _folder_of(folder: Path, within: str, source: Path) -> Path:
     return found
 
 
-def list_images(folder: Path) -> tuple[list[str], list[Finding]]:
+def list_images(folder: Path) -> Listing:
     """List a folder's images.
-
-    Returns:
-        Sorted paths in the folder, with slashes, and findings about what was left out.
 
     Raises:
         UserError: it contains no image.
@@ -83,7 +92,7 @@ def list_images(folder: Path) -> tuple[list[str], list[Finding]]:
     if not images:
         message = f"found no image: expected files that end with {_suffixes()}"
         raise UserError(message)
-    return sorted(images), findings
+    return Listing(tuple(sorted(images)), tuple(findings))
 
 
 def _suffixes() -> str:

@@ -1,4 +1,4 @@
-"""Time of PyTorch's operators in a few steps, measured by torch's profiler."""
+"""Which of PyTorch's operators a step's time goes to, seen in a few steps by torch's profiler."""
 
 import json
 import logging
@@ -11,52 +11,65 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from container.debugger.profiler.profile import Operator
+from container.debugger.profiler.reading import Operator
 
 logger = logging.getLogger(__name__)
 
-# Steps before the profiled ones: they allocate memory, choose algorithms and compile.
-SKIPPED, STEPS = 5, 3
+# Steps that come first: they allocate memory, choose algorithms and compile.
+BEFORE, STEPS = 5, 3
 
-# Rows of the table, the longest first.
+# Of a table, the longest first.
 MAX_OPERATORS = 100
 
 
 class OperatorSampler:
-    """Profiles some steps of this process and sums up their operators."""
+    """Watches some steps of this process from within, and sums their operators up."""
 
     def __init__(self, *, has_gpu: bool) -> None:
-        """Prepare; with a GPU its kernels are profiled too."""
+        """Begin with no step seen."""
         self._activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA][: 1 + has_gpu]
-        self._steps = 0
+        self._seen = 0
         self._operators: dict[str, Operator] = {}
 
     def step(self, timed: AbstractContextManager[None]) -> AbstractContextManager[None]:
-        """Return the context manager of a step, with profiling if it is one of the steps."""
-        self._steps += 1
-        # Two sessions cannot run at once, and the user's own has priority.
+        """Return the context of a step, and watch its operators if it is one of those."""
+        self._seen += 1
+        # It would end another profiler's session, a person's own.
         is_free = not torch._C._autograd._profiler_enabled()  # noqa: SLF001
-        if not (SKIPPED < self._steps <= SKIPPED + STEPS and is_free):
+        if not (BEFORE < self._seen <= BEFORE + STEPS and is_free):
             return timed
-        # Otherwise it logs to standard error at the begin and end of every session.
+        # Else it says of every session, on standard error, that it begins and ends.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        session = profile(activities=self._activities, acc_events=True)
+        watching = profile(activities=self._activities, acc_events=True)
         try:
-            session.start()
-        except Exception as error:  # noqa: BLE001 - the training continues after any error
-            logger.warning("debugger: operators are not profiled: %s", error)
+            watching.start()
+        except Exception as error:  # noqa: BLE001 - the training continues whatever it is
+            logger.warning("debugger: operators are not seen: %s", error)
             return timed
-        return self._profiled(timed, session)
+        return self._watched(timed, watching)
 
     @contextmanager
-    def _profiled(self, timed: AbstractContextManager[None], session: profile) -> Iterator[None]:
+    def _watched(self, timed: AbstractContextManager[None], watching: profile) -> Iterator[None]:
         try:
             with timed:
                 yield
         finally:
-            session.stop()
-        for row in session.key_averages():
-            # A GPU's kernels are counted with the operators that launched them.
+            watching.stop()
+        self._add(watching)
+
+    def write(self, directory: Path, node: str) -> None:
+        """Write what was seen below the profiler's directory, if there was anything."""
+        if not self._operators:
+            return
+        longest = sorted(self._operators.values(), key=lambda each: -each.cpu_us - each.gpu_us)
+        rows = [each._asdict() for each in longest[:MAX_OPERATORS]]
+        folder = directory / "framework" / "operators"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{node}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+    def _add(self, watched: profile) -> None:
+        for row in watched.key_averages():
+            # A GPU's kernels are counted with the operators that began them.
             if row.device_type != DeviceType.CPU or row.key.startswith("ProfilerStep"):
                 continue
             before = self._operators.get(row.key, Operator(row.key, 0, 0.0, 0.0))
@@ -66,13 +79,3 @@ class OperatorSampler:
                 before.cpu_us + row.self_cpu_time_total,
                 before.gpu_us + row.self_device_time_total,
             )
-
-    def write(self, directory: Path, node: str) -> None:
-        """Write the table below the profiler's directory, unless it is empty."""
-        if not self._operators:
-            return
-        longest = sorted(self._operators.values(), key=lambda each: -each.cpu_us - each.gpu_us)
-        rows = [each._asdict() for each in longest[:MAX_OPERATORS]]
-        folder = directory / "framework" / "operators"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{node}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The profiler of one process: samples system metrics, times phases and sums up operators."""
+"""The profiler of one process: a thread for the system, and a timeline."""
 
 import json
 import logging
@@ -16,37 +16,40 @@ from container.debugger.profiler.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
-# The values that SageMaker's API accepts, in milliseconds.
+# As SageMaker's API has them, in milliseconds.
 INTERVALS = (100, 200, 500, 1000, 5000, 60_000)
 
 DEFAULT_NODE = "algo-1"
 
 
 def interval_of(path: Path) -> float | None:
-    """Return the sampling interval of profilerconfig.json in seconds; None if it is disabled.
+    """Return the seconds between two samples by profilerconfig.json; None: there is no profiler.
 
-    Only two settings of the file are read: smdebug itself evaluates others as Python.
+    Of the file these two settings alone are read: smdebug itself evaluates others as Python.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return INTERVAL_SECONDS
     except (OSError, ValueError, RecursionError) as error:
-        logger.warning("debugger: %s is not JSON (%s): the profiler uses defaults", path, error)
+        logger.warning("debugger: %s is not JSON (%s): the profiler's defaults hold", path, error)
         return INTERVAL_SECONDS
-    items = document.items() if isinstance(document, dict) else ()
-    given = {str(key).lower(): str(value) for key, value in items}
-    if given.get("disableprofiler", "").lower() == "true":
+    given = (
+        {str(key).lower(): value for key, value in document.items()}
+        if isinstance(document, dict)
+        else {}
+    )
+    if str(given.get("disableprofiler", False)).lower() == "true":
         return None
     try:
-        interval = int(given.get("profilingintervalinmilliseconds", ""))
+        wanted = int(str(given.get("profilingintervalinmilliseconds", 500)))
     except ValueError:
         return INTERVAL_SECONDS
-    return interval / 1000 if interval in INTERVALS else INTERVAL_SECONDS
+    return wanted / 1000 if wanted in INTERVALS else INTERVAL_SECONDS
 
 
 class Profiler:
-    """Writes the files of a profile below `directory` until it is closed."""
+    """Samples the system and times phases until it is closed."""
 
     def __init__(
         self,
@@ -55,31 +58,33 @@ class Profiler:
         interval_seconds: float,
         wait_for_device: Callable[[], None] | None,
     ) -> None:
-        """Start the sampling thread; `wait_for_device` synchronizes the GPU, if there is one."""
+        """Begin; files go below `directory`."""
         self.directory = directory
-        self._node = node if node.startswith("algo-") else DEFAULT_NODE
-        self._timeline = Timeline(directory, self._node, wait_for_device=wait_for_device)
+        name = node if node.startswith("algo-") else DEFAULT_NODE
+        self._timeline = Timeline(directory, name, wait_for_device=wait_for_device)
+        self._sampler = SystemSampler(directory, name, interval_seconds)
         self._operators = OperatorSampler(has_gpu=wait_for_device is not None)
-        self._sampler = SystemSampler(directory, self._node, interval_seconds)
+        self._name = name
         self._sampler.start()
+        # Of the program: it has read its images by now.
+        self._begun = psutil.Process().create_time()
         self._has_stepped = False
 
     def begin_step(self, number: int) -> None:
-        """Set the step of the next phases; the first step ends the initialization."""
+        """Hear of a step before it is made."""
         if not self._has_stepped:
             self._has_stepped = True
-            # The program has read its images by now.
-            start = psutil.Process().create_time()
-            self._timeline.add(timeline.INITIALIZATION, start, time.time() - start)
+            now = time.time()
+            self._timeline.add(timeline.INITIALIZATION, self._begun, now - self._begun)
         self._timeline.begin_step(number)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Return a context manager that times a phase."""
+        """Return the context that is timed."""
         timed = self._timeline.phase(name)
         return self._operators.step(timed) if name == timeline.STEP else timed
 
     def close(self) -> None:
-        """Stop the thread and write the remaining data."""
+        """Stop the thread and write what is left."""
         self._sampler.stop()
         self._timeline.flush()
-        self._operators.write(self.directory, self._node)
+        self._operators.write(self.directory, self._name)

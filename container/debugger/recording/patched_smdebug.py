@@ -1,7 +1,6 @@
-"""smdebug 1.0.34 with fixes for current NumPy, protobuf and PyTorch, and for full disks.
+"""smdebug 1.0.34 made to work, and harmless: the one place that imports it.
 
-Only this module imports smdebug. It replaces private names, which are stable because 1.0.34 is the
-last release; another version raises ImportError.
+It is the last release: no later one moves the names within it that are replaced here.
 """
 
 import atexit
@@ -24,8 +23,8 @@ from container.debugger.recording.reductions import reduce
 
 VERSION = "1.0.34"
 
-# A file that cannot exist. smdebug's own profiler evaluates its settings as Python, and smdebug
-# writes files into the checkpoint folder.
+# A file that cannot exist. smdebug's own profiler evaluates its settings as Python, and its notes
+# on checkpoints would lie among ours.
 NOWHERE = f"{os.devnull}/nothing"
 VARIABLES = {
     "CHECKPOINT_CONFIG_FILE_PATH": NOWHERE,
@@ -34,13 +33,13 @@ VARIABLES = {
 }
 
 if metadata.version("smdebug") != VERSION:
-    _message = f"smdebug {VERSION} is required, {metadata.version('smdebug')} is installed"
+    _message = f"smdebug {metadata.version('smdebug')} is installed, {VERSION} is the known one"
     raise ImportError(_message)
 
 protobuf_bridge.install()
-# smdebug reads these variables on import.
+# What it reads on import is read before the block is left.
 with mock.patch.dict(os.environ, VARIABLES), warnings.catch_warnings():
-    # It uses deprecated functions of Python.
+    # Of what it uses of old Pythons.
     warnings.simplefilter("ignore")
     import smdebug.core.singleton_utils
     import smdebug.core.tfevent.util
@@ -60,10 +59,10 @@ __all__ = ["VARIABLES", "Event", "Hook", "ModeKeys", "TensorHook", "forget_hook"
 
 
 class TensorHook(Hook):  # type: ignore[misc]
-    """smdebug's hook, called by a training loop that handles its exceptions."""
+    """smdebug's hook, driven by a training loop that watches its errors."""
 
     def has_default_configuration(self) -> bool:
-        """Make smdebug raise its exceptions: with True it logs them, or kills the training."""
+        """Let smdebug raise its errors: by default it logs pages of them, or kills the training."""
         return False
 
     @staticmethod
@@ -77,7 +76,7 @@ class TensorHook(Hook):  # type: ignore[misc]
     def _write_reductions(
         self, name: str, tensor: object, collections: Iterable[Any], tensor_ref: object = None
     ) -> None:
-        """Write all reductions of a tensor after one transfer from its device."""
+        """Write all reductions of a tensor, which leave its device together."""
         wanted: dict[tuple[str, bool], None] = {}
         for collection in collections:
             if collection.name not in SCALAR_COLLECTIONS:
@@ -94,7 +93,7 @@ class TensorHook(Hook):  # type: ignore[misc]
 
 
 def forget_hook() -> None:
-    """Unregister smdebug's hook, so that it writes nothing at the end of the program."""
+    """Let the hook there is write nothing any more, at the end of the program either."""
     hook = smdebug.core.singleton_utils._ts_hook  # noqa: SLF001
     if hook is not None:
         atexit.unregister(hook._cleanup)  # noqa: SLF001
@@ -102,7 +101,7 @@ def forget_hook() -> None:
 
 
 class DirectWriter(EventFileWriter):  # type: ignore[misc]
-    """Writes events synchronously: on a full disk smdebug's thread dies, and waiting never ends."""
+    """Writes events at once: smdebug's thread dies of a full disk, and all wait for it for ever."""
 
     def __init__(self, path: str, index_writer: object = None, **_threads: object) -> None:
         """Open the file."""
@@ -110,7 +109,7 @@ class DirectWriter(EventFileWriter):  # type: ignore[misc]
         self._ev_writer.init()
 
     def write_event(self, event: Any) -> None:  # noqa: ANN401 - smdebug has no types
-        """Write an event, and its location to the index."""
+        """Write an event, and note in the index where it is."""
         is_indexed = isinstance(event, EventWithIndex)
         start, length = self._ev_writer.write_event(event.event if is_indexed else event)
         if is_indexed:
@@ -127,15 +126,15 @@ class DirectWriter(EventFileWriter):  # type: ignore[misc]
             self._ev_writer.index_writer.add_index(location)
 
     def flush(self) -> None:
-        """Pass the data to the operating system."""
+        """Hand what was written to the operating system."""
         self._ev_writer.flush()
 
     def close(self) -> None:
-        """Finish the file, which has a temporary name until then."""
+        """Finish the file; its name is its own only then."""
         self._ev_writer.close()
 
     def abandon(self) -> None:
-        """Close a file that cannot be finished, so that its destructor does not try again."""
+        """Forget a file that cannot be finished, or its end would try again."""
         events, index = self._ev_writer, self._ev_writer.index_writer
         files = [index.writer] if index is not None and index.writer is not None else []
         if events.tfrecord_writer is not None:
@@ -143,13 +142,13 @@ class DirectWriter(EventFileWriter):  # type: ignore[misc]
             events.tfrecord_writer._writer = None  # noqa: SLF001
             events.tfrecord_writer = None
         for file in files:
-            # The disk has no space for the rest of the buffer either.
+            # What is still in its buffer finds no room either.
             with contextlib.suppress(OSError):
                 file._accessor.close()  # noqa: SLF001
 
 
 class _Bytes(np.ndarray):
-    """An array with the method that NumPy 2.3 removed."""
+    """An array with the method that NumPy 2.3 dropped."""
 
     def tostring(self) -> bytes:
         return self.tobytes()
@@ -159,7 +158,7 @@ _make_tensor_proto = smdebug.core.tfevent.util.make_tensor_proto
 
 
 def make_tensor_proto(nparray_data: npt.ArrayLike, tag: str) -> object:
-    """Call smdebug's function of this name with an array that works with any NumPy."""
+    """Do what smdebug's function of this name does, under any NumPy."""
     return _make_tensor_proto(np.asarray(nparray_data).view(_Bytes), tag)
 
 
@@ -167,7 +166,7 @@ def _patch() -> None:
     smdebug.core.tfevent.util.make_tensor_proto = make_tensor_proto
     smdebug.core.writer.make_tensor_proto = make_tensor_proto
     smdebug.core.writer.EventFileWriter = DirectWriter
-    # Otherwise every step reads the profiler's settings.
+    # Every step would read its settings anew.
     profiler_config_parser.load_config = lambda: None
     own_logger = logging.getLogger("smdebug")
     own_logger.handlers.clear()

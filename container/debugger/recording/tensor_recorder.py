@@ -1,4 +1,4 @@
-"""Recorder of a training loop's tensors in smdebug's files, without hooks in modules."""
+"""Records tensors of a training loop into smdebug's files, without a hook in any module."""
 
 import json
 import logging
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 END_OF_JOB, CLAIM = "training_job_end.ts", "claim.smd"
 
-# In bytes: the most that one run writes, and the free disk space that it preserves.
-BUDGET, MIN_FREE = 512 * 2**20, 1024 * 2**20
+# In bytes. The first is of what one run may write; the second is left to everything else.
+BUDGET, FREE = 512 * 2**20, 1024 * 2**20
 
-# Images of the batch in the pass that records activations.
-ACTIVATION_IMAGES = 8
+# Of the batch, for the pass that looks at activations.
+WATCHED_IMAGES = 8
 
-# Side of the recorded sample of an image, and of an input that may saturate.
+# Values of each channel's side that are kept of images and of what may saturate.
 PIXELS_SIDE, SATURABLE_SIDE = 8, 4
 
 LOSS = "CrossEntropyLoss"
 
-# Collections that need no pass to record activations.
+# What needs no look at activations.
 DIRECT = frozenset(
     {"losses", "weights", "biases", "gradients", "labels", "predictions", "update_ratio"}
     | {"input_image", "default"}
@@ -45,14 +45,14 @@ DIRECT = frozenset(
 
 
 class BudgetError(Exception):
-    """The run has reached a limit on disk space."""
+    """As much was written as may be."""
 
 
 class View:
-    """The part of a module's interface that smdebug's hook uses."""
+    """A module under the name that smdebug gives its tensors."""
 
     def __init__(self, module: nn.Module) -> None:
-        """Wrap `module`."""
+        """Show the parameters of `module`."""
         self.module = module
         self._module_name = type(module).__name__
 
@@ -60,24 +60,25 @@ class View:
         return self._module_name
 
     def named_parameters(self) -> Sequence[tuple[str, nn.Parameter]]:
-        """Return the parameters."""
+        """Return the parameters, as the hook asks for them."""
         return [*self.module.named_parameters()]
 
 
 class TensorRecorder:
-    """Writes the tensors of a configuration; the caller handles all exceptions.
+    """Writes what a configuration asks for; errors are the caller's.
 
-    File numbers count the steps of training and evaluation, and depend only on the training's step:
-    a run that continues from a checkpoint writes the files of an uninterrupted run.
+    Files are numbered by the steps of training and evaluation together, a function of the
+    training's step alone: a run that continues from a checkpoint writes what the uninterrupted one
+    would have.
     """
 
     def __init__(
         self, configuration: HookConfiguration, module: nn.Module, *, first_step: int, epoch: int
     ) -> None:
-        """Record `module` from a step on, and delete an earlier run's files of later steps.
+        """Watch `module` from a step on; what a former run has written of later ones is dropped.
 
         Raises:
-            OSError: the directory is not writable.
+            OSError: the directory cannot be written to.
         """
         self.directory = configuration.directory
         self.view = View(module)
@@ -88,16 +89,16 @@ class TensorRecorder:
         self._exported = 0
 
     def begin_step(self, number: int, epoch: int) -> None:
-        """Begin a training step, and record the weights before it."""
+        """Begin a step of training; weights are recorded as they are before it."""
         self._begin(ModeKeys.TRAIN, number, _file_number(number, epoch))
 
     def is_due(self, collection: str) -> bool:
-        """Return whether this step records a collection."""
+        """Tell whether this step records a collection."""
         return collection in self._due
 
     @property
-    def needs_images(self) -> bool:
-        """Whether this step records images or activations."""
+    def is_watching(self) -> bool:
+        """Whether this step needs the images."""
         return bool(self._due - DIRECT) or self.is_due("input_image")
 
     def labels(self, labels: npt.NDArray[np.int64]) -> None:
@@ -105,14 +106,14 @@ class TensorRecorder:
         self._save("labels", labels)
 
     def images(self, images: Tensor) -> None:
-        """Record the network's input (N, 3, H, W) and the activations of its layers."""
+        """Record what the network sees, images (N, 3, H, W), and how its layers answer."""
         if self.is_due("input_image"):
             self._save("input_image", activations.sample(images, PIXELS_SIDE))
         if self._due - DIRECT:
-            activations.observe(self.view.module, images[:ACTIVATION_IMAGES], self._save_layer)
+            activations.watch(self.view.module, images[:WATCHED_IMAGES], self._see)
 
     def gradients(self) -> None:
-        """Record the gradients before clipping and the optimizer's step."""
+        """Record the gradients as the optimizer will see them, but for clipping."""
         if self._due:
             for name, parameter in self.view.named_parameters():
                 if parameter.grad is not None:
@@ -126,7 +127,7 @@ class TensorRecorder:
             ]
 
     def updated(self) -> None:
-        """Record the ratio of this step's change to the weights' norm."""
+        """Record by how much of their norm the weights have changed in this step."""
         ratios = [
             torch.linalg.vector_norm(parameter.detach() - before)
             / torch.linalg.vector_norm(before).clamp_min(torch.finfo(torch.float32).tiny)
@@ -134,14 +135,14 @@ class TensorRecorder:
         ]
         if ratios:
             for (name, _, _), ratio in zip(self._before, torch.stack(ratios).tolist(), strict=True):
-                # Otherwise smdebug's readers would consider it a weight.
+                # Or smdebug's readers would take it for a weight.
                 short = name.replace("weight", "w").replace("bias", "b")
                 tensor = f"update_ratio/{self.view._module_name}_{short}"  # noqa: SLF001
                 self._save("update_ratio", np.float32(ratio), tensor)
         self._before = []
 
     def loss(self, totals: Tensor) -> None:
-        """Record the mean loss of (summed loss, correct predictions, images)."""
+        """Record the mean loss of (summed loss, right answers, images)."""
         if self.is_due("losses"):
             loss, _, images = totals.tolist()
             self._hook.record_tensor_value(LOSS, torch.tensor(loss / images))
@@ -166,7 +167,7 @@ class TensorRecorder:
             self._count_bytes()
 
     def close(self) -> None:
-        """Finish all files, and mark the training as ended."""
+        """Finish all files, and say that the training is over."""
         try:
             self._hook.close()
             (self.directory / END_OF_JOB).touch()
@@ -174,7 +175,7 @@ class TensorRecorder:
             self.abandon()
 
     def abandon(self) -> None:
-        """Stop writing, also at the end of the program."""
+        """Write nothing any more, at the end of the program either."""
         writer = self._hook.writer
         if writer is not None and writer._proto_writer is not None:  # noqa: SLF001
             writer._proto_writer.abandon()  # noqa: SLF001
@@ -182,7 +183,7 @@ class TensorRecorder:
         forget_hook()
 
     def _prepare(self, first: int) -> None:
-        """Delete files of an earlier run that would mix with this run's or stop it from writing."""
+        """Drop what would be taken for this run's, or stop it from writing."""
         for name in (END_OF_JOB, CLAIM):
             (self.directory / name).unlink(missing_ok=True)
         for path in self.directory.glob("events/*"):
@@ -198,7 +199,7 @@ class TensorRecorder:
     def _begin(self, mode: ModeKeys, number: int, file_number: int) -> None:
         hook = self._hook
         hook.set_mode(mode)
-        # The hook increments both.
+        # It counts up itself.
         hook.step, hook.mode_steps[mode] = file_number - 1, number - 1
         if hook.writer is not None:
             self.flush()
@@ -207,7 +208,7 @@ class TensorRecorder:
         if self._due:
             hook.last_saved_step = hook.step
 
-    def _save_layer(self, name: str, kind: str | None, before: Tensor, after: Tensor) -> None:
+    def _see(self, name: str, kind: str | None, before: Tensor, after: Tensor) -> None:
         path, _, number = name.partition("|")
         self._hook._save_for_tensor(f"{path}_input_{number}", before)  # noqa: SLF001
         self._hook._save_for_tensor(f"{path}_output_{number}", after)  # noqa: SLF001
@@ -218,7 +219,7 @@ class TensorRecorder:
             self._save("saturable_input", values, f"{path}_input_{number}")
 
     def _save(self, collection: str, value: Tensor | npt.ArrayLike, name: str = "") -> None:
-        """Record a tensor in one collection, which contains it by name."""
+        """Record one tensor of a collection that is found by its name alone."""
         if self.is_due(collection):
             chosen = self._hook.get_collection(collection)
             chosen.add_tensor_name(name or collection)
@@ -229,21 +230,19 @@ class TensorRecorder:
         self._bytes += sum(path.stat().st_size for path in folder.glob("*"))
         names = sum(len(each.tensor_names) for each in self._hook.get_collections().values())
         if names > self._exported:
-            # For every new tensor: smdebug itself writes the list only once.
+            # As long as new tensors come: smdebug itself writes the list once.
             self._hook.export_collections()
             self._exported = names
         if self._bytes > BUDGET:
-            message = (
-                f"{self._bytes / 2**20:.0f} MB are written; the limit is {BUDGET / 2**20:.0f} MB"
-            )
+            message = f"{self._bytes / 2**20:.0f} MB were written, and {BUDGET / 2**20:.0f} may be"
             raise BudgetError(message)
-        if shutil.disk_usage(self.directory).free < MIN_FREE:
-            message = f"less than {MIN_FREE / 2**20:.0f} MB of disk space are free"
+        if shutil.disk_usage(self.directory).free < FREE:
+            message = f"less than {FREE / 2**20:.0f} MB are free on the disk"
             raise BudgetError(message)
 
 
 def _file_number(step: int, epoch: int) -> int:
-    """Return the number of a training step's files; evaluation 0 precedes step 0."""
+    """Return the number of a training step's files; evaluation 0 comes before the first one."""
     return step + epoch + 1
 
 

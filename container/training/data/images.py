@@ -5,7 +5,6 @@ import inspect
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import PIL
 from tqdm import tqdm
 
-from container.classifier import preprocessing
+from container.classifier import machine, preprocessing
 from container.classifier.channel import LabeledFile
 from container.classifier.errors import ImageError, UserError
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
@@ -197,8 +196,7 @@ def _decode_all(
             return error, sha256
 
     # Threads, not processes: Pillow releases the GIL while it decodes and resizes.
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(max(1, int(machine.usable_cpus()))) as pool:
         # In chunks: what is decoded ahead of the reader stays small.
         for start in range(0, len(paths), 256):
             yield from pool.map(decode_one, paths[start : start + 256])

@@ -6,20 +6,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from container.training.hyperparameters import Hyperparameters
-
 Balance: TypeAlias = Literal["none", "weights", "sampling"]
-
-# Of the largest class to the smallest: below it, balancing costs more than it brings.
-UNEVEN = 3.0
-
-
-def balance_of(hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64]) -> Balance:
-    """Return how uneven classes are handled."""
-    if hyperparameters.class_balance != "auto":
-        return hyperparameters.class_balance
-    counts = np.bincount(labels)
-    return "sampling" if counts.max() >= UNEVEN * counts.min() else "none"
 
 
 def class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float32]:

@@ -1,12 +1,13 @@
-"""How far a training run is; part of every checkpoint."""
+"""The position of a training run; part of every checkpoint."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from container.training.evaluation.evaluation import Evaluation
+from container.networks.network import Classifier
+from container.training.evaluation.evaluation import Evaluation, is_better
 
 
 @dataclass(slots=True)
@@ -20,19 +21,19 @@ class Best:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is."""
+    """The position of a training run and its results so far."""
 
     learning_rate: float
-    """Peak of its schedule."""
+    """Peak of the schedule."""
 
     epoch: int = 0
-    """Of the step that comes next, from 0."""
+    """Of the next step, from 0."""
 
     batch: int = 0
-    """Within the epoch, of the step that comes next."""
+    """Of the next step within the epoch, from 0."""
 
     totals: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of this epoch so far: summed loss, right answers, images."""
+    """Of this epoch's steps: summed loss, correct answers, images."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     """The metrics of every finished epoch."""
@@ -40,29 +41,33 @@ class Progress:
     best: Best | None = None
 
     stopping_rule: str | None = None
-    """The debugger's rule that has ended the training."""
+    """The debugger rule that has ended the training."""
+
+    def keep_if_better(
+        self, evaluation: Evaluation, classifier: Classifier, objective: str
+    ) -> None:
+        """Keep a copy of the evaluated weights if their evaluation is the best so far."""
+        best = self.best
+        if best is None or is_better(objective, evaluation.metrics(), best.evaluation.metrics()):
+            state = classifier.state_dict()
+            weights = {name: value.detach().clone() for name, value in state.items()}
+            self.best = Best(self.epoch, weights, evaluation)
 
     def to_state(self) -> dict[str, object]:
-        """Return plain values and tensors, as a checkpoint holds them."""
-        best = self.best and {
-            "epoch": self.best.epoch,
-            "weights": self.best.weights,
-            "loss": self.best.evaluation.loss,
-            "confusion": torch.from_numpy(self.best.evaluation.confusion),
-        }
-        return {
-            "learning_rate": self.learning_rate,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "totals": self.totals,
-            "history": self.history,
-            "best": best,
-            "stopping_rule": self.stopping_rule,
-        }
+        """Return plain values and tensors, for a checkpoint."""
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.best is not None:
+            state["best"] = {
+                "epoch": self.best.epoch,
+                "weights": self.best.weights,
+                "loss": self.best.evaluation.loss,
+                "confusion": torch.from_numpy(self.best.evaluation.confusion),
+            }
+        return state
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Return what `to_state` was called on."""
+        """Restore what `to_state` returned."""
         best = state["best"]
         if best is not None:
             evaluation = Evaluation(best["loss"], best["confusion"].numpy())

@@ -1,7 +1,6 @@
-"""Batch normalization: how fast it forgets, and batches that are spread over several processes.
+"""Batch normalization: momentum of the statistics, and statistics over several ranks.
 
-Ioffe and Szegedy 2015. Of spread ones the mean and variance are those of one process that has the
-whole batch.
+Ioffe and Szegedy 2015. With several ranks, mean and variance are those of the whole batch.
 """
 
 from collections.abc import Iterator
@@ -16,10 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def synchronized(module: nn.Module) -> Iterator[None]:
-    """Let the batch normalization within `module` take the statistics of all processes.
+    """Replace the batch normalization layers of `module` by ones with statistics of all ranks.
 
-    Only while the block lasts, and only of layers in training mode: what is evaluated or exported
-    has plain ones. Their parameters and buffers are the same tensors, under the same names.
+    Within the block only, so that plain layers are evaluated and exported. The replacements have
+    the same tensors under the same names.
     """
     layers = {n: layer for n, layer in module.named_modules() if isinstance(layer, _BatchNorm)}
     replacements = {name: _replacement(layer) for name, layer in layers.items()}
@@ -33,10 +32,10 @@ def synchronized(module: nn.Module) -> Iterator[None]:
 
 
 class RunningStatistics:
-    """How fast the running statistics within a module forget."""
+    """The momentum of the running statistics in a module."""
 
     def __init__(self, module: nn.Module) -> None:
-        """Note each layer's own momentum."""
+        """Record each layer's own momentum."""
         self._module = module
         self._own = {
             name: layer.momentum
@@ -45,20 +44,20 @@ class RunningStatistics:
         }
 
     def set_momentum(self, least: float) -> None:
-        """Let them take in so much of each batch's, or the layer's own share if that is more."""
-        # By name: while several processes learn, other layers stand there.
+        """Set the momentum of each layer to `least`, or to its own if that is larger."""
+        # By name: `synchronized` replaces the layers.
         for name, layer in self._module.named_modules():
             own = self._own.get(name)
-            # Without a momentum it is a plain average.
+            # A momentum of None means a cumulative average.
             if own is not None and isinstance(layer, _BatchNorm):
                 layer.momentum = max(own, least)
 
 
 class SynchronizedBatchNorm(_BatchNorm):
-    """What torch.nn.SyncBatchNorm is for GPUs, on the CPU, where that one refuses to work."""
+    """The counterpart of torch.nn.SyncBatchNorm, which does not support the CPU."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (N, C, ...) normalized by all processes' images; N may differ among them."""
+        """Return (N, C, ...) normalized over all ranks, whose N may differ."""
         if not self.training:
             return super().forward(features)
         normalized: Tensor
@@ -81,7 +80,7 @@ class SynchronizedBatchNorm(_BatchNorm):
                 running.mul_(1 - momentum).add_(value, alpha=momentum)
 
     def _check_input_dim(self, features: Tensor) -> None:
-        """Take any; the layer in whose place this one is has checked."""
+        """Accept all inputs: their dimensions suit the replaced layer."""
 
 
 class _Normalize(torch.autograd.Function):
@@ -89,9 +88,9 @@ class _Normalize(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, features: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the result, and of all processes' batch mean, variance (C,) and count ()."""
+        """Return the output, and mean (C,), variance (C,) and count () over all ranks."""
         values = _at_least_float32(features)
-        variance, mean = torch.var_mean(values, _others(values), correction=0)
+        variance, mean = torch.var_mean(values, _reduced_dims(values), correction=0)
         mean, variance = mean.double(), variance.double()
         count = values.numel() // len(mean)
         sums = torch.cat([count * mean, count * (variance + mean**2), mean.new_tensor([count])])
@@ -110,23 +109,23 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients; those of weight and bias are of this process's images alone."""
+        """Return the gradients; those of weight and bias are sums over this rank's images."""
         features, mean, deviation, scale, total = ctx.saved_tensors  # type: ignore[attr-defined]
         values, gradients = _at_least_float32(features), _at_least_float32(gradient)
         normalized = values - _along_channels(mean, values)
         normalized /= _along_channels(deviation, values)
-        dims = _others(values)
-        of_bias, of_weight = gradients.sum(dims), (gradients * normalized).sum(dims)
-        means = torch.stack([of_bias, of_weight]).double()
+        dims = _reduced_dims(values)
+        bias_gradient, weight_gradient = gradients.sum(dims), (gradients * normalized).sum(dims)
+        means = torch.stack([bias_gradient, weight_gradient]).double()
         torch.distributed.all_reduce(means)
         shift, slope = means / total
         result = gradients - _along_channels(shift, values)
         result -= normalized * _along_channels(slope, values)
         result *= _along_channels(scale, values)
-        # There may be no weight and no bias.
-        found = (result.to(features.dtype), of_weight, of_bias, None)
-        wanted: tuple[bool, ...] = ctx.needs_input_grad  # type: ignore[attr-defined]
-        return tuple(g if is_wanted else None for g, is_wanted in zip(found, wanted, strict=True))
+        # Weight and bias are optional.
+        found = (result.to(features.dtype), weight_gradient, bias_gradient, None)
+        needed: tuple[bool, ...] = ctx.needs_input_grad  # type: ignore[attr-defined]
+        return tuple(g if is_needed else None for g, is_needed in zip(found, needed, strict=True))
 
 
 def _replacement(layer: _BatchNorm) -> _BatchNorm:
@@ -146,11 +145,11 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _others(values: Tensor) -> list[int]:
-    """Return all dimensions but the channels'."""
+def _reduced_dims(values: Tensor) -> list[int]:
+    """Return all dimensions except the channels."""
     return [dim for dim in range(values.ndim) if dim != 1]
 
 
 def _along_channels(vector: Tensor, values: Tensor) -> Tensor:
-    """Return (C,) so that it broadcasts over (N, C, ...)."""
+    """Return a vector (C,) in a shape that broadcasts over (N, C, ...)."""
     return vector.to(values.dtype).view(-1, *[1] * (values.ndim - 2))

@@ -1,4 +1,4 @@
-"""The processes of a job, on one host or several, working as one by torch.distributed."""
+"""The processes of a job on one or several hosts, connected by torch.distributed."""
 
 import contextlib
 import os
@@ -20,37 +20,37 @@ from container.classifier.errors import UserError
 from container.training.fitting.batch_norm import synchronized
 from container.training.sagemaker.environment import Hosts
 from container.training.sagemaker.stop import Stop, Stopped
-from container.training.sagemaker.supervisor import ConnectionLostError, Place
+from container.training.sagemaker.supervisor import ConnectionLostError, Rank
 
-# Hosts come up one after the other, and their names resolve later still.
+# Hosts start one after another, and their names may resolve later.
 MEETING_TIMEOUT = timedelta(minutes=10)
 
-# A closed connection is noticed at once; this is for one that is cut, and for the slowest decoder.
+# For a connection that is lost without being closed, and for the slowest host to decode images.
 TIMEOUT = timedelta(minutes=30)
 
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """This process's place among those of the job."""
+    """The processes of the job, seen from one of them."""
 
     rank: int
     world_size: int
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the model, the logs and the checkpoints."""
+        """Whether this rank writes the model, the logs and the checkpoints."""
         return self.rank == 0
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over all processes."""
+        """Return the sum of `values` over all ranks, computed in rank."""
         if self.world_size > 1:
             torch.distributed.all_reduce(values)
         return values
 
     def check_equal(self, value: str, message: str) -> None:
-        """Make sure that all processes have the same `value`; else all raise.
+        """Raise on all ranks unless all have the same `value`.
 
         Raises:
             UserError: with `message`.
@@ -75,7 +75,7 @@ class Cluster:
         return stop if self.world_size == 1 else _AgreedStop(self, stop)
 
     def from_first(self, state: object) -> object:
-        """Return the first process's `state` in every process."""
+        """Return the `state` of the first rank on all ranks."""
         if self.world_size == 1:
             return state
         states = [state]
@@ -84,16 +84,16 @@ class Cluster:
 
     @contextmanager
     def learning(self, module: nn.Module) -> Iterator[nn.Module]:
-        """Yield what to call in training: `module`, whose gradients are then the processes' mean.
+        """Yield the model to train: `module` with gradients that are averaged over the ranks.
 
-        Its batch normalization takes the statistics of all processes' images meanwhile. What
-        learns, by `requires_grad`, must not change before the block is left.
+        Its batch normalization uses statistics of all ranks. `requires_grad` of its parameters must
+        not change within the block.
         """
         if self.world_size == 1:
             yield module
             return
         with synchronized(module):
-            # Buffers are the same everywhere: statistics of the same images.
+            # Buffers are equal on all ranks: statistics of the same images.
             yield DistributedDataParallel(module, forward_sync_buffers=False)
 
 
@@ -110,52 +110,52 @@ class _AgreedStop(Stop):
 
 @contextmanager
 def joined(hosts: Hosts, stop: Stop) -> Iterator[Cluster]:
-    """Join the processes of the job; one that is alone needs nothing.
+    """Connect the processes of the job, if it has several.
 
     Raises:
-        UserError: a host does not come up.
-        ConnectionLostError: a process is gone before its work was done.
-        Stopped: a stop was requested, and others have left already or did not come yet.
+        UserError: a host did not start in time.
+        ConnectionLostError: another process ended before its work was done.
+        Stopped: a stop was requested, and other processes have ended or were not connected yet.
     """
-    place = Place.given()
-    if place is None:
+    rank = Rank.given()
+    if rank is None:
         yield Cluster(rank=0, world_size=1)
         return
     addresses: dict[str, str] = {}
     try:
-        with _connected(hosts, place, stop) as cluster:
+        with _connected(hosts, rank, stop) as cluster:
             addresses = _addresses(hosts)
             yield cluster
-            # None leaves while another still works: Local Mode ends all with the first.
+            # Wait for all ranks: SageMaker's Local Mode ends all hosts with the first.
             cluster.total(torch.zeros(1))
     except RuntimeError as error:
         if "gloo" not in str(error) and not isinstance(error, torch.distributed.DistError):
             raise
         if stop.requested:
-            message = "stopped after other processes of the job"
+            message = "stopped after other processes of the job had ended"
             raise Stopped(message) from error
-        raise ConnectionLostError(_who_is_lost(str(error), addresses)) from error
+        raise ConnectionLostError(_describe_loss(str(error), addresses)) from error
 
 
 @contextmanager
-def _connected(hosts: Hosts, place: Place, stop: Stop) -> Iterator[Cluster]:
-    is_alone = len(hosts.names) == 1
-    interface = "lo" if is_alone else hosts.network_interface
+def _connected(hosts: Hosts, rank: Rank, stop: Stop) -> Iterator[Cluster]:
+    is_single_host = len(hosts.names) == 1
+    interface = "lo" if is_single_host else hosts.network_interface
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(name, interface)
-    store = _store("127.0.0.1" if is_alone else hosts.names[0], hosts, place, stop)
-    counts = _exchange_counts(store, hosts, place, stop)
-    cluster = Cluster(sum(counts[: hosts.rank]) + place.rank, sum(counts))
+    store = _store("127.0.0.1" if is_single_host else hosts.names[0], hosts, rank, stop)
+    counts = _exchange_counts(store, hosts, rank, stop)
+    cluster = Cluster(sum(counts[: hosts.rank]) + rank.index, sum(counts))
     if cluster.world_size == 1:
         yield cluster
         return
     has_gpu = torch.cuda.is_available()
     if has_gpu:
-        # From here on "cuda" means this one.
-        torch.cuda.set_device(place.rank)
+        # "cuda" then means this GPU.
+        torch.cuda.set_device(rank.index)
     torch.distributed.init_process_group(
-        # Both: tensors of the GPU travel by NCCL, those of the CPU by Gloo, which notices a lost
-        # host at once, as every step asks by it for a stop before it computes.
+        # NCCL for tensors on GPUs, Gloo for those on CPUs. Every step first agrees on a stop by
+        # Gloo, which detects a lost host at once.
         "cpu:gloo,cuda:nccl" if has_gpu else "gloo",
         store=store,
         rank=cluster.rank,
@@ -163,38 +163,38 @@ def _connected(hosts: Hosts, place: Place, stop: Stop) -> Iterator[Cluster]:
         timeout=TIMEOUT,
     )
     yield cluster
-    # After an error it would wait for processes that are gone; the end of this one does as well.
+    # Not after an error: it would wait for processes that have ended.
     torch.distributed.destroy_process_group()
 
 
-def _store(address: str, hosts: Hosts, place: Place, stop: Stop) -> TCPStore:
-    """Open the first process's table, in which all look one another up."""
-    is_first = hosts.rank == 0 and place.rank == 0
+def _store(address: str, hosts: Hosts, rank: Rank, stop: Stop) -> TCPStore:
+    """Connect to the store of the first process, in which all processes register."""
+    is_first = hosts.rank == 0 and rank.index == 0
     deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
     while not is_first:
         stop.check()
         try:
-            socket.create_connection((address, place.port), timeout=1).close()
+            socket.create_connection((address, rank.port), timeout=1).close()
         except OSError as error:
             if time.monotonic() > deadline:
                 message = (
-                    f"host {address} of resourceconfig.json has not come up within "
-                    f"{MEETING_TIMEOUT} ({error}): its own log says why"
+                    f"host {address} of resourceconfig.json has not started within "
+                    f"{MEETING_TIMEOUT} ({error}): see its log"
                 )
                 raise UserError(message) from error
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         else:
             break
     return TCPStore(
-        address, place.port, is_master=is_first, timeout=MEETING_TIMEOUT, wait_for_workers=False
+        address, rank.port, is_master=is_first, timeout=MEETING_TIMEOUT, wait_for_workers=False
     )
 
 
-def _exchange_counts(store: TCPStore, hosts: Hosts, place: Place, stop: Stop) -> list[int]:
-    """Return how many processes each host has."""
+def _exchange_counts(store: TCPStore, hosts: Hosts, rank: Rank, stop: Stop) -> list[int]:
+    """Return the number of processes of each host."""
     keys = [f"processes of {name}" for name in hosts.names]
-    if place.rank == 0:
-        store.set(keys[hosts.rank], str(place.count))
+    if rank.index == 0:
+        store.set(keys[hosts.rank], str(rank.count))
     deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
     while missing := [
         name for name, key in zip(hosts.names, keys, strict=True) if not store.check([key])
@@ -202,16 +202,16 @@ def _exchange_counts(store: TCPStore, hosts: Hosts, place: Place, stop: Stop) ->
         stop.check()
         if time.monotonic() > deadline:
             message = (
-                f"of the hosts of resourceconfig.json {', '.join(missing)} did not come up within "
-                f"{MEETING_TIMEOUT}: its own log says why"
+                f"hosts of resourceconfig.json have not started within {MEETING_TIMEOUT}: "
+                f"{', '.join(missing)}; see their logs"
             )
             raise UserError(message)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return [int(store.get(key)) for key in keys]
 
 
 def _addresses(hosts: Hosts) -> dict[str, str]:
-    """Return the other hosts' names by their addresses, which are unknown once they are gone."""
+    """Return the other hosts' names by address: a host that has ended no longer resolves."""
     addresses: dict[str, str] = {}
     for name in hosts.names:
         with contextlib.suppress(OSError):
@@ -219,13 +219,13 @@ def _addresses(hosts: Hosts) -> dict[str, str]:
     return {address: name for address, name in addresses.items() if name != hosts.current}
 
 
-def _who_is_lost(error: str, addresses: Mapping[str, str]) -> str:
-    """Make a sentence of what Gloo says: `[pair.cc:561] Connection closed by peer [ADDRESS]:PORT`.
+def _describe_loss(error: str, addresses: Mapping[str, str]) -> str:
+    """Describe Gloo's error `[pair.cc:561] Connection closed by peer [ADDRESS]:PORT`.
 
-    NCCL says no more than that it waited in vain.
+    The errors of NCCL name no host.
     """
     address = re.search(r"\[([^][/]+)\]:\d+", error)
     name = addresses.get(address[1]) if address else None
     reason = error.partition("] ")[2].partition(". ")[0] or error
     who = f"host {name}" if name else "another process of the job"
-    return f"the connection to {who} was lost ({reason}): its own log says why"
+    return f"the connection to {who} was lost ({reason}): see its log"

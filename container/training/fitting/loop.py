@@ -1,38 +1,26 @@
 """The training loop: epochs of steps, an evaluation after each, the best weights kept."""
 
-import copy
-import itertools
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from container.classifier.errors import UserError
 from container.classifier.metric_lines import log_line
-from container.debugger.profiler.timeline import CHECKPOINT, EVALUATION, STEP
+from container.debugger.profiler.timeline import CHECKPOINT, EVALUATION
 from container.debugger.recording.debug_session import Observer
-from container.networks.network import Classifier, Network
-from container.training import recipe
-from container.training.data import sampling
-from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
-from container.training.evaluation.evaluation import Evaluation, evaluate, is_better
-from container.training.evaluation.progress import Best, Progress
-from container.training.fitting import batch_norm, learning_rate, unfreezing
+from container.training.evaluation.evaluation import Evaluation, evaluate
+from container.training.evaluation.progress import Progress
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
-from container.training.fitting.ema import WeightAverage
-from container.training.fitting.optimizer import make_optimizer
-from container.training.fitting.step import Model, TrainingStep
-from container.training.head import features, frozen_stage
-from container.training.hyperparameters import Hyperparameters
+from container.training.fitting.learner import Learner
+from container.training.fitting.step import Model
+from container.training.fitting.task import Task, TrainingResult
+from container.training.head import frozen_stage
 from container.training.recipe import Recipe
 from container.training.sagemaker.stop import Stop, Stopped
 from container.training.schedule import one_cycle
@@ -41,294 +29,222 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """One training job's loop.
+    """The loop over the epochs of one job.
 
-    Every random choice is a function of the seed and the step, so a run that continues from a
-    checkpoint makes the choices that the uninterrupted run would have made, and several processes
-    those that one would have made.
+    Every random choice is a function of the seed and the step number. A job that continues from a
+    checkpoint therefore makes the choices of an uninterrupted one, and several ranks make those of
+    a single process.
     """
 
     def __init__(
         self,
-        network: Network,
-        training: ImageSet,
-        validation: ImageSet,
-        hyperparameters: Hyperparameters,
+        task: Task,
         *,
-        pretrained: bool,
-        num_classes: int,
         arithmetic: Arithmetic,
         cluster: Cluster,
         observer: Observer | None = None,
     ) -> None:
-        """Put the network on its device and make the optimizer; an observer hears of its steps."""
+        """Create the learner; the observer receives all steps and evaluations."""
+        self.task, self.arithmetic, self.cluster = task, arithmetic, cluster
         self.observer = observer or Observer()
-        self.network, self.training, self.validation = network, training, validation
-        self.hyperparameters = hyperparameters
-        self.pretrained, self.num_classes = pretrained, num_classes
-        self.arithmetic, self.cluster = arithmetic, cluster
-        self.recipe = Recipe.of(hyperparameters, training.labels, pretrained=pretrained)
-        self.classifier = arithmetic.place(
-            Classifier(network.module, recipe.flips(hyperparameters))
+        self.recipe = Recipe.of(
+            task.hyperparameters, task.training.labels, pretrained=task.is_pretrained
         )
+        self.learner = Learner(task, self.recipe, arithmetic, cluster)
         self.progress = Progress(learning_rate=self.recipe.learning_rate)
-        self._statistics = batch_norm.RunningStatistics(network.module)
-        self._images_per_second = 0.0
-        self._forget()
 
     def train(self, stop: Stop, checkpoints: Checkpoints) -> None:
-        """Train to the last epoch, or until a stop is requested; a checkpoint is left then.
+        """Train to the last epoch or until a stop is requested; save a checkpoint in both cases.
 
         Raises:
-            UserError: the loss is no number any more.
-            Stopped: a stop was requested before there was anything to save.
+            UserError: the loss is not finite.
+            Stopped: a stop was requested before the first step.
         """
-        is_new = not self._continue_from(checkpoints)
-        self._start_observing()
+        is_new = not self._restore(checkpoints)
+        self._start_observer()
         if is_new:
-            self._train_head(stop)
-            self._find_learning_rate(stop)
+            if self.task.is_pretrained:
+                self._train_head(stop)
+            if self.task.hyperparameters.find_learning_rate and self.recipe.epochs:
+                self.progress.learning_rate = self.learner.find_learning_rate(
+                    self.cluster.agreed(stop)
+                )
             if self.progress.best is not None:
                 self._save(checkpoints)
-        is_stopped = False
-        while not (is_stopped or self._is_finished()):
-            with self._learning() as model:
-                is_stopped = not self._train_stage(model, stop, checkpoints)
-        if is_stopped:
+        try:
+            while not self._is_finished():
+                self._train_stage(stop, checkpoints)
+        except Stopped:
+            self._save(checkpoints)
             logger.info("stopped_at_epoch=%d", self.progress.epoch + 1)
-        elif self.progress.stopping_rule is not None:
+            return
+        if self.progress.stopping_rule is not None:
             logger.info("stopped_by_rule=%s", self.progress.stopping_rule)
         elif self.progress.epoch < self.recipe.epochs:
             logger.info("early_stopping_at_epoch=%d", self.progress.epoch)
 
-    def _start_observing(self) -> None:
-        """Let the first process's observer see the network from the next step on."""
-        if self.cluster.is_first:
-            self.observer.start(
-                self.network.module,
-                self.classifier.normalize,
-                total_steps=self.recipe.total_steps,
-                first_step=self._step_number,
-                epoch=self.progress.epoch,
-            )
+    def result(self) -> TrainingResult:
+        """Load the best epoch's weights and return them with the history."""
+        best, classifier = self.progress.best, self.learner.classifier
+        if best is not None:
+            classifier.load_state_dict(best.weights)
+        return TrainingResult(
+            classifier=classifier,
+            best=best,
+            history=self.progress.history,
+            recipe=self.recipe,
+            arithmetic=self.arithmetic,
+        )
 
     @property
     def _step_number(self) -> int:
-        """Of the step that comes next."""
+        """The number of the next step."""
         return self.progress.epoch * self.recipe.steps_per_epoch + self.progress.batch
-
-    def keep_best_weights(self) -> Best | None:
-        """Load the kept epoch's weights into the classifier; before the first, leave them."""
-        if self.progress.best is not None:
-            self.classifier.load_state_dict(self.progress.best.weights)
-        return self.progress.best
-
-    def _forget(self) -> None:
-        """Begin with the optimizer and the moving average."""
-        self.optimizer = make_optimizer(
-            self.network, self.hyperparameters, pretrained=self.pretrained
-        )
-        self.average = WeightAverage(self.classifier, self.recipe.ema_decay)
-        self.step = TrainingStep(
-            self.optimizer,
-            self.training,
-            self.hyperparameters,
-            arithmetic=self.arithmetic,
-            cluster=self.cluster,
-            half_size_steps=self.recipe.half_size_steps,
-            class_weights=self._class_weights() if self.recipe.balance == "weights" else None,
-        )
-
-    def _class_weights(self) -> npt.NDArray[np.float32]:
-        return sampling.class_weights(self.training.labels, self.num_classes)
-
-    def _train_head(self, stop: Stop) -> None:
-        """Train a pretrained network's new head while all else is frozen, and judge it."""
-        if not self.pretrained:
-            return
-        training, validation = (
-            # Of several processes none may wait for the cache while others ask it for a stop.
-            features.find_or_compute(self.network, images, self.arithmetic, stop)
-            if self.cluster.world_size == 1
-            else features.compute(self.network, images, self.arithmetic, self.cluster.agreed(stop))
-            for images in (self.training, self.validation)
-        )
-        frozen_stage.train(
-            self.network,
-            training,
-            validation,
-            self.hyperparameters,
-            objective=self.recipe.objective,
-            class_weights=None if self.recipe.balance == "none" else self._class_weights(),
-            device=self.arithmetic.device,
-            stop=self.cluster.agreed(stop),
-        )
-        self._forget()
-        evaluation = self._evaluate(stop)
-        self._tell_of(evaluation)
-        if self.cluster.is_first:
-            logger.info("%s", log_line({"epoch": 0, **evaluation.metrics()}))
-        self._keep_if_better(evaluation)
-
-    def _find_learning_rate(self, stop: Stop) -> None:
-        """Search for the peak of the schedule where that was asked for."""
-        if not self.hyperparameters.find_learning_rate or self.recipe.epochs == 0:
-            return
-        batches = itertools.chain.from_iterable(map(self._batches, itertools.count()))
-        before = copy.deepcopy(self.classifier.state_dict())
-        with self._learning() as model:
-
-            def loss_at(number: int, rate: float) -> float:
-                self.cluster.agreed(stop).check()
-                totals = self.cluster.total(self.step(model, number, next(batches), rate))
-                return float(totals[0] / totals[2])
-
-            self._set_to_training()
-            self.progress.learning_rate = learning_rate.search(loss_at)
-        self.classifier.load_state_dict(before)
-        self._forget()
-        if self.cluster.is_first:
-            logger.info("found_learning_rate=%.3g", self.progress.learning_rate)
-
-    @contextmanager
-    def _learning(self) -> Iterator[Model]:
-        """Yield what to call in training, with those layers learning that do in this epoch."""
-        if self.recipe.first_stage_epochs:
-            unfreezing.freeze_first_layers(self.network, frozen=self._is_first_stage)
-        with self.cluster.learning(self.classifier) as model:
-            yield torch.compile(model) if self.hyperparameters.compile else model
 
     @property
     def _is_first_stage(self) -> bool:
         return self.progress.epoch < self.recipe.first_stage_epochs
 
-    def _train_stage(self, model: Model, stop: Stop, checkpoints: Checkpoints) -> bool:
-        """Train until other layers learn or the end; return False when a stop came in between."""
-        is_first_stage = self._is_first_stage
-        while self._is_first_stage is is_first_stage and not self._is_finished():
-            finished = self._train_one_epoch(model, stop, checkpoints) and self._finish_epoch(stop)
-            # An epoch can take less than a second, and its checkpoint longer. After the last one
-            # comes what can take minutes: a job that is broken off there need not train again.
-            if not finished or self._is_finished() or checkpoints.is_due():
-                self._save(checkpoints)
-            if not finished:
-                return False
-        return True
+    def _start_observer(self) -> None:
+        if self.cluster.is_first:
+            self.observer.start(
+                self.task.network.module,
+                self.learner.classifier.normalize,
+                total_steps=self.recipe.total_steps,
+                first_step=self._step_number,
+                epoch=self.progress.epoch,
+            )
 
-    def _train_one_epoch(self, model: Model, stop: Stop, checkpoints: Checkpoints) -> bool:
-        """Make the epoch's remaining steps; return False when a stop came in between."""
+    def _train_head(self, stop: Stop) -> None:
+        """Train a pretrained network's new head with the backbone frozen, and evaluate it."""
+        frozen_stage.train_head(
+            self.task.network,
+            self.task.training,
+            self.task.validation,
+            self.task.hyperparameters,
+            objective=self.recipe.objective,
+            arithmetic=self.arithmetic,
+            class_weights=None if self.recipe.balance == "none" else self.learner.class_weights,
+            stop=self.cluster.agreed(stop),
+            # With several ranks none may wait for the cache's lock: the others may be in a
+            # collective meanwhile, in which they agree on a stop.
+            is_cached=self.cluster.world_size == 1,
+        )
+        self.learner.reset_optimizer()
+        self._report(self._evaluate(stop), {"epoch": 0})
+
+    def _train_stage(self, stop: Stop, checkpoints: Checkpoints) -> None:
+        """Train until the end, or until the first layers begin to learn."""
+        is_first_stage = self._is_first_stage
+        with self.learner.training(is_first_stage=is_first_stage) as model:
+            while self._is_first_stage is is_first_stage and not self._is_finished():
+                images_per_second = self._train_epoch(model, stop, checkpoints)
+                self._finish_epoch(stop, images_per_second)
+                # Not after every epoch, which can take less time than its checkpoint. After the
+                # last one, because exporting the model takes minutes and can be interrupted.
+                if self._is_finished() or checkpoints.is_due():
+                    self._save(checkpoints)
+
+    def _train_epoch(self, model: Model, stop: Stop, checkpoints: Checkpoints) -> float:
+        """Make the remaining steps of the epoch; return the images per second."""
         progress = self.progress
-        self._set_to_training()
+        self.learner.set_to_training()
         totals = self._own_totals()
         start, images_before = time.monotonic(), progress.totals[2]
-        batches = self._batches(progress.epoch)
-        bar = tqdm(
-            range(progress.batch, len(batches)),
+        batches = self.learner.batches(progress.epoch)
+        with tqdm(
             desc=f"epoch {progress.epoch + 1}",
+            total=len(batches),
+            initial=progress.batch,
             unit=" steps",
             leave=False,
             disable=None if self.cluster.is_first else True,
-        )
-        for progress.batch in bar:
-            is_stopped, is_due = self.cluster.any_rank(stop.requested, checkpoints.is_due())
-            if is_stopped or is_due:
-                progress.totals = tuple(self.cluster.total(totals).tolist())
-                totals = self._own_totals()
-            if is_stopped:
-                return False
-            if is_due:
-                self._save(checkpoints)
-            number = self._step_number
-            rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
-            if not self.pretrained:
-                self._statistics.set_momentum(self.recipe.statistics_momentum(number))
-            self.observer.begin_step(number, progress.epoch)
-            with self.observer.phase(STEP):
-                totals += self.step(model, number, batches[progress.batch], rate, self.observer)
-            self.average.update(self.classifier, number)
-        progress.batch = len(batches)
+        ) as bar:
+            while progress.batch < len(batches):
+                is_stopped, is_due = self.cluster.any_rank(stop.requested, checkpoints.is_due())
+                if is_stopped or is_due:
+                    progress.totals = tuple(self.cluster.total(totals).tolist())
+                    totals = self._own_totals()
+                if is_stopped:
+                    raise Stopped
+                if is_due:
+                    self._save(checkpoints)
+                number = self._step_number
+                rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
+                self.observer.begin_step(number, progress.epoch)
+                totals += self.learner.train_step(
+                    model, number, batches[progress.batch], rate, self.observer
+                )
+                progress.batch += 1
+                bar.update()
         # The only wait for the device in the epoch.
         progress.totals = tuple(self.cluster.total(totals).tolist())
-        seconds = time.monotonic() - start
-        self._images_per_second = (progress.totals[2] - images_before) / seconds
-        return True
-
-    def _set_to_training(self) -> None:
-        self.classifier.train()
-        unfreezing.hold_statistics(self.network, pretrained=self.pretrained)
+        return (progress.totals[2] - images_before) / (time.monotonic() - start)
 
     def _own_totals(self) -> Tensor:
-        """Return what was counted so far; what all processes counted, the first one holds."""
+        """Return this rank's share of the totals: all of those so far on the first, else zeros."""
         totals = torch.tensor(
             self.progress.totals, dtype=torch.float64, device=self.arithmetic.device
         )
         return totals if self.cluster.is_first else totals.zero_()
 
-    def _finish_epoch(self, stop: Stop) -> bool:
-        """Evaluate and keep the best; return False when a stop came in between."""
+    def _finish_epoch(self, stop: Stop, images_per_second: float) -> None:
+        """Evaluate, and keep the weights if they are the best so far."""
         progress = self.progress
-        loss, right, images = progress.totals
+        loss, correct, images = progress.totals
         self._check_finite("training", loss)
-        try:
-            evaluation = self._evaluate(stop)
-        except Stopped:
-            return False
-        # The last step's weights are in this one only.
+        evaluation = self._evaluate(stop)
+        # The training loss does not include the weights of the last step.
         self._check_finite("validation", evaluation.loss)
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
         metrics = {
             "train_loss": loss / images,
-            "train_accuracy": right / images,
+            "train_accuracy": correct / images,
             **evaluation.metrics(),
-            "images_per_second": self._images_per_second,
+            "images_per_second": images_per_second,
         }
-        self._tell_of(evaluation, loss / images)
         progress.history.append(metrics)
-        if self.cluster.is_first:
-            logger.info("%s", log_line({"epoch": progress.epoch, **metrics}))
-        self._keep_if_better(evaluation)
-        return True
-
-    def _tell_of(self, evaluation: Evaluation, train_loss: float | None = None) -> None:
-        number = self.progress.epoch * self.recipe.steps_per_epoch
-        self.observer.evaluation(
-            number, self.progress.epoch, evaluation.loss, evaluation.confusion, train_loss
-        )
-        # Another process's observer sees nothing.
-        rule = self.cluster.from_first(self.observer.stopping_rule)
-        self.progress.stopping_rule = None if rule is None else str(rule)
+        self._report(evaluation, {"epoch": progress.epoch, **metrics})
 
     def _evaluate(self, stop: Stop) -> Evaluation:
         with self.observer.phase(EVALUATION):
             return evaluate(
-                self.average.classifier,
-                self.validation,
+                self.learner.average.classifier,
+                self.task.validation,
                 self.arithmetic,
-                self.num_classes,
+                len(self.task.class_names),
                 self.cluster.agreed(stop),
             )
 
-    def _keep_if_better(self, evaluation: Evaluation) -> None:
-        best, metrics = self.progress.best, evaluation.metrics()
-        if best is None or is_better(self.recipe.objective, metrics, best.evaluation.metrics()):
-            state = self.average.classifier.state_dict()
-            weights = {name: value.detach().clone() for name, value in state.items()}
-            self.progress.best = Best(self.progress.epoch, weights, evaluation)
+    def _report(self, evaluation: Evaluation, metrics: dict[str, float]) -> None:
+        """Pass an evaluation to the observer, the log and the choice of the best epoch."""
+        progress = self.progress
+        self.observer.evaluation(
+            self._step_number,
+            progress.epoch,
+            evaluation.loss,
+            evaluation.confusion,
+            metrics.get("train_loss"),
+        )
+        # Only the observer of the first rank records.
+        rule = self.cluster.from_first(self.observer.stopping_rule)
+        progress.stopping_rule = None if rule is None else str(rule)
+        if self.cluster.is_first:
+            logger.info("%s", log_line({**metrics, **evaluation.metrics()}))
+        progress.keep_if_better(evaluation, self.learner.average.classifier, self.recipe.objective)
 
     def _is_finished(self) -> bool:
-        """Tell whether all epochs are done, or too many since the best one."""
-        progress, patience = self.progress, self.hyperparameters.early_stopping_patience
-        if progress.epoch >= self.recipe.epochs:
+        """Return whether all epochs are done or a rule or early stopping ends the training."""
+        progress, patience = self.progress, self.task.hyperparameters.early_stopping_patience
+        if progress.epoch >= self.recipe.epochs or progress.stopping_rule is not None:
             return True
-        if progress.stopping_rule is not None:
-            return True
-        # An epoch that a stop interrupted has been begun, and so is ended.
+        # An epoch that a stop has interrupted is completed.
         if patience is None or progress.best is None or progress.batch > 0:
             return False
-        # What a network answers to images of a size that it doesn't know yet says little.
+        # Evaluations at a size that the network has not been trained at yet do not count.
         if progress.epoch * self.recipe.steps_per_epoch < self.recipe.half_size_steps:
             return False
-        # The first process decides: a rounding of one's own must not leave the others alone.
+        # The first rank decides: with different rounding the ranks would wait for each other.
         return bool(self.cluster.from_first(progress.epoch - progress.best.epoch >= patience))
 
     def _check_finite(self, name: str, loss: float) -> None:
@@ -339,35 +255,21 @@ class Trainer:
             )
             raise UserError(message)
 
-    def _batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        return sampling.batches(
-            self.training.labels,
-            self.hyperparameters.batch_size,
-            np.random.default_rng((self.hyperparameters.seed, epoch)),
-            balanced=self.recipe.balance == "sampling",
-        )
-
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.cluster.is_first:
-            state = {
-                "classifier": self.classifier.state_dict(),
-                "average": self.average.classifier.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "progress": self.progress.to_state(),
-            }
+            state = {**self.learner.state_dict(), "progress": self.progress.to_state()}
             with self.observer.phase(CHECKPOINT):
                 checkpoints.save(self._step_number, state)
 
-    def _continue_from(self, checkpoints: Checkpoints) -> bool:
+    def _restore(self, checkpoints: Checkpoints) -> bool:
+        """Continue from the newest checkpoint, if there is one; return whether there is."""
         own = checkpoints.load_newest() if self.cluster.is_first else None
         state = self.cluster.from_first(own)
         if not isinstance(state, dict):
             return False
-        self.classifier.load_state_dict(state["classifier"])
-        self.average.classifier.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learner.load_state_dict(state)
         self.progress = Progress.from_state(state["progress"])
-        # What ended it then may be asked for no more.
+        # The rule that ended the earlier job may no longer be one that ends this one.
         if not self.cluster.from_first(self.observer.may_stop(self.progress.stopping_rule)):
             self.progress.stopping_rule = None
         return True

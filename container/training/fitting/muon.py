@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made orthogonal before each step (Jordan et al. 2024)."""
+"""Muon: momentum that is orthogonalized before each step (Jordan et al. 2024)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,24 +9,24 @@ from torch.optim import Optimizer
 
 MOMENTUM = 0.95
 
-# Of the odd polynomial that takes singular values to about 1; three times suffice for networks.
+# Of the odd polynomial that maps singular values to about 1. Three iterations suffice for networks.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 3
 
 
 class Muon(Optimizer):
-    """For the weights of convolutions and hidden linear layers, each seen as a matrix.
+    """An optimizer of the weights of convolutions and hidden linear layers, used as matrices.
 
-    Its groups have `lr` and `weight_decay`, which as in AdamW pulls apart from the gradients.
+    Its groups have `lr` and a `weight_decay` that is decoupled from the gradients as in AdamW.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
-        """Begin without momentum."""
+        """Start without momentum."""
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self, _closure: object = None) -> None:  # type: ignore[override]
-        """Change every weight that has a gradient."""
+        """Update all weights that have a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -35,20 +35,20 @@ class Muon(Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
-                # Nesterov's: where the momentum will be, not where it is.
+                # Nesterov's momentum: the gradient plus the momentum of the next step.
                 update = orthogonal(weight.grad.add(momentum, alpha=MOMENTUM).flatten(1))
-                # As large for tall matrices as for wide ones.
+                # Tall matrices then have updates as large as those of wide ones.
                 scale = max(1, update.shape[0] / update.shape[1]) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return about the orthogonal matrix nearest to `matrix` (R, C), by Newton and Schulz.
+    """Return roughly the nearest orthogonal matrix to `matrix` (R, C), by Newton and Schulz.
 
-    The large ones of its singular values come near 1, which serves training as well as 1 itself.
-    Each iteration multiplies by a polynomial of x @ x.T. These commute, so that they are gathered
-    in products of that small square matrix, and x is multiplied once.
+    Its large singular values become about 1, which trains as well as exactly 1. Each iteration
+    multiplies by a polynomial of x @ x.T. These polynomials commute, so their product is computed
+    first, as small square matrices, and multiplied by x once.
     """
     x = matrix.bfloat16()
     if is_tall := x.shape[0] > x.shape[1]:

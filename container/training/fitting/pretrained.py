@@ -1,4 +1,4 @@
-"""Pretrained weights: from a channel or from torchvision, never unpickled as code."""
+"""Pretrained weights from a channel or from torchvision, read without running pickled code."""
 
 import io
 import itertools
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar.gz")
 
-# torchvision's files are older than its names of these layers.
+# The files of torchvision have earlier names of these layers.
 RENAMED = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
@@ -35,16 +35,14 @@ RENAMED = (
 
 
 def load_channel(network: Network, directory: Path) -> str:
-    """Load the one weights file of a channel into a network.
+    """Load the weights file of a channel into a network; return its SHA-256.
 
-    A state dict as `.pth` or `.safetensors`, or the `model.tar.gz` of an earlier job. A head of
-    another number of classes is left out; everything else must fit.
-
-    Returns:
-        The file's SHA-256.
+    The file is a state dict as `.pth` or `.safetensors`, or the `model.tar.gz` of an earlier job.
+    A head for another number of classes is skipped; all other tensors must match.
 
     Raises:
-        UserError: there is not one such file, it cannot be read, or it is of another network.
+        UserError: the channel does not hold exactly one such file, the file cannot be read, or its
+            weights are of another network.
     """
     files = [
         path
@@ -65,28 +63,25 @@ def load_channel(network: Network, directory: Path) -> str:
 
 
 def download(network: Network) -> str:
-    """Load torchvision's own weights.
-
-    Returns:
-        Their name.
+    """Load torchvision's weights into a network; return their name.
 
     Raises:
-        UserError: there are none, or they cannot be downloaded.
+        UserError: torchvision has none, or they cannot be downloaded.
     """
     if network.name == SMALL:
         message = (
-            f"`{SMALL}` has no pretrained weights of its own: give the job a `weights` channel "
-            "with those of an earlier job, or leave pretrained=true away"
+            f"torchvision has no weights of `{SMALL}`: add a `weights` channel with those of an "
+            "earlier job, or remove pretrained=true"
         )
         raise UserError(message)
     weights = torchvision.models.get_model_weights(network.name).DEFAULT
     try:
         state = weights.get_state_dict(check_hash=True)
     except (OSError, HTTPException, RuntimeError) as error:
-        # The last is a file whose checksum is wrong.
+        # RuntimeError: the checksum is wrong.
         message = (
-            f"the pretrained weights of {network.name} cannot be downloaded ({error}): give the "
-            "job a `weights` channel with the file, or set pretrained=false to start from scratch"
+            f"the pretrained weights of {network.name} cannot be downloaded ({error}): add a "
+            "`weights` channel with the file, or set pretrained=false to train from scratch"
         )
         raise UserError(message) from error
     _load(network, state, str(weights))
@@ -101,14 +96,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     except UserError:
         raise
     except Exception as error:
-        # torch, safetensors and tarfile each raise many kinds on a damaged file.
-        message = f"{path.name} is no readable state dict: {type(error).__name__}: {error}"
+        # torch, safetensors and tarfile raise many types on a damaged file.
+        message = f"{path.name} is not a readable state dict: {type(error).__name__}: {error}"
         raise UserError(message[:500]) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        message = f"{path.name} holds no state dict: expected names with tensors"
+        message = f"{path.name} is not a state dict: expected tensors by name"
         raise UserError(message)
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
@@ -118,14 +113,14 @@ def _read_state(name: str, file: IO[bytes]) -> object:
         return safetensors.torch.load(file.read())
     if name.endswith(".tar.gz"):
         with tarfile.open(fileobj=file, mode="r:gz") as archive:
-            # `tar -czf model.tar.gz .` puts "./" before every name.
+            # `tar -czf model.tar.gz .` prefixes all names with "./".
             names = {member.name.removeprefix("./"): member for member in archive}
-            file_within = archive.extractfile(names[WEIGHTS]) if WEIGHTS in names else None
-            if file_within is None:
-                message = f"{name} holds no {WEIGHTS}"
+            weights_file = archive.extractfile(names[WEIGHTS]) if WEIGHTS in names else None
+            if weights_file is None:
+                message = f"{name} does not contain {WEIGHTS}"
                 raise UserError(message)
-            return safetensors.torch.load(file_within.read())
-    # weights_only: a pickle that could call something is refused.
+            return safetensors.torch.load(weights_file.read())
+    # weights_only: pickles that could run code are rejected.
     return torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
 
 
@@ -139,8 +134,8 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
     if isinstance(network.module, VisionTransformer):
         state = _at_size(network.module, state)
     heads = tuple(f"{name}." for name in network.heads)
-    # Weights for other classes come with another head: ours stays as it is then.
-    fitting = {
+    # A head for other classes has other shapes: the network keeps its new head.
+    matching = {
         name: tensor
         for name, tensor in state.items()
         if not name.startswith(heads) or (name in own and tensor.shape == own[name].shape)
@@ -148,12 +143,12 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
     wrong = {
         "missing": [
             name
-            for name in own.keys() - fitting.keys()
+            for name in own.keys() - matching.keys()
             if not name.startswith(heads) and not name.endswith("num_batches_tracked")
         ],
-        "unknown": list(fitting.keys() - own.keys()),
-        "of another shape": [
-            name for name in fitting.keys() & own.keys() if fitting[name].shape != own[name].shape
+        "unknown": list(matching.keys() - own.keys()),
+        "with another shape": [
+            name for name in matching.keys() & own.keys() if matching[name].shape != own[name].shape
         ],
     }
     if any(wrong.values()):
@@ -164,22 +159,22 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
             f"for example {examples}"
         )
         raise UserError(message)
-    # Into our own, which holds the version numbers that some layers ask for.
-    own.update(fitting)
+    # `own` has the version metadata that some layers read.
+    own.update(matching)
     network.module.load_state_dict(own)
 
 
 def _at_size(network: VisionTransformer, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return weights whose places suit the network's image size (Dosovitskiy et al. 2020)."""
-    places = state.get("encoder.pos_embedding")
-    if places is None or places.shape == network.encoder.pos_embedding.shape:
+    """Interpolate position embeddings to the network's image size (Dosovitskiy et al. 2020)."""
+    embedding = state.get("encoder.pos_embedding")
+    if embedding is None or embedding.shape == network.encoder.pos_embedding.shape:
         return state
     try:
         resized: Mapping[str, Tensor] = interpolate_embeddings(
             network.image_size, network.patch_size, OrderedDict(state)
         )
     except (RuntimeError, ValueError) as error:
-        message = f"the weights are of no vision transformer that can be resized: {error}"
+        message = f"the position embeddings of the weights cannot be resized: {error}"
         raise UserError(message) from error
     return resized
 

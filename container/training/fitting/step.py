@@ -1,4 +1,4 @@
-"""One step of the training: images in, gradients, new weights."""
+"""One training step: augmentation, forward and backward pass, optimizer."""
 
 import contextlib
 from collections.abc import Callable
@@ -26,10 +26,10 @@ Model: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class TrainingStep:
-    """Changes a classifier's weights by one batch after another.
+    """Updates the weights of a classifier with one batch.
 
-    Chance is drawn for the whole batch from the seed and the step's number; each of several
-    processes takes its share of it.
+    Random numbers are drawn for the whole batch from the seed and the number of the step, and each
+    rank uses its share of them.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class TrainingStep:
         half_size_steps: int,
         class_weights: npt.NDArray[np.float32] | None,
     ) -> None:
-        """Learn from `images`, each class with its weight (C,) in the loss."""
+        """Train on `images`; the loss weights the classes by `class_weights` (C,)."""
         self.optimizer, self.images = optimizer, images
         self.hyperparameters = hyperparameters
         self.arithmetic, self.cluster = arithmetic, cluster
@@ -61,12 +61,12 @@ class TrainingStep:
         learning_rate: float,
         observer: Observer | None = None,
     ) -> Tensor:
-        """Make step `number` of `model` with the images that `batch` names.
+        """Make step `number` of `model` with the images at the indices `batch`.
 
-        An observer hears of it, of its images from the first part alone.
+        The observer receives the images of the first part only.
 
         Returns:
-            Summed loss, right answers and images of this process's share, on the device.
+            Summed loss, correct answers and images of this rank's share, on the device.
         """
         observer = observer or Observer()
         random = np.random.default_rng((self.hyperparameters.seed, number))
@@ -74,18 +74,18 @@ class TrainingStep:
         blend = draw_blend(
             len(batch), self.hyperparameters.mixup, self.hyperparameters.cutmix, random
         )
-        # Of dropout alone, which each process draws for itself.
+        # For dropout only, which each rank draws independently.
         torch.manual_seed(int(random.integers(2**62)) + self.cluster.rank)
         rank, world_size = self.cluster.rank, self.cluster.world_size
-        # Of each part every process has some, as batch normalization exchanges its statistics.
+        # Every rank has a share of each part, because batch normalization exchanges statistics.
         count = min(self.hyperparameters.gradient_accumulation_steps, len(batch) // world_size)
         parts = [part[rank::world_size] for part in np.array_split(np.arange(len(batch)), count)]
         totals = torch.zeros(3, dtype=torch.float64, device=self.arithmetic.device)
-        seeing = _at_half_size(model) if number < self.half_size_steps else model
+        forward = _at_half_size(model) if number < self.half_size_steps else model
         for part in parts:
-            # Processes average their gradients once, at the last part.
-            with _apart(model) if part is not parts[-1] else contextlib.nullcontext():
-                totals += self._add_gradients(seeing, batch, part, draws, blend, observer=observer)
+            # The ranks average their gradients once, in the last part.
+            with _no_sync(model) if part is not parts[-1] else contextlib.nullcontext():
+                totals += self._add_gradients(forward, batch, part, draws, blend, observer=observer)
         observer.gradients()
         with observer.phase(OPTIMIZER):
             self._update(learning_rate)
@@ -106,11 +106,11 @@ class TrainingStep:
         images, labels = self._load(batch[part], observer)
         if blend is not None:
             blend = blend.of(part)
-            # Before the other changes, which both share then.
+            # Before the augmentation, which is then applied to both.
             others, other_labels = self._load(np.roll(batch, 1)[part], observer)
             images = blend(images, others)
         images = self.augmentation(images, draws.of(part))
-        # Of the step's first part alone.
+        # The first part of the step.
         if part[0] == self.cluster.rank:
             observer.batch(self.images.labels[batch[part]], images)
         with observer.phase(FORWARD):
@@ -121,20 +121,19 @@ class TrainingStep:
                 share = blend.share.to(losses.device, non_blocking=True)
                 losses = share * losses + (1 - share) * self._losses(logits, other_labels)
             loss = losses.sum()
-        # Processes average their gradients: each one's share is of the batch, not of its part.
+        # The ranks average their gradients, so the mean is over the batch, not over a rank's part.
         with observer.phase(BACKWARD):
             (loss * self.cluster.world_size / len(batch)).backward()  # type: ignore[no-untyped-call]
-        right = (logits.argmax(dim=1) == labels).sum()
-        count = torch.full_like(right, len(part))
-        return torch.stack([loss.detach().double(), right.double(), count.double()])
+        correct = (logits.argmax(dim=1) == labels).sum()
+        count = torch.full_like(correct, len(part))
+        return torch.stack([loss.detach().double(), correct.double(), count.double()])
 
     def _load(self, indices: npt.NDArray[np.int64], observer: Observer) -> tuple[Tensor, Tensor]:
         device = self.arithmetic.device
         with observer.phase(DATA):
             pixels, labels = self.images.pixels[indices], self.images.labels[indices]
         with observer.phase(COPY):
-            there = torch.from_numpy(labels).to(device, non_blocking=True)
-            return to_images(pixels, device), there
+            return to_images(pixels, device), torch.from_numpy(labels).to(device, non_blocking=True)
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(
@@ -146,11 +145,11 @@ class TrainingStep:
         )
 
     def _update(self, learning_rate: float) -> None:
-        longest = self.hyperparameters.gradient_clip_norm
-        if longest is not None:
+        max_norm = self.hyperparameters.gradient_clip_norm
+        if max_norm is not None:
             groups = self.optimizer.param_groups
             parameters = [parameter for group in groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, longest)
+            nn.utils.clip_grad_norm_(parameters, max_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self.optimizer.step()
@@ -158,12 +157,12 @@ class TrainingStep:
 
 
 def _at_half_size(model: Model) -> Model:
-    """Return `model` for images (N, 3, H, W) that it sees as (N, 3, H // 2, W // 2)."""
+    """Return a model that halves images (N, 3, H, W) before `model`."""
     return lambda images: model(avg_pool2d(images, 2))
 
 
-def _apart(model: Model) -> AbstractContextManager[None]:
-    """Return the context in which processes don't exchange gradients."""
+def _no_sync(model: Model) -> AbstractContextManager[None]:
+    """Return the context in which the ranks do not average their gradients."""
     if isinstance(model, DistributedDataParallel):
         return model.no_sync()
     return contextlib.nullcontext()

@@ -1,34 +1,29 @@
-"""Which layers of a pretrained network learn when, and how fast (Howard and Ruder 2018).
+"""Gradual unfreezing and layer-wise learning rates (Howard and Ruder 2018).
 
-What the first layers know, edges and textures, suits nearly every image; the last ones know the
-classes of another data set.
+The first layers of a pretrained network detect edges and textures, which suit nearly all images;
+the last ones are specific to the classes of another data set.
 """
-
-import math
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from container.networks.network import Network
 
-# Of the first layer's learning rate to the head's.
+# Ratio of the first layer's learning rate to the head's.
 FIRST_LAYER_FACTOR = 0.1
 
-# Groups of layers by depth, and the first of those that learn in the first stage: the last third.
-# An optimizer's group learns as a whole or not at all.
+# Groups of layers by depth, and the first group that learns in the first stage: the last third.
+# The parameters of an optimizer's group are frozen together.
 GROUPS, LAST_GROUPS = 6, 4
-
-# Share of the epochs in which only the last layers learn.
-FIRST_STAGE = 1 / 3
 
 
 def depths(network: Network) -> dict[str, int]:
-    """Return how deep each parameter lies: from 0, the first layers', to GROUPS, the head's."""
+    """Return the depth of each parameter: 0 in the first layers, GROUPS in the head."""
     heads = tuple(f"{name}." for name in network.heads)
     names = [name for name, _ in network.module.named_parameters()]
     body = [name for name in names if not name.startswith(heads)]
-    # torchvision's networks name their layers in the order in which an image meets them.
+    # torchvision's networks name their layers in the order of the forward pass.
     return dict.fromkeys(names, GROUPS) | {
-        name: place * GROUPS // len(body) for place, name in enumerate(body)
+        name: index * GROUPS // len(body) for index, name in enumerate(body)
     }
 
 
@@ -37,22 +32,17 @@ def learning_rate_factor(depth: int) -> float:
     return float(FIRST_LAYER_FACTOR ** (1 - depth / GROUPS))
 
 
-def first_stage_epochs(epochs: int) -> int:
-    """Return in how many of the epochs only the last layers learn."""
-    return math.floor(epochs * FIRST_STAGE)
-
-
 def freeze_first_layers(network: Network, *, frozen: bool) -> None:
-    """Let the first layers keep their weights, or learn."""
+    """Freeze the first layers, or unfreeze all."""
     depth_of = depths(network)
     for name, parameter in network.module.named_parameters():
         parameter.requires_grad_(not frozen or depth_of[name] >= LAST_GROUPS)
 
 
 def hold_statistics(network: Network, *, pretrained: bool) -> None:
-    """Keep the statistics of what is frozen as they are, in a network that is being trained.
+    """Keep the batch normalization statistics of frozen layers in a network in training mode.
 
-    Those of a pretrained network's new head, too: they are the features' of all images.
+    Those of a pretrained network's new head too: they are exact for the training images.
     """
     heads = tuple(f"{name}." for name in network.heads)
     for name, layer in network.module.named_modules():

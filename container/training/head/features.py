@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of images: the input of the network's head, computed once."""
+"""The features of a frozen backbone: the input of the network's head, computed once."""
 
 import hashlib
 import inspect
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the network's head sees of images."""
+    """The inputs of the network's head for the images of a channel."""
 
     values: npt.NDArray[np.float32]
     """Of shape (N, D), mapped from disk."""
@@ -49,13 +49,13 @@ class Features:
 def find_or_compute(
     network: Network, images: ImageSet, arithmetic: Arithmetic, stop: Stop
 ) -> Features:
-    """Compute features unless this user's cache on this machine has them.
+    """Read features from the user's cache on this machine, or compute and store them.
 
-    For a process that trains alone: of several that want the same one computes, the others wait,
-    and must not wait for one another meanwhile.
+    For jobs of one rank: if several processes need the same features, one computes them and the
+    others wait for its lock.
 
     Raises:
-        UserError: the disk has no room for the features, or the cache cannot be written.
+        UserError: the disk is full, or the cache cannot be written.
         Stopped: a stop was requested.
     """
     cache, key = Cache.of_this_user(), _key(network, images, arithmetic)
@@ -72,18 +72,18 @@ def find_or_compute(
             partial.write(found.values.data)
             cache.publish(key, partial)
         except OSError as error:
-            logger.warning("features are not kept for later runs: %s", error.strerror)
+            logger.warning("features are not cached: %s", error.strerror)
     return found
 
 
 def _key(network: Network, images: ImageSet, arithmetic: Arithmetic) -> str:
-    """Return what changes with the images, the frozen weights and the code between them."""
+    """Return a hash of the images, the frozen weights and the code that computes features."""
     code = [inspect.getsource(module) for module in (preprocessing, networks, inference)]
     versions = (torch.__version__, torchvision.__version__, PIL.__version__)
     parts = (network.name, images.sha256, images.pixels.shape, str(arithmetic), versions, code)
     digest = hashlib.sha256(ascii(parts).encode())
     for name, values in network.module.state_dict().items():
-        # The last head sees the features; it has no part in them.
+        # The features do not depend on the last head.
         if not name.startswith(f"{network.heads[-1]}."):
             digest.update(ascii((name, values.shape)).encode())
             digest.update(values.detach().cpu().contiguous().numpy().tobytes())
@@ -99,12 +99,12 @@ def compute(
     """Compute the input of the network's last head, as in evaluation.
 
     Raises:
+        UserError: the disk is full.
         Stopped: a stop was requested.
-        UserError: the disk has no room for the features.
     """
     start = time.monotonic()
     try:
-        # Written and then mapped: what is written does not count as this process's memory.
+        # Written and then mapped: written pages do not count as memory of this process.
         with tempfile.TemporaryFile() as file:
             for batch in _batches(network, images, arithmetic):
                 stop.check()
@@ -126,11 +126,11 @@ def compute(
 def _batches(
     network: Network, images: ImageSet, arithmetic: Arithmetic
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the features (n, D) of one batch of images after another."""
+    """Yield the features (n, D) of each batch of images."""
     classifier = arithmetic.place(Classifier(network.module))
     with (
         _without_head(network),
-        # disable=None: a bar on a terminal, none in a log.
+        # disable=None: a progress bar on a terminal only.
         tqdm(total=len(images), desc="features", unit=" images", disable=None) as bar,
     ):
         for batch in answers(classifier, images, arithmetic):
@@ -140,7 +140,7 @@ def _batches(
 
 @contextmanager
 def _without_head(network: Network) -> Iterator[None]:
-    """Let the network return what its last head would get."""
+    """Make the network return the input of its last head."""
     name = network.heads[-1]
     head = network.module.get_submodule(name)
     network.module.set_submodule(name, nn.Identity())

@@ -1,11 +1,10 @@
-"""The frozen stage: a head for a backbone that stays as it is, trained in seconds.
+"""The frozen stage: train the new head of a network whose backbone is frozen, in seconds.
 
-A frozen backbone is a function of the image, so its features are computed once. Heads for every
-combination of a few learning rates and weight decays learn from them side by side, and the best one
-on the validation images becomes the network's.
+The features of a frozen backbone depend on the image alone, so they are computed once. Heads for
+all combinations of a few learning rates and weight decays are trained on them in parallel. The best
+one on the validation images becomes the network's head.
 """
 
-import itertools
 import logging
 import math
 import time
@@ -19,28 +18,60 @@ from torch import Tensor, nn
 
 from container.classifier.errors import UserError
 from container.networks.network import Network
+from container.training.data.images import ImageSet
+from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import Evaluation, is_better
+from container.training.head import features
 from container.training.head.features import Features
-from container.training.head.head_bank import Bank, Lesson, Rates, Standardization
+from container.training.head.head_bank import Bank, HeadTrainer, Rates, Standardization
 from container.training.hyperparameters import Hyperparameters
+from container.training.recipe import head_candidates
 from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
 
-# Of heads on standardized features. Weight decay acts through the learning rate, in a few hundred
-# steps: it takes far more of it than fine-tuning does.
-LEARNING_RATES: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
-WEIGHT_DECAYS: tuple[float, ...] = (0.3, 1.0, 3.0)
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The head that the network has got."""
+    """The chosen head."""
 
     rates: Rates
 
     evaluation: Evaluation
-    """On the features, which may be those of bfloat16."""
+    """On the features, which may have been computed in bfloat16."""
+
+
+def train_head(
+    network: Network,
+    training: ImageSet,
+    validation: ImageSet,
+    hyperparameters: Hyperparameters,
+    *,
+    objective: str,
+    class_weights: npt.NDArray[np.float32] | None,
+    arithmetic: Arithmetic,
+    stop: Stop,
+    is_cached: bool,
+) -> Choice:
+    """Compute the features, from or into the cache if `is_cached`, and train the head on them.
+
+    Raises:
+        UserError: no head has a finite loss, or the disk is full.
+        Stopped: a stop was requested.
+    """
+    compute = features.find_or_compute if is_cached else features.compute
+    training_features = compute(network, training, arithmetic, stop)
+    validation_features = compute(network, validation, arithmetic, stop)
+    return train(
+        network,
+        training_features,
+        validation_features,
+        hyperparameters,
+        objective=objective,
+        class_weights=class_weights,
+        device=arithmetic.device,
+        stop=stop,
+    )
 
 
 def train(
@@ -56,24 +87,33 @@ def train(
 ) -> Choice:
     """Train a bank of heads and give the network the best one.
 
-    Judged by `objective`, of equal ones by the loss: the loss alone prefers heads that are merely
-    less sure of themselves. The weights of the classes (C,) are the loss's.
+    Args:
+        network: Its last head is replaced.
+        training: Features to train on.
+        validation: Features to choose the best head by.
+        hyperparameters: Of the job.
+        objective: Decides which head is the best, and the loss between equal ones. The loss alone
+            would prefer heads that are merely less confident.
+        class_weights: Weights of the classes in the loss, of shape (C,).
+        device: Of the heads.
+        stop: Is checked before every epoch.
 
     Raises:
-        UserError: no head's loss is a number.
+        UserError: no head has a finite loss.
         Stopped: a stop was requested.
     """
     start = time.monotonic()
     layer = _layers_of(network)[1]
-    bank = Bank(_rates(hyperparameters), layer.in_features, layer.out_features).to(device)
+    candidates = [Rates(*pair) for pair in head_candidates(hyperparameters)]
+    bank = Bank(candidates, layer.in_features, layer.out_features).to(device)
     standardize = Standardization.of(training, device)
-    lesson = Lesson(bank, training, standardize, hyperparameters, class_weights=class_weights)
-    for epoch in range(lesson.epochs):
+    trainer = HeadTrainer(bank, training, standardize, hyperparameters, class_weights=class_weights)
+    for epoch in range(trainer.epochs):
         stop.check()
-        lesson.train_one_epoch(epoch)
+        trainer.train_one_epoch(epoch)
     evaluations = bank.evaluate(validation, standardize)
     for rates, evaluation in zip(bank.rates, evaluations, strict=True):
-        # No names of metrics: a job's are those of its epochs.
+        # Not under the names of metrics: SageMaker would read these values too.
         logger.info(
             "frozen_stage %s loss=%.4g accuracy=%.4g", rates, evaluation.loss, evaluation.accuracy
         )
@@ -82,36 +122,24 @@ def train(
     logger.info(
         "frozen_stage chosen %s steps=%d seconds=%.1f",
         bank.rates[best],
-        lesson.total_steps,
+        trainer.total_steps,
         time.monotonic() - start,
     )
     return Choice(bank.rates[best], evaluations[best])
 
 
-def _rates(hyperparameters: Hyperparameters) -> list[Rates]:
-    """Return every combination of what the user left open."""
-    learning_rates, weight_decays = LEARNING_RATES, WEIGHT_DECAYS
-    # With further stages those given are theirs.
-    if hyperparameters.fine_tuning == "none":
-        if hyperparameters.learning_rate is not None:
-            learning_rates = (hyperparameters.learning_rate,)
-        if hyperparameters.weight_decay is not None:
-            weight_decays = (hyperparameters.weight_decay,)
-    return [Rates(*pair) for pair in itertools.product(learning_rates, weight_decays)]
-
-
 def _best(evaluations: Sequence[Evaluation], objective: str) -> int:
-    """Return the place of the best one."""
+    """Return the index of the best evaluation."""
     best: int | None = None
-    for place, evaluation in enumerate(evaluations):
+    for index, evaluation in enumerate(evaluations):
         if not math.isfinite(evaluation.loss):
             continue
         metrics = evaluation.metrics()
         if best is None or is_better(objective, metrics, evaluations[best].metrics()):
-            best = place
+            best = index
     if best is None:
         message = (
-            "the validation loss of the frozen stage is no number: the pretrained weights may be "
+            "the validation loss of the frozen stage is not finite: the pretrained weights may be "
             "damaged, or learning_rate is far too high"
         )
         raise UserError(message)
@@ -119,7 +147,7 @@ def _best(evaluations: Sequence[Evaluation], objective: str) -> int:
 
 
 def _layers_of(network: Network) -> tuple[nn.BatchNorm1d | None, nn.Linear]:
-    """Return what standardizes the input of the network's last head, if anything, and the head."""
+    """Return the layer that standardizes the input of the last head, if any, and the head."""
     layers = [*network.module.get_submodule(network.heads[-1]).modules()]
     norm = next((layer for layer in layers if isinstance(layer, nn.BatchNorm1d)), None)
     return norm, next(layer for layer in layers if isinstance(layer, nn.Linear))
@@ -127,10 +155,10 @@ def _layers_of(network: Network) -> tuple[nn.BatchNorm1d | None, nn.Linear]:
 
 @torch.no_grad()
 def _write(network: Network, weight: Tensor, bias: Tensor, standardize: Standardization) -> None:
-    """Give the network a head that computes the same from features as they are."""
+    """Set the weights of the network's head, for features that are not standardized."""
     norm, layer = _layers_of(network)
     if norm is None:
-        # Its weights standardize.
+        # The weights include the standardization.
         weight = weight / standardize.deviation
         bias = bias - weight @ standardize.mean
     else:

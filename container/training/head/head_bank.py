@@ -1,4 +1,4 @@
-"""A bank of linear heads that learn from the same features side by side."""
+"""A bank of linear heads that are trained on the same features in parallel."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,27 +17,26 @@ from container.training.head.features import Features
 from container.training.hyperparameters import Hyperparameters
 from container.training.schedule import one_cycle
 
-# Of features on their way through the bank, and the most of a step.
+# Features in a forward pass, and the maximum of a training step.
 BATCH_SIZE = 1024
 
-# A few images make several steps an epoch all the same.
+# A small data set still has several steps an epoch.
 STEPS_PER_EPOCH, MIN_BATCH_SIZE = 8, 32
 
-# Multiplications of the forward passes of all epochs: half a minute or so on two cores.
+# Multiplications in the forward passes of all epochs: about half a minute on two cores.
 MAX_WORK = 10**12
 
-# Multiplications of a step's forward pass, below which a second thread's wait for the first, on a
-# machine with other work, costs more than it saves: ten times the seconds at 32 images and 12
-# heads of 2 classes.
+# Multiplications in a step's forward pass, below which one thread is faster. On a busy machine two
+# threads that wait for each other take ten times as long, at 32 images and 12 heads of 2 classes.
 SMALL_STEP = 10**7
 
-# Of nn.BatchNorm1d, unless it is told another.
+# The default of nn.BatchNorm1d.
 EPSILON = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How fast a head learns, and how fast it forgets."""
+    """Learning rate and weight decay of a head."""
 
     learning_rate: float
     """Peak of the one-cycle schedule."""
@@ -45,22 +44,23 @@ class Rates:
     weight_decay: float
 
     def __str__(self) -> str:
-        """Return both as in a log line."""
+        """Return both for a log line."""
         return f"learning_rate={self.learning_rate:g} weight_decay={self.weight_decay:g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Standardization:
-    """Makes every feature's mean 0 and variance 1, as a head's nn.BatchNorm1d does."""
+    """Scales every feature to mean 0 and variance 1, as the head's nn.BatchNorm1d does."""
 
     mean: Tensor
-    """Of shape (D,), of the training features, as is the variance."""
+    """Of the training features, of shape (D,)."""
 
     variance: Tensor
+    """Of the training features, of shape (D,)."""
 
     @classmethod
     def of(cls, features: Features, device: torch.device) -> Self:
-        """Measure the features, a part of the mapped file at a time."""
+        """Compute mean and variance, one part of the mapped file at a time."""
         parts = [features.values[part] for part in _parts(features)]
         mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(features)
         variance = sum(((part - mean) ** 2).sum(axis=0) for part in parts) / len(features)
@@ -69,28 +69,29 @@ class Standardization:
 
     @property
     def deviation(self) -> Tensor:
-        """Return (D,): what features are divided by."""
+        """The standard deviation (D,), as nn.BatchNorm1d computes it."""
         return torch.sqrt(self.variance + EPSILON)
 
     def __call__(self, values: npt.NDArray[np.float32]) -> Tensor:
         """Return standardized features (n, D), on the device."""
-        # Torch wants memory that it may write, which the mapped file is not.
+        # torch needs writable memory, and the mapped file is read-only.
         own = torch.from_numpy(np.require(values, requirements="W")).to(self.mean.device)
         return (own - self.mean) / self.deviation
 
 
 class Bank(nn.Module):
-    """Heads that all see the same features, computed as one.
+    """Heads with the same input, computed as one layer.
 
-    A head's weights are in units of its learning rate: Adam's steps are of the learning rate's
-    length, whatever the gradient's, and so one optimizer at a rate of 1 suits all heads.
+    The parameters are the heads' weights divided by their learning rates. The length of Adam's
+    steps is the learning rate, independent of the gradient's length, so one optimizer with a rate
+    of 1 suits all heads.
     """
 
     learning_rates: Tensor
     weight_decays: Tensor
 
     def __init__(self, rates: Sequence[Rates], features: int, classes: int) -> None:
-        """Start every head from equal probabilities."""
+        """Start all heads from equal probabilities."""
         super().__init__()
         self.rates = rates
         self.scaled_weights = nn.Parameter(torch.zeros(len(rates), classes, features))
@@ -101,12 +102,12 @@ class Bank(nn.Module):
 
     @property
     def weights(self) -> Tensor:
-        """Return (heads, C, D)."""
+        """Of all heads, of shape (heads, C, D)."""
         return self.learning_rates * self.scaled_weights
 
     @property
     def biases(self) -> Tensor:
-        """Return (heads, C)."""
+        """Of all heads, of shape (heads, C)."""
         return (self.learning_rates * self.scaled_biases).squeeze(2)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -116,12 +117,12 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def decay(self, share: float) -> None:
-        """Let the weights, not the biases, forget, at a share of the peak learning rates."""
+        """Apply weight decay to the weights, not the biases, at a share of the peak rates."""
         self.scaled_weights.mul_(1 - share * self.learning_rates * self.weight_decays)
 
     @torch.inference_mode()
     def evaluate(self, features: Features, standardize: Standardization) -> list[Evaluation]:
-        """Evaluate every head."""
+        """Evaluate all heads."""
         losses = torch.zeros(len(self.rates), dtype=torch.float64)
         answers = []
         for part in _parts(features):
@@ -137,8 +138,8 @@ class Bank(nn.Module):
         ]
 
 
-class Lesson:
-    """What the heads of a bank learn from, and how."""
+class HeadTrainer:
+    """Trains the heads of a bank on features."""
 
     def __init__(
         self,
@@ -149,14 +150,14 @@ class Lesson:
         *,
         class_weights: npt.NDArray[np.float32] | None,
     ) -> None:
-        """Make the optimizer and the schedule; the weights of the classes (C,) are the loss's."""
+        """Create the optimizer; the loss weights the classes by `class_weights` (C,)."""
         self.bank, self.features, self.standardize = bank, features, standardize
         self.seed, self.label_smoothing = hyperparameters.seed, hyperparameters.label_smoothing
         self.device = standardize.mean.device
         self.class_weights = None
         if class_weights is not None:
             self.class_weights = torch.from_numpy(class_weights).to(self.device)
-        # Gradients are in the same units, hence the smaller epsilon.
+        # The gradients are scaled by the learning rates too, so epsilon must be smaller.
         self.optimizer = torch.optim.Adam(bank.parameters(), eps=1e-12, fused=True)
         batch_size = max(len(features) // STEPS_PER_EPOCH, MIN_BATCH_SIZE)
         self.steps_per_epoch = math.ceil(len(features) / min(batch_size, BATCH_SIZE))
@@ -166,18 +167,18 @@ class Lesson:
         self.total_steps = self.epochs * self.steps_per_epoch
 
     def train_one_epoch(self, epoch: int) -> None:
-        """Make one pass over the features."""
+        """Train on all features once."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.features))
         with _threads(1 if self.is_small else torch.get_num_threads()):
-            for place, batch in enumerate(np.array_split(order, self.steps_per_epoch)):
-                number = epoch * self.steps_per_epoch + place
+            for index, batch in enumerate(np.array_split(order, self.steps_per_epoch)):
+                number = epoch * self.steps_per_epoch + index
                 self._step(batch, one_cycle(number, self.total_steps))
 
     def _step(self, batch: npt.NDArray[np.int64], share: float) -> None:
         """Make a step of AdamW (Loshchilov and Hutter 2019)."""
         logits = self.bank(self.standardize(self.features.values[batch]))
         labels = torch.from_numpy(self.features.labels[batch]).to(self.device)
-        # Each head's gradient is that of its own mean loss: the sum over heads mixes none.
+        # The loss is a sum over the heads: each head's gradient is that of its own mean loss.
         loss = cross_entropy(
             logits.flatten(0, 1),
             labels.repeat_interleave(logits.shape[1]),

@@ -1,7 +1,7 @@
 """The processes of one host, one a GPU: started, stopped and watched by the program itself.
 
 SageMaker starts one container a host. Its first process then supervises others of the same
-program, which find their places in torchrun's variables.
+program, which read their ranks from torchrun's variables.
 """
 
 import ctypes
@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from container.classifier import machine
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import PROCESSES_VARIABLE
+from container.training.sagemaker import threads
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import SIGNALS, Stop, StopRequest
 
@@ -39,23 +41,23 @@ class ConnectionLostError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A process's place among those of its host, and where all of them meet."""
+class Rank:
+    """The index of a process among those of its host, and the port where all processes connect."""
 
-    rank: int
+    index: int
     count: int
     port: int
 
     @classmethod
     def given(cls) -> Self | None:
-        """Return the place that a supervisor gave to this process, if one did."""
+        """Return the rank that a supervisor has assigned to this process, if any."""
         if RANK not in os.environ:
             return None
         return cls(*(int(os.environ[name]) for name in (RANK, COUNT, PORT)))
 
     def variables(self) -> Mapping[str, str]:
         """Return what `given` reads."""
-        values = (self.rank, self.count, self.port)
+        values = (self.index, self.count, self.port)
         return {name: str(value) for name, value in zip((RANK, COUNT, PORT), values, strict=True)}
 
 
@@ -85,7 +87,7 @@ def supervise(environment: TrainingEnvironment, stop: StopRequest, count: int) -
     """
     is_alone = len(environment.hosts().names) == 1
     port = int(os.environ.get(PORT, _free_port() if is_alone else DEFAULT_PORT))
-    with _started([Place(rank, count, port) for rank in range(count)], stop) as children:
+    with _started([Rank(rank, count, port) for rank in range(count)], stop) as children:
         _wait(children, stop)
         # Before the others are told to end, which they may do in any way.
         failed = [rank for rank, child in enumerate(children) if child.returncode]
@@ -126,16 +128,16 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _started(places: Sequence[Place], stop: StopRequest) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start a process at each place; none outlives the block."""
+def _started(ranks: Sequence[Rank], stop: StopRequest) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start a process for each rank; end all of them with the block."""
     children: list[subprocess.Popen[bytes]] = []
     try:
         # Children inherit that: a stop waits until they listen.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        for place in places:
+        for rank in ranks:
             # Else a lost connection is told in pages before it is told in a sentence.
-            defaults = {"TORCH_CPP_LOG_LEVEL": "ERROR", **_threads(place.count)}
-            variables = {**defaults, **os.environ, **place.variables()}
+            defaults = {"TORCH_CPP_LOG_LEVEL": "ERROR", **_threads(rank.count)}
+            variables = {**defaults, **os.environ, **rank.variables()}
             command = [sys.executable, "-m", "container.training", "train"]
             children.append(subprocess.Popen(command, env=variables))
         stop.listen()
@@ -147,12 +149,10 @@ def _started(places: Sequence[Place], stop: StopRequest) -> Iterator[list[subpro
 
 
 def _threads(count: int) -> Mapping[str, str]:
-    """Return a process's share of the cores, unless it has them all."""
+    """Return each process's share of the CPUs, if several processes share them."""
     if count == 1:
         return {}
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // count))}
+    return {threads.VARIABLE: str(max(1, int(machine.usable_cpus()) // count))}
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], stop: Stop) -> None:

@@ -1,0 +1,144 @@
+"""What training changes: a classifier, its optimizer and the moving average of its weights."""
+
+import copy
+import itertools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from container.debugger.profiler.timeline import STEP
+from container.debugger.recording.debug_session import Observer
+from container.networks.network import Classifier
+from container.training.data import sampling
+from container.training.device import Arithmetic
+from container.training.fitting import learning_rate, unfreezing
+from container.training.fitting.batch_norm import RunningStatistics
+from container.training.fitting.cluster import Cluster
+from container.training.fitting.ema import WeightAverage
+from container.training.fitting.optimizer import make_optimizer
+from container.training.fitting.step import Model, TrainingStep
+from container.training.fitting.task import Task
+from container.training.recipe import Recipe, flips
+from container.training.sagemaker.stop import Stop
+
+logger = logging.getLogger(__name__)
+
+
+class Learner:
+    """A classifier and everything that a training step updates along with it."""
+
+    def __init__(
+        self, task: Task, recipe: Recipe, arithmetic: Arithmetic, cluster: Cluster
+    ) -> None:
+        """Move the network to its device and create the optimizer."""
+        self.task, self.recipe = task, recipe
+        self.arithmetic, self.cluster = arithmetic, cluster
+        self.classifier = arithmetic.place(
+            Classifier(task.network.module, flips(task.hyperparameters))
+        )
+        self._statistics = RunningStatistics(task.network.module)
+        self.reset_optimizer()
+
+    @property
+    def class_weights(self) -> npt.NDArray[np.float32]:
+        """Weights of the classes in the loss, of shape (C,), that make up for uneven classes."""
+        return sampling.class_weights(self.task.training.labels, len(self.task.class_names))
+
+    def reset_optimizer(self) -> None:
+        """Create a new optimizer, and start the moving average from the present weights."""
+        self.optimizer = make_optimizer(
+            self.task.network,
+            self.recipe.optimizer,
+            self.recipe.weight_decay,
+            pretrained=self.task.is_pretrained,
+        )
+        self.average = WeightAverage(self.classifier, self.recipe.ema_decay)
+        self.step = TrainingStep(
+            self.optimizer,
+            self.task.training,
+            self.task.hyperparameters,
+            arithmetic=self.arithmetic,
+            cluster=self.cluster,
+            half_size_steps=self.recipe.half_size_steps,
+            class_weights=self.class_weights if self.recipe.balance == "weights" else None,
+        )
+
+    def batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """Return the image indices of each batch of an epoch."""
+        return sampling.batches(
+            self.task.training.labels,
+            self.task.hyperparameters.batch_size,
+            np.random.default_rng((self.task.hyperparameters.seed, epoch)),
+            balanced=self.recipe.balance == "sampling",
+        )
+
+    @contextmanager
+    def training(self, *, is_first_stage: bool) -> Iterator[Model]:
+        """Yield the model for training steps; in the first stage only its last layers learn."""
+        if self.recipe.first_stage_epochs:
+            unfreezing.freeze_first_layers(self.task.network, frozen=is_first_stage)
+        with self.cluster.learning(self.classifier) as model:
+            yield torch.compile(model) if self.task.hyperparameters.compile else model
+
+    def set_to_training(self) -> None:
+        """Put all layers in training mode, except the batch normalization of frozen ones."""
+        self.classifier.train()
+        unfreezing.hold_statistics(self.task.network, pretrained=self.task.is_pretrained)
+
+    def train_step(
+        self,
+        model: Model,
+        number: int,
+        batch: npt.NDArray[np.int64],
+        learning_rate: float,
+        observer: Observer,
+    ) -> Tensor:
+        """Make one step of the schedule; return the totals of `TrainingStep`."""
+        if not self.task.is_pretrained:
+            self._statistics.set_momentum(self.recipe.statistics_momentum(number))
+        with observer.phase(STEP):
+            totals = self.step(model, number, batch, learning_rate, observer)
+        self.average.update(self.classifier, number)
+        return totals
+
+    def find_learning_rate(self, stop: Stop) -> float:
+        """Search for the peak of the schedule, then restore the weights.
+
+        Raises:
+            Stopped: a stop was requested.
+        """
+        batches = itertools.chain.from_iterable(map(self.batches, itertools.count()))
+        before = copy.deepcopy(self.classifier.state_dict())
+        with self.training(is_first_stage=self.recipe.first_stage_epochs > 0) as model:
+
+            def loss_at(number: int, rate: float) -> float:
+                stop.check()
+                totals = self.cluster.total(self.step(model, number, next(batches), rate))
+                return float(totals[0] / totals[2])
+
+            self.set_to_training()
+            found = learning_rate.search(loss_at)
+        self.classifier.load_state_dict(before)
+        self.reset_optimizer()
+        if self.cluster.is_first:
+            logger.info("found_learning_rate=%.3g", found)
+        return found
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what a checkpoint holds."""
+        return {
+            "classifier": self.classifier.state_dict(),
+            "average": self.average.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Restore what `state_dict` returned."""
+        self.classifier.load_state_dict(state["classifier"])
+        self.average.classifier.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
