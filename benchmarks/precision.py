@@ -149,7 +149,7 @@ def _runtimes(
     network = Int8Network(artifact.int8.onnx_model)
     batches = range(0, len(validation), BATCH_SIZE)
     found = np.concatenate(
-        [network.answer(validation.pixels[start : start + BATCH_SIZE]) for start in batches]
+        [network.predict(validation.pixels[start : start + BATCH_SIZE]) for start in batches]
     )
     named, expected = found.argmax(axis=1), answers["int8"].argmax(axis=1)
     return {

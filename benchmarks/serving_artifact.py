@@ -70,7 +70,7 @@ def add_int8(directory: Path, images: Sequence[Path]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch, INT8_MODEL)
         quantize(source.onnx_model, pixels, target, manifest.network, StopRequest())
-        answers = Int8Network(target).answer(golden)
+        answers = Int8Network(target).predict(golden)
         with extending(directory, manifest) as partial:
             shutil.move(target, partial / INT8_MODEL)
             write_int8_answers(partial, answers.tolist())

@@ -1,4 +1,4 @@
-"""Images decoded once, in the order of their files, and found again."""
+"""Images that are decoded once, in the order of their files, and cached."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ from tests.opt_ml import IS_ROOT, needs_unshare, square, wait_for
 SETTINGS = Preprocessing(image_size=16)
 CLASS_NAMES = ("blue", "green", "red")
 
-# What the tests below start as a process of its own: it decodes the folder given to it.
+# A program for separate processes: it decodes the folder in its argument.
 PROGRAM = """
 import logging, sys
 from pathlib import Path
@@ -42,7 +42,7 @@ print(f"sum={images.pixels.sum()} sha256={images.sha256}")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This test's own cache."""
+    """Return the folder of this test's cache."""
     directory = tmp_path / "cache"
     monkeypatch.setenv(CACHE_DIR_VARIABLE, str(directory))
     return directory
@@ -50,7 +50,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[LabeledFile]:
-    """More than a chunk, the classes in turn."""
+    """Return more files than a chunk has, with the classes in rotation."""
     channel = tmp_path / "channel"
     channel.mkdir()
     files = []
@@ -78,7 +78,7 @@ def test_pixels_labels_and_paths_are_in_the_order_of_the_files(files: list[Label
         assert np.array_equal(images.pixels[place], expected)
 
 
-def test_broken_images_leave_no_gap(files: list[LabeledFile]) -> None:
+def test_broken_images_leave_no_gaps(files: list[LabeledFile]) -> None:
     for place in (0, 100, 299):
         files[place].path.write_bytes(b"no image")
 
@@ -89,7 +89,7 @@ def test_broken_images_leave_no_gap(files: list[LabeledFile]) -> None:
     assert np.array_equal(images.pixels[0], preprocess(files[1].path.read_bytes(), SETTINGS))
 
 
-def test_five_percent_of_broken_images_are_let_through_and_more_refused(
+def test_more_than_five_percent_of_broken_images_are_rejected(
     files: list[LabeledFile],
 ) -> None:
     for place in range(15):
@@ -103,7 +103,7 @@ def test_five_percent_of_broken_images_are_let_through_and_more_refused(
         decoded(files)
 
 
-def test_equal_data_have_equal_checksums_and_others_do_not(files: list[LabeledFile]) -> None:
+def test_checksum_depends_on_content_labels_and_order(files: list[LabeledFile]) -> None:
     checksum = decoded(files).sha256
 
     assert decoded(files).sha256 == checksum
@@ -114,15 +114,15 @@ def test_equal_data_have_equal_checksums_and_others_do_not(files: list[LabeledFi
     assert decoded(files).sha256 != checksum
 
 
-def test_a_stop_ends_the_decoding(files: list[LabeledFile]) -> None:
+def test_stop_request_interrupts_decoding(files: list[LabeledFile]) -> None:
     stop = StopRequest(requested=True)
 
     with pytest.raises(Stopped):
         decode(files, CLASS_NAMES, SETTINGS, stop)
 
 
-def hows(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return how the images came about, of every call so far."""
+def origins(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the logged origins of the images, by call."""
     lines = [line for line in caplog.messages if line.startswith("decoded_images=")]
     return [line.partition("=")[2].partition(" ")[0] for line in lines]
 
@@ -131,7 +131,7 @@ def hows(caplog: pytest.LogCaptureFixture) -> list[str]:
 def decoding(
     channel: Path, before: Sequence[str] = (), program: str = PROGRAM
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a program on a channel's folder; it is ended when the block is left."""
+    """Run a program on a channel's folder until the end of the block."""
     with subprocess.Popen(
         [*before, sys.executable, "-c", program, str(channel)],
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -147,13 +147,13 @@ def decoding(
 
 @pytest.fixture
 def slow(files: list[LabeledFile]) -> Path:
-    """An image in the channel, whose reading lasts until somebody writes it."""
+    """Return an image in the channel that blocks its reader until a test writes it."""
     path = files[0].path.with_name("150x_red.png")
     os.mkfifo(path)
     return path
 
 
-def test_what_was_decoded_is_found_again(
+def test_decoded_images_are_cached(
     files: list[LabeledFile], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -161,14 +161,14 @@ def test_what_was_decoded_is_found_again(
 
     first, second = decoded(files), decoded(files)
 
-    assert hows(caplog) == ["new", "cached"]
+    assert origins(caplog) == ["new", "cached"]
     assert np.array_equal(first.pixels, second.pixels)
     assert first.labels.tolist() == second.labels.tolist()
     assert (first.paths, first.sha256) == (second.paths, second.sha256)
     assert caplog.text.count("1 of 300 images cannot be read and are left out: ") == 2
 
 
-def test_too_many_broken_images_are_refused_when_found_again(files: list[LabeledFile]) -> None:
+def test_too_many_broken_images_in_the_cache_are_rejected(files: list[LabeledFile]) -> None:
     for file in files[:20]:
         file.path.write_bytes(b"no image")
 
@@ -177,27 +177,27 @@ def test_too_many_broken_images_are_refused_when_found_again(files: list[Labeled
             decoded(files)
 
 
-def test_nobody_can_write_into_the_found_pixels(files: list[LabeledFile]) -> None:
+def test_cached_pixels_are_read_only(files: list[LabeledFile]) -> None:
     with pytest.raises(ValueError, match="read-only"):
         decoded(files).pixels[0] = 0
 
 
-def test_a_changed_file_is_decoded_again(
+def test_changed_file_is_decoded_again(
     files: list[LabeledFile], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     path = files[5].path
     data, status = path.read_bytes(), path.stat()
     decoded(files)
-    # Of equal size and age; only the time of the change differs.
+    # The same size and mtime; only ctime differs.
     path.write_bytes(bytes(len(data)))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     assert len(decoded(files)) == 299
-    assert hows(caplog) == ["new", "new"]
+    assert origins(caplog) == ["new", "new"]
 
 
-def test_other_settings_classes_and_orders_are_other_entries(
+def test_other_settings_classes_and_orders_have_other_entries(
     files: list[LabeledFile], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -208,27 +208,27 @@ def test_other_settings_classes_and_orders_are_other_entries(
     images = decode(files, CLASS_NAMES, cropped, StopRequest())
     others = [decoded(relabeled), decoded(files[::-1]), decoded(files[:-1])]
 
-    assert hows(caplog) == ["new"] * 5
+    assert origins(caplog) == ["new"] * 5
     assert np.array_equal(images.pixels[0], preprocess(files[0].path.read_bytes(), cropped))
     assert [len(other) for other in others] == [300, 300, 299]
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 0.999])
-def test_a_truncated_entry_is_decoded_again(
-    files: list[LabeledFile], cache: Path, caplog: pytest.LogCaptureFixture, share: float
+@pytest.mark.parametrize("fraction", [0, 0.5, 0.999])
+def test_truncated_entry_is_decoded_again(
+    files: list[LabeledFile], cache: Path, caplog: pytest.LogCaptureFixture, fraction: float
 ) -> None:
     caplog.set_level(logging.INFO)
     expected = np.array(decoded(files).pixels)
     (entry,) = cache.iterdir()
-    os.truncate(entry, int(share * entry.stat().st_size))
+    os.truncate(entry, int(fraction * entry.stat().st_size))
 
     assert np.array_equal(decoded(files).pixels, expected)
-    assert "is not whole" in caplog.text
+    assert "is truncated" in caplog.text
     decoded(files)
-    assert hows(caplog) == ["new", "new", "cached"]
+    assert origins(caplog) == ["new", "new", "cached"]
 
 
-def test_a_stop_leaves_nothing(files: list[LabeledFile], cache: Path) -> None:
+def test_stop_request_leaves_no_files(files: list[LabeledFile], cache: Path) -> None:
     stop = StopRequest(requested=True)
 
     with pytest.raises(Stopped):
@@ -237,11 +237,11 @@ def test_a_stop_leaves_nothing(files: list[LabeledFile], cache: Path) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_a_killed_process_leaves_no_entry_and_what_it_left_is_removed_by_the_next(
+def test_partial_file_of_a_killed_process_is_removed(
     files: list[LabeledFile], slow: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    # It can be opened for writing once the process reads it.
+    # Opening it for writing blocks until the process reads it.
     with decoding(slow.parent) as process, slow.open("wb"):
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -252,11 +252,11 @@ def test_a_killed_process_leaves_no_entry_and_what_it_left_is_removed_by_the_nex
 
     (entry,) = cache.iterdir()
     assert entry.suffix == ".pixels"
-    assert hows(caplog) == ["new"]
+    assert origins(caplog) == ["new"]
 
 
 @pytest.mark.usefixtures("files")
-def test_processes_that_want_the_same_images_decode_them_once(slow: Path, cache: Path) -> None:
+def test_processes_decode_the_same_images_once(slow: Path, cache: Path) -> None:
     with (
         decoding(slow.parent) as first,
         slow.open("wb") as writer,
@@ -274,7 +274,7 @@ def test_processes_that_want_the_same_images_decode_them_once(slow: Path, cache:
     assert len(list(cache.iterdir())) == 1
 
 
-def test_many_processes_at_once_all_get_the_same(files: list[LabeledFile], cache: Path) -> None:
+def test_concurrent_processes_get_the_same_images(files: list[LabeledFile], cache: Path) -> None:
     with (
         decoding(files[0].path.parent) as a,
         decoding(files[0].path.parent) as b,
@@ -289,7 +289,7 @@ def test_many_processes_at_once_all_get_the_same(files: list[LabeledFile], cache
 
 
 @pytest.mark.usefixtures("files")
-def test_a_process_decodes_where_the_one_that_it_waited_for_is_killed(slow: Path) -> None:
+def test_waiting_process_decodes_if_the_other_one_is_killed(slow: Path) -> None:
     with (
         decoding(slow.parent) as first,
         slow.open("wb") as held,
@@ -307,17 +307,17 @@ def test_a_process_decodes_where_the_one_that_it_waited_for_is_killed(slow: Path
 
 
 class StopWhileWaiting(StopRequest):
-    """Is requested at the second look."""
+    """A stop that is requested at the second check."""
 
-    looks = 0
+    checks = 0
 
     @property
     def requested(self) -> bool:
-        self.looks += 1
-        return self.looks > 1
+        self.checks += 1
+        return self.checks > 1
 
 
-def test_a_stop_is_heard_while_waiting_for_another_process(slow: Path, cache: Path) -> None:
+def test_stop_request_ends_the_wait_for_another_process(slow: Path, cache: Path) -> None:
     with decoding(slow.parent), slow.open("wb"):
         (partial,) = cache.iterdir()
         stop = StopWhileWaiting()
@@ -325,11 +325,11 @@ def test_a_stop_is_heard_while_waiting_for_another_process(slow: Path, cache: Pa
         with pytest.raises(Stopped):
             decode(labeled_files(slow.parent), CLASS_NAMES, SETTINGS, stop)
 
-        assert stop.looks == 2
+        assert stop.checks == 2
         assert list(cache.iterdir()) == [partial]
 
 
-# On a disk of a MiB: four entries of 230 KB fit, a fifth needs the room of another.
+# On a disk of 1 MiB: four entries of 230 KB fit, a fifth needs the space of another.
 EVICTING = """
 import logging, sys
 from pathlib import Path
@@ -348,7 +348,7 @@ def rotated(by):
 
 for by in (0, 1, 2, 3, 0, 4):
     rotated(by)
-print("the least recently used is gone, the others are there:")
+print("the least recently used entry is evicted, the others are cached:")
 used = [rotated(by) for by in (0, 2, 3, 4)]
 before = [images.pixels.sum() for images in used]
 print("all are in use:")
@@ -357,14 +357,14 @@ try:
 except UserError as error:
     print(error)
 print([images.pixels.sum() for images in used] == before)
-print("one is in use no more:")
+print("one is not in use:")
 del used[1]
 rotated(1)
 """
 
 
 @needs_unshare
-def test_where_room_is_missing_the_least_recently_used_entries_make_it(
+def test_least_recently_used_entries_are_evicted_from_a_full_disk(
     files: list[LabeledFile], cache: Path
 ) -> None:
     cache.mkdir()
@@ -393,13 +393,13 @@ def test_where_room_is_missing_the_least_recently_used_entries_make_it(
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the cache is unless the user says otherwise; not made yet."""
+    """Return the default folder of the cache, which does not exist yet."""
     monkeypatch.delenv(CACHE_DIR_VARIABLE)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"image-classifier-{os.geteuid()}"
 
 
-def test_the_cache_is_a_folder_of_the_users_own(files: list[LabeledFile], own_folder: Path) -> None:
+def test_default_cache_is_private(files: list[LabeledFile], own_folder: Path) -> None:
     decoded(files)
 
     (entry,) = own_folder.iterdir()
@@ -429,17 +429,19 @@ def open_to_all(folder: Path) -> None:
         open_to_all,
     ],
 )
-def test_a_folder_that_another_user_may_have_planted_is_refused(
+def test_cache_folder_of_another_user_is_rejected(
     files: list[LabeledFile], own_folder: Path, plant: Callable[[Path], None]
 ) -> None:
     plant(own_folder)
 
-    with pytest.raises(UserError, match=f"^{own_folder}, .* no folder of this user alone: remove"):
+    with pytest.raises(
+        UserError, match=f"^{own_folder}, .* not a private folder of this user: remove"
+    ):
         decoded(files)
 
 
-def test_a_cache_that_cannot_be_written_is_said(files: list[LabeledFile], cache: Path) -> None:
-    cache.write_bytes(b"a file, no folder")
+def test_cache_that_is_not_writable_is_reported(files: list[LabeledFile], cache: Path) -> None:
+    cache.write_bytes(b"a file, not a folder")
 
     with pytest.raises(
         UserError, match=rf"^{cache} cannot hold .* \(File exists\): set {CACHE_DIR_VARIABLE}"

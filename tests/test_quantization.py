@@ -1,4 +1,4 @@
-"""The int8 network: made by NNCF at the end of a job, judged, and served as it was judged."""
+"""Quantization to int8 at the end of a job, its comparison with float32, and serving."""
 
 import dataclasses
 import errno
@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -26,10 +27,10 @@ from container.training.data.images import ImageSet
 from container.training.output import quantization
 from container.training.output.quantization import (
     METRICS,
-    Comparison,
     Int8Network,
     add_int8,
-    calibration_places,
+    calibration_indices,
+    compare,
 )
 from container.training.sagemaker.stop import Stop, StopRequest
 from tests.artifacts import PixelsToProbabilities, export, random_pixels
@@ -49,7 +50,7 @@ LEARNING = {"image_size": "32", "epochs": "4", "quantize": "auto"}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The /opt/ml of a job that the real program ran, with the default margin."""
+    """Return the /opt/ml of a job of the real program, with the default margin."""
     base_dir = tmp_path_factory.mktemp("finished")
     write_images(base_dir / "input" / "data" / "training", per_class=30)
     write_images(base_dir / "input" / "data" / "validation", per_class=20, first=100)
@@ -60,17 +61,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the artifact that a test may change."""
+    """Return a copy of the artifact that a test may change."""
     return Path(shutil.copytree(finished / "model", tmp_path / "model"))
 
 
 @pytest.fixture
 def float32_model(artifact: Path, tmp_path: Path) -> Path:
-    """An artifact without an int8 network, to which a test may add one."""
+    """Return an artifact without an int8 network, to which a test may add one."""
     return Path(shutil.copytree(artifact, tmp_path / "float32"))
 
 
-def said(manifest: Manifest) -> dict[str, object]:
+def quantization_of(manifest: Manifest) -> dict[str, object]:
     found = manifest.metrics[METRICS]
     assert isinstance(found, dict)
     return dict(found)
@@ -96,15 +97,15 @@ def try_int8(
     max_drop: float = 0.005,
     stop: Stop | None = None,
 ) -> Manifest:
-    """Add int8 to an artifact; of 20 labels all are what float32 names, `wrong` are not int8's."""
+    """Add int8 to an artifact: float32 is correct on 20 images, int8 wrong on `wrong` of them."""
     artifact = Artifact.read(directory)
     pixels = some_pixels(100)
     probabilities = answers(artifact.onnx_model, pixels)
-    # Of which no rounding makes another class.
-    sure = np.argsort(-probabilities.max(axis=1))[:20]
-    predicted = probabilities[sure].argmax(axis=1)
+    # Rounding does not change the class of confident predictions.
+    confident = np.argsort(-probabilities.max(axis=1))[:20]
+    predicted = probabilities[confident].argmax(axis=1)
     predicted[:wrong] = (predicted[:wrong] + 1) % 3
-    images = ImageSet(pixels[sure], predicted, (), "0" * 64)
+    images = ImageSet(pixels[confident], predicted, (), "0" * 64)
     return add_int8(
         directory,
         artifact.manifest,
@@ -116,9 +117,9 @@ def try_int8(
     )
 
 
-def test_the_manifest_the_metrics_and_the_report_say_what_is_served_and_why(finished: Path) -> None:
+def test_manifest_metrics_and_report_have_the_same_verdict(finished: Path) -> None:
     manifest = Artifact.read(finished / "model").manifest
-    found = said(manifest)
+    found = quantization_of(manifest)
 
     assert manifest.precision == found["precision"] == INT8
     assert (found["calibration_images"], found["images"]) == (90, 60)
@@ -128,28 +129,28 @@ def test_the_manifest_the_metrics_and_the_report_say_what_is_served_and_why(fini
     assert str(found["reason"]) in (reports / "report.html").read_text().replace("&#39;", "'")
 
 
-def test_the_figures_are_those_of_what_openvino_answers(finished: Path) -> None:
+def test_accuracies_are_those_in_openvino(finished: Path) -> None:
     artifact = Artifact.read(finished / "model")
     assert artifact.int8 is not None
-    found = said(artifact.manifest)
+    found = quantization_of(artifact.manifest)
     paths = sorted((finished / "input" / "data" / "validation").rglob("*.png"))
     settings = artifact.manifest.preprocessing
     pixels = np.stack([preprocess(path.read_bytes(), settings) for path in paths])
-    names = [artifact.manifest.class_names.index(path.parent.name) for path in paths]
+    labels = [artifact.manifest.class_names.index(path.parent.name) for path in paths]
 
     float32 = answers(artifact.onnx_model, pixels)
     int8 = answers(artifact.int8.onnx_model, pixels)
 
     assert 0 < np.abs(int8 - float32).max() < 0.2
-    named = int8.argmax(axis=1)
-    # One image of 60 may lie so near to the border of two classes that runtimes differ.
-    assert np.mean(named == names) == pytest.approx(found["int8_accuracy"], abs=1.1 / 60)
-    assert np.mean(named == float32.argmax(axis=1)) == pytest.approx(
+    predicted = int8.argmax(axis=1)
+    # The runtimes may differ in one of 60 images, close to the border of two classes.
+    assert np.mean(predicted == labels) == pytest.approx(found["int8_accuracy"], abs=1.1 / 60)
+    assert np.mean(predicted == float32.argmax(axis=1)) == pytest.approx(
         found["agreement"], abs=1.1 / 60
     )
 
 
-def test_it_is_served_and_reproduces_its_golden_answers(
+def test_int8_is_served_and_reproduces_its_golden_answers(
     finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(machine, "has_int8_instructions", lambda: True)
@@ -164,7 +165,7 @@ def test_it_is_served_and_reproduces_its_golden_answers(
     expected = np.array([answer.probabilities for answer in artifact.int8.golden_answers])
     float32 = np.array([answer.probabilities for answer in artifact.golden_answers])
     assert np.abs(found - expected).max() <= TOLERANCES[INT8]
-    # Nearer to its own answers than to the other network's.
+    # Closer to its own golden answers than to float32's.
     assert np.abs(found - expected).mean() < np.abs(found - float32).mean()
 
 
@@ -178,7 +179,7 @@ def test_it_is_served_and_reproduces_its_golden_answers(
         (FLOAT32, True, [FLOAT32]),
     ],
 )
-def test_the_processor_and_the_setting_choose_among_three(
+def test_processor_and_setting_choose_the_precision(
     finished: Path,
     monkeypatch: pytest.MonkeyPatch,
     wanted: str,
@@ -194,7 +195,7 @@ def test_the_processor_and_the_setting_choose_among_three(
     assert [variant.precision for variant in found] == precisions
 
 
-def test_a_processor_without_instructions_for_int8_serves_float32(
+def test_processor_without_int8_instructions_serves_float32(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "has_int8_instructions", lambda: False)
@@ -207,7 +208,7 @@ def test_a_processor_without_instructions_for_int8_serves_float32(
     assert np.abs(predict(predictor, golden(artifact)) - expected).max() < TOLERANCES[FLOAT32]
 
 
-def test_float32_is_served_where_int8_answers_otherwise_than_in_training(
+def test_float32_is_served_if_int8_differs_from_training(
     model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(machine, "has_int8_instructions", lambda: True)
@@ -227,40 +228,54 @@ def test_float32_is_served_where_int8_answers_otherwise_than_in_training(
     assert np.abs(predict(predictor, golden(artifact)) - expected).max() < TOLERANCES[FLOAT32]
 
 
-@pytest.mark.parametrize(("lost", "is_enough"), [(0, True), (10, True), (11, False), (-5, True)])
-def test_the_margin_is_in_shares_of_the_same_images(lost: int, *, is_enough: bool) -> None:
-    labels = np.zeros(2000, np.int64)
-    float32, int8 = labels.copy(), labels.copy()
-    float32[:100] = 1
-    int8[: 100 + lost] = 1
+class FixedNetwork:
+    """Predicts class 1 for the first images and class 0 for the others."""
 
-    found = Comparison.of(labels, float32, int8, calibration_images=300)
+    def __init__(self, ones: int) -> None:
+        self.ones, self.seen = ones, 0
+
+    def predict(self, pixels: Pixels) -> Probabilities:
+        indices = self.seen + np.arange(len(pixels))
+        self.seen += len(pixels)
+        is_one = indices < self.ones
+        return np.stack([~is_one, is_one], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("lost", "is_enough"), [(0, True), (10, True), (11, False), (-5, True)])
+def test_margin_is_a_fraction_of_the_compared_images(lost: int, *, is_enough: bool) -> None:
+    labels = np.zeros(2000, np.int64)
+    float32 = labels.copy()
+    float32[:100] = 1
+    images = ImageSet(np.zeros((2000, 1, 1, 3), np.uint8), labels, (), "")
+    network = cast("Int8Network", FixedNetwork(100 + lost))
+
+    found = compare(network, images, float32, 300, StopRequest())
 
     assert found.float32_accuracy == 0.95
     assert found.agreement == pytest.approx(1 - abs(lost) / 2000)
-    assert found.suffices(0.005) is is_enough
+    assert found.is_accurate(0.005) is is_enough
 
 
-def test_a_network_that_falls_by_more_than_the_margin_is_refused(float32_model: Path) -> None:
+def test_larger_drop_than_the_margin_is_rejected(float32_model: Path) -> None:
     manifest = try_int8(float32_model, wrong=5)
 
     artifact = Artifact.read(float32_model)
     assert artifact.manifest == manifest
     assert artifact.int8 is None
     assert not (float32_model / INT8_MODEL).exists()
-    found = said(manifest)
+    found = quantization_of(manifest)
     assert (found["float32_accuracy"], found["int8_accuracy"]) == (1, 0.75)
     assert "max_accuracy_drop=0.005 forbids" in str(found["reason"])
 
 
-def test_a_wider_margin_accepts_it(float32_model: Path) -> None:
+def test_wider_margin_accepts_the_drop(float32_model: Path) -> None:
     manifest = try_int8(float32_model, wrong=5, max_drop=0.25)
 
     assert manifest.precision == INT8
     assert Artifact.read(float32_model).int8 is not None
 
 
-def test_a_stop_ends_the_work_and_leaves_float32(float32_model: Path) -> None:
+def test_stop_request_ends_the_quantizer(float32_model: Path) -> None:
     children = []
 
     class StopOnceQuantizing(Stop):
@@ -275,11 +290,11 @@ def test_a_stop_ends_the_work_and_leaves_float32(float32_model: Path) -> None:
     assert not running_quantizers()
     assert Artifact.read(float32_model).manifest == manifest
     assert manifest.precision == FLOAT32
-    assert said(manifest)["reason"] == "the job was stopped before int8 was evaluated"
+    assert quantization_of(manifest)["reason"] == "the job was stopped before int8 was evaluated"
 
 
 def running_quantizers() -> list[str]:
-    """Return the process numbers of this process's quantizers."""
+    """Return the process ids of this process's quantizers."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -290,12 +305,12 @@ def running_quantizers() -> list[str]:
             ):
                 found.append(path.name)
         except OSError:
-            # It has ended meanwhile.
+            # The process has ended.
             continue
     return found
 
 
-def test_what_takes_too_long_is_given_up(
+def test_quantization_has_a_time_limit(
     float32_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantization, "LIMIT_SECONDS", 0)
@@ -303,10 +318,10 @@ def test_what_takes_too_long_is_given_up(
     manifest = try_int8(float32_model)
 
     assert Artifact.read(float32_model).manifest == manifest
-    assert said(manifest)["reason"] == "int8 was not made and evaluated within 0 seconds"
+    assert quantization_of(manifest)["reason"] == "int8 was not made and evaluated within 0 seconds"
 
 
-def test_what_nncf_cannot_do_costs_int8_alone(float32_model: Path) -> None:
+def test_failure_of_nncf_leaves_float32(float32_model: Path) -> None:
     artifact = Artifact.read(float32_model)
     images = ImageSet(some_pixels(4), np.zeros(4, np.int64), (), "0" * 64)
     wrong_size = dataclasses.replace(images, pixels=images.pixels[:, :16])
@@ -323,10 +338,10 @@ def test_what_nncf_cannot_do_costs_int8_alone(float32_model: Path) -> None:
 
     assert Artifact.read(float32_model).manifest == manifest
     assert manifest.precision == FLOAT32
-    assert str(said(manifest)["reason"]).startswith("NNCF ended with 1: ")
+    assert str(quantization_of(manifest)["reason"]).startswith("NNCF exited with 1: ")
 
 
-def test_a_full_disk_costs_int8_alone(float32_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_float32(float32_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -336,13 +351,13 @@ def test_a_full_disk_costs_int8_alone(float32_model: Path, monkeypatch: pytest.M
     manifest = try_int8(float32_model, max_drop=1)
 
     assert Artifact.read(float32_model) == dataclasses.replace(before, manifest=manifest)
-    assert said(manifest)["reason"] == "OSError: [Errno 28] No space left on device"
+    assert quantization_of(manifest)["reason"] == "OSError: [Errno 28] No space left on device"
 
 
-def test_a_vision_transformer_is_quantized_too(tmp_path: Path) -> None:
+def test_vision_transformer_is_quantized(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=3)
-    # So that different images get different answers.
+    # Wide weights, so that different images have different probabilities.
     torch.nn.init.normal_(network.conv_proj.weight)
     torch.nn.init.normal_(network.heads[0].weight, std=0.1)
     export(PixelsToProbabilities(network).eval(), tmp_path / "model.onnx", 32)
@@ -353,20 +368,20 @@ def test_a_vision_transformer_is_quantized_too(tmp_path: Path) -> None:
 
     expected = answers(tmp_path / "model.onnx", pixels)
     assert np.ptp(expected, axis=0).max() > 0.05
-    assert 0 < np.abs(Int8Network(target).answer(pixels) - expected).max() < 0.03
+    assert 0 < np.abs(Int8Network(target).predict(pixels) - expected).max() < 0.03
 
 
-def test_calibration_is_spread_over_the_classes() -> None:
+def test_calibration_images_have_the_classes_in_proportion() -> None:
     labels = np.array([0, 1] * 400 + [2] * 100)
 
-    places = calibration_places(labels)
+    indices = calibration_indices(labels)
 
-    assert len(set(places.tolist())) == quantization.CALIBRATION_IMAGES
-    assert np.bincount(labels[places]).tolist() == pytest.approx([133, 133, 33], abs=1)
-    assert sorted(calibration_places(labels[:5]).tolist()) == [0, 1, 2, 3, 4]
+    assert len(set(indices.tolist())) == quantization.CALIBRATION_IMAGES
+    assert np.bincount(labels[indices]).tolist() == pytest.approx([133, 133, 33], abs=1)
+    assert sorted(calibration_indices(labels[:5]).tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_a_stop_while_the_real_program_quantizes_leaves_float32_and_the_reports(
+def test_stop_signal_while_quantizing_leaves_float32_and_reports(
     tmp_path: Path,
 ) -> None:
     job = make_job(tmp_path, quantize="auto")
@@ -379,15 +394,15 @@ def test_a_stop_while_the_real_program_quantizes_leaves_float32_and_the_reports(
     assert process.returncode == 0, output
     manifest = Artifact.read(job / "model").manifest
     assert manifest.precision == FLOAT32
-    assert said(manifest)["reason"] == "the job was stopped before int8 was evaluated"
+    assert quantization_of(manifest)["reason"] == "the job was stopped before int8 was evaluated"
     assert "the job was stopped before int8" in (job / "output/data/report.html").read_text()
 
 
-def test_nothing_is_quantized_where_that_is_not_wanted(tmp_path: Path) -> None:
+def test_quantize_none_does_not_quantize(tmp_path: Path) -> None:
     job = make_job(tmp_path, quantize="none")
 
     assert train_here(job, "train") == 0
 
     artifact = Artifact.read(job / "model")
     assert artifact.int8 is None
-    assert said(artifact.manifest)["reason"] == "quantize=none"
+    assert quantization_of(artifact.manifest)["reason"] == "quantize=none"

@@ -1,6 +1,7 @@
-"""Random changes of whole batches, on the device, none of which changes an image's class.
+"""Random augmentation of whole batches on the device.
 
-Flips and quarter turns are off unless asked for: a mirrored left hand is a right hand.
+Flips and quarter turns are off by default, because they can change the class: a mirrored left hand
+is a right hand.
 """
 
 import math
@@ -14,54 +15,54 @@ from torch import Tensor
 
 from container.training.hyperparameters import Hyperparameters
 
-# What cutout puts in a square's place, of 0 to 255.
+# The value of cutout's square, of 0 to 255.
 GRAY = 127.5
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What chance decided for each of N images."""
+    """Random parameters for each of N images."""
 
     affine: Tensor
-    """(N, 2, 3): where each pixel of the result comes from."""
+    """(N, 2, 3): affine maps from output to input coordinates."""
 
     gain: Tensor
-    """(N, 3): contrast of each color."""
+    """(N, 3): contrast of each color channel."""
 
     brightness: Tensor
     """(N,): added to every pixel."""
 
     square: Tensor
-    """(N, 2): center of the square that cutout covers, as shares of the side."""
+    """(N, 2): center of cutout's square, as fractions of the side."""
 
-    def of(self, places: npt.NDArray[np.int64]) -> Self:
-        """Return the draws for some of the images."""
+    def of(self, indices: npt.NDArray[np.int64]) -> Self:
+        """Return the parameters of some of the images."""
         return type(self)(
-            self.affine[places], self.gain[places], self.brightness[places], self.square[places]
+            self.affine[indices], self.gain[indices], self.brightness[indices], self.square[indices]
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augmentation:
-    """Which changes are made."""
+    """The ranges of the random changes."""
 
     max_rotation: float = 0.0
-    """In radians."""
+    """In radians, in either direction."""
 
     max_zoom: float = 0.0
     max_shift: float = 0.0
-    """As shares of the image's side, as are zoom and cutout."""
+    """A fraction of the image's side, as are zoom and cutout."""
 
     max_light: float = 0.0
     horizontal_flip: bool = False
     vertical_flip: bool = False
     quarter_turns: bool = False
     cutout: float = 0.0
-    """Side of the covered square."""
+    """Side of the gray square."""
 
     @classmethod
     def of(cls, hyperparameters: Hyperparameters) -> Self:
-        """Return what the hyperparameters ask for."""
+        """Return the augmentation of a job."""
         amount = 1.0 if hyperparameters.augment else 0.0
         return cls(
             max_rotation=amount * math.radians(hyperparameters.max_rotation),
@@ -75,9 +76,9 @@ class Augmentation:
         )
 
     def draw(self, count: int, random: np.random.Generator) -> Draws:
-        """Draw the changes of `count` images.
+        """Draw the parameters of `count` images.
 
-        Always the same number of draws: equal on every device, and whatever is switched on.
+        The number of random numbers does not depend on the device or on the enabled changes.
         """
         angle, zoom, shift_x, shift_y, brightness, contrast, *color = random.uniform(
             -1, 1, (9, count)
@@ -103,11 +104,11 @@ class Augmentation:
         return Draws(*map(_float32, (affine, gain, brightness, square)))
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """Return changed images (N, 3, H, W) of 0 to 255."""
+        """Return augmented images (N, 3, H, W) of 0 to 255."""
         device = images.device
         if self._moves:
             grid = _grid(draws.affine.to(device, non_blocking=True), images)
-            # Reflection: an empty border would tell the network how an image was moved.
+            # An empty border would show the network how an image was moved.
             images = torch.nn.functional.grid_sample(
                 images, grid, padding_mode="reflection", align_corners=False
             )
@@ -118,7 +119,7 @@ class Augmentation:
             images = ((images - mean) * gain + mean + brightness).clamp(0, 255)
         if self.cutout:
             square = draws.square.to(device, non_blocking=True)
-            images = images.masked_fill(_inside(square, self.cutout, images), GRAY)
+            images = images.masked_fill(_square_mask(square, self.cutout, images), GRAY)
         return images
 
     @property
@@ -129,37 +130,37 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """Each image of a batch together with the one that comes before it in the batch."""
+    """Parameters that combine each image of a batch with the one before it in the batch."""
 
     share: Tensor
-    """(N,): of the target probability that stays with the image itself."""
+    """(N,): fraction of the target probability that the image keeps."""
 
     box: Tensor | None
-    """(N, 2): center of the pasted part, as shares of the side; None: the whole is blended."""
+    """(N, 2): center of the pasted square, as fractions of the side; None for mixup."""
 
-    def of(self, places: npt.NDArray[np.int64]) -> Self:
-        """Return what concerns some of the images."""
-        return type(self)(self.share[places], None if self.box is None else self.box[places])
+    def of(self, indices: npt.NDArray[np.int64]) -> Self:
+        """Return the parameters of some of the images."""
+        return type(self)(self.share[indices], None if self.box is None else self.box[indices])
 
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
-        """Return images (N, 3, H, W) blended with `others`, of the same shape."""
+        """Return images (N, 3, H, W) combined with `others`, of the same shape."""
         share = self.share.to(images.device, non_blocking=True)[:, None, None, None]
         if self.box is None:
             return images * share + others * (1 - share)
         box = self.box.to(images.device, non_blocking=True)
-        return torch.where(_inside(box, (1 - share).sqrt(), images), others, images)
+        return torch.where(_square_mask(box, (1 - share).sqrt(), images), others, images)
 
 
 def draw_blend(
     count: int, mixup: float, cutmix: float, random: np.random.Generator
 ) -> Blend | None:
-    """Draw mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) of `count` images.
+    """Draw the parameters of mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019).
 
     Args:
-        count: N.
-        mixup: Alpha of the beta distribution of the shares; 0: no mixup.
-        cutmix: The same for CutMix. With both, chance takes one.
-        random: Where chance comes from.
+        count: N, the number of images.
+        mixup: Alpha of the beta distribution of the shares; 0 for no mixup.
+        cutmix: The same for CutMix. If both are set, one is chosen at random.
+        random: Random generator.
     """
     alphas = [(alpha, pastes) for alpha, pastes in ((mixup, False), (cutmix, True)) if alpha > 0]
     if not alphas:
@@ -168,26 +169,26 @@ def draw_blend(
     share = random.beta(alpha, alpha, count)
     if not pastes:
         return Blend(_float32(share), None)
-    # Of a part that lies within the image: what is pasted is what counts.
+    # The square is within the image, so that its area is the other image's share.
     side = np.sqrt(1 - share)[:, None]
     box = side / 2 + random.random((count, 2)) * (1 - side)
     return Blend(_float32(share), _float32(box))
 
 
 def _grid(affine: Tensor, images: Tensor) -> Tensor:
-    """Return (N, H, W, 2): where each pixel comes from, by affine (N, 2, 3)."""
+    """Return the sampling grid (N, H, W, 2) of affine maps (N, 2, 3)."""
     height, width = images.shape[2:]
     half = torch.tensor([width, height], device=images.device) / 2
-    # By whole pixels: without rotation and zoom an image stays as sharp as it is.
+    # Shifts by whole pixels keep images sharp if there is no rotation and no zoom.
     shift = torch.round(affine[:, :, 2] * half) / half
     x, y = ((_centers(side, images.device) * 2 - 1) for side in (width, height))
-    # affine_grid would multiply matrices of three columns, which takes several times as long.
+    # affine_grid multiplies matrices of three columns, which takes several times as long.
     rows = y[:, None] * affine[:, None, :, 1] + shift[:, None]
     return x[:, None] * affine[:, None, None, :, 0] + rows[:, :, None]
 
 
-def _inside(center: Tensor, side: Tensor | float, images: Tensor) -> Tensor:
-    """Return (N, 1, H, W): whether a pixel lies in its image's square; all in shares."""
+def _square_mask(center: Tensor, side: Tensor | float, images: Tensor) -> Tensor:
+    """Return (N, 1, H, W): whether a pixel is in its image's square, given in fractions."""
     height, width = images.shape[2:]
     y, x = _centers(height, images.device), _centers(width, images.device)
     distance_y = (y[None, :, None] - center[:, 1, None, None]).abs()
@@ -196,7 +197,7 @@ def _inside(center: Tensor, side: Tensor | float, images: Tensor) -> Tensor:
 
 
 def _centers(side: int, device: torch.device) -> Tensor:
-    """Return where a row's pixels have their centers, as shares of the side."""
+    """Return the centers of a row's pixels, as fractions of the side."""
     return (torch.arange(side, device=device) + 0.5) / side
 
 

@@ -1,7 +1,7 @@
-"""Large files on the job's disk that processes share and a later run finds again.
+"""Large files on the job's disk that processes share and a later run reuses.
 
-An entry appears whole, by renaming, and never changes. Whoever reads one has a shared lock on it,
-whoever makes one an exclusive lock; locks end with their processes.
+Entries are created by renaming complete files, and never change. A reader of an entry holds a
+shared lock on it, its writer an exclusive lock; locks end with their processes.
 """
 
 import fcntl
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 
-# Of the disk, on which checkpoints and the model may want to lie as well.
-FREE_SHARE = 0.05
+# Fraction of the disk that is kept free for checkpoints and the model.
+FREE_FRACTION = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A folder of entries, each known by its key."""
+    """A folder of entries, each identified by a key."""
 
     directory: Path
 
@@ -40,37 +40,37 @@ class Cache:
         """Return the cache in CACHE_DIR_VARIABLE's folder, else in a temporary folder of this user.
 
         Raises:
-            UserError: the folder cannot be made, or is not the user's alone.
+            UserError: the folder cannot be created, or other users can access it.
         """
         if chosen := os.environ.get(CACHE_DIR_VARIABLE):
-            with _said_to_the_user(Path(chosen)):
+            with _os_errors_reported(Path(chosen)):
                 Path(chosen).mkdir(mode=0o700, parents=True, exist_ok=True)
             return cls(Path(chosen))
         directory = Path(tempfile.gettempdir(), f"image-classifier-{os.geteuid()}")
-        with _said_to_the_user(directory):
+        with _os_errors_reported(directory):
             directory.mkdir(mode=0o700, exist_ok=True)
             status = directory.lstat()
-        # In a folder that all share, another user may have made it first.
+        # In a folder that all users share, another user may have created it first.
         is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
         if not is_private or status.st_uid != os.geteuid():
             message = (
-                f"{directory}, for decoded images, is no folder of this user alone: remove it, "
-                f"or set {CACHE_DIR_VARIABLE} to another"
+                f"{directory}, for decoded images, is not a private folder of this user: remove "
+                f"it, or set {CACHE_DIR_VARIABLE} to another folder"
             )
             raise UserError(message)
         return cls(directory)
 
     @contextmanager
     def locked(self, key: str, stop: Stop) -> Iterator[BinaryIO]:
-        """Wait until no other process has `key` locked; yield an empty file to `publish`.
+        """Wait for the exclusive lock of `key`; yield an empty file to `publish`.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: the folder is not writable.
             Stopped: a stop was requested while waiting.
         """
         path = self._partial(key)
         with self._lock(path, stop) as file:
-            # What a process left that was killed.
+            # A killed process may have left data.
             file.truncate()
             try:
                 yield file
@@ -84,35 +84,35 @@ class Cache:
             file = self._entry(key).open("rb")
         except FileNotFoundError:
             return None
-        # Others have an exclusive lock on an entry for a moment only. A map duplicates the
+        # Other processes hold an exclusive lock on an entry for a moment only. A map duplicates the
         # descriptor, and the lock is held until the last duplicate is closed.
         fcntl.flock(file, fcntl.LOCK_SH)
-        # Its last use.
+        # The time of the last use.
         os.utime(file.fileno())
         return file
 
     def reserve(self, file: BinaryIO, size_bytes: int) -> None:
-        """Give `file` its room, if need be that of entries no process uses, the oldest first.
+        """Allocate disk space for `file`; remove unused entries if needed, the oldest first.
 
         Raises:
-            OSError: there is no room.
+            OSError: the disk has too little space.
         """
         for path in self.directory.glob("decoded-*.partial"):
             _remove_unused(path)
         for path in sorted(self.directory.glob("decoded-*.pixels"), key=_last_use):
             disk = shutil.disk_usage(self.directory)
-            if disk.free >= size_bytes + FREE_SHARE * disk.total:
+            if disk.free >= size_bytes + FREE_FRACTION * disk.total:
                 break
             if _remove_unused(path):
                 logger.info("evicted=%s", path)
         if hasattr(os, "posix_fallocate"):
-            # A full disk is an error now, not after minutes of decoding.
+            # Reports a full disk at once, not after minutes of decoding.
             os.posix_fallocate(file.fileno(), 0, size_bytes)
 
     def publish(self, key: str, file: BinaryIO) -> None:
-        """Make the file that `locked` yielded the entry `key`; its lock becomes a shared one."""
+        """Make the file that `locked` yielded the entry `key`; its lock becomes a shared lock."""
         file.flush()
-        # Else a power cut could leave an entry of zeros.
+        # Without it, a power failure could leave an entry of zeros.
         os.fsync(file.fileno())
         self._partial(key).replace(self._entry(key))
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -120,10 +120,10 @@ class Cache:
     def _lock(self, path: Path, stop: Stop) -> BinaryIO:
         is_waiting = False
         while True:
-            with _said_to_the_user(self.directory):
+            with _os_errors_reported(self.directory):
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode=0o600)
                 file = os.fdopen(descriptor, "r+b")
-                # A file that was published or removed in the meantime locks nothing.
+                # The lock of a file that was published or removed meanwhile protects nothing.
                 if _try_lock(file) and _is_at(file, path):
                     return file
                 file.close()
@@ -141,13 +141,13 @@ class Cache:
 
 
 @contextmanager
-def _said_to_the_user(directory: Path) -> Iterator[None]:
+def _os_errors_reported(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         message = (
             f"{directory} cannot hold decoded images ({error.strerror}): set "
-            f"{CACHE_DIR_VARIABLE} to a folder on a local disk that can be written"
+            f"{CACHE_DIR_VARIABLE} to a writable folder on a local disk"
         )
         raise UserError(message) from error
 
@@ -161,7 +161,7 @@ def _try_lock(file: BinaryIO) -> bool:
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Tell whether `path` is still, or already, the name of the open file."""
+    """Return whether `path` is a name of the open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -176,13 +176,13 @@ def _last_use(path: Path) -> float:
 
 
 def _remove_unused(path: Path) -> bool:
-    """Remove a file unless a process has it locked; tell whether it is removed."""
+    """Remove a file unless a process has locked it; return whether it was removed."""
     try:
         with path.open("rb") as file:
             if not (_try_lock(file) and _is_at(file, path)):
                 return False
             path.unlink()
     except OSError:
-        # Removed already, or another user's.
+        # Another process has removed it, or it belongs to another user.
         return False
     return True

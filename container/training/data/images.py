@@ -1,4 +1,4 @@
-"""Every image of a channel decoded once, into pixels in the cache on the job's disk."""
+"""The images of a channel, decoded once into a cache on the job's disk."""
 
 import hashlib
 import inspect
@@ -25,12 +25,12 @@ from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
 
-# More broken ones are no accident but a broken data set.
-MAX_BROKEN_SHARE = 0.05
+# More broken images are a broken data set.
+MAX_BROKEN_FRACTION = 0.05
 
 MAX_NAMED = 10
 
-# Of what the cache holds; another one is decoded again.
+# Format of the cache entries; entries of another version are decoded again.
 FORMAT_VERSION = 1
 
 
@@ -42,12 +42,12 @@ class ImageSet:
     """uint8 of shape (N, image_size, image_size, 3), mapped from disk, read-only."""
 
     labels: npt.NDArray[np.int64]
-    """Of shape (N,): indices into the class names."""
+    """Indices into the class names, of shape (N,)."""
 
     paths: tuple[Path, ...]
 
     sha256: str
-    """Of all files' contents and class names: equal data, equal value."""
+    """SHA-256 of the content and class name of all files."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -55,17 +55,17 @@ class ImageSet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """An entry of the cache: raw pixels, and behind them all else as JSON."""
+class _Entry:
+    """A cache entry: raw pixels, followed by the rest as JSON."""
 
     pixels: Pixels
-    """uint8 of shape (files, image_size, image_size, 3); broken ones leave unused rows at its end.
-    """
+    """uint8 of shape (files, image_size, image_size, 3); broken images leave unused rows at the
+    end."""
 
     sha256: str
 
     broken: Mapping[int, str]
-    """What is wrong with the files at these places."""
+    """Error messages by the indices of the broken files."""
 
 
 def decode(
@@ -74,111 +74,117 @@ def decode(
     settings: Preprocessing,
     stop: Stop,
 ) -> ImageSet:
-    """Decode files in parallel, unless this user's cache on this machine has their pixels.
+    """Decode files in parallel, unless their pixels are in this user's cache.
 
-    Broken images are named, counted and left out. Of several processes that want the same
-    images one decodes, and the others wait for it.
+    Broken images are logged and left out. If several processes need the same images, one decodes
+    them and the others wait.
 
     Raises:
-        UserError: more than 5 % are broken, or the disk has no room for the pixels.
+        UserError: more than 5 % are broken, or the disk has too little space for the pixels.
         Stopped: a stop was requested.
     """
     cache, key = Cache.of_this_user(), _key(files, settings)
     shape = (len(files), settings.image_size, settings.image_size, 3)
+    gigabytes = math.prod(shape) / 1e9
     with cache.locked(key, stop) as partial:
-        stored = _find(cache, key, shape)
-        how = "new" if stored is None else "cached"
-        if stored is None:
+        entry = _find(cache, key, shape)
+        origin = "new" if entry is None else "cached"
+        if entry is None:
             try:
                 cache.reserve(partial, math.prod(shape))
-                stored = _decode_into(partial, shape, files, settings, stop)
+                _decode_into(partial, math.prod(shape), files, settings, stop)
                 cache.publish(key, partial)
             except OSError as error:
                 message = (
-                    f"no room for {math.prod(shape) / 1e9:.2f} GB of decoded images in "
+                    f"no room for {gigabytes:.2f} GB of decoded images in "
                     f"{cache.directory} ({error.strerror}): give the job a larger volume "
                     "(volume_size) or a smaller image_size"
                 )
                 raise UserError(message) from error
+            entry = _read(partial, shape)
     logger.info(
         "decoded_images=%s files=%d gigabytes=%.2f cache=%s",
-        how,
+        origin,
         len(files),
-        math.prod(shape) / 1e9,
+        gigabytes,
         cache.directory,
     )
-    _judge_broken([f"{files[i].path} ({why})" for i, why in stored.broken.items()], len(files))
-    readable = [file for place, file in enumerate(files) if place not in stored.broken]
+    _check_broken([f"{files[i].path} ({why})" for i, why in entry.broken.items()], len(files))
+    readable = [file for index, file in enumerate(files) if index not in entry.broken]
     label_of = {name: label for label, name in enumerate(class_names)}
     return ImageSet(
-        stored.pixels[: len(readable)],
+        entry.pixels[: len(readable)],
         np.array([label_of[file.class_name] for file in readable], dtype=np.int64),
         tuple(file.path for file in readable),
-        stored.sha256,
+        entry.sha256,
     )
 
 
 def _key(files: Sequence[LabeledFile], settings: Preprocessing) -> str:
-    """Return what changes with the files and with what makes pixels of them."""
+    """Return a hash of the files' state and of the preprocessing."""
     code = inspect.getsource(preprocessing)
     parts = (FORMAT_VERSION, PIL.__version__, code, asdict(settings))
     digest = hashlib.sha256(ascii(parts).encode())
     for file in files:
-        state = None
         try:
             status = file.path.stat()
-            # ctime as well: it shows a file that was made readable, and a copy with its old mtime.
+            # ctime changes with a file's permissions, and in a copy that keeps mtime.
             state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         except OSError:
-            # It will be a broken one.
-            pass
-        # Resolved: trials of a tuning on this machine have links to one folder.
+            # A broken image.
+            state = None
+        # Resolved, because local tuning links the same folder into every trial.
         digest.update(ascii((str(file.path.resolve()), file.class_name, state)).encode())
     return digest.hexdigest()
 
 
-def _find(cache: Cache, key: str, shape: tuple[int, ...]) -> _Stored | None:
+def _find(cache: Cache, key: str, shape: tuple[int, ...]) -> _Entry | None:
     file = cache.find(key)
     if file is None:
         return None
     with file:
-        file.seek(math.prod(shape))
         try:
-            index = json.loads(file.read())
+            return _read(file, shape)
         except ValueError:
-            logger.warning("%s is not whole: its images are decoded again", file.name)
+            logger.warning("%s is truncated: its images are decoded again", file.name)
             return None
-        return _Stored(_map(file, shape), index["sha256"], dict(index["broken"]))
+
+
+def _read(file: BinaryIO, shape: tuple[int, ...]) -> _Entry:
+    """Map the pixels of a cache entry and read its JSON.
+
+    Raises:
+        ValueError: the entry is truncated.
+    """
+    file.seek(math.prod(shape))
+    index = json.loads(file.read())
+    pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=shape)
+    return _Entry(pixels, index["sha256"], dict(index["broken"]))
 
 
 def _decode_into(
     file: BinaryIO,
-    shape: tuple[int, ...],
+    size_bytes: int,
     files: Sequence[LabeledFile],
     settings: Preprocessing,
     stop: Stop,
-) -> _Stored:
+) -> None:
     broken: dict[int, str] = {}
     digest = hashlib.sha256()
     decoded = _decode_all([file.path for file in files], settings)
-    # disable=None: a bar on a terminal, none in a log.
+    # disable=None: no progress bar unless the output is a terminal.
     bar = tqdm(decoded, total=len(files), desc="decode", unit=" images", disable=None)
-    for place, (fitted, sha256) in enumerate(bar):
+    for index, (pixels, sha256) in enumerate(bar):
         stop.check()
-        if isinstance(fitted, ImageError):
-            broken[place] = str(fitted)
+        if isinstance(pixels, ImageError):
+            broken[index] = str(pixels)
             continue
-        # Written, not mapped: what is written does not count as this process's memory.
-        file.write(fitted.data)
-        digest.update(sha256 + files[place].class_name.encode())
-    file.seek(math.prod(shape))
-    index = {"sha256": digest.hexdigest(), "broken": list(broken.items())}
-    file.write(json.dumps(index).encode())
-    return _Stored(_map(file, shape), digest.hexdigest(), broken)
-
-
-def _map(file: BinaryIO, shape: tuple[int, ...]) -> Pixels:
-    return np.memmap(file, dtype=np.uint8, mode="r", shape=shape)
+        # Written, not mapped: written data does not count as memory of this process.
+        file.write(pixels.data)
+        digest.update(sha256 + files[index].class_name.encode())
+    file.seek(size_bytes)
+    document = {"sha256": digest.hexdigest(), "broken": list(broken.items())}
+    file.write(json.dumps(document).encode())
 
 
 def _decode_all(
@@ -197,17 +203,17 @@ def _decode_all(
 
     # Threads, not processes: Pillow releases the GIL while it decodes and resizes.
     with ThreadPoolExecutor(max(1, int(machine.usable_cpus()))) as pool:
-        # In chunks: what is decoded ahead of the reader stays small.
+        # In chunks, so that few decoded images wait for the reader.
         for start in range(0, len(paths), 256):
             yield from pool.map(decode_one, paths[start : start + 256])
 
 
-def _judge_broken(broken: Sequence[str], total: int) -> None:
+def _check_broken(broken: Sequence[str], total: int) -> None:
     if not broken:
         return
     named = "; ".join(broken[:MAX_NAMED]) + ("; ..." if len(broken) > MAX_NAMED else "")
     counted = f"{len(broken)} of {total} images cannot be read"
-    if len(broken) > MAX_BROKEN_SHARE * total:
-        message = f"{counted}, more than {MAX_BROKEN_SHARE:.0%}: {named}"
+    if len(broken) > MAX_BROKEN_FRACTION * total:
+        message = f"{counted}, more than {MAX_BROKEN_FRACTION:.0%}: {named}"
         raise UserError(message)
     logger.warning("%s and are left out: %s", counted, named)

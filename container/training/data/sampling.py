@@ -1,4 +1,4 @@
-"""Which images make up each batch, and what an uneven data set does to that."""
+"""The images of each batch, and the handling of imbalanced classes."""
 
 import math
 from typing import Literal, TypeAlias
@@ -10,7 +10,7 @@ Balance: TypeAlias = Literal["none", "weights", "sampling"]
 
 
 def class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.float32]:
-    """Return (C,): weights whose sum over the images is the same for every class, mean 1."""
+    """Return class weights (C,): equal sums over each class's images, mean 1 over all images."""
     counts = np.bincount(labels, minlength=num_classes)
     weights = len(labels) / (num_classes * counts)
     return weights.astype(np.float32)
@@ -19,16 +19,16 @@ def class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArra
 def batches(
     labels: npt.NDArray[np.int64], batch_size: int, random: np.random.Generator, *, balanced: bool
 ) -> list[npt.NDArray[np.int64]]:
-    """Shuffle an epoch's images into batches of nearly equal sizes, none above `batch_size`.
+    """Shuffle an epoch's images into batches of nearly equal size, at most `batch_size`.
 
     Args:
         labels: Of shape (N,).
-        batch_size: The most images of a batch.
-        random: Where chance comes from.
-        balanced: Take N images, as many of each class, instead of each image once.
+        batch_size: Maximum number of images per batch.
+        random: Random generator.
+        balanced: Draw N images, the same number of each class, instead of each image once.
 
     Returns:
-        Indices of images.
+        Indices of images, by batch.
     """
     count = len(labels)
     order = _balanced(labels, random) if balanced else np.arange(count)
@@ -36,13 +36,13 @@ def batches(
 
 
 def _balanced(labels: npt.NDArray[np.int64], random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return N indices: of a large class some images, those of a rare one several times."""
+    """Return N indices: some images of a frequent class, all of a rare one several times."""
     classes = random.permutation(np.unique(labels))
-    # Whatever doesn't divide evenly goes to a few classes, other ones every epoch.
-    places = np.bincount(np.arange(len(labels)) % len(classes))
+    # The remainder of the division goes to a few random classes.
+    counts = np.bincount(np.arange(len(labels)) % len(classes))
     return np.concatenate(
         [
             np.resize(random.permutation(np.flatnonzero(labels == label)), number)
-            for label, number in zip(classes, places, strict=True)
+            for label, number in zip(classes, counts, strict=True)
         ]
     )

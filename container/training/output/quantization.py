@@ -1,8 +1,8 @@
-"""The network in int8: made at the end of a job, and served if it is good enough.
+"""Quantization to int8 at the end of a job.
 
-NNCF makes it from the ONNX file, and ONNX Runtime, which NNCF needs for that, judges it. OpenVINO,
-which serves it, would be 180 MB more in the image and answers alike (benchmarks/README.md); the
-server compares again, with the golden answers.
+NNCF quantizes the ONNX file, and ONNX Runtime, which NNCF needs anyway, evaluates the result.
+OpenVINO, which serves it, would add 180 MB to the container image and has the same predictions
+(benchmarks/README.md). The server compares them again, with the golden answers.
 """
 
 import dataclasses
@@ -15,7 +15,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,122 +32,104 @@ from container.training.sagemaker.stop import Stop, Stopped, TimeLimit
 
 CALIBRATION_IMAGES = 300
 
-# So many of the validation images decide, so that it is a matter of seconds.
-JUDGED_IMAGES = 4000
+# Validation images that are compared, few enough for seconds.
+COMPARED_IMAGES = 4000
 
 BATCH_SIZE = 16
 
-# Whatever takes longer is not worth what the machine costs meanwhile.
+# A quantization that takes longer is not worth the cost of the instance.
 LIMIT_SECONDS = 300
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 # The folder that holds the `container` package: the program is started with `python -m`.
-PROGRAM = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 
-# NNCF then knows attention, and leaves alone in it what int8 spoils.
+# For these NNCF recognizes attention and keeps the parts in float32 that int8 would damage.
 TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 
-# Under which the manifest's metrics say what became of it.
+# Key of the result in the manifest's metrics.
 METRICS = "quantization"
 
-NOT_ASKED = "quantize=none"
-UNTRIED = "the job ended before there was an int8 network"
+NOT_WANTED = "quantize=none"
+NOT_TRIED = "the job ended before there was an int8 network"
 
 logger = logging.getLogger(__name__)
 
 
 class NotQuantizedError(Exception):
-    """There is no int8 network, for the reason that the message says."""
+    """The network cannot be quantized, for the reason in the message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """How the int8 network does, beside the one that it was made from."""
+    """The int8 network compared with the float32 network."""
 
     calibration_images: int
-    """Training images that decided the scales of the activations."""
+    """Number of training images that calibrated the activations' scales."""
 
     images: int
-    """Validation images by which both are judged."""
+    """Number of validation images that both networks classified."""
 
     float32_accuracy: float
     int8_accuracy: float
 
     agreement: float
-    """Share of the images that both give the same class."""
+    """Fraction of the images with the same prediction of both networks."""
 
-    @classmethod
-    def of(
-        cls,
-        labels: npt.NDArray[np.int64],
-        float32: npt.NDArray[np.int64],
-        int8: npt.NDArray[np.int64],
-        *,
-        calibration_images: int,
-    ) -> Self:
-        """Compare the true classes and those that the networks name, each of shape (N,)."""
-        return cls(
-            calibration_images=calibration_images,
-            images=len(labels),
-            float32_accuracy=float(np.mean(float32 == labels)),
-            int8_accuracy=float(np.mean(int8 == labels)),
-            agreement=float(np.mean(int8 == float32)),
-        )
-
-    def suffices(self, max_drop: float) -> bool:
-        """Tell whether the accuracy falls by no more than that."""
-        # Shares of the same images: what differs by less than one of them is rounding.
+    def is_accurate(self, max_drop: float) -> bool:
+        """Return whether the accuracy drops by at most `max_drop`."""
+        # Both are fractions of the same images: a difference of less than one image is rounding.
         return self.float32_accuracy - self.int8_accuracy <= max_drop + 1e-9
 
     def reason(self, max_drop: float) -> str:
-        """Say why int8 is served, or why not."""
+        """Return a sentence on why int8 is served or not."""
         return (
-            f"of {self.images} validation images int8 names "
-            f"{100 * self.int8_accuracy:.2f} % correctly and float32 "
-            f"{100 * self.float32_accuracy:.2f} %, which max_accuracy_drop={max_drop:g} "
-            f"{'allows' if self.suffices(max_drop) else 'forbids'}; they agree on "
+            f"on {self.images} validation images the accuracy of int8 is "
+            f"{100 * self.int8_accuracy:.2f} % and of float32 {100 * self.float32_accuracy:.2f} %, "
+            f"which max_accuracy_drop={max_drop:g} "
+            f"{'allows' if self.is_accurate(max_drop) else 'forbids'}; their predictions agree on "
             f"{100 * self.agreement:.2f} %"
         )
 
 
 class Int8Network:
-    """An int8 network under ONNX Runtime."""
+    """An int8 network in ONNX Runtime."""
 
     def __init__(self, onnx_model: Path) -> None:
-        """Load it."""
-        # Where it cannot be loaded, float32 is served.
+        """Load the network."""
+        # Imported here: if the import fails, float32 is served.
         import onnxruntime  # noqa: PLC0415
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         if not machine.has_int8_instructions():
-            # There the sums of products can overflow: computed in float32 they are right, as they
-            # are wherever int8 is served.
+            # Without them sums of products can overflow. Computed in float32 the results are
+            # correct, as they are on processors that serve int8.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         self.session = onnxruntime.InferenceSession(
             onnx_model, options, providers=["CPUExecutionProvider"]
         )
         self.input = self.session.get_inputs()[0].name
 
-    def answer(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """Return probabilities (N, C) for uint8 images (N, H, W, 3).
+    def predict(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Return probabilities (N, C) for uint8 pixels (N, H, W, 3).
 
         Raises:
-            NotQuantizedError: they are not finite.
+            NotQuantizedError: the probabilities are not finite.
         """
         probabilities: npt.NDArray[np.float32] = self.session.run(None, {self.input: pixels})[0]
         if not np.isfinite(probabilities).all():
-            message = "int8 answers with NaN or infinity"
+            message = "the probabilities of int8 are NaN or infinite"
             raise NotQuantizedError(message)
         return probabilities
 
 
 def verdict(precision: str, reason: str, comparison: Comparison | None = None) -> Json:
-    """Return what the manifest says about the precision."""
+    """Return the manifest's entry on the precision."""
     names = [field.name for field in dataclasses.fields(Comparison)]
-    figures = dataclasses.asdict(comparison) if comparison else dict.fromkeys(names)
-    return {"precision": precision, "reason": reason, **figures}
+    numbers = dataclasses.asdict(comparison) if comparison else dict.fromkeys(names)
+    return {"precision": precision, "reason": reason, **numbers}
 
 
 def add_int8(
@@ -161,71 +142,74 @@ def add_int8(
     max_drop: float,
     stop: Stop,
 ) -> Manifest:
-    """Add an int8 network to an artifact if it is good enough; return what the manifest then is.
+    """Add an int8 network to an artifact if it is accurate enough; return the new manifest.
 
-    Whatever goes wrong costs the int8 network alone.
+    An error leaves the artifact with float32.
 
     Args:
-        directory: of the artifact.
-        manifest: of the artifact.
-        training: images to calibrate with.
-        validation: images to judge by.
-        predicted: of shape (N,), the classes that the artifact's network names them.
-        max_drop: by how much the accuracy may fall.
-        stop: checked several times a second.
+        directory: The artifact's folder.
+        manifest: The artifact's manifest.
+        training: Images for the calibration.
+        validation: Images for the comparison.
+        predicted: Classes of the validation images by the float32 network, of shape (N,).
+        max_drop: Maximum drop of the accuracy.
+        stop: Checked several times a second.
     """
-    start, comparison = time.monotonic(), None
+    start, comparison, is_int8 = time.monotonic(), None, False
     limit = TimeLimit(stop, LIMIT_SECONDS)
     try:
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
             source, onnx_model = Artifact.read(directory), Path(scratch, artifact.INT8_MODEL)
-            pixels = training.pixels[calibration_places(training.labels)]
+            pixels = training.pixels[calibration_indices(training.labels)]
             quantize(source.onnx_model, pixels, onnx_model, manifest.network, limit)
             network = Int8Network(onnx_model)
             comparison = compare(network, validation, predicted, len(pixels), limit)
             reason = comparison.reason(max_drop)
-            if not comparison.suffices(max_drop):
-                raise NotQuantizedError(reason)
-            images = [
-                preprocess(golden.data, manifest.preprocessing) for golden in source.golden_answers
-            ]
-            answers = network.answer(np.stack(images))
-            result = _saying(manifest, INT8, reason, comparison)
-            with artifact.extending(directory, result) as partial:
-                shutil.move(onnx_model, partial / artifact.INT8_MODEL)
-                artifact.write_int8_answers(partial, answers.tolist())
+            if comparison.is_accurate(max_drop):
+                golden = [
+                    preprocess(answer.data, manifest.preprocessing)
+                    for answer in source.golden_answers
+                ]
+                probabilities = network.predict(np.stack(golden))
+                result = _with_verdict(manifest, INT8, reason, comparison)
+                with artifact.extending(directory, result) as partial:
+                    shutil.move(onnx_model, partial / artifact.INT8_MODEL)
+                    artifact.write_int8_answers(partial, probabilities.tolist())
+                is_int8 = True
     except Stopped:
         reason = (
             "the job was stopped before int8 was evaluated"
             if stop.requested
             else f"int8 was not made and evaluated within {LIMIT_SECONDS} seconds"
         )
-        result = _keep_float32(directory, manifest, reason, comparison)
     except NotQuantizedError as error:
         reason = str(error)
-        result = _keep_float32(directory, manifest, reason, comparison)
-    except Exception as error:  # noqa: BLE001 - the trained network is worth more
+    except Exception as error:  # noqa: BLE001 - the trained network must not be lost
         reason = f"{type(error).__name__}: {error}"
-        result = _keep_float32(directory, manifest, reason, comparison)
+    if not is_int8:
+        result = _with_verdict(manifest, FLOAT32, reason, comparison)
+        # On a full disk the reason is in the log only.
+        with suppress(OSError, ArtifactError), artifact.extending(directory, result):
+            pass
     seconds = time.monotonic() - start
     logger.info("precision=%s quantization_seconds=%.1f: %s", result.precision, seconds, reason)
     return result
 
 
-def calibration_places(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the indices of images, spread evenly over the classes by their shares."""
+def calibration_indices(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the indices of the calibration images, with the classes in proportion."""
     count = min(CALIBRATION_IMAGES, len(labels))
     spread = np.linspace(0, len(labels) - 1, count).astype(int)
-    places: npt.NDArray[np.int64] = np.argsort(labels, kind="stable")[spread]
-    return places
+    indices: npt.NDArray[np.int64] = np.argsort(labels, kind="stable")[spread]
+    return indices
 
 
 def quantize(onnx_model: Path, pixels: Pixels, target: Path, network: str, stop: Stop) -> None:
-    """Write an ONNX file in int8, calibrated with uint8 images (N, H, W, 3).
+    """Quantize an ONNX file to int8, calibrated on uint8 pixels (N, H, W, 3).
 
     Raises:
         Stopped: a stop was requested.
-        NotQuantizedError: NNCF cannot do it.
+        NotQuantizedError: NNCF failed.
     """
     stored, log = target.with_name("pixels.npy"), target.with_name("log")
     np.save(stored, pixels)
@@ -234,21 +218,21 @@ def quantize(onnx_model: Path, pixels: Pixels, target: Path, network: str, stop:
     if network.startswith(TRANSFORMERS):
         command.append("--transformer")
     logger.info("quantizing=int8 calibration_images=%d", len(pixels))
-    # Its progress is drawn for terminals; of interest is what it fails with.
+    # The log has progress bars for terminals; only the last line of a failure matters.
     with (
         log.open("wb") as file,
-        subprocess.Popen(command, stdout=file, stderr=file, cwd=PROGRAM) as process,
+        subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT) as process,
     ):
         try:
             while process.poll() is None:
                 stop.check()
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(LOOK_SECONDS)
+                    process.wait(POLL_SECONDS)
         finally:
             process.kill()
     if process.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        message = f"NNCF ended with {process.returncode}: {lines[-1] if lines else 'no word'}"
+        message = f"NNCF exited with {process.returncode}: {lines[-1] if lines else 'no output'}"
         raise NotQuantizedError(message)
 
 
@@ -259,36 +243,25 @@ def compare(
     calibration_images: int,
     stop: Stop,
 ) -> Comparison:
-    """Judge an int8 network by validation images and by what float32 names them."""
-    count = min(JUDGED_IMAGES, len(validation))
-    places = np.linspace(0, len(validation) - 1, count).astype(int)
-    named = []
-    with tqdm(total=count, desc="int8", unit=" images", disable=None) as bar:
-        for start in range(0, count, BATCH_SIZE):
-            stop.check()
-            pixels = validation.pixels[places[start : start + BATCH_SIZE]]
-            named.append(network.answer(pixels).argmax(axis=1))
-            bar.update(len(pixels))
-    return Comparison.of(
-        validation.labels[places],
-        predicted[places],
-        np.concatenate(named),
+    """Compare an int8 network with the float32 network's predictions of validation images."""
+    count = min(COMPARED_IMAGES, len(validation))
+    indices = np.linspace(0, len(validation) - 1, count).astype(int)
+    batches = []
+    for start in tqdm(range(0, count, BATCH_SIZE), desc="int8", unit=" batches", disable=None):
+        stop.check()
+        pixels = validation.pixels[indices[start : start + BATCH_SIZE]]
+        batches.append(network.predict(pixels).argmax(axis=1))
+    labels, float32, int8 = validation.labels[indices], predicted[indices], np.concatenate(batches)
+    return Comparison(
         calibration_images=calibration_images,
+        images=count,
+        float32_accuracy=float(np.mean(float32 == labels)),
+        int8_accuracy=float(np.mean(int8 == labels)),
+        agreement=float(np.mean(int8 == float32)),
     )
 
 
-def _keep_float32(
-    directory: Path, manifest: Manifest, reason: str, comparison: Comparison | None
-) -> Manifest:
-    """Say in the artifact why it has no int8 network."""
-    result = _saying(manifest, FLOAT32, reason, comparison)
-    # On a full disk it stays untold.
-    with suppress(OSError, ArtifactError), artifact.extending(directory, result):
-        pass
-    return result
-
-
-def _saying(
+def _with_verdict(
     manifest: Manifest, precision: str, reason: str, comparison: Comparison | None
 ) -> Manifest:
     metrics = {**manifest.metrics, METRICS: verdict(precision, reason, comparison)}

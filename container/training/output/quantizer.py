@@ -1,14 +1,14 @@
-"""Quantizes an ONNX file to int8 with NNCF: `quantizer MODEL PIXELS TARGET`.
+"""Quantize an ONNX file to int8 with NNCF: `quantizer MODEL PIXELS TARGET`.
 
-A program of its own, because NNCF cannot be stopped from within: training ends it when a stop or
-its time limit comes, and continues when it fails.
+A separate program, because NNCF cannot be interrupted: training kills it after a stop request or
+its time limit, and continues if it fails.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-# NNCF loads what it finds of its other back ends, and reports its use to the vendor.
+# NNCF imports every backend that is installed, and sends telemetry to its vendor.
 for _name in ("openvino_telemetry", "openvino", "torch"):
     sys.modules[_name] = None  # type: ignore[assignment]
 
@@ -20,11 +20,11 @@ from container.training.sagemaker import supervisor  # noqa: E402
 
 
 def quantize(model: Path, pixels: Path, target: Path, *, is_transformer: bool) -> None:
-    """Write `model` in int8, calibrated with uint8 images (N, H, W, 3).
+    """Quantize `model`, calibrated on uint8 pixels (N, H, W, 3).
 
-    Weights and activations become int8, with scales of their own for each channel of a weight and
-    each layer's activations; what NNCF leaves alone stays float32 (Jacob et al. 2018,
-    arXiv 1712.05877; biases corrected as by Nagel et al. 2019, arXiv 1906.04721).
+    Weights become int8 with a scale per channel, activations with a scale per tensor; layers that
+    NNCF skips stay in float32 (Jacob et al. 2018, arXiv 1712.05877). Biases are corrected (Nagel
+    et al. 2019, arXiv 1906.04721).
     """
     network = onnx.load(model)
     name = network.graph.input[0].name
@@ -37,7 +37,7 @@ def quantize(model: Path, pixels: Path, target: Path, *, is_transformer: bool) -
 
 
 def main() -> None:
-    """Quantize as the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="container.training.output.quantizer")
     parser.add_argument("model", type=Path)
     parser.add_argument("pixels", type=Path)
@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     supervisor.end_with_supervisor()
     if sys.platform == "linux":
-        # Where memory runs out, the kernel then ends this program and not the training.
+        # If memory runs out, the kernel kills this program instead of the training.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     quantize(
         arguments.model,

@@ -78,7 +78,7 @@ def write(
 
 def _manifest(task: Task, result: TrainingResult, assessment: Assessment | None) -> Manifest:
     is_wanted = task.hyperparameters.quantize == "auto"
-    reason = quantization.UNTRIED if is_wanted else quantization.NOT_ASKED
+    reason = quantization.NOT_TRIED if is_wanted else quantization.NOT_WANTED
     metrics: dict[str, Json] = assessment.metrics(task.class_names) if assessment else {}
     return Manifest(
         class_names=tuple(task.class_names),
