@@ -53,17 +53,23 @@ class Checkout:
         """Whether `container` is a package: earlier its folders were the packages."""
         return (self.directory / "container" / "__init__.py").exists()
 
+    def program(self, name: str) -> tuple[str, Path]:
+        """Return the module of `training` or `serving`, and the folder to start it in."""
+        # `python -m` finds packages in the working directory first.
+        if self._has_packages:
+            return f"container.{name}", self.directory
+        return name, self.directory / "container"
+
     @contextmanager
     def running(
         self, program: str, base_dir: Path, **variables: str
     ) -> Iterator[subprocess.Popen[str]]:
         """Start `training` or `serving`; end it when the block is left."""
         verb = {"training": "train", "serving": "serve"}[program]
-        module = f"container.{program}" if self._has_packages else program
+        module, directory = self.program(program)
         with subprocess.Popen(
             [sys.executable, "-m", module, verb],
-            # `python -m` finds packages in the working directory first.
-            cwd=self.directory if self._has_packages else self.directory / "container",
+            cwd=directory,
             env={
                 **os.environ,
                 "PYTHONUNBUFFERED": "1",
@@ -162,13 +168,19 @@ def continues(directory: Path, data: Mapping[str, Path], before: Checkout, after
     return is_rejected or (bool(lines) and weights_hash(base_dir) == uninterrupted)
 
 
-def make_data(directory: Path, tars: Path, per_class: int) -> dict[str, Path]:
-    """Draw hands and unpack ants and bees; return the folder of each case's channels."""
+def make_hands(directory: Path) -> Path:
+    """Draw hands in class folders of two channels; return `directory`."""
     for channel, count in (("training", 20), ("validation", 5)):
         for number, (_, image) in enumerate(hands.generate(count * 12, 0, channel)):
-            folder = directory / "hands" / channel / hands.CLASS_NAMES[number % 12]
+            folder = directory / channel / hands.CLASS_NAMES[number % 12]
             folder.mkdir(parents=True, exist_ok=True)
             image.save(folder / f"{number}.png")
+    return directory
+
+
+def make_data(directory: Path, tars: Path, per_class: int) -> dict[str, Path]:
+    """Draw hands and unpack ants and bees; return the folder of each case's channels."""
+    drawn = make_hands(directory / "hands")
     with tarfile.open(tars / "ants-bees.tar") as archive:
         archive.extractall(directory, filter="data")
     for channel, part, count in (("training", "train", per_class), ("validation", "val", 20)):
@@ -181,18 +193,22 @@ def make_data(directory: Path, tars: Path, per_class: int) -> dict[str, Path]:
     weights.mkdir()
     shutil.copy2(tars / "weights" / "squeezenet1_0-deepcompression.pth", weights)
     insects = directory / "insects"
-    return {"small": directory / "hands", "frozen": insects, "fine-tuned": insects}
+    return {"small": drawn, "frozen": insects, "fine-tuned": insects}
 
 
 def make_job(base_dir: Path, data: Mapping[str, Path], case: str) -> Path:
-    """Write a job's files; return its folder."""
+    """Write the files of a case's job; return its folder."""
+    settings = {**CASES[case], "precision": "float32", "quantize": "none"}
+    return write_job(base_dir, data[case], settings)
+
+
+def write_job(base_dir: Path, data: Path, hyperparameters: Mapping[str, str]) -> Path:
+    """Write a job whose channels are the folders of `data`; return its folder."""
     (base_dir / "input" / "config").mkdir(parents=True)
-    (base_dir / "input" / "data").symlink_to(data[case])
+    (base_dir / "input" / "data").symlink_to(data)
     documents = {
-        "hyperparameters": {**CASES[case], "precision": "float32", "quantize": "none"},
-        "inputdataconfig": {
-            path.name: {"TrainingInputMode": "File"} for path in data[case].iterdir()
-        },
+        "hyperparameters": hyperparameters,
+        "inputdataconfig": {path.name: {"TrainingInputMode": "File"} for path in data.iterdir()},
     }
     for name, document in documents.items():
         path = base_dir / "input" / "config" / f"{name}.json"

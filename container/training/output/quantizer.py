@@ -15,7 +15,9 @@ for _name in ("openvino_telemetry", "openvino", "torch"):
 import nncf  # noqa: E402  the lines above must come first
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
 
+from container.classifier import machine  # noqa: E402
 from container.training.sagemaker import supervisor  # noqa: E402
 
 
@@ -36,6 +38,18 @@ def quantize(model: Path, pixels: Path, target: Path, *, is_transformer: bool) -
     onnx.save(quantized, target)
 
 
+def limit_threads(count: int) -> None:
+    """Limit the threads of NNCF's sessions: ONNX Runtime does not read OMP_NUM_THREADS."""
+    create = onnxruntime.SessionOptions
+
+    def limited() -> onnxruntime.SessionOptions:
+        options = create()
+        options.intra_op_num_threads = count
+        return options
+
+    onnxruntime.SessionOptions = limited
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="container.training.output.quantizer")
@@ -45,6 +59,8 @@ def main() -> None:
     parser.add_argument("--transformer", action="store_true")
     arguments = parser.parse_args()
     supervisor.end_with_supervisor()
+    if (quota := machine.cpu_quota()) is not None:
+        limit_threads(max(1, int(quota)))
     if sys.platform == "linux":
         # If memory runs out, the kernel kills this program instead of the training.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
