@@ -101,7 +101,7 @@ def make_job(base_dir: Path, **hyperparameters: str) -> Path:
 
 
 def make_hosts(directory: Path, **hyperparameters: str) -> list[Path]:
-    """Make a job of two hosts, each with an /opt/ml of its own; the second is the first."""
+    """Make a job of two hosts, each with a separate /opt/ml; the second is the first."""
     directories = [make_job(directory / host, **hyperparameters) for host in HOSTS]
     for base_dir, host in zip(directories, HOSTS, strict=True):
         resources = {

@@ -116,7 +116,7 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return request.param, together(2, tmp_path_factory.mktemp("learned"), work)
 
 
-def test_two_processes_learn_what_one_learns_of_the_whole_batches(
+def test_two_ranks_learn_the_same_as_one_process(
     learned: Learned,
 ) -> None:
     dtype, states = learned
@@ -132,14 +132,14 @@ def test_two_processes_learn_what_one_learns_of_the_whole_batches(
 
 
 @pytest.mark.slow
-def test_50_steps_of_three_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+def test_50_steps_of_three_ranks_have_the_losses_of_one_process(tmp_path: Path) -> None:
     expected = small_networks_losses(Cluster(0, 1))
 
     for losses in together(3, tmp_path, small_networks_losses):
         torch.testing.assert_close(losses, expected, rtol=0, atol=1e-9)
 
 
-def test_what_is_left_is_a_plain_network(
+def test_the_network_is_plain_after_training(
     learned: Learned,
 ) -> None:
     kinds = [type(layer).__name__ for layer in make_network()]
@@ -147,7 +147,7 @@ def test_what_is_left_is_a_plain_network(
     assert [left for _, _, left in learned[1]] == [kinds, kinds]
 
 
-def test_layers_are_replaced_for_a_while_and_share_their_tensors() -> None:
+def test_layers_are_replaced_within_the_block_and_share_tensors() -> None:
     network = make_network()
     layer, state = network[1], network.state_dict()
 
@@ -162,7 +162,7 @@ def test_layers_are_replaced_for_a_while_and_share_their_tensors() -> None:
     assert all(shared[name].data_ptr() == state[name].data_ptr() for name in state)
 
 
-def test_no_layer_forgets_more_slowly_than_is_asked_for_or_than_by_itself() -> None:
+def test_momentum_is_the_larger_of_the_layers_own_and_the_least() -> None:
     network = make_network()
     statistics = RunningStatistics(network)
 
@@ -175,7 +175,7 @@ def test_no_layer_forgets_more_slowly_than_is_asked_for_or_than_by_itself() -> N
             assert [layer.momentum for layer in layers] == expected
 
 
-def test_a_layer_in_evaluation_asks_no_other_process() -> None:
+def test_a_layer_in_evaluation_mode_does_not_communicate() -> None:
     network = make_network()
     expected = network.eval()(IMAGES[0].double())
 
@@ -185,7 +185,7 @@ def test_a_layer_in_evaluation_asks_no_other_process() -> None:
     assert torch.equal(outputs, expected)
 
 
-def test_one_process_needs_no_synchronization() -> None:
+def test_a_single_process_is_not_synchronized() -> None:
     network = make_network()
 
     with Cluster(0, 1).learning(network) as model:

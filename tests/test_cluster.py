@@ -58,7 +58,7 @@ def losses(base_dir: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_the_loss_curve_is_the_same_of_one_process_of_two_hosts_and_of_three_processes(
+def test_the_loss_curve_does_not_depend_on_the_number_of_processes(
     tmp_path: Path,
 ) -> None:
     alone = make_job(tmp_path / "alone", **CURVE)
@@ -80,7 +80,7 @@ def test_the_loss_curve_is_the_same_of_one_process_of_two_hosts_and_of_three_pro
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[str]]:
-    """What two hosts made and said that have one process and two."""
+    """Folders and logs of two hosts with one process and two."""
     hosts = make_hosts(
         tmp_path_factory.mktemp("uneven"),
         epochs="2",
@@ -111,14 +111,14 @@ def test_hosts_may_have_different_numbers_of_processes(
     assert not (second / "model").exists()
 
 
-def test_of_a_hosts_processes_one_says_what_goes_on(uneven: tuple[list[Path], list[str]]) -> None:
+def test_only_one_process_of_a_host_logs(uneven: tuple[list[Path], list[str]]) -> None:
     _, outputs = uneven
 
     assert [output.count("classes=3") for output in outputs] == [1, 1]
     assert [len(re.findall(r"^epoch=\d", output, re.MULTILINE)) for output in outputs] == [0, 2]
 
 
-def test_a_stop_reaches_all_processes_of_a_host_and_leaves_a_model(tmp_path: Path) -> None:
+def test_a_stop_reaches_all_processes_and_leaves_a_model(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path, **LONG)
 
     with training(base_dir, **TWO_PROCESSES) as process:
@@ -134,7 +134,7 @@ def test_a_stop_reaches_all_processes_of_a_host_and_leaves_a_model(tmp_path: Pat
 
 # On one machine the hosts' names are not the addresses that the connection has.
 @pytest.mark.parametrize("lost", [0, 1], ids=["another", "the first"])
-def test_a_hosts_loss_ends_the_job_on_the_other_with_a_sentence(lost: int, tmp_path: Path) -> None:
+def test_the_loss_of_a_host_ends_the_job_on_the_other(lost: int, tmp_path: Path) -> None:
     hosts = make_hosts(tmp_path, **LONG)
 
     with training_together(hosts) as processes:
@@ -150,7 +150,7 @@ def test_a_hosts_loss_ends_the_job_on_the_other_with_a_sentence(lost: int, tmp_p
     assert "Traceback" not in output
 
 
-def test_a_lost_host_is_named_by_its_address() -> None:
+def test_the_message_names_the_lost_host() -> None:
     hosts = Hosts(current="algo-1", names=("algo-1", "localhost"), network_interface="eth0")
     error = "[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1234. Check."
 
@@ -161,7 +161,7 @@ def test_a_lost_host_is_named_by_its_address() -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_killed_process_ends_its_host_with_a_sentence(lost: int, tmp_path: Path) -> None:
+def test_a_killed_process_ends_the_other_processes_of_its_host(lost: int, tmp_path: Path) -> None:
     base_dir = make_job(tmp_path, **LONG)
 
     with training(base_dir, **TWO_PROCESSES) as process:
@@ -177,7 +177,7 @@ def test_a_killed_process_ends_its_host_with_a_sentence(lost: int, tmp_path: Pat
     assert "Traceback" not in output
 
 
-def test_the_supervisors_death_is_that_of_its_processes(tmp_path: Path) -> None:
+def test_processes_end_with_their_supervisor(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path, **LONG)
 
     with training(base_dir, **TWO_PROCESSES) as process:
@@ -189,7 +189,7 @@ def test_the_supervisors_death_is_that_of_its_processes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Of a process that is the only one of its host and whose patience is short."""
+    """The port of a process that is alone on its host and has a short timeout."""
     port = free_port()
     variables = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(port)}
     for name, value in variables.items():
@@ -210,7 +210,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     ],
     ids=["another", "the first"],
 )
-def test_a_host_that_never_comes_up_is_named(current: str, sentence: str) -> None:
+def test_a_host_that_does_not_start_is_named(current: str, sentence: str) -> None:
     hosts = Hosts(current=current, names=tuple(sorted(HOSTS)), network_interface="lo")
 
     with pytest.raises(UserError, match=sentence), joined(hosts, StopRequest()):

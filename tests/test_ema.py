@@ -12,7 +12,7 @@ def make_classifier() -> Classifier:
     return Classifier(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
 
 
-def test_it_is_the_exponential_moving_average_of_weights_and_statistics() -> None:
+def test_weights_and_statistics_are_averaged_exponentially() -> None:
     classifier = make_classifier()
     average = WeightAverage(classifier, 0.5)
     expected = {k: v.clone().double() for k, v in classifier.state_dict().items()}
@@ -32,7 +32,7 @@ def test_it_is_the_exponential_moving_average_of_weights_and_statistics() -> Non
             assert value == classifier.state_dict()[name]
 
 
-def test_the_first_steps_are_forgotten_faster() -> None:
+def test_the_decay_is_smaller_in_the_first_steps() -> None:
     classifier = make_classifier()
     average = WeightAverage(classifier, 0.999)
     weight = average.classifier.state_dict()["network.0.weight"]
@@ -44,7 +44,7 @@ def test_the_first_steps_are_forgotten_faster() -> None:
     assert weight[0, 0].item() == pytest.approx(0.1)
 
 
-def test_a_decay_of_zero_is_the_classifier_itself() -> None:
+def test_a_decay_of_zero_returns_the_classifier() -> None:
     classifier = make_classifier()
 
     assert WeightAverage(classifier, 0).classifier is classifier

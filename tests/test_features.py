@@ -46,7 +46,7 @@ class StopAtCheck(Stop):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_networks_head_makes_the_networks_logits_of_the_features(
+def test_the_head_on_the_features_returns_the_networks_logits(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 2)
@@ -68,7 +68,7 @@ def test_a_networks_head_makes_the_networks_logits_of_the_features(
     assert found.labels.tolist() == [0, 1, 2]
 
 
-def test_batch_normalization_counts_nothing() -> None:
+def test_computing_features_changes_no_statistics() -> None:
     network = build_small()
     before = {k: v.clone() for k, v in network.module.state_dict().items()}
 
@@ -77,7 +77,7 @@ def test_batch_normalization_counts_nothing() -> None:
     assert all(torch.equal(before[k], v) for k, v in network.module.state_dict().items())
 
 
-def test_the_network_learns_afterwards_as_before() -> None:
+def test_the_network_can_be_trained_afterwards() -> None:
     network = build_small()
 
     features.compute(network, noise(3, 16), FLOAT32, StopRequest())
@@ -86,7 +86,7 @@ def test_the_network_learns_afterwards_as_before() -> None:
     assert all(parameter.grad is not None for parameter in network.module.parameters())
 
 
-def test_bfloat16_gives_nearly_the_same() -> None:
+def test_features_in_bfloat16_are_nearly_equal() -> None:
     network, images = build_small(), noise(3, 16)
 
     bfloat16 = Arithmetic.choose("bfloat16", "resnet18")
@@ -97,7 +97,7 @@ def test_bfloat16_gives_nearly_the_same() -> None:
     assert 0 < np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()
 
 
-def test_the_number_of_cores_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 2)
     network, images, before = build_small(), noise(9, 32), torch.get_num_threads()
     found = []
@@ -112,7 +112,7 @@ def test_the_number_of_cores_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     assert len({tuple(row) for row in found[0].tolist()}) == 9
 
 
-def test_the_log_says_how_many_features_there_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_features_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
     features.compute(build_small(), noise(3, 16), FLOAT32, StopRequest())
@@ -121,7 +121,7 @@ def test_the_log_says_how_many_features_there_are(caplog: pytest.LogCaptureFixtu
     assert line.startswith("frozen_features images=3 dimensions=256 seconds=")
 
 
-def test_a_stop_is_heard_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_ends_the_computation_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(inference.BATCH_SIZES, "cpu", 2)
     network, stop = build_small(), StopAtCheck(2)
 
@@ -132,7 +132,7 @@ def test_a_stop_is_heard_between_batches(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("/dev/full").open("r+b") as full:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
         with pytest.raises(UserError, match=r"^no room for the features of 3 images in .*\(No"):
@@ -144,7 +144,7 @@ def counted(count: int, image_size: int, name: str) -> ImageSet:
     return ImageSet(images.pixels, images.labels, images.paths, name)
 
 
-def test_a_later_run_finds_the_features_whatever_its_head_is(
+def test_cached_features_do_not_depend_on_the_head(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -161,7 +161,7 @@ def test_a_later_run_finds_the_features_whatever_its_head_is(
 
 
 @pytest.mark.parametrize("change", ["images", "weights", "arithmetic"])
-def test_features_of_something_else_are_computed(
+def test_features_of_other_inputs_are_computed(
     change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

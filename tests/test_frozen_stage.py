@@ -70,7 +70,7 @@ def table(messages: list[str]) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("name", ["small", "squeezenet1_0"])
-def test_the_network_as_a_whole_is_what_was_judged(name: str) -> None:
+def test_the_evaluation_is_that_of_the_whole_network(name: str) -> None:
     torch.manual_seed(0)
     network, training, validation = build(name, 3), noise(60, 32), noise(31, 32)
     data = [features.compute(network, p, FLOAT32, StopRequest()) for p in (training, validation)]
@@ -84,7 +84,7 @@ def test_the_network_as_a_whole_is_what_was_judged(name: str) -> None:
     assert choice.evaluation.confusion.tolist() == evaluation.confusion.tolist()
 
 
-def test_the_heads_standardization_holds_the_training_features_moments() -> None:
+def test_the_head_standardizes_by_the_training_features() -> None:
     network = build("squeezenet1_0", 3)
     values = np.random.default_rng(0).gamma(2, 3, (2500, 512)).astype(np.float32)
 
@@ -99,7 +99,7 @@ def test_the_heads_standardization_holds_the_training_features_moments() -> None
     assert norm.running_var.numpy() == pytest.approx(values.var(axis=0), rel=1e-3)
 
 
-def test_separable_classes_are_told_apart() -> None:
+def test_separable_classes_are_separated() -> None:
     assert train(build_small(), EASY).evaluation.accuracy == 1
 
 
@@ -113,7 +113,7 @@ def test_only_the_head_changes() -> None:
     assert changed == {"head.weight", "head.bias"}
 
 
-def test_the_seed_alone_decides() -> None:
+def test_the_result_depends_on_the_seed_alone() -> None:
     networks = []
     for torch_seed, seed in ((1, 3), (2, 3), (1, 4)):
         network = build_small()
@@ -126,7 +126,7 @@ def test_the_seed_alone_decides() -> None:
 
 
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
-def test_the_chosen_head_is_the_best_of_the_table_in_the_log(
+def test_the_chosen_head_is_the_best_one_in_the_log(
     objective: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -148,7 +148,7 @@ def test_the_chosen_head_is_the_best_of_the_table_in_the_log(
 @pytest.mark.parametrize("fine_tuning", ["none", "staged"])
 @pytest.mark.parametrize("learning_rate", [None, 0.02])
 @pytest.mark.parametrize("weight_decay", [None, 0, 0.5])
-def test_what_the_user_sets_is_not_varied_unless_it_is_of_later_stages(
+def test_given_rates_are_used_if_no_stage_follows(
     learning_rate: float | None,
     weight_decay: float | None,
     fine_tuning: str,
@@ -168,7 +168,7 @@ def test_what_the_user_sets_is_not_varied_unless_it_is_of_later_stages(
     assert tried == {(rate, decay) for rate in learning_rates for decay in weight_decays}
 
 
-def test_a_head_learns_beside_others_what_it_learns_alone(
+def test_a_head_is_independent_of_the_others_in_its_bank(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -188,7 +188,7 @@ def test_a_head_learns_beside_others_what_it_learns_alone(
         assert alone.loss == pytest.approx(row["loss"], rel=1e-3)
 
 
-def test_a_class_of_more_weight_is_the_answer_more_often() -> None:
+def test_a_class_with_more_weight_is_predicted_more_often() -> None:
     shares = []
     for weight in (0.2, 1, 5):
         weights = np.array([1, 1, weight], np.float32)
@@ -198,7 +198,7 @@ def test_a_class_of_more_weight_is_the_answer_more_often() -> None:
     assert counts[0] < counts[1] < counts[2]
 
 
-def test_label_smoothing_makes_less_sure() -> None:
+def test_label_smoothing_lowers_confidence() -> None:
     sure, unsure = (
         train(build_small(), EASY, label_smoothing=share).evaluation.loss for share in (0, 0.5)
     )
@@ -207,7 +207,7 @@ def test_label_smoothing_makes_less_sure() -> None:
     assert sure < 0.1 < unsure < -np.log(0.5)
 
 
-def test_a_stop_is_heard_between_epochs() -> None:
+def test_a_stop_ends_training_between_epochs() -> None:
     network, stop = build_small(), StopAtCheck(2)
     before = weights_of(network)
 
@@ -225,7 +225,7 @@ def test_a_stop_is_heard_between_epochs() -> None:
     assert all(torch.equal(before[k], v) for k, v in network.module.state_dict().items())
 
 
-def test_features_that_are_no_numbers_are_said() -> None:
+def test_features_of_nan_are_rejected() -> None:
     broken = Features(np.full((12, 256), np.nan, np.float32), np.arange(12) % 3)
 
     with pytest.raises(UserError, match=r"^the validation loss of the frozen stage is not finite"):
@@ -233,7 +233,7 @@ def test_features_that_are_no_numbers_are_said() -> None:
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(60, 50), (120, 25), (6000, 1)])
-def test_the_more_images_the_fewer_epochs(
+def test_more_images_mean_fewer_epochs(
     images: int, epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_bank, "MAX_WORK", 25 * 120 * 256 * 3)
@@ -251,9 +251,7 @@ def test_the_more_images_the_fewer_epochs(
 
 
 @pytest.mark.parametrize(("images", "steps"), [(1, 1), (40, 2), (800, 8), (100_000, 98)])
-def test_an_epoch_has_several_steps_of_few_images_or_large_ones_of_many(
-    images: int, steps: int
-) -> None:
+def test_batch_size_depends_on_the_number_of_images(images: int, steps: int) -> None:
     data = Features(np.zeros((images, 2), np.float32), np.zeros(images, np.int64))
 
     lesson = HeadTrainer(

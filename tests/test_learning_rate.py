@@ -23,13 +23,13 @@ def gradient_descent(curvature: float, steps: list[float]) -> Callable[[int, flo
 
 
 @pytest.mark.parametrize("curvature", [1.0, 30.0, 1000.0])
-def test_it_finds_a_rate_that_learns_fast_and_stays_below_the_edge(curvature: float) -> None:
+def test_the_search_finds_a_fast_and_stable_rate(curvature: float) -> None:
     found = search(gradient_descent(curvature, []))
 
     assert 0.01 < found * curvature < 2
 
 
-def test_it_ends_soon_after_the_loss_has_exploded() -> None:
+def test_the_search_ends_when_the_loss_diverges() -> None:
     steps: list[float] = []
 
     search(gradient_descent(1000.0, steps))
@@ -38,7 +38,7 @@ def test_it_ends_soon_after_the_loss_has_exploded() -> None:
     assert len(steps) < STEPS
 
 
-def test_rates_grow_from_the_lowest_to_the_highest() -> None:
+def test_rates_increase_from_the_lowest_to_the_highest() -> None:
     steps: list[float] = []
 
     search(lambda _, rate: steps.append(rate) or 1.0)  # type: ignore[func-returns-value]
@@ -48,5 +48,5 @@ def test_rates_grow_from_the_lowest_to_the_highest() -> None:
     assert len(steps) == STEPS
 
 
-def test_a_loss_that_is_no_number_is_no_reason_to_fail() -> None:
+def test_a_loss_of_nan_ends_the_search_without_an_error() -> None:
     assert LOWEST <= search(lambda _, rate: math.nan if rate > 1e-3 else -rate) < 1e-3

@@ -60,7 +60,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [(0, 0, 0), (2, 0, 2), (3, 0, 3), (4, 0, 3), (5, 1, 0), (9, 1, 3)],
     ids=["step 1", "step 3", "evaluation", "half evaluated", "epoch 2", "last evaluation"],
 )
-def test_a_stop_at_any_moment_is_answered_at_once_and_costs_nothing(
+def test_a_stop_at_any_step_takes_effect_at_once_and_loses_nothing(
     uninterrupted: Path, tmp_path: Path, looks: int, epoch: int, batch: int
 ) -> None:
     base_dir = make_small_job(tmp_path)
@@ -78,7 +78,7 @@ def test_a_stop_at_any_moment_is_answered_at_once_and_costs_nothing(
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-# Whatever has a state of its own or draws from chance.
+# All settings with state or random numbers.
 FROM_SCRATCH = {
     "class_balance": "sampling",
     "cutmix": "1",
@@ -102,7 +102,7 @@ FINE_TUNED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", range(2))
 @pytest.mark.parametrize("case", ["from scratch", "fine-tuned"])
-def test_twenty_stops_at_random_moments_change_no_bit(
+def test_stops_at_random_steps_change_no_bit_of_the_weights(
     uninterrupted: Path, tmp_path: Path, case: str, chain: int
 ) -> None:
     settings = {**HYPERPARAMETERS, "epochs": "6"}
@@ -142,7 +142,7 @@ def test_twenty_stops_at_random_moments_change_no_bit(
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_the_found_learning_rate_is_kept_over_a_stop(
+def test_the_found_learning_rate_is_restored_from_a_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base_dir = make_small_job(tmp_path)
@@ -168,7 +168,7 @@ def test_the_found_learning_rate_is_kept_over_a_stop(
     assert len(metrics(base_dir)["history"]) == 2  # type: ignore[arg-type]
 
 
-def test_training_ends_when_it_has_not_become_better_for_a_while(
+def test_early_stopping_ends_training_without_improvement(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base_dir = make_job(tmp_path, epochs="50", early_stopping_patience="2", objective="val_loss")
@@ -185,7 +185,7 @@ def test_training_ends_when_it_has_not_become_better_for_a_while(
     assert f"early_stopping_at_epoch={len(losses)}" in caplog.messages
 
 
-def test_no_training_ends_early_while_its_images_have_half_their_size(tmp_path: Path) -> None:
+def test_early_stopping_waits_for_full_size_images(tmp_path: Path) -> None:
     settings = {"early_stopping_patience": "1", "objective": "val_loss", "learning_rate": "0.3"}
     base_dir = make_job(tmp_path, epochs="12", half_size_steps="0.9", **settings)
 
@@ -199,7 +199,7 @@ def test_no_training_ends_early_while_its_images_have_half_their_size(tmp_path: 
     assert len(losses) > 10
 
 
-def test_a_job_broken_off_after_its_last_epoch_trains_no_more(
+def test_a_job_interrupted_after_its_last_epoch_only_exports(
     uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base_dir = make_small_job(tmp_path)
@@ -215,7 +215,7 @@ def test_a_job_broken_off_after_its_last_epoch_trains_no_more(
         assert torch.equal(weights[name], value), name
 
 
-def test_a_new_networks_statistics_are_its_images_from_the_first_step_on(tmp_path: Path) -> None:
+def test_new_batch_norm_statistics_come_from_the_first_batch(tmp_path: Path) -> None:
     make_small_job(tmp_path)
     one_step = {"epochs": "1", "batch_size": "32"}
     configure(tmp_path, {**HYPERPARAMETERS, **one_step}, "training", "validation")
@@ -229,7 +229,7 @@ def test_a_new_networks_statistics_are_its_images_from_the_first_step_on(tmp_pat
     assert all(variance.min() < 0.9 for variance in variances)
 
 
-def test_without_fine_tuning_the_frozen_stage_is_all(uninterrupted: Path, tmp_path: Path) -> None:
+def test_without_fine_tuning_only_the_head_is_trained(uninterrupted: Path, tmp_path: Path) -> None:
     base_dir = make_small_job(tmp_path)
     weights = base_dir / "input" / "data" / "weights"
     weights.mkdir()
@@ -269,5 +269,5 @@ def test_the_kept_weights_are_those_of_the_best_epoch(
     losses = [epoch["val_loss"] for epoch in history]
     assert report["epoch"] == 1 + int(np.argmin(losses))
     assert report["val_loss"] == min(losses)
-    said = f"best_epoch={report['epoch']} val_loss="
-    assert [message for message in caplog.messages if message.startswith(said)]
+    start = f"best_epoch={report['epoch']} val_loss="
+    assert [message for message in caplog.messages if message.startswith(start)]

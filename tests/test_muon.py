@@ -7,7 +7,7 @@ from container.training.fitting.muon import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 50), (50, 8)])
-def test_an_update_keeps_directions_and_evens_out_their_lengths(shape: tuple[int, int]) -> None:
+def test_an_update_is_orthogonal(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     lengths = torch.logspace(0, -0.7, min(shape))
@@ -27,7 +27,7 @@ def test_the_length_of_a_gradient_does_not_matter() -> None:
     )
 
 
-def test_a_filter_is_a_matrix_and_decays_apart_from_its_gradient() -> None:
+def test_filters_are_matrices_with_decoupled_weight_decay() -> None:
     weight = torch.nn.Parameter(torch.ones(4, 2, 3, 3))
     still = torch.nn.Parameter(torch.ones(4, 2))
     optimizer = Muon([{"params": [weight, still], "lr": 0.1, "weight_decay": 0.5}])
@@ -41,7 +41,7 @@ def test_a_filter_is_a_matrix_and_decays_apart_from_its_gradient() -> None:
     assert torch.equal(still.detach(), torch.ones(4, 2))
 
 
-def test_it_finds_the_minimum_of_a_badly_scaled_valley() -> None:
+def test_muon_minimizes_a_badly_scaled_function() -> None:
     target, scale = torch.randn(6, 6), torch.logspace(0, -2, 6)
     weight = torch.nn.Parameter(torch.zeros(6, 6))
     optimizer = Muon([{"params": [weight]}])

@@ -18,7 +18,7 @@ LABELS = np.repeat([0, 1], 50)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
-def test_pretrained_networks_learn_more_slowly_and_a_given_rate_is_taken(optimizer: str) -> None:
+def test_learning_rate_is_lower_for_pretrained_networks_unless_given(optimizer: str) -> None:
     def rate(*, pretrained: bool, **settings: object) -> float:
         hyperparameters = Hyperparameters(optimizer=optimizer, **settings)  # type: ignore[arg-type]
         return Recipe.of(hyperparameters, LABELS, pretrained=pretrained).learning_rate
@@ -39,14 +39,14 @@ def groups_of(*, pretrained: bool) -> dict[str, tuple[float, float]]:
     return {name: found[id(p)] for name, p in network.module.named_parameters()}
 
 
-def test_biases_and_normalization_do_not_decay() -> None:
+def test_biases_and_normalization_have_no_weight_decay() -> None:
     groups = groups_of(pretrained=False)
 
     assert groups["stem.0.weight"] == groups["head.weight"] == (1.0, 0.25)
     assert groups["stem.1.weight"] == groups["stem.1.bias"] == groups["head.bias"] == (1.0, 0.0)
 
 
-def test_the_deeper_a_pretrained_layer_the_faster_it_learns() -> None:
+def test_learning_rates_of_pretrained_layers_increase_with_depth() -> None:
     groups = groups_of(pretrained=True)
     factors = [factor for factor, _ in groups.values()]
 
@@ -65,7 +65,7 @@ def test_the_deeper_a_pretrained_layer_the_faster_it_learns() -> None:
         ({"network": "small", "optimizer": "sgd"}, False, "sgd"),
     ],
 )
-def test_the_optimizer_is_the_networks_unless_given(
+def test_the_default_optimizer_depends_on_the_network(
     settings: dict[str, str], *, pretrained: bool, expected: str
 ) -> None:
     hyperparameters = Hyperparameters(**settings)  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def test_the_optimizer_is_the_networks_unless_given(
     assert Recipe.of(hyperparameters, LABELS, pretrained=pretrained).optimizer == expected
 
 
-def test_muon_learns_the_hidden_layers_matrices_and_adamw_the_rest() -> None:
+def test_muon_trains_hidden_matrices_and_adamw_the_rest() -> None:
     network = build("vit_b_32", 3)
     optimizer = make_optimizer(network, "muon", 0.01, pretrained=False)
     assert isinstance(optimizer, CompositeOptimizer)
@@ -91,7 +91,7 @@ def test_muon_learns_the_hidden_layers_matrices_and_adamw_the_rest() -> None:
     assert not any(name.endswith("bias") for name in muon)
 
 
-def test_joined_optimizers_go_on_from_their_state_as_if_there_had_been_no_end() -> None:
+def test_a_composite_optimizer_continues_from_its_state() -> None:
     def steps(network: Network, optimizer: Optimizer, seeds: range) -> None:
         for seed in seeds:
             for group in optimizer.param_groups:
@@ -116,7 +116,7 @@ def test_joined_optimizers_go_on_from_their_state_as_if_there_had_been_no_end() 
     assert all(torch.equal(v, expected[k]) for k, v in second.module.state_dict().items())
 
 
-def test_one_cycle_rises_for_a_fifth_and_falls_to_nearly_zero() -> None:
+def test_one_cycle_rises_for_a_fifth_then_falls_to_zero() -> None:
     shares = [one_cycle(step, 1000) for step in range(1000)]
     top = shares.index(max(shares))
 
@@ -128,5 +128,5 @@ def test_one_cycle_rises_for_a_fifth_and_falls_to_nearly_zero() -> None:
     assert 0 < shares[-1] < 0.01
 
 
-def test_one_cycle_of_a_single_step_learns_something() -> None:
+def test_one_cycle_of_a_single_step_is_positive() -> None:
     assert 0 < one_cycle(0, 1) <= 1

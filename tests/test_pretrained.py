@@ -41,7 +41,7 @@ def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("form", ["pth", "pt", "state_dict", "model", "module.", "safetensors"])
-def test_a_state_dict_is_read_in_every_form_that_people_save(tmp_path: Path, form: str) -> None:
+def test_all_common_forms_of_a_state_dict_are_read(tmp_path: Path, form: str) -> None:
     saved = state_of(network(seed=1))
     if form == "safetensors":
         safetensors.torch.save_file(saved, tmp_path / "weights.safetensors")
@@ -71,7 +71,7 @@ def test_the_archive_of_an_earlier_job_is_read(tmp_path: Path, prefix: str) -> N
     assert are_equal(state_of(ours), saved)
 
 
-def test_a_head_of_other_classes_is_left_out(tmp_path: Path) -> None:
+def test_a_head_for_other_classes_is_skipped(tmp_path: Path) -> None:
     saved = state_of(network(seed=1, num_classes=1000))
     torch.save(saved, tmp_path / "weights.pth")
     ours = network(seed=2)
@@ -88,9 +88,7 @@ def test_a_head_of_other_classes_is_left_out(tmp_path: Path) -> None:
     "name",
     ["densenet121", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v3_small", "vit_b_32"],
 )
-def test_torchvisions_own_files_are_read_old_names_and_further_heads_included(
-    tmp_path: Path, name: str
-) -> None:
+def test_torchvision_files_with_earlier_names_are_read(tmp_path: Path, name: str) -> None:
     saved = state_of(network(seed=1, num_classes=1000, name=name))
     torch.save({_name_of_old(name, key): t for key, t in saved.items()}, tmp_path / "old.pth")
     ours = network(seed=2, name=name)
@@ -102,7 +100,7 @@ def test_torchvisions_own_files_are_read_old_names_and_further_heads_included(
     assert torch.equal(loaded[first], saved[first])
 
 
-def test_a_vision_transformers_places_are_resized_with_the_images(tmp_path: Path) -> None:
+def test_position_embeddings_are_resized_to_the_image_size(tmp_path: Path) -> None:
     places = "encoder.pos_embedding"
     saved = state_of(network(seed=1, name="vit_b_32"))
     # Seven rows of seven places, each the number of its row.
@@ -127,7 +125,7 @@ def _name_of_old(network: str, key: str) -> str:
     return key.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2.")
 
 
-def test_the_auxiliary_heads_of_torchvisions_files_are_left_out(tmp_path: Path) -> None:
+def test_auxiliary_heads_are_skipped(tmp_path: Path) -> None:
     saved = state_of(network(seed=1, name="googlenet"))
     saved |= {"aux1.fc2.weight": torch.zeros(1000, 1024), "aux2.fc2.bias": torch.zeros(1000)}
     torch.save(saved, tmp_path / "googlenet.pth")
@@ -146,7 +144,7 @@ def test_a_real_file_is_read(caplog: pytest.LogCaptureFixture, tmp_path: Path) -
     assert "weights=squeezenet1_0-deepcompression.pth sha256=" in caplog.text
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save(state_of(network(seed=1, name="squeezenet1_1")), tmp_path / "squeezenet.pth")
 
     with pytest.raises(UserError) as refusal:
@@ -158,7 +156,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     assert "for example " in str(refusal.value)
 
 
-def test_a_tensor_of_another_shape_outside_of_the_head_is_refused(tmp_path: Path) -> None:
+def test_another_shape_outside_the_head_is_rejected(tmp_path: Path) -> None:
     saved = state_of(network(seed=1))
     saved["stem.0.weight"] = torch.zeros(32, 3, 5, 5)
     torch.save(saved, tmp_path / "weights.pth")
@@ -169,7 +167,7 @@ def test_a_tensor_of_another_shape_outside_of_the_head_is_refused(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.safetensors", "w.tar.gz"])
 @pytest.mark.parametrize("data", [b"", b"garbage" * 100, b"PK\x03\x04", b"\x80\x02h\x05."])
-def test_garbage_is_refused_in_one_sentence(tmp_path: Path, name: str, data: bytes) -> None:
+def test_garbage_is_rejected_in_one_sentence(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
 
     with pytest.raises(UserError, match=f"^{name} is not a readable state dict: "):
@@ -177,14 +175,14 @@ def test_garbage_is_refused_in_one_sentence(tmp_path: Path, name: str, data: byt
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}, [1], {"state_dict": {"a": "b"}}])
-def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: object) -> None:
+def test_a_file_without_a_state_dict_is_rejected(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
 
     with pytest.raises(UserError, match=r"^w\.pth is not a state dict: expected tensors by name"):
         load_channel(network(seed=2), tmp_path)
 
 
-def test_an_archive_without_our_weights_is_refused(tmp_path: Path) -> None:
+def test_an_archive_without_weights_is_rejected(tmp_path: Path) -> None:
     write_archive(tmp_path / "model.tar.gz", {"model.pth": b""})
 
     with pytest.raises(UserError, match=r"^model.tar.gz does not contain weights.safetensors"):
@@ -201,7 +199,7 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_that_would_execute_something_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "channel").mkdir()
     torch.save({"a": Malicious(tmp_path / "executed")}, tmp_path / "channel" / "w.pth")
 
@@ -210,7 +208,7 @@ def test_a_pickle_that_would_execute_something_is_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "executed").exists()
 
 
-def test_none_and_two_files_are_refused_and_hidden_ones_passed_over(tmp_path: Path) -> None:
+def test_the_channel_must_hold_exactly_one_visible_file(tmp_path: Path) -> None:
     (tmp_path / "._w.pth").write_bytes(b"AppleDouble")
     with pytest.raises(UserError, match=r"must hold one file of .*; found none"):
         load_channel(network(seed=2), tmp_path)
@@ -222,7 +220,7 @@ def test_none_and_two_files_are_refused_and_hidden_ones_passed_over(tmp_path: Pa
 
 
 @pytest.mark.parametrize("channel", ["weights", "model"])
-def test_a_job_starts_from_the_artifact_of_an_earlier_one(
+def test_a_job_starts_from_the_artifact_of_an_earlier_job(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], channel: str
 ) -> None:
     base_dir = make_job(tmp_path, learning_rate="1e-9")
@@ -239,7 +237,7 @@ def test_a_job_starts_from_the_artifact_of_an_earlier_one(
     assert torch.allclose(written["stem.0.weight"], saved["stem.0.weight"], atol=1e-6)
 
 
-def test_a_weights_channel_and_pretrained_false_contradict_each_other(tmp_path: Path) -> None:
+def test_a_weights_channel_with_pretrained_false_is_rejected(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
     (base_dir / "input" / "data" / "weights").mkdir()
     hyperparameters = {**HYPERPARAMETERS, "pretrained": "false"}

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
         ("small", True, True),
     ],
 )
-def test_networks_of_torchvision_start_from_its_weights_unless_told_otherwise(
+def test_torchvision_networks_are_pretrained_by_default(
     network: str, *, pretrained: bool | None, expected: bool
 ) -> None:
     assert wants_download(Hyperparameters(network=network, pretrained=pretrained)) is expected
@@ -38,7 +38,7 @@ def test_networks_of_torchvision_start_from_its_weights_unless_told_otherwise(
     ("network", "size", "expected"),
     [("small", None, 128), ("resnet18", None, 224), ("small", 64, 64), ("resnet18", 96, 96)],
 )
-def test_the_image_size_is_the_networks_unless_given(
+def test_the_default_image_size_depends_on_the_network(
     network: str, size: int | None, expected: int
 ) -> None:
     assert image_size(Hyperparameters(network=network, image_size=size)) == expected
@@ -54,12 +54,12 @@ def test_the_smallest_share_is_that_of_the_smallest_batch(
     assert smallest_share(images, batch_size, hosts) == share
 
 
-def test_hosts_without_an_image_are_refused() -> None:
+def test_batches_too_small_for_all_ranks_are_rejected() -> None:
     with pytest.raises(UserError, match="3 images in batches of 64 leave some of the 4 "):
         smallest_share(3, 64, 4)
 
 
-def test_the_arithmetic_is_as_asked_for_and_said_in_words() -> None:
+def test_the_number_format_is_the_given_precision() -> None:
     assert Arithmetic.choose("float32", "resnet18").dtype is torch.float32
     assert Arithmetic.choose("bfloat16", "mobilenet_v2").dtype is torch.bfloat16
     assert Arithmetic.choose("auto", "resnet18").dtype in {torch.float32, torch.bfloat16}
@@ -67,7 +67,7 @@ def test_the_arithmetic_is_as_asked_for_and_said_in_words() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU gains by bfloat16 in any case")
-def test_a_processor_computes_depthwise_convolutions_in_float32(
+def test_a_cpu_computes_depthwise_convolutions_in_float32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
@@ -77,7 +77,7 @@ def test_a_processor_computes_depthwise_convolutions_in_float32(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_forward_pass_is_computed_in_that_format(dtype: torch.dtype) -> None:
+def test_the_forward_pass_is_computed_in_the_number_format(dtype: torch.dtype) -> None:
     layer = torch.nn.Linear(3, 3)
 
     with Arithmetic(CPU, dtype).autocast():
@@ -87,7 +87,7 @@ def test_the_forward_pass_is_computed_in_that_format(dtype: torch.dtype) -> None
 EVEN, UNEVEN = np.repeat([0, 1], 50), np.repeat([0, 1], [90, 10])
 
 
-def test_a_missing_compiler_is_said_before_anything_is_done(
+def test_a_missing_compiler_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -97,7 +97,7 @@ def test_a_missing_compiler_is_said_before_anything_is_done(
         check_compiler(Hyperparameters(compile=True))
 
 
-def test_a_frozen_backbone_has_no_epochs_of_its_own() -> None:
+def test_a_frozen_backbone_has_no_epochs() -> None:
     hyperparameters = Hyperparameters(fine_tuning="none", epochs=7)
 
     assert Recipe.of(hyperparameters, EVEN, pretrained=True).total_steps == 0
@@ -113,7 +113,7 @@ def test_a_frozen_backbone_has_no_epochs_of_its_own() -> None:
         ("staged", 9, False, 0),
     ],
 )
-def test_only_pretrained_layers_wait(
+def test_only_pretrained_networks_have_a_first_stage(
     fine_tuning: str, epochs: int, *, pretrained: bool, expected: int
 ) -> None:
     hyperparameters = Hyperparameters(fine_tuning=fine_tuning, epochs=epochs)  # type: ignore[arg-type]
@@ -123,19 +123,19 @@ def test_only_pretrained_layers_wait(
     assert recipe.first_stage_epochs == expected
 
 
-def test_uneven_classes_change_what_is_drawn_and_what_is_best() -> None:
+def test_uneven_classes_change_sampling_and_objective() -> None:
     even = Recipe.of(Hyperparameters(), EVEN, pretrained=False)
     uneven = Recipe.of(Hyperparameters(), UNEVEN, pretrained=False)
-    told = Recipe.of(
+    given = Recipe.of(
         Hyperparameters(class_balance="none", objective="val_f1"), UNEVEN, pretrained=False
     )
 
     assert (even.balance, even.objective) == ("none", "val_accuracy")
     assert (uneven.balance, uneven.objective) == ("sampling", "val_balanced_accuracy")
-    assert (told.balance, told.objective) == ("none", "val_f1")
+    assert (given.balance, given.objective) == ("none", "val_f1")
 
 
-def test_what_was_decided_is_said_in_sentences() -> None:
+def test_the_recipe_is_described_in_sentences() -> None:
     hyperparameters = Hyperparameters(epochs=6, batch_size=10)
 
     assert Recipe.of(hyperparameters, UNEVEN, pretrained=True).sentences(UNEVEN) == [
@@ -147,7 +147,7 @@ def test_what_was_decided_is_said_in_sentences() -> None:
     ]
 
 
-def test_the_average_looks_back_over_a_share_of_the_run_unless_told_otherwise() -> None:
+def test_the_default_moving_average_spans_a_share_of_the_run() -> None:
     def decay(**settings: object) -> float:
         hyperparameters = Hyperparameters(batch_size=10, **settings)  # type: ignore[arg-type]
         return Recipe.of(hyperparameters, EVEN, pretrained=False).ema_decay
@@ -157,7 +157,7 @@ def test_the_average_looks_back_over_a_share_of_the_run_unless_told_otherwise() 
     assert decay(epochs=20, ema_decay=0.5) == 0.5
 
 
-def test_statistics_of_a_short_run_forget_faster() -> None:
+def test_statistics_momentum_is_larger_in_short_runs() -> None:
     def momentum(epochs: int, step: int) -> float:
         hyperparameters = Hyperparameters(batch_size=10, epochs=epochs)
         return Recipe.of(hyperparameters, EVEN, pretrained=False).statistics_momentum(step)
@@ -173,7 +173,7 @@ def test_statistics_of_a_short_run_forget_faster() -> None:
     ("horizontal", "vertical", "expected"),
     [(True, False, [(3,)]), (False, True, [(2,)]), (True, True, [(3,), (2,), (2, 3)])],
 )
-def test_answers_are_averaged_over_the_flips_that_are_allowed(
+def test_test_time_augmentation_uses_the_allowed_flips(
     *, horizontal: bool, vertical: bool, expected: list[tuple[int, ...]]
 ) -> None:
     hyperparameters = Hyperparameters(
@@ -183,14 +183,14 @@ def test_answers_are_averaged_over_the_flips_that_are_allowed(
     assert flips(hyperparameters) == expected
 
 
-def test_without_flips_there_is_nothing_to_average_over() -> None:
+def test_test_time_augmentation_without_flips_is_rejected() -> None:
     assert flips(Hyperparameters(horizontal_flip=True)) == []
     with pytest.raises(UserError, match="no flip is allowed"):
         flips(Hyperparameters(test_time_augmentation=True))
 
 
 @pytest.mark.parametrize(
-    ("counts", "asked", "expected"),
+    ("counts", "setting", "expected"),
     [
         ((30, 10), "auto", "sampling"),
         ((29, 10), "auto", "none"),
@@ -200,10 +200,10 @@ def test_without_flips_there_is_nothing_to_average_over() -> None:
         ((10, 10), "sampling", "sampling"),
     ],
 )
-def test_uneven_classes_are_balanced_unless_given(
-    counts: tuple[int, int], asked: str, expected: str
+def test_uneven_classes_are_balanced_by_default(
+    counts: tuple[int, int], setting: str, expected: str
 ) -> None:
-    hyperparameters = Hyperparameters(class_balance=asked)  # type: ignore[arg-type]
+    hyperparameters = Hyperparameters(class_balance=setting)  # type: ignore[arg-type]
 
     recipe = Recipe.of(hyperparameters, np.repeat([0, 1], counts), pretrained=False)
 

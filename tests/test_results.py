@@ -66,12 +66,14 @@ def test_all_reports_are_written(finished: Path) -> None:
     }
 
 
-def test_the_manifest_and_the_report_say_the_same(finished: Path) -> None:
-    said, written = Artifact.read(finished / "model").manifest.metrics, report(finished)
+def test_manifest_and_metrics_file_agree(finished: Path) -> None:
+    in_manifest, written = Artifact.read(finished / "model").manifest.metrics, report(finished)
 
-    assert {name: written[name] for name in said} == said
-    assert written.keys() - said.keys() == {"confusion", "test_confusion", "history"}
-    assert {"epoch", "val_loss", "val_accuracy", "val_accuracy_interval_95", "classes"} <= set(said)
+    assert {name: written[name] for name in in_manifest} == in_manifest
+    assert written.keys() - in_manifest.keys() == {"confusion", "test_confusion", "history"}
+    assert {"epoch", "val_loss", "val_accuracy", "val_accuracy_interval_95", "classes"} <= set(
+        in_manifest
+    )
 
 
 def test_the_temperature_is_in_the_manifest(finished: Path) -> None:
@@ -81,7 +83,7 @@ def test_the_temperature_is_in_the_manifest(finished: Path) -> None:
     assert manifest.temperature == manifest.metrics["calibration"]["temperature"]
 
 
-def test_the_test_channel_is_judged_under_its_own_key(finished: Path) -> None:
+def test_the_test_channel_has_a_separate_key(finished: Path) -> None:
     manifest = Artifact.read(finished / "model").manifest
     judged = manifest.metrics["test"]
 
@@ -96,7 +98,7 @@ def test_the_test_channel_is_judged_under_its_own_key(finished: Path) -> None:
     assert re.fullmatch("[0-9a-f]{64}", str(manifest.provenance["test_data_sha256"]))
 
 
-def test_the_test_channel_changes_nothing_that_is_learned(finished: Path, tmp_path: Path) -> None:
+def test_the_test_channel_does_not_change_the_weights(finished: Path, tmp_path: Path) -> None:
     other = make_whole_job(tmp_path)
     configure(other, HYPERPARAMETERS, "training", "validation")
 
@@ -110,7 +112,7 @@ def test_the_test_channel_changes_nothing_that_is_learned(finished: Path, tmp_pa
     ).read_bytes()
 
 
-def test_test_classes_that_training_lacks_are_refused_before_the_training(
+def test_unknown_classes_in_the_test_channel_are_rejected_first(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test = job / "input" / "data" / "test"
@@ -123,7 +125,7 @@ def test_test_classes_that_training_lacks_are_refused_before_the_training(
     assert "epoch=1" not in capsys.readouterr().out
 
 
-def test_broken_test_images_are_refused_before_the_training(
+def test_broken_test_images_are_rejected_first(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (job / "input" / "data" / "test" / "red" / "200.png").write_bytes(b"no image")
@@ -145,10 +147,10 @@ def test_a_test_channel_may_lack_classes(job: Path) -> None:
     assert judged["classes"]["red"]["recall_interval_95"] == [0, 1]
 
 
-def test_too_low_an_accuracy_fails_the_job_and_keeps_its_artifact_and_reports(
+def test_low_accuracy_fails_the_job_and_keeps_its_results(
     tmp_path: Path,
 ) -> None:
-    # One image has the wrong label: whoever names all others correctly is wrong there.
+    # One image has a wrong label, so that no classifier reaches 100 %.
     job = make_whole_job(tmp_path, min_accuracy="1")
     (job / "input/data/test/red/200.png").write_bytes(square("blue", 300))
 
@@ -162,17 +164,17 @@ def test_too_low_an_accuracy_fails_the_job_and_keeps_its_artifact_and_reports(
     )
     assert Artifact.read(job / "model").manifest.metrics["test"]
     page = (reports / "report.html").read_text(encoding="utf-8")
-    assert "missed, so the job failed" in page
+    assert "missed: the job failed" in page
 
 
-def test_an_accuracy_that_suffices_fails_nothing(tmp_path: Path) -> None:
+def test_sufficient_accuracy_does_not_fail_the_job(tmp_path: Path) -> None:
     job = make_whole_job(tmp_path, min_accuracy="0.01")
 
     assert train_here(job, "train") == 0
     assert not (job / "output" / "failure").exists()
 
 
-def test_a_stopped_job_has_no_time_for_more_than_its_model_and_is_not_judged(
+def test_a_stopped_job_writes_its_model_without_assessment(
     tmp_path: Path,
 ) -> None:
     job = make_whole_job(
@@ -194,13 +196,13 @@ def test_a_stopped_job_has_no_time_for_more_than_its_model_and_is_not_judged(
     assert isinstance(manifest.metrics["val_accuracy"], float)
     assert manifest.metrics["val_accuracy"] < 1
     page = (job / "output/data/report.html").read_text(encoding="utf-8")
-    assert "The job did not come to its end" in page
+    assert "The job was stopped before it finished" in page
 
 
 @pytest.mark.parametrize(
     "changed", [{"min_accuracy": "0.01"}, {"quantize": "auto", "max_accuracy_drop": "1"}]
 )
-def test_another_assessment_of_the_end_goes_on_from_the_checkpoint(
+def test_other_assessment_settings_continue_from_the_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, str]
 ) -> None:
     settings = {"epochs": "2", "checkpoint_interval_seconds": "0"}

@@ -80,7 +80,7 @@ ALL_CHANGES = {"horizontal_flip": True, "cutout": 0.2, "label_smoothing": 0.1, "
 
 @pytest.mark.parametrize("settings", [{}, ALL_CHANGES, {"cutmix": 1.0}])
 @pytest.mark.parametrize("parts", [2, 5, 100])
-def test_a_batch_in_parts_has_the_gradients_of_the_whole(
+def test_accumulated_gradients_equal_those_of_the_whole_batch(
     gradients: Callable[..., list[torch.Tensor]], parts: int, settings: dict[str, object]
 ) -> None:
     whole = gradients(**settings)
@@ -89,7 +89,7 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_the_processes_gradients_average_to_those_of_one(
+def test_mean_gradients_of_ranks_equal_those_of_one_process(
     gradients: Callable[..., list[torch.Tensor]], world_size: int
 ) -> None:
     shares = [gradients(rank=r, world_size=world_size, **ALL_CHANGES) for r in range(world_size)]
@@ -98,7 +98,7 @@ def test_the_processes_gradients_average_to_those_of_one(
     assert_equal(means, gradients(**ALL_CHANGES))
 
 
-def test_without_any_change_the_loss_is_the_mean_cross_entropy(
+def test_without_augmentation_the_loss_is_the_mean_cross_entropy(
     gradients: Callable[..., list[torch.Tensor]], images: ImageSet
 ) -> None:
     found = gradients(augment=False, label_smoothing=0.2)
@@ -116,7 +116,7 @@ def test_without_any_change_the_loss_is_the_mean_cross_entropy(
     assert_equal(found, [p.grad for p in network.parameters() if p.grad is not None])
 
 
-def test_a_classes_weight_multiplies_its_gradients(
+def test_class_weights_multiply_gradients(
     gradients: Callable[..., list[torch.Tensor]],
 ) -> None:
     only = [gradients(weights=np.eye(3, dtype=np.float32)[label]) for label in range(3)]
@@ -126,7 +126,7 @@ def test_a_classes_weight_multiplies_its_gradients(
     assert_equal(weighted, sums)
 
 
-def test_the_first_steps_see_images_at_half_their_size(images: ImageSet) -> None:
+def test_the_first_steps_use_images_at_half_size(images: ImageSet) -> None:
     seen = []
 
     class Seeing(nn.Module):
@@ -160,7 +160,7 @@ def test_the_first_steps_see_images_at_half_their_size(images: ImageSet) -> None
     torch.testing.assert_close(half[:, :, 7, 0], whole[:, :, 14:, :2].mean(dim=(2, 3)))
 
 
-def test_a_long_gradient_is_shortened(gradients: Callable[..., list[torch.Tensor]]) -> None:
+def test_gradients_are_clipped_to_the_norm(gradients: Callable[..., list[torch.Tensor]]) -> None:
     def length(parts: list[torch.Tensor]) -> float:
         return float(torch.cat([part.flatten() for part in parts]).norm())
 

@@ -119,9 +119,7 @@ def test_3_every_encoding_of_a_hyperparameter_is_read(finished: Job) -> None:
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_4_the_hyperparameters_of_tuners_and_toolkits_are_passed_over(
-    finished: Job, name: str
-) -> None:
+def test_4_hyperparameters_of_tuners_and_toolkits_are_ignored(finished: Job, name: str) -> None:
     assert name not in finished.output
 
 
@@ -154,14 +152,14 @@ def test_5_channels_may_be_folders_without_the_right_to_write(tmp_path: Path) ->
         folder.chmod(0o755)
 
 
-def test_6_no_optional_file_is_missed(finished: Job) -> None:
+def test_6_optional_files_may_be_missing(finished: Job) -> None:
     names = {path.name for path in (finished.base_dir / "input" / "config").iterdir()}
 
     assert names == {"hyperparameters.json", "inputdataconfig.json"}
     assert "processes=1" in finished.output
 
 
-def test_6_files_of_the_platforms_own_do_not_disturb(tmp_path: Path) -> None:
+def test_6_the_platforms_own_files_are_ignored(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
     for name in ("init-config", "metric-definition-regex", "trainingjobconfig", "debughookconfig"):
         (base_dir / "input" / "config" / f"{name}.json").write_text("{")
@@ -169,7 +167,7 @@ def test_6_files_of_the_platforms_own_do_not_disturb(tmp_path: Path) -> None:
     assert train_here(base_dir, "train") == 0
 
 
-def test_7_the_served_network_answers_as_training_saw_it(finished: Job) -> None:
+def test_7_the_served_network_reproduces_the_golden_answers(finished: Job) -> None:
     artifact = Artifact.read(finished.base_dir / "model")
     settings = artifact.manifest.preprocessing
     pixels = np.stack([preprocess(golden.data, settings) for golden in artifact.golden_answers])
@@ -187,9 +185,7 @@ def test_7_the_serving_program_serves_the_artifact(finished: Job) -> None:
     assert json.loads(answer.body)["predictions"][0]["class_name"] == "red"
 
 
-def test_7_a_kill_while_the_artifact_is_written_leaves_the_one_before(
-    finished: Job, tmp_path: Path
-) -> None:
+def test_7_a_kill_while_writing_keeps_the_earlier_artifact(finished: Job, tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
     model = base_dir / "model"
     model.mkdir()
@@ -212,7 +208,7 @@ def test_7_a_kill_while_the_artifact_is_written_leaves_the_one_before(
 
 
 @pytest.mark.parametrize("definition", METRIC_DEFINITIONS, ids=lambda d: str(d["Name"]))
-def test_12_each_expression_finds_its_metric_once_an_epoch(
+def test_12_each_regex_matches_its_metric_once_per_epoch(
     finished: Job, definition: dict[str, str]
 ) -> None:
     expression = re.compile(definition["Regex"])
@@ -222,7 +218,7 @@ def test_12_each_expression_finds_its_metric_once_an_epoch(
 
     assert expression.groups == 1
     assert len(definition["Regex"]) <= 500
-    # The kept epoch's metrics are said once more at the end, those of the test channel only there.
+    # The metrics of the best epoch are logged again at the end, those of the test channel once.
     times = {"val": 4, "test": 1}
     assert len(found) == times.get(definition["Name"].partition("_")[0], 3)
     assert isinstance(history, list)
@@ -231,7 +227,7 @@ def test_12_each_expression_finds_its_metric_once_an_epoch(
         assert found[:3] == pytest.approx(expected, rel=1e-4)
 
 
-def test_12_the_last_value_of_the_objective_is_the_kept_epochs(finished: Job) -> None:
+def test_12_the_last_value_of_the_objective_is_the_best_epochs(finished: Job) -> None:
     expression = re.compile(r"\bval_accuracy=([-+0-9.eE]+)")
     last = list(_values(expression, finished.output))[-1]
     kept = Artifact.read(finished.base_dir / "model").manifest.metrics
@@ -251,7 +247,7 @@ def test_13_a_job_needs_no_network_and_no_credentials(tmp_path: Path) -> None:
 
 
 @needs_unshare
-def test_13_without_a_network_pretrained_weights_are_asked_for_as_a_channel(tmp_path: Path) -> None:
+def test_13_without_internet_the_weights_channel_is_suggested(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path, network="resnet18", image_size="32")
 
     code, output = train(base_dir, before=("unshare", "--net"), TORCH_HOME=str(tmp_path / "cache"))
@@ -264,11 +260,11 @@ def test_13_without_a_network_pretrained_weights_are_asked_for_as_a_channel(tmp_
     assert "Traceback" not in failure(base_dir) + output
 
 
-def test_14_a_host_without_a_gpu_trains_on_its_processor(finished: Job) -> None:
+def test_14_a_host_without_a_gpu_trains_on_its_cpu(finished: Job) -> None:
     assert "arithmetic=cpu/float32" in finished.output
 
 
-def test_15_the_configuration_may_be_a_folder_that_only_root_can_enter(tmp_path: Path) -> None:
+def test_15_the_configuration_folder_may_be_for_root_only(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
     config = base_dir / "input" / "config"
     config.chmod(0o644)

@@ -1,4 +1,4 @@
-"""What a failed job tells: lines 2 and 8 of the contract's checklist."""
+"""The failure file of a job: items 2 and 8 of the contract's checklist."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 from container.classifier.artifact import Artifact
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train, train_here
 
-# A thread of its own, as libraries have them, hears what the first one holds back; modules are
+# A second thread, as libraries start them, receives signals that the first one blocks; modules are
 # taken apart last of all.
 STOPPED_AT_THE_END = """
 import os, runpy, signal, sys, threading, time
@@ -23,7 +23,7 @@ runpy.run_module("container.training", run_name="__main__")
 """
 
 
-def test_2_a_job_without_channels_says_so_in_its_failure_file(tmp_path: Path) -> None:
+def test_2_missing_channels_are_reported_in_the_failure_file(tmp_path: Path) -> None:
     configure(tmp_path, HYPERPARAMETERS)
 
     code, output = train(tmp_path)
@@ -33,7 +33,7 @@ def test_2_a_job_without_channels_says_so_in_its_failure_file(tmp_path: Path) ->
     assert "Traceback" not in failure(tmp_path) + output
 
 
-def test_2_a_job_without_any_file_says_so_in_its_failure_file(tmp_path: Path) -> None:
+def test_2_missing_files_are_reported_in_the_failure_file(tmp_path: Path) -> None:
     code, output = train(tmp_path)
 
     assert code == 1
@@ -41,7 +41,7 @@ def test_2_a_job_without_any_file_says_so_in_its_failure_file(tmp_path: Path) ->
     assert "Traceback" not in failure(tmp_path) + output
 
 
-def test_8_the_failure_is_one_sentence_first_and_short_enough_to_be_shown(tmp_path: Path) -> None:
+def test_8_the_failure_starts_with_one_short_sentence(tmp_path: Path) -> None:
     make_job(tmp_path, network="resnet_18")
 
     code, _ = train(tmp_path)
@@ -52,7 +52,7 @@ def test_8_the_failure_is_one_sentence_first_and_short_enough_to_be_shown(tmp_pa
     assert failure(tmp_path).startswith("unknown network 'resnet_18'; known are small, ")
 
 
-def test_8_of_an_unexpected_error_its_message_comes_before_its_traceback(tmp_path: Path) -> None:
+def test_8_the_message_of_an_error_precedes_its_traceback(tmp_path: Path) -> None:
     make_job(tmp_path)
     (tmp_path / "model").write_text("in the way")
 
@@ -62,7 +62,7 @@ def test_8_of_an_unexpected_error_its_message_comes_before_its_traceback(tmp_pat
     assert len(failure(tmp_path)) <= 950
 
 
-def test_a_stop_while_python_ends_changes_no_exit_code(tmp_path: Path) -> None:
+def test_a_stop_while_python_exits_keeps_the_exit_code(tmp_path: Path) -> None:
     environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(tmp_path)}
 
     ended = subprocess.run([sys.executable, "-c", STOPPED_AT_THE_END], env=environment, check=False)
@@ -71,7 +71,7 @@ def test_a_stop_while_python_ends_changes_no_exit_code(tmp_path: Path) -> None:
     assert ended.returncode == 1
 
 
-def test_reports_that_cannot_be_written_do_not_cost_the_model(tmp_path: Path) -> None:
+def test_the_model_is_kept_if_reports_cannot_be_written(tmp_path: Path) -> None:
     make_job(tmp_path)
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "data").write_text("in the way")
@@ -83,7 +83,7 @@ def test_reports_that_cannot_be_written_do_not_cost_the_model(tmp_path: Path) ->
     assert Artifact.read(tmp_path / "model")
 
 
-def test_8_a_successful_run_leaves_no_failure_of_an_earlier_one(tmp_path: Path) -> None:
+def test_8_a_successful_run_removes_the_failure_of_an_earlier_one(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
     (base_dir / "output").mkdir()
     (base_dir / "output" / "failure").write_text("an earlier run's")

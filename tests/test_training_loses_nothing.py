@@ -43,7 +43,7 @@ def again(trained: Path, tmp_path: Path) -> Path:
 
 
 @needs_unshare
-def test_a_disk_without_room_for_the_artifact_is_said_and_keeps_the_one_before(
+def test_a_full_disk_is_reported_and_keeps_the_earlier_artifact(
     trained: Path, tmp_path: Path
 ) -> None:
     base_dir = make_job(tmp_path / "job")
@@ -74,7 +74,7 @@ def test_a_disk_without_room_for_the_artifact_is_said_and_keeps_the_one_before(
 
 
 @needs_unshare
-def test_a_disk_without_room_for_the_pixels_is_said(tmp_path: Path) -> None:
+def test_a_disk_too_small_for_the_pixels_is_reported(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path / "job", image_size="256", batch_size="8")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -92,7 +92,7 @@ def test_a_disk_without_room_for_the_pixels_is_said(tmp_path: Path) -> None:
 
 
 @needs_unshare
-def test_a_disk_without_room_for_checkpoints_does_not_cost_the_model(tmp_path: Path) -> None:
+def test_a_disk_too_small_for_checkpoints_still_gets_a_model(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path, checkpoint_interval_seconds="0")
     (base_dir / "checkpoints").mkdir()
     script = f'{MOUNT}; exec "$@"'
@@ -106,7 +106,7 @@ def test_a_disk_without_room_for_checkpoints_does_not_cost_the_model(tmp_path: P
     assert Artifact.read(base_dir / "model")
 
 
-def test_a_loss_that_is_no_number_says_what_to_change_and_keeps_the_best_epoch_so_far(
+def test_a_loss_of_nan_keeps_the_best_epoch_so_far(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     base_dir = make_job(tmp_path, **DIVERGING)
@@ -124,7 +124,7 @@ def test_a_loss_that_is_no_number_says_what_to_change_and_keeps_the_best_epoch_s
     assert math.isfinite(kept)
 
 
-def test_a_job_that_fails_leaves_the_artifact_of_the_run_before(again: Path) -> None:
+def test_a_failed_job_keeps_the_earlier_artifact(again: Path) -> None:
     manifest = Artifact.read(again / "model").manifest
     configure(again, {**HYPERPARAMETERS, **DIVERGING}, "training")
 
@@ -132,7 +132,7 @@ def test_a_job_that_fails_leaves_the_artifact_of_the_run_before(again: Path) -> 
     assert Artifact.read(again / "model").manifest == manifest
 
 
-def test_a_job_without_one_good_epoch_writes_no_artifact(tmp_path: Path) -> None:
+def test_a_job_without_a_finished_epoch_writes_no_artifact(tmp_path: Path) -> None:
     base_dir = make_job(
         tmp_path, **{**DIVERGING, "learning_rate": "1000", "epochs": "1", "batch_size": "4"}
     )
@@ -141,7 +141,7 @@ def test_a_job_without_one_good_epoch_writes_no_artifact(tmp_path: Path) -> None
     assert list((base_dir / "model").glob("*")) == []
 
 
-def test_a_better_run_replaces_the_artifact_of_the_run_before(again: Path) -> None:
+def test_a_later_run_replaces_the_earlier_artifact(again: Path) -> None:
     configure(again, {**HYPERPARAMETERS, "seed": "7"}, "training")
 
     assert train_here(again, "train") == 0

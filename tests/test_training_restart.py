@@ -48,7 +48,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base_dir
 
 
-def test_9_sigterm_saves_the_best_epochs_model_and_exits_with_0(stopped: Path) -> None:
+def test_9_sigterm_saves_the_best_model_and_exits_with_0(stopped: Path) -> None:
     manifest = Artifact.read(stopped / "model").manifest
     history = metrics(stopped)["history"]
 
@@ -65,7 +65,7 @@ def test_9_sigterm_leaves_a_checkpoint(stopped: Path) -> None:
     assert all(name.endswith(".pt") for name in names)
 
 
-def test_10_a_stopped_job_goes_on_and_ends_as_if_it_had_not_been_stopped(
+def test_10_a_stopped_job_continues_with_the_same_result(
     stopped: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     base_dir = _restarted(stopped, tmp_path)
@@ -78,7 +78,7 @@ def test_10_a_stopped_job_goes_on_and_ends_as_if_it_had_not_been_stopped(
     _assert_equal(base_dir, uninterrupted)
 
 
-def test_10_a_killed_job_goes_on_and_ends_as_if_it_had_not_been_killed(
+def test_10_a_killed_job_continues_with_the_same_result(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
     first = make_job(tmp_path / "first", **EPOCHS)
@@ -105,9 +105,7 @@ def test_10_a_finished_job_that_is_started_again_writes_the_same_model(
     _assert_equal(base_dir, uninterrupted)
 
 
-def test_10_a_checkpoint_of_other_hyperparameters_is_passed_over(
-    stopped: Path, tmp_path: Path
-) -> None:
+def test_10_a_checkpoint_of_other_hyperparameters_is_skipped(stopped: Path, tmp_path: Path) -> None:
     base_dir = make_job(tmp_path, epochs="1", seed="5")
     shutil.copytree(stopped / "checkpoints", base_dir / "checkpoints")
 
@@ -120,7 +118,7 @@ def test_10_a_checkpoint_of_other_hyperparameters_is_passed_over(
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Finished]]:
-    """A job of two hosts, each with an /opt/ml of its own."""
+    """A job of two hosts, each with a separate /opt/ml."""
     directories = make_hosts(tmp_path_factory.mktemp("hosts"), **TOGETHER)
     return directories, train_together(directories)
 
@@ -134,14 +132,13 @@ def test_11_two_hosts_train_together_and_both_exit_with_0(
     assert "processes=2" in first.output
 
 
-def test_11_only_the_first_host_by_order_of_names_writes_the_model(
+def test_11_only_the_first_host_in_the_list_writes_the_model(
     together: tuple[list[Path], list[Finished]],
 ) -> None:
     (second, first), _ = together
 
     assert Artifact.read(first / "model")
     assert not (second / "model").exists()
-    # What it measured of itself lies beside.
     assert not (second / "output/data").exists()
 
 
@@ -165,7 +162,7 @@ def test_11_two_hosts_count_every_image_once(
     assert all(epoch["train_accuracy"] * 24 % 1 == pytest.approx(0, abs=1e-9) for epoch in history)
 
 
-def test_11_a_stop_of_one_host_stops_both_and_both_go_on_as_if_there_had_been_none(
+def test_11_a_stop_on_one_host_stops_both_and_both_continue(
     together: tuple[list[Path], list[Finished]], tmp_path: Path
 ) -> None:
     (_, uninterrupted), _ = together
@@ -202,7 +199,7 @@ def _assert_equal(base_dir: Path, expected: Path) -> None:
     assert all(torch.equal(weights[name], expected_weights[name]) for name in weights)
 
 
-def test_11_hosts_with_different_images_end_with_a_sentence(tmp_path: Path) -> None:
+def test_11_hosts_with_different_images_fail(tmp_path: Path) -> None:
     directories = make_hosts(tmp_path, epochs="1")
     image = next((directories[1] / "input/data/training").rglob("*.png"))
     image.unlink()
@@ -213,7 +210,7 @@ def test_11_hosts_with_different_images_end_with_a_sentence(tmp_path: Path) -> N
     assert all("FullyReplicated, not ShardedByS3Key" in output for _, output in finished)
 
 
-def test_9_a_stop_in_the_first_epoch_does_not_cost_a_trained_model(tmp_path: Path) -> None:
+def test_9_a_stop_in_the_first_epoch_keeps_an_earlier_model(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
     assert train(base_dir).code == 0
     before = (base_dir / "model/manifest.json").read_bytes()
@@ -230,9 +227,7 @@ def test_9_a_stop_in_the_first_epoch_does_not_cost_a_trained_model(tmp_path: Pat
     assert Artifact.read(base_dir / "model").manifest.metrics
 
 
-def test_10_a_checkpoint_of_other_starting_weights_is_passed_over(
-    stopped: Path, tmp_path: Path
-) -> None:
+def test_10_a_checkpoint_of_other_initial_weights_is_skipped(stopped: Path, tmp_path: Path) -> None:
     base_dir = _restarted(stopped, tmp_path)
     weights = base_dir / "input/data/weights"
     weights.mkdir()

@@ -10,7 +10,7 @@ from container.training.fitting import unfreezing
 @pytest.mark.parametrize(
     "name", ["resnet18", "vgg11", "squeezenet1_0", "mobilenet_v3_small", "vit_b_32", "densenet121"]
 )
-def test_depth_grows_from_the_first_layer_to_the_head(name: str) -> None:
+def test_depth_increases_from_the_first_layer_to_the_head(name: str) -> None:
     with torch.device("meta"):
         network = build(name, 3)
     depth_of = unfreezing.depths(network)
@@ -22,14 +22,14 @@ def test_depth_grows_from_the_first_layer_to_the_head(name: str) -> None:
     assert [depth_of[f"{head}.1.weight"] for head in network.heads] == [unfreezing.GROUPS]
 
 
-def test_rates_grow_tenfold_with_depth() -> None:
+def test_learning_rate_factors_increase_tenfold_with_depth() -> None:
     factors = [unfreezing.learning_rate_factor(depth) for depth in range(unfreezing.GROUPS + 1)]
 
     assert factors == sorted(factors)
     assert [factors[0], factors[-1]] == pytest.approx([0.1, 1])
 
 
-def test_in_the_first_stage_the_first_layers_keep_weights_and_statistics() -> None:
+def test_the_first_stage_freezes_weights_and_statistics_of_first_layers() -> None:
     network = build("resnet18", 3)
     classifier = Classifier(network.module)
     unfreezing.freeze_first_layers(network, frozen=True)
@@ -50,7 +50,7 @@ def test_in_the_first_stage_the_first_layers_keep_weights_and_statistics() -> No
     assert "fc.0.running_mean" not in changed
 
 
-def test_afterwards_all_learn() -> None:
+def test_all_layers_learn_after_the_first_stage() -> None:
     network = build("resnet18", 3)
     unfreezing.freeze_first_layers(network, frozen=True)
 

@@ -235,17 +235,17 @@ class Trainer:
 
     def _is_finished(self) -> bool:
         """Return whether all epochs are done or a rule or early stopping ends the training."""
-        progress, patience = self.progress, self.task.hyperparameters.early_stopping_patience
+        progress, limit = self.progress, self.task.hyperparameters.early_stopping_patience
         if progress.epoch >= self.recipe.epochs or progress.stopping_rule is not None:
             return True
         # An epoch that a stop has interrupted is completed.
-        if patience is None or progress.best is None or progress.batch > 0:
+        if limit is None or progress.best is None or progress.batch > 0:
             return False
         # Evaluations at a size that the network has not been trained at yet do not count.
         if progress.epoch * self.recipe.steps_per_epoch < self.recipe.half_size_steps:
             return False
         # The first rank decides: with different rounding the ranks would wait for each other.
-        return bool(self.cluster.from_first(progress.epoch - progress.best.epoch >= patience))
+        return bool(self.cluster.from_first(progress.epoch - progress.best.epoch >= limit))
 
     def _check_finite(self, name: str, loss: float) -> None:
         if not math.isfinite(loss):

@@ -178,7 +178,7 @@ class HeadTrainer:
         """Make a step of AdamW (Loshchilov and Hutter 2019)."""
         logits = self.bank(self.standardize(self.features.values[batch]))
         labels = torch.from_numpy(self.features.labels[batch]).to(self.device)
-        # The loss is a sum over the heads: each head's gradient is that of its own mean loss.
+        # The loss is a sum over the heads, so each head has the gradient of its mean loss.
         loss = cross_entropy(
             logits.flatten(0, 1),
             labels.repeat_interleave(logits.shape[1]),
