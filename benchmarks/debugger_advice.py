@@ -20,7 +20,7 @@ from benchmarks.debugger_faults import Case, load, run
 from container.classifier.errors import UserError
 from container.debugger import sources
 from container.debugger.profiler import rules, timeline
-from container.debugger.profiler.reading import Profile
+from container.debugger.profiler.profile import Profile
 from container.training.data.images import ImageSet
 
 ADVICE = "Dataloader"
@@ -36,7 +36,7 @@ def turns(
     for _ in range(rounds):
         first, starved = _profile(STARVED, training, validation)
         _, fed = _profile(FED, training, validation)
-        (verdict,) = [each for each in rules.judge_all(starved) if each.rule == ADVICE]
+        (verdict,) = [each for each in rules.evaluate_all(starved) if each.rule == ADVICE]
         waited = verdict.worst.value if verdict.worst else 0.0
         promised = 1 / (1 - waited)
         true = _mean_step(starved) / _mean_step(fed)

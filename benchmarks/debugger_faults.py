@@ -34,8 +34,8 @@ from container.debugger.profiler import rules as profiler_rules
 from container.debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemSampler
 from container.debugger.recording.debug_session import PROFILER, Observer, Settings
 from container.debugger.report import advice
-from container.debugger.rules import rule_choice
-from container.debugger.rules.verdict import ISSUES
+from container.debugger.rules import selection
+from container.debugger.rules.finding import ISSUES
 from container.networks.network import Network, build
 from container.training.data import images, validation_split
 from container.training.data.images import ImageSet
@@ -220,10 +220,10 @@ def run(case: Case, training: ImageSet, validation: ImageSet, directory: Path) -
     observer.close()
     if case.has_idle_gpu:
         _plant_idle_gpu(directory / PROFILER)
-    verdicts = rule_choice.judge_all(rule_choice.choose(None), sources.read(directory))
+    verdicts = selection.evaluate_all(selection.select(None), sources.read(directory))
     profile = sources.read_profile(directory)
     if profile is not None:
-        verdicts += profiler_rules.judge_all(profile)
+        verdicts += profiler_rules.evaluate_all(profile)
     found = sorted(verdict.rule for verdict in verdicts if verdict.status == ISSUES)
     first = next((str(row["rule"]) for row in advice(verdicts)), "")
     best = trainer.progress.best

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import examples
-from container.debugger.rules import rule_choice
+from container.debugger.rules import selection
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import settings_file
 from tests.opt_ml import COLORS, write_images
@@ -87,7 +87,7 @@ def test_the_five_rules_and_the_profilers_report_are_asked_for(name: str) -> Non
         "PoorWeightInitialization",
     }
     # And so does the training program by itself.
-    own = rule_choice.choose(request["HyperParameters"]["debug_rules"])
+    own = selection.select(request["HyperParameters"]["debug_rules"])
     assert [rule.name for rule in own] == invoked
     profiled = [each["RuleConfigurationName"] for each in request["ProfilerRuleConfigurations"]]
     assert profiled == ["LowGPUUtilization", "ProfilerReport"]

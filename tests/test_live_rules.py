@@ -12,8 +12,9 @@ from torch import nn
 from container.debugger import sources
 from container.debugger.recording.live_rules import LiveRules
 from container.debugger.recording.patched_smdebug import Hook, ModeKeys, forget_hook
-from container.debugger.rules import rule_choice
-from container.debugger.rules.verdict import ISSUES, NO_ISSUES, judge
+from container.debugger.rules import selection
+from container.debugger.rules.catalog import RULES
+from container.debugger.rules.finding import ISSUES, NO_ISSUES
 from container.training import job
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import StopRequest
@@ -52,17 +53,17 @@ def test_a_rule_that_does_not_exist_fails_the_job_at_once(tmp_path: Path) -> Non
 
     assert train_here(base_dir, "train") == 1
 
-    assert failure(base_dir).startswith("there is no rule 'Overfitt'")
+    assert failure(base_dir).startswith("unknown rule 'Overfitt'")
 
 
 def test_without_tensors_the_rules_on_losses_judge_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    live = LiveRules(rule_choice.choose("Overfit!"))
+    live = LiveRules(selection.select("Overfit!"))
 
     for epoch, loss in enumerate([0.9, 0.6, 0.5, 0.7, 0.9, 1.2], start=1):
-        live.epoch(epoch, 0.9 / epoch, loss)
-        live.look(None)
+        live.add_losses(epoch, 0.9 / epoch, loss)
+        live.evaluate_if_due(None)
 
     assert live.stopping == "Overfit"
     assert len(caplog.messages) == 1
@@ -111,7 +112,7 @@ def test_what_smdebugs_own_hook_recorded_is_judged(
 
     records = sources.read(tmp_path)
 
-    assert judge("VanishingGradient", records, {}).status == status
-    assert judge("LossNotDecreasing", records, {}).status == status
-    ratios = judge("WeightUpdateRatio", records, {})
+    assert RULES["VanishingGradient"].evaluate(records).status == status
+    assert RULES["LossNotDecreasing"].evaluate(records).status == status
+    ratios = RULES["WeightUpdateRatio"].evaluate(records)
     assert ratios.finding.datapoints > 30

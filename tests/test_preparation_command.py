@@ -172,7 +172,7 @@ def test_prepare_with_fix_leaves_bad_images_out(tmp_path: Path) -> None:
         (["--validation", "0.001"], "no image is left for validation"),
         (["--columns", "label=x"], "name the manifest with --manifest"),
         (["--label", "fingers", "--manifest", "a.csv"], "omit one"),
-        (["--manifest", "none.csv"], "none.csv cannot be read"),
+        (["--manifest", "none.csv"], "none.csv: No such file"),
         (["--label", "(?P<label>[et]/)"], "the class name 'e/' cannot be a folder's name"),
         (["--label", "(?P<label>[.]jpg)$"], "no image has a label"),
         (["--label", "(?P<label>png)$"], "at least two classes"),
@@ -270,7 +270,8 @@ def test_file_name_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
 
     assert main([*command, "--test", "0"]) == 0
     assert main(["audit", str(out), "--quiet", "--page", str(tmp_path / "page.html")]) == 0
-    assert len(rows(out)) == 6
+    assert [row["split"] for row in rows(out)] == ["train"] * 6
+    assert len(list((out / "train").rglob("*.png"))) == 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

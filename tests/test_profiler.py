@@ -16,14 +16,21 @@ from torch.profiler import ProfilerActivity, profile
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.debugger.__main__ import main
-from container.debugger.profiler import machine_rules, operators, reading, rules, timeline
+from container.debugger.profiler import operators, rules, timeline
+from container.debugger.profiler import profile as profiles
 from container.debugger.profiler.operators import OperatorSampler
+from container.debugger.profiler.profile import Profile
 from container.debugger.profiler.profiler import interval_of
-from container.debugger.profiler.reading import Event, Profile
-from container.debugger.profiler.timeline import Timeline
+from container.debugger.profiler.timeline import Event, Timeline
 from container.debugger.report import advice, render
-from container.debugger.rules.finding import Finding, Violation
-from container.debugger.rules.verdict import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
+from container.debugger.rules.finding import (
+    INSUFFICIENT,
+    ISSUES,
+    NO_ISSUES,
+    Finding,
+    Verdict,
+    Violation,
+)
 from tests.opt_ml import make_job, train_here, write_json
 
 
@@ -36,7 +43,7 @@ def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_job_has_timed_every_step_and_its_phases(base_dir: Path) -> None:
-    profile = reading.read(base_dir / "output" / "profiler")
+    profile = profiles.read(base_dir / "output" / "profiler")
 
     steps = {event.step: event.seconds for event in profile.durations(timeline.STEP)}
     assert sorted(steps) == list(range(8 * 3))
@@ -45,15 +52,15 @@ def test_the_job_has_timed_every_step_and_its_phases(base_dir: Path) -> None:
         assert len(events) == len(steps)
         assert all(event.seconds <= steps[event.step] for event in events)
     assert len(profile.durations(timeline.EVALUATION)) == 8
-    assert set(rules.phase_seconds(profile)) >= {*timeline.PHASES, "other"}
-    for key in (machine_rules.CPU, ("memory", "")):
+    assert set(profile.phase_seconds()) >= {*timeline.PHASES, "other"}
+    for key in (profiles.CPU, ("memory", "")):
         for series in profile.values(*key).values():
             assert ((series[:, 1] >= 0) & (series[:, 1] <= 100)).all()
-    assert profile.values(*machine_rules.CPU)
+    assert profile.values(*profiles.CPU)
 
 
 def test_some_steps_are_seen_operator_by_operator(base_dir: Path) -> None:
-    found = reading.read(base_dir / "output" / "profiler").operators
+    found = profiles.read(base_dir / "output" / "profiler").operators
 
     names = [operator.name for operator in found]
     assert len(set(names)) == len(names)
@@ -154,12 +161,12 @@ def test_the_page_is_written_anew_by_the_command(base_dir: Path, tmp_path: Path)
 def test_a_page_of_nothing_says_so() -> None:
     page = render(None, None, [])
 
-    assert "Nothing was timed" in page
-    assert "The system was not sampled" in page
+    assert "No phases were timed" in page
+    assert "System metrics were not sampled" in page
 
 
 def test_the_first_advice_is_on_the_cause() -> None:
-    violation = Violation(step=1, tensor="a", value=1, sentence="", cause="", remedy="")
+    violation = Violation(1, "a", 1, sentence="", cause="", remedy="")
     verdicts = [
         Verdict(rule=rule, status=ISSUES, finding=Finding(1, [violation]))
         for rule in ("Dataloader", "LossNotDecreasing", "VanishingGradient", "DeadRelu")
@@ -236,7 +243,7 @@ WELL = Profile(system([95, 95], memory=90, cpu=60).metrics, steps(0.001))
 
 
 def status(profile: Profile) -> dict[str, str]:
-    return {verdict.rule: verdict.status for verdict in rules.judge_all(profile)}
+    return {verdict.rule: verdict.status for verdict in rules.evaluate_all(profile)}
 
 
 @pytest.mark.parametrize("rule", WRONG)
@@ -276,7 +283,7 @@ def test_a_job_without_gpu_is_not_judged_by_what_it_has_not() -> None:
 def test_the_promised_speed_is_what_the_steps_have_without_the_wait() -> None:
     profile = Profile({}, steps(0.3))
 
-    (verdict,) = [each for each in rules.judge_all(profile) if each.rule == "Dataloader"]
+    (verdict,) = [each for each in rules.evaluate_all(profile) if each.rule == "Dataloader"]
 
     assert verdict.worst is not None
     assert verdict.worst.value == pytest.approx(0.75)
@@ -332,7 +339,7 @@ def test_a_device_is_waited_for_in_the_steps_that_are_timed(tmp_path: Path) -> N
     own.flush()
 
     assert len(waits) == math.ceil(100 / timeline.GPU_INTERVAL)
-    assert len(reading.read(tmp_path).events) == len(waits)
+    assert len(profiles.read(tmp_path).events) == len(waits)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '[{"ph": "X"}]', "[1]"])
@@ -341,5 +348,5 @@ def test_a_damaged_profile_is_refused_in_a_sentence(tmp_path: Path, text: str) -
     path.parent.mkdir(parents=True)
     path.write_text(text)
 
-    with pytest.raises(UserError, match=r"is damaged|holds no profile"):
-        reading.read(tmp_path)
+    with pytest.raises(UserError, match=r"is damaged|has no profile"):
+        profiles.read(tmp_path)

@@ -17,16 +17,9 @@ from container.debugger import sources
 from container.debugger.__main__ import main
 from container.debugger.reading import metric_log
 from container.debugger.reading.records import Record, Records
-from container.debugger.rules import rule_choice
-from container.debugger.rules.catalog import ON_REQUEST, RULES
-from container.debugger.rules.verdict import (
-    INSUFFICIENT,
-    ISSUES,
-    NO_ISSUES,
-    Verdict,
-    defaults,
-    judge,
-)
+from container.debugger.rules import selection
+from container.debugger.rules.catalog import RULES
+from container.debugger.rules.finding import INSUFFICIENT, ISSUES, NO_ISSUES, Value, Verdict
 
 RANDOM = np.random.default_rng(0)
 
@@ -211,11 +204,11 @@ HEALTHY: dict[str, list[Recorded]] = {
     "StalledTraining": [],
 }
 
-SETTINGS = {"TensorVariance": {"min_threshold": 0.01}}
+SETTINGS: dict[str, dict[str, Value]] = {"TensorVariance": {"min_threshold": 0.01}}
 
 
 def verdict(rule: str, recorded: Recorded) -> Verdict:
-    return judge(rule, records(recorded), SETTINGS.get(rule, {}))
+    return RULES[rule].evaluate(records(recorded), SETTINGS.get(rule))
 
 
 @pytest.mark.parametrize(
@@ -252,8 +245,8 @@ def test_a_rule_that_sees_next_to_nothing_says_what_it_lacks(rule: str) -> None:
 def test_a_stalled_training_is_seen_by_its_clock() -> None:
     times = [(step, 2.0 * step) for step in range(5)] + [(5, 2000.0)]
 
-    stalled = judge("StalledTraining", records({}, times), {})
-    steady = judge("StalledTraining", records({}, times[:-1]), {})
+    stalled = RULES["StalledTraining"].evaluate(records({}, times))
+    steady = RULES["StalledTraining"].evaluate(records({}, times[:-1]))
 
     assert (stalled.status, steady.status) == (ISSUES, NO_ISSUES)
     assert stalled.worst is not None
@@ -270,18 +263,21 @@ def test_noise_alone_neither_raises_nor_silences_an_alarm() -> None:
 
 
 def test_the_defaults_are_those_that_aws_documents() -> None:
-    assert defaults("LossNotDecreasing")["diff_percent"] == 0.1
-    assert defaults("VanishingGradient") == {"threshold": 1e-7}
-    assert defaults("Overtraining") == {
+    assert RULES["LossNotDecreasing"].defaults["diff_percent"] == 0.1
+    assert RULES["VanishingGradient"].defaults == {"threshold": 1e-7}
+    assert RULES["Overtraining"].defaults == {
         "patience_train": 5,
         "patience_validation": 10,
         "delta": 0.01,
     }
-    assert defaults("DeadRelu")["tensor_regex"] == ".*relu_output"
+    assert RULES["DeadRelu"].defaults["tensor_regex"] == ".*relu_output"
 
 
 def test_by_default_every_rule_judges_that_needs_no_limits() -> None:
-    assert {rule.name for rule in rule_choice.choose(None)} == RULES.keys() - ON_REQUEST
+    assert {rule.name for rule in selection.select(None)} == RULES.keys() - {
+        "TensorVariance",
+        "Confusion",
+    }
 
 
 def test_rules_come_as_names_or_as_the_sdk_sends_them() -> None:
@@ -298,8 +294,8 @@ def test_rules_come_as_names_or_as_the_sdk_sends_them() -> None:
         {"RuleParameters": {"rule_to_invoke": "StalledTrainingRule", "threshold": "60"}},
     ]
 
-    overfit, stalled = rule_choice.choose(json.dumps(document))
-    named = rule_choice.choose("VanishingGradient, Overfit!")
+    overfit, stalled = selection.select(json.dumps(document))
+    named = selection.select("VanishingGradient, Overfit!")
 
     assert (overfit.name, overfit.parameters, overfit.stops) == ("Overfit", {"patience": 3}, True)
     assert (stalled.name, stalled.parameters) == ("StalledTraining", {"threshold": 60.0})
@@ -307,13 +303,13 @@ def test_rules_come_as_names_or_as_the_sdk_sends_them() -> None:
         ("VanishingGradient", False),
         ("Overfit", True),
     ]
-    assert rule_choice.choose("none") == []
+    assert selection.select("none") == []
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Overfitt", "there is no rule 'Overfitt'"),
+        ("Overfitt", "unknown rule 'Overfitt'"),
         ("[", "the rules are not JSON"),
         ("[1]", "a rule must be an object"),
         ('{"RuleParameters": {"rule_to_invoke": "Overfit", "x": "1"}}', "has no parameter 'x'"),
@@ -322,7 +318,7 @@ def test_rules_come_as_names_or_as_the_sdk_sends_them() -> None:
 )
 def test_a_wrong_rule_is_refused_in_a_sentence(text: str, words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
-        rule_choice.choose(text)
+        selection.select(text)
 
 
 LOG = "\n".join(

@@ -130,9 +130,9 @@ def test_activations_are_normalized_as_in_training_and_nothing_is_kept_of_it() -
     def see(name: str, _kind: str | None, before: torch.Tensor, _after: torch.Tensor) -> None:
         seen[name] = before.clone()
 
-    activations.watch(network, 9 + torch.randn(8, 3, 16, 16), see)
+    activations.observe(network, 9 + torch.randn(8, 3, 16, 16), see)
     in_training = seen["relu|0"].std(dim=(0, 2, 3))
-    activations.watch(network.eval(), torch.randn(8, 3, 16, 16), see)
+    activations.observe(network.eval(), torch.randn(8, 3, 16, 16), see)
 
     assert in_training == pytest.approx(np.ones(4), abs=0.01)
     # What is frozen has the statistics that it gathered: here none, mean 0 and variance 1.
@@ -203,14 +203,14 @@ def test_a_failing_disk_ends_the_records_and_not_the_training(
     observer.close()
 
     assert observer.status == "ended: OSError: [Errno 28] No space left on device"
-    assert [r.getMessage() for r in caplog.records if "no more tensors" in r.getMessage()]
+    assert [r.getMessage() for r in caplog.records if "has stopped" in r.getMessage()]
     assert len(written) == 31
     without = Network()
     observed.train(Observer(), without)
     assert torch.equal(network.conv1.weight, without.conv1.weight)
 
 
-@pytest.mark.parametrize(("name", "value"), [("BUDGET", 1000), ("FREE", 2**60)])
+@pytest.mark.parametrize(("name", "value"), [("BUDGET", 1000), ("MIN_FREE", 2**60)])
 def test_records_end_before_the_disk_does(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: int
 ) -> None:
@@ -420,9 +420,9 @@ def test_without_smdebug_a_job_is_the_same_unless_it_is_required(
 
     assert result.returncode == code, result.stdout + result.stderr
     if code:
-        assert failure(base_dir).startswith("debug=required, and no tensors can be recorded")
+        assert failure(base_dir).startswith("debug=required, but tensors cannot be recorded")
     else:
-        assert result.stdout.count("debugger: no tensors are recorded") == 1
+        assert result.stdout.count("debugger: tensors are not recorded") == 1
         assert metrics(base_dir) == metrics(plain)
 
 

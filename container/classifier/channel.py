@@ -74,7 +74,7 @@ def labeled_files(directory: Path) -> list[LabeledFile]:
     if in_folders:
         return [LabeledFile(path, path.relative_to(directory).parts[0]) for path in paths]
     files = [LabeledFile(path, _label_in_name(path)) for path in paths]
-    _check_labels_in_names(files)
+    check_labels_in_names(files)
     return files
 
 
@@ -116,7 +116,7 @@ def check_classes(files: Sequence[LabeledFile], class_names: Sequence[str], chan
         raise UserError(message)
 
 
-def _check_labels_in_names(files: Sequence[LabeledFile]) -> None:
+def check_labels_in_names(files: Sequence[LabeledFile]) -> None:
     """Reject file names that end with image numbers, such as IMG_0001.jpg, instead of labels."""
     counts = Counter(file.class_name for file in files)
     if len(files) > 2 and len(counts) == len(files):  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""Judges a training that was recorded, or writes a page on it."""
+"""Evaluate rules on a recorded training, or write a report on it."""
 
 import argparse
 import json
@@ -9,21 +9,21 @@ from pathlib import Path
 from container.classifier.errors import UserError
 from container.debugger import report, sources
 from container.debugger.reading.records import DamagedTensorError, Records
-from container.debugger.rules import rule_choice
-from container.debugger.rules.verdict import ERROR, INSUFFICIENT, ISSUES, Verdict
+from container.debugger.rules import selection
+from container.debugger.rules.finding import ERROR, INSUFFICIENT, ISSUES, Verdict
 
-# No rule found anything, one did, there was nothing to judge by.
-FINE, FOUND, WRONG = 0, 1, 2
+# Exit codes: no issues, issues, no data.
+OK, ISSUES_FOUND, FAILED = 0, 1, 2
 
-# Of one rule, in words: the other layers mostly say the same.
-SHOWN = 3
+# Violations that are printed of one rule: those of other layers are mostly the same.
+MAX_VIOLATIONS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     parser = argparse.ArgumentParser(prog="debugger", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    rules = commands.add_parser("rules", help="judge tensor files or a log by AWS's rules")
+    rules = commands.add_parser("rules", help="evaluate AWS's rules on tensor files or a log")
     rules.add_argument("path", type=Path, help="folder of tensors, job's folder, or log")
     rules.add_argument("--rules", help="names by commas, or SageMaker's JSON; default: all")
     rules.add_argument(
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[],
         metavar="RULE.NAME=VALUE",
-        help="parameters that are not the defaults",
+        help="parameters that differ from the defaults",
     )
     rules.add_argument("--json", action="store_true", help="print one JSON document instead")
     page = commands.add_parser("report", help="write a page on a job: rules, times, tensors")
@@ -39,23 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page.add_argument(
         "--output", type=Path, default=Path("debug-report.html"), help="default: %(default)s"
     )
-    chosen = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if "output" in chosen:
-            return _write_report(chosen.path, chosen.output)
-        given = rule_choice.with_parameters(rule_choice.choose(chosen.rules), chosen.set)
-        verdicts = rule_choice.judge_all(given, sources.read(chosen.path))
+        if "output" in options:
+            _write_report(options.path, options.output)
+            return OK
+        selected = selection.with_parameters(selection.select(options.rules), options.set)
+        verdicts = selection.evaluate_all(selected, sources.read(options.path))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    if chosen.json:
+        return FAILED
+    if options.json:
         print(json.dumps([verdict.to_json() for verdict in verdicts], indent=2))
     else:
         _print(verdicts)
-    return FOUND if any(verdict.status == ISSUES for verdict in verdicts) else FINE
+    return ISSUES_FOUND if any(verdict.status == ISSUES for verdict in verdicts) else OK
 
 
-def _write_report(path: Path, output: Path) -> int:
+def _write_report(path: Path, output: Path) -> None:
     profile = sources.read_profile(path)
     try:
         records = sources.read(path)
@@ -63,17 +64,16 @@ def _write_report(path: Path, output: Path) -> int:
         if profile is None:
             raise
         records = Records({}, [])
-    verdicts = rule_choice.judge_all(rule_choice.choose(None), records)
+    verdicts = selection.evaluate_all(selection.select(None), records)
     try:
         output.write_text(report.render(records, profile, verdicts), encoding="utf-8")
     except OSError as error:
         message = f"{output} cannot be written: {error.strerror}"
         raise UserError(message) from None
     except DamagedTensorError as error:
-        message = f"{path} is damaged: {error}; `rules` judges by what can be read"
+        message = f"{path} is damaged: {error}; `rules` evaluates what can be read"
         raise UserError(message) from None
     print(output)
-    return FINE
 
 
 def _print(verdicts: Sequence[Verdict]) -> None:
@@ -81,16 +81,16 @@ def _print(verdicts: Sequence[Verdict]) -> None:
     for verdict in sorted(verdicts, key=lambda verdict: order.get(verdict.status, 2)):
         print(f"{verdict.status:<17} {verdict.rule:<25} {verdict.finding.datapoints} data points")
         if verdict.status == INSUFFICIENT:
-            print(f"    it would need {verdict.finding.lacks}")
+            print(f"    required: {verdict.finding.lacks}")
         if verdict.error:
             print(f"    {verdict.error}")
-        for each in verdict.finding.violations[:SHOWN]:
+        for each in verdict.finding.violations[:MAX_VIOLATIONS]:
             print(f"    step {each.step}, {each.tensor}: {each.sentence}")
-        if (more := len(verdict.finding.violations) - SHOWN) > 0:
+        if (more := len(verdict.finding.violations) - MAX_VIOLATIONS) > 0:
             print(f"    and {more} more")
         if worst := verdict.worst:
-            print(f"    probably {worst.cause}")
-            print(f"    {worst.remedy}")
+            print(f"    probable cause: {worst.cause}")
+            print(f"    remedy: {worst.remedy}")
 
 
 if __name__ == "__main__":

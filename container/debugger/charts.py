@@ -1,89 +1,82 @@
-"""Charts as SVG within a page: lines, bars, histograms."""
+"""Charts as inline SVG: lines, histograms and stacked bars."""
 
 import html
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-# Told apart by color-blind people too (Okabe and Ito 2008).
+from markupsafe import Markup
+
+# Distinguishable by color-blind people too (Okabe and Ito 2008).
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 240, 64, 28, 12
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 240, 64, 10, 28, 12
+INNER_WIDTH, INNER_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM - TOP
 
-# Points of a line: more are too close to see.
+# Points of a line: more cannot be distinguished.
 MAX_POINTS = 800
 
 Line = Sequence[tuple[float, float]]
 
 
-def lines(series: Mapping[str, Line], *, across: str, logarithmic: bool = False) -> str:
-    """Draw lines with their legend, but for what is no number or has no logarithm."""
-    shown = {name: _thin(_drawable(line, logarithmic)) for name, line in series.items()}
+def lines(series: Mapping[str, Line], *, x_label: str, logarithmic: bool = False) -> Markup:
+    """Draw lines with a legend; values that are not finite or have no logarithm are left out."""
+    shown = {name: _drawable(line, logarithmic=logarithmic) for name, line in series.items()}
     shown = {name: line for name, line in shown.items() if line}
     if not shown:
-        return ""
+        return Markup()
     points = [point for line in shown.values() for point in line]
     x_low, x_high = _span([x for x, _ in points])
     y_low, y_high = _span([y for _, y in points])
-
-    def place(x: float, y: float) -> str:
-        across_share, up_share = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
-        left = LEFT + across_share * (WIDTH - LEFT - 10)
-        return f"{left:.1f},{HEIGHT - BOTTOM - up_share * (HEIGHT - BOTTOM - TOP):.1f}"
-
-    parts = [_axes(x_low, x_high, y_low, y_high, across, logarithmic=logarithmic)]
-    for number, line in enumerate(shown.values()):
-        color = COLORS[number % len(COLORS)]
-        path = " ".join(place(x, y) for x, y in line)
+    labels = (10**y_low, 10**y_high) if logarithmic else (y_low, y_high)
+    parts = [_axes((x_low, x_high), labels, x_label)]
+    for line, color in zip(shown.values(), itertools.cycle(COLORS), strict=False):
+        path = " ".join(
+            f"{LEFT + (x - x_low) / (x_high - x_low) * INNER_WIDTH:.1f},"
+            f"{HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * INNER_HEIGHT:.1f}"
+            for x, y in line
+        )
         parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.5" points="{path}"/>')
-    return _svg(parts) + _legend(list(shown))
+    return _svg(parts, legend=shown)
 
 
-def histogram(values: Sequence[float], *, across: str, bins: int = 40) -> str:
-    """Draw how often values come."""
+def histogram(values: Sequence[float], *, x_label: str, bins: int = 40) -> Markup:
+    """Draw the histogram of the finite values."""
     known = [value for value in values if math.isfinite(value)]
     if not known:
-        return ""
+        return Markup()
     low, high = _span(known)
     counts = [0] * bins
     for value in known:
         counts[min(int((value - low) / (high - low) * bins), bins - 1)] += 1
-    width = (WIDTH - LEFT - 10) / bins
-    parts = [_axes(low, high, 0, max(counts), across, logarithmic=False)]
+    width = INNER_WIDTH / bins
+    parts = [_axes((low, high), (0, max(counts)), x_label)]
     for number, count in enumerate(counts):
-        tall = count / max(counts) * (HEIGHT - BOTTOM - TOP)
-        left, top = LEFT + number * width, HEIGHT - BOTTOM - tall
-        parts.append(
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{width - 1:.1f}" height="{tall:.1f}" '
-            f'fill="{COLORS[0]}"/>'
-        )
+        height = count / max(counts) * INNER_HEIGHT
+        x, y = LEFT + number * width, HEIGHT - BOTTOM - height
+        parts.append(_bar(x, y, width - 1, height, COLORS[0]))
     return _svg(parts)
 
 
-def shares(values: Mapping[str, float]) -> str:
-    """Draw the parts of a whole as one bar."""
+def shares(values: Mapping[str, float]) -> Markup:
+    """Draw the parts of a whole as one stacked bar."""
     total = sum(values.values())
     if total <= 0:
-        return ""
-    parts, left = [], 0.0
-    for number, value in enumerate(values.values()):
-        wide = WIDTH * value / total
-        color = COLORS[number % len(COLORS)]
-        parts.append(f'<rect x="{left:.1f}" y="0" width="{wide:.1f}" height="24" fill="{color}"/>')
-        left += wide
+        return Markup()
+    parts, x = [], 0.0
+    for value, color in zip(values.values(), itertools.cycle(COLORS), strict=False):
+        width = WIDTH * value / total
+        parts.append(_bar(x, 0, width, 24, color))
+        x += width
     names = [f"{name}: {100 * value / total:.1f} %" for name, value in values.items()]
-    return _svg(parts, height=24) + _legend(names)
+    return _svg(parts, height=24, legend=names)
 
 
-def _drawable(line: Line, logarithmic: bool) -> list[tuple[float, float]]:  # noqa: FBT001
+def _drawable(line: Line, *, logarithmic: bool) -> Line:
     if logarithmic:
-        return [(x, math.log10(y)) for x, y in line if math.isfinite(y) and y > 0]
-    return [(x, y) for x, y in line if math.isfinite(y)]
-
-
-def _thin(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    step = math.ceil(len(line) / MAX_POINTS) or 1
-    return line[::step]
+        line = [(x, math.log10(y)) for x, y in line if math.isfinite(y) and y > 0]
+    finite = [(x, y) for x, y in line if math.isfinite(y)]
+    return finite[:: math.ceil(len(finite) / MAX_POINTS) or 1]
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -91,28 +84,33 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _axes(
-    x_low: float, x_high: float, y_low: float, y_high: float, across: str, *, logarithmic: bool
-) -> str:
-    top, bottom = (10**y_high, 10**y_low) if logarithmic else (y_high, y_low)
-    base = HEIGHT - BOTTOM
-    return (
-        f'<path d="M{LEFT},{TOP} V{base} H{WIDTH - 10}" fill="none" stroke="#888"/>'
-        f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{top:.4g}</text>'
-        f'<text x="{LEFT - 6}" y="{base}" text-anchor="end">{bottom:.4g}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 8}">{x_low:.5g}</text>'
-        f'<text x="{WIDTH - 10}" y="{HEIGHT - 8}" text-anchor="end">{x_high:.5g}</text>'
-        f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(across)}</text>'
-    )
+def _axes(x_span: tuple[float, float], y_span: tuple[float, float], x_label: str) -> str:
+    base, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    texts = [
+        (LEFT - 6, TOP + 8, "end", f"{y_span[1]:.4g}"),
+        (LEFT - 6, base, "end", f"{y_span[0]:.4g}"),
+        (LEFT, HEIGHT - 8, "start", f"{x_span[0]:.5g}"),
+        (right, HEIGHT - 8, "end", f"{x_span[1]:.5g}"),
+        (WIDTH / 2, HEIGHT - 8, "middle", html.escape(x_label)),
+    ]
+    labels = [f'<text x="{x}" y="{y}" text-anchor="{at}">{text}</text>' for x, y, at, text in texts]
+    path = f'<path d="M{LEFT},{TOP} V{base} H{right}" fill="none" stroke="#888"/>'
+    return path + "".join(labels)
 
 
-def _svg(parts: Sequence[str], height: int = HEIGHT) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
+def _bar(x: float, y: float, width: float, height: float, color: str) -> str:
+    size = f'width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect x="{x:.1f}" y="{y:.1f}" {size} fill="{color}"/>'
 
 
-def _legend(names: Sequence[str]) -> str:
+def _svg(
+    parts: Sequence[str], *, height: int = HEIGHT, legend: Sequence[str] | Mapping[str, object] = ()
+) -> Markup:
+    svg = f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
     entries = [
         f'<span><i style="background:{color}"></i>{html.escape(name)}</span>'
-        for name, color in zip(names, itertools.cycle(COLORS), strict=False)
+        for name, color in zip(legend, itertools.cycle(COLORS), strict=False)
     ]
-    return f'<p class="legend">{"".join(entries)}</p>'
+    if entries:
+        svg += f'<p class="legend">{"".join(entries)}</p>'
+    return Markup(svg)  # noqa: S704 - all text is escaped

@@ -1,4 +1,4 @@
-"""The page on how a training went: advice, times, the machine, rules, losses and tensors."""
+"""HTML report on a training: advice, times, system metrics, rules, losses and tensors."""
 
 import dataclasses
 import time
@@ -9,24 +9,26 @@ import jinja2
 from markupsafe import Markup
 
 from container.debugger import charts
-from container.debugger.profiler import machine_rules, timeline
+from container.debugger.profiler import profile as profiles
 from container.debugger.profiler import rules as profiler_rules
-from container.debugger.profiler.reading import Profile, percentiles
-from container.debugger.reading.records import GRADIENTS, WEIGHTS, Point, Records
+from container.debugger.profiler import timeline
+from container.debugger.profiler.profile import Profile, percentiles
+from container.debugger.reading.records import GRADIENTS, WEIGHTS, Mode, Records
 from container.debugger.rules.catalog import RULES
-from container.debugger.rules.verdict import ISSUES, Verdict
+from container.debugger.rules.finding import ISSUES, Verdict
+from container.debugger.rules.inputs import BIAS
 
 TEMPLATE = "debug_report.html.jinja"
 
-# Of a tensor's kind, in a plot.
+# Lines of a tensor plot.
 MAX_LINES = 6
 
 MAX_OPERATORS = 15
 
-ORDER = {ISSUES: 0, "Error": 1, "NoIssuesFound": 2, "InsufficientData": 3}
+STATUSES = (ISSUES, "Error", "NoIssuesFound", "InsufficientData")
 
-# What costs the model comes before what costs time, and a cause before what follows from it: dead
-# units pass no gradient, and without one nothing changes.
+# Problems of the model precede problems of speed, and causes precede consequences: dead units pass
+# no gradient, and without a gradient no weight changes.
 RANK = (
     "ExplodingTensor",
     "CheckInputImages",
@@ -37,9 +39,24 @@ RANK = (
     "LossNotDecreasing",
 )
 
+SYSTEM_PLOTS = {
+    "CPU utilization, %": profiles.CPU,
+    "I/O wait, %": profiles.IO_WAIT,
+    "GPU utilization, %": profiles.GPU,
+    "GPU memory utilization, %": profiles.GPU_MEMORY,
+}
+
+# Pattern and reduction of each plot.
+TENSOR_PLOTS = {
+    "Gradients, mean absolute value": (GRADIENTS, "abs_mean"),
+    "Weights, mean absolute value": (WEIGHTS, "abs_mean"),
+    "Norm of a step's change to the norm of the weights": (r"^update_ratio/", "mean"),
+    "Inputs of ReLUs, variance": (".*relu_input", "variance"),
+}
+
 
 def render(records: Records | None, profile: Profile | None, verdicts: Sequence[Verdict]) -> str:
-    """Return the page; what was not recorded is said to be missing."""
+    """Return the page; sections without data state that they have none."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -47,34 +64,34 @@ def render(records: Records | None, profile: Profile | None, verdicts: Sequence[
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    profile = profile or Profile()
-    everything = [*verdicts, *profiler_rules.judge_all(profile)]
+    records, profile = records or Records({}, []), profile or Profile()
+    verdicts = [*verdicts, *profiler_rules.evaluate_all(profile)]
     return environment.get_template(TEMPLATE).render(
-        advice=advice(everything),
+        advice=advice(verdicts),
         summary=_summary(profile),
-        usage=profiler_rules.system_usage(profile),
+        usage=profile.system_usage(),
         phases=_phases(profile),
         operators=_operators(profile),
-        rules=[_row(each) for each in sorted(everything, key=lambda v: ORDER[v.status])],
-        steps=_steps(profile),
-        loading=_data(profile),
+        verdicts=sorted(verdicts, key=lambda verdict: STATUSES.index(verdict.status)),
+        descriptions={
+            name: rule.description for name, rule in (RULES | profiler_rules.RULES).items()
+        },
+        steps=_durations(profile, timeline.STEP, "ms per step"),
+        loading=_durations(profile, timeline.DATA, "ms to load images"),
         system_plots=_system_plots(profile),
-        loss_plot=Markup(_losses(records)) if records else Markup(),  # noqa: S704 - ours, escaped
-        tensor_plots=_tensor_plots(records) if records else {},
+        loss_plot=_loss_plot(records),
+        tensor_plots=_tensor_plots(records),
     )
 
 
 def advice(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
-    """Return what to change, the most useful first."""
-    found = [verdict for verdict in verdicts if verdict.status == ISSUES and verdict.worst]
+    """Return each rule's most important violation, the most useful remedy first."""
     order = [*RANK, *RULES, *profiler_rules.RULES]
-    found.sort(key=lambda verdict: order.index(verdict.rule))
-    rows: list[dict[str, object]] = []
-    for verdict in found:
-        worst = verdict.worst
-        if worst is not None:
-            rows.append({"rule": verdict.rule, **dataclasses.asdict(worst)})
-    return rows
+    return [
+        {"rule": verdict.rule, **dataclasses.asdict(worst)}
+        for verdict in sorted(verdicts, key=lambda verdict: order.index(verdict.rule))
+        if verdict.status == ISSUES and (worst := verdict.worst)
+    ]
 
 
 def _summary(profile: Profile) -> dict[str, str]:
@@ -83,81 +100,57 @@ def _summary(profile: Profile) -> dict[str, str]:
         return {}
     start = profile.events[0].start
     end = max(event.start + event.seconds for event in profile.events)
+    duration = end - start
+    rows = {"start": _clock(start), "end": _clock(end), "duration": f"{duration:.1f} s"}
     steps = profile.durations(timeline.STEP)
-    rows = {"start": _clock(start), "end": _clock(end), "duration": _seconds(end - start)}
     if steps:
         first, last = steps[0].start, steps[-1].start + steps[-1].seconds
-        whole = end - start
         rows |= {
             "training loop, start": _clock(first),
             "training loop, end": _clock(last),
-            "training loop": _part(last - first, whole),
-            "initialization": _part(first - start, whole),
-            "finalization": _part(end - last, whole),
+            "training loop": _part(last - first, duration),
+            "initialization": _part(first - start, duration),
+            "finalization": _part(end - last, duration),
         }
     return rows
 
 
 def _phases(profile: Profile) -> dict[str, object]:
-    seconds = profiler_rules.phase_seconds(profile)
+    seconds = profile.phase_seconds()
     seconds.pop(timeline.INITIALIZATION, None)
     total = sum(seconds.values())
     if not total:
         return {}
     ordered = dict(sorted(seconds.items(), key=lambda item: -item[1]))
-    return {
-        "bar": Markup(charts.shares(ordered)),  # noqa: S704 - ours, escaped
-        "rows": [(name, value, 100 * value / total) for name, value in ordered.items()],
-    }
+    rows = [(name, value, 100 * value / total) for name, value in ordered.items()]
+    return {"bar": charts.shares(ordered), "rows": rows}
 
 
 def _operators(profile: Profile) -> dict[str, object]:
-    """Return the operators that take most, of all that several nodes have seen."""
-    if not profile.operators:
+    """Return the longest operators with their shares of the time of all operators."""
+    cpu_us = sum(each.cpu_us for each in profile.operators) or 1.0
+    gpu_us = sum(each.gpu_us for each in profile.operators)
+    rows = [
+        (each, 100 * each.cpu_us / cpu_us, 100 * each.gpu_us / (gpu_us or 1.0))
+        for each in profile.operators[:MAX_OPERATORS]
+    ]
+    return {"rows": rows, "has_gpu": gpu_us > 0} if rows else {}
+
+
+def _durations(profile: Profile, name: str, x_label: str) -> dict[str, object]:
+    milliseconds = [1000 * event.seconds for event in profile.durations(name)]
+    if not milliseconds:
         return {}
-    totals = [sum(each.cpu_us for each in profile.operators)]
-    totals += [sum(each.gpu_us for each in profile.operators)]
     return {
-        "rows": profile.operators[:MAX_OPERATORS],
-        "shares": [
-            [100 * own / whole if whole else 0.0 for own, whole in zip(times, totals, strict=True)]
-            for times in ((each.cpu_us, each.gpu_us) for each in profile.operators[:MAX_OPERATORS])
-        ],
-        "has_gpu": totals[1] > 0,
-    }
-
-
-def _steps(profile: Profile) -> dict[str, object]:
-    seconds = [event.seconds for event in profile.durations(timeline.STEP)]
-    if not seconds:
-        return {}
-    plot = charts.histogram([1000 * value for value in seconds], across="ms a step")
-    return {
-        "count": len(seconds),
-        "percentiles": {name: 1000 * v for name, v in percentiles(seconds).items()},
-        "plot": Markup(plot),  # noqa: S704 - ours, escaped
-    }
-
-
-def _data(profile: Profile) -> dict[str, object]:
-    seconds = [event.seconds for event in profile.durations(timeline.DATA)]
-    if not seconds:
-        return {}
-    plot = charts.histogram([1000 * value for value in seconds], across="ms for images")
-    return {
-        "percentiles": {name: 1000 * v for name, v in percentiles(seconds).items()},
-        "plot": Markup(plot),  # noqa: S704 - ours, escaped
+        "count": len(milliseconds),
+        "percentiles": percentiles(milliseconds),
+        "plot": charts.histogram(milliseconds, x_label=x_label),
     }
 
 
 def _system_plots(profile: Profile) -> dict[str, Markup]:
     plots = {}
-    for title, kind in (
-        ("Processors, %", machine_rules.CPU),
-        ("Waiting for the disk, %", machine_rules.IO_WAIT),
-        ("GPUs, %", machine_rules.GPU),
-        ("Memory of GPUs, %", machine_rules.GPU_MEMORY),
-    ):
+    for title, kind in SYSTEM_PLOTS.items():
         series = profile.values(*kind)
         if series:
             start = min(float(each[0, 0]) for each in series.values())
@@ -165,60 +158,39 @@ def _system_plots(profile: Profile) -> dict[str, Markup]:
                 name: [(float(x) - start, float(y)) for x, y in values]
                 for name, values in list(series.items())[: len(charts.COLORS)]
             }
-            plots[title] = Markup(charts.lines(shown, across="seconds"))  # noqa: S704
+            plots[title] = charts.lines(shown, x_label="seconds")
     return plots
 
 
-def _losses(records: Records) -> str:
-    spe = records.losses("EVAL")
-    training = records.losses(records.training)
-    steps = [point.step for point in training]
-    series = {"training": [(point.order, point.value) for point in training]}
-    series["validation"] = [(point.order, point.value) for point in spe]
-    return charts.lines(series, across="records") if steps or spe else ""
+def _loss_plot(records: Records) -> Markup:
+    modes: Mapping[str, Mode] = {"training": records.training, "validation": "EVAL"}
+    series = {
+        name: [(point.order, point.value) for point in records.losses(mode)]
+        for name, mode in modes.items()
+    }
+    return charts.lines(series, x_label="record")
 
 
 def _tensor_plots(records: Records) -> dict[str, Markup]:
     mode = records.training
-    kinds: Mapping[str, tuple[str, str]] = {
-        "Gradients, mean of absolutes": (GRADIENTS, "abs_mean"),
-        "Weights, mean of absolutes": (WEIGHTS, "abs_mean"),
-        "Change of the weights in a step, share of their norm": (r"^update_ratio/", "mean"),
-        "Inputs of ReLUs, variance": (".*relu_input", "variance"),
-    }
     plots = {}
-    for title, (pattern, reduction) in kinds.items():
-        names = [name for name in records.names(pattern, mode) if not name.endswith(("bias", ".b"))]
+    for title, (pattern, reduction) in TENSOR_PLOTS.items():
+        names = [name for name in records.names(pattern, mode) if not BIAS.search(name)]
         # Evenly from the first layers to the last.
         chosen = names[:: max(1, len(names) // MAX_LINES)][:MAX_LINES]
-        series = {name: _line(records.points(name, reduction, mode)) for name in chosen}
+        series = {
+            name: [(point.step, point.value) for point in records.points(name, reduction, mode)]
+            for name in chosen
+        }
         if any(series.values()):
-            plot = charts.lines(series, across="step", logarithmic=True)
-            plots[f"{title} ({len(chosen)} of {len(names)} tensors)"] = Markup(plot)  # noqa: S704
+            full_title = f"{title} ({len(chosen)} of {len(names)} tensors)"
+            plots[full_title] = charts.lines(series, x_label="step", logarithmic=True)
     return plots
-
-
-def _line(points: Sequence[Point]) -> list[tuple[float, float]]:
-    return [(point.step, point.value) for point in points]
-
-
-def _row(verdict: Verdict) -> dict[str, object]:
-    every = {**RULES, **profiler_rules.RULES}
-    description = (every[verdict.rule].__doc__ or "").partition("\n")[0]
-    return {
-        "verdict": verdict,
-        "description": description,
-        "parameters": ", ".join(f"{name}={value}" for name, value in verdict.parameters.items()),
-    }
 
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s"
-
-
-def _part(seconds: float, whole: float) -> str:
-    return f"{seconds:.1f} s, {100 * seconds / whole:.1f} %" if whole else "0 s"
+def _part(seconds: float, duration: float) -> str:
+    return f"{seconds:.1f} s, {100 * seconds / duration:.1f} %" if duration else "0 s"

@@ -12,7 +12,7 @@ from container.classifier.manifest import MANIFEST
 from container.classifier.mirrored_classes import mirrored_classes
 from container.classifier.preprocessing import Preprocessing
 from container.debugger.recording.debug_session import Observer, Settings
-from container.debugger.rules import rule_choice
+from container.debugger.rules import selection
 from container.networks.network import Network, build, check_input
 from container.training import recipe
 from container.training.data import images, validation_split
@@ -94,7 +94,7 @@ def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task
     values = dataclasses.asdict(hyperparameters).items()
     logger.info("hyperparameters: %s", " ".join(f"{name}={value}" for name, value in values))
     recipe.check_compiler(hyperparameters)
-    rule_choice.choose(hyperparameters.debug_rules)
+    selection.select(hyperparameters.debug_rules)
     channels = environment.channels()
     preprocessing = Preprocessing(image_size=recipe.image_size(hyperparameters))
     class_names, files = _find_files(channels, hyperparameters)

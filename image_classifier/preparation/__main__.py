@@ -7,13 +7,15 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
 from container.classifier.errors import UserError
 from image_classifier.preparation import findings, labels
 from image_classifier.preparation.audit import Audit
-from image_classifier.preparation.bucket import Difference, Prefix, hashed
+from image_classifier.preparation.bucket import Prefix, hashed
+from image_classifier.preparation.findings import Severity
 from image_classifier.preparation.manifests import COLUMNS
 from image_classifier.preparation.pipeline import Reading, audit_source, prepare
 
@@ -30,101 +32,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.run(arguments)
     except UserError as error:
-        return _fail(str(error))
+        reason = str(error)
     except OSError as error:
-        return _fail(f"{error.filename or 'the disk'}: {error.strerror or error}")
+        reason = f"{error.filename or 'the disk'}: {error.strerror or error}"
     except KeyboardInterrupt:
-        return _fail("stopped")
+        reason = "stopped"
+    else:
+        return code
     finally:
         signal.signal(signal.SIGTERM, handler)
-    return code
+    print(f"preparation: {reason}", file=sys.stderr)
+    return FAILED
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _fail(reason: str) -> int:
-    print(f"preparation: {reason}", file=sys.stderr)
-    return FAILED
-
-
 def _prepare(arguments: argparse.Namespace) -> int:
-    found = prepare(
-        arguments.source,
-        arguments.out,
-        _reading(arguments),
-        {"validation": arguments.validation, "test": arguments.test},
-        fix=arguments.fix,
-        quiet=arguments.quiet,
-    )
-    if not arguments.quiet:
+    shares = {"validation": arguments.validation, "test": arguments.test}
+    out, fix, quiet = arguments.out, arguments.fix, arguments.quiet
+    found = prepare(arguments.source, out, _reading(arguments), shares, fix=fix, quiet=quiet)
+    if not quiet:
         _print_audit(found)
-        print(f"{arguments.out} is ready: open {arguments.out / 'report.html'}")
+        print(f"{out} is ready: open {out / 'report.html'}")
     return DONE
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    found = audit_source(
-        arguments.source,
-        _reading(arguments),
-        fix=arguments.fix,
-        page_path=arguments.page,
-        quiet=arguments.quiet,
-    )
+    fix, page, quiet = arguments.fix, arguments.page, arguments.quiet
+    reading = _reading(arguments)
+    found = audit_source(arguments.source, reading, fix=fix, page_path=page, quiet=quiet)
     if arguments.findings:
         findings.write(found.findings, arguments.findings)
-    if not arguments.quiet:
+    if not quiet:
         _print_audit(found)
-    return FAULTY if findings.has_fault(found.findings) else DONE
-
-
-def _upload(arguments: argparse.Namespace) -> int:
-    prefix = Prefix(arguments.address)
-    files = hashed(arguments.folder, quiet=arguments.quiet)
-    difference = prefix.compare(files, quiet=arguments.quiet)
-    names = [*difference.missing, *difference.changed]
-    size = sum(files[name].size_bytes for name in names) / 1e6
-    summary = f"{len(names)} of {len(files)} files, {size:.1f} MB"
-    if arguments.dry_run:
-        for name in names:
-            print(f"would send {name}")
-        print(f"would send {summary}")
-        return DONE
-    prefix.send(files, names, quiet=arguments.quiet)
-    if not arguments.quiet:
-        print(f"sent {summary}; the others were there")
-    if difference.surplus:
-        _warn_of_surplus(difference, arguments.address)
-    return DONE
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    prefix = Prefix(arguments.address)
-    files = hashed(arguments.folder, quiet=arguments.quiet)
-    difference = prefix.compare(files, quiet=arguments.quiet)
-    if not arguments.quiet:
-        for word in ("missing", "changed", "surplus"):
-            for name in getattr(difference, word):
-                print(f"{word}: {name}")
-        if difference.is_empty:
-            print(f"{arguments.address} has the same {len(files)} files as {arguments.folder}")
-    return DONE if difference.is_empty else FAULTY
-
-
-def _warn_of_surplus(difference: Difference, address: str) -> None:
-    print(
-        f"WARNING: {address} has {len(difference.surplus)} files that are not here, such as "
-        f"{difference.surplus[0]}: a job would read them too",
-        file=sys.stderr,
-    )
-
-
-def _print_audit(found: Audit) -> None:
-    for split, counts in found.counts.items():
-        print(f"{split}: {counts.total()} images")
-    for line in [*findings.summary(found.findings), *found.sentences()]:
-        print(line)
+    has_fault = any(item.severity == Severity.FAULT for item in found.findings)
+    return FAULTY if has_fault else DONE
 
 
 def _reading(arguments: argparse.Namespace) -> Reading:
@@ -135,6 +79,47 @@ def _reading(arguments: argparse.Namespace) -> Reading:
         manifests=arguments.manifest,
         columns=dict(arguments.columns),
     )
+
+
+def _print_audit(found: Audit) -> None:
+    for split, counts in found.counts.items():
+        print(f"{split}: {counts.total()} images")
+    for line in [*findings.summary(found.findings), *found.sentences()]:
+        print(line)
+
+
+def _upload(arguments: argparse.Namespace) -> int:
+    prefix = Prefix(arguments.address)
+    files = hashed(arguments.folder, quiet=arguments.quiet)
+    difference = prefix.compare(files, quiet=arguments.quiet)
+    names = [*difference.missing, *difference.changed]
+    size = sum(files[name].size_bytes for name in names) / 1e6
+    summary = f"{len(names)} of {len(files)} files, {size:.1f} MB"
+    if arguments.dry_run:
+        for text in [*names, summary]:
+            print(f"would send {text}")
+        return DONE
+    prefix.send(files, names, quiet=arguments.quiet)
+    if not arguments.quiet:
+        print(f"sent {summary}; the others were there")
+    if surplus := difference.surplus:
+        print(
+            f"WARNING: {arguments.address} has {len(surplus)} files that are not here, such as "
+            f"{surplus[0]}: a job would read them too",
+            file=sys.stderr,
+        )
+    return DONE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    prefix = Prefix(arguments.address)
+    files = hashed(arguments.folder, quiet=arguments.quiet)
+    difference = asdict(prefix.compare(files, quiet=arguments.quiet))
+    lines = [f"{word}: {name}" for word, names in difference.items() for name in names]
+    same = f"{arguments.address} has the same {len(files)} files as {arguments.folder}"
+    if not arguments.quiet:
+        print(*(lines or [same]), sep="\n")
+    return FAULTY if lines else DONE
 
 
 def _column(text: str) -> tuple[str, str]:
@@ -162,51 +147,35 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    quiet = argparse.ArgumentParser(add_help=False)
-    quiet.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    bucket = argparse.ArgumentParser(add_help=False, parents=[quiet])
+    source, bucket = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    _add_source(source)
     bucket.add_argument("folder", type=Path)
     bucket.add_argument("address", metavar="s3://BUCKET/PREFIX")
-    source = argparse.ArgumentParser(add_help=False, parents=[quiet])
-    _add_source(source)
     commands = parser.add_subparsers(required=True)
-
-    command = commands.add_parser(
-        "prepare",
-        parents=[source],
-        help="make train/, validation/ and test/ with class folders, tables and a report",
-    )
-    command.set_defaults(run=_prepare)
-    command.add_argument("out", type=Path, help="the new folder")
-    for split in ("validation", "test"):
-        command.add_argument(
-            f"--{split}",
-            type=_share,
-            metavar="SHARE",
-            help="share of the images (default: 0.1; existing splits are kept, and only a missing "
-            "validation is taken from training)",
-        )
-    command = commands.add_parser(
-        "audit", parents=[source], help="report what is wrong with a folder or an archive of images"
-    )
-    command.set_defaults(run=_audit)
-    command.add_argument("--findings", type=Path, metavar="FILE", help="write JSON Lines there")
-    command.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page there")
-    command = commands.add_parser(
-        "upload", parents=[bucket], help="send new and changed files to S3"
-    )
-    command.set_defaults(run=_upload)
-    command.add_argument("--dry-run", action="store_true", help="list what would be sent")
-    command = commands.add_parser("check", parents=[bucket], help="compare a folder with S3")
-    command.set_defaults(run=_check)
+    parsers = {}
+    for name, run, parent, summary in (
+        ("prepare", _prepare, source, "make train/, validation/ and test/ with class folders"),
+        ("audit", _audit, source, "report what is wrong with a folder or an archive of images"),
+        ("upload", _upload, bucket, "send new and changed files to S3"),
+        ("check", _check, bucket, "compare a folder with S3"),
+    ):
+        parsers[name] = commands.add_parser(name, parents=[parent], help=summary)
+        parsers[name].set_defaults(run=run)
+        parsers[name].add_argument("--quiet", action="store_true", help="print only errors")
+    parsers["prepare"].add_argument("out", type=Path, help="the new folder")
+    kept = "existing splits are kept, and only a missing validation is taken from training"
+    for split in ("--validation", "--test"):
+        summary = f"share of the images (default: 0.1; {kept})"
+        parsers["prepare"].add_argument(split, type=_share, metavar="SHARE", help=summary)
+    for option, summary in (("--findings", "write JSON Lines"), ("--page", "write an HTML page")):
+        parsers["audit"].add_argument(option, type=Path, metavar="FILE", help=f"{summary} there")
+    parsers["upload"].add_argument("--dry-run", action="store_true", help="list what would be sent")
     return parser
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="a folder, a zip or a tar")
-    parser.add_argument(
-        "--within", default=".", metavar="FOLDER", help="read only this folder of the source"
-    )
+    parser.add_argument("--within", default=".", metavar="FOLDER", help="read only this folder")
     parser.add_argument(
         "--label",
         metavar="PATTERN",

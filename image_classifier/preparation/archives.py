@@ -6,12 +6,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import IO, TypeAlias
+from typing import IO
 
 from tqdm import tqdm
 
@@ -27,23 +26,12 @@ SPARE_BYTES = 500_000_000
 
 CHUNK_BYTES = 1 << 20
 
-# What the standard library raises on damaged or unknown contents. KeyError: a hard link to
-# a missing entry.
-DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RuntimeError,
-    KeyError,
-)
+# What the standard library raises on damaged contents. KeyError: a hard link to a missing entry.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
+DAMAGED_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, KeyError)
 
 # Flag of a zip entry.
 ENCRYPTED = 1
-
-# Name of an entry, and a function that opens it.
-Entry: TypeAlias = tuple[str, Callable[[], IO[bytes] | None]]
 
 
 def is_archive(path: Path) -> bool:
@@ -64,62 +52,59 @@ def unpack(archive: Path, parent: Path | None = None, *, quiet: bool = False) ->
         UserError: it is damaged, has an entry or a link that leaves the folder, or does not fit
             on the disk.
     """
+    entries_of = _zip_entries if archive.name.lower().endswith(".zip") else _tar_entries
     with TemporaryDirectory(prefix=".unpacked-", dir=parent) as folder:
         try:
-            if archive.name.lower().endswith(".zip"):
-                with zipfile.ZipFile(archive) as zip_file:
-                    _write(archive, list(_zip_entries(archive, zip_file)), folder, quiet=quiet)
-            else:
-                with tarfile.open(archive) as tar_file:
-                    _write(archive, list(_tar_entries(archive, tar_file)), folder, quiet=quiet)
-        except DAMAGED as error:
+            with closing(entries_of(archive)) as entries:
+                bar = tqdm(entries, desc="unpack", unit=" files", disable=quiet or None)
+                _write(archive, bar, Path(folder))
+        except (*DAMAGED_ZIP, *DAMAGED_TAR) as error:
             message = f"{archive} is damaged ({error}): download or copy it again"
             raise UserError(message) from error
         yield Path(folder)
 
 
-def _zip_entries(archive: Path, opened: zipfile.ZipFile) -> Iterator[Entry]:
-    for info in opened.infolist():
-        _check_name(archive, info.filename)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise _link_error(archive, info.filename)
-        if info.flag_bits & ENCRYPTED:
-            message = f"{archive} is encrypted: unpack it first, and name the folder"
-            raise UserError(message)
-        if not info.is_dir():
-            yield info.filename, partial(opened.open, info)
+def _zip_entries(archive: Path) -> Generator[tuple[str, IO[bytes]]]:
+    """Yield names and contents of files."""
+    with zipfile.ZipFile(archive) as opened:
+        for info in opened.infolist():
+            _check_name(archive, info.filename, is_link=stat.S_ISLNK(info.external_attr >> 16))
+            if info.flag_bits & ENCRYPTED:
+                message = f"{archive} is encrypted: unpack it first, and name the folder"
+                raise UserError(message)
+            if not info.is_dir():
+                yield info.filename, opened.open(info)
 
 
-def _tar_entries(archive: Path, opened: tarfile.TarFile) -> Iterator[Entry]:
-    for member in opened:
-        _check_name(archive, member.name)
-        if member.issym() or (member.islnk() and PurePosixPath(member.linkname).is_absolute()):
-            raise _link_error(archive, member.name)
-        if member.islnk():
-            # A hard link is a second name of another entry of this archive.
-            _check_name(archive, member.linkname)
-        if member.isfile() or member.islnk():
-            yield member.name, partial(opened.extractfile, member)
+def _tar_entries(archive: Path) -> Generator[tuple[str, IO[bytes]]]:
+    """Yield names and contents of files."""
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            is_absolute = member.islnk() and PurePosixPath(member.linkname).is_absolute()
+            _check_name(archive, member.name, is_link=member.issym() or is_absolute)
+            if member.islnk():
+                # A hard link is a second name of another entry of this archive.
+                _check_name(archive, member.linkname)
+            is_file = member.isfile() or member.islnk()
+            if is_file and (content := opened.extractfile(member)):
+                yield member.name, content
 
 
-def _link_error(archive: Path, name: str) -> UserError:
-    return UserError(f"{archive} contains the link {name!r}: pack the file itself")
-
-
-def _check_name(archive: Path, name: str) -> None:
-    """Check that a name does not leave the folder, with slashes or backslashes."""
+def _check_name(archive: Path, name: str, *, is_link: bool = False) -> None:
+    """Check that an entry does not leave the folder, by its name or as a link."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         message = f"{archive} contains {name!r}, which leaves the folder: it is not unpacked"
         raise UserError(message)
+    if is_link:
+        message = f"{archive} contains the link {name!r}: pack the file itself"
+        raise UserError(message)
 
 
-def _write(archive: Path, entries: list[Entry], folder: str, *, quiet: bool) -> None:
+def _write(archive: Path, entries: Iterable[tuple[str, IO[bytes]]], folder: Path) -> None:
     free = shutil.disk_usage(folder).free - SPARE_BYTES
-    for name, open_entry in tqdm(entries, desc="unpack", unit=" files", disable=quiet or None):
-        target = Path(folder, name.replace("\\", "/"))
-        if (content := open_entry()) is None:
-            continue
+    for name, content in entries:
+        target = folder / name.replace("\\", "/")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with content, target.open("xb") as file:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 
 from container.classifier.mirrored_classes import mirrored_classes
-from image_classifier.preparation.duplicates import clusters
+from container.classifier.vocabulary import IMAGE_MEDIA_TYPES
+from image_classifier.preparation.duplicates import Indices, clusters
 from image_classifier.preparation.findings import Finding, in_order
 from image_classifier.preparation.labels import Labeled, class_names, split_names
 from image_classifier.preparation.leaks import Leak, find_leaks
@@ -30,14 +30,8 @@ ROTATED = range(2, 9)
 # Further images and names that one finding lists.
 MAX_OTHERS, MAX_LISTED = 20, 5
 
-SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-}
+# Pillow's name of JPEG files that contain several images.
+MPO = "MPO"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +40,7 @@ class Audit:
 
     images: list[Labeled]
     scan: Scan
-    copies: npt.NDArray[np.int64]
+    copies: Indices
     """(N,): equal numbers for images that are the same, exactly or nearly."""
 
     earlier: list[Finding]
@@ -90,29 +84,21 @@ def count_classes(images: Sequence[Labeled]) -> Mapping[str, Counter[str]]:
     return counts
 
 
-def find_copies(scan: Scan) -> npt.NDArray[np.int64]:
+def find_copies(scan: Scan) -> Indices:
     """Return (N,): equal numbers for images that are the same, exactly or nearly."""
     firsts: dict[str, int] = {}
     # A file that cannot be read is not a copy.
-    exact = np.array(
-        [
-            firsts.setdefault(item.sha256 or f"unread {index}", index)
-            for index, item in enumerate(scan.measured)
-        ],
-        dtype=np.int64,
-    )
+    hashes = [item.sha256 or f"unread {index}" for index, item in enumerate(scan.measured)]
+    exact = np.array([firsts.setdefault(key, i) for i, key in enumerate(hashes)], dtype=np.int64)
     near = np.arange(len(exact))
     compared = np.flatnonzero((exact == near) & scan.is_comparable)
     near[compared] = compared[clusters(scan.hashes[compared], scan.thumbnails[compared])]
-    found: npt.NDArray[np.int64] = near[exact]
+    found: Indices = near[exact]
     return found
 
 
 def audit(
-    images: list[Labeled],
-    scan: Scan,
-    copies: npt.NDArray[np.int64],
-    earlier: Sequence[Finding] = (),
+    images: list[Labeled], scan: Scan, copies: Indices, earlier: Sequence[Finding] = ()
 ) -> Audit:
     """Audit N images that have their final splits.
 
@@ -129,22 +115,17 @@ def audit(
     found += _audit_groups(images)
     found += _audit_classes(images)
     accuracy, suspects = _audit_labels(images, scan, copies)
-    return Audit(
-        images=images,
-        scan=scan,
-        copies=copies,
-        earlier=list(earlier),
-        findings=in_order([*found, *suspects]),
-        leaks=find_leaks(images, copies),
-        neighbor_accuracy=accuracy,
-    )
+    findings, leaks = in_order([*found, *suspects]), find_leaks(images, copies)
+    return Audit(images, scan, copies, list(earlier), findings, leaks, accuracy)
 
 
 def _audit_one(image: Labeled, item: Measured) -> Iterator[Finding]:
     name, suffix = image.name, PurePosixPath(image.name).suffix.lower()
     if item.problem:
         yield Finding("truncated" if item.ends_early else "undecodable", name, item.problem)
-    if item.format and suffix not in SUFFIXES[item.format]:
+    # Pillow names formats as their media types do, in upper case.
+    expected = IMAGE_MEDIA_TYPES[suffix].removeprefix("image/").upper()
+    if item.format and item.format.replace(MPO, "JPEG") != expected:
         yield Finding("wrong-extension", name, f"the format is {item.format}, the suffix {suffix}")
     if item.problem:
         return
@@ -160,9 +141,7 @@ def _audit_one(image: Labeled, item: Measured) -> Iterator[Finding]:
         yield Finding("exif-rotated", name, f"EXIF orientation {item.orientation}")
 
 
-def _audit_copies(
-    images: Sequence[Labeled], scan: Scan, copies: npt.NDArray[np.int64]
-) -> Iterator[Finding]:
+def _audit_copies(images: Sequence[Labeled], scan: Scan, copies: Indices) -> Iterator[Finding]:
     exact: dict[str, list[int]] = defaultdict(list)
     near: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(scan.measured):
@@ -229,7 +208,7 @@ def _audit_classes(images: Sequence[Labeled]) -> Iterator[Finding]:
 
 
 def _audit_labels(
-    images: Sequence[Labeled], scan: Scan, copies: npt.NDArray[np.int64]
+    images: Sequence[Labeled], scan: Scan, copies: Indices
 ) -> tuple[float, list[Finding]]:
     """Return the accuracy of the nearest neighbors, and findings where they disagree."""
     names = class_names(images)

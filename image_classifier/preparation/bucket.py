@@ -38,11 +38,6 @@ class Difference:
     surplus: tuple[str, ...]
     """Only on S3."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Return whether folder and prefix are equal."""
-        return not (self.missing or self.changed or self.surplus)
-
 
 class Prefix:
     """An S3 prefix; credentials, region and endpoint come from boto3's usual sources."""

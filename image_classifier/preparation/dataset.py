@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from container.classifier.errors import UserError
 from image_classifier.preparation import split
-from image_classifier.preparation.duplicates import connected
+from image_classifier.preparation.duplicates import Indices, connected
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.quarantine import Transfer
 from image_classifier.preparation.scan import Scan
@@ -43,10 +41,7 @@ class Row:
 
 
 def plan_splits(
-    images: Sequence[Labeled],
-    scan: Scan,
-    copies: npt.NDArray[np.int64],
-    requested: Mapping[str, float | None],
+    images: Sequence[Labeled], scan: Scan, copies: Indices, requested: Mapping[str, float | None]
 ) -> list[Labeled]:
     """Return images with a split each.
 
@@ -74,7 +69,7 @@ def plan_splits(
     split.check_shares(shares)
     indices = [index for index, item in enumerate(images) if item.split in {None, "train"}]
     if not any(shares.values()) or not indices:
-        return list(images)
+        return [replace(image, split=image.split or "train") for image in images]
     groups = _groups(images, copies)
     assigned = split.assign(
         [scan.measured[index].sha256 for index in indices],
@@ -101,7 +96,7 @@ def write(
     out: Path,
     transfer: Transfer,
     *,
-    quiet: bool = False,
+    quiet: bool,
 ) -> None:
     """Write class folders and tables.
 
@@ -118,18 +113,10 @@ def write(
     """
     rows: dict[str, Row] = {}
     for image, item in zip(images, scan.measured, strict=True):
-        row = Row(
-            path=f"{image.split}/{image.class_name}/{image.inner}",
-            sha256=item.sha256,
-            size_bytes=item.size_bytes,
-            mode=item.mode,
-            width=item.width,
-            height=item.height,
-            label=image.class_name,
-            split=image.split or "",
-            group=image.group,
-            source=image.name,
-        )
+        label, split_name = image.class_name, image.split or "train"
+        path = f"{split_name}/{label}/{image.inner}"
+        content = (item.sha256, item.size_bytes, item.mode, item.width, item.height)
+        row = Row(path, *content, label, split_name, image.group, image.name)
         # File systems of macOS and Windows ignore case.
         other = rows.setdefault(row.path.casefold(), row)
         if other is not row:
@@ -182,7 +169,7 @@ def read_manifest(folder: Path) -> list[Row] | None:
     return rows
 
 
-def _groups(images: Sequence[Labeled], copies: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _groups(images: Sequence[Labeled], copies: Indices) -> Indices:
     """Return (N,): equal numbers for images that copies or groups connect."""
     pairs = list(enumerate(copies.tolist()))
     firsts: dict[str, int] = {}

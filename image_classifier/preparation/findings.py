@@ -109,11 +109,6 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda item: (order.index(item.kind), item.path or ""))
 
 
-def has_fault(findings: Iterable[Finding]) -> bool:
-    """Return whether one of the findings is a fault."""
-    return any(item.severity == FAULT for item in findings)
-
-
 def summary(findings: Sequence[Finding]) -> list[str]:
     """Return one line per kind: its severity, its count, and its first finding."""
     counts = Counter(item.kind for item in findings)

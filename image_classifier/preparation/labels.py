@@ -1,11 +1,17 @@
 """Class, split and group of an image, by folders or by patterns in its path."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from container.classifier.channel import LABEL_IN_NAME, is_ignored
+from container.classifier.channel import (
+    LABEL_IN_NAME,
+    LabeledFile,
+    check_labels_in_names,
+    is_ignored,
+)
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import SPLITS
 from image_classifier.preparation.findings import Finding
@@ -54,15 +60,14 @@ def compile_pattern(pattern: str, presets: Mapping[str, str], group: str) -> re.
     Raises:
         UserError: it is not a regular expression, or lacks the named group.
     """
+    names = ", ".join(presets)
     try:
         found = re.compile(presets.get(pattern, pattern))
     except re.error as error:
-        message = f"{pattern!r} is not a regular expression ({error}) or one of {_listed(presets)}"
+        message = f"{pattern!r} is not a regular expression ({error}) or one of {names}"
         raise UserError(message) from error
     if group not in found.groupindex:
-        message = (
-            f"{pattern!r} has no group (?P<{group}>...): add it, or use one of {_listed(presets)}"
-        )
+        message = f"{pattern!r} has no group (?P<{group}>...): add it, or use one of {names}"
         raise UserError(message)
     return found
 
@@ -99,7 +104,7 @@ def label_by_layout(
         )
         raise UserError(message)
     if pattern is None:
-        _check_labels_repeat(labeled)
+        check_labels_in_names([LabeledFile(Path(item.name), item.class_name) for item in labeled])
     return labeled, findings
 
 
@@ -212,19 +217,3 @@ def _check_one_layout(names: Sequence[str], *, has_splits: bool) -> None:
                 "image into its class folder, or use --label"
             )
             raise UserError(message)
-
-
-def _check_labels_repeat(images: Sequence[Labeled]) -> None:
-    """Check that the ends of names are labels, not numbers as in IMG_0001.jpg."""
-    counts = Counter(image.class_name for image in images)
-    if len(images) > 2 and len(counts) == len(images):  # noqa: PLR2004
-        message = (
-            f"labels were read from file names, such as {images[0].class_name!r} from "
-            f"{images[0].name}, and every image has a different one: use class folders, --label "
-            "or --manifest"
-        )
-        raise UserError(message)
-
-
-def _listed(presets: Mapping[str, str]) -> str:
-    return ", ".join(presets)

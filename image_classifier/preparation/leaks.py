@@ -4,9 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from image_classifier.preparation.duplicates import Indices
 from image_classifier.preparation.labels import Labeled, split_names
 
 
@@ -47,7 +45,7 @@ class Leak:
         return " ".join(sentences)
 
 
-def find_leaks(images: Sequence[Labeled], copies: npt.NDArray[np.int64]) -> list[Leak]:
+def find_leaks(images: Sequence[Labeled], copies: Indices) -> list[Leak]:
     """Compare every split with training.
 
     Args:

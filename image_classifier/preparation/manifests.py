@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -54,20 +54,18 @@ def read(path: Path, columns: Mapping[str, str]) -> list[Row]:
         columns: The manifest's names of the columns (or keys) `path`, `label`, `split`, `group`.
 
     Raises:
-        UserError: it cannot be read, or a row has no path or label.
+        UserError: its format is unknown or damaged, or a row has no path or label.
+        OSError: it cannot be read.
     """
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         message = f"{path} is not a manifest: expected .csv, .tsv, .lst, .jsonl or .manifest"
         raise UserError(message)
+    if path.stat().st_size > MAX_BYTES:
+        message = f"{path} is larger than {MAX_BYTES // 10**6} MB: split the manifest"
+        raise UserError(message)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            message = f"{path} is larger than {MAX_BYTES // 10**6} MB: split the manifest"
-            raise UserError(message)
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
-        raise UserError(message) from error
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8: save it with this encoding"
         raise UserError(message) from error
@@ -98,13 +96,16 @@ def label_by_manifests(
     Raises:
         UserError: no row has an image, or rows contradict each other.
     """
-    finder = _Finder(names)
+    known, by_end = frozenset(names), defaultdict[str, list[str]](list)
+    for path in map(PurePosixPath, names):
+        for end in {path.name, path.stem, str(path.with_suffix(""))}:
+            by_end[end].append(str(path))
     labeled: dict[str, Labeled] = {}
     findings: list[Finding] = []
     for manifest, rows in manifests.items():
         split = role_of(Path(manifest).stem) if len(manifests) > 1 else None
         for row in rows:
-            name = finder.find(row.reference)
+            name = _find(row.reference, known, by_end)
             if name is None:
                 text = f"{manifest} lists it, but the file does not exist"
                 findings.append(Finding("missing-file", row.reference, text))
@@ -128,31 +129,22 @@ def label_by_manifests(
     return [labeled[name] for name in sorted(labeled)], findings
 
 
-class _Finder:
-    """Finds the file that a manifest refers to."""
+def _find(
+    reference: str, known: Collection[str], by_end: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Return the path of the file that a manifest refers to, or None without one candidate.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = frozenset(names)
-        self._by_end: dict[str, list[str]] = defaultdict(list)
-        for name in names:
-            path = PurePosixPath(name)
-            for end in {path.name, path.stem, str(path.with_suffix(""))}:
-                self._by_end[end].append(name)
-
-    def find(self, reference: str) -> str | None:
-        """Return the path of the file, or None without exactly one candidate.
-
-        Tries the reference and then ever shorter ends of it, because an S3 address begins with a
-        bucket and a prefix. Then the file name alone, also without a suffix.
-        """
-        path = PurePosixPath(reference.replace("\\", "/"))
-        for start in range(len(path.parts)):
-            if (end := "/".join(path.parts[start:])) in self._names:
-                return end
-        for end in (str(path), path.name):
-            if len(candidates := self._by_end.get(end, [])) == 1:
-                return candidates[0]
-        return None
+    Tries the reference and then ever shorter ends of it, because an S3 address begins with a
+    bucket and a prefix. Then the file name alone, also without a suffix.
+    """
+    path = PurePosixPath(reference.replace("\\", "/"))
+    for start in range(len(path.parts)):
+        if (end := "/".join(path.parts[start:])) in known:
+            return end
+    for end in (str(path), path.name):
+        if len(candidates := by_end.get(end, ())) == 1:
+            return candidates[0]
+    return None
 
 
 def _read_csv(path: Path, text: str) -> Iterator[tuple[int, Record]]:

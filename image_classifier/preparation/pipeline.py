@@ -128,8 +128,8 @@ def audit_source(
 
 def _read(folder: Path, reading: Reading, *, quiet: bool) -> Audit:
     """Find, label, group, scan and audit a folder's images."""
-    listing = list_images(folder)
-    images, found = _label(folder, listing.images, reading)
+    paths, left_out = list_images(folder)
+    images, unlabeled = _label(folder, paths, reading)
     if reading.group:
         pattern = labels.compile_pattern(reading.group, labels.GROUP_PATTERNS, "group")
         images = labels.add_groups(images, pattern)
@@ -137,7 +137,7 @@ def _read(folder: Path, reading: Reading, *, quiet: bool) -> Audit:
         labels.check_class_name(name)
     names, class_names = [item.name for item in images], [item.class_name for item in images]
     scanned = scan(folder, names, class_names, quiet=quiet)
-    return audit(images, scanned, find_copies(scanned), [*listing.findings, *found])
+    return audit(images, scanned, find_copies(scanned), [*left_out, *unlabeled])
 
 
 def _label(

@@ -99,11 +99,7 @@ class Scan:
 
 
 def scan(
-    folder: Path,
-    names: Sequence[str],
-    class_names: Sequence[str],
-    *,
-    quiet: bool = False,
+    folder: Path, names: Sequence[str], class_names: Sequence[str], *, quiet: bool = False
 ) -> Scan:
     """Read N images.
 
@@ -131,10 +127,8 @@ def scan(
             thumbnails[start : start + len(items)] = blocks.mean(axis=(2, 4)).round()
             measured += items
             bar.update(len(items))
-    averages = {
-        name: (total / max(counts[name], 1)).round().astype(np.uint8)
-        for name, total in sums.items()
-    }
+    means = {name: total / max(counts[name], 1) for name, total in sums.items()}
+    averages = {name: mean.round().astype(np.uint8) for name, mean in means.items()}
     return Scan(measured, hashes, thumbnails, averages)
 
 
@@ -177,26 +171,18 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
     small = np.asarray(resized)
     spans = [np.ptp(channel.getextrema()) for channel in image.split()]
     colors = np.ptp(small.astype(np.int16), axis=2)
-    measured = replace(
-        header,
-        brightness=float(small.mean()),
-        is_constant=bool(max(spans) <= TRACE),
-        is_gray=bool(colors.max() <= TRACE),
-    )
-    return measured, small
+    is_constant, is_gray = bool(max(spans) <= TRACE), bool(colors.max() <= TRACE)
+    brightness = float(small.mean())
+    return replace(header, brightness=brightness, is_constant=is_constant, is_gray=is_gray), small
 
 
 def _read_header(measured: Measured, data: bytes) -> Measured:
     """Add format, mode, size and orientation, as far as the header is readable."""
     # Pillow raises many types of errors on a damaged header or damaged EXIF data.
     with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        measured = replace(
-            measured,
-            format=image.format or "",
-            mode=image.mode,
-            width=image.width,
-            height=image.height,
-        )
+        width, height = image.size
+        form, mode = image.format or "", image.mode
+        measured = replace(measured, format=form, mode=mode, width=width, height=height)
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if isinstance(orientation, int):
             measured = replace(measured, orientation=orientation)

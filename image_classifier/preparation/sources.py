@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier.channel import is_ignored
@@ -16,17 +15,6 @@ from image_classifier.preparation.findings import Finding
 UNSUPPORTED = frozenset(
     {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".svg", ".ico"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The images in a folder."""
-
-    images: tuple[str, ...]
-    """Paths in the folder, with slashes, sorted."""
-
-    findings: tuple[Finding, ...]
-    """Files and links that were left out."""
 
 
 @contextmanager
@@ -64,8 +52,11 @@ def _folder_of(folder: Path, within: str, source: Path) -> Path:
     return found
 
 
-def list_images(folder: Path) -> Listing:
+def list_images(folder: Path) -> tuple[list[str], list[Finding]]:
     """List a folder's images.
+
+    Returns:
+        Sorted paths in the folder, with slashes, and findings about what was left out.
 
     Raises:
         UserError: it contains no image.
@@ -92,7 +83,7 @@ def list_images(folder: Path) -> Listing:
     if not images:
         message = f"found no image: expected files that end with {_suffixes()}"
         raise UserError(message)
-    return Listing(tuple(sorted(images)), tuple(findings))
+    return sorted(images), findings
 
 
 def _suffixes() -> str:

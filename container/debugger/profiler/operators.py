@@ -1,4 +1,4 @@
-"""Which of PyTorch's operators a step's time goes to, seen in a few steps by torch's profiler."""
+"""Time of PyTorch's operators in a few steps, measured by torch's profiler."""
 
 import json
 import logging
@@ -11,65 +11,52 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from container.debugger.profiler.reading import Operator
+from container.debugger.profiler.profile import Operator
 
 logger = logging.getLogger(__name__)
 
-# Steps that come first: they allocate memory, choose algorithms and compile.
-BEFORE, STEPS = 5, 3
+# Steps before the profiled ones: they allocate memory, choose algorithms and compile.
+SKIPPED, STEPS = 5, 3
 
-# Of a table, the longest first.
+# Rows of the table, the longest first.
 MAX_OPERATORS = 100
 
 
 class OperatorSampler:
-    """Watches some steps of this process from within, and sums their operators up."""
+    """Profiles some steps of this process and sums up their operators."""
 
     def __init__(self, *, has_gpu: bool) -> None:
-        """Begin with no step seen."""
+        """Prepare; with a GPU its kernels are profiled too."""
         self._activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA][: 1 + has_gpu]
-        self._seen = 0
+        self._steps = 0
         self._operators: dict[str, Operator] = {}
 
     def step(self, timed: AbstractContextManager[None]) -> AbstractContextManager[None]:
-        """Return the context of a step, and watch its operators if it is one of those."""
-        self._seen += 1
-        # It would end another profiler's session, a person's own.
+        """Return the context manager of a step, with profiling if it is one of the steps."""
+        self._steps += 1
+        # Two sessions cannot run at once, and the user's own has priority.
         is_free = not torch._C._autograd._profiler_enabled()  # noqa: SLF001
-        if not (BEFORE < self._seen <= BEFORE + STEPS and is_free):
+        if not (SKIPPED < self._steps <= SKIPPED + STEPS and is_free):
             return timed
-        # Else it says of every session, on standard error, that it begins and ends.
+        # Otherwise it logs to standard error at the begin and end of every session.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        watching = profile(activities=self._activities, acc_events=True)
+        session = profile(activities=self._activities, acc_events=True)
         try:
-            watching.start()
-        except Exception as error:  # noqa: BLE001 - the training continues whatever it is
-            logger.warning("debugger: operators are not seen: %s", error)
+            session.start()
+        except Exception as error:  # noqa: BLE001 - the training continues after any error
+            logger.warning("debugger: operators are not profiled: %s", error)
             return timed
-        return self._watched(timed, watching)
+        return self._profiled(timed, session)
 
     @contextmanager
-    def _watched(self, timed: AbstractContextManager[None], watching: profile) -> Iterator[None]:
+    def _profiled(self, timed: AbstractContextManager[None], session: profile) -> Iterator[None]:
         try:
             with timed:
                 yield
         finally:
-            watching.stop()
-        self._add(watching)
-
-    def write(self, directory: Path, node: str) -> None:
-        """Write what was seen below the profiler's directory, if there was anything."""
-        if not self._operators:
-            return
-        longest = sorted(self._operators.values(), key=lambda each: -each.cpu_us - each.gpu_us)
-        rows = [each._asdict() for each in longest[:MAX_OPERATORS]]
-        folder = directory / "framework" / "operators"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{node}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-
-    def _add(self, watched: profile) -> None:
-        for row in watched.key_averages():
-            # A GPU's kernels are counted with the operators that began them.
+            session.stop()
+        for row in session.key_averages():
+            # A GPU's kernels are counted with the operators that launched them.
             if row.device_type != DeviceType.CPU or row.key.startswith("ProfilerStep"):
                 continue
             before = self._operators.get(row.key, Operator(row.key, 0, 0.0, 0.0))
@@ -79,3 +66,13 @@ class OperatorSampler:
                 before.cpu_us + row.self_cpu_time_total,
                 before.gpu_us + row.self_device_time_total,
             )
+
+    def write(self, directory: Path, node: str) -> None:
+        """Write the table below the profiler's directory, unless it is empty."""
+        if not self._operators:
+            return
+        longest = sorted(self._operators.values(), key=lambda each: -each.cpu_us - each.gpu_us)
+        rows = [each._asdict() for each in longest[:MAX_OPERATORS]]
+        folder = directory / "framework" / "operators"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{node}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The profiler of one process: a thread for the system, and a timeline."""
+"""The profiler of one process: samples system metrics, times phases and sums up operators."""
 
 import json
 import logging
@@ -16,40 +16,37 @@ from container.debugger.profiler.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
-# As SageMaker's API has them, in milliseconds.
+# The values that SageMaker's API accepts, in milliseconds.
 INTERVALS = (100, 200, 500, 1000, 5000, 60_000)
 
 DEFAULT_NODE = "algo-1"
 
 
 def interval_of(path: Path) -> float | None:
-    """Return the seconds between two samples by profilerconfig.json; None: there is no profiler.
+    """Return the sampling interval of profilerconfig.json in seconds; None if it is disabled.
 
-    Of the file these two settings alone are read: smdebug itself evaluates others as Python.
+    Only two settings of the file are read: smdebug itself evaluates others as Python.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return INTERVAL_SECONDS
     except (OSError, ValueError, RecursionError) as error:
-        logger.warning("debugger: %s is not JSON (%s): the profiler's defaults hold", path, error)
+        logger.warning("debugger: %s is not JSON (%s): the profiler uses defaults", path, error)
         return INTERVAL_SECONDS
-    given = (
-        {str(key).lower(): value for key, value in document.items()}
-        if isinstance(document, dict)
-        else {}
-    )
-    if str(given.get("disableprofiler", False)).lower() == "true":
+    items = document.items() if isinstance(document, dict) else ()
+    given = {str(key).lower(): str(value) for key, value in items}
+    if given.get("disableprofiler", "").lower() == "true":
         return None
     try:
-        wanted = int(str(given.get("profilingintervalinmilliseconds", 500)))
+        interval = int(given.get("profilingintervalinmilliseconds", ""))
     except ValueError:
         return INTERVAL_SECONDS
-    return wanted / 1000 if wanted in INTERVALS else INTERVAL_SECONDS
+    return interval / 1000 if interval in INTERVALS else INTERVAL_SECONDS
 
 
 class Profiler:
-    """Samples the system and times phases until it is closed."""
+    """Writes the files of a profile below `directory` until it is closed."""
 
     def __init__(
         self,
@@ -58,33 +55,31 @@ class Profiler:
         interval_seconds: float,
         wait_for_device: Callable[[], None] | None,
     ) -> None:
-        """Begin; files go below `directory`."""
+        """Start the sampling thread; `wait_for_device` synchronizes the GPU, if there is one."""
         self.directory = directory
-        name = node if node.startswith("algo-") else DEFAULT_NODE
-        self._timeline = Timeline(directory, name, wait_for_device=wait_for_device)
-        self._sampler = SystemSampler(directory, name, interval_seconds)
+        self._node = node if node.startswith("algo-") else DEFAULT_NODE
+        self._timeline = Timeline(directory, self._node, wait_for_device=wait_for_device)
         self._operators = OperatorSampler(has_gpu=wait_for_device is not None)
-        self._name = name
+        self._sampler = SystemSampler(directory, self._node, interval_seconds)
         self._sampler.start()
-        # Of the program: it has read its images by now.
-        self._begun = psutil.Process().create_time()
         self._has_stepped = False
 
     def begin_step(self, number: int) -> None:
-        """Hear of a step before it is made."""
+        """Set the step of the next phases; the first step ends the initialization."""
         if not self._has_stepped:
             self._has_stepped = True
-            now = time.time()
-            self._timeline.add(timeline.INITIALIZATION, self._begun, now - self._begun)
+            # The program has read its images by now.
+            start = psutil.Process().create_time()
+            self._timeline.add(timeline.INITIALIZATION, start, time.time() - start)
         self._timeline.begin_step(number)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Return the context that is timed."""
+        """Return a context manager that times a phase."""
         timed = self._timeline.phase(name)
         return self._operators.step(timed) if name == timeline.STEP else timed
 
     def close(self) -> None:
-        """Stop the thread and write what is left."""
+        """Stop the thread and write the remaining data."""
         self._sampler.stop()
         self._timeline.flush()
-        self._operators.write(self.directory, self._name)
+        self._operators.write(self.directory, self._node)

@@ -1,4 +1,4 @@
-"""Samples what the machine does, every half second, into SageMaker's files."""
+"""System metrics, sampled every half second into SageMaker's files."""
 
 import contextlib
 import json
@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 0.5
 
-# Type, name, dimension, value: as SageMaker's lines have them.
 Sample = tuple[str, str, str, float]
+"""Type, name, dimension and value, as in SageMaker's lines."""
 
 
 class SystemSampler:
-    """A thread that writes the machine's figures until it is stopped."""
+    """A thread that writes system metrics until it is stopped."""
 
     def __init__(self, directory: Path, node: str, interval_seconds: float) -> None:
         """Write below `directory`, under the name of a `node` such as algo-1."""
@@ -28,17 +28,17 @@ class SystemSampler:
         self._thread = threading.Thread(target=self._run, name="profiler", daemon=True)
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Start sampling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write no more; a disk that hangs is not waited for."""
+        """Stop sampling; does not wait for a disk that hangs."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def write(self, now: float, samples: list[Sample]) -> None:
-        """Append samples of a time, in seconds of the epoch."""
+        """Append samples taken at `now` seconds since the epoch."""
         minute = int(now) // 60 * 60
         folder = self._directory / "system" / "incremental" / hour(now)
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,14 +57,13 @@ class SystemSampler:
     def _run(self) -> None:
         try:
             with contextlib.ExitStack() as stack:
-                samplers = [_processors(), _memory(), _rates()]
-                gpus = _gpus(stack)
-                if gpus is not None:
-                    samplers.append(gpus)
+                samplers = [_cpus(), _memory(), _rates()]
+                if handles := _gpu_handles(stack):
+                    samplers.append(_gpus(handles))
                 while not self._stop.wait(self._interval):
                     self.write(time.time(), [s for sampler in samplers for s in next(sampler)])
-        except Exception as error:  # noqa: BLE001 - the training continues whatever it is
-            logger.warning("debugger: no more of the system is sampled: %s", error)
+        except Exception as error:  # noqa: BLE001 - the training continues after any error
+            logger.warning("debugger: sampling of system metrics has stopped: %s", error)
 
 
 def hour(seconds: float) -> str:
@@ -72,8 +71,8 @@ def hour(seconds: float) -> str:
     return time.strftime("%Y%m%d%H", time.gmtime(seconds))
 
 
-def _processors() -> Iterator[list[Sample]]:
-    # The first answer is of no time at all.
+def _cpus() -> Iterator[list[Sample]]:
+    # The first call only sets the start of the interval.
     psutil.cpu_times_percent(percpu=True)
     while True:
         samples = []
@@ -93,7 +92,7 @@ def _memory() -> Iterator[list[Sample]]:
 
 
 def _rates() -> Iterator[list[Sample]]:
-    """Yield what disk and network did per second since the last time."""
+    """Yield the rates of disk and network per second since the last sample."""
     before, then = _counters(), time.monotonic()
     while True:
         after, now = _counters(), time.monotonic()
@@ -105,7 +104,7 @@ def _rates() -> Iterator[list[Sample]]:
 
 def _counters() -> dict[tuple[str, str, str], float]:
     found: dict[tuple[str, str, str], float] = {}
-    # In some containers there are none.
+    # Some containers have no counters.
     with contextlib.suppress(Exception):
         disk = psutil.disk_io_counters()
         if disk is not None:
@@ -120,31 +119,29 @@ def _counters() -> dict[tuple[str, str, str], float]:
     return found
 
 
-def _gpus(stack: contextlib.ExitStack) -> Iterator[list[Sample]] | None:
-    """Return a sampler of NVIDIA's GPUs; without the library, the driver or a GPU, None."""
+def _gpu_handles(stack: contextlib.ExitStack) -> list[object]:
+    """Return handles of NVIDIA's GPUs: none without the library, the driver or a GPU."""
     try:
         import pynvml  # noqa: PLC0415
 
         pynvml.nvmlInit()
         stack.callback(pynvml.nvmlShutdown)
         count = pynvml.nvmlDeviceGetCount()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
-    except Exception:  # noqa: BLE001 - each lack has an error of its own
-        return None
-    if not handles:
-        return None
+        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+    except Exception:  # noqa: BLE001 - each cause has its own exception
+        return []
 
-    def sample() -> Iterator[list[Sample]]:
-        while True:
-            samples: list[Sample] = []
-            for number, handle in enumerate(handles):
-                used = pynvml.nvmlDeviceGetUtilizationRates(handle)
-                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-                share = 100 * memory.used / memory.total
-                samples += [
-                    ("gpu", f"gpu{number}", "GPUUtilization", float(used.gpu)),
-                    ("gpu", f"gpu{number}", "GPUMemoryUtilization", share),
-                ]
-            yield samples
 
-    return sample()
+def _gpus(handles: list[object]) -> Iterator[list[Sample]]:
+    import pynvml  # noqa: PLC0415
+
+    while True:
+        samples: list[Sample] = []
+        for number, handle in enumerate(handles):
+            used = pynvml.nvmlDeviceGetUtilizationRates(handle)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            samples += [
+                ("gpu", f"gpu{number}", "GPUUtilization", float(used.gpu)),
+                ("gpu", f"gpu{number}", "GPUMemoryUtilization", 100 * memory.used / memory.total),
+            ]
+        yield samples

@@ -1,6 +1,6 @@
-"""Writes how long each phase of a step takes, into SageMaker's files.
+"""Durations of the phases of steps, written to SageMaker's files.
 
-They open in Perfetto and in chrome://tracing as well.
+The files also open in Perfetto and in chrome://tracing.
 """
 
 import json
@@ -9,50 +9,61 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from container.debugger.profiler.system_metrics import hour
 
 logger = logging.getLogger(__name__)
 
-# As smdebug's readers know them, where they do.
+# smdebug's names, where smdebug has the phase.
 STEP, EVALUATION, INITIALIZATION = "Step:ModeKeys.TRAIN", "Step:ModeKeys.EVAL", "Initialization"
 DATA, COPY, FORWARD = "DataLoaderIter", "Copy", "Forward"
 BACKWARD, OPTIMIZER, CHECKPOINT = "Backward(post-forward)", "Optimizer", "Checkpoint"
 PHASES = (DATA, COPY, FORWARD, BACKWARD, OPTIMIZER)
 
-# Of a GPU, which works on while the program waits for nothing: every so many steps are timed, and
-# the device waited for at the end of each of their phases.
+# Steps between two timed ones on a GPU: a timed step synchronizes the device after each phase.
 GPU_INTERVAL = 20
 
 # Events of a file, and of a whole run: 150 bytes each.
 FILE_EVENTS, RUN_EVENTS = 20_000, 400_000
 
-# Events of the beginning that are all kept; afterwards of every so many steps.
+# Steps that are all timed on a CPU, and the interval after them.
 ALL_STEPS, LATER_INTERVAL = 2_000, 10
 
 _MICRO = 1e6
 
 
+class Event(NamedTuple):
+    """A phase of a step."""
+
+    name: str
+    start: float
+    """In seconds since the epoch."""
+
+    seconds: float
+    step: int
+
+
 class Timeline:
-    """Keeps events of one process and writes them as files."""
+    """Collects events of one process and writes them to files."""
 
     def __init__(
         self, directory: Path, node: str, *, wait_for_device: Callable[[], None] | None
     ) -> None:
-        """Write below `directory`; `wait_for_device` is a GPU's, None where there is none."""
+        """Write below `directory`; `wait_for_device` synchronizes the GPU, if there is one."""
         self._directory, self._node, self._wait = directory, node, wait_for_device
-        self._events: list[dict[str, object]] = []
+        self._events: list[Event] = []
         self._written, self._step, self._is_timed = 0, 0, True
 
     def begin_step(self, number: int) -> None:
-        """Say to which step the next events belong."""
+        """Set the step of the next events."""
         self._step = number
         interval = GPU_INTERVAL if self._wait else 1 if number < ALL_STEPS else LATER_INTERVAL
         self._is_timed = number % interval == 0 and self._written < RUN_EVENTS
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what is done within."""
+        """Time the block."""
         if not self._is_timed:
             yield
             return
@@ -63,48 +74,43 @@ class Timeline:
         self.add(name, start, time.time() - start)
 
     def add(self, name: str, start: float, seconds: float) -> None:
-        """Add an event, of seconds since the epoch."""
-        self._events.append({"name": name, "start": start, "seconds": seconds, "step": self._step})
+        """Add an event that started at `start` seconds since the epoch."""
+        self._events.append(Event(name, start, seconds, self._step))
         if len(self._events) >= FILE_EVENTS:
             try:
                 self.flush()
             except OSError as error:
-                logger.warning("debugger: no more phases are timed: %s", error)
+                logger.warning("debugger: timing of phases has stopped: %s", error)
                 self._written = RUN_EVENTS
 
     def flush(self) -> None:
-        """Write the events to a file of their own."""
+        """Write the events to a new file."""
         if not self._events:
             return
         events, self._events = self._events, []
         self._written += len(events)
-        origin = min(float(str(event["start"])) for event in events)
-        names = list(dict.fromkeys(str(event["name"]) for event in events))
-        document: list[dict[str, object]] = [
-            {
-                "name": "process_name",
-                "ph": "M",
-                "pid": 0,
-                "args": {"start_time_since_epoch_in_micros": int(origin * _MICRO)},
-            }
+        origin = min(event.start for event in events)
+        end = max(event.start + event.seconds for event in events)
+        names = list(dict.fromkeys(event.name for event in events))
+        metadata: list[dict[str, object]] = [
+            {"start_time_since_epoch_in_micros": int(origin * _MICRO)},
         ]
-        for number, name in enumerate(names):
-            arguments = {"name": name}
-            document.append({"name": "process_name", "ph": "M", "pid": number, "args": arguments})
-        end = origin
-        for event in events:
-            start, seconds = float(str(event["start"])), float(str(event["seconds"]))
-            end = max(end, start + seconds)
-            document.append(
-                {
-                    "name": event["name"],
-                    "pid": names.index(str(event["name"])),
-                    "ph": "X",
-                    "ts": int((start - origin) * _MICRO),
-                    "dur": int(seconds * _MICRO),
-                    "args": {"pid": 0, "step_num": str(event["step"])},
-                }
-            )
+        metadata += [{"name": name} for name in names]
+        document: list[dict[str, object]] = [
+            {"name": "process_name", "ph": "M", "pid": pid, "args": arguments}
+            for pid, arguments in zip((0, *range(len(names))), metadata, strict=True)
+        ]
+        document += [
+            {
+                "name": event.name,
+                "pid": names.index(event.name),
+                "ph": "X",
+                "ts": int((event.start - origin) * _MICRO),
+                "dur": int(event.seconds * _MICRO),
+                "args": {"pid": 0, "step_num": str(event.step)},
+            }
+            for event in events
+        ]
         folder = self._directory / "framework" / "pevents" / hour(end)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{int(end * _MICRO)}_{self._node}_pythontimeline.json"

@@ -1,4 +1,4 @@
-"""Reads losses from what a training prints, or from the metrics.json that it leaves."""
+"""Reader of losses from a training's log or its metrics.json."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from container.debugger.reading.records import Record, Records
 # In bytes.
 MAX_SIZE = 256 * 2**20
 
-# As our log has them, and that of nearly everybody else.
+# The format of our log and of many other programs.
 _LINE = re.compile(r"\bepoch[=: ]+(?P<epoch>\d+)\b")
 _VALUES = {
     "TRAIN": re.compile(r"\btrain_loss[=: ]+(?P<value>[-+\w.]+)"),
@@ -24,10 +24,10 @@ _NAME = "loss_output_0"
 
 
 def read(path: Path) -> Records:
-    """Return the losses of every epoch, a training's as one step of it.
+    """Return the losses of every epoch, each as one step.
 
     Raises:
-        UserError: the file cannot be read, or names no losses.
+        UserError: the file cannot be read, or has no losses.
     """
     try:
         if path.stat().st_size > MAX_SIZE:
@@ -39,7 +39,7 @@ def read(path: Path) -> Records:
         raise UserError(message) from None
     losses = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text)
     if not losses:
-        message = f"{path} names no losses: expected lines with epoch=, train_loss= and val_loss="
+        message = f"{path} has no losses: expected lines with epoch=, train_loss= and val_loss="
         raise UserError(message)
     return of_losses(losses)
 
@@ -55,7 +55,7 @@ def of_losses(losses: Mapping[tuple[int, str], float]) -> Records:
 
 
 def _from_lines(text: str) -> dict[tuple[int, str], float]:
-    """Return losses by epoch and mode; of two runs in a file the later one's."""
+    """Return losses by epoch and mode; if a file has two runs, the later one counts."""
     found = {}
     for line in text.splitlines():
         epoch = _LINE.search(line)

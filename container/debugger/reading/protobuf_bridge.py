@@ -1,8 +1,8 @@
-"""smdebug's messages under any protobuf from 4.22 on.
+"""Import hook that makes smdebug's messages work with protobuf 4.22 or later.
 
-Its generated modules are of a compiler that today's protobuf refuses. The description of the
-messages lies in them as bytes: the bridge reads these, without running the module, and lets
-protobuf make the classes.
+smdebug's generated modules are from a compiler that current protobuf versions reject. They contain
+serialized descriptors, which this hook reads without running the modules, and passes to protobuf to
+create the classes.
 """
 
 import ast
@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 PACKAGE = "smdebug.core.tfevent.proto."
 SUFFIX = "_pb2"
 
-# Apart from protobuf's own: TensorFlow or TensorBoard may describe messages of the same names.
+# Not protobuf's default pool: TensorFlow or TensorBoard may define messages with the same names.
 _pool = descriptor_pool.DescriptorPool()
 
 
@@ -32,7 +32,7 @@ class Bridge(MetaPathFinder, Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Take over what the usual way finds."""
+        """Return a spec for modules with messages, at the path that the default finder returns."""
         if not (name.startswith(PACKAGE) and name.endswith(SUFFIX)):
             return None
         found = PathFinder.find_spec(name, path)
@@ -41,10 +41,10 @@ class Bridge(MetaPathFinder, Loader):
         return ModuleSpec(name, self, origin=found.origin)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Fill the module with its messages and enumerations.
+        """Define the module's messages and enumerations.
 
         Raises:
-            ImportError: the file holds no description.
+            ImportError: the file has no descriptor.
         """
         spec = module.__spec__
         assert spec is not None  # noqa: S101 - the import system sets it
@@ -63,14 +63,14 @@ class Bridge(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Load smdebug's messages through the bridge from now on."""
+    """Register the hook once."""
     if not any(isinstance(finder, Bridge) for finder in sys.meta_path):
         sys.meta_path.insert(0, Bridge())
 
 
 def _class_of(message: Descriptor) -> type[Message]:
     made: type[Message] = message_factory.GetMessageClass(message)
-    # As generated modules have them; protobuf in pure Python leaves them out.
+    # protobuf's pure Python implementation does not set them.
     for nested in message.nested_types:
         setattr(made, nested.name, _class_of(nested))
     return made
@@ -82,5 +82,5 @@ def _serialized(path: Path) -> bytes:
             value = ast.literal_eval(node.value)
             if isinstance(value, bytes):
                 return value
-    message = f"{path} describes no messages"
+    message = f"{path} has no message descriptor"
     raise ImportError(message)

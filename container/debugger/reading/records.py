@@ -1,4 +1,4 @@
-"""Numbers of a training by tensor and step, whatever file they come from."""
+"""Recorded tensors of a training, by name and step."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,15 +18,15 @@ Array = npt.NDArray[np.generic]
 
 
 class DamagedTensorError(ValueError):
-    """There is no tensor where the index says that one is."""
+    """The index refers to a tensor that does not exist or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A number at a step."""
+    """A value at a step."""
 
     order: int
-    """Of the record among all, those of evaluations too."""
+    """Position among all records, including evaluations."""
 
     step: int
     value: float
@@ -34,17 +34,17 @@ class Point:
 
 @dataclass(slots=True)
 class Record:
-    """A tensor at a step: the whole, reductions of it, or both."""
+    """A tensor at a step: the whole tensor, its reductions, or both."""
 
     order: int
     step: int
     loaders: dict[str, Callable[[], Array]]
-    """By reduction; the empty name is the whole tensor's."""
+    """By reduction; the empty name stands for the whole tensor."""
 
     _known: dict[str, float] = field(default_factory=dict)
 
     def reduction(self, name: str) -> float | None:
-        """Return a reduction, computed from the whole tensor where it was not recorded."""
+        """Return a reduction, computed from the whole tensor if it was not recorded."""
         if name not in self._known:
             if name in self.loaders:
                 self._known[name] = float(np.asarray(self.loaders[name](), np.float64).mean())
@@ -53,7 +53,7 @@ class Record:
         return self._known.get(name)
 
     def whole(self) -> Array | None:
-        """Return the tensor where it was recorded."""
+        """Return the whole tensor, or None if it was not recorded."""
         return self.loaders[""]() if "" in self.loaders else None
 
     def _reduce(self, values: npt.NDArray[np.float64]) -> None:
@@ -65,7 +65,7 @@ class Record:
                 "min": float(values.min()),
                 "max": float(values.max()),
                 "mean": float(values.mean()),
-                # As torch has it; one value deviates by nothing.
+                # Unbiased, as in torch; 0 for a single value.
                 "variance": float(values.var(ddof=1)) if values.size > 1 else 0.0,
                 "std": float(values.std(ddof=1)) if values.size > 1 else 0.0,
                 "abs_mean": float(absolute.mean()),
@@ -81,10 +81,10 @@ class Records:
 
     tensors: Mapping[tuple[str, str], list[Record]]
     times: list[tuple[int, float]]
-    """Step, and when it was recorded in seconds of the epoch; in order."""
+    """Steps with their times in seconds since the epoch, in order."""
 
     def names(self, pattern: str | Iterable[str], mode: Mode | None = None) -> list[str]:
-        """Return the tensors that a regular expression finds, or any of several."""
+        """Return the tensors that one of the regular expressions matches."""
         patterns = [pattern] if isinstance(pattern, str) else list(pattern)
         found = {
             name
@@ -107,7 +107,7 @@ class Records:
         return found
 
     def losses(self, mode: Mode, pattern: str | Iterable[str] = LOSSES) -> list[Point]:
-        """Return the losses of a mode; of several in a step the mean."""
+        """Return the losses of a mode, averaged if a step has several."""
         by_step: dict[tuple[int, int], list[float]] = {}
         for name in self.names(pattern, mode):
             for point in self.points(name, "mean", mode):
@@ -116,6 +116,6 @@ class Records:
 
     @property
     def training(self) -> Mode:
-        """The mode that training is recorded in: a script that sets none has GLOBAL alone."""
+        """The mode of training records: GLOBAL if the script never sets a mode."""
         modes = {mode for _, mode in self.tensors}
         return "TRAIN" if "TRAIN" in modes or "GLOBAL" not in modes else "GLOBAL"

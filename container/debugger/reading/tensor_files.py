@@ -1,4 +1,4 @@
-"""Reads smdebug's tensor files: ours, or those of any SageMaker job."""
+"""Reader of smdebug's tensor files, from this project or any SageMaker job."""
 
 import json
 import re
@@ -14,10 +14,10 @@ from container.debugger.reading import protobuf_bridge
 from container.debugger.reading.records import Array, DamagedTensorError, Record, Records
 
 protobuf_bridge.install()
-from google.protobuf.message import DecodeError  # noqa: E402 - as the next one
-from smdebug.core.tfevent.proto.event_pb2 import Event  # noqa: E402 - through the bridge
+from google.protobuf.message import DecodeError  # noqa: E402 - must follow install()
+from smdebug.core.tfevent.proto.event_pb2 import Event  # noqa: E402 - must follow install()
 
-# In bytes. A step of VGG-16's weights and gradients as a whole is 1.1 GB in tensors of 400 MB.
+# In bytes. One step of VGG-16's whole weights and gradients has 1.1 GB in tensors of 400 MB.
 MAX_INDEX, MAX_TENSOR = 64 * 2**20, 1024 * 2**20
 
 _HEADER = struct.Struct("<QI")
@@ -43,16 +43,16 @@ PREFIX = "smdebug/reductions/"
 
 
 class TensorFiles:
-    """The records in a directory; more can come while a training writes them."""
+    """The records in a directory, which grow while a training writes them."""
 
     def __init__(self, directory: Path) -> None:
-        """Look at nothing yet.
+        """Set the directory.
 
         Raises:
-            UserError: the directory holds no tensor files.
+            UserError: it has no tensor files.
         """
         if not (directory / "index").is_dir():
-            message = f"{directory} holds no tensors: expected smdebug's folders index and events"
+            message = f"{directory} has no tensors: expected smdebug's folders index and events"
             raise UserError(message)
         self.directory = directory.resolve()
         self._read: set[Path] = set()
@@ -60,7 +60,7 @@ class TensorFiles:
         self._times: dict[int, tuple[int, float]] = {}
 
     def records(self) -> Records:
-        """Return all that is there by now, of the first process that recorded.
+        """Return the records that exist by this time, of the first recording process.
 
         Raises:
             UserError: a file is damaged.
@@ -83,13 +83,13 @@ class TensorFiles:
     def _add(self, path: Path, order: int) -> None:
         try:
             if path.stat().st_size > MAX_INDEX:
-                message = "it is larger than any index"
+                message = "it is larger than any index file"
                 raise ValueError(message)
             document = json.loads(path.read_text(encoding="utf-8"))
             mode, step = str(document["meta"]["mode"]), int(document["meta"]["mode_step"])
             if "event_file_name" not in document["meta"]:
                 return
-            events = self._inside(str(document["meta"]["event_file_name"]))
+            events = self._resolve(str(document["meta"]["event_file_name"]))
             found: dict[str, Record] = {}
             for entry in document["tensor_payload"]:
                 name, kind = _split(str(entry["tensorname"]))
@@ -105,16 +105,16 @@ class TensorFiles:
         for name, record in found.items():
             self._tensors.setdefault((name, mode), []).append(record)
 
-    def _inside(self, name: str) -> Path:
+    def _resolve(self, name: str) -> Path:
         path = (self.directory / name).resolve()
         if not path.is_relative_to(self.directory):
-            message = f"it names a file outside of the folder: {name!r}"
+            message = f"it refers to a file outside of the folder: {name!r}"
             raise ValueError(message)
         return path
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return a tensor's name, and which reduction it is; none has the empty name."""
+    """Return a tensor's name and its reduction, which is empty for the whole tensor."""
     if not name.startswith(PREFIX):
         return name, ""
     kind, _, tensor = name.removeprefix(PREFIX).partition("/")

@@ -1,8 +1,8 @@
-"""What a network's layers put in and out, seen in one pass beside the training.
+"""Inputs and outputs of a network's layers, from a separate forward pass.
 
-The pass changes nothing: it is in evaluation mode but for batch normalization, without gradients,
-on the module itself rather than on what was compiled or distributed, and its hooks are gone
-afterwards. Functions that are no modules, as in DenseNet's `relu`, are not seen.
+The pass does not affect the training: it runs without gradients, in evaluation mode except for
+batch normalization, on the module that was neither compiled nor distributed, and removes its hooks.
+Functions that are not modules, such as DenseNet's `relu`, are not recorded.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# By what AWS's rules call them; the name is added to modules that are called otherwise.
+# Names that AWS's rules expect; they are appended to the names of other modules.
 KINDS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu",
@@ -20,30 +20,30 @@ KINDS: dict[type[nn.Module], str] = {
     nn.Tanh: "tanh",
 }
 
-# Takes a layer's name, its kind where it is an activation, its input and its output.
-See = Callable[[str, str | None, Tensor, Tensor], None]
+# Receives a layer's name, its kind if it is an activation, its input and its output.
+Receive = Callable[[str, str | None, Tensor, Tensor], None]
 
 
-def watch(module: nn.Module, images: Tensor, see: See) -> None:
-    """Let `images` through the module and show `see` every layer that has no layers within."""
+def observe(module: nn.Module, images: Tensor, receive: Receive) -> None:
+    """Run the module on `images`, and call `receive` for every layer without child layers."""
     inputs: dict[nn.Module, Tensor] = {}
     calls: dict[str, int] = {}
     handles = []
 
     def before(layer: nn.Module, arguments: tuple[object, ...]) -> None:
-        # An activation may work in place.
+        # An activation may overwrite its input.
         if arguments and isinstance(arguments[0], Tensor):
             is_in_place = bool(getattr(layer, "inplace", False))
             inputs[layer] = arguments[0].clone() if is_in_place else arguments[0]
 
     def after(name: str, kind: str | None) -> Callable[[nn.Module, object, object], None]:
-        def look(layer: nn.Module, _arguments: object, output: object) -> None:
+        def hook(layer: nn.Module, _arguments: object, output: object) -> None:
             if layer in inputs and isinstance(output, Tensor):
                 number = calls.get(name, 0)
                 calls[name] = number + 1
-                see(f"{name}|{number}", kind, inputs.pop(layer), output)
+                receive(f"{name}|{number}", kind, inputs.pop(layer), output)
 
-        return look
+        return hook
 
     for path, layer in module.named_modules():
         if any(True for _ in layer.children()):
@@ -55,9 +55,9 @@ def watch(module: nn.Module, images: Tensor, see: See) -> None:
             layer.register_forward_hook(after(name, kind)),
         ]
     # A single image has no statistics.
-    learning = [layer for layer in module.modules() if layer.training and len(images) > 1]
+    training = [layer for layer in module.modules() if layer.training and len(images) > 1]
     try:
-        with _evaluating(module), _normalized_by_batch(learning), torch.no_grad():
+        with _evaluating(module), _batch_statistics(training), torch.no_grad():
             module(images)
     finally:
         for handle in handles:
@@ -65,13 +65,13 @@ def watch(module: nn.Module, images: Tensor, see: See) -> None:
 
 
 def activity(output: Tensor) -> Tensor:
-    """Return in what share of the places each unit of an output (N, C, ...) is above zero: (C,)."""
+    """Return the share of positive values of each unit: (N, C, ...) to (C,)."""
     others = [axis for axis in range(output.ndim) if axis != 1]
     return (output > 0).float().mean(dim=others)
 
 
 def sample(values: Tensor, side: int) -> Tensor:
-    """Return evenly spread values of (N, C, H, W): of each channel about `side` x `side`."""
+    """Return about `side` x `side` evenly spaced values of each channel of (N, C, H, W)."""
     for axis in range(2, values.ndim):
         step = max(1, values.shape[axis] // side)
         values = values[(slice(None),) * axis + (slice(step // 2, None, step),)]
@@ -79,11 +79,11 @@ def sample(values: Tensor, side: int) -> Tensor:
 
 
 @contextmanager
-def _normalized_by_batch(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Let batch normalization take the pass's own statistics, as in training, and keep none.
+def _batch_statistics(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Make batch normalization use the statistics of the batch, as in training, without updates.
 
-    Those that it gathers say little at first: before the first step they change nothing, and
-    layers of the best initialization seem to have scales that differ a thousandfold.
+    The running statistics are useless before the first step: they normalize nothing, so that the
+    scales of well initialized layers seem to differ a thousandfold.
     """
     buffers = [
         (layer, name, buffer)
@@ -102,7 +102,7 @@ def _normalized_by_batch(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put all layers into evaluation mode, and each back into its own."""
+    """Put all layers into evaluation mode, and restore the mode of each."""
     modes = [(layer, layer.training) for layer in module.modules()]
     module.eval()
     try:

@@ -1,6 +1,6 @@
-"""What a training loop tells of itself, to whoever listens; the training is the same without.
+"""Observer of a training loop: records tensors, profiles, and evaluates rules.
 
-No listener can harm it: one that fails says why, once, and is asked nothing more.
+It does not affect the training: after an error it logs the reason once and stops recording.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from container.classifier.errors import UserError
-from container.debugger.profiler import reading
+from container.debugger.profiler import profile
+from container.debugger.profiler.profiler import Profiler, interval_of
 from container.debugger.recording import hook_configuration
 from container.debugger.recording.live_rules import LiveRules
-from container.debugger.rules import rule_choice
+from container.debugger.rules import selection
 
 if TYPE_CHECKING:
     # It needs smdebug, which may be missing or broken.
-    from container.debugger.profiler.profiler import Profiler
     from container.debugger.recording.tensor_recorder import TensorRecorder
 
 logger = logging.getLogger(__name__)
@@ -44,13 +44,13 @@ CONFIGURATION_VARIABLE = "SMDEBUG_CONFIG_FILE_PATH"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Whether, where and by what a training is watched."""
+    """Settings of the debugger for one training job."""
 
     configuration_path: Path
-    """Of the platform's file."""
+    """SageMaker's debughookconfig.json."""
 
     profiler_configuration_path: Path | None = None
-    """Of the platform's other file; None: nothing is timed."""
+    """SageMaker's profilerconfig.json; None disables the profiler."""
 
     node: str = "algo-1"
     """This machine's name."""
@@ -59,33 +59,33 @@ class Settings:
     """SageMaker's /opt/ml/output."""
 
     is_first: bool = True
-    """Whether this process writes the reports: those of the others would lie over them."""
+    """Whether this process writes the reports, which only one process of a job may do."""
 
     is_required: bool = False
-    """Fail the job rather than train without records."""
+    """Whether the job fails if tensors cannot be recorded."""
 
     rules: str | None = None
-    """Which judge the training, as `rule_choice.choose` reads it."""
+    """The rules to evaluate, as `selection.select` parses them."""
 
 
 class Observer:
-    """Passes on what the loop tells; without settings nothing happens."""
+    """Receives the events of a training loop; without settings it does nothing."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        """Begin without a recorder.
+        """Select the rules.
 
         Raises:
-            UserError: the settings name rules that don't exist.
+            UserError: the settings name an unknown rule.
         """
         self._settings = settings
-        self._rules = LiveRules(rule_choice.choose(settings.rules)) if settings else None
+        self._rules = LiveRules(selection.select(settings.rules)) if settings else None
         self._directory: Path | None = None
         self._profiler: Profiler | None = None
         self._has_profile = False
         self._recorder: TensorRecorder | None = None
         self._normalize: Callable[[Tensor], Tensor] | None = None
         self.status = "off"
-        """What became of the recording."""
+        """State of the recording."""
 
     def start(
         self,
@@ -96,12 +96,17 @@ class Observer:
         first_step: int,
         epoch: int,
     ) -> None:
-        """Record from `first_step` on, by the platform's file or by our policy.
+        """Record from `first_step` on, as the platform's file or the default policy defines.
 
-        `normalize` makes what the module sees of images (N, 3, H, W).
+        Args:
+            module: the network, neither compiled nor distributed.
+            normalize: converts images (N, 3, H, W) to the module's input.
+            total_steps: of the whole training.
+            first_step: number of the next step.
+            epoch: number of complete epochs.
 
         Raises:
-            UserError: it is required, and smdebug doesn't work or its configuration is wrong.
+            UserError: recording is required, and smdebug or its configuration does not work.
         """
         settings = self._settings
         if settings is None:
@@ -113,60 +118,61 @@ class Observer:
             from container.debugger.recording.tensor_recorder import TensorRecorder  # noqa: PLC0415
 
             document = hook_configuration.read(path)
-            chosen = hook_configuration.choose(document, settings.output_dir, total_steps)
-            self._recorder = TensorRecorder(chosen, module, first_step=first_step, epoch=epoch)
+            configuration = hook_configuration.choose(document, settings.output_dir, total_steps)
+            recorder = TensorRecorder(configuration, module, first_step=first_step, epoch=epoch)
         except Exception as error:
-            # Whatever it is: a broken installation has many faces.
+            # A broken installation can raise anything.
             reason = str(error) if isinstance(error, UserError) else _in_words(error)
             if settings.is_required:
-                message = f"debug=required, and no tensors can be recorded: {reason}"
+                message = f"debug=required, but tensors cannot be recorded: {reason}"
                 raise UserError(message) from error
             self.status = f"failed: {reason}"
-            logger.warning("debugger: no tensors are recorded: %s", reason)
+            logger.warning("debugger: tensors are not recorded: %s", reason)
         else:
-            self.status, self._directory = "recording", self._recorder.directory
-            logger.info("debugger: tensors are recorded in %s", self._recorder.directory)
+            self._recorder, self._directory = recorder, recorder.directory
+            self.status = "recording"
+            logger.info("debugger: recording tensors in %s", recorder.directory)
 
     @property
     def stopping_rule(self) -> str | None:
-        """The rule that has found something and was told to end the training then."""
+        """The rule that found an issue and ends the training."""
         return self._rules.stopping if self._rules else None
 
     def may_stop(self, rule: str | None) -> bool:
-        """Tell whether a rule is one that shall end the training when it finds something."""
+        """Return whether a rule ends the training if it finds an issue."""
         return self._rules is not None and rule in self._rules.stopping_rules
 
     def begin_step(self, number: int, epoch: int) -> None:
-        """Hear of a step of training before it is made."""
+        """Begin a training step."""
         if self._profiler is not None:
             self._profiler.begin_step(number)
-        self._tell(lambda recorder: recorder.begin_step(number, epoch))
+        self._record(lambda recorder: recorder.begin_step(number, epoch))
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Return the context in which a phase of the training runs."""
+        """Return a context manager that times a phase of the training."""
         return self._profiler.phase(name) if self._profiler else contextlib.nullcontext()
 
     def batch(self, labels: npt.NDArray[np.int64], images: Tensor) -> None:
-        """Hear of a step's labels (N,) and images (N, 3, H, W) of 0 to 255."""
+        """Record a step's labels (N,) and images (N, 3, H, W) from 0 to 255."""
 
-        def tell(recorder: TensorRecorder) -> None:
+        def record(recorder: TensorRecorder) -> None:
             recorder.labels(labels)
-            if recorder.is_watching and self._normalize is not None:
+            if recorder.needs_images and self._normalize is not None:
                 recorder.images(self._normalize(images))
 
-        self._tell(tell)
+        self._record(record)
 
     def gradients(self) -> None:
-        """Hear that the gradients are whole."""
-        self._tell(lambda recorder: recorder.gradients())
+        """Record the complete gradients, before the optimizer's step."""
+        self._record(lambda recorder: recorder.gradients())
 
     def updated(self) -> None:
-        """Hear that the weights have changed."""
-        self._tell(lambda recorder: recorder.updated())
+        """Record the change of the weights, after the optimizer's step."""
+        self._record(lambda recorder: recorder.updated())
 
     def loss(self, totals: Tensor) -> None:
-        """Hear of the step's (summed loss, right answers, images), on their device."""
-        self._tell(lambda recorder: recorder.loss(totals))
+        """Record a step's (summed loss, correct predictions, images), still on the device."""
+        self._record(lambda recorder: recorder.loss(totals))
 
     def evaluation(
         self,
@@ -176,77 +182,74 @@ class Observer:
         confusion: npt.NDArray[np.int64],
         train_loss: float | None,
     ) -> None:
-        """Hear of an evaluation after `epoch` epochs of together `number` steps."""
-        self._tell(lambda recorder: recorder.evaluation(number, epoch, loss, confusion))
+        """Record an evaluation after `epoch` epochs with `number` steps, and evaluate the rules."""
+        self._record(lambda recorder: recorder.evaluation(number, epoch, loss, confusion))
         if self._rules is not None:
-            self._rules.epoch(epoch, train_loss, loss)
-            with _harmless("the rules fail"):
-                self._rules.look(self._directory)
+            self._rules.add_losses(epoch, train_loss, loss)
+            with _logged("the rules failed"):
+                self._rules.evaluate_if_due(self._directory)
 
     def close(self) -> None:
-        """Hear that the training is over."""
+        """Finish the files and write the reports."""
         if self._profiler is not None:
-            with _harmless("the profile is not whole"):
+            with _logged("the profile is incomplete"):
                 self._profiler.close()
             self._profiler = None
-        self._tell(lambda recorder: recorder.close())
+        self._record(lambda recorder: recorder.close())
         if self._recorder is not None:
             self._recorder, self.status = None, "recorded"
         settings = self._settings
         if self._rules is not None and settings is not None and settings.is_first:
-            with _harmless("not all of its reports are written"):
+            with _logged("the reports are incomplete"):
                 self._report(self._rules, settings)
 
     def _report(self, rules: LiveRules, settings: Settings) -> None:
-        verdicts = rules.judge(self._directory)
+        verdicts = rules.evaluate(self._directory)
         directory = settings.output_dir / "data"
         directory.mkdir(parents=True, exist_ok=True)
-        document = [verdict.to_json() for verdict in verdicts]
-        text = json.dumps(document, indent=2) + "\n"
+        text = json.dumps([verdict.to_json() for verdict in verdicts], indent=2) + "\n"
         (directory / VERDICTS).write_text(text, encoding="utf-8")
         # It needs Jinja.
         from container.debugger import report  # noqa: PLC0415
 
-        profile = reading.read(settings.output_dir / PROFILER) if self._has_profile else None
-        page = report.render(rules.records(self._directory), profile, verdicts)
+        profiled = profile.read(settings.output_dir / PROFILER) if self._has_profile else None
+        page = report.render(rules.records(self._directory), profiled, verdicts)
         (directory / REPORT).write_text(page, encoding="utf-8")
 
     def _start_profiler(self, settings: Settings, module: nn.Module) -> None:
         if settings.profiler_configuration_path is None:
             return
-        with _harmless("nothing is profiled"):
-            # It needs psutil.
-            from container.debugger.profiler.profiler import Profiler, interval_of  # noqa: PLC0415
-
+        with _logged("profiling is off"):
             interval = interval_of(settings.profiler_configuration_path)
             if interval is not None:
                 is_cuda = any(parameter.is_cuda for parameter in module.parameters())
                 wait = torch.cuda.synchronize if is_cuda else None
                 directory = settings.output_dir / PROFILER
-                # Of an earlier run in the same folder.
+                # It may contain the files of an earlier run.
                 shutil.rmtree(directory, ignore_errors=True)
                 self._profiler = Profiler(directory, settings.node, interval, wait)
                 self._has_profile = True
 
-    def _tell(self, say: Callable[[TensorRecorder], None]) -> None:
+    def _record(self, action: Callable[[TensorRecorder], None]) -> None:
+        """Run an action if there is a recorder; an error ends the recording, not the training."""
         recorder = self._recorder
         if recorder is None:
             return
         try:
-            say(recorder)
-        except Exception as error:  # noqa: BLE001 - the training continues whatever it is
+            action(recorder)
+        except Exception as error:  # noqa: BLE001 - the training continues after any error
             self._recorder = None
             self.status = f"ended: {_in_words(error)}"
-            logger.warning("debugger: no more tensors are recorded: %s", _in_words(error))
+            logger.warning("debugger: recording of tensors has stopped: %s", _in_words(error))
             recorder.abandon()
 
 
 @contextmanager
-def _harmless(what: str) -> Iterator[None]:
-    """Say that `what` happened rather than raise."""
+def _logged(what: str) -> Iterator[None]:
+    """Log an exception of the block instead of raising it."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - the training continues whatever it is
+    except Exception as error:  # noqa: BLE001 - the training continues after any error
         logger.warning("debugger: %s: %s", what, _in_words(error))
 
 

@@ -1,4 +1,4 @@
-"""What is recorded: SageMaker's debughookconfig.json, or a policy that costs little."""
+"""Configuration of recording: SageMaker's debughookconfig.json, or a default with low cost."""
 
 import json
 from collections.abc import Mapping
@@ -7,38 +7,36 @@ from pathlib import Path
 
 from container.classifier.errors import UserError
 
-# As SageMaker's own readers know the file.
+# Keys of the file.
 COLLECTIONS, PARAMETERS, LOCAL_PATH = "CollectionConfigurations", "HookParameters", "LocalPath"
 
 REDUCTIONS = "min,max,mean,std,abs_mean,l2_norm"
 
-# Steps between two records where there are many; short runs have closer ones.
+# Most steps between two records; short runs record more often.
 LOSS_INTERVAL, TENSOR_INTERVAL = 10, 100
 
-# Records of each kind that even a short run has, as far as it has steps.
+# Records of each kind in a short run, if it has as many steps.
 LOSS_RECORDS, TENSOR_RECORDS = 100, 20
 
-# A record of all weights takes a tenth of a step to half of one.
-LEAST_TENSOR_INTERVAL = 10
+# Recording all weights takes between a tenth and half of a step's time.
+MIN_TENSOR_INTERVAL = 10
 
 Document = dict[str, object]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class HookConfiguration:
-    """Where and what to record, as smdebug reads it."""
+    """Directory and document for smdebug."""
 
     directory: Path
     document: Document
-    is_default: bool
-    """Whether the collections are ours."""
 
 
 def read(path: Path) -> Document | None:
-    """Return the platform's file, or None where there is none.
+    """Return the document of the platform's file, or None if the file does not exist.
 
     Raises:
-        UserError: it is no JSON object, or its collections are none.
+        UserError: it is not a JSON object, or its collections or path are invalid.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -65,32 +63,27 @@ def read(path: Path) -> Document | None:
 
 
 def choose(document: Document | None, output_dir: Path, total_steps: int) -> HookConfiguration:
-    """Return what to record in a run of `total_steps`.
+    """Return the configuration of a run of `total_steps`.
 
-    A file without collections, as the SDK sends one with every job, leaves the choice to us. With
-    a file SageMaker uploads `output_dir`/tensors; without one only `output_dir`/data goes up.
+    A document without collections, which the SDK sends with every job, selects the default ones.
+    With the file SageMaker uploads `output_dir`/tensors; without it only `output_dir`/data.
     """
     given = dict(document or {})
     default = output_dir / "tensors" if document is not None else output_dir / "data/debug/tensors"
     directory = Path(str(given.get(LOCAL_PATH) or default))
-    is_default = not given.get(COLLECTIONS) and not given.get(PARAMETERS)
-    if is_default:
+    if not given.get(COLLECTIONS) and not given.get(PARAMETERS):
         given[COLLECTIONS] = default_collections(total_steps)
-    return HookConfiguration(
-        directory=directory,
-        document={**given, LOCAL_PATH: str(directory)},
-        is_default=is_default,
-    )
+    return HookConfiguration(directory, {**given, LOCAL_PATH: str(directory)})
 
 
 def default_collections(total_steps: int) -> list[Document]:
-    """Return the collections of the default policy: losses often, reductions now and then.
+    """Return the default collections: losses often, reductions of tensors rarely.
 
-    Of whole tensors it has labels and predictions, a sample of the input's pixels, and what share
-    of the images each unit answers to.
+    Whole tensors are labels, predictions, a sample of the input's pixels, and the share of positive
+    outputs of each ReLU unit.
     """
     losses = max(1, min(LOSS_INTERVAL, total_steps // LOSS_RECORDS))
-    tensors = max(LEAST_TENSOR_INTERVAL, min(TENSOR_INTERVAL, total_steps // TENSOR_RECORDS))
+    tensors = max(MIN_TENSOR_INTERVAL, min(TENSOR_INTERVAL, total_steps // TENSOR_RECORDS))
     return [
         _collection("losses", losses, {"eval.save_interval": "1"}),
         _collection("labels", losses, {"include_regex": "^labels$", "eval.save_interval": "1"}),

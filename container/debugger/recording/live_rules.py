@@ -1,58 +1,63 @@
-"""Rules that judge a training while it runs."""
+"""Rules that evaluate a training while it runs."""
 
 import logging
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from container.debugger.reading import metric_log
 from container.debugger.reading.records import Records
-from container.debugger.rules.rule_choice import Rule, judge_all
-from container.debugger.rules.verdict import ISSUES, Verdict
+from container.debugger.rules.finding import ISSUES, Verdict
+from container.debugger.rules.selection import SelectedRule, evaluate_all
+
+if TYPE_CHECKING:
+    # It needs smdebug, which may be missing or broken.
+    from container.debugger.reading.tensor_files import TensorFiles
 
 logger = logging.getLogger(__name__)
 
-# Of the training's time, for judging it; what was asked to stop it is judged at every evaluation.
-SHARE = 0.005
+# Largest share of the training's time for evaluating rules; rules that stop it have no limit.
+MAX_SHARE = 0.005
 
 
 class LiveRules:
-    """Judges what was recorded so far, and says what is new of it."""
+    """Evaluates the records so far and logs each rule's first issue."""
 
-    def __init__(self, rules: list[Rule]) -> None:
-        """Judge by these rules."""
+    def __init__(self, rules: list[SelectedRule]) -> None:
+        """Set the rules."""
         self.rules = rules
         self.stopping_rules = {rule.name for rule in rules if rule.stops}
         self.stopping: str | None = None
-        """The rule that wants the training to end."""
+        """The rule that ends the training."""
         self._losses: dict[tuple[int, str], float] = {}
-        self._said: set[str] = set()
-        self._files: object = None
+        self._logged: set[str] = set()
+        self._files: TensorFiles | None = None
         self._start, self._spent = time.monotonic(), 0.0
 
-    def epoch(self, epoch: int, train_loss: float | None, val_loss: float) -> None:
-        """Hear of an epoch's mean losses: all there is where no tensors are recorded."""
+    def add_losses(self, epoch: int, train_loss: float | None, val_loss: float) -> None:
+        """Add an epoch's mean losses, which the rules use if no tensors are recorded."""
         self._losses[epoch, "EVAL"] = val_loss
         if train_loss is not None:
             self._losses[epoch, "TRAIN"] = train_loss
 
-    def look(self, directory: Path | None) -> None:
-        """Judge, unless judging has taken too much time already."""
+    def evaluate_if_due(self, directory: Path | None) -> None:
+        """Evaluate, unless evaluations have taken too much time so far."""
         start = time.monotonic()
-        is_due = self._spent <= SHARE * (start - self._start)
+        is_due = self._spent <= MAX_SHARE * (start - self._start)
         if is_due or self.stopping_rules:
-            self.judge(directory)
+            self.evaluate(directory)
         self._spent += time.monotonic() - start
 
-    def judge(self, directory: Path | None) -> list[Verdict]:
-        """Judge the files of a directory, or the losses heard of; say what is new."""
-        verdicts = judge_all(self.rules, self.records(directory))
+    def evaluate(self, directory: Path | None) -> list[Verdict]:
+        """Return the verdicts on the files in a directory, or on the losses, and log new issues."""
+        verdicts = evaluate_all(self.rules, self.records(directory))
         for verdict in verdicts:
             if verdict.status != ISSUES:
                 continue
-            if verdict.rule not in self._said and (worst := verdict.worst):
-                self._said.add(verdict.rule)
+            if verdict.rule not in self._logged and (worst := verdict.worst):
+                self._logged.add(verdict.rule)
                 logger.warning(
-                    "debugger: %s at step %d, %s: %s; probably %s; %s",
+                    "debugger: %s at step %d, %s: %s; probable cause: %s; remedy: %s",
                     verdict.rule,
                     worst.step,
                     worst.tensor,
@@ -65,12 +70,11 @@ class LiveRules:
         return verdicts
 
     def records(self, directory: Path | None) -> Records:
-        """Return what a directory holds, or without one the losses heard of."""
+        """Return the records in a directory, or the losses without a directory."""
         if directory is None or not (directory / "index").is_dir():
             return metric_log.of_losses(self._losses)
-        # It needs smdebug, which has recorded them.
-        from container.debugger.reading.tensor_files import TensorFiles  # noqa: PLC0415
+        if self._files is None:
+            from container.debugger.reading.tensor_files import TensorFiles  # noqa: PLC0415
 
-        if not isinstance(self._files, TensorFiles):
             self._files = TensorFiles(directory)
         return self._files.records()

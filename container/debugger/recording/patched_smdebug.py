@@ -1,6 +1,7 @@
-"""smdebug 1.0.34 made to work, and harmless: the one place that imports it.
+"""smdebug 1.0.34 with fixes for current NumPy, protobuf and PyTorch, and for full disks.
 
-It is the last release: no later one moves the names within it that are replaced here.
+Only this module imports smdebug. It replaces private names, which are stable because 1.0.34 is the
+last release; another version raises ImportError.
 """
 
 import atexit
@@ -23,8 +24,8 @@ from container.debugger.recording.reductions import reduce
 
 VERSION = "1.0.34"
 
-# A file that cannot exist. smdebug's own profiler evaluates its settings as Python, and its notes
-# on checkpoints would lie among ours.
+# A file that cannot exist. smdebug's own profiler evaluates its settings as Python, and smdebug
+# writes files into the checkpoint folder.
 NOWHERE = f"{os.devnull}/nothing"
 VARIABLES = {
     "CHECKPOINT_CONFIG_FILE_PATH": NOWHERE,
@@ -33,13 +34,13 @@ VARIABLES = {
 }
 
 if metadata.version("smdebug") != VERSION:
-    _message = f"smdebug {metadata.version('smdebug')} is installed, {VERSION} is the known one"
+    _message = f"smdebug {VERSION} is required, {metadata.version('smdebug')} is installed"
     raise ImportError(_message)
 
 protobuf_bridge.install()
-# What it reads on import is read before the block is left.
+# smdebug reads these variables on import.
 with mock.patch.dict(os.environ, VARIABLES), warnings.catch_warnings():
-    # Of what it uses of old Pythons.
+    # It uses deprecated functions of Python.
     warnings.simplefilter("ignore")
     import smdebug.core.singleton_utils
     import smdebug.core.tfevent.util
@@ -59,10 +60,10 @@ __all__ = ["VARIABLES", "Event", "Hook", "ModeKeys", "TensorHook", "forget_hook"
 
 
 class TensorHook(Hook):  # type: ignore[misc]
-    """smdebug's hook, driven by a training loop that watches its errors."""
+    """smdebug's hook, called by a training loop that handles its exceptions."""
 
     def has_default_configuration(self) -> bool:
-        """Let smdebug raise its errors: by default it logs pages of them, or kills the training."""
+        """Make smdebug raise its exceptions: with True it logs them, or kills the training."""
         return False
 
     @staticmethod
@@ -76,7 +77,7 @@ class TensorHook(Hook):  # type: ignore[misc]
     def _write_reductions(
         self, name: str, tensor: object, collections: Iterable[Any], tensor_ref: object = None
     ) -> None:
-        """Write all reductions of a tensor, which leave its device together."""
+        """Write all reductions of a tensor after one transfer from its device."""
         wanted: dict[tuple[str, bool], None] = {}
         for collection in collections:
             if collection.name not in SCALAR_COLLECTIONS:
@@ -93,7 +94,7 @@ class TensorHook(Hook):  # type: ignore[misc]
 
 
 def forget_hook() -> None:
-    """Let the hook there is write nothing any more, at the end of the program either."""
+    """Unregister smdebug's hook, so that it writes nothing at the end of the program."""
     hook = smdebug.core.singleton_utils._ts_hook  # noqa: SLF001
     if hook is not None:
         atexit.unregister(hook._cleanup)  # noqa: SLF001
@@ -101,7 +102,7 @@ def forget_hook() -> None:
 
 
 class DirectWriter(EventFileWriter):  # type: ignore[misc]
-    """Writes events at once: smdebug's thread dies of a full disk, and all wait for it for ever."""
+    """Writes events synchronously: on a full disk smdebug's thread dies, and waiting never ends."""
 
     def __init__(self, path: str, index_writer: object = None, **_threads: object) -> None:
         """Open the file."""
@@ -109,7 +110,7 @@ class DirectWriter(EventFileWriter):  # type: ignore[misc]
         self._ev_writer.init()
 
     def write_event(self, event: Any) -> None:  # noqa: ANN401 - smdebug has no types
-        """Write an event, and note in the index where it is."""
+        """Write an event, and its location to the index."""
         is_indexed = isinstance(event, EventWithIndex)
         start, length = self._ev_writer.write_event(event.event if is_indexed else event)
         if is_indexed:
@@ -126,15 +127,15 @@ class DirectWriter(EventFileWriter):  # type: ignore[misc]
             self._ev_writer.index_writer.add_index(location)
 
     def flush(self) -> None:
-        """Hand what was written to the operating system."""
+        """Pass the data to the operating system."""
         self._ev_writer.flush()
 
     def close(self) -> None:
-        """Finish the file; its name is its own only then."""
+        """Finish the file, which has a temporary name until then."""
         self._ev_writer.close()
 
     def abandon(self) -> None:
-        """Forget a file that cannot be finished, or its end would try again."""
+        """Close a file that cannot be finished, so that its destructor does not try again."""
         events, index = self._ev_writer, self._ev_writer.index_writer
         files = [index.writer] if index is not None and index.writer is not None else []
         if events.tfrecord_writer is not None:
@@ -142,13 +143,13 @@ class DirectWriter(EventFileWriter):  # type: ignore[misc]
             events.tfrecord_writer._writer = None  # noqa: SLF001
             events.tfrecord_writer = None
         for file in files:
-            # What is still in its buffer finds no room either.
+            # The disk has no space for the rest of the buffer either.
             with contextlib.suppress(OSError):
                 file._accessor.close()  # noqa: SLF001
 
 
 class _Bytes(np.ndarray):
-    """An array with the method that NumPy 2.3 dropped."""
+    """An array with the method that NumPy 2.3 removed."""
 
     def tostring(self) -> bytes:
         return self.tobytes()
@@ -158,7 +159,7 @@ _make_tensor_proto = smdebug.core.tfevent.util.make_tensor_proto
 
 
 def make_tensor_proto(nparray_data: npt.ArrayLike, tag: str) -> object:
-    """Do what smdebug's function of this name does, under any NumPy."""
+    """Call smdebug's function of this name with an array that works with any NumPy."""
     return _make_tensor_proto(np.asarray(nparray_data).view(_Bytes), tag)
 
 
@@ -166,7 +167,7 @@ def _patch() -> None:
     smdebug.core.tfevent.util.make_tensor_proto = make_tensor_proto
     smdebug.core.writer.make_tensor_proto = make_tensor_proto
     smdebug.core.writer.EventFileWriter = DirectWriter
-    # Every step would read its settings anew.
+    # Otherwise every step reads the profiler's settings.
     profiler_config_parser.load_config = lambda: None
     own_logger = logging.getLogger("smdebug")
     own_logger.handlers.clear()

@@ -1,4 +1,4 @@
-"""Single numbers that say what a tensor holds."""
+"""Reductions of a tensor to single numbers, in one transfer from its device."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,12 +19,12 @@ _KINDS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def reduce(tensor: Tensor, wanted: Sequence[tuple[str, bool]]) -> list[float]:
-    """Return reductions of a tensor, each given by its name and whether absolutes are reduced.
+    """Return reductions of a tensor, each given by its name and whether it is of absolute values.
 
-    Computed in float32 at least, where the tensor is; it is waited for once.
+    They are computed on the tensor's device in float32 or float64, with one synchronization.
     """
     values = tensor.detach()
-    # bfloat16 and whole numbers.
+    # bfloat16 and integers.
     if values.dtype not in (torch.float32, torch.float64):
         values = values.float()
     if values.numel() == 0:
@@ -33,7 +33,7 @@ def reduce(tensor: Tensor, wanted: Sequence[tuple[str, bool]]) -> list[float]:
     absolute = values.abs() if any(is_absolute for _, is_absolute in wanted) else values
     for kind, is_absolute in wanted:
         of = absolute if is_absolute else values
-        # A single value deviates by nothing.
+        # torch returns NaN for the deviation of a single value.
         is_single = of.numel() == 1 and kind in {"std", "variance"}
         found[kind, is_absolute] = of.new_zeros(()) if is_single else _KINDS[kind](of)
     reduced: list[float] = torch.stack([found[each] for each in wanted]).tolist()

@@ -1,4 +1,4 @@
-"""Records tensors of a training loop into smdebug's files, without a hook in any module."""
+"""Recorder of a training loop's tensors in smdebug's files, without hooks in modules."""
 
 import json
 import logging
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 END_OF_JOB, CLAIM = "training_job_end.ts", "claim.smd"
 
-# In bytes. The first is of what one run may write; the second is left to everything else.
-BUDGET, FREE = 512 * 2**20, 1024 * 2**20
+# In bytes: the most that one run writes, and the free disk space that it preserves.
+BUDGET, MIN_FREE = 512 * 2**20, 1024 * 2**20
 
-# Of the batch, for the pass that looks at activations.
-WATCHED_IMAGES = 8
+# Images of the batch in the pass that records activations.
+ACTIVATION_IMAGES = 8
 
-# Values of each channel's side that are kept of images and of what may saturate.
+# Side of the recorded sample of an image, and of an input that may saturate.
 PIXELS_SIDE, SATURABLE_SIDE = 8, 4
 
 LOSS = "CrossEntropyLoss"
 
-# What needs no look at activations.
+# Collections that need no pass to record activations.
 DIRECT = frozenset(
     {"losses", "weights", "biases", "gradients", "labels", "predictions", "update_ratio"}
     | {"input_image", "default"}
@@ -45,14 +45,14 @@ DIRECT = frozenset(
 
 
 class BudgetError(Exception):
-    """As much was written as may be."""
+    """The run has reached a limit on disk space."""
 
 
 class View:
-    """A module under the name that smdebug gives its tensors."""
+    """The part of a module's interface that smdebug's hook uses."""
 
     def __init__(self, module: nn.Module) -> None:
-        """Show the parameters of `module`."""
+        """Wrap `module`."""
         self.module = module
         self._module_name = type(module).__name__
 
@@ -60,25 +60,24 @@ class View:
         return self._module_name
 
     def named_parameters(self) -> Sequence[tuple[str, nn.Parameter]]:
-        """Return the parameters, as the hook asks for them."""
+        """Return the parameters."""
         return [*self.module.named_parameters()]
 
 
 class TensorRecorder:
-    """Writes what a configuration asks for; errors are the caller's.
+    """Writes the tensors of a configuration; the caller handles all exceptions.
 
-    Files are numbered by the steps of training and evaluation together, a function of the
-    training's step alone: a run that continues from a checkpoint writes what the uninterrupted one
-    would have.
+    File numbers count the steps of training and evaluation, and depend only on the training's step:
+    a run that continues from a checkpoint writes the files of an uninterrupted run.
     """
 
     def __init__(
         self, configuration: HookConfiguration, module: nn.Module, *, first_step: int, epoch: int
     ) -> None:
-        """Watch `module` from a step on; what a former run has written of later ones is dropped.
+        """Record `module` from a step on, and delete an earlier run's files of later steps.
 
         Raises:
-            OSError: the directory cannot be written to.
+            OSError: the directory is not writable.
         """
         self.directory = configuration.directory
         self.view = View(module)
@@ -89,16 +88,16 @@ class TensorRecorder:
         self._exported = 0
 
     def begin_step(self, number: int, epoch: int) -> None:
-        """Begin a step of training; weights are recorded as they are before it."""
+        """Begin a training step, and record the weights before it."""
         self._begin(ModeKeys.TRAIN, number, _file_number(number, epoch))
 
     def is_due(self, collection: str) -> bool:
-        """Tell whether this step records a collection."""
+        """Return whether this step records a collection."""
         return collection in self._due
 
     @property
-    def is_watching(self) -> bool:
-        """Whether this step needs the images."""
+    def needs_images(self) -> bool:
+        """Whether this step records images or activations."""
         return bool(self._due - DIRECT) or self.is_due("input_image")
 
     def labels(self, labels: npt.NDArray[np.int64]) -> None:
@@ -106,14 +105,14 @@ class TensorRecorder:
         self._save("labels", labels)
 
     def images(self, images: Tensor) -> None:
-        """Record what the network sees, images (N, 3, H, W), and how its layers answer."""
+        """Record the network's input (N, 3, H, W) and the activations of its layers."""
         if self.is_due("input_image"):
             self._save("input_image", activations.sample(images, PIXELS_SIDE))
         if self._due - DIRECT:
-            activations.watch(self.view.module, images[:WATCHED_IMAGES], self._see)
+            activations.observe(self.view.module, images[:ACTIVATION_IMAGES], self._save_layer)
 
     def gradients(self) -> None:
-        """Record the gradients as the optimizer will see them, but for clipping."""
+        """Record the gradients before clipping and the optimizer's step."""
         if self._due:
             for name, parameter in self.view.named_parameters():
                 if parameter.grad is not None:
@@ -127,7 +126,7 @@ class TensorRecorder:
             ]
 
     def updated(self) -> None:
-        """Record by how much of their norm the weights have changed in this step."""
+        """Record the ratio of this step's change to the weights' norm."""
         ratios = [
             torch.linalg.vector_norm(parameter.detach() - before)
             / torch.linalg.vector_norm(before).clamp_min(torch.finfo(torch.float32).tiny)
@@ -135,14 +134,14 @@ class TensorRecorder:
         ]
         if ratios:
             for (name, _, _), ratio in zip(self._before, torch.stack(ratios).tolist(), strict=True):
-                # Or smdebug's readers would take it for a weight.
+                # Otherwise smdebug's readers would consider it a weight.
                 short = name.replace("weight", "w").replace("bias", "b")
                 tensor = f"update_ratio/{self.view._module_name}_{short}"  # noqa: SLF001
                 self._save("update_ratio", np.float32(ratio), tensor)
         self._before = []
 
     def loss(self, totals: Tensor) -> None:
-        """Record the mean loss of (summed loss, right answers, images)."""
+        """Record the mean loss of (summed loss, correct predictions, images)."""
         if self.is_due("losses"):
             loss, _, images = totals.tolist()
             self._hook.record_tensor_value(LOSS, torch.tensor(loss / images))
@@ -167,7 +166,7 @@ class TensorRecorder:
             self._count_bytes()
 
     def close(self) -> None:
-        """Finish all files, and say that the training is over."""
+        """Finish all files, and mark the training as ended."""
         try:
             self._hook.close()
             (self.directory / END_OF_JOB).touch()
@@ -175,7 +174,7 @@ class TensorRecorder:
             self.abandon()
 
     def abandon(self) -> None:
-        """Write nothing any more, at the end of the program either."""
+        """Stop writing, also at the end of the program."""
         writer = self._hook.writer
         if writer is not None and writer._proto_writer is not None:  # noqa: SLF001
             writer._proto_writer.abandon()  # noqa: SLF001
@@ -183,7 +182,7 @@ class TensorRecorder:
         forget_hook()
 
     def _prepare(self, first: int) -> None:
-        """Drop what would be taken for this run's, or stop it from writing."""
+        """Delete files of an earlier run that would mix with this run's or stop it from writing."""
         for name in (END_OF_JOB, CLAIM):
             (self.directory / name).unlink(missing_ok=True)
         for path in self.directory.glob("events/*"):
@@ -199,7 +198,7 @@ class TensorRecorder:
     def _begin(self, mode: ModeKeys, number: int, file_number: int) -> None:
         hook = self._hook
         hook.set_mode(mode)
-        # It counts up itself.
+        # The hook increments both.
         hook.step, hook.mode_steps[mode] = file_number - 1, number - 1
         if hook.writer is not None:
             self.flush()
@@ -208,7 +207,7 @@ class TensorRecorder:
         if self._due:
             hook.last_saved_step = hook.step
 
-    def _see(self, name: str, kind: str | None, before: Tensor, after: Tensor) -> None:
+    def _save_layer(self, name: str, kind: str | None, before: Tensor, after: Tensor) -> None:
         path, _, number = name.partition("|")
         self._hook._save_for_tensor(f"{path}_input_{number}", before)  # noqa: SLF001
         self._hook._save_for_tensor(f"{path}_output_{number}", after)  # noqa: SLF001
@@ -219,7 +218,7 @@ class TensorRecorder:
             self._save("saturable_input", values, f"{path}_input_{number}")
 
     def _save(self, collection: str, value: Tensor | npt.ArrayLike, name: str = "") -> None:
-        """Record one tensor of a collection that is found by its name alone."""
+        """Record a tensor in one collection, which contains it by name."""
         if self.is_due(collection):
             chosen = self._hook.get_collection(collection)
             chosen.add_tensor_name(name or collection)
@@ -230,19 +229,21 @@ class TensorRecorder:
         self._bytes += sum(path.stat().st_size for path in folder.glob("*"))
         names = sum(len(each.tensor_names) for each in self._hook.get_collections().values())
         if names > self._exported:
-            # As long as new tensors come: smdebug itself writes the list once.
+            # For every new tensor: smdebug itself writes the list only once.
             self._hook.export_collections()
             self._exported = names
         if self._bytes > BUDGET:
-            message = f"{self._bytes / 2**20:.0f} MB were written, and {BUDGET / 2**20:.0f} may be"
+            message = (
+                f"{self._bytes / 2**20:.0f} MB are written; the limit is {BUDGET / 2**20:.0f} MB"
+            )
             raise BudgetError(message)
-        if shutil.disk_usage(self.directory).free < FREE:
-            message = f"less than {FREE / 2**20:.0f} MB are free on the disk"
+        if shutil.disk_usage(self.directory).free < MIN_FREE:
+            message = f"less than {MIN_FREE / 2**20:.0f} MB of disk space are free"
             raise BudgetError(message)
 
 
 def _file_number(step: int, epoch: int) -> int:
-    """Return the number of a training step's files; evaluation 0 comes before the first one."""
+    """Return the number of a training step's files; evaluation 0 precedes step 0."""
     return step + epoch + 1
 
 

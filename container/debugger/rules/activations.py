@@ -1,40 +1,101 @@
-"""Rules on what layers put in and out: dead, saturated or badly initialized ones."""
+"""Rules on inputs and outputs of layers: dead, saturated or badly initialized layers."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from container.debugger.reading.records import Point
+from container.debugger.reading.records import GRADIENTS, Point, Records
+from container.debugger.rules import inputs
 from container.debugger.rules.finding import Finding, Violation
 from container.debugger.rules.losses import loss_not_decreasing
+from container.debugger.rules.rule import rule
 
-# Records that are judged together: each is of a few images.
+# Records that are averaged: each is of a few images.
 LAST = 10
 
-# The first record is of weights that have seen nothing.
-FIRST = 1
-
-# From the middle of a normal distribution to its 5th and to its 95th percentile, in deviations.
+# Standard deviations between the 5th and the 95th percentile of a normal distribution.
 NINETY_PERCENT = 3.29
 
-Arrays = Sequence[tuple[int, npt.NDArray[np.float64]]]
-"""Steps, and what was recorded at them."""
 
-
-def dead_relu(
-    activities: Mapping[str, Arrays],
+@rule("PoorWeightInitialization")
+def poor_weight_initialization(
+    records: Records,
     *,
+    activation_inputs_regex: str = ".*relu_input",
+    threshold: float = 10.0,
+    distribution_range: float = 0.001,
+    patience: int = 5,
+    steps: int = 10,
+) -> Finding:
+    """Find layers whose initial weights have a wrong scale, if the loss does not fall.
+
+    Residual networks that learn well have layers whose variances differ by more than `threshold`;
+    hence the condition. It compares twice `patience` losses with as many. The variances of
+    activation inputs are those of the first record, because the learning rate affects later ones.
+    The first `steps` records of gradients are used except the very first, as the weights of a new
+    head are zero then.
+    """
+    if inputs.is_trained(records):
+        return Finding(0, lacks="a network that starts untrained")
+    variances = inputs.series(records, [activation_inputs_regex], "variance")
+    deviations = inputs.series(records, [GRADIENTS], "std", without_biases=True)
+    if not variances and not deviations:
+        return Finding(0, lacks="inputs of ReLUs, or gradients")
+    losses = loss_not_decreasing(records, num_steps=2 * patience)
+    if losses.lacks:
+        return Finding(0, lacks=losses.lacks)
+    early = {name: points[: inputs.FIRST] for name, points in variances.items()}
+    count = sum(map(len, early.values())) + sum(len(p[:steps]) for p in deviations.values())
+    if not losses.violations:
+        return Finding(count)
+    violations = []
+    widest = _widest(early)
+    if widest is not None and widest[1] > threshold:
+        point, ratio, name = widest
+        sentence = (
+            f"the variance of activation inputs differs {ratio:.3g}-fold between layers; the "
+            f"limit is {threshold:g}"
+        )
+        violations.append(_poor(point.step, name, ratio, sentence))
+    largest = [
+        (max(points[inputs.FIRST : steps], key=lambda point: point.value), name)
+        for name, points in deviations.items()
+        if points[inputs.FIRST : steps]
+    ]
+    if largest:
+        point, name = max(largest, key=lambda pair: pair[0].value)
+        width = NINETY_PERCENT * point.value
+        if width < distribution_range:
+            sentence = (
+                f"90 % of the gradients of the widest layer are within a range of {width:.3g}; "
+                f"the minimum is {distribution_range:g}"
+            )
+            violations.append(_poor(point.step, name, width, sentence))
+    return Finding(count, violations)
+
+
+@rule("DeadRelu")
+def dead_relu(
+    records: Records,
+    *,
+    tensor_regex: str = ".*relu_output",
     threshold_inactivity: float = 1.0,
     threshold_layer: float = 50.0,
 ) -> Finding:
-    """Judge in what share of places each unit (C,) of every ReLU is above zero.
+    """Find layers in which too many ReLUs are dead.
 
-    A unit is dead that is so in less than `threshold_inactivity` per cent over the last records.
+    A unit is dead if its output is positive in less than `threshold_inactivity` percent of
+    positions and images, over the last records.
     """
+    outputs = inputs.arrays(records, [tensor_regex])
+    activities = {
+        name: [(step, inputs.unit_means(values > 0)) for step, values in arrays]
+        for name, arrays in outputs.items()
+    }
+    activities = activities or inputs.arrays(records, [".*relu_activity"])
     violations = []
-    for name, records in activities.items():
-        last = [values for _, values in records[FIRST:][-LAST:]]
+    for name, arrays in activities.items():
+        last = [values for _, values in arrays[inputs.FIRST :][-LAST:]]
         if not last:
             continue
         mean = np.mean(last, axis=0)
@@ -42,24 +103,28 @@ def dead_relu(
         if dead > threshold_layer:
             violations.append(
                 Violation(
-                    step=records[-1][0],
-                    tensor=name,
-                    value=dead,
-                    sentence=f"{dead:.3g} % of its units are above zero for less than "
-                    f"{threshold_inactivity:g} % of what they see; {threshold_layer:g} % may be",
-                    cause="the weights or biases began too far below zero, or a step that was too "
-                    "large threw them there",
-                    remedy="divide learning_rate by 10; begin with random weights and zero biases, "
-                    "or with batch normalization before the ReLU",
+                    arrays[-1][0],
+                    name,
+                    dead,
+                    f"{dead:.3g} % of its units are positive for less than "
+                    f"{threshold_inactivity:g} % of their inputs; the limit is "
+                    f"{threshold_layer:g} %",
+                    cause="the initial weights or biases were far below zero, or a step was too "
+                    "large",
+                    remedy="divide learning_rate by 10; start with random weights and zero biases, "
+                    "or use batch normalization before the ReLU",
                 )
             )
-    count = sum(max(len(records) - FIRST, 0) for records in activities.values())
+    count = sum(max(len(arrays) - inputs.FIRST, 0) for arrays in activities.values())
     return Finding(count, violations, lacks="" if count else "activations of two steps")
 
 
+@rule("SaturatedActivation")
 def saturated_activation(
-    inputs: Mapping[str, Arrays],
+    records: Records,
     *,
+    collection_names: str | None = None,
+    tensor_regex: str = ".*tanh_input|.*sigmoid_input",
     threshold_tanh_min: float = -9.4999,
     threshold_tanh_max: float = 9.4999,
     threshold_sigmoid_min: float = -23.0,
@@ -67,100 +132,37 @@ def saturated_activation(
     threshold_inactivity: float = 1.0,
     threshold_layer: float = 50.0,
 ) -> Finding:
-    """Judge the inputs (N, C, ...) of tanh and sigmoid layers, told apart by their names.
+    """Find layers in which too many tanh or sigmoid units are saturated.
 
-    A unit is saturated that is out of bounds for more than `threshold_inactivity` per cent of what
-    it sees in the last record.
+    A unit is saturated if more than `threshold_inactivity` percent of its inputs in the last record
+    are out of bounds.
     """
+    found = inputs.arrays(records, inputs.patterns(collection_names, tensor_regex))
     violations = []
-    for name, records in inputs.items():
-        step, values = records[-1]
+    for name, arrays in found.items():
+        step, values = arrays[-1]
         low, high = (
             (threshold_tanh_min, threshold_tanh_max)
             if "tanh" in name
             else (threshold_sigmoid_min, threshold_sigmoid_max)
         )
-        others = tuple(axis for axis in range(values.ndim) if axis != 1)
-        out = ((values < low) | (values > high)).mean(axis=others)
+        out = inputs.unit_means((values < low) | (values > high))
         saturated = 100 * float((100 * out > threshold_inactivity).mean())
         if saturated > threshold_layer:
             violations.append(
                 Violation(
-                    step=step,
-                    tensor=name,
-                    value=saturated,
-                    sentence=f"{saturated:.3g} % of its units get less than {low:g} or more than "
-                    f"{high:g}, where nothing changes any more; {threshold_layer:g} % may be",
+                    step,
+                    name,
+                    saturated,
+                    f"{saturated:.3g} % of its units have inputs below {low:g} or above {high:g}, "
+                    f"where the output is constant; the limit is {threshold_layer:g} %",
                     cause="the weights before it are too large",
-                    remedy="lower learning_rate, raise weight_decay, or put batch normalization "
+                    remedy="lower learning_rate, raise weight_decay, or use batch normalization "
                     "before it",
                 )
             )
-    return Finding(
-        sum(map(len, inputs.values())),
-        violations,
-        lacks="" if inputs else "inputs of a tanh or sigmoid layer",
-    )
-
-
-def poor_weight_initialization(
-    variances: Mapping[str, Sequence[Point]],
-    deviations: Mapping[str, Sequence[Point]],
-    losses: Sequence[Point],
-    *,
-    threshold: float = 10.0,
-    distribution_range: float = 0.001,
-    patience: int = 5,
-    steps: int = 10,
-) -> Finding:
-    """Judge the variances of what activations get, and the gradients' deviations, at the start.
-
-    Only where the loss does not fall: residual networks that learn well have layers whose
-    variances differ more than by `threshold`. Twice `patience` losses are compared with as many.
-    Variances are those of the first record: what comes later a learning rate may have done. The
-    first `steps` records of gradients count, and the first of all does not, as a new head's
-    weights are zero then.
-    """
-    if not variances and not deviations:
-        return Finding(0, lacks="inputs of ReLUs, or gradients")
-    learning = loss_not_decreasing(losses, num_steps=2 * patience)
-    if learning.lacks:
-        return Finding(0, lacks=learning.lacks)
-    found = []
-    early = {name: points[:FIRST] for name, points in variances.items()}
-    worst = _widest(early)
-    count = sum(map(len, early.values())) + sum(len(p[:steps]) for p in deviations.values())
-    if not learning.violations:
-        return Finding(count)
-    if worst is not None and worst[1] > threshold:
-        point, ratio, name = worst
-        found.append(
-            _poor(
-                point.step,
-                name,
-                ratio,
-                f"what activations get varies {ratio:.3g} times as much in one layer as in "
-                f"another; {threshold:g} times may be",
-            )
-        )
-    spans = [
-        (max(points[FIRST:][: steps - FIRST], key=lambda p: p.value, default=None), name)
-        for name, points in deviations.items()
-    ]
-    known = [(point, name) for point, name in spans if point is not None]
-    if known:
-        point, name = max(known, key=lambda pair: pair[0].value)
-        if NINETY_PERCENT * point.value < distribution_range:
-            found.append(
-                _poor(
-                    point.step,
-                    name,
-                    NINETY_PERCENT * point.value,
-                    f"the widest layer's gradients lie within {NINETY_PERCENT * point.value:.3g}, "
-                    f"and {distribution_range:g} is the least",
-                )
-            )
-    return Finding(count, found)
+    count = sum(map(len, found.values()))
+    return Finding(count, violations, lacks="" if found else "inputs of a tanh or sigmoid layer")
 
 
 def _widest(variances: Mapping[str, Sequence[Point]]) -> tuple[Point, float, str] | None:
@@ -169,22 +171,21 @@ def _widest(variances: Mapping[str, Sequence[Point]]) -> tuple[Point, float, str
     for name, points in variances.items():
         for point in points:
             by_order.setdefault(point.order, []).append((point, name))
-    widest: tuple[Point, float, str] | None = None
+    ratios = []
     for layers in by_order.values():
         high, name = max(layers, key=lambda layer: layer[0].value)
         low, _ = min(layers, key=lambda layer: layer[0].value)
         ratio = high.value / max(low.value, float(np.finfo(np.float32).tiny))
-        if widest is None or ratio > widest[1]:
-            widest = high, ratio, name
-    return widest
+        ratios.append((high, ratio, name))
+    return max(ratios, key=lambda each: each[1], default=None)
 
 
 def _poor(step: int, tensor: str, value: float, sentence: str) -> Violation:
     return Violation(
-        step=step,
-        tensor=tensor,
-        value=value,
-        sentence=f"{sentence}; and the loss does not fall",
-        cause="the weights were initialized with a wrong scale, or all alike",
+        step,
+        tensor,
+        value,
+        f"{sentence}; and the loss does not fall",
+        cause="the weights were initialized with a wrong scale, or with equal values",
         remedy="start from pretrained weights, or from torchvision's own initialization",
     )

@@ -1,18 +1,29 @@
-"""What a rule says of a training."""
+"""Results of rules: violations, findings and verdicts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+NO_ISSUES, ISSUES, INSUFFICIENT, ERROR = (
+    "NoIssuesFound",
+    "IssuesFound",
+    "InsufficientData",
+    "Error",
+)
+
+Value = bool | int | float | str | None
+"""Of a rule's parameter."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Violation:
-    """One place at which a rule does not hold."""
+    """A step and a tensor at which a rule does not hold."""
 
     step: int
     tensor: str
     value: float
     sentence: str
-    """What was found, with the number and what it is compared to."""
+    """The value found and its limit, in words."""
 
     cause: str
     """The probable one."""
@@ -22,9 +33,47 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """All that a rule found."""
+    """Everything that a rule found."""
 
     datapoints: int
     violations: Sequence[Violation] = ()
     lacks: str = ""
-    """What more the rule would have to see to judge; empty when it could."""
+    """Which data the rule still needs; empty if the data sufficed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """A rule's finding with the parameters it used."""
+
+    rule: str
+    status: str
+    finding: Finding
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def worst(self) -> Violation | None:
+        """The most important violation."""
+        return self.finding.violations[0] if self.finding.violations else None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the entry of SageMaker's rule reports, with status and details added."""
+        lines = [f"{name}:{value}" for name, value in self.parameters.items()]
+        violations = [asdict(each) for each in self.finding.violations]
+        for each in violations:
+            # JSON has no NaN.
+            if not math.isfinite(each["value"]):
+                each["value"] = str(each["value"])
+        return {
+            "RuleName": self.rule,
+            "Status": self.status,
+            "RuleTriggered": len(violations),
+            "Violations": len(violations),
+            "Datapoints": self.finding.datapoints,
+            "RuleParameters": "\n".join(lines),
+            "Details": {
+                "lacks": self.finding.lacks,
+                "error": self.error,
+                "violations": violations,
+            },
+        }

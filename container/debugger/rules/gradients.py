@@ -1,29 +1,27 @@
-"""Rules on gradients and weights by layer: whether they vanish, explode or stand still."""
+"""Rules on gradients that vanish and on tensors that are not finite."""
 
 import math
-from collections.abc import Mapping, Sequence
 
-from container.debugger.reading.records import Point
+from container.debugger.reading.records import GRADIENTS, LOSSES, WEIGHTS, Records
+from container.debugger.rules import inputs
 from container.debugger.rules.finding import Finding, Violation
+from container.debugger.rules.rule import rule
 
-# A layer's gradients vanish when those of others don't: in a network that has learned its images
-# all are small alike.
+# A layer's gradients vanish relative to those of the others: in a network that has learned its
+# images all gradients are small.
 SMALL_SHARE = 1e-3
 
-# A new head's weights are zero in the first record, and so no gradient passes it.
-FIRST = 1
 
-Series = Mapping[str, Sequence[Point]]
-"""By tensor."""
+@rule("VanishingGradient")
+def vanishing_gradient(records: Records, *, threshold: float = 1e-7) -> Finding:
+    """Find layers whose gradients vanish.
 
-
-def vanishing_gradient(gradients: Series, *, threshold: float = 1e-7) -> Finding:
-    """Judge the mean absolute gradients of weights; biases, which normalization may stop, are out.
-
-    A layer is named in whose every record but the first the gradients are below the threshold and
-    below a thousandth of the largest layer's.
+    In every record except the first, the mean absolute gradient of a layer's weights is below the
+    threshold and below a thousandth of the largest layer's. Biases are excluded, because
+    normalization makes their gradients zero.
     """
-    later = {name: points[FIRST:] for name, points in gradients.items() if len(points) > FIRST}
+    series = inputs.series(records, [GRADIENTS], "abs_mean", without_biases=True)
+    later = inputs.without_first(series)
     if not later:
         return Finding(0, lacks="gradients of two steps")
     largest: dict[int, float] = {}
@@ -33,115 +31,59 @@ def vanishing_gradient(gradients: Series, *, threshold: float = 1e-7) -> Finding
                 largest[point.order] = max(largest.get(point.order, 0.0), point.value)
     violations = []
     for name, points in later.items():
+        last = points[-1]
         if all(
             point.value < threshold and point.value <= SMALL_SHARE * largest.get(point.order, 0.0)
             for point in points
         ):
-            last = points[-1]
             violations.append(
                 Violation(
-                    step=last.step,
-                    tensor=name,
-                    value=last.value,
-                    sentence=f"the mean absolute gradient is {last.value:.3g}, below "
-                    f"{threshold:g}, where the largest layer's is {largest[last.order]:.3g}",
-                    cause="the gradient dies on its way to the first layers: saturated "
-                    "activations, too many layers without residuals, or dead ReLUs",
-                    remedy="take ReLU and batch normalization, or a network with residuals "
-                    "(resnet18); start from pretrained weights",
+                    last.step,
+                    name,
+                    last.value,
+                    f"the mean absolute gradient is {last.value:.3g}, below {threshold:g}; the "
+                    f"largest layer's is {largest[last.order]:.3g}",
+                    cause="the gradient vanishes on the way to the first layers: saturated "
+                    "activations, too many layers without residual connections, or dead ReLUs",
+                    remedy="use ReLU and batch normalization, or a residual network (resnet18); "
+                    "start from pretrained weights",
                 )
             )
     return Finding(sum(map(len, later.values())), violations)
 
 
-def exploding_tensor(tensors: Series, *, only_nan: bool = False) -> Finding:
-    """Judge whether sums of minimum and maximum are numbers, or at least no NaN."""
-    violations = []
-    for name, points in tensors.items():
-        for point in points:
-            bad = math.isnan(point.value) or (math.isinf(point.value) and not only_nan)
-            if bad:
-                violations.append(
-                    Violation(
-                        step=point.step,
-                        tensor=name,
-                        value=point.value,
-                        sentence=f"it holds {point.value}",
-                        cause="the learning rate is far too high, or the input holds no numbers",
-                        remedy="divide learning_rate by 10, set gradient_clip_norm=1, or "
-                        "precision=float32",
-                    )
-                )
-                break
-    count = sum(map(len, tensors.values()))
-    return Finding(count, violations, lacks="" if count else "any tensor")
-
-
-def weight_update_ratio(
-    ratios: Series, *, large_threshold: float = 10.0, small_threshold: float = 1e-8
-) -> Finding:
-    """Judge by how much of their norm the weights change in a step, but for the first record."""
-    later = {name: points[FIRST:] for name, points in ratios.items() if len(points) > FIRST}
-    violations = []
-    for name, points in later.items():
-        known = [point for point in points if math.isfinite(point.value)]
-        large = [point for point in known if point.value > large_threshold]
-        if large:
-            violations.append(_ratio(large[-1], name, large_threshold, is_large=True))
-        elif known and all(point.value < small_threshold for point in known):
-            violations.append(_ratio(known[-1], name, small_threshold, is_large=False))
-    count = sum(map(len, later.values()))
-    return Finding(count, violations, lacks="" if count else "weights around two steps or more")
-
-
-def unchanged_tensor(
-    tensors: Mapping[str, Sequence[tuple[int, Sequence[float]]]],
+@rule("ExplodingTensor")
+def exploding_tensor(
+    records: Records,
     *,
-    num_steps: int = 3,
-    rtol: float = 1e-5,
-    atol: float = 1e-8,
-    equal_nan: bool = False,
+    collection_names: str | None = None,
+    tensor_regex: str | None = None,
+    only_nan: bool = False,
 ) -> Finding:
-    """Judge whether tensors, each given by numbers at steps, stay the same in the last records."""
-    judged = {name: records for name, records in tensors.items() if len(records) >= num_steps}
-    violations = []
-    for name, records in judged.items():
-        last = records[-num_steps:]
-        if all(
-            _close(last[0][1], values, rtol=rtol, atol=atol, equal_nan=equal_nan)
-            for _, values in last[1:]
-        ):
+    """Find tensors with NaN or infinite values."""
+    pattern = inputs.patterns(collection_names, tensor_regex) or [LOSSES, GRADIENTS, WEIGHTS]
+    count, violations = 0, []
+    for name in records.names(pattern, records.training):
+        first = None
+        for record in records.of(name, records.training):
+            # Each of them reveals it, and not all need be recorded.
+            reductions = map(record.reduction, ("min", "max", "mean", "l2", "abs_mean"))
+            known = [value for value in reductions if value is not None]
+            count += bool(known)
+            # The first value that is not finite decides, as its kind differs by reduction.
+            worst = next((value for value in known if not math.isfinite(value)), 0.0)
+            if first is None and (math.isnan(worst) or (math.isinf(worst) and not only_nan)):
+                first = record.step, worst
+        if first is not None:
             violations.append(
                 Violation(
-                    step=last[-1][0],
-                    tensor=name,
-                    value=last[-1][1][0],
-                    sentence=f"it is the same at steps {', '.join(str(s) for s, _ in last)}",
-                    cause="the learning rate is zero or far too low, or no gradient comes",
-                    remedy="raise learning_rate, or leave it unset; look at VanishingGradient",
+                    first[0],
+                    name,
+                    first[1],
+                    f"it contains {first[1]}",
+                    cause="the learning rate is far too high, or the input is not finite",
+                    remedy="divide learning_rate by 10, set gradient_clip_norm=1, or "
+                    "precision=float32",
                 )
             )
-    count = sum(map(len, judged.values()))
-    return Finding(count, violations, lacks="" if count else f"{num_steps} records of a tensor")
-
-
-def _ratio(point: Point, name: str, threshold: float, *, is_large: bool) -> Violation:
-    sign = "above" if is_large else "below"
-    return Violation(
-        step=point.step,
-        tensor=name,
-        value=point.value,
-        sentence=f"a step changes {point.value:.3g} of the weights' norm, {sign} {threshold:g}",
-        cause=f"the learning rate is far too {'high' if is_large else 'low'} for this layer",
-        remedy=f"{'divide' if is_large else 'multiply'} learning_rate by 10, or set "
-        "find_learning_rate=true",
-    )
-
-
-def _close(
-    one: Sequence[float], other: Sequence[float], *, rtol: float, atol: float, equal_nan: bool
-) -> bool:
-    return all(
-        abs(a - b) <= atol + rtol * abs(b) or (equal_nan and math.isnan(a) and math.isnan(b))
-        for a, b in zip(one, other, strict=True)
-    )
+    return Finding(count, violations, lacks="" if count else "any tensor")

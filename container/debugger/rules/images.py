@@ -1,151 +1,184 @@
-"""Rules on images and their classes: even ones, told apart, normalized."""
-
-from collections.abc import Sequence
+"""Rules on images and their classes."""
 
 import numpy as np
-import numpy.typing as npt
 
+from container.debugger.reading.records import Records
+from container.debugger.rules import inputs
 from container.debugger.rules.finding import Finding, Violation
+from container.debugger.rules.inputs import Labels
+from container.debugger.rules.rule import rule
 
-# Images of a class without which nothing is said of how often it is mistaken.
-FEW = 10
+# Evaluations before mistakes count: at first every network predicts one class for most images.
+EVALUATIONS = 3
 
-# No pixel lies farther from ImageNet's mean, in its deviations: black and white do at 2.1 and 2.6.
-FAR = 6.0
+# Fewest images of a class whose mistakes count.
+MIN_IMAGES = 10
 
-Labels = npt.NDArray[np.int64]
+# No pixel is farther from ImageNet's mean, in its standard deviations: black is at 2.1, white 2.6.
+MAX_DEVIATION = 6.0
 
 
+@rule("ClassImbalance")
 def class_imbalance(
-    labels: Labels,
-    judged: tuple[Labels, Labels] | None,
+    records: Records,
     *,
-    step: int,
     threshold_imbalance: float = 10.0,
     threshold_misprediction: float = 0.7,
     samples: int = 500,
+    argmax: bool = False,
+    labels_regex: str = ".*labels",
+    predictions_regex: str = ".*predictions",
 ) -> Finding:
-    """Judge how often each class comes (N,), and how often the last evaluation's is mistaken.
-
-    `judged` are the evaluation's labels and predictions.
-    """
+    """Find classes that are too rare in the batches, or mostly misclassified."""
+    batches = inputs.arrays(records, [labels_regex])
+    arrays = [values.ravel() for found in batches.values() for _, values in found]
+    evaluated = inputs.last_evaluation(records, labels_regex, predictions_regex, argmax=argmax)
+    evaluations = inputs.arrays(records, [predictions_regex], "EVAL").values()
+    if max(map(len, evaluations), default=0) < EVALUATIONS:
+        evaluated = None
+    if arrays:
+        labels = np.concatenate(arrays).astype(np.int64)
+    elif evaluated is not None:
+        labels = evaluated[0]
+    else:
+        return Finding(0, lacks="labels")
+    step = max((step for found in batches.values() for step, _ in found), default=0)
     violations = []
     if len(labels) >= samples:
-        classes, counts = np.unique(labels, return_counts=True)
-        ratio = counts.max() / counts.min()
-        if ratio > threshold_imbalance:
-            rare, common = classes[counts.argmin()], classes[counts.argmax()]
-            violations.append(
-                Violation(
-                    step=step,
-                    tensor="labels",
-                    value=float(ratio),
-                    sentence=f"class {common} comes {ratio:.3g} times as often as class {rare} "
-                    f"({counts.max()} and {counts.min()} of {len(labels)} images); "
-                    f"{threshold_imbalance:g} times may be",
-                    cause="the channel has far more images of some classes, and the network "
-                    "hardly sees the others",
-                    remedy="leave class_balance=auto, or set class_balance=sampling; add images "
-                    "of the rare classes",
-                )
-            )
-    if judged is not None:
-        violations += _mistaken(*judged, step=step, threshold=threshold_misprediction)
-    is_enough = len(labels) >= samples or judged is not None
+        violations += _imbalance(labels, step, threshold_imbalance)
+    if evaluated is not None:
+        violations += _misclassified(*evaluated, step=step, threshold=threshold_misprediction)
+    is_enough = len(labels) >= samples or evaluated is not None
     return Finding(len(labels), violations, lacks="" if is_enough else f"{samples} labels")
 
 
+@rule("Confusion", needs_limits=True)
 def confusion(
-    labels: Labels,
-    predictions: Labels,
+    records: Records,
     *,
-    step: int,
     category_no: int | None = None,
+    labels: str = "labels",
+    predictions: str = "predictions",
+    labels_collection: str = "labels",
+    predictions_collection: str = "predictions",
     min_diag: float = 0.9,
     max_off_diag: float = 0.1,
 ) -> Finding:
-    """Judge the shares of each class's images (N,) that are named correctly, and as another one."""
-    count = int(max(labels.max(initial=-1), predictions.max(initial=-1))) + 1
-    count = max(count, category_no or 0)
-    if len(labels) == 0:
+    """Find classes that are confused, by the confusion matrix of the last evaluation.
+
+    Its rows are normalized: the shares of each class's images that are predicted as each class.
+    """
+    wanted = [f"{labels}|{labels_collection}", f"{predictions}|{predictions_collection}"]
+    evaluated = inputs.last_evaluation(records, *wanted, argmax=False)
+    if evaluated is None or len(evaluated[0]) == 0:
         return Finding(0, lacks="labels and predictions of an evaluation")
+    step = max((record.step for record in records.of(labels, "EVAL")[-1:]), default=0)
+    count = max(int(max(each.max() for each in evaluated)) + 1, category_no or 0)
     matrix = np.zeros((count, count))
-    np.add.at(matrix, (labels, predictions), 1)
+    np.add.at(matrix, evaluated, 1)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     violations = []
     for true in np.flatnonzero(matrix.sum(axis=1)).tolist():
-        for predicted in range(count):
-            share = float(shares[true, predicted])
-            is_right = true == predicted
-            if (is_right and share < min_diag) or (not is_right and share > max_off_diag):
-                limit = f"{min_diag:.0%} is the least" if is_right else f"{max_off_diag:.0%} may be"
-                violations.append(
-                    Violation(
-                        step=step,
-                        tensor="predictions",
-                        value=share,
-                        sentence=f"{100 * share:.3g} % of class {true} are named {predicted}; "
-                        f"{limit}",
-                        cause="the two classes look alike, or labels are wrong",
-                        remedy="look at the worst mistakes in report.html; add images of the two",
-                    )
+        for predicted, share in enumerate(shares[true].tolist()):
+            if true == predicted and share < min_diag:
+                limit = f"the minimum is {min_diag:.0%}"
+            elif true != predicted and share > max_off_diag:
+                limit = f"the limit is {max_off_diag:.0%}"
+            else:
+                continue
+            violations.append(
+                Violation(
+                    step,
+                    "predictions",
+                    share,
+                    f"{100 * share:.3g} % of class {true} are classified as {predicted}; {limit}",
+                    cause="the two classes look alike, or labels are wrong",
+                    remedy="check the worst mistakes in report.html; add images of both classes",
                 )
-    return Finding(len(labels), violations)
+            )
+    return Finding(len(evaluated[0]), violations)
 
 
+@rule("CheckInputImages")
 def check_input_images(
-    samples: Sequence[tuple[int, npt.NDArray[np.float64]]],
+    records: Records,
     *,
     threshold_mean: float = 0.2,
     threshold_samples: int = 500,
+    regex: str = "input_image|.*hybridsequential0_input_0",
     channel: int = 1,
 ) -> Finding:
-    """Judge whether the network's inputs (N, C, H, W) were standardized.
+    """Find input images (N, C, H, W) that are not standardized.
 
-    Images darker or brighter than ImageNet's have another mean than zero, and are right; a mean
-    beyond the threshold is believed where values lie on one side of zero, or farther from it than
-    black and white do.
+    Images that are darker or brighter than ImageNet's have a mean other than zero and are valid. A
+    mean beyond the threshold counts only if no value is below zero, or a value is farther from zero
+    than black and white are.
     """
+    found = [pair for arrays in inputs.arrays(records, [regex]).values() for pair in arrays]
+    samples = [(step, values) for step, values in found if values.ndim > channel + 1]
     count = sum(len(values) for _, values in samples)
     if count < threshold_samples:
         return Finding(count, lacks=f"{threshold_samples} input images")
-    values = np.concatenate(
+    pixels = np.concatenate(
         [np.moveaxis(v, channel, 1).reshape(len(v), v.shape[channel], -1) for _, v in samples]
     )
-    mean = float(np.abs(values.mean(axis=(0, 2))).max())
-    low, high = float(values.min()), float(values.max())
-    if mean <= threshold_mean or (low < 0 < high and max(-low, high) < FAR):
+    mean = float(np.abs(pixels.mean(axis=(0, 2))).max())
+    low, high = float(pixels.min()), float(pixels.max())
+    if mean <= threshold_mean or (low < 0 < high and max(-low, high) < MAX_DEVIATION):
         return Finding(count)
-    what = "none is below zero" if low >= 0 else f"they reach from {low:.3g} to {high:.3g}"
+    what = (
+        "no value is below zero" if low >= 0 else f"the values range from {low:.3g} to {high:.3g}"
+    )
     violation = Violation(
-        step=samples[-1][0],
-        tensor="input_image",
-        value=mean,
-        sentence=f"a channel's mean is {mean:.3g} from zero, where {threshold_mean:g} may be, and "
-        f"{what}",
-        cause="the images are not scaled to deviations from ImageNet's mean, or twice",
-        remedy="subtract mean and divide by std once, in units of the pixels' range",
+        samples[-1][0],
+        "input_image",
+        mean,
+        f"the mean of a channel is {mean:.3g} from zero (limit {threshold_mean:g}), and {what}",
+        cause="the images are not normalized with ImageNet's mean and deviation, or twice",
+        remedy="subtract the mean and divide by std once, in units of the pixels' range",
     )
     return Finding(count, [violation])
 
 
-def _mistaken(
+def _imbalance(labels: Labels, step: int, threshold: float) -> list[Violation]:
+    classes, counts = np.unique(labels, return_counts=True)
+    ratio = counts.max() / counts.min()
+    if ratio <= threshold:
+        return []
+    rare, common = classes[counts.argmin()], classes[counts.argmax()]
+    violation = Violation(
+        step,
+        "labels",
+        float(ratio),
+        f"class {common} is {ratio:.3g} times as frequent as class {rare} ({counts.max()} and "
+        f"{counts.min()} of {len(labels)} images); the limit is {threshold:g}",
+        cause="the channel has far more images of some classes, so that the network hardly "
+        "learns the others",
+        remedy="leave class_balance=auto, or set class_balance=sampling; add images of the rare "
+        "classes",
+    )
+    return [violation]
+
+
+def _misclassified(
     labels: Labels, predictions: Labels, *, step: int, threshold: float
 ) -> list[Violation]:
-    found = []
+    violations = []
     for label in np.unique(labels).tolist():
         own = predictions[labels == label]
         share = float((own != label).mean())
-        if len(own) >= FEW and share > threshold:
-            found.append(
+        if len(own) >= MIN_IMAGES and share > threshold:
+            sentence = (
+                f"{share:.0%} of class {label} are misclassified; the limit is {threshold:.0%}"
+            )
+            violations.append(
                 Violation(
-                    step=step,
-                    tensor="predictions",
-                    value=share,
-                    sentence=f"{share:.0%} of class {label} are taken for others; "
-                    f"{threshold:.0%} may be",
-                    cause="the class is rare, looks like another, or is labeled incorrectly",
-                    remedy="set class_balance=sampling, and look at the class in report.html",
+                    step,
+                    "predictions",
+                    share,
+                    sentence,
+                    cause="the class is rare, looks like another one, or is labeled incorrectly",
+                    remedy="set class_balance=sampling, and check the class in report.html",
                 )
             )
-    return found
+    return violations

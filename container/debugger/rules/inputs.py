@@ -1,38 +1,48 @@
-"""What rules look at, out of a training's records."""
+"""Selection of the tensors that rules evaluate."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from container.classifier.errors import UserError
 from container.debugger.reading.records import GRADIENTS, LOSSES, WEIGHTS, Mode, Point, Records
-from container.debugger.rules.images import Labels
 
-NO_BIAS = re.compile(r"(?:bias|\.b)$")
+BIAS = re.compile(r"(?:bias|\.b)$")
+
+# Records that many rules skip: a new head's weights are zero in the first one, and so no gradient
+# passes it.
+FIRST = 1
+
+Labels = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
 
 
 def patterns(collection_names: str | None, tensor_regex: str | None) -> list[str]:
-    """Return regular expressions for what is asked for; both can be lists, by commas."""
+    """Return the regular expressions of collections and tensors, each a comma-separated list.
+
+    Raises:
+        UserError: one is not a regular expression.
+    """
     known = {"losses": LOSSES, "gradients": GRADIENTS, "weights": WEIGHTS, "biases": "bias"}
-    found = [known.get(name.strip(), name.strip()) for name in _listed(collection_names)]
-    found += _listed(tensor_regex)
+    found = [known.get(name.strip(), name.strip()) for name in _split(collection_names)]
+    found += _split(tensor_regex)
     for pattern in found:
         try:
             re.compile(pattern)
         except re.error as error:
-            message = f"{pattern!r} is no regular expression: {error}"
+            message = f"{pattern!r} is not a regular expression: {error}"
             raise UserError(message) from None
     return found
 
 
-def _listed(text: str | None) -> list[str]:
+def _split(text: str | None) -> list[str]:
     return [part for part in (text or "").split(",") if part.strip()]
 
 
 def is_trained(records: Records) -> bool:
-    """Tell whether the network was evaluated before its first step: its head was trained apart."""
+    """Return whether there is an evaluation before the first step: the head was trained before."""
     evaluations = records.losses("EVAL")
     training = records.losses(records.training)
     return bool(evaluations and training and evaluations[0].order < training[0].order)
@@ -41,22 +51,24 @@ def is_trained(records: Records) -> bool:
 def series(
     records: Records, pattern: Sequence[str], reduction: str, *, without_biases: bool = False
 ) -> dict[str, list[Point]]:
-    """Return a reduction of every training tensor that a pattern finds."""
-    mode = records.training
-    found = {}
-    for name in records.names(pattern, mode):
-        if without_biases and NO_BIAS.search(name):
-            continue
-        points = records.points(name, reduction, mode)
-        if points:
-            found[name] = points
-    return found
+    """Return a reduction of every training tensor that a pattern matches."""
+    found = {
+        name: records.points(name, reduction, records.training)
+        for name in records.names(pattern, records.training)
+        if not (without_biases and BIAS.search(name))
+    }
+    return {name: points for name, points in found.items() if points}
+
+
+def without_first(found: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
+    """Return series without the first record; those with no other record are left out."""
+    return {name: points[FIRST:] for name, points in found.items() if len(points) > FIRST}
 
 
 def arrays(
     records: Records, pattern: Sequence[str], mode: Mode | None = None
-) -> dict[str, list[tuple[int, npt.NDArray[np.float64]]]]:
-    """Return every tensor that a pattern finds and that was recorded as a whole, by step."""
+) -> dict[str, list[tuple[int, Values]]]:
+    """Return every whole tensor that a pattern matches, with its steps."""
     mode = mode or records.training
     found = {}
     for name in records.names(pattern, mode):
@@ -67,16 +79,16 @@ def arrays(
     return found
 
 
-def active(output: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return in what share of an output (N, C, ...) each unit is above zero."""
-    others = tuple(axis for axis in range(output.ndim) if axis != 1)
-    share: npt.NDArray[np.float64] = (output > 0).mean(axis=others)
+def unit_means(values: npt.NDArray[np.bool_]) -> Values:
+    """Return the share of true values of each unit: (N, C, ...) to (C,)."""
+    others = tuple(axis for axis in range(values.ndim) if axis != 1)
+    share: Values = values.mean(axis=others)
     return share
 
 
-def ratios(records: Records, name: str, distance: int, epsilon: float) -> list[Point]:
-    """Return a weight's changes from record to record, of whole tensors a number of steps apart."""
-    wholes = [(r, r.whole()) for r in records.of(name, records.training)]
+def update_ratios(records: Records, name: str, distance: int, epsilon: float) -> list[Point]:
+    """Return the relative changes of a whole weight between records `distance` steps apart."""
+    wholes = [(record, record.whole()) for record in records.of(name, records.training)]
     known = {r.step: (r, np.asarray(w, np.float64)) for r, w in wholes if w is not None}
     points = []
     for step, (record, after) in known.items():
@@ -87,8 +99,8 @@ def ratios(records: Records, name: str, distance: int, epsilon: float) -> list[P
     return points
 
 
-def learning_orders(records: Records, name: str) -> set[int] | None:
-    """Return the records in which a weight had a gradient; None where none is recorded at all."""
+def orders_with_gradient(records: Records, name: str) -> set[int] | None:
+    """Return the records in which a weight has a gradient; None if no gradients are recorded."""
     if not records.names(GRADIENTS, records.training):
         return None
     return {record.order for record in records.of(f"gradient/{name}", records.training)}
@@ -97,14 +109,18 @@ def learning_orders(records: Records, name: str) -> set[int] | None:
 def last_evaluation(
     records: Records, labels: str, predictions: str, *, argmax: bool
 ) -> tuple[Labels, Labels] | None:
-    """Return labels and predictions (N,) of the last evaluation."""
-    true, named = (list(arrays(records, [each], "EVAL").values()) for each in (labels, predictions))
-    if not (true and named):
+    """Return labels and predictions (N,) of the last evaluation, or None without one.
+
+    Raises:
+        UserError: their shapes differ.
+    """
+    found = [list(arrays(records, [each], "EVAL").values()) for each in (labels, predictions)]
+    if not all(found):
         return None
-    own, answers = true[0][-1][1], named[0][-1][1]
-    if argmax and answers.ndim > 1:
-        answers = answers.argmax(axis=1)
-    if own.shape != answers.shape:
-        message = "labels and predictions differ in shape: set argmax where they are probabilities"
+    true, predicted = (each[0][-1][1] for each in found)
+    if argmax and predicted.ndim > 1:
+        predicted = predicted.argmax(axis=1)
+    if true.shape != predicted.shape:
+        message = "labels and predictions differ in shape: set argmax if they are probabilities"
         raise UserError(message)
-    return own.ravel().astype(np.int64), answers.ravel().astype(np.int64)
+    return true.ravel().astype(np.int64), predicted.ravel().astype(np.int64)

@@ -1,106 +1,85 @@
-"""Rules on losses: whether they fall, part, or have stopped falling.
+"""Rules on losses.
 
-A batch's loss is a noisy thing. Where AWS compares one loss with another, these compare means of
-`num_steps` records, and believe a rise from `CERTAIN` standard errors on.
+The loss of a single batch is noisy. Where AWS compares one loss with another, these rules compare
+means of `num_steps` records and require statistical significance.
 """
 
 import math
 from collections.abc import Sequence
 
-from container.debugger.reading.records import Point
+from container.debugger.reading.records import LOSSES, Point, Records
+from container.debugger.rules import inputs
 from container.debugger.rules.finding import Finding, Violation
+from container.debugger.rules.rule import rule
 
-CERTAIN = 3.0
+# Standard errors from which a rise is significant.
+SIGNIFICANT_RISE = 3.0
 
-# Windows that there must be before a loss is blamed: at first the learning rate only warms up.
+# Fewest windows: the learning rate is still warming up in the first one.
 WINDOWS = 3
 
-# Of the deviations of Mann and Whitney's U; two windows of five that don't overlap have 2.6.
-CERTAIN_RANKS = 2.5
+# Standard deviations of the Mann-Whitney U; two windows of five that don't overlap have 2.6.
+SIGNIFICANT_FALL = 2.5
+
+_TINY = 1e-12
+
+Window = Sequence[Point]
 
 
+@rule("LossNotDecreasing")
 def loss_not_decreasing(
-    losses: Sequence[Point],
+    records: Records,
     *,
+    collection_names: str | None = None,
+    tensor_regex: str | None = None,
+    use_losses_collection: bool = True,
     num_steps: int = 10,
     diff_percent: float = 0.1,
     increase_threshold_percent: float = 5.0,
-    is_trained: bool = False,
+    mode: str = "TRAIN",
 ) -> Finding:
-    """Judge whether the loss falls from the first records to the last ones, and stays down.
+    """Find a loss that does not fall, or rises.
 
-    It must fall by `diff_percent` in every `num_steps` records until it has fallen for certain.
-    `is_trained` says that the network could do its task from the first step on, as one whose head
-    was trained before: its loss need not fall, and must not rise.
+    It must fall by `diff_percent` in every `num_steps` records until the fall is significant. If
+    the head was trained before the first step, the loss need not fall, but must not rise.
     """
-    windows = [losses[i : i + num_steps] for i in range(0, len(losses), num_steps)]
+    if not use_losses_collection and not tensor_regex and not collection_names:
+        return Finding(0, lacks="tensor_regex, because use_losses_collection is false")
+    pattern = inputs.patterns(collection_names, tensor_regex) or [LOSSES]
+    chosen = records.training if mode.upper() in {"TRAIN", "GLOBAL"} else "EVAL"
+    losses = records.losses(chosen, pattern)
+    windows: list[Window] = [losses[i : i + num_steps] for i in range(0, len(losses), num_steps)]
     if windows and len(windows[-1]) < num_steps:
-        # The last records count most.
+        # The last records matter most.
         windows[-1] = losses[-num_steps:]
     if len(windows) < WINDOWS or len(losses) < WINDOWS * num_steps:
         return Finding(len(losses), lacks=f"{WINDOWS * num_steps} training losses")
-    first, last = windows[0], windows[-1]
-    # Losses that are no numbers any more are never the best.
-    best = min(windows, key=lambda window: _or_inf(_mean(window)))
-    violations = []
-    risen = _percent(_mean(best), _mean(last))
-    if not math.isfinite(_mean(last)) or (
-        risen > increase_threshold_percent and _difference(best, last) > CERTAIN
-    ):
-        violations.append(
-            _of_loss(
-                last[-1],
-                f"the loss has risen by {risen:.3g} % from {_mean(best):.4g} at step "
-                f"{best[-1].step} to {_mean(last):.4g}; {increase_threshold_percent:g} % may be",
-                "the learning rate is too high: the steps jump over the minimum",
-                "divide learning_rate by 10, or set gradient_clip_norm=1",
-            )
-        )
-    fallen = -_percent(_mean(first), _mean(last))
-    needed = diff_percent * (len(windows) - 1)
-    third = len(losses) // 3
-    # A slow fall shows in many records, one of the first records in these alone.
-    is_certain = (
-        max(_rank_difference(first, last), _rank_difference(losses[:third], losses[-third:]))
-        > CERTAIN_RANKS
-    )
-    if not violations and not is_trained and not (is_certain and fallen > needed):
-        violations.append(
-            _of_loss(
-                last[-1],
-                f"the loss was {_mean(first):.4g} at first and is {_mean(last):.4g}: it fell by "
-                f"{fallen:.3g} %"
-                + (
-                    ", no more than batches differ"
-                    if fallen > needed
-                    else f", and {needed:.3g} % was the least"
-                ),
-                "the learning rate is far too low or far too high, the labels don't fit the "
-                "images, or no gradient reaches the weights",
-                "set find_learning_rate=true; if that changes nothing, look at the labels and at "
-                "what VanishingGradient, DeadRelu and UnchangedTensor say",
-            )
-        )
-    return Finding(len(losses), violations)
+    violation = _rise(windows, increase_threshold_percent)
+    if violation is None and not inputs.is_trained(records):
+        violation = _missing_fall(losses, windows, diff_percent)
+    return Finding(len(losses), [violation] if violation else [])
 
 
+@rule("Overfit")
 def overfit(
-    training: Sequence[Point],
-    validation: Sequence[Point],
+    records: Records,
     *,
+    tensor_regex: str | None = None,
     start_step: int = 0,
     patience: int = 1,
     ratio_threshold: float = 0.1,
 ) -> Finding:
-    """Judge whether the validation loss parts from the training loss, and rises.
+    """Find a validation loss that rises while the training loss falls.
 
-    A distance alone is what every network that learns its images has, and so this wants more
-    than AWS's. The validation loss must be `ratio_threshold` above its best, and the training loss
-    below what it was then: where both rise, nothing is learned by heart. From one evaluation to
-    the next it must not fall, nor ever below that best again: at the peak of a learning rate's
-    cycle it may rise for a while, and a training that recovers was none that overfits.
+    Every network that fits its training images has a gap between the two, so this rule requires
+    more than AWS's. The validation loss must be `ratio_threshold` above its minimum, and the
+    training loss below its value then. The validation loss must not fall from one evaluation to the
+    next, and never below that minimum again: with a cyclic learning rate it may rise temporarily.
     """
-    pairs = [pair for pair in _between(training, validation) if pair[1].step >= start_step]
+    pattern = inputs.patterns(None, tensor_regex) or [LOSSES]
+    training = records.losses(records.training, pattern)
+    pairs = _with_training_means(training, records.losses("EVAL", pattern))
+    pairs = [pair for pair in pairs if pair[1].step >= start_step]
     if len(pairs) <= patience + 1:
         return Finding(len(pairs), lacks=f"{patience + 2} evaluations with training between")
     best, best_mean = math.inf, math.inf
@@ -111,73 +90,105 @@ def overfit(
             best, best_mean = point.value, mean
             violations.clear()
         ratio = (point.value - mean) / max(mean, _TINY)
-        has_parted = point.value > best * (1 + ratio_threshold) and mean < best_mean
-        if not (has_parted and ratio > ratio_threshold):
+        has_diverged = point.value > best * (1 + ratio_threshold) and mean < best_mean
+        if not (has_diverged and ratio > ratio_threshold):
             in_a_row = 0
-        elif point.value >= before:
-            in_a_row += 1
         else:
-            in_a_row = 1
+            in_a_row = in_a_row + 1 if point.value >= before else 1
         before = point.value
         if in_a_row > patience:
             violations.append(
-                _of_loss(
+                _violation(
                     point,
-                    f"the validation loss {point.value:.4g} is {ratio:.3g} times the training loss "
-                    f"{mean:.4g} above it, where {ratio_threshold:g} may be, and "
-                    f"{_percent(best, point.value):.3g} % above its best, {best:.4g}",
-                    "the network learns the training images by heart",
+                    f"the validation loss {point.value:.4g} is {100 * ratio:.3g} % above the "
+                    f"training loss {mean:.4g} (limit {100 * ratio_threshold:g} %) and "
+                    f"{_percent(best, point.value):.3g} % above its minimum {best:.4g}",
+                    "the network memorizes the training images",
                     "set early_stopping_patience=3; more images, augmentation, weight_decay or "
-                    "mixup=0.2 help further; many wrong labels look the same",
+                    "mixup=0.2 also help; many wrong labels have the same effect",
                 )
             )
     return Finding(len(pairs), violations)
 
 
+@rule("Overtraining")
 def overtraining(
-    training: Sequence[Point],
-    validation: Sequence[Point],
+    records: Records,
     *,
     patience_train: int = 5,
     patience_validation: int = 10,
     delta: float = 0.01,
 ) -> Finding:
-    """Judge whether evaluations continue long after the loss has stopped falling by `delta`.
+    """Find a training that continues long after the loss has stopped falling by `delta`.
 
-    The training loss is the mean between two evaluations; without evaluations nothing is known of
-    how long is too long, and the training loss alone would blame noise. A network that has not
-    learned at all, unless its head was trained before the first step, is not at its end.
+    The training loss is the mean between two evaluations. Without evaluations the rule finds
+    nothing, because the training loss alone is too noisy. A network that has not learned yet does
+    not count, unless its head was trained before the first step.
     """
+    training, validation = records.losses(records.training), records.losses("EVAL")
     if len(validation) <= patience_validation:
         return Finding(len(validation), lacks=f"{patience_validation + 1} evaluations")
-    means = [Point(point.order, point.step, mean) for mean, point in _between(training, validation)]
-    idle_validation, best = _idle(validation, delta)
-    idle_train, _ = _idle(means, delta)
-    was_trained = bool(training) and validation[0].order < training[0].order
-    has_learned = not loss_not_decreasing(training, is_trained=was_trained).violations
-    violations = []
-    if idle_validation >= patience_validation and has_learned:
-        also = ""
-        if idle_train >= patience_train:
-            also = f", the training loss for {idle_train}"
-        violations.append(
-            _of_loss(
-                validation[-1],
-                f"the validation loss has not fallen by {delta:g} below {best.value:.4g} of "
-                f"evaluation {best.step} for {idle_validation} evaluations{also}; "
-                f"{patience_validation} are the most",
-                "the training continues after there is nothing more to learn",
-                f"set epochs={max(best.step, 1)}, or early_stopping_patience=3",
-            )
-        )
-    return Finding(len(validation), violations)
+    pairs = _with_training_means(training, validation)
+    means = [Point(point.order, point.step, mean) for mean, point in pairs]
+    idle_validation, best = _since_improvement(validation, delta)
+    idle_train, _ = _since_improvement(means, delta)
+    if idle_validation < patience_validation or loss_not_decreasing(records).violations:
+        return Finding(len(validation))
+    also = f", the training loss for {idle_train}" if idle_train >= patience_train else ""
+    violation = _violation(
+        validation[-1],
+        f"the validation loss has not fallen by {delta:g} below {best.value:.4g} of evaluation "
+        f"{best.step} for {idle_validation} evaluations{also}; the limit is {patience_validation}",
+        "the training continues although it no longer improves",
+        f"set epochs={max(best.step, 1)}, or early_stopping_patience=3",
+    )
+    return Finding(len(validation), [violation])
 
 
-_TINY = 1e-12
+def _rise(windows: Sequence[Window], limit_percent: float) -> Violation | None:
+    """Return a violation if the last window is significantly above the best one."""
+    last = windows[-1]
+    # A window with NaN is never the best.
+    best = min(windows, key=lambda window: _or_inf(_mean(window)))
+    risen = _percent(_mean(best), _mean(last))
+    is_significant = risen > limit_percent and _standard_errors(best, last) > SIGNIFICANT_RISE
+    if math.isfinite(_mean(last)) and not is_significant:
+        return None
+    return _violation(
+        last[-1],
+        f"the loss has risen by {risen:.3g} % from {_mean(best):.4g} at step {best[-1].step} to "
+        f"{_mean(last):.4g}; the limit is {limit_percent:g} %",
+        "the learning rate is too high, so that steps overshoot the minimum",
+        "divide learning_rate by 10, or set gradient_clip_norm=1",
+    )
 
 
-def _between(training: Sequence[Point], validation: Sequence[Point]) -> list[tuple[float, Point]]:
-    """Return every evaluation with the mean training loss since the one before it."""
+def _missing_fall(losses: Window, windows: Sequence[Window], percent: float) -> Violation | None:
+    """Return a violation unless the loss has fallen significantly and by `percent` a window."""
+    first, last = windows[0], windows[-1]
+    fallen = -_percent(_mean(first), _mean(last))
+    needed = percent * (len(windows) - 1)
+    third = len(losses) // 3
+    # Many records reveal a slow fall; the first records alone reveal a fall right at the start.
+    deviations = max(
+        _rank_deviations(first, last), _rank_deviations(losses[:third], losses[-third:])
+    )
+    if deviations > SIGNIFICANT_FALL and fallen > needed:
+        return None
+    why = "within the noise of batches" if fallen > needed else f"at least {needed:.3g} % expected"
+    return _violation(
+        last[-1],
+        f"the loss was {_mean(first):.4g} at first and is {_mean(last):.4g}: it fell by "
+        f"{fallen:.3g} %, {why}",
+        "the learning rate is far too low or far too high, the labels don't fit the images, or "
+        "no gradient reaches the weights",
+        "set find_learning_rate=true; if that changes nothing, check the labels and the results "
+        "of VanishingGradient, DeadRelu and UnchangedTensor",
+    )
+
+
+def _with_training_means(training: Window, validation: Window) -> list[tuple[float, Point]]:
+    """Return every evaluation with the mean training loss since the previous one."""
     pairs, start = [], -1
     for point in validation:
         values = [p.value for p in training if start <= p.order < point.order]
@@ -187,18 +198,18 @@ def _between(training: Sequence[Point], validation: Sequence[Point]) -> list[tup
     return pairs
 
 
-def _idle(points: Sequence[Point], delta: float) -> tuple[int, Point]:
-    """Return how many points have come since the last that was `delta` better, and that one."""
-    best, idle = Point(0, 0, math.inf), 0
+def _since_improvement(points: Window, delta: float) -> tuple[int, Point]:
+    """Return the number of points since the last improvement by `delta`, and that point."""
+    best, count = Point(0, 0, math.inf), 0
     for point in points:
         if point.value < best.value - delta:
-            best, idle = point, 0
+            best, count = point, 0
         else:
-            idle += 1
-    return idle, best
+            count += 1
+    return count, best
 
 
-def _mean(window: Sequence[Point]) -> float:
+def _mean(window: Window) -> float:
     return sum(point.value for point in window) / len(window)
 
 
@@ -210,34 +221,27 @@ def _percent(before: float, after: float) -> float:
     return 100 * (after - before) / max(abs(before), _TINY)
 
 
-def _difference(before: Sequence[Point], after: Sequence[Point]) -> float:
+def _standard_errors(before: Window, after: Window) -> float:
     """Return by how many standard errors the mean has risen (Welch 1947)."""
-    errors = [_squared_error(window) for window in (before, after)]
-    return (_mean(after) - _mean(before)) / math.sqrt(max(sum(errors), _TINY**2))
+    squares = sum(_squared_error(window) for window in (before, after))
+    return (_mean(after) - _mean(before)) / math.sqrt(max(squares, _TINY**2))
 
 
-def _rank_difference(before: Sequence[Point], after: Sequence[Point]) -> float:
-    """Return how surely the first are larger (Mann and Whitney 1947).
+def _squared_error(window: Window) -> float:
+    mean = _mean(window)
+    variance = sum((point.value - mean) ** 2 for point in window) / max(len(window) - 1, 1)
+    return variance / len(window)
 
-    By ranks: the first records' spread is of the fall itself, and single batches stick out.
+
+def _rank_deviations(before: Window, after: Window) -> float:
+    """Return by how many deviations of U the first values are larger (Mann and Whitney 1947).
+
+    Ranks, because the fall itself spreads the first values and single batches are outliers.
     """
     pairs = [(a.value > b.value) + (a.value == b.value) / 2 for a in before for b in after]
     deviation = math.sqrt(len(pairs) * (len(before) + len(after) + 1) / 12)
     return (sum(pairs) - len(pairs) / 2) / deviation
 
 
-def _squared_error(window: Sequence[Point]) -> float:
-    mean = _mean(window)
-    variance = sum((point.value - mean) ** 2 for point in window) / max(len(window) - 1, 1)
-    return variance / len(window)
-
-
-def _of_loss(point: Point, sentence: str, cause: str, remedy: str) -> Violation:
-    return Violation(
-        step=point.step,
-        tensor="loss",
-        value=point.value,
-        sentence=sentence,
-        cause=cause,
-        remedy=remedy,
-    )
+def _violation(point: Point, sentence: str, cause: str, remedy: str) -> Violation:
+    return Violation(point.step, "loss", point.value, sentence, cause, remedy)

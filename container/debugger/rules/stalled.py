@@ -1,24 +1,36 @@
-"""The rule on time: whether anything happens."""
+"""The rule on the time between records."""
 
 import itertools
-from collections.abc import Sequence
 
+from container.debugger.reading.records import Records
 from container.debugger.rules.finding import Finding, Violation
+from container.debugger.rules.rule import rule
 
 
-def stalled_training(times: Sequence[tuple[int, float]], *, threshold: float = 1800.0) -> Finding:
-    """Judge the seconds between records, each given by its step and time."""
+@rule("StalledTraining")
+def stalled_training(
+    records: Records, *, threshold: float = 1800.0, stop_training_on_fire: bool = False
+) -> Finding:
+    """Find long intervals in which nothing was recorded.
+
+    Args:
+        records: of a training.
+        threshold: seconds between two records.
+        stop_training_on_fire: has no effect; the selection's `stoptraining` action stops a job.
+    """
+    del stop_training_on_fire
     violations = [
         Violation(
-            step=step,
-            tensor="all",
-            value=after - before,
-            sentence=f"nothing was recorded for {after - before:.4g} seconds before step {step}; "
-            f"{threshold:g} may be",
-            cause="the loader, the disk or another process of the job let the training wait",
-            remedy="look at the system's figures of that time: disk, network, processors",
+            step,
+            "all",
+            after - before,
+            f"nothing was recorded for {after - before:.4g} seconds before step {step}; "
+            f"the limit is {threshold:g}",
+            cause="the training waited for the loader, the disk or another process of the job",
+            remedy="check disk, network and CPU at that time in the system metrics",
         )
-        for (_, before), (step, after) in itertools.pairwise(times)
+        for (_, before), (step, after) in itertools.pairwise(records.times)
         if after - before > threshold
     ]
-    return Finding(len(times), violations, lacks="" if len(times) > 1 else "two records")
+    count = len(records.times)
+    return Finding(count, violations, lacks="" if count > 1 else "two records")
