@@ -4,7 +4,7 @@
     sudo .venv/bin/python -m benchmarks.cpu_quota --before ../earlier
 
 A short training of `small` on drawn hands runs under quotas of 0.5 and 1 CPU and without a quota:
-in a container of `--image`, else as a process in a cgroup, for which root is needed. Printed are
+in a container of `--image`, else as a process in a cgroup, which needs root. Printed are
 the compute threads (those that used at least 0.3 s of CPU time; of a container, the number in its
 log) and the images per second of the last epoch.
 """

@@ -1,4 +1,4 @@
-"""A training job's /opt/ml with small images in it, and the training program run on it."""
+"""Helpers: a training job's /opt/ml with small images, and runs of the training program."""
 
 import io
 import json
@@ -25,25 +25,26 @@ CONTAINER = Path(__file__).resolve().parent.parent / "container"
 
 COLORS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
-# A job of a few seconds, equal on every machine.
+# A job of a few seconds with the same result on every machine.
 HYPERPARAMETERS = {
     "network": "small",
     "image_size": "16",
     "epochs": "1",
     "batch_size": "8",
     "precision": "float32",
-    # It takes longer than all the rest.
+    # Quantization takes longer than training.
     "quantize": "none",
 }
 
-# Addresses are names that need no DNS. As text the second is the first, as algo-10 is of algo-2.
+# Addresses, because they need no DNS. Sorted as text, the second comes first, like algo-10 and
+# algo-2.
 HOSTS = ("127.0.0.2", "127.0.0.10")
 
 IS_ROOT = os.geteuid() == 0
 
 
 def _can_unshare() -> bool:
-    """Tell whether this machine gives its root name spaces of his own; most containers do not."""
+    """Return whether root may create namespaces here; in most containers it may not."""
     program = shutil.which("unshare")
     if not (IS_ROOT and program):
         return False
@@ -59,7 +60,7 @@ needs_unshare = pytest.mark.skipif(
 
 
 def square(class_name: str, number: int, *, suffix: str = "PNG", mode: str = "RGB") -> bytes:
-    """Return the file of a noisy image of a class's color."""
+    """Return a noisy image in the color of a class, as the bytes of a file."""
     color = COLORS[class_name]
     noise = np.random.default_rng((*color, number)).normal(0, 30, (20, 24, 3))
     pixels = np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)
@@ -101,7 +102,7 @@ def make_job(base_dir: Path, **hyperparameters: str) -> Path:
 
 
 def make_hosts(directory: Path, **hyperparameters: str) -> list[Path]:
-    """Make a job of two hosts, each with a separate /opt/ml; the second is the first."""
+    """Make a job of two hosts, each with a separate /opt/ml; rank 0 is the second."""
     directories = [make_job(directory / host, **hyperparameters) for host in HOSTS]
     for base_dir, host in zip(directories, HOSTS, strict=True):
         resources = {
@@ -116,12 +117,12 @@ def make_hosts(directory: Path, **hyperparameters: str) -> list[Path]:
 
 
 def failure(base_dir: Path) -> str:
-    """Return what SageMaker would show as the reason of the failure."""
+    """Return the failure reason that SageMaker would show."""
     return (base_dir / "output" / "failure").read_text(encoding="utf-8")
 
 
 def metrics(base_dir: Path) -> dict[str, object]:
-    """Return the job's report, without the speeds, which no two runs share."""
+    """Return metrics.json without the speeds, which differ between runs."""
     report: dict[str, object] = json.loads(
         (base_dir / "output" / "data" / "metrics.json").read_text(encoding="utf-8")
     )
@@ -140,7 +141,7 @@ class Finished(NamedTuple):
 def train(
     base_dir: Path, *arguments: str, before: Sequence[str] = (), **variables: str
 ) -> Finished:
-    """Run the real program to its end; `before` is a command that starts it."""
+    """Run the real program until it exits; `before` is a command that starts it."""
     with training(base_dir, *arguments, before=before, **variables) as process:
         output, _ = process.communicate()
     return Finished(process.returncode, output)
@@ -160,7 +161,7 @@ def training_together(
 
 
 def train_together(directories: Sequence[Path], **variables: str) -> list[Finished]:
-    """Run the real program on every host of a job to its end."""
+    """Run the real program on every host of a job until all exit."""
     with training_together(directories, **variables) as processes:
         outputs = [process.communicate()[0] for process in processes]
     return [
@@ -173,7 +174,7 @@ def train_together(directories: Sequence[Path], **variables: str) -> list[Finish
 def training(
     base_dir: Path, *arguments: str, before: Sequence[str] = (), **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start the real program as the image does; it is ended when the block is left."""
+    """Start the real program as the container image does; kill it when the block ends."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -195,7 +196,7 @@ def training(
 
 
 def wait_for(process: subprocess.Popen[str], pattern: str) -> str:
-    """Read the log up to the line in which `pattern` is found; return all of it."""
+    """Read the log up to the first line that matches `pattern`; return it."""
     assert process.stdout is not None
     log = ""
     for line in process.stdout:
@@ -221,7 +222,7 @@ def _process_state_kept() -> Iterator[None]:
 
 
 def train_here(base_dir: Path, *arguments: str) -> int:
-    """Run the program within this process, which spares torch's import; return its exit code."""
+    """Run the program in this process, without another import of torch; return its exit code."""
     with pytest.MonkeyPatch.context() as patch, _process_state_kept():
         patch.setenv("SAGEMAKER_BASE_DIR", str(base_dir))
         return main(arguments)

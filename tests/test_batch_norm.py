@@ -1,4 +1,4 @@
-"""Batch normalization over several processes: what one process with the whole batch computes."""
+"""Batch normalization over several ranks equals that of one process with the whole batch."""
 
 import functools
 import multiprocessing
@@ -21,7 +21,7 @@ from container.training.fitting.batch_norm import (
 )
 from container.training.fitting.cluster import Cluster
 
-# Over two processes they are 4 and 3.
+# Two processes have 4 and 3 of them.
 IMAGES = torch.rand(3, 7, 3, 5, 5, generator=torch.Generator().manual_seed(1))
 
 
@@ -42,7 +42,7 @@ def make_network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
 
 
 def learn(network: nn.Module, cluster: Cluster, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Make a step for each batch; return the outputs in evaluation, of the whole last batch."""
+    """Make a step for each batch; return the outputs for the last batch in evaluation mode."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with cluster.learning(network) as model:
         for batch in IMAGES.to(dtype):
@@ -59,7 +59,7 @@ def small_networks_losses(cluster: Cluster) -> Tensor:
     """Return the loss of each of 50 steps (50,) of the small network in float64."""
     torch.manual_seed(0)
     network = small_network(3).double().to(memory_format=torch.channels_last)
-    # The faster the steps, the faster rounding grows.
+    # Larger steps amplify rounding differences.
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0001, momentum=0.9)
     losses = []
     with cluster.learning(network) as model:
@@ -75,7 +75,7 @@ def small_networks_losses(cluster: Cluster) -> Tensor:
 
 
 def _work(rank: int, world_size: int, directory: Path, work: Callable[[Cluster], object]) -> None:
-    # The tests run on one machine.
+    # The loopback interface, because all processes run on one machine.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -86,7 +86,7 @@ def _work(rank: int, world_size: int, directory: Path, work: Callable[[Cluster],
 
 
 def together(world_size: int, directory: Path, work: Callable[[Cluster], object]) -> list[Any]:
-    """Return what `work` returns in each of several processes."""
+    """Return the results of `work` in several processes."""
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_work, args=(rank, world_size, directory, work))
@@ -111,7 +111,7 @@ Learned = tuple[torch.dtype, list[tuple[dict[str, Tensor], Tensor, list[str]]]]
 
 @pytest.fixture(scope="module", params=[torch.float64, torch.float32], ids=str)
 def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Learned:
-    """What each of two processes has: its state, its outputs, and the kinds of its layers."""
+    """State, outputs and layer types of each of two processes."""
     work = functools.partial(_learn, dtype=request.param)
     return request.param, together(2, tmp_path_factory.mktemp("learned"), work)
 

@@ -1,4 +1,4 @@
-"""Resumable state on disk."""
+"""Checkpoints on disk."""
 
 import math
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_checkpoints_of_another_job_are_skipped_and_kept(directory: Path) -> Non
 
     of_job(directory).save(201, state(201))
 
-    # By their steps alone the other job's would be the newest two.
+    # The checkpoints of the other job have higher step numbers.
     for fingerprint, step in ((JOB, 201), (OTHER, 1001)):
         loaded = of_job(directory, fingerprint).load_newest()
         assert loaded is not None

@@ -1,4 +1,4 @@
-"""Several processes as one: equal results, and a clear end when one of them is lost."""
+"""Training with several processes: equal results, and clear errors when one is lost."""
 
 import os
 import re
@@ -31,9 +31,9 @@ from tests.servers import free_port
 
 TWO_PROCESSES = {"SAGEMAKER_CLASSIFIER_PROCESSES": "2"}
 
-# One step an epoch: the curve of the losses has one value a step. 21 images, of which two
-# processes have no equal shares. Gently: a wild run makes a difference of any size of one in the
-# last bit, which sums in another order have. The same in float64: tests/test_batch_norm.py.
+# One step per epoch, so that the log has the loss of every step. Two processes have unequal shares
+# of 21 images. The learning rate is low, because unstable training amplifies the rounding of sums
+# in another order. tests/test_batch_norm.py compares in float64.
 CURVE = {
     "network": "squeezenet1_1",
     "pretrained": "false",
@@ -85,7 +85,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[s
         tmp_path_factory.mktemp("uneven"),
         epochs="2",
         precision="bfloat16",
-        # Batches of 8 in as many parts as the processes with three images could make.
+        # Batches of 8 in more parts than the process with three images can make.
         gradient_accumulation_steps="3",
     )
     port = str(free_port())
@@ -132,7 +132,7 @@ def test_a_stop_reaches_all_processes_and_leaves_a_model(tmp_path: Path) -> None
     assert Artifact.read(base_dir / "model").manifest.metrics
 
 
-# On one machine the hosts' names are not the addresses that the connection has.
+# On one machine the connection's addresses are not those of the host names.
 @pytest.mark.parametrize("lost", [0, 1], ids=["another", "the first"])
 def test_the_loss_of_a_host_ends_the_job_on_the_other(lost: int, tmp_path: Path) -> None:
     hosts = make_hosts(tmp_path, **LONG)
@@ -183,7 +183,7 @@ def test_processes_end_with_their_supervisor(tmp_path: Path) -> None:
     with training(base_dir, **TWO_PROCESSES) as process:
         wait_for(process, r"^epoch=2 ")
         process.kill()
-        # Ends when the last process has closed its side.
+        # Returns when the last process has closed the pipe.
         process.communicate()
 
 

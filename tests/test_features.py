@@ -1,4 +1,4 @@
-"""The features of a frozen backbone: what its head would see, of every family of networks."""
+"""The features of a frozen backbone, for every family of networks."""
 
 import logging
 import tempfile

@@ -1,4 +1,4 @@
-"""The frozen stage: the head that it gives a network, and how it chooses it."""
+"""The frozen stage: training and choice of the head."""
 
 import logging
 from typing import Any
@@ -25,12 +25,12 @@ CPU = torch.device("cpu")
 
 
 def clouds(count: int, *, spread: float, seed: int = 0) -> Features:
-    """Make features of three classes, each around a point; their scales differ greatly."""
+    """Make features of three classes around one point each, with very different scales."""
     labels = np.arange(count) % 3
     random = np.random.default_rng(seed)
     points = np.random.default_rng(7).normal(size=(3, 256))
     values = points[labels] + spread * random.normal(size=(count, 256)) + 5
-    # The last ones say nothing: they are 0 for every image.
+    # The last features are 0 for all images.
     scales = np.where(np.arange(256) < 240, 4.0 ** (np.arange(256) % 8 - 4), 0)
     return Features((values * scales).astype(np.float32), labels)
 
@@ -63,7 +63,7 @@ def weights_of(network: Network) -> dict[str, Tensor]:
 
 
 def table(messages: list[str]) -> list[dict[str, float]]:
-    """Return the numbers of every head's line in the log."""
+    """Return the values in the log line of each head."""
     lines = [line.split() for line in messages if line.startswith("frozen_stage learning_rate=")]
     pairs = [[pair.split("=") for pair in line[1:]] for line in lines]
     return [{name: float(value) for name, value in line} for line in pairs]
@@ -203,7 +203,7 @@ def test_label_smoothing_lowers_confidence() -> None:
         train(build_small(), EASY, label_smoothing=share).evaluation.loss for share in (0, 0.5)
     )
 
-    # Of (0.67, 0.17, 0.17), which the labels are.
+    # The smoothed labels are (0.67, 0.17, 0.17).
     assert sure < 0.1 < unsure < -np.log(0.5)
 
 

@@ -1,4 +1,4 @@
-"""The training loop: whenever a stop comes, the job continues from there."""
+"""The training loop: epochs, stops, checkpoints and early stopping."""
 
 import contextlib
 import itertools
@@ -19,20 +19,20 @@ from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_he
 
 
 class StopAfter(StopRequest):
-    """Is requested when it has been looked at so many times."""
+    """A stop that is requested once it has been read a number of times."""
 
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
+    def __init__(self, reads: int) -> None:
+        self.reads = reads
         super().__init__()
 
     @property
     def requested(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
+        self.reads -= 1
+        return self.reads < 0
 
 
 def make_small_job(base_dir: Path) -> Path:
-    """Make a job of two epochs, of which each has three steps and two batches to evaluate."""
+    """Make a job of two epochs, each with three steps and two batches of validation images."""
     make_job(base_dir)
     data = base_dir / "input" / "data"
     write_images(data / "training", per_class=8)
@@ -44,7 +44,7 @@ def make_small_job(base_dir: Path) -> Path:
     return base_dir
 
 
-# Each image's decoding looks as well, and so does the end of it.
+# Reads of the stop before the first step: one per decoded image, and one at the end.
 DECODING = 24 + 15 + 1
 
 
@@ -56,17 +56,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("looks", "epoch", "batch"),
+    ("reads", "epoch", "batch"),
     [(0, 0, 0), (2, 0, 2), (3, 0, 3), (4, 0, 3), (5, 1, 0), (9, 1, 3)],
     ids=["step 1", "step 3", "evaluation", "half evaluated", "epoch 2", "last evaluation"],
 )
 def test_a_stop_at_any_step_takes_effect_at_once_and_loses_nothing(
-    uninterrupted: Path, tmp_path: Path, looks: int, epoch: int, batch: int
+    uninterrupted: Path, tmp_path: Path, reads: int, epoch: int, batch: int
 ) -> None:
     base_dir = make_small_job(tmp_path)
     environment = TrainingEnvironment(base_dir=base_dir)
 
-    job.run(environment, StopAfter(DECODING + looks))
+    job.run(environment, StopAfter(DECODING + reads))
 
     (path,) = environment.checkpoint_dir.iterdir()
     progress = torch.load(path, weights_only=True)["progress"]
@@ -124,12 +124,12 @@ def test_stops_at_random_steps_change_no_bit_of_the_weights(
     random = np.random.default_rng((chain, len(case)))
     positions = set()
     for number in range(5):
-        # A stop while images are decoded leaves nothing. Later runs find them decoded.
-        looks = random.integers(1, 8) if number else DECODING + random.integers(11)
-        stop = StopAfter(int(looks))
+        # A stop during decoding writes no checkpoint. Later runs read the images from the cache.
+        reads = random.integers(1, 8) if number else DECODING + random.integers(11)
+        stop = StopAfter(int(reads))
         with contextlib.suppress(Stopped):
             job.run(environment, stop)
-        assert stop.looks < 0
+        assert stop.reads < 0
         for path in environment.checkpoint_dir.glob("*.pt"):
             progress = torch.load(path, weights_only=True)["progress"]
             positions.add((progress["epoch"], progress["batch"]))
@@ -194,7 +194,7 @@ def test_early_stopping_waits_for_full_size_images(tmp_path: Path) -> None:
     report = metrics(base_dir)
     assert isinstance(report["history"], list)
     losses = [epoch["val_loss"] for epoch in report["history"]]
-    # Worse than before they became, which would end another training.
+    # Some losses are worse than the one before, which would end training at full size.
     assert any(later > earlier for earlier, later in itertools.pairwise(losses[:10]))
     assert len(losses) > 10
 
@@ -224,7 +224,7 @@ def test_new_batch_norm_statistics_come_from_the_first_batch(tmp_path: Path) -> 
 
     weights = load_file(tmp_path / "model" / WEIGHTS)
     variances = [value for name, value in weights.items() if name.endswith("running_var")]
-    # They begin at 1, of which torch would have kept nine tenths.
+    # Variances start at 1, and torch's default momentum would keep nine tenths of that.
     assert variances
     assert all(variance.min() < 0.9 for variance in variances)
 

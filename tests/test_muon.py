@@ -1,4 +1,4 @@
-"""Muon, against its definition."""
+"""The Muon optimizer, compared with its definition."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_filters_are_matrices_with_decoupled_weight_decay() -> None:
 
     expected = 0.95 - 0.1 * orthogonal((weight.grad * 1.95).flatten(1)).view(4, 2, 3, 3)
     torch.testing.assert_close(weight.detach(), expected)
-    # Without a gradient nothing happens.
+    # A weight without a gradient is not changed.
     assert torch.equal(still.detach(), torch.ones(4, 2))
 
 

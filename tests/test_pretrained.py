@@ -1,4 +1,4 @@
-"""Pretrained weights from a channel: what is read, what is refused, and that nothing executes."""
+"""Pretrained weights from a channel: accepted and rejected files, and no code execution."""
 
 import io
 import shutil
@@ -103,7 +103,7 @@ def test_torchvision_files_with_earlier_names_are_read(tmp_path: Path, name: str
 def test_position_embeddings_are_resized_to_the_image_size(tmp_path: Path) -> None:
     places = "encoder.pos_embedding"
     saved = state_of(network(seed=1, name="vit_b_32"))
-    # Seven rows of seven places, each the number of its row.
+    # A grid of 7 x 7 positions; each holds the number of its row.
     saved[places][0, 1:] = torch.arange(7.0).repeat_interleave(7)[:, None]
     torch.save(saved, tmp_path / "vit.pth")
     ours = build("vit_b_32", 3, image_size=96)
@@ -118,7 +118,7 @@ def test_position_embeddings_are_resized_to_the_image_size(tmp_path: Path) -> No
 
 
 def _name_of_old(network: str, key: str) -> str:
-    """Name a tensor as the files on torchvision's site do."""
+    """Return the name of a tensor in torchvision's published files."""
     if network == "densenet121" and "denselayer" in key:
         for layer in ("norm", "conv"):
             key = key.replace(f".{layer}1.", f".{layer}.1.").replace(f".{layer}2.", f".{layer}.2.")
@@ -190,7 +190,7 @@ def test_an_archive_without_weights_is_rejected(tmp_path: Path) -> None:
 
 
 class Malicious:
-    """A pickle that makes a file where it is loaded."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

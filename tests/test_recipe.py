@@ -1,4 +1,4 @@
-"""What hyperparameters mean."""
+"""The values of unset hyperparameters, and checks of given ones."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a job leaves behind, by the real program: reports, the test channel and the gate."""
+"""The results of the real program: reports, the test channel and min_accuracy."""
 
 import json
 import re

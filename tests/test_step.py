@@ -1,4 +1,4 @@
-"""One step of the training."""
+"""One training step."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ def images() -> ImageSet:
 
 @pytest.fixture
 def gradients(images: ImageSet) -> Callable[..., list[torch.Tensor]]:
-    """Return what makes a step at a learning rate of zero, and its gradients."""
+    """Return a function that makes a step with a learning rate of 0 and returns the gradients."""
 
     def compute(
         *,

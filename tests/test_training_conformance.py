@@ -34,7 +34,7 @@ from tests.opt_ml import (
 from tests.served import answers
 from tests.servers import serving
 
-# Each an encoding of the contract's 1.5: str() of Python, json.dumps, what a person typed.
+# Encodings of section 1.5 of the contract: Python's str(), json.dumps, and plain text.
 ODDLY_ENCODED = {
     "network": '"small"',
     "image_size": "16.0",
@@ -72,7 +72,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Job:
     write_images(data / "training")
     write_images(data / "validation", per_class=4, first=100)
     write_images(data / "test", per_class=3, first=200)
-    # What real jobs have beside their channels.
+    # Files of real jobs next to their channels.
     (data / "training-manifest").write_text("[]")
     write_images(data / "not_a_channel", classes=("blue",), per_class=1)
     configure(base_dir, ODDLY_ENCODED | FOREIGN, "training", "validation", "test")

@@ -1,4 +1,4 @@
-"""A job that fails or is stopped harms neither an earlier artifact nor its own best epoch."""
+"""Failed and stopped jobs keep an earlier artifact and their best epoch."""
 
 import math
 import os
@@ -21,7 +21,7 @@ from tests.opt_ml import (
     training,
 )
 
-# Its loss is finite for an epoch or some, and then no number.
+# The loss is finite for an epoch or more, then NaN.
 DIVERGING = {"learning_rate": "100", "optimizer": "sgd", "epochs": "100"}
 
 # An artifact of the small network has 13 MB.
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def again(trained: Path, tmp_path: Path) -> Path:
-    """The same tree, an artifact in it, for another run."""
+    """A copy of the finished job, with its artifact, for another run."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -112,7 +112,7 @@ def test_a_loss_of_nan_keeps_the_best_epoch_so_far(
     base_dir = make_job(tmp_path, **DIVERGING)
 
     assert train_here(base_dir, "train") == 1
-    # A search would take that for the result of a job that has not failed.
+    # A tuning job would read it as the result of a successful job.
     assert "best_epoch=" not in "".join(capfd.readouterr())
     assert re.fullmatch(
         r"the (training|validation) loss is (nan|inf) in epoch \d+: lower learning_rate "
@@ -152,7 +152,7 @@ def test_a_later_run_replaces_the_earlier_artifact(again: Path) -> None:
 
 def test_a_stop_while_images_are_decoded_exits_with_0_and_without_a_model(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
-    # Reading it lasts until it is closed here.
+    # Reading the pipe blocks until it is closed here.
     slow = base_dir / "input" / "data" / "training" / "blue" / "slow.png"
     os.mkfifo(slow)
 

@@ -1,4 +1,4 @@
-"""Stops, restarts and several hosts: lines 9, 10 and 11 of the contract's checklist."""
+"""Stops, restarts and several hosts: items 9, 10 and 11 of the contract's checklist."""
 
 import shutil
 import signal
@@ -22,7 +22,7 @@ from tests.opt_ml import (
     write_json,
 )
 
-# Enough epochs for a signal to come in between; a checkpoint after each.
+# Enough epochs for a signal to arrive before the end; a checkpoint after each.
 EPOCHS = {"epochs": "25", "checkpoint_interval_seconds": "0"}
 TOGETHER = EPOCHS | {"epochs": "12"}
 
@@ -132,7 +132,7 @@ def test_11_two_hosts_train_together_and_both_exit_with_0(
     assert "processes=2" in first.output
 
 
-def test_11_only_the_first_host_in_the_list_writes_the_model(
+def test_11_only_the_first_host_by_name_writes_the_model(
     together: tuple[list[Path], list[Finished]],
 ) -> None:
     (second, first), _ = together
@@ -185,7 +185,7 @@ def test_11_a_stop_on_one_host_stops_both_and_both_continue(
 
 
 def _restarted(earlier: Path, base_dir: Path) -> Path:
-    """Make what a job finds when SageMaker starts it again: of its outputs, the checkpoints."""
+    """Make the job that SageMaker restarts: of its outputs only the checkpoints are kept."""
     for name in ("input", "checkpoints"):
         shutil.copytree(earlier / name, base_dir / name)
     return base_dir

@@ -1,4 +1,4 @@
-"""Which layers learn when."""
+"""Gradual unfreezing and layer-wise learning rates."""
 
 import pytest
 import torch

@@ -20,7 +20,7 @@ from container.training.fitting.cluster import Cluster
 from container.training.fitting.learner import Learner
 from container.training.fitting.step import Model
 from container.training.fitting.task import Task, TrainingResult
-from container.training.head import frozen_stage
+from container.training.head import features, frozen_stage
 from container.training.recipe import Recipe
 from container.training.sagemaker.stop import Stop, Stopped
 from container.training.schedule import one_cycle
@@ -117,18 +117,23 @@ class Trainer:
 
     def _train_head(self, stop: Stop) -> None:
         """Train a pretrained network's new head with the backbone frozen, and evaluate it."""
-        frozen_stage.train_head(
+        agreed = self.cluster.agreed(stop)
+        # With several ranks none may wait for the cache's lock: the others may be in a collective
+        # meanwhile, in which they agree on a stop.
+        compute = features.compute if self.cluster.world_size > 1 else features.find_or_compute
+        training, validation = (
+            compute(self.task.network, images, self.arithmetic, agreed)
+            for images in (self.task.training, self.task.validation)
+        )
+        frozen_stage.train(
             self.task.network,
-            self.task.training,
-            self.task.validation,
+            training,
+            validation,
             self.task.hyperparameters,
             objective=self.recipe.objective,
-            arithmetic=self.arithmetic,
             class_weights=None if self.recipe.balance == "none" else self.learner.class_weights,
-            stop=self.cluster.agreed(stop),
-            # With several ranks none may wait for the cache's lock: the others may be in a
-            # collective meanwhile, in which they agree on a stop.
-            is_cached=self.cluster.world_size == 1,
+            device=self.arithmetic.device,
+            stop=agreed,
         )
         self.learner.reset_optimizer()
         self._report(self._evaluate(stop), {"epoch": 0})

@@ -18,10 +18,7 @@ from torch import Tensor, nn
 
 from container.classifier.errors import UserError
 from container.networks.network import Network
-from container.training.data.images import ImageSet
-from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import Evaluation, is_better
-from container.training.head import features
 from container.training.head.features import Features
 from container.training.head.head_bank import Bank, HeadTrainer, Rates, Standardization
 from container.training.hyperparameters import Hyperparameters
@@ -39,39 +36,6 @@ class Choice:
 
     evaluation: Evaluation
     """On the features, which may have been computed in bfloat16."""
-
-
-def train_head(
-    network: Network,
-    training: ImageSet,
-    validation: ImageSet,
-    hyperparameters: Hyperparameters,
-    *,
-    objective: str,
-    class_weights: npt.NDArray[np.float32] | None,
-    arithmetic: Arithmetic,
-    stop: Stop,
-    is_cached: bool,
-) -> Choice:
-    """Compute the features, from or into the cache if `is_cached`, and train the head on them.
-
-    Raises:
-        UserError: no head has a finite loss, or the disk is full.
-        Stopped: a stop was requested.
-    """
-    compute = features.find_or_compute if is_cached else features.compute
-    training_features = compute(network, training, arithmetic, stop)
-    validation_features = compute(network, validation, arithmetic, stop)
-    return train(
-        network,
-        training_features,
-        validation_features,
-        hyperparameters,
-        objective=objective,
-        class_weights=class_weights,
-        device=arithmetic.device,
-        stop=stop,
-    )
 
 
 def train(
