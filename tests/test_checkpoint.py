@@ -117,6 +117,28 @@ def test_a_file_with_another_fingerprint_is_skipped(directory: Path) -> None:
     assert loaded["step"] == 200
 
 
+def test_another_format_version_is_skipped_and_named(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newest = directory / "1234567890ab-step-000000201.pt"
+    torch.save({"fingerprint": JOB, "version": 99, "step": 201}, newest)
+
+    loaded = of_job(directory).load_newest()
+
+    assert loaded is not None
+    assert loaded["step"] == 200
+    assert f"{newest} has format version 99, this program reads version 1, skipped" in caplog.text
+
+
+def test_a_checkpoint_without_a_version_has_version_1(directory: Path) -> None:
+    torch.save({"fingerprint": JOB, "step": 201}, directory / "1234567890ab-step-000000201.pt")
+
+    loaded = of_job(directory).load_newest()
+
+    assert loaded is not None
+    assert loaded["step"] == 201
+
+
 def test_a_checkpoint_is_due_after_the_interval(tmp_path: Path) -> None:
     assert not of_job(tmp_path, interval_seconds=3600).is_due()
     always = of_job(tmp_path, interval_seconds=0)

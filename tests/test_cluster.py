@@ -154,7 +154,7 @@ def test_the_message_names_the_lost_host() -> None:
     hosts = Hosts(current="algo-1", names=("algo-1", "localhost"), network_interface="eth0")
     error = "[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1234. Check."
 
-    assert cluster._describe_loss(error, cluster._addresses(hosts)) == (
+    assert cluster.describe_loss(error, cluster.host_addresses(hosts)) == (
         "the connection to host localhost was lost (Connection closed by peer [127.0.0.1]:1234): "
         "see its log"
     )

@@ -318,7 +318,7 @@ def test_quantization_has_a_time_limit(
     manifest = try_int8(float32_model)
 
     assert Artifact.read(float32_model).manifest == manifest
-    assert quantization_of(manifest)["reason"] == "int8 was not made and evaluated within 0 seconds"
+    assert quantization_of(manifest)["reason"] == "0 seconds passed before int8 was evaluated"
 
 
 def test_failure_of_nncf_leaves_float32(float32_model: Path) -> None:

@@ -1,6 +1,8 @@
 """Compute threads of training under a CPU quota."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +66,15 @@ def test_a_number_of_threads_set_by_the_user_is_kept(
     limit_to_quota(tmp_path)
 
     assert os.environ[VARIABLE] == "7"
+
+
+def test_the_sessions_of_nncf_are_limited() -> None:
+    # In another process: the module hides torch from NNCF.
+    code = (
+        "import onnxruntime; from container.training.output import quantizer; "
+        "quantizer.limit_threads(1); print(onnxruntime.SessionOptions().intra_op_num_threads)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split()[-1] == "1"

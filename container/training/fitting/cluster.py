@@ -124,7 +124,7 @@ def joined(hosts: Hosts, stop: Stop) -> Iterator[Cluster]:
     addresses: dict[str, str] = {}
     try:
         with _connected(hosts, rank, stop) as cluster:
-            addresses = _addresses(hosts)
+            addresses = host_addresses(hosts)
             yield cluster
             # Wait for all ranks: SageMaker's Local Mode ends all hosts with the first.
             cluster.total(torch.zeros(1))
@@ -134,7 +134,7 @@ def joined(hosts: Hosts, stop: Stop) -> Iterator[Cluster]:
         if stop.requested:
             message = "stopped after other processes of the job had ended"
             raise Stopped(message) from error
-        raise ConnectionLostError(_describe_loss(str(error), addresses)) from error
+        raise ConnectionLostError(describe_loss(str(error), addresses)) from error
 
 
 @contextmanager
@@ -210,7 +210,7 @@ def _exchange_counts(store: TCPStore, hosts: Hosts, rank: Rank, stop: Stop) -> l
     return [int(store.get(key)) for key in keys]
 
 
-def _addresses(hosts: Hosts) -> dict[str, str]:
+def host_addresses(hosts: Hosts) -> dict[str, str]:
     """Return the other hosts' names by address: a host that has ended no longer resolves."""
     addresses: dict[str, str] = {}
     for name in hosts.names:
@@ -219,7 +219,7 @@ def _addresses(hosts: Hosts) -> dict[str, str]:
     return {address: name for address, name in addresses.items() if name != hosts.current}
 
 
-def _describe_loss(error: str, addresses: Mapping[str, str]) -> str:
+def describe_loss(error: str, addresses: Mapping[str, str]) -> str:
     """Describe Gloo's error `[pair.cc:561] Connection closed by peer [ADDRESS]:PORT`.
 
     The errors of NCCL name no host.

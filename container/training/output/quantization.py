@@ -177,11 +177,8 @@ def add_int8(
                     artifact.write_int8_answers(partial, probabilities.tolist())
                 is_int8 = True
     except Stopped:
-        reason = (
-            "the job was stopped before int8 was evaluated"
-            if stop.requested
-            else f"int8 was not made and evaluated within {LIMIT_SECONDS} seconds"
-        )
+        cause = "the job was stopped" if stop.requested else f"{LIMIT_SECONDS} seconds passed"
+        reason = f"{cause} before int8 was evaluated"
     except NotQuantizedError as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 - the trained network must not be lost
