@@ -1,4 +1,4 @@
-"""Random changes of whole batches."""
+"""Random augmentation of whole batches."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ from container.classifier.mirrored_classes import mirrored_classes
 from container.training.data.augmentation import Augmentation, draw_blend
 from container.training.hyperparameters import Hyperparameters
 
-# As a job has them unless told otherwise.
+# A job's defaults.
 SMALL: dict[str, Any] = {"max_rotation": 0.17, "max_zoom": 0.1, "max_shift": 0.08, "max_light": 0.2}
 
 
 def changed(images: Tensor, seed: int = 0, **settings: float) -> Tensor:
-    """Return the images, changed as the settings say."""
+    """Return augmented images."""
     augmentation = Augmentation(**settings)  # type: ignore[arg-type]
     draws = augmentation.draw(len(images), np.random.default_rng(seed))
     return augmentation(images, draws)
@@ -25,7 +25,7 @@ def changed(images: Tensor, seed: int = 0, **settings: float) -> Tensor:
 
 @pytest.fixture
 def images() -> Tensor:
-    """64 times one image whose four quarters differ."""
+    """Return 64 copies of an image with four different quarters."""
     torch.manual_seed(0)
     image = torch.zeros(3, 12, 12)
     image[:, :6, :6], image[:, :6, 6:], image[:, 6:, :6], image[:, 6:, 6:] = 40, 90, 140, 200
@@ -33,14 +33,14 @@ def images() -> Tensor:
 
 
 def quarters(images: Tensor) -> list[list[float]]:
-    """Return the means of each image's quarters, row by row."""
+    """Return the mean of each quarter of each image, row by row."""
     return [
         [round(q.mean().item(), 2) for row in image.chunk(2, 1) for q in row.chunk(2, 2)]
         for image in images
     ]
 
 
-def test_without_any_change_the_images_stay_the_same(images: Tensor) -> None:
+def test_augmentation_without_changes_keeps_the_images(images: Tensor) -> None:
     assert changed(images) is images
 
 
@@ -55,7 +55,7 @@ def test_without_any_change_the_images_stay_the_same(images: Tensor) -> None:
         ),
     ],
 )
-def test_flips_and_turns_move_images_exactly_and_each_about_equally_often(
+def test_flips_and_turns_are_exact_and_equally_frequent(
     images: Tensor, settings: dict[str, bool], expected: set[tuple[float, ...]]
 ) -> None:
     found = [tuple(q) for q in quarters(changed(images, **settings))]
@@ -64,13 +64,13 @@ def test_flips_and_turns_move_images_exactly_and_each_about_equally_often(
     assert all(64 / len(expected) / 2 < found.count(q) < 64 / len(expected) * 2 for q in expected)
 
 
-def test_both_flips_are_drawn_apart(images: Tensor) -> None:
+def test_both_flips_are_independent(images: Tensor) -> None:
     found = quarters(changed(images, horizontal_flip=True, vertical_flip=True))
 
     assert len({tuple(q) for q in found}) == 4
 
 
-def test_small_changes_keep_left_left_and_above_above(images: Tensor) -> None:
+def test_small_changes_do_not_swap_sides(images: Tensor) -> None:
     small = quarters(changed(images, **SMALL))
 
     for upper_left, upper_right, lower_left, lower_right in small:
@@ -86,7 +86,7 @@ def test_shape_type_and_range_are_kept(images: Tensor) -> None:
     assert result.max() <= 255
 
 
-def test_every_image_is_changed_on_its_own_and_by_chance_alone(images: Tensor) -> None:
+def test_each_image_has_its_own_random_change(images: Tensor) -> None:
     one, again = (changed(images, seed=1, **SMALL) for _ in range(2))
 
     assert torch.equal(one, again)
@@ -94,7 +94,7 @@ def test_every_image_is_changed_on_its_own_and_by_chance_alone(images: Tensor) -
     assert not torch.equal(changed(images, seed=2, **SMALL), one)
 
 
-def test_the_shares_of_a_batch_are_changed_as_the_whole_is(images: Tensor) -> None:
+def test_parts_of_a_batch_are_changed_like_the_whole(images: Tensor) -> None:
     augmentation = Augmentation(**SMALL, horizontal_flip=True, cutout=0.3)
     draws = augmentation.draw(64, np.random.default_rng(3))
     places = np.arange(64)[1::3]
@@ -104,7 +104,7 @@ def test_the_shares_of_a_batch_are_changed_as_the_whole_is(images: Tensor) -> No
     torch.testing.assert_close(share, augmentation(images, draws)[places])
 
 
-def test_an_image_that_is_only_moved_keeps_its_pixels() -> None:
+def test_shifted_image_keeps_its_pixel_values() -> None:
     noise = torch.rand(1, 3, 12, 12).expand(64, 3, 12, 12) * 255
 
     moved = changed(noise, max_shift=0.25)
@@ -115,14 +115,14 @@ def test_an_image_that_is_only_moved_keeps_its_pixels() -> None:
     assert len({tuple(row[0, 0].tolist()) for row in moved}) > 5
 
 
-def test_what_a_job_does_unless_told_otherwise_is_small() -> None:
+def test_default_augmentation_is_small() -> None:
     assert Augmentation.of(Hyperparameters()) == Augmentation(
         max_rotation=math.radians(10), max_zoom=0.1, max_shift=0.08, max_light=0.2
     )
     assert Augmentation.of(Hyperparameters(augment=False)) == Augmentation()
 
 
-def test_cutout_makes_one_square_of_every_image_gray() -> None:
+def test_cutout_makes_one_square_per_image_gray() -> None:
     covered = changed(torch.zeros(64, 3, 40, 40), cutout=0.25) == 127.5
 
     assert torch.equal(covered[:, 0], covered[:, 2])
@@ -134,7 +134,7 @@ def test_cutout_makes_one_square_of_every_image_gray() -> None:
     assert len({tuple(square.nonzero()[0].tolist()) for square in covered[:, 0]}) > 20
 
 
-def test_mixup_blends_the_pixels_as_it_blends_the_targets() -> None:
+def test_mixup_blends_pixels_like_targets() -> None:
     blend = draw_blend(50, 1.0, 0.0, np.random.default_rng(0))
 
     assert blend is not None
@@ -143,19 +143,19 @@ def test_mixup_blends_the_pixels_as_it_blends_the_targets() -> None:
     assert len(set(blend.share.tolist())) == 50
 
 
-def test_cutmix_pastes_as_much_as_the_target_says() -> None:
+def test_cutmix_pastes_the_targets_fraction() -> None:
     blend = draw_blend(50, 0.0, 1.0, np.random.default_rng(0))
 
     assert blend is not None
     pasted = blend(torch.zeros(50, 3, 64, 64), torch.ones(50, 3, 64, 64))
     assert set(pasted.flatten().tolist()) == {0.0, 1.0}
-    # Up to the pixels that the square's edge divides.
+    # Except for the pixels at the square's edge.
     torch.testing.assert_close(
         pasted.mean(dim=(1, 2, 3)), 1 - blend.share, rtol=0, atol=2 / 64 + 1e-3
     )
 
 
-def test_with_both_chance_takes_one_and_without_either_nothing_is_blended() -> None:
+def test_mixup_or_cutmix_is_chosen_at_random() -> None:
     blends = [draw_blend(4, 0.2, 1.0, np.random.default_rng(seed)) for seed in range(20)]
 
     assert {blend is not None and blend.box is None for blend in blends} == {True, False}

@@ -172,7 +172,7 @@ def test_a_killed_process_ends_the_other_processes_of_its_host(lost: int, tmp_pa
 
     assert process.returncode == 1
     assert failure(base_dir) == (
-        f"training process {lost + 1} of 2 was ended by SIGKILL (out of memory?)"
+        f"training process {lost + 1} of 2 was killed by SIGKILL (out of memory?)"
     )
     assert "Traceback" not in output
 

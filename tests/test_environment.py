@@ -1,4 +1,4 @@
-"""SageMaker's side of a training job, read and written."""
+"""SageMaker's files of a training job."""
 
 from pathlib import Path
 
@@ -61,28 +61,28 @@ def test_fast_file_mode_is_file_mode(environment: TrainingEnvironment, mode: str
     assert environment.channels().training.name == "training"
 
 
-def test_channels_that_nobody_asked_for_are_named(environment: TrainingEnvironment) -> None:
+def test_unused_channels_are_returned(environment: TrainingEnvironment) -> None:
     with_channels(environment, "training", "testing", "extra")
 
     assert environment.channels().unused == ("extra", "testing")
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])
-def test_images_held_out_are_never_trained_on(environment: TrainingEnvironment, name: str) -> None:
+def test_held_out_images_are_never_trained_on(environment: TrainingEnvironment, name: str) -> None:
     with_channels(environment, name)
 
     with pytest.raises(UserError, match=f"no channel called 'training'; found: {name}"):
         environment.channels()
 
 
-def test_several_channels_of_other_names_are_refused(environment: TrainingEnvironment) -> None:
+def test_several_channels_of_other_names_are_rejected(environment: TrainingEnvironment) -> None:
     with_channels(environment, "cats", "dogs", "weights")
 
     with pytest.raises(UserError, match="no channel called 'training'; found: cats, dogs"):
         environment.channels()
 
 
-def test_hosts_rank_by_the_order_of_their_names_as_text(environment: TrainingEnvironment) -> None:
+def test_host_rank_is_the_index_of_the_sorted_name(environment: TrainingEnvironment) -> None:
     resources = {
         "current_host": "algo-2",
         "hosts": ["algo-1", "algo-2", "algo-10"],
@@ -97,7 +97,7 @@ def test_hosts_rank_by_the_order_of_their_names_as_text(environment: TrainingEnv
     assert hosts.network_interface == "eth0"
 
 
-def test_without_resourceconfig_there_is_this_machine_alone(
+def test_without_resourceconfig_this_machine_is_the_only_host(
     environment: TrainingEnvironment,
 ) -> None:
     assert environment.hosts() == Hosts(
@@ -105,21 +105,21 @@ def test_without_resourceconfig_there_is_this_machine_alone(
     )
 
 
-def test_a_current_host_that_is_no_host_is_refused(environment: TrainingEnvironment) -> None:
+def test_unknown_current_host_is_rejected(environment: TrainingEnvironment) -> None:
     write_json(environment.base_dir, "resourceconfig.json", {"current_host": "b", "hosts": ["a"]})
 
     with pytest.raises(UserError, match="current_host 'b' is not one of"):
         environment.hosts()
 
 
-def test_checkpoints_lie_where_checkpointconfig_says(environment: TrainingEnvironment) -> None:
+def test_checkpointconfig_sets_the_folder_of_checkpoints(environment: TrainingEnvironment) -> None:
     write_json(environment.base_dir, "hyperparameters.json", {})
     assert environment.checkpoint_dir == environment.base_dir / "checkpoints"
     write_json(environment.base_dir, "checkpointconfig.json", {"LocalPath": "/elsewhere"})
     assert environment.checkpoint_dir == Path("/elsewhere")
 
 
-def test_each_trial_of_a_tuning_job_has_checkpoints_of_its_own(
+def test_trials_of_a_tuning_job_have_separate_checkpoints(
     environment: TrainingEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hyperparameters = {"_tuning_objective_metric": "val_accuracy"}
@@ -129,24 +129,24 @@ def test_each_trial_of_a_tuning_job_has_checkpoints_of_its_own(
     assert environment.checkpoint_dir == environment.base_dir / "checkpoints" / "trial-7"
 
 
-def test_a_failure_is_cut_to_what_sagemaker_shows(environment: TrainingEnvironment) -> None:
+def test_failure_reason_is_truncated_for_sagemaker(environment: TrainingEnvironment) -> None:
     environment.write_failure("ü" * 5000)
 
     path = environment.base_dir / "output" / "failure"
     assert path.read_text(encoding="utf-8") == "ü" * 950
 
 
-def test_a_failure_is_forgotten_and_forgetting_none_is_fine(
+def test_failure_reason_is_cleared_if_there_is_one(
     environment: TrainingEnvironment,
 ) -> None:
-    environment.forget_failure()
+    environment.clear_failure()
     environment.write_failure("an earlier run's")
-    environment.forget_failure()
+    environment.clear_failure()
 
     assert not (environment.base_dir / "output" / "failure").exists()
 
 
-def test_validation_alone_is_not_trained_on(environment: TrainingEnvironment) -> None:
+def test_single_validation_channel_is_not_trained_on(environment: TrainingEnvironment) -> None:
     with_channels(environment, "validation")
 
     with pytest.raises(UserError, match="no channel called 'training'; found: validation"):
@@ -154,9 +154,7 @@ def test_validation_alone_is_not_trained_on(environment: TrainingEnvironment) ->
 
 
 @pytest.mark.parametrize("hosts", [None, "algo-1", [1]])
-def test_hosts_that_are_no_list_of_names_are_refused(
-    environment: TrainingEnvironment, hosts: object
-) -> None:
+def test_hosts_must_be_a_list_of_names(environment: TrainingEnvironment, hosts: object) -> None:
     config = {"current_host": "algo-1", "hosts": hosts}
     write_json(environment.base_dir, "resourceconfig.json", config)
 
@@ -164,7 +162,7 @@ def test_hosts_that_are_no_list_of_names_are_refused(
         environment.hosts()
 
 
-def test_json_without_end_is_refused(environment: TrainingEnvironment) -> None:
+def test_deeply_nested_json_is_rejected(environment: TrainingEnvironment) -> None:
     write_json(environment.base_dir, "hyperparameters.json", {})
     path = environment.base_dir / "input/config/hyperparameters.json"
     path.write_text(100_000 * "[", encoding="utf-8")
@@ -173,7 +171,7 @@ def test_json_without_end_is_refused(environment: TrainingEnvironment) -> None:
         environment.hyperparameters()
 
 
-def test_a_second_training_in_the_same_folder_is_refused(environment: TrainingEnvironment) -> None:
+def test_second_training_in_the_same_folder_is_rejected(environment: TrainingEnvironment) -> None:
     with (
         environment.locked(),
         pytest.raises(UserError, match="another training is running"),

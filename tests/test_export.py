@@ -29,7 +29,7 @@ def write(directory: Path, count: int) -> list[Path]:
 
 
 def write_photograph(path: Path) -> Path:
-    """Write an image of more than a megabyte, as cameras do."""
+    """Write an image of more than a megabyte, like those of cameras."""
     pixels = np.random.default_rng(0).integers(0, 256, (700, 800, 3), np.uint8)
     Image.fromarray(pixels).save(path)
     assert path.stat().st_size > MAX_GOLDEN_BYTES
@@ -51,7 +51,7 @@ def test_golden_images_are_spread_over_the_validation_images(
     assert {suffix for suffix, _ in found} == {".png"}
 
 
-def test_a_large_image_is_kept_as_the_network_sees_it(
+def test_large_golden_image_is_stored_at_the_networks_size(
     tmp_path: Path, served: ServedClassifier
 ) -> None:
     path = write_photograph(tmp_path / "photograph.bmp")
@@ -62,7 +62,7 @@ def test_a_large_image_is_kept_as_the_network_sees_it(
     assert len(answer.data) < 10_000
 
 
-def test_an_answer_is_that_of_the_image_beside_it(tmp_path: Path, served: ServedClassifier) -> None:
+def test_golden_answer_belongs_to_its_image(tmp_path: Path, served: ServedClassifier) -> None:
     paths = [*write(tmp_path, 3), write_photograph(tmp_path / "photograph.bmp")]
 
     for _, answer in golden_answers(served, paths, SETTINGS):

@@ -1,4 +1,4 @@
-"""Grad-CAM finds what a network looks at."""
+"""Grad-CAM heat maps."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from container.training.output.grad_cam import heat_maps
 
 
 class Corners(nn.Module):
-    """Class 0 for light on the left, class 1 for light on the right; its weights are frozen."""
+    """Predict class 0 for light on the left, 1 for light on the right, with frozen weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def spotted(*places: tuple[int, int], size: int = 32) -> Pixels:
     return pixels
 
 
-def test_a_map_is_highest_where_the_reason_is() -> None:
+def test_map_is_highest_at_the_decisive_pixels() -> None:
     places = [(2, 3), (20, 22), (4, 20), (20, 2), (12, 12), (0, 0), (24, 24), (8, 0), (0, 24)]
 
     maps = heat_maps(Classifier(Corners()), spotted(*places), [0] * len(places))
@@ -50,7 +50,7 @@ def test_a_map_is_highest_where_the_reason_is() -> None:
         assert found.min() >= 0
 
 
-def test_flips_over_which_answers_are_averaged_do_not_mirror_the_map() -> None:
+def test_test_time_flips_do_not_mirror_the_map() -> None:
     plain, flipping = Classifier(Corners()), Classifier(Corners(), flips=((3,),))
 
     one, other = (heat_maps(each, spotted((4, 4)), [0]) for each in (plain, flipping))
@@ -65,7 +65,7 @@ def test_networks_of_every_family_have_a_map(name: str) -> None:
     torch.manual_seed(0)
     classifier = Classifier(build(name, 3, 64).module)
     for parameter in classifier.parameters():
-        # New heads are zero, and so would their gradients be.
+        # New heads are zero, which would make all gradients zero.
         if not parameter.any():
             nn.init.normal_(parameter)
 
@@ -78,7 +78,7 @@ def test_networks_of_every_family_have_a_map(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_of_tokens_has_none() -> None:
+def test_network_of_tokens_has_no_map() -> None:
     assert (
         heat_maps(Classifier(build("vit_b_32", 3, 64).module), spotted((1, 1), size=64), [0])
         is None

@@ -1,4 +1,4 @@
-"""The networks: their heads, their inputs, and what the exporter makes of them."""
+"""The networks: heads, inputs and export."""
 
 from pathlib import Path
 
@@ -21,13 +21,13 @@ from container.training.output.export import export_onnx
 from tests.families import FAMILIES
 from tests.served import answers
 
-# Their sizes are computed with tensors, which shapes alone do not have; these are quick to build.
+# Their sizes are computed from tensor values, which meta tensors lack; they are quick to build.
 REGNETS = ("regnet_x_400mf", "regnet_y_400mf", "regnet_y_800mf")
 ON_META = [name for name in known_networks() if not name.startswith("regnet")]
 
 
 @pytest.mark.parametrize("name", [*ON_META, *REGNETS])
-def test_every_network_of_torchvision_gets_a_head_for_our_classes(name: str) -> None:
+def test_every_torchvision_network_gets_a_new_head(name: str) -> None:
     with torch.device("cpu" if name in REGNETS else "meta"):
         network = build(name, 7)
         classifier = Classifier(network.module).eval()
@@ -37,19 +37,19 @@ def test_every_network_of_torchvision_gets_a_head_for_our_classes(name: str) -> 
     assert len(network.heads) == 1
 
 
-def test_an_unknown_network_is_refused_and_the_known_ones_listed() -> None:
+def test_unknown_network_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"unknown network 'resnet'; known are small, alexnet, "):
         build("resnet", 3)
 
 
-def test_a_vision_transformer_is_made_for_the_images_size() -> None:
+def test_vision_transformer_is_built_for_the_image_size() -> None:
     with torch.device("meta"):
         assert build("vit_b_32", 3, 96).module(torch.zeros(2, 3, 96, 96)).shape == (2, 3)
-    with pytest.raises(UserError, match="vit_b_32 takes no images of 100 x 100 pixels"):
+    with pytest.raises(UserError, match="vit_b_32 does not accept images of 100 x 100 pixels"):
         build("vit_b_32", 3, 100)
 
 
-def test_logits_are_averaged_over_the_flips_outside_of_training() -> None:
+def test_logits_are_averaged_over_flips_in_evaluation() -> None:
     network = build("squeezenet1_1", 3)
     nn.init.normal_(network.module.get_submodule("classifier.1.1").weight)  # type: ignore[arg-type]
     flipping = Classifier(network.module, [(3,), (2,), (2, 3)]).eval()
@@ -63,14 +63,14 @@ def test_logits_are_averaged_over_the_flips_outside_of_training() -> None:
     assert not torch.allclose(plain(images), expected)
 
 
-def test_detectors_and_segmenters_are_no_classifiers() -> None:
+def test_detectors_and_segmenters_are_rejected() -> None:
     names = known_networks()
 
     assert {"small", "resnet18", "vit_b_16"} <= set(names)
     assert not [name for name in names if "rcnn" in name or "deeplab" in name or "quant" in name]
 
 
-def test_a_thousand_classes_are_classes_as_any() -> None:
+def test_a_thousand_classes_are_supported() -> None:
     with torch.device("meta"):
         network = build("mobilenet_v3_small", 1000)
 
@@ -81,15 +81,13 @@ def test_a_thousand_classes_are_classes_as_any() -> None:
     ("name", "images", "image_size"),
     [(SMALL, 2, 16), ("resnet18", 2, 32), ("inception_v3", 4, 224), ("vit_b_16", 2, 224)],
 )
-def test_a_batch_that_a_network_can_learn_from_is_let_through(
-    name: str, images: int, image_size: int
-) -> None:
+def test_supported_batches_are_accepted(name: str, images: int, image_size: int) -> None:
     network = build(name, 3)
     before = {k: v.clone() for k, v in network.module.state_dict().items()}
 
     check_input(network, images, image_size)
 
-    # Batch normalization has counted nothing.
+    # Batch normalization has seen no batch.
     assert all(torch.equal(before[k], v) for k, v in network.module.state_dict().items())
 
 
@@ -101,7 +99,7 @@ def test_a_batch_that_a_network_can_learn_from_is_let_through(
         ("resnet18", 1, 32, "Expected more than 1 value per channel when training"),
     ],
 )
-def test_a_batch_that_a_network_cannot_learn_from_is_refused(
+def test_unsupported_batches_are_rejected(
     name: str, images: int, image_size: int, reason: str
 ) -> None:
     network = build(name, 3)
@@ -112,9 +110,7 @@ def test_a_batch_that_a_network_cannot_learn_from_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_exported_network_answers_as_torch_does_for_any_number_of_images(
-    name: str, tmp_path: Path
-) -> None:
+def test_exported_network_equals_torch_for_any_batch_size(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     image_size = FAMILIES[name]
     random = np.random.default_rng(0)
@@ -130,7 +126,7 @@ def test_the_exported_network_answers_as_torch_does_for_any_number_of_images(
 
     with torch.inference_mode():
         expected = served(torch.from_numpy(pixels)).numpy()
-    # Not what every image gets.
+    # The images have different probabilities.
     assert np.ptp(expected, axis=0).max() > 0.05
     for count in (1, 3):
         found = answers(tmp_path / "model.onnx", pixels[:count])
@@ -140,7 +136,7 @@ def test_the_exported_network_answers_as_torch_does_for_any_number_of_images(
 
 @torch.no_grad()
 def _awakened(network: Network, pixels: torch.Tensor) -> Classifier:
-    """Give a network with random weights the statistics and the contrasts of a trained one."""
+    """Give a network with random weights the statistics and contrasts of a trained network."""
     classifier = Classifier(network.module).train()
     for module in classifier.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Images as people have them to the network's pixels."""
+"""Preprocessing of image files of all kinds to the network's pixels."""
 
 import io
 import struct
@@ -23,7 +23,7 @@ from tests.artifacts import encode, random_pixels
 SETTINGS = Preprocessing(image_size=32)
 PIXELS = random_pixels(60, 80)
 
-# How to turn an image so that the EXIF orientation turns it back.
+# Inverse transpositions of the EXIF orientations.
 TURNS = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,7 +47,7 @@ def decoded(data: bytes) -> Pixels:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds nothing."""
+    """Return a PNG with a size in its header and no pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     data = b"IDAT" + zlib.compress(b"")
@@ -61,7 +61,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_an_image_is_turned_upright(orientation: int) -> None:
+def test_image_is_rotated_upright(orientation: int) -> None:
     image = Image.fromarray(PIXELS)
     turn = TURNS[orientation]
     exif = Image.Exif()
@@ -72,7 +72,7 @@ def test_an_image_is_turned_upright(orientation: int) -> None:
     assert np.array_equal(decoded(data), PIXELS)
 
 
-def test_a_cmyk_jpeg_becomes_rgb() -> None:
+def test_cmyk_jpeg_becomes_rgb() -> None:
     red = Image.new("CMYK", (20, 20), (0, 255, 255, 0))
 
     pixels = decoded(save(red, "JPEG"))
@@ -91,26 +91,26 @@ def test_16_bit_gray_keeps_its_upper_8_bits() -> None:
     assert np.array_equal(pixels[..., 0], pixels[..., 2])
 
 
-def test_transparency_is_laid_on_white() -> None:
+def test_transparency_becomes_white() -> None:
     image = Image.new("RGBA", (3, 1))
     image.putdata([(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 51)])
 
     assert decoded(save(image)).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
 
 
-def test_gray_with_alpha_is_laid_on_white() -> None:
+def test_transparency_of_gray_becomes_white() -> None:
     image = Image.new("LA", (2, 1), (0, 0))
 
     assert decoded(save(image)).tolist() == [[[255, 255, 255]] * 2]
 
 
-def test_a_transparent_webp_is_laid_on_white() -> None:
+def test_transparency_of_webp_becomes_white() -> None:
     image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
 
     assert decoded(save(image, "WEBP", lossless=True)).tolist() == [[[255, 255, 255]] * 2]
 
 
-def test_a_palettes_transparent_color_is_white() -> None:
+def test_transparent_palette_color_becomes_white() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 255, 0])
     image.putpixel((1, 0), 1)
@@ -125,7 +125,7 @@ def test_black_and_white_is_0_and_255() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP"])
-def test_of_an_animation_the_first_frame_counts(file_format: str) -> None:
+def test_first_frame_of_an_animation_is_used(file_format: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     lossless = {"lossless": True} if file_format == "WEBP" else {}
 
@@ -136,7 +136,7 @@ def test_of_an_animation_the_first_frame_counts(file_format: str) -> None:
 
 @pytest.mark.parametrize("size", [(60000, 1), (1, 60000), (1, 1), (2, 1)])
 @pytest.mark.parametrize("crop_fraction", [1.0, 0.875, 0.01])
-def test_extreme_shapes_are_fitted(size: tuple[int, int], crop_fraction: float) -> None:
+def test_extreme_aspect_ratios_are_fitted(size: tuple[int, int], crop_fraction: float) -> None:
     settings = Preprocessing(image_size=32, crop_fraction=crop_fraction)
 
     pixels = preprocess(save(Image.new("RGB", size, "red")), settings)
@@ -157,13 +157,13 @@ def test_extreme_shapes_are_fitted(size: tuple[int, int], crop_fraction: float) 
         save(Image.new("RGB", (8, 8)), "TIFF"),
     ],
 )
-def test_what_is_no_image_of_ours_is_refused(data: bytes) -> None:
+def test_unsupported_file_is_rejected(data: bytes) -> None:
     with pytest.raises(ImageError, match="image"):
         decode_image(data)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_a_truncated_image_is_refused(file_format: str) -> None:
+def test_truncated_image_is_rejected(file_format: str) -> None:
     data = encode(PIXELS, file_format)
 
     for length in range(0, len(data) * 3 // 4, max(1, len(data) // 20)):
@@ -172,7 +172,7 @@ def test_a_truncated_image_is_refused(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_a_damaged_image_is_decoded_or_refused_but_never_our_fault(file_format: str) -> None:
+def test_damaged_image_is_decoded_or_raises_image_error(file_format: str) -> None:
     generator = np.random.default_rng(0)
     original = encode(PIXELS, file_format)
 
@@ -188,13 +188,13 @@ def test_a_damaged_image_is_decoded_or_refused_but_never_our_fault(file_format: 
 
 
 @pytest.mark.parametrize("size", [(2**16, 2**16), (MAX_PIXELS + 1, 1), (2**31 - 1, 2**31 - 1)])
-def test_a_decompression_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
+def test_decompression_bomb_is_rejected_by_its_header(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match=f"more than {MAX_PIXELS} pixels"):
         decode_image(png_header(*size))
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "WEBP"])
-def test_the_same_pixels_fit_alike_whatever_the_file(file_format: str) -> None:
+def test_equal_pixels_fit_equally_in_all_formats(file_format: str) -> None:
     lossless = {"lossless": True} if file_format == "WEBP" else {}
 
     pixels = preprocess(save(Image.fromarray(PIXELS), file_format, **lossless), SETTINGS)
@@ -202,20 +202,20 @@ def test_the_same_pixels_fit_alike_whatever_the_file(file_format: str) -> None:
     assert np.array_equal(pixels, fit(Image.fromarray(PIXELS), SETTINGS))
 
 
-def test_the_center_square_is_kept() -> None:
+def test_center_square_is_kept() -> None:
     image = np.zeros((32, 96, 3), np.uint8)
     image[:, 32:64] = 255
 
     assert (fit(Image.fromarray(image), SETTINGS) == 255).all()
 
 
-def test_an_image_of_the_networks_size_is_not_changed() -> None:
+def test_image_of_the_networks_size_is_not_changed() -> None:
     pixels = random_pixels(32, 32)
 
     assert np.array_equal(preprocess(encode(pixels), SETTINGS), pixels)
 
 
-def test_gray_and_its_rgb_are_the_same_pixels() -> None:
+def test_gray_and_its_rgb_have_the_same_pixels() -> None:
     gray = Image.fromarray(PIXELS).convert("L")
 
     assert np.array_equal(
@@ -226,12 +226,12 @@ def test_gray_and_its_rgb_are_the_same_pixels() -> None:
 @pytest.mark.parametrize(
     "settings", [{"image_size": 15}, {"image_size": 1025}, {"image_size": 32, "crop_fraction": 0}]
 )
-def test_a_preprocessing_out_of_range_is_refused(settings: dict[str, int]) -> None:
+def test_preprocessing_out_of_range_is_rejected(settings: dict[str, int]) -> None:
     with pytest.raises(UserError, match="must be"):
         Preprocessing(**settings)
 
 
-def test_nothing_is_fetched_or_opened_besides_the_bytes(tmp_path: Path) -> None:
+def test_only_the_given_bytes_are_read(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(encode(PIXELS))
 
@@ -239,8 +239,8 @@ def test_nothing_is_fetched_or_opened_besides_the_bytes(tmp_path: Path) -> None:
         decode_image(str(path).encode())
 
 
-def test_a_tag_that_cannot_be_written_is_no_damage() -> None:
-    # ImageWidth as text, where sane files have a number, and Orientation.
+def test_invalid_exif_tag_of_a_jpeg_is_ignored() -> None:
+    # ImageWidth as text, although it should be a number, and Orientation.
     tags = struct.pack("<HHI4s", 0x0100, 2, 2, b"w") + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
     data = save(Image.fromarray(PIXELS), "JPEG", exif=exif)
@@ -248,8 +248,8 @@ def test_a_tag_that_cannot_be_written_is_no_damage() -> None:
     assert decode_image(data).size == (60, 80)
 
 
-def test_tags_that_cannot_be_written_are_no_damage_in_a_png_either() -> None:
-    # As ImageMagick has them: ImageWidth as text, where sane files have a number, and Orientation.
+def test_invalid_exif_tags_of_a_png_are_ignored() -> None:
+    # As ImageMagick writes them: ImageWidth as text instead of a number, and Orientation.
     tags = struct.pack("<HHI4s", 0x0100, 2, 2, b"w") + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
     text = PngImagePlugin.PngInfo()
@@ -258,7 +258,7 @@ def test_tags_that_cannot_be_written_are_no_damage_in_a_png_either() -> None:
     assert decode_image(save(Image.fromarray(PIXELS), pnginfo=text)).size == (60, 80)
 
 
-def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded() -> None:
+def test_jpeg_with_too_many_scans_is_rejected_before_decoding() -> None:
     data = save(Image.fromarray(PIXELS), "JPEG", progressive=True)
     assert decode_image(data).size == (80, 60)
     last_scan = data[data.rindex(b"\xff\xda") : -2]
@@ -268,7 +268,7 @@ def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded() -> None:
 
 
 @pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\x02", b"\xff\xc8", b"\xff\xf0"])
-def test_scans_are_counted_behind_a_marker_without_a_length(marker: bytes) -> None:
+def test_scans_after_a_marker_without_a_length_are_counted(marker: bytes) -> None:
     data = save(Image.fromarray(PIXELS), "JPEG", progressive=True)
     last_scan = data[data.rindex(b"\xff\xda") : -2]
 
@@ -276,20 +276,20 @@ def test_scans_are_counted_behind_a_marker_without_a_length(marker: bytes) -> No
         decode_image(data[:-2] + marker + 100 * last_scan + data[-2:])
 
 
-def test_a_progressive_jpeg_with_restarts_is_no_jpeg_of_endless_scans() -> None:
+def test_progressive_jpeg_with_restarts_is_accepted() -> None:
     image = smooth_photograph(800, 600)
     data = save(image, "JPEG", progressive=True, restart_marker_rows=1)
 
     assert decode_image(data).size == (800, 600)
 
 
-def test_a_jpeg_of_endless_segments_is_refused_before_they_are_read() -> None:
+def test_jpeg_with_too_many_segments_is_rejected() -> None:
     data = save(Image.fromarray(PIXELS), "JPEG")
     segment = b"\xff\xe1\x00\x12Exif\0\0" + bytes(10)
 
     with pytest.raises(ImageError, match="more than 1000 segments"):
         decode_image(data[:2] + 1000 * segment + data[2:])
-    # Pillow reads on behind an end that comes before the image.
+    # Pillow continues after an end-of-image marker that precedes the image.
     with pytest.raises(ImageError, match="more than 1000 segments"):
         decode_image(data[:2] + b"\xff\xd9" + 1000 * segment + data[2:])
     assert decode_image(data[:2] + 900 * b"\xff\xfe\x00\x03x" + data[2:]).size == (80, 60)
@@ -307,12 +307,12 @@ COMMENTS = b"!\xfe" + 200_000 * b"\1a" + b"\0"
         b"!\xff\x0bNETSCAPE2.0" + 200_000 * b"\3\1\0\0" + b"\0",
         200_000 * b"x",
         COMMENTS[:-1],
-        # What ends for us continues for Pillow.
+        # Our reader has finished, but Pillow continues.
         b"!\xf9\0," + 44 * b"x" + b"\0" + COMMENTS,
         b"!\xff\x0bNETSCAPE2.0\0," + 44 * b"x" + b"\0" + COMMENTS,
     ],
 )
-def test_a_gif_of_endless_blocks_is_refused_before_they_are_read(parts: bytes) -> None:
+def test_gif_with_too_many_blocks_is_rejected(parts: bytes) -> None:
     data = save(Image.fromarray(PIXELS).quantize(16), "GIF")
     palette_end = 13 + (3 << (data[10] & 7) + 1)
 
@@ -322,14 +322,14 @@ def test_a_gif_of_endless_blocks_is_refused_before_they_are_read(parts: bytes) -
     assert decode_image(data[:palette_end] + some + data[palette_end:]).size == (80, 60)
 
 
-def test_what_follows_a_jpeg_is_no_scan_of_it() -> None:
+def test_data_after_a_jpeg_are_not_counted() -> None:
     data = save(Image.fromarray(PIXELS), "JPEG") + b"\xff\xda" * 1000
 
     assert np.array_equal(decoded(data), decoded(data[:-2000]))
 
 
 def smooth_photograph(width: int, height: int) -> Image.Image:
-    """Noise in patches, as large as the details of a photograph that was enlarged."""
+    """Return noise in patches, as large as the details of an enlarged photograph."""
     coarse = Image.fromarray(random_pixels(height // 8, width // 8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -337,7 +337,7 @@ def smooth_photograph(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize(
     ("side", "size"), [(None, (800, 600)), (301, (800, 600)), (300, (400, 300)), (75, (100, 75))]
 )
-def test_a_jpeg_is_decoded_no_smaller_than_asked_for(
+def test_jpeg_is_not_decoded_smaller_than_requested(
     side: int | None, size: tuple[int, int]
 ) -> None:
     data = save(smooth_photograph(800, 600), "JPEG")
@@ -345,7 +345,7 @@ def test_a_jpeg_is_decoded_no_smaller_than_asked_for(
     assert decode_image(data, side).size == size
 
 
-def test_a_jpeg_that_is_still_to_be_turned_is_decoded_at_no_scale_that_is_rounded() -> None:
+def test_rotated_jpeg_is_decoded_at_exact_scales_only() -> None:
     photograph = smooth_photograph(1604, 1200)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 3
@@ -356,7 +356,7 @@ def test_a_jpeg_that_is_still_to_be_turned_is_decoded_at_no_scale_that_is_rounde
 
 @pytest.mark.parametrize("size", [(1600, 1200), (1601, 1207), (1207, 1603)])
 @pytest.mark.parametrize("crop_fraction", [0.875, 1.0])
-def test_a_large_jpeg_gives_the_pixels_of_all_its_details(
+def test_large_jpeg_has_the_pixels_of_a_full_decoding(
     size: tuple[int, int], crop_fraction: float
 ) -> None:
     settings = Preprocessing(image_size=64, crop_fraction=crop_fraction)

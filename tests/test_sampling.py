@@ -1,4 +1,4 @@
-"""Which images make up a batch."""
+"""The images of each batch."""
 
 from itertools import chain
 
@@ -7,7 +7,7 @@ import pytest
 
 from container.training.data.sampling import batches, class_weights
 
-# Of three classes 60, 30 and 5 images.
+# Three classes of 60, 30 and 5 images.
 LABELS = np.repeat([0, 1, 2], [60, 30, 5])
 
 
@@ -21,7 +21,7 @@ def test_every_image_is_in_one_batch() -> None:
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_batches_are_of_nearly_equal_sizes_and_other_ones_every_epoch(*, balanced: bool) -> None:
+def test_batches_have_nearly_equal_sizes_and_differ_by_epoch(*, balanced: bool) -> None:
     first = epoch(balanced=balanced)
 
     assert {len(batch) for batch in first} == {15, 16}
@@ -29,18 +29,18 @@ def test_batches_are_of_nearly_equal_sizes_and_other_ones_every_epoch(*, balance
     assert first != epoch(balanced=balanced, seed=1)
 
 
-def test_balanced_epochs_have_as_many_images_of_each_class() -> None:
+def test_balanced_epochs_have_equally_many_images_per_class() -> None:
     indices = list(chain.from_iterable(epoch(balanced=True)))
     counts = np.bincount(LABELS[indices])
 
     assert len(indices) == 95
     assert counts.max() - counts.min() <= 1
-    # None of a large class twice, all of a rare one equally often.
+    # No image of a frequent class twice, all of a rare one equally often.
     assert max(np.bincount(indices, minlength=95)[:60]) == 1
     assert set(np.bincount(indices, minlength=95)[90:]) <= {6, 7}
 
 
-def test_more_classes_than_images_in_an_epoch_of_one_each() -> None:
+def test_balanced_epoch_of_one_image_per_class() -> None:
     labels = np.arange(7)
 
     (batch,) = batches(labels, 8, np.random.default_rng(0), balanced=True)
@@ -48,7 +48,7 @@ def test_more_classes_than_images_in_an_epoch_of_one_each() -> None:
     assert sorted(batch.tolist()) == list(range(7))
 
 
-def test_weights_give_every_class_the_same_sum_and_keep_the_scale() -> None:
+def test_class_weights_have_equal_sums_and_mean_1() -> None:
     weights = class_weights(LABELS, 3)
 
     sums = np.bincount(LABELS, weights=weights[LABELS])

@@ -29,14 +29,14 @@ def _signals_kept() -> Iterator[None]:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program that is started in Python's place; a test writes it."""
+    """Return a program that runs instead of Python; a test writes it."""
     path = tmp_path / "program"
     path.touch(mode=0o755)
     monkeypatch.setattr(sys, "executable", str(path))
     return path
 
 
-def test_every_process_has_its_place_and_its_share_of_the_cores(
+def test_processes_have_their_rank_and_share_of_the_cpus(
     environment: TrainingEnvironment, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -48,11 +48,11 @@ def test_every_process_has_its_place_and_its_share_of_the_cores(
     monkeypatch.setenv("MASTER_PORT", "3333")
 
     assert supervisor.supervise(environment, StopRequest(), 3) == 0
-    said = [(environment.base_dir / str(rank)).read_text() for rank in range(3)]
-    assert said == [f"{rank}/3 on 2 of port 3333\n" for rank in range(3)]
+    outputs = [(environment.base_dir / str(rank)).read_text() for rank in range(3)]
+    assert outputs == [f"{rank}/3 on 2 of port 3333\n" for rank in range(3)]
 
 
-def test_threads_that_were_asked_for_are_left(
+def test_number_of_threads_in_the_environment_is_kept(
     environment: TrainingEnvironment, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
@@ -61,7 +61,7 @@ def test_threads_that_were_asked_for_are_left(
     assert supervisor.supervise(environment, StopRequest(), 2) == 0
 
 
-def test_when_one_process_fails_without_a_word_the_others_are_ended_and_it_is_named(
+def test_failed_process_without_a_reason_is_named(
     environment: TrainingEnvironment, program: Path
 ) -> None:
     wait = "import signal; signal.sigwait({signal.SIGTERM})"
@@ -69,11 +69,11 @@ def test_when_one_process_fails_without_a_word_the_others_are_ended_and_it_is_na
 
     assert supervisor.supervise(environment, StopRequest(), 2) == 1
     assert failure(environment.base_dir) == (
-        "training process 2 of 2 ended with exit code 3: the log says why"
+        "training process 2 of 2 exited with code 3: see the log"
     )
 
 
-def test_a_process_that_does_not_want_to_end_is_killed(
+def test_process_that_ignores_sigterm_is_killed(
     environment: TrainingEnvironment, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.3)
@@ -87,37 +87,37 @@ def test_a_process_that_does_not_want_to_end_is_killed(
     assert supervisor.supervise(environment, StopRequest(), 2) == 1
 
 
-def test_a_process_that_says_why_it_fails_has_the_word(
+def test_failure_reason_of_a_process_is_kept(
     environment: TrainingEnvironment, program: Path
 ) -> None:
     (environment.base_dir / "output").mkdir()
-    said = environment.base_dir / "output" / "failure"
-    program.write_text(f"#!/bin/sh\nprintf 'no space left' >{said}\nexit 1\n")
+    path = environment.base_dir / "output" / "failure"
+    program.write_text(f"#!/bin/sh\nprintf 'no space left' >{path}\nexit 1\n")
 
     assert supervisor.supervise(environment, StopRequest(), 2) == 1
     assert failure(environment.base_dir) == "no space left"
 
 
-def test_a_process_that_is_killed_is_the_reason_not_what_its_loss_did_to_another(
+def test_killed_process_is_the_reason_not_its_consequences(
     environment: TrainingEnvironment, program: Path
 ) -> None:
     (environment.base_dir / "output").mkdir()
-    said = environment.base_dir / "output" / "failure"
+    path = environment.base_dir / "output" / "failure"
     program.write_text(
         "#!/bin/sh\ntrap '' TERM\ntest $LOCAL_RANK = 0 || kill -KILL $$\n"
-        f"sleep 1\nprintf 'the connection was lost' >{said}\nexit 1\n"
+        f"sleep 1\nprintf 'the connection was lost' >{path}\nexit 1\n"
     )
 
     assert supervisor.supervise(environment, StopRequest(), 2) == 1
     assert failure(environment.base_dir) == (
-        "training process 2 of 2 was ended by SIGKILL (out of memory?)"
+        "training process 2 of 2 was killed by SIGKILL (out of memory?)"
     )
 
 
-def test_a_stop_reaches_processes_that_do_not_listen_yet(
+def test_stop_request_reaches_starting_processes(
     environment: TrainingEnvironment, program: Path
 ) -> None:
-    # Python starts without a handler; the signal waits for it all the same.
+    # Python starts without a handler; the blocked signal is pending until then.
     listen = "import signal, time; time.sleep(1); signal.sigwait({signal.SIGTERM})"
     program.write_text(f'#!/bin/sh\nexec python3 -c "{listen}"\n')
     stop = StopRequest(requested=True)
@@ -126,7 +126,7 @@ def test_a_stop_reaches_processes_that_do_not_listen_yet(
 
 
 @pytest.mark.parametrize("wanted", ["two", "0", "-1", "1.5", ""])
-def test_an_impossible_number_of_processes_is_refused(
+def test_invalid_number_of_processes_is_rejected(
     wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGEMAKER_CLASSIFIER_PROCESSES", wanted)
@@ -135,7 +135,7 @@ def test_an_impossible_number_of_processes_is_refused(
         supervisor.count_processes()
 
 
-def test_a_mistake_in_a_hyperparameter_is_the_reason_whichever_process_finds_it(
+def test_invalid_hyperparameter_is_the_reason_in_several_processes(
     tmp_path: Path,
 ) -> None:
     base_dir = make_job(tmp_path, epochs="three")

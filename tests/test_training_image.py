@@ -1,4 +1,4 @@
-"""The training container image under an engine: what SageMaker does to it."""
+"""The training container image in Docker, run as SageMaker runs it."""
 
 import functools
 import http.server
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.docker
 
 HYPERPARAMETERS = {"network": "small", "image_size": "16", "epochs": "1", "batch_size": "8"}
 
-# Between SIGTERM and SIGKILL SageMaker leaves 120 s.
+# SageMaker sends SIGKILL 120 s after SIGTERM.
 STOP_SECONDS = 120
 
 
@@ -33,7 +33,7 @@ def job(tmp_path: Path, train_image: str) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def finished_job(tmp_path_factory: pytest.TempPathFactory, train_image: str) -> Path:
-    """A job that was trained as the service does it; not to be changed."""
+    """Return a finished job, which tests must not change."""
     base_dir = _prepare(tmp_path_factory.mktemp("finished"))
     output = train(train_image, base_dir, "train")
     take_ownership(base_dir, train_image)
@@ -42,7 +42,7 @@ def finished_job(tmp_path_factory: pytest.TempPathFactory, train_image: str) -> 
 
 
 def _prepare(directory: Path) -> Path:
-    """Make a job's tree with two classes of images."""
+    """Create a job's folders with two classes of images."""
     base_dir = directory / "opt_ml"
     opt_ml.create(base_dir)
     for brightness, class_name in ((50, "dark"), (200, "light")):
@@ -56,7 +56,7 @@ def _prepare(directory: Path) -> Path:
 
 @contextmanager
 def as_the_service_mounts(base_dir: Path) -> Iterator[tuple[str, ...]]:
-    """Yield the options of `docker run`: no network, input read-only, config closed to others."""
+    """Yield options of `docker run`: no network, read-only input, config for root only."""
     config = base_dir / "input/config"
     config.chmod(0o644)
     mounts = [f"{base_dir / 'input'}:/opt/ml/input:ro"]
@@ -93,14 +93,14 @@ def installed(image: str) -> dict[str, str]:
     return {row["name"].lower(): row["version"] for row in json.loads(output.text)}
 
 
-def test_it_trains_as_the_service_starts_it(finished_job: Path) -> None:
+def test_container_trains_with_the_services_arguments(finished_job: Path) -> None:
     assert manifest(finished_job)["class_names"] == ["dark", "light"]
     assert (finished_job / "output/data/report.html").is_file()
     assert not (finished_job / opt_ml.FAILURE).exists()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--other", "arguments")], ids=["none", "others"])
-def test_other_arguments_change_nothing(
+def test_other_arguments_are_ignored(
     train_image: str, job: Path, finished_job: Path, arguments: tuple[str, ...]
 ) -> None:
     output = train(train_image, job, *arguments)
@@ -109,14 +109,14 @@ def test_other_arguments_change_nothing(
     assert manifest(job)["metrics"] == manifest(finished_job)["metrics"]
 
 
-def test_the_model_names_the_commit_that_trained_it(finished_job: Path) -> None:
+def test_manifest_has_the_commit_of_the_code(finished_job: Path) -> None:
     provenance = manifest(finished_job)["provenance"]
 
     assert isinstance(provenance, dict)
     assert provenance["code_version"] == commit()
 
 
-def test_a_stop_saves_the_model_and_ends_with_0(train_image: str, job: Path) -> None:
+def test_stop_signal_saves_the_model_and_exits_with_0(train_image: str, job: Path) -> None:
     opt_ml.write_config(job, HYPERPARAMETERS | {"epochs": "10000"})
     with as_the_service_mounts(job) as mounts:
         container = docker("run", "--detach", *mounts, train_image, "train").text.strip()
@@ -139,9 +139,7 @@ def _wait_for(container: str, text: str) -> None:
         time.sleep(0.2)
 
 
-def test_a_lost_containers_name_is_what_the_other_fails_with(
-    train_image: str, tmp_path: Path
-) -> None:
+def test_failure_reason_names_the_lost_container(train_image: str, tmp_path: Path) -> None:
     names = ("algo-1", "algo-2")
     network = f"network-of-{tmp_path.name}"
     docker("network", "create", "--internal", network)
@@ -175,7 +173,7 @@ def test_a_lost_containers_name_is_what_the_other_fails_with(
     assert "the connection to host algo-2 was lost (" in failure(tmp_path / "algo-1" / "opt_ml")
 
 
-def test_a_network_is_compiled_where_that_is_asked_for(train_image: str, job: Path) -> None:
+def test_network_is_compiled_with_compile_true(train_image: str, job: Path) -> None:
     opt_ml.write_config(job, HYPERPARAMETERS | {"compile": "true"})
 
     output = train(train_image, job)
@@ -184,7 +182,7 @@ def test_a_network_is_compiled_where_that_is_asked_for(train_image: str, job: Pa
     assert "best_epoch=1 " in output.text
 
 
-def test_a_mistake_is_told_in_the_failure_file(train_image: str, job: Path) -> None:
+def test_user_error_is_in_the_failure_file(train_image: str, job: Path) -> None:
     opt_ml.write_config(job, HYPERPARAMETERS | {"epochs": "three"})
 
     output = train(train_image, job, "train")
@@ -193,7 +191,7 @@ def test_a_mistake_is_told_in_the_failure_file(train_image: str, job: Path) -> N
     assert failure(job) == "epochs must be a whole number, got 'three'"
 
 
-def test_a_full_disk_is_told_in_the_failure_file(train_image: str, job: Path) -> None:
+def test_full_disk_is_in_the_failure_file(train_image: str, job: Path) -> None:
     (job / "model").rmdir()
     with_full_disk = ("--tmpfs", "/opt/ml/model:size=16k")
     mounts = [f"{job / name}:/opt/ml/{name}" for name in ("input", "output")]
@@ -205,7 +203,7 @@ def test_a_full_disk_is_told_in_the_failure_file(train_image: str, job: Path) ->
     assert "no space left for the model artifact in /opt/ml/model" in failure(job)
 
 
-def test_engine_and_service_find_what_they_look_for(train_image: str) -> None:
+def test_container_image_has_the_expected_configuration(train_image: str) -> None:
     config = json.loads(docker("inspect", train_image).text)[0]["Config"]
 
     assert config["Entrypoint"] == ["python", "-m", "container.training"]
@@ -219,7 +217,7 @@ def test_engine_and_service_find_what_they_look_for(train_image: str) -> None:
     } <= set(config["Env"])
 
 
-def test_it_holds_what_was_locked_and_nothing_of_serving(train_image: str) -> None:
+def test_container_image_has_the_locked_packages_and_no_serving(train_image: str) -> None:
     packages = installed(train_image)
 
     here = {name: version for name, version in locked("train").items() if name in packages}
@@ -240,8 +238,8 @@ def test_it_holds_what_was_locked_and_nothing_of_serving(train_image: str) -> No
 
 
 @pytest.mark.slow
-def test_torch_comes_from_another_index_where_one_is_named(tmp_path: Path) -> None:
-    """PyTorch's own index is not everywhere in reach: an index of empty packages stands in."""
+def test_torch_is_installed_from_another_index(tmp_path: Path) -> None:
+    """An index of empty packages replaces PyTorch's index, which may be out of reach."""
     for name in ("torch", "torchvision"):
         _write_package(tmp_path / name, name, f"{locked('train')[name]}+cpu")
 
@@ -284,7 +282,7 @@ def _write_package(directory: Path, name: str, version: str) -> None:
 
 @contextmanager
 def _index(directory: Path) -> Iterator[str]:
-    """Serve folders of packages, whose listings are what pip wants of an index."""
+    """Serve folders of packages, whose listings pip accepts as an index."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(directory))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -61,7 +61,7 @@ def test_a_full_disk_is_reported_and_keeps_the_earlier_artifact(
     assert code == 1, output
     assert failure(base_dir) == (
         f"no space left for the model artifact in {base_dir / 'model'}: give the job a larger "
-        "volume (volume_size); what was there before is untouched"
+        "volume (volume_size); a previous artifact is unchanged"
     )
     assert "Traceback" not in output
     assert Artifact.read(kept).manifest == Artifact.read(trained / "model").manifest

@@ -1,5 +1,5 @@
-"""What a trained classifier is: its preprocessing, its artifact, its errors.
+"""Code that training, serving and the command line share.
 
-Both container images hold this package, so it imports only what both install: NumPy, Pillow and the
+Both container images have this package, so it imports only what both install: NumPy, Pillow and the
 standard library.
 """

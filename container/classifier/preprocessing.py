@@ -1,7 +1,7 @@
-"""Bytes of an image to the pixels that a network sees: the one preprocessing there is.
+"""The preprocessing of an image file to the pixels of a network's input.
 
-Training's evaluation and serving both call it, so they see the same pixels, bit for bit. What
-follows (scaling, mean, standard deviation) is the network's first layer.
+Training and serving both call it, so their pixels are equal bit for bit. Normalization (scaling,
+mean, standard deviation) is the network's first layer.
 """
 
 import io
@@ -20,52 +20,52 @@ from container.classifier.errors import ImageError, UserError
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Size: TypeAlias = tuple[float, float]
 
-# Decoders for what people have; each one less is one less to attack.
+# Common formats only: each decoder is an attack surface.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
-# Above the 48 megapixels of a telephone's camera. Decoding takes 4 bytes a pixel for JPEG and 16
-# for WebP, the most of all formats: 0.8 GB, which a serverless endpoint of 1 GB still has.
-# Pillow reads the size from the header, before it decodes.
+# More than the 48 megapixels of a phone's camera. Decoding needs 4 bytes per pixel for JPEG and 16
+# for WebP, the maximum of all formats: 0.8 GB, which fits into a serverless endpoint of 1 GB.
+# Pillow checks the size in the header before it decodes.
 MAX_PIXELS = 50_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
-# Every scan of a progressive JPEG goes over all of its pixels. Encoders write about ten; a file of
+# Each scan of a progressive JPEG covers all of its pixels. Encoders write about ten; a file of
 # 200 KB with thousands would take minutes.
 MAX_SCANS = 100
 
-# Tables, profiles and the like: a large profile has a hundred. Pillow puts the parts of EXIF
-# together in a time that grows with the square of their number.
+# Segments are tables, profiles and so on: a large profile has a hundred. Pillow joins the segments
+# of EXIF in quadratic time.
 MAX_SEGMENTS = 1000
 START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
 
-# What has a length. Of others there are a stuffed 255 and restarts, which are within a scan, and
-# those that Pillow or libjpeg skip by themselves.
+# Markers of segments with a length. Without one are stuffed bytes and restarts, which are within a
+# scan, and markers that Pillow or libjpeg skip.
 MARKER = re.compile(rb"\xff([^\x00-\xbf\xc8\xd0-\xd8\xf0-\xfd\xff])", re.DOTALL)
 
-# Pillow reads a header in pieces, and keeps an object for each of a GIF's comments: 25 MB of the
-# shortest became 1.1 GB. A profile of 25 MB in a GIF has that many, in blocks of 255 bytes.
+# Pillow reads a header in pieces and keeps an object for each comment of a GIF: 25 MB of very short
+# comments needed 1.1 GB. A profile of 25 MB has this many pieces, in blocks of 255 bytes.
 MAX_HEADER_PIECES = 200_000
 
-# What libjpeg can leave out while it decodes.
+# Factors by which libjpeg can reduce an image while it decodes.
 SCALES = (8, 4, 2)
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 1024
 
-# Pixels may be merged by whole numbers, which is fast, until the image is this many times as
-# large as wanted. The rest is resampled.
+# Pillow first reduces by an integer factor, which is fast, to at least this multiple of the target
+# size, and resamples the rest.
 REDUCING_GAP = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
-    """How an image becomes the network's input; part of every artifact."""
+    """The parameters of preprocessing, part of every artifact."""
 
     image_size: int
     """Height and width of the network's input, in pixels."""
 
     crop_fraction: float = 1.0
-    """Share of the image's shorter side that the center crop keeps."""
+    """Fraction of the image's shorter side that the center crop keeps."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -81,7 +81,7 @@ class Preprocessing:
 
 
 class _File(io.BytesIO):
-    """An image's file, whose header may not have pieces without end."""
+    """An image file that limits the pieces of its header."""
 
     pieces_left: float = MAX_HEADER_PIECES
 
@@ -96,24 +96,24 @@ class _File(io.BytesIO):
 def decode_image(data: bytes, side: int | None = None) -> Image.Image:
     """Decode an image to upright RGB.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit gray keeps its upper 8 bits,
-    and of an animation the first frame counts.
+    The EXIF orientation is applied, transparency becomes white, 16-bit gray keeps its upper 8 bits,
+    and only the first frame of an animation is decoded.
 
     Args:
-        data: The image's file.
-        side: A JPEG's sides may be a half, a quarter or an eighth of what they are, but no shorter
-            than this, in pixels: libjpeg then leaves out the work for details.
+        data: The image file.
+        side: Minimum side in pixels. If given, a JPEG may be decoded at a half, a quarter or an
+            eighth of its size, which is faster.
 
     Raises:
-        ImageError: the bytes are no image of a known format, damaged, or too large.
+        ImageError: the format is unknown, or the image is damaged or too large.
     """
     return _decode(data, side)[0]
 
 
 def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
-    """Do as `decode_image`; return besides how much of the pixels' width and height it fills."""
+    """Decode an image; return also the width and height of its content in pixels."""
     try:
-        # Before Pillow reads them.
+        # Before Pillow reads the segments.
         if data.startswith(START_OF_IMAGE):
             _check_segments(data)
         file = _File(data)
@@ -136,7 +136,7 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
     except (ImageError, MemoryError):
         raise
     except Exception as error:
-        # Pillow's decoders raise whatever a damaged file makes them run into.
+        # Pillow's decoders raise exceptions of any type for a damaged file.
         message = f"the image is damaged: {error}"
         raise ImageError(message) from error
 
@@ -146,8 +146,8 @@ def fit(image: Image.Image, settings: Preprocessing, size: Size | None = None) -
 
     Args:
         image: The image.
-        settings: What the network wants.
-        size: How much of the width and height it fills, from the left and the top, if not all.
+        settings: Size and crop.
+        size: Width and height of the content, from the top left corner, if it is not the whole.
 
     Returns:
         uint8 of shape (image_size, image_size, 3).
@@ -166,13 +166,13 @@ def fit(image: Image.Image, settings: Preprocessing, size: Size | None = None) -
 
 
 def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
-    """Decode an image and fit it to the network.
+    """Decode an image and fit it to the network's input.
 
     Returns:
         uint8 of shape (image_size, image_size, 3).
 
     Raises:
-        ImageError: as `decode_image`.
+        ImageError: see `decode_image`.
     """
     side = math.ceil(REDUCING_GAP * settings.image_size / settings.crop_fraction)
     image, size = _decode(data, side)
@@ -180,18 +180,18 @@ def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
 
 
 def _check_segments(data: bytes) -> None:
-    """Count a JPEG's segments and scans; what follows its end, such as a film, does not count.
+    """Count a JPEG's segments and scans; data after its end, such as a video, are ignored.
 
     Raises:
-        ImageError: there are too many.
+        ImageError: there are too many segments or scans.
     """
-    segments, scans, place = 0, 0, len(START_OF_IMAGE)
-    while match := MARKER.search(data, place):
+    segments, scans, position = 0, 0, len(START_OF_IMAGE)
+    while match := MARKER.search(data, position):
         if match[1] == END_OF_IMAGE:
             if scans:
                 return
-            # Before there is an image, Pillow reads on.
-            place = match.end()
+            # Pillow continues if there was no image yet.
+            position = match.end()
             continue
         segments += 1
         scans += match[1] == START_OF_SCAN
@@ -199,29 +199,29 @@ def _check_segments(data: bytes) -> None:
             kind, most = ("scans", MAX_SCANS) if scans > MAX_SCANS else ("segments", MAX_SEGMENTS)
             message = f"the image has more than {most} {kind}"
             raise ImageError(message)
-        # Each has its length first: what is within, such as a small image, is skipped.
-        place = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2]))
+        # A segment starts with its length; its content, such as a thumbnail, is skipped.
+        position = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2]))
 
 
 def _scale(image: Image.Image, side: int) -> int:
-    """Return by how much a JPEG is decoded smaller.
+    """Return the factor by which a JPEG is decoded smaller.
 
-    libjpeg rounds up: of 401 pixels a half are 201, of which the image fills 200.5. Of one that
-    is still to be turned it might leave them empty on the left, so that is never rounded.
+    libjpeg rounds up: half of 401 pixels are 201, of which the content fills 200.5. In an image
+    that must be rotated the unfilled part could be on the left, so it has exact factors only.
     """
     is_jpeg = image.format in {"JPEG", "MPO"}
-    is_turned = is_jpeg and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    is_rotated = is_jpeg and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     for scale in SCALES if is_jpeg else ():
         is_whole = image.width % scale == image.height % scale == 0
-        if min(image.size) // scale >= side and (is_whole or not is_turned):
+        if min(image.size) // scale >= side and (is_whole or not is_rotated):
             return scale
     return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF says."""
+    """Apply the EXIF orientation to an image."""
     image.getexif()
-    # Read by now. It is never written back, and a tag that cannot be written is no damage.
+    # EXIF is loaded now. Pillow would fail to write invalid tags back, so its bytes are removed.
     for name in ("exif", "Raw profile type exif"):
         image.info.pop(name, None)
     ImageOps.exif_transpose(image, in_place=True)
@@ -229,7 +229,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    # Large images: no copy that is not needed.
+    # Large images: avoid copies.
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I"):

@@ -36,7 +36,7 @@ JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 # Of responses, in the server's order of preference.
 RESPONSE_MEDIA_TYPES = (JSON, JSON_LINES, CSV)
 
-# Environment variables. SageMaker sets the first four, or the platform that stands in for it.
+# Environment variables. SageMaker or the local platform sets the first four.
 JOB_NAME_VARIABLE = "TRAINING_JOB_NAME"
 BASE_DIR_VARIABLE = "SAGEMAKER_BASE_DIR"
 PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"

@@ -1,4 +1,4 @@
-"""The networks: torchvision's by name with a head of our own, and a small one of ours."""
+"""The networks: torchvision's, by name and with a new head, and our small one."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ from container.classifier.errors import UserError
 
 SMALL = "small"
 
-# Of ImageNet, in units of a pixel's full range: torchvision's weights expect them.
+# ImageNet's, as fractions of a pixel's range: torchvision's weights expect them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 IMAGENET_CLASSES = 1000
 
 INCEPTIONS = ("googlenet", "inception_v3")
 INCEPTION_SETTINGS = {
-    # Google's weights expect another mean and deviation.
+    # Google's weights expect another mean and standard deviation.
     "transform_input": True,
-    # Further heads, of which no loss is made here.
+    # No auxiliary heads: their losses are not used.
     "aux_logits": False,
-    # The default, which torchvision warns about unless it is said.
+    # The default; torchvision warns unless it is set.
     "init_weights": True,
 }
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 class Classifier(nn.Module):
-    """A network whose first layer takes pixels: it scales, subtracts the mean, divides by std."""
+    """A network that normalizes its input: scale, subtract the mean, divide by std."""
 
     mean: Tensor
     std: Tensor
@@ -38,8 +38,8 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, flips: Sequence[Sequence[int]] = ()) -> None:
         """Put the normalization before `network`.
 
-        Outside of training, logits are averaged over the images as they are and their `flips`,
-        each given by its axes of (N, 3, H, W).
+        In evaluation mode, logits are averaged over the images and their `flips`, each given by
+        its axes of (N, 3, H, W).
         """
         super().__init__()
         self.network, self.flips = network, flips
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return what `network` sees of images (N, 3, H, W) of 0 to 255."""
+        """Return the input of `network` for images (N, 3, H, W) of 0 to 255."""
         return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
 
 
 class ServedClassifier(nn.Module):
-    """What the ONNX file computes: uint8 pixels to probabilities."""
+    """The computation of the ONNX file: uint8 pixels to probabilities."""
 
     def __init__(self, classifier: Classifier, temperature: float) -> None:
         """Add softmax at `temperature` to `classifier`."""
@@ -76,10 +76,10 @@ class ServedClassifier(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions around which the input passes by."""
+    """Two convolutions with a residual connection."""
 
     def __init__(self, channels: int) -> None:
-        """Keep `channels` channels."""
+        """Have `channels` input and output channels."""
         super().__init__()
         self.body = nn.Sequential(convolution(channels, channels), convolution(channels, channels))
 
@@ -90,7 +90,7 @@ class Residual(nn.Module):
 
 
 class Halving(nn.Module):
-    """Max pooling by two, which leaves images that have come down to one pixel as they are."""
+    """Max pooling by two, skipped if the height or width is one pixel."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features (N, C, H // 2, W // 2)."""
@@ -113,9 +113,9 @@ def convolution(
 def small_network(num_classes: int) -> nn.Sequential:
     """Return our network for training from scratch: eleven layers, 1.9 million parameters.
 
-    The shape is that of the short networks of the DAWNBench contest (He et al. 2015 for the
-    residuals) behind a first layer that halves the image: at 128 pixels it costs what such a
-    network does at 64. It takes images of any size from 16 pixels on.
+    The architecture follows the short networks of the DAWNBench contest, with residual connections
+    (He et al. 2015). Its first layer halves the image: at 128 pixels it costs as much as such a
+    network at 64. It accepts images of any size from 16 pixels.
     """
     return nn.Sequential(
         OrderedDict(
@@ -131,13 +131,13 @@ def small_network(num_classes: int) -> nn.Sequential:
 
 
 def known_networks() -> Sequence[str]:
-    """Return the names that `build` accepts."""
+    """Return the names of all networks."""
     return [SMALL, *torchvision.models.list_models(module=torchvision.models)]
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network with random weights and what is known of it."""
+    """A network and its metadata."""
 
     name: str
     module: nn.Module
@@ -148,32 +148,32 @@ class Network:
 def build(name: str, num_classes: int, image_size: int = 224) -> Network:
     """Build a network with random weights and a head for `num_classes`.
 
-    Most networks take images of any size; a vision transformer is made for `image_size` pixels.
+    Most networks accept images of any size; a vision transformer is built for `image_size` pixels.
 
     Raises:
-        UserError: no network has this name, or it doesn't take images of this size.
+        UserError: the name is unknown, or the network does not accept this size.
     """
     if name == SMALL:
         return Network(name, small_network(num_classes), heads=("head",))
     if name not in known_networks():
         message = f"unknown network {name!r}; known are {', '.join(known_networks())}"
         raise UserError(message)
-    said: dict[str, object] = dict(INCEPTION_SETTINGS) if name in INCEPTIONS else {}
+    settings: dict[str, object] = dict(INCEPTION_SETTINGS) if name in INCEPTIONS else {}
     if name.startswith("vit_"):
-        said["image_size"] = image_size
+        settings["image_size"] = image_size
     try:
-        module: nn.Module = torchvision.models.get_model(name, weights=None, **said)
+        module: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
     except AssertionError as error:
-        message = f"{name} takes no images of {image_size} x {image_size} pixels: {error}"
+        message = f"{name} does not accept images of {image_size} x {image_size} pixels: {error}"
         raise UserError(message) from error
     return Network(name, module, replace_heads(module, num_classes))
 
 
 def check_input(network: Network, batch_size: int, image_size: int) -> None:
-    """Find out whether the network can learn from such a batch, by computing shapes alone.
+    """Check that the network can be trained on such a batch, by computing shapes alone.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot be trained on such a batch.
     """
     classifier = Classifier(network.module)
     state = {k: v.to("meta") for k, v in classifier.state_dict(keep_vars=True).items()}
@@ -191,17 +191,17 @@ def check_input(network: Network, batch_size: int, image_size: int) -> None:
 
 
 def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
-    """Give every head, recognized by ImageNet's 1,000 outputs, `num_classes` outputs.
+    """Replace every head, recognized by ImageNet's 1,000 outputs, by one of `num_classes` outputs.
 
-    A new head standardizes its input first: pretrained features differ a hundredfold in scale from
-    one network to another, and so would the learning rate that suits the head.
+    A new head standardizes its input first: the scale of pretrained features differs a hundredfold
+    between networks, and so would the best learning rate of the head.
 
     Returns:
         The names of the heads within the network.
     """
     if isinstance(network, torchvision.models.SqueezeNet):
-        # Its own head pools after a convolution and a ReLU: a class that is below zero for every
-        # image would never learn again. Under the old head's name, which weights files have.
+        # SqueezeNet's head is a convolution, a ReLU and pooling: a class with negative outputs for
+        # all images would have no gradient. The new head keeps the name that weights files have.
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         network.classifier = nn.Sequential(pool, nn.Linear(512, IMAGENET_CLASSES))
     names = []
@@ -209,7 +209,7 @@ def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
         if isinstance(module, nn.Linear) and module.out_features == IMAGENET_CLASSES:
             head = nn.Linear(module.in_features, num_classes)
             standardize = nn.BatchNorm1d(module.in_features, affine=False)
-            # From equal probabilities on: random ones would first have to be unlearned.
+            # Zeros start with equal probabilities; random weights would have to be unlearned.
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
             network.set_submodule(name, nn.Sequential(standardize, head))

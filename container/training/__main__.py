@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         logger.error("error: %s", error)  # noqa: TRY400 - a traceback would hide the message
         # The process that was lost writes the better reason.
         is_follower = isinstance(error, ConnectionLostError)
-        return _fail(environment, str(error), unless_there_is_one=is_follower)
+        return _fail(environment, str(error), keep_existing=is_follower)
     except Exception as error:
         logger.exception("the training failed")
         # The message first: SageMaker truncates the end.
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run_or_supervise(environment: TrainingEnvironment, stop: StopRequest) -> int:
     with environment.locked():
-        environment.forget_failure()
+        environment.clear_failure()
         processes = supervisor.count_processes()
         if processes > 1 or len(environment.hosts().names) > 1:
             return supervisor.supervise(environment, stop, processes)
@@ -84,11 +84,9 @@ def _log_to_stdout(level: int) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-def _fail(
-    environment: TrainingEnvironment, reason: str, *, unless_there_is_one: bool = False
-) -> int:
+def _fail(environment: TrainingEnvironment, reason: str, *, keep_existing: bool = False) -> int:
     try:
-        environment.write_failure(reason, unless_there_is_one=unless_there_is_one)
+        environment.write_failure(reason, keep_existing=keep_existing)
     except OSError as error:
         logger.error("the failure file cannot be written: %s", error)  # noqa: TRY400
     return 1

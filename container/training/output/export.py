@@ -22,7 +22,7 @@ from container.networks.network import Classifier, ServedClassifier
 
 GOLDEN_IMAGES = 8
 
-# A golden image is kept as it is up to this size; of a larger one, what the network sees.
+# Larger golden images are stored at the network's input size.
 MAX_GOLDEN_BYTES = 2**20
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def write_artifact(
     directory: Path, manifest: Manifest, classifier: Classifier, validation: Sequence[Path]
 ) -> None:
-    """Write the artifact; where that fails, one that was there before stays.
+    """Write the artifact; on failure, a previous artifact is kept.
 
     Raises:
         UserError: the disk is full.
@@ -46,11 +46,11 @@ def write_artifact(
             answers = golden_answers(served, validation, manifest.preprocessing)
             artifact.write_golden(partial, answers)
     except Exception as error:
-        # safetensors and the exporter wrap the error of the file system in their own.
+        # safetensors and the exporter wrap the file system's error.
         if _disk_is_full(error):
             message = (
                 f"no space left for the model artifact in {directory}: give the job a larger "
-                "volume (volume_size); what was there before is untouched"
+                "volume (volume_size); a previous artifact is unchanged"
             )
             raise UserError(message) from error
         raise
@@ -58,13 +58,13 @@ def write_artifact(
 
 
 def export_onnx(served: ServedClassifier, image_size: int, path: Path) -> None:
-    """Write the graph from uint8 pixels (N, H, W, 3) to probabilities (N, C), N free."""
+    """Export the graph from uint8 pixels (N, H, W, 3) to probabilities (N, C), for any N."""
     pixels = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     for name in ("onnxscript", "onnx_ir", "torch.onnx"):
-        # They tell every step of their optimizer.
+        # They log every step of their optimizer.
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # The exporter's own deprecations are not its caller's to mend.
+        # The exporter uses deprecated functions itself.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             served,
@@ -83,10 +83,10 @@ def export_onnx(served: ServedClassifier, image_size: int, path: Path) -> None:
 def golden_answers(
     served: ServedClassifier, paths: Sequence[Path], settings: Preprocessing
 ) -> list[tuple[str, GoldenAnswer]]:
-    """Answer a few images, spread evenly over `paths`, as serving has to."""
-    places = np.linspace(0, len(paths) - 1, min(GOLDEN_IMAGES, len(paths))).astype(int)
+    """Return a few images, spread evenly over `paths`, with their probabilities."""
+    indices = np.linspace(0, len(paths) - 1, min(GOLDEN_IMAGES, len(paths))).astype(int)
     answers = []
-    for path in (paths[place] for place in places):
+    for path in (paths[index] for index in indices):
         data, suffix = path.read_bytes(), path.suffix.lower()
         if len(data) > MAX_GOLDEN_BYTES:
             data, suffix = _shrunk(data, settings), ".png"

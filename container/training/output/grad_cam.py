@@ -1,4 +1,4 @@
-"""Where a network looked when it named an image (Grad-CAM, Selvaraju et al. 2017)."""
+"""Heat maps of the pixels that decide a prediction (Grad-CAM, Selvaraju et al. 2017)."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from container.classifier.preprocessing import Pixels
 from container.networks.network import Classifier
 
-# The gradient of so many images is in memory at a time.
+# Images whose gradients are in memory at the same time.
 BATCH_SIZE = 8
 
 Hook = Callable[[nn.Module, tuple[object, ...], object], object]
@@ -19,15 +19,15 @@ Hook = Callable[[nn.Module, tuple[object, ...], object], object]
 def heat_maps(
     classifier: Classifier, pixels: Pixels, labels: Sequence[int]
 ) -> npt.NDArray[np.float32] | None:
-    """Return what in images (N, S, S, 3) spoke for `labels` (N,), on the processor.
+    """Return heat maps of pixels (N, S, S, 3) for the classes `labels` (N,), computed on the CPU.
 
-    Each channel of the last feature map counts as much as the label's logit grows with it.
+    The channels of the last feature map are weighted by the gradients of the label's logit.
 
     Returns:
-        float32 of shape (N, S, S), 0 to 1 in each image; None where the network's last features
-        are no map, as in a vision transformer.
+        float32 of shape (N, S, S), 0 to 1 in each image; None if the network's last features are
+        not a map, as in a vision transformer.
     """
-    # Without the flips over which answers may be averaged: a map is of one view.
+    # Without the flips of test-time augmentation, because a map belongs to one view.
     plain = Classifier(classifier.network).cpu().eval()
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
     name = _last_map(plain, images[:1])
@@ -45,12 +45,12 @@ def _heat_maps(classifier: Classifier, module: nn.Module, images: Tensor, labels
 
     def keep(_module: nn.Module, _inputs: tuple[object, ...], output: Tensor) -> Tensor:
         kept.append(output)
-        # What follows may write into its input, as many a ReLU does.
+        # The next layer may write into its input, as an in-place ReLU does.
         return output.clone()
 
     handle = module.register_forward_hook(keep)
     try:
-        # The weights may be frozen: the gradient begins at the image.
+        # The weights may be frozen, so the image must require a gradient.
         logits = classifier(images.requires_grad_())
         chosen = logits.gather(1, labels[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, kept[0])
@@ -64,7 +64,7 @@ def _heat_maps(classifier: Classifier, module: nn.Module, images: Tensor, labels
 
 
 def _last_map(classifier: Classifier, images: Tensor) -> str | None:
-    """Return the name of the module that gives the last feature map (N, C, H, W), if any."""
+    """Return the name of the module of the last feature map (N, C, H, W), if any."""
     last: list[str | None] = [None]
 
     def note(name: str) -> Hook:

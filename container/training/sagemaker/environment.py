@@ -1,4 +1,4 @@
-"""SageMaker's side of a training job: its files under /opt/ml, read and written."""
+"""SageMaker's files of a training job, under /opt/ml."""
 
 import contextlib
 import fcntl
@@ -23,7 +23,7 @@ from container.classifier.vocabulary import (
 
 logger = logging.getLogger(__name__)
 
-# The service puts its own words before ours and keeps 1,024 characters of both.
+# SageMaker keeps 1,024 characters, including its own prefix.
 MAX_FAILURE_CHARACTERS = 950
 
 
@@ -40,7 +40,7 @@ class Channels:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hosts:
-    """The machines of the job."""
+    """The hosts of the job."""
 
     current: str
     names: tuple[str, ...]
@@ -48,57 +48,57 @@ class Hosts:
 
     @property
     def rank(self) -> int:
-        """This host's place: of the list, never the number in its name (algo-10 < algo-2)."""
+        """This host's index in the sorted list, not the number in its name (algo-10 < algo-2)."""
         return self.names.index(self.current)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingEnvironment:
-    """Paths of a training job below its base folder, and the settings found there."""
+    """The paths of a training job below its base folder, and the settings in its files."""
 
     base_dir: Path
 
     @property
     def model_dir(self) -> Path:
-        """What SageMaker packs as model.tar.gz."""
+        """The folder that SageMaker packs as model.tar.gz."""
         return self.base_dir / "model"
 
     @property
     def output_data_dir(self) -> Path:
-        """What SageMaker packs as output.tar.gz."""
+        """The folder that SageMaker packs as output.tar.gz."""
         return self.base_dir / "output" / "data"
 
     @property
     def output_dir(self) -> Path:
-        """What holds the records of the training, beside the files for `output_data_dir`."""
+        """The folder of debugger and profiler records."""
         return self.base_dir / "output"
 
     @property
     def hook_configuration_path(self) -> Path:
-        """What SageMaker says of the tensors to record, where it does."""
+        """SageMaker's configuration of the tensors to record, which may be missing."""
         return self._config_path("debughookconfig.json")
 
     @property
     def profiler_configuration_path(self) -> Path:
-        """What SageMaker says of the profiler, where it does."""
+        """SageMaker's configuration of the profiler, which may be missing."""
         return self._config_path("profilerconfig.json")
 
     @property
     def checkpoint_dir(self) -> Path:
-        """What SageMaker keeps in step with S3 while the job runs."""
+        """The folder that SageMaker synchronizes with S3 while the job runs."""
         config = self._config("checkpointconfig.json")
         path = config.get("LocalPath") if isinstance(config, dict) else None
         directory = Path(path) if isinstance(path, str) else self.base_dir / "checkpoints"
-        # Every trial of a tuning job gets the same S3 prefix; each needs a folder of its own.
+        # All trials of a tuning job have the same S3 prefix, so each needs a separate folder.
         if "_tuning_objective_metric" in self.hyperparameters():
             directory /= os.environ.get(JOB_NAME_VARIABLE, "trial")
         return directory
 
     def hyperparameters(self) -> Mapping[str, object]:
-        """Return hyperparameters.json as it stands.
+        """Return the content of hyperparameters.json.
 
         Raises:
-            UserError: it is missing or no JSON object.
+            UserError: the file is missing or is not a JSON object.
         """
         config = self._config("hyperparameters.json")
         if config is None:
@@ -113,10 +113,10 @@ class TrainingEnvironment:
         return config
 
     def channels(self) -> Channels:
-        """Find the input folders by inputdataconfig.json.
+        """Find the input folders of the channels in inputdataconfig.json.
 
         Raises:
-            UserError: there is no training channel, it comes by Pipe, or its folder is missing.
+            UserError: there is no training channel, a folder is missing, or Pipe mode is used.
         """
         config = self._config("inputdataconfig.json")
         if config is None:
@@ -128,17 +128,17 @@ class TrainingEnvironment:
             mode = channel.get("TrainingInputMode") if isinstance(channel, dict) else None
             if mode == "Pipe":
                 message = (
-                    f"channel {name!r} comes by Pipe, which holds no image files: "
+                    f"channel {name!r} uses Pipe mode, which has no image files: "
                     "set its input_mode to 'File' or 'FastFile'"
                 )
                 raise UserError(message)
         return self._choose(set(config))
 
     def hosts(self) -> Hosts:
-        """Return the machines of resourceconfig.json; without one, this machine alone.
+        """Return the hosts in resourceconfig.json, or this machine alone if there is no such file.
 
         Raises:
-            UserError: the list is none, or lacks the current host.
+            UserError: the hosts are not a list of names, or lack the current host.
         """
         config = self._config("resourceconfig.json")
         if not isinstance(config, dict) or "hosts" not in config:
@@ -157,15 +157,15 @@ class TrainingEnvironment:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second training out of the same folder, which would delete this one's files.
+        """Lock the folder against a second training, which would delete this one's files.
 
         Raises:
-            UserError: another is running there.
+            UserError: another training is running there.
         """
         try:
             descriptor = os.open(self.base_dir, os.O_RDONLY)
         except OSError:
-            # Without the folder there is nothing to train on, and a better message to come.
+            # A missing folder is reported later, with a better message.
             yield
             return
         try:
@@ -174,24 +174,24 @@ class TrainingEnvironment:
             message = f"another training is running in {self.base_dir}: wait for it or stop it"
             raise UserError(message) from None
         except OSError:
-            # Some shared folders know no locks.
+            # Some network file systems have no locks.
             logger.debug("%s cannot be locked", self.base_dir)
         try:
             yield
         finally:
             os.close(descriptor)
 
-    def write_failure(self, text: str, *, unless_there_is_one: bool = False) -> None:
-        """Tell SageMaker why the job failed."""
+    def write_failure(self, text: str, *, keep_existing: bool = False) -> None:
+        """Write the failure reason that SageMaker shows."""
         self._failure_path.parent.mkdir(parents=True, exist_ok=True)
-        # A file's name need not be UTF-8; the sentence about it is.
+        # The text may contain a file name that is not UTF-8.
         data = text[:MAX_FAILURE_CHARACTERS].encode(errors="backslashreplace")
-        mode = "xb" if unless_there_is_one else "wb"
+        mode = "xb" if keep_existing else "wb"
         with contextlib.suppress(FileExistsError), self._failure_path.open(mode) as file:
             file.write(data)
 
-    def forget_failure(self) -> None:
-        """Drop what an earlier run in the same folder said."""
+    def clear_failure(self) -> None:
+        """Delete the failure reason of an earlier run in the same folder."""
         self._failure_path.unlink(missing_ok=True)
 
     @property
@@ -203,7 +203,7 @@ class TrainingEnvironment:
         others = names.difference(*CHANNEL_NAMES.values())
         images = sorted(names.difference(CHANNEL_NAMES[WEIGHTS]))
         if found[TRAINING] is None and others and len(images) == 1:
-            # A single channel of images is for training, whatever its name is.
+            # A single channel of images is the training channel, under any name.
             found[TRAINING] = images[0]
         if found[TRAINING] is None:
             message = (

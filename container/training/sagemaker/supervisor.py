@@ -1,7 +1,7 @@
-"""The processes of one host, one a GPU: started, stopped and watched by the program itself.
+"""The supervisor of a host's training processes, one per GPU.
 
-SageMaker starts one container a host. Its first process then supervises others of the same
-program, which read their ranks from torchrun's variables.
+SageMaker starts one container per host. Its first process supervises the others, which run the
+same program and read their ranks from torchrun's variables.
 """
 
 import ctypes
@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from container.classifier import machine
@@ -26,18 +25,18 @@ from container.training.sagemaker.stop import SIGNALS, Stop, StopRequest
 
 RANK, COUNT, PORT = "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"
 
-# Where the processes of several hosts meet.
+# The port where the processes of several hosts connect.
 DEFAULT_PORT = 29400
 
-# For what one process has to finish, the artifact say, when another has failed.
+# Time to finish, for example the artifact, after another process has failed.
 GRACE_SECONDS = 60
 
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1
 
 
 class ConnectionLostError(UserError):
-    """Another process of the job is gone, and knows better why."""
+    """The connection to another process is lost, whose own error is the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +55,16 @@ class Rank:
         return cls(*(int(os.environ[name]) for name in (RANK, COUNT, PORT)))
 
     def variables(self) -> Mapping[str, str]:
-        """Return what `given` reads."""
+        """Return the environment variables that `given` reads."""
         values = (self.index, self.count, self.port)
         return {name: str(value) for name, value in zip((RANK, COUNT, PORT), values, strict=True)}
 
 
 def count_processes() -> int:
-    """Return how many processes this host shall have.
+    """Return the number of training processes of this host.
 
     Raises:
-        UserError: SAGEMAKER_CLASSIFIER_PROCESSES says something impossible.
+        UserError: PROCESSES_VARIABLE is not a number, or is larger than the number of GPUs.
     """
     wanted, gpus = os.environ.get(PROCESSES_VARIABLE), _count_gpus()
     if wanted is None:
@@ -80,48 +79,48 @@ def count_processes() -> int:
 
 
 def supervise(environment: TrainingEnvironment, stop: StopRequest, count: int) -> int:
-    """Train in `count` processes of their own; return this program's exit code.
+    """Train in `count` child processes; return this program's exit code.
 
-    When one fails, the others are ended. The failure file is written by the process that knows
-    the reason, and here where it could not.
+    If one fails, the others are terminated. The failed process writes the failure file, or else
+    the supervisor.
     """
     is_alone = len(environment.hosts().names) == 1
     port = int(os.environ.get(PORT, _free_port() if is_alone else DEFAULT_PORT))
     with _started([Rank(rank, count, port) for rank in range(count)], stop) as children:
         _wait(children, stop)
-        # Before the others are told to end, which they may do in any way.
+        # Before the others are terminated, because they can exit with any code.
         failed = [rank for rank, child in enumerate(children) if child.returncode]
         if not failed:
             return 0
-        _end(children)
+        _terminate(children)
     rank = min(failed, key=lambda rank: children[rank].returncode)
     code = children[rank].returncode
     if code < 0:
-        environment.write_failure(f"{_name(rank, count)} was ended by {_signal(-code)}")
+        environment.write_failure(f"{_name(rank, count)} was killed by {_signal(-code)}")
     else:
-        reason = f"{_name(rank, count)} ended with exit code {code}: the log says why"
-        environment.write_failure(reason, unless_there_is_one=True)
+        reason = f"{_name(rank, count)} exited with code {code}: see the log"
+        environment.write_failure(reason, keep_existing=True)
     return 1
 
 
 def end_with_supervisor() -> None:
-    """Make the death of the supervisor, however it comes, this process's own."""
+    """Have the kernel kill this process when the supervisor dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _count_gpus() -> int:
-    # In a container these are its own. Without any, torch need not be imported to know.
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
+    # Without GPUs the slow import of torch is not needed.
+    if not machine.gpu_count():
         return 0
     import torch  # noqa: PLC0415
 
-    # Asks the driver's management library, and leaves CUDA to the processes.
+    # It calls the driver's management library and does not initialize CUDA.
     return torch.cuda.device_count()
 
 
 def _free_port() -> int:
-    """Return a port for the processes of one host: tuning trials may share the machine."""
+    """Return a free port, because tuning trials may share the machine."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -129,13 +128,13 @@ def _free_port() -> int:
 
 @contextmanager
 def _started(ranks: Sequence[Rank], stop: StopRequest) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start a process for each rank; end all of them with the block."""
+    """Start a process for each rank; kill all of them at the end of the block."""
     children: list[subprocess.Popen[bytes]] = []
     try:
-        # Children inherit that: a stop waits until they listen.
+        # Children inherit the mask: a stop signal is pending until they listen.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         for rank in ranks:
-            # Else a lost connection is told in pages before it is told in a sentence.
+            # Without it, PyTorch logs pages about a lost connection before our message.
             defaults = {"TORCH_CPP_LOG_LEVEL": "ERROR", **_threads(rank.count)}
             variables = {**defaults, **os.environ, **rank.variables()}
             command = [sys.executable, "-m", "container.training", "train"]
@@ -156,24 +155,24 @@ def _threads(count: int) -> Mapping[str, str]:
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], stop: Stop) -> None:
-    """Wait until all have ended or one has failed; pass a stop on meanwhile."""
-    is_passed_on = False
+    """Wait until all have exited or one has failed; forward a stop request."""
+    is_forwarded = False
     while None in (codes := [child.poll() for child in children]):
         if any(codes):
             return
-        if stop.requested and not is_passed_on:
+        if stop.requested and not is_forwarded:
             for child in children:
                 child.terminate()
-            is_passed_on = True
-        time.sleep(_LOOK_SECONDS)
+            is_forwarded = True
+        time.sleep(_POLL_SECONDS)
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+def _terminate(children: Sequence[subprocess.Popen[bytes]]) -> None:
     for child in children:
         child.terminate()
     deadline = time.monotonic() + GRACE_SECONDS
     while None in [child.poll() for child in children] and time.monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def _name(rank: int, count: int) -> str:
