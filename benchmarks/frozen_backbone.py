@@ -197,8 +197,8 @@ def _loader(
 
 
 def _case(program: Sequence[str]) -> Case:
-    said = dict(pair.split("=", 1) for pair in program)
-    return dataclasses.replace(CASE, hyperparameters={**CASE.hyperparameters, **said})
+    given = dict(pair.split("=", 1) for pair in program)
+    return dataclasses.replace(CASE, hyperparameters={**CASE.hyperparameters, **given})
 
 
 def _with_empty_cache(run: Callable[[], Measured]) -> Measured:

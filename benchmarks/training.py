@@ -32,7 +32,7 @@ from benchmarks.conditions import conditions
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """A data set and how the training program is told to learn it."""
+    """A data set and the settings to train on it."""
 
     training: str
     """Folder of the training channel within the tar file."""
@@ -114,7 +114,7 @@ CASES: dict[str, dict[str, Case]] = {
 
 
 def main() -> None:
-    """Run the cases that were asked for, print a table and one JSON document."""
+    """Run the given cases; print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", choices=[[], *CASES], help="data sets; default: all")
     parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")

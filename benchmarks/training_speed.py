@@ -2,11 +2,11 @@
 
     python -m benchmarks.training_speed --data ../shared/data
 
-Side by side on the same cores: the loop of torchvision's reference script as it stands by default
-(float32, Pillow in a DataLoader with two workers, a loss read back every step) and this project's,
-from the decoded images on. Both start from the same weights, see the same images in the same
-order and learn at the same rate: first without random changes, where the losses must agree, then
-each with its own, as they are used. Rounds alternate; medians are printed.
+On the same cores: the loop of torchvision's reference script with its defaults (float32, Pillow in
+a DataLoader with two workers, a loss read back every step), and this project's training step on
+decoded images. Both have the same initial weights, images, order and learning rate. The losses must
+agree without augmentation; then each runs with its own augmentation. Rounds alternate, and medians
+are printed.
 """
 
 import argparse
@@ -49,7 +49,7 @@ Speeds: TypeAlias = dict[str, dict[str, list[float]]]
 
 
 class ImageFiles(Dataset[tuple[torch.Tensor, int]]):
-    """Images decoded by Pillow whenever they are asked for."""
+    """Images decoded by Pillow on every access."""
 
     def __init__(
         self, paths: Sequence[Path], labels: Sequence[int], transform: Callable[..., torch.Tensor]
