@@ -86,8 +86,8 @@ def _recall(folder: Path) -> dict[str, dict[str, int]]:
     paths = sorted((folder / "train_another").rglob("*.jpeg"))
     kinds = ("exact", "JPEG 70", "JPEG 40", "WebP 60", "half", "three quarters", "double")
     planted: dict[str, list[tuple[str, str]]] = {kind: [] for kind in kinds}
-    for number, place in enumerate(random.permutation(len(paths))[: EACH * len(kinds)]):
-        kind, path = kinds[number % len(kinds)], paths[place]
+    for number, index in enumerate(random.permutation(len(paths))[: EACH * len(kinds)]):
+        kind, path = kinds[number % len(kinds)], paths[index]
         copy = folder / "validation_another" / path.parent.name / f"planted{number}"
         planted[kind].append((_copy(kind, path, copy), path.relative_to(folder).as_posix()))
     found = audit_source(folder, Reading(), quiet=True)
@@ -95,11 +95,11 @@ def _recall(folder: Path) -> dict[str, dict[str, int]]:
     for kind, copies in planted.items():
         prefix = "exact" if kind == "exact" else "near"
         named = _together(found.findings, f"{prefix}-copy-across-splits")
-        right = sum(
+        correct = sum(
             any({f"validation_another/{copy}", original} <= names for names in named)
             for copy, original in copies
         )
-        result[kind] = {"planted": len(copies), "found": right}
+        result[kind] = {"planted": len(copies), "found": correct}
         print(kind, result[kind], flush=True)
     exact = _together(found.findings, "exact-copy")
     contents = [{(folder / name).read_bytes() for name in names} for names in exact]
@@ -123,8 +123,8 @@ def _labels(folder: Path) -> dict[str, int]:
     paths = sorted(folder.iterdir())
     labels = sorted({path.stem[-2:] for path in paths})
     wrong = set()
-    for place in random.permutation(len(paths))[:WRONG_LABELS]:
-        path = paths[place]
+    for index in random.permutation(len(paths))[:WRONG_LABELS]:
+        path = paths[index]
         label = str(random.choice([other for other in labels if other != path.stem[-2:]]))
         renamed = path.with_stem(path.stem[:-2] + label)
         path.rename(renamed)

@@ -29,7 +29,7 @@ def test_the_exploration_runs_on_the_sample_and_on_own_images(
 
     counted = "24 images of 2 classes in all" if own else "300 images of 12 classes in train"
     assert counted in texts
-    assert ("horizontal_flip would destroy the labels" in texts) == (not own)
+    assert ("leave horizontal_flip off" in texts) == (not own)
     assert kinds.count("image/png") == 3
     assert "text/html" in kinds
 
