@@ -7,7 +7,6 @@ search that was stopped, or killed, continues where it was.
 
 import itertools
 import json
-import os
 import shutil
 import signal
 import tarfile
@@ -22,6 +21,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from container.classifier.errors import UserError
+from container.classifier.machine import usable_cpus
 from image_classifier.local import trial, tuning_page
 from image_classifier.local.best_trial import best
 from image_classifier.local.trial import Programs, TrialFailedError
@@ -34,8 +34,6 @@ from image_classifier.settings.tuning import Range, Tuning, is_integer
 DATABASE, PAGE, BEST, MODEL = "study.db", "tuning.html", "best.json", "model.tar.gz"
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> FrozenTrial:
@@ -103,13 +101,8 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
 
 
 def count_processors() -> int:
-    """Return how many processors this process may use, by its affinity and its cgroup's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if _CPU_MAX.is_file():
-        quota, period = _CPU_MAX.read_text().split()
-        if quota != "max":
-            count = min(count or 1, max(1, int(quota) // int(period)))
-    return count or 1
+    """Return the number of trials that run at the same time, one per usable CPU."""
+    return max(1, int(usable_cpus()))
 
 
 def _open(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study:
