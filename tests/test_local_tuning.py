@@ -187,7 +187,7 @@ def test_the_same_settings_train_and_serve_on_this_machine(
     capsys.readouterr()
     try:
         assert main(["delete", path, "--local", "--dry-run"]) == 0
-        assert "would be stopped" in capsys.readouterr().out
+        assert "would stop the server" in capsys.readouterr().out
         assert main(["predict", path, str(image), "--local", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["class_names"] == ["blue", "green", "red"]
     finally:
