@@ -1,4 +1,4 @@
-"""The network in memory: compiled, shared by threads, compared with training."""
+"""A loaded artifact: compiled, shared by threads, verified with golden answers."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from container.serving.model.precision import variants
 from container.serving.model.predictor import Predictor
 
 
-def test_the_engine_answers_alike_alone_in_a_crowd_and_from_many_threads(artifact: Path) -> None:
+def test_predictions_are_equal_for_one_thread_and_for_many(artifact: Path) -> None:
     predictor = Predictor.load(artifact, streams=2, latency_threads=2)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 
@@ -25,15 +25,15 @@ def test_the_engine_answers_alike_alone_in_a_crowd_and_from_many_threads(artifac
         return np.stack([predictor.predict(image, is_idle=is_idle) for image in images])
 
     with ThreadPoolExecutor(8) as threads:
-        crowd = [threads.submit(predict_all, is_idle=False) for _ in range(8)]
+        concurrent = [threads.submit(predict_all, is_idle=False) for _ in range(8)]
 
     expected = predict_all(is_idle=False)
     assert len(np.unique(expected, axis=0)) == len(images)
-    assert all(np.array_equal(answers.result(), expected) for answers in crowd)
+    assert all(np.array_equal(answers.result(), expected) for answers in concurrent)
     assert np.allclose(predict_all(is_idle=True), expected, atol=1e-6)
 
 
-def test_another_network_than_the_manifests_is_refused(artifact: Path) -> None:
+def test_network_with_other_classes_than_the_manifest_is_rejected(artifact: Path) -> None:
     onnx_model = Artifact.read(artifact).onnx_model
 
     with pytest.raises(ArtifactError, match=r"must turn u8 into \[1,4\]"):
@@ -47,11 +47,11 @@ def test_another_network_than_the_manifests_is_refused(artifact: Path) -> None:
         ("fpu avx512f", "", ["float32"]),
         ("fpu avx512_bf16", "float32", ["float32"]),
         ("fpu avx512f", "bfloat16", ["bfloat16", "float32"]),
-        # It has none.
+        # The artifact has no int8 network.
         ("fpu avx512_bf16", "int8", ["float32"]),
     ],
 )
-def test_the_processor_and_the_setting_choose_the_precision(
+def test_processor_and_setting_choose_the_precision(
     artifact: Path,
     monkeypatch: pytest.MonkeyPatch,
     flags: str,
@@ -64,7 +64,7 @@ def test_the_processor_and_the_setting_choose_the_precision(
     assert [each.precision for each in variants(Artifact.read(artifact), wanted)] == precisions
 
 
-def test_what_bfloat16_answers_otherwise_is_served_in_float32(
+def test_float32_is_served_if_bfloat16_fails_the_golden_answers(
     artifact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -79,7 +79,7 @@ def test_what_bfloat16_answers_otherwise_is_served_in_float32(
     assert np.array_equal(predictor.predict(image, is_idle=True), expected)
 
 
-def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_network_is_rejected(tmp_path: Path) -> None:
     onnx_model = tmp_path / "model.onnx"
     onnx_model.write_bytes(b"not a network")
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
         Engine(onnx_model, image_size=32, classes=2, precision="float32", streams=1)
 
 
-def test_an_artifact_without_golden_answers_is_refused(artifact: Path) -> None:
+def test_artifact_without_golden_answers_is_rejected(artifact: Path) -> None:
     predictor = Predictor.load(artifact, streams=1)
 
     with pytest.raises(ArtifactError, match="no golden answer"):

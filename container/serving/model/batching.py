@@ -1,6 +1,6 @@
-"""Images' batches: whoever asks waits until the batch with their image is predicted.
+"""Dynamic batching: collect images from several threads and predict them together.
 
-Knows nothing of the device that computes.
+Independent of the device.
 """
 
 import logging
@@ -25,38 +25,38 @@ InferBatch: TypeAlias = Callable[[Sequence[Pixels]], Probabilities]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batching:
-    """When images that wait go as a batch."""
+    """When a batch starts."""
 
     max_batch_size: int
-    """Images; so many go at once."""
+    """A batch of this many images starts at once."""
 
     batch_timeout_seconds: float
-    """How long fewer wait for more, and they wait on while a batch is computed: that costs
-    nothing."""
+    """How long a smaller batch waits for more images. It also waits while another batch is
+    computed, which costs no time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Turn:
+class _Item:
     image: Pixels
 
     due: float
-    """By `time.monotonic`, when it goes in a batch that is not full."""
+    """By `time.monotonic`, when it starts in a batch that is not full."""
 
-    answer: "Future[Probabilities]" = field(default_factory=Future)
+    probabilities: "Future[Probabilities]" = field(default_factory=Future)
 
 
 class Batcher:
-    """Threads that take what waits, first come, first served; any number may call `infer`."""
+    """A first-in first-out queue of images, and threads that predict them in batches."""
 
     def __init__(self, lanes: Sequence[InferBatch], batching: Batching) -> None:
-        """Start a thread for each lane: with two, one batch is made ready while one is computed."""
+        """Start a thread for each lane: with two, one batch is copied while one is computed."""
         self._batching = batching
         self._changed = threading.Condition()
-        self._waiting: deque[_Turn] = deque()
-        self._under_way = 0
+        self._queue: deque[_Item] = deque()
+        self._in_flight = 0
         self._is_closed = False
         self._threads = [
-            # Daemons: a process that ends has answered everyone, and waits for no more.
+            # Daemons: when the process exits, all requests have been answered.
             threading.Thread(target=self._work, args=(lane,), name="batch", daemon=True)
             for lane in lanes
         ]
@@ -64,84 +64,78 @@ class Batcher:
             thread.start()
 
     def infer(self, image: Pixels, *, is_idle: bool) -> Probabilities:
-        """Predict in a batch; an image that is alone waits for no other.
+        """Predict an image in a batch. Thread-safe.
+
+        Args:
+            image: uint8 of shape (image_size, image_size, 3).
+            is_idle: This is the only image in the server: do not wait for others.
 
         Raises:
-            InternalServerError: the batch failed; the log says why.
-            RuntimeError: the batcher is closed.
+            InternalServerError: The batch failed; the log has the reason.
+            RuntimeError: The batcher is closed.
         """
         timeout = 0.0 if is_idle else self._batching.batch_timeout_seconds
-        turn = _Turn(image=image, due=time.monotonic() + timeout)
+        item = _Item(image=image, due=time.monotonic() + timeout)
         with self._changed:
             if self._is_closed:
-                message = "nothing is predicted any more"
+                message = "the batcher is closed"
                 raise RuntimeError(message)
-            self._waiting.append(turn)
-            # Between the first, which sets the clock, and the last, nothing changes for anyone.
-            if len(self._waiting) == 1 or len(self._waiting) >= self._batching.max_batch_size:
+            self._queue.append(item)
+            # Only the first image, which sets the deadline, and the last one can start a batch.
+            if len(self._queue) == 1 or len(self._queue) >= self._batching.max_batch_size:
                 self._changed.notify_all()
-        return turn.answer.result()
+        return item.probabilities.result()
 
     def close(self) -> None:
-        """Predict whatever waits, then end the threads."""
+        """Predict the queued images, then stop the threads."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
+    def __len__(self) -> int:
+        """Return the number of queued images."""
+        return len(self._queue)
+
     def _work(self, infer_batch: InferBatch) -> None:
-        while turns := self._next_batch():
-            self._answer(turns, infer_batch)
+        while items := self._next_batch():
+            self._predict(items, infer_batch)
 
-    def _next_batch(self) -> Sequence[_Turn]:
-        """Wait for a batch and take it; an empty one means that no more will come."""
+    def _next_batch(self) -> Sequence[_Item]:
+        """Wait for a batch and remove it from the queue; return an empty one when closed."""
         with self._changed:
-            while not self._is_due():
-                if self._is_closed and not self._waiting:
+            while (seconds := self._seconds_until_due()) != 0:
+                if self._is_closed and not self._queue:
                     return ()
-                self._changed.wait(self._patience())
-            self._under_way += 1
-            size = min(len(self._waiting), self._batching.max_batch_size)
-            return [self._waiting.popleft() for _ in range(size)]
+                self._changed.wait(seconds)
+            self._in_flight += 1
+            size = min(len(self._queue), self._batching.max_batch_size)
+            return [self._queue.popleft() for _ in range(size)]
 
-    def _is_due(self) -> bool:
-        if len(self._waiting) >= self._batching.max_batch_size:
-            return True
-        if not self._waiting or self._under_way:
-            return False
-        return self._is_closed or time.monotonic() >= self._waiting[0].due
-
-    def _patience(self) -> float | None:
-        """Return seconds until a batch is due, None where that is for others to say."""
-        if not self._waiting or self._under_way:
+    def _seconds_until_due(self) -> float | None:
+        """Return 0 if a batch is due, None if that depends on other threads."""
+        if len(self._queue) >= self._batching.max_batch_size:
+            return 0.0
+        if not self._queue or self._in_flight:
             return None
-        return max(0.0, self._waiting[0].due - time.monotonic())
+        return 0.0 if self._is_closed else max(0.0, self._queue[0].due - time.monotonic())
 
-    def _answer(self, turns: Sequence[_Turn], infer_batch: InferBatch) -> None:
-        answers: Sequence[Probabilities] | None = None
+    def _predict(self, items: Sequence[_Item], infer_batch: InferBatch) -> None:
         try:
-            answers = _rows(infer_batch([turn.image for turn in turns]), len(turns))
+            rows = infer_batch([item.image for item in items])
+            if len(rows) != len(items):
+                message = f"{len(items)} images got {len(rows)} answers"
+                raise ValueError(message)
         except Exception:
-            # Once for all of them; each request's own line has its status.
-            logger.exception("a batch of %d images failed", len(turns))
+            # Logged once per batch; the request log has each request's status.
+            logger.exception("a batch of %d images failed", len(items))
+            rows = None
         with self._changed:
-            self._under_way -= 1
+            self._in_flight -= 1
             self._changed.notify_all()
-        for number, turn in enumerate(turns):
-            if answers is None:
-                turn.answer.set_exception(InternalServerError())
+        for number, item in enumerate(items):
+            if rows is None:
+                item.probabilities.set_exception(InternalServerError())
             else:
-                turn.answer.set_result(answers[number])
-
-
-def _rows(answers: Probabilities, images: int) -> Sequence[Probabilities]:
-    """Return the answer of each image.
-
-    Raises:
-        ValueError: there are more or fewer; somebody would wait for ever.
-    """
-    if len(answers) != images:
-        message = f"{images} images got {len(answers)} answers"
-        raise ValueError(message)
-    return list(answers)
+                item.probabilities.set_result(rows[number])

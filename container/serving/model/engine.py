@@ -1,4 +1,4 @@
-"""The network on the processor: OpenVINO runs the artifact's ONNX file."""
+"""Inference on the CPU: OpenVINO runs the artifact's ONNX file."""
 
 import sys
 import threading
@@ -14,44 +14,44 @@ from container.classifier.preprocessing import Pixels
 from container.serving.model.outcome import Probabilities
 from container.serving.settings import BFLOAT16, FLOAT32, INT8
 
-# OpenVINO's import loads its conversion tools, which report every start to the vendor and write
-# an identifier into the home folder. Without them it continues.
+# OpenVINO's import loads its conversion tools, which send telemetry at every start and write an
+# identifier into the home folder. OpenVINO runs without them.
 sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402  the line above must come first
 
-# OpenVINO would otherwise choose bfloat16 wherever the processor has it. What is int8 is said in
-# the network's own file; this is for the rest of it.
+# By default OpenVINO uses bfloat16 on every processor that has it. The network's file marks which
+# operations are int8; this setting is for the others.
 PRECISIONS = {FLOAT32: "f32", BFLOAT16: "bf16", INT8: "f32"}
 
 
-class Place:
-    """An image's place in a compiled network, which predicts as many at a time as streams."""
+class InferSlot:
+    """An inference request of a compiled network, with its input and output tensors."""
 
     def __init__(self, compiled: openvino.CompiledModel) -> None:
-        """Make the place and warm it up."""
+        """Create the inference request and warm it up."""
         self._request = compiled.create_infer_request()
-        # Written in place: handed over with each call, an image costs four times as much.
+        # Write into the input tensor: passing the image with each call takes four times as long.
         self._pixels = self._request.get_input_tensor().data
         self.infer(np.zeros(self._pixels.shape[1:], np.uint8))
 
     def infer(self, image: Pixels) -> Probabilities:
-        """Predict; the answer is a copy, for the next prediction overwrites its place."""
+        """Predict an image; return a copy, because the next prediction overwrites the tensor."""
         self._pixels[0] = image
         self._request.infer()
-        answer: Probabilities = self._request.get_output_tensor().data[0].copy()
-        return answer
+        probabilities: Probabilities = self._request.get_output_tensor().data[0].copy()
+        return probabilities
 
 
-Places: TypeAlias = SimpleQueue[Place]
+InferSlots: TypeAlias = SimpleQueue[InferSlot]
 
-# Two threads that make their first tensors at once can wait for each other for ever, one holding
-# Python's lock and one that of OpenVINO's binding: seen when starts were repeated.
+# Two threads that create their first tensors at the same time can deadlock: one holds Python's
+# lock, the other one that of OpenVINO's binding. Seen when starts were repeated.
 _FIRST_TENSORS = threading.Lock()
 
 
 class Engine:
-    """A network compiled for this machine; any number of threads may call `infer`."""
+    """A network compiled for this machine. `infer` is thread-safe."""
 
     def __init__(
         self,
@@ -63,30 +63,36 @@ class Engine:
         streams: int,
         latency_threads: int = 1,
     ) -> None:
-        """Compile for as many predictions at a time as `streams`, each on one processor.
+        """Compile the network for throughput, and for latency if `latency_threads` is above 1.
 
-        With `latency_threads` above 1, compile once more for a lone prediction on as many.
+        Args:
+            onnx_model: The ONNX file.
+            image_size: Width and height of the input, in pixels.
+            classes: Number of probabilities.
+            precision: A key of `PRECISIONS`.
+            streams: Images predicted at the same time, each on one core.
+            latency_threads: Cores that predict the only image in the server.
 
         Raises:
-            ArtifactError: not a network from uint8 pixels to as many probabilities as `classes`.
+            ArtifactError: The network does not turn uint8 pixels into `classes` probabilities.
         """
         core = openvino.Core()
         try:
-            # Once: both compiled variants share what it keeps in memory.
+            # Read once: both compiled networks share the weights in memory.
             model = core.read_model(onnx_model)
-            # One image at a time: streams fill the processors as well as batches do, of
-            # which each new size would have to be compiled.
+            # One image per inference: streams use the cores as well as batches do, and each batch
+            # size would have to be compiled.
             model.reshape([1, image_size, image_size, 3])
             found = (model.input().element_type.to_string(), model.output().partial_shape)
-            # At the same time, because a start should be quick.
+            # Compile both at the same time to start sooner.
             with ThreadPoolExecutor() as threads:
-                crowd = threads.submit(_compile, core, model, precision, streams, streams)
+                throughput = threads.submit(_compile, core, model, precision, streams, streams)
                 if latency_threads > 1:
-                    lone = threads.submit(_compile, core, model, precision, 1, latency_threads)
-            # One more than streams: OpenVINO itself begins with it the moment a stream is free,
-            # while Python's threads would have to wake each other first.
-            self._crowd = _places(crowd.result(), streams + 1)
-            self._lone = _places(lone.result(), 1) if latency_threads > 1 else SimpleQueue()
+                    latency = threads.submit(_compile, core, model, precision, 1, latency_threads)
+            # One slot more than streams: OpenVINO starts it the moment a stream is free, which is
+            # faster than waking another Python thread.
+            self._throughput = _slots(throughput.result(), streams + 1)
+            self._latency = _slots(latency.result(), 1) if latency_threads > 1 else SimpleQueue()
         except RuntimeError as error:
             message = f"{onnx_model.name} cannot be compiled: {str(error).strip()}"
             raise ArtifactError(message) from error
@@ -95,24 +101,24 @@ class Engine:
             raise ArtifactError(message)
 
     def infer(self, image: Pixels, *, is_idle: bool) -> Probabilities:
-        """Predict, waiting for a free place.
+        """Predict an image; wait for a free slot.
 
         Args:
             image: uint8 of shape (image_size, image_size, 3).
-            is_idle: nothing else is to be predicted, so that all processors may work on this.
+            is_idle: This is the only image in the server, so it may use all cores.
 
         Returns:
             float32 of shape (classes,).
         """
-        places = self._lone if is_idle and not self._lone.empty() else self._crowd
-        place = places.get()
+        slots = self._latency if is_idle and not self._latency.empty() else self._throughput
+        slot = slots.get()
         try:
-            return place.infer(image)
+            return slot.infer(image)
         finally:
-            places.put(place)
+            slots.put(slot)
 
     def close(self) -> None:
-        """Do nothing: no thread of ours runs, and the memory goes with the last reference."""
+        """Do nothing: no thread runs, and the last reference frees the memory."""
 
 
 def _compile(
@@ -122,16 +128,15 @@ def _compile(
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": threads,
-        # Pinned to the same processors, two workers would halve each other's speed.
+        # Two workers pinned to the same cores would halve each other's speed.
         "ENABLE_CPU_PINNING": False,
     }
     return core.compile_model(model, "CPU", settings)
 
 
-def _places(compiled: openvino.CompiledModel, number: int) -> Places:
-    """Return so many of a compiled network's places, warmed up."""
-    places: Places = SimpleQueue()
+def _slots(compiled: openvino.CompiledModel, number: int) -> InferSlots:
+    slots: InferSlots = SimpleQueue()
     with _FIRST_TENSORS:
         for _ in range(number):
-            places.put(Place(compiled))
-    return places
+            slots.put(InferSlot(compiled))
+    return slots

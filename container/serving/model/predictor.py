@@ -1,4 +1,4 @@
-"""An image's class: an artifact in memory, found to answer as it did in training."""
+"""A loaded artifact, verified to reproduce the predictions recorded at training time."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -22,36 +22,32 @@ logger = logging.getLogger(__name__)
 
 
 class Infer(Protocol):
-    """An engine's work."""
+    """An engine's inference function."""
 
     def __call__(self, image: Pixels, *, is_idle: bool) -> Probabilities:
         """Turn uint8 (image_size, image_size, 3) into float32 (classes,).
 
-        `is_idle` says that no other image is in work or waits.
+        `is_idle` means that no other image is processed or waits.
         """
 
 
-class Running(Protocol):
-    """An engine with a network in it."""
+class RunningEngine(Protocol):
+    """An engine that has loaded a network."""
 
     @property
     def infer(self) -> Infer:
         """Predict an image."""
 
     def close(self) -> None:
-        """End what it has running; nobody waits for a prediction, nor will."""
+        """Stop the threads and free the memory; no prediction may be running."""
 
 
-Start: TypeAlias = Callable[[Manifest, Variant], Running]
-
-
-def _nothing() -> None:
-    pass
+StartEngine: TypeAlias = Callable[[Manifest, Variant], RunningEngine]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, weakref_slot=True)
 class Predictor:
-    """What a request needs of an artifact."""
+    """The parts of an artifact that requests need."""
 
     class_names: Sequence[str]
     """In the order of the probabilities."""
@@ -60,8 +56,8 @@ class Predictor:
 
     infer: Infer
 
-    close: Callable[[], None] = _nothing
-    """Ends what the engine has running, when nobody has the predictor any more."""
+    close: Callable[[], None] = lambda: None
+    """Closes the engine once no request uses the predictor."""
 
     @classmethod
     def load(
@@ -73,20 +69,27 @@ class Predictor:
         precision: str = "",
         batching: Batching | None = None,
     ) -> Self:
-        """Read, compile, and compare the golden answers; `precision` overrules our choice.
+        """Read an artifact, start the engine, and verify the golden answers.
 
-        With `batching` PyTorch serves, else OpenVINO with `streams` and `latency_threads`.
+        Args:
+            directory: The artifact's folder.
+            streams: Images that OpenVINO predicts at the same time.
+            latency_threads: Cores for the only image in the server, with OpenVINO.
+            precision: A precision that replaces the choice by processor.
+            batching: If given, PyTorch serves instead of OpenVINO.
 
         Raises:
-            ArtifactError: there is no artifact, it is damaged, or it answers otherwise here than
-                in training.
+            ArtifactError: The artifact is missing or damaged, or does not reproduce its golden
+                answers.
         """
         artifact = Artifact.read(directory)
         if batching is None:
-            start: Start = partial(_compiled, streams=streams, latency_threads=latency_threads)
+            start: StartEngine = partial(
+                _start_openvino, streams=streams, latency_threads=latency_threads
+            )
             found = variants(artifact, precision)
         else:
-            # In the container image for GPUs alone.
+            # Only the GPU container image has PyTorch.
             from container.serving.model import torch_engine  # noqa: PLC0415
 
             start = partial(torch_engine.TorchEngine, batching=batching)
@@ -100,7 +103,7 @@ class Predictor:
         return cls._load(artifact.manifest, last, start)
 
     @classmethod
-    def _load(cls, manifest: Manifest, variant: Variant, start: Start) -> Self:
+    def _load(cls, manifest: Manifest, variant: Variant, start: StartEngine) -> Self:
         engine = start(manifest, variant)
         predictor = cls(
             class_names=manifest.class_names,
@@ -120,28 +123,29 @@ class Predictor:
         """Predict an image.
 
         Raises:
-            FloatingPointError: the network's answer is not finite.
+            FloatingPointError: The network returned NaN or infinity.
         """
         probabilities = self.infer(image, is_idle=is_idle)
         if not np.isfinite(probabilities).all():
-            message = "the network answered with NaN or infinity"
+            message = "the network returned NaN or infinity"
             raise FloatingPointError(message)
         return probabilities
 
     def check(self, golden_answers: Sequence[GoldenAnswer], tolerance: float) -> None:
-        """Compare with what training saw; no probability may differ by more than `tolerance`.
+        """Verify that no probability differs from a golden one by more than `tolerance`.
 
         Raises:
-            ArtifactError: an answer differs, or there is none to compare.
+            ArtifactError: A probability differs, or there are no golden answers.
         """
         if not golden_answers:
-            message = "the artifact holds no golden answer: nothing shows that it works here"
+            message = "the artifact has no golden answers, so its predictions cannot be verified"
             raise ArtifactError(message)
         for number, golden in enumerate(golden_answers):
             image = preprocess(golden.data, self.preprocessing)
-            # In turns, for both ways are the same network's, and a start should be quick.
+            # Alternate between the two compiled networks: testing both with each image would delay
+            # the start.
             difference = _difference(golden, self.infer(image, is_idle=number % 2 == 1))
-            # This way round, NaN fails too.
+            # `not <=`, because NaN must fail too.
             if not difference <= tolerance:
                 message = (
                     f"golden answer {number} differs from training's by {difference:.3g}, "
@@ -150,10 +154,9 @@ class Predictor:
                 raise ArtifactError(message)
 
 
-def _compiled(
+def _start_openvino(
     manifest: Manifest, variant: Variant, *, streams: int, latency_threads: int
-) -> Running:
-    """Compile with OpenVINO."""
+) -> RunningEngine:
     return Engine(
         variant.network,
         image_size=manifest.preprocessing.image_size,
