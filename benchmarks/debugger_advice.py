@@ -1,11 +1,11 @@
-"""Whether the debugger's first advice brings what it promises, on a run that its loader starves.
+"""Speedup from the debugger's first advice, on a run that waits for its loader.
 
     OMP_NUM_THREADS=1 python -m benchmarks.debugger_advice --data FOLDER
 
-The small network trains on some hundred images at 32 pixels, of which every batch comes late, as
-from a slow disk; the report's first advice must be to put the cache on another one, and says how
-much faster the steps are then. The same run without the wait shows how much they are. Both take
-turns, since the machine may be shared; steps by the profiler's clock, recording included.
+The small network trains on several hundred images at 32 pixels, and every batch is delayed, as by a
+slow disk. The report's first advice must be to put the cache on a faster disk, with the speedup of
+the steps. The same run without delay shows the true speedup. Both runs alternate, because other
+processes may use the machine. The profiler times the steps, including recording.
 """
 
 import argparse
@@ -32,7 +32,7 @@ FED = Case(settings={"epochs": 3})
 def turns(
     training: ImageSet, validation: ImageSet, rounds: int
 ) -> Iterator[Mapping[str, float | str]]:
-    """Yield of each turn the first advice, the promised and the true ratio of the speeds."""
+    """Yield the first advice, the advised and the true speedup of each round."""
     for _ in range(rounds):
         first, starved = _profile(STARVED, training, validation)
         _, fed = _profile(FED, training, validation)
@@ -45,12 +45,12 @@ def turns(
 
 def _profile(case: Case, training: ImageSet, validation: ImageSet) -> tuple[str, Profile]:
     with tempfile.TemporaryDirectory() as directory:
-        said = run(case, training, validation, Path(directory))
+        result = run(case, training, validation, Path(directory))
         profile = sources.read_profile(Path(directory))
         if profile is None:
             message = "the run has left no profile"
             raise UserError(message)
-        return said.first, profile
+        return result.first, profile
 
 
 def _mean_step(profile: Profile) -> float:

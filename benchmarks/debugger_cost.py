@@ -1,14 +1,14 @@
-"""What recording adds to ResNet-18's steps: the observer's share of their time.
+"""Cost of recording in ResNet-18's steps: the observer's share of their time.
 
     OMP_NUM_THREADS=1 python -m benchmarks.debugger_cost
 
-Images are noise of 64 x 64 pixels, batches have 32: a step is short, and recording weighs more
-than at 224 pixels. `default` is the policy of a run of 2,000 steps; `tensors` has losses every 10
-steps and weights and gradients reduced every 100. Steps that record tensors, a loss and nothing
-take turns, and their medians are added up by how often they come. On a machine that others use,
-two runs differ by more than what is measured; and so each call of the observer is timed within
-the real step, and the processor time of all other threads, which write files and sample the
-machine, is added. By the clock only the calls count: files are written beside the training.
+Images are noise of 64 x 64 pixels in batches of 32: steps are short, so that recording has a larger
+share than at 224 pixels. `default` is the policy of a run of 2,000 steps; `tensors` records losses
+every 10 steps, and reductions of weights and gradients every 100. Steps that record tensors, a loss
+and nothing alternate, and the sum of their medians is weighted by frequency. On a shared machine
+two runs differ by more than the measured cost. Therefore each call of the observer is timed within
+the real step, and the CPU time of all other threads, which write files and sample system metrics,
+is added. Elapsed time includes only the calls, because other threads run in parallel.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from container.training.hyperparameters import Hyperparameters
 
 BATCH, SIDE, TOTAL_STEPS = 32, 64, 2000
 
-# A record of all tensors comes in one step of so many, of a loss in one of the others.
+# Steps between two records of all tensors, and of the loss.
 TENSORS, LOSSES = 100, 10
 
 SHARES = {"tensors": 1 / TENSORS, "loss": 1 / LOSSES - 1 / TENSORS, "nothing": 1 - 1 / LOSSES}
@@ -66,16 +66,16 @@ R = TypeVar("R")
 
 
 class TimedObserver(Observer):
-    """Sums up how long the training waits for it."""
+    """An observer that sums up the time of its calls."""
 
     def __init__(self, settings: Settings) -> None:
-        """Begin with nothing."""
+        """Start at zero."""
         super().__init__(settings)
         self.seconds = Times(0.0, 0.0)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time the beginning and the end, and not what lies within."""
+        """Time entering and leaving the block, but not the block."""
         context = super().phase(name)
         self.timed(context.__enter__)
         try:
@@ -84,7 +84,7 @@ class TimedObserver(Observer):
             self.timed(context.__exit__, None, None, None)
 
     def timed(self, call: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """Make a call and add its seconds."""
+        """Call a function and add its time."""
         before = Times.now()
         result = call(*arguments, **named)
         self.seconds += Times.now() - before
@@ -98,7 +98,7 @@ def _time_calls(observer: TimedObserver) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds of this thread's processor time, and by the clock."""
+    """This thread's CPU time and the elapsed time, in seconds."""
 
     own: float
     clock: float
@@ -118,7 +118,7 @@ class Times:
 
 
 def measure(policy: str, rounds: int) -> Mapping[str, float]:
-    """Return what an observer adds to steps of each kind, and in all."""
+    """Return the cost of an observer in steps of each kind, and in total."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)
@@ -156,7 +156,7 @@ def measure(policy: str, rounds: int) -> Mapping[str, float]:
             for kind, offset in offsets.items():
                 number = TENSORS * (turn + 1) + offset
                 found = _time(step, classifier, number, observer)
-                # The first turn warms up.
+                # The first round is a warm-up.
                 if turn >= 0:
                     taken[kind].append(found)
         observer.close()
@@ -166,13 +166,13 @@ def measure(policy: str, rounds: int) -> Mapping[str, float]:
 def _time(
     step: TrainingStep, model: Classifier, number: int, observer: TimedObserver
 ) -> tuple[Times, Times, float]:
-    """Return what a step took, the observer's part of it, and other threads' processor time."""
+    """Return the times of a step and of the observer, and the CPU time of other threads."""
     observer.seconds = Times(0.0, 0.0)
     process, start = time.process_time(), Times.now()
     observer.begin_step(number, 0)
     with observer.phase(STEP):
         step(model, number, np.arange(BATCH), 0.0, observer)
-    # It finishes the files of the one before.
+    # It finishes the files of the previous step.
     observer.begin_step(number + 2, 0)
     all_of_it = Times.now() - start
     others = time.process_time() - process - all_of_it.own

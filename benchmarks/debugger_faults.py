@@ -1,12 +1,11 @@
-"""Planted faults, and healthy runs: which rules find something.
+"""Issues that the rules find in runs with planted faults and in healthy runs.
 
     OMP_NUM_THREADS=1 python -m benchmarks.debugger_faults --data FOLDER ...
 
-Each folder holds labeled images; of each some hundred at 32 pixels are trained on, by the job's
-own loop and the default policy. A fault counts as found when one of the rules for it finds
-something; any finding on a healthy run is a false alarm. The first advice is the one that the
-report begins with. Without a GPU the figures of an idle one are planted, as the profiler writes
-them, beside a run of tiny batches.
+Each folder contains labeled images. The job's own loop trains on several hundred of them at 32
+pixels with the default policy. A fault is found if one of its rules finds an issue; any issue in a
+healthy run is a false alarm. The first advice is the first one of the report. Metrics of an idle
+GPU are written as the profiler writes them, for the run with tiny batches.
 """
 
 import argparse
@@ -67,7 +66,7 @@ Rules = tuple[str, ...]
 
 
 def leave(_trainer: Trainer) -> None:
-    """Plant nothing."""
+    """Change nothing."""
 
 
 def kill_units(trainer: Trainer) -> None:
@@ -77,8 +76,8 @@ def kill_units(trainer: Trainer) -> None:
             nn.init.constant_(layer.bias, -100)
 
 
-def forget_normalization(trainer: Trainer) -> None:
-    """Show the network pixels of 0 to 255."""
+def remove_normalization(trainer: Trainer) -> None:
+    """Remove the normalization: the network receives pixels from 0 to 255."""
     trainer.learner.classifier.mean.zero_()
     trainer.learner.classifier.std.fill_(1)
 
@@ -93,7 +92,7 @@ def deep_sigmoid(classes: int) -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A run, and the rules of which one must find something; of a healthy one none may."""
+    """A run and its expected rules, one of which must find an issue; a healthy run has none."""
 
     rules: Rules = ()
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -106,10 +105,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was said of a run."""
+    """Result of a run."""
 
     rules: tuple[str, ...]
-    """Those that have found something."""
+    """Those that found an issue."""
 
     first: str
     """The rule of the first advice."""
@@ -142,7 +141,7 @@ FAULTS: Mapping[str, Case] = {
     "30:1 classes": Case(
         rules=("ClassImbalance",), settings={"class_balance": "none"}, is_uneven=True
     ),
-    "wrong normalization": Case(rules=("CheckInputImages",), change=forget_normalization),
+    "wrong normalization": Case(rules=("CheckInputImages",), change=remove_normalization),
     "stalled loader": Case(rules=("Dataloader",), settings={"epochs": 3}, waits=True),
     "tiny batch on an idle device": Case(
         rules=("BatchSize",), settings={"epochs": 3, "batch_size": 4}, has_idle_gpu=True
@@ -172,7 +171,7 @@ def load(folder: Path) -> tuple[ImageSet, ImageSet]:
 
 
 def run(case: Case, training: ImageSet, validation: ImageSet, directory: Path) -> Assessment:
-    """Train; return what the rules say of it."""
+    """Train; return the results of the rules."""
     training = _with_faults(training, case)
     classes = int(validation.labels.max()) + 1
     wanted: dict[str, object] = {
@@ -231,10 +230,10 @@ def run(case: Case, training: ImageSet, validation: ImageSet, directory: Path) -
 
 
 class SlowPixels(np.ndarray):
-    """Pixels of which every batch comes late, as from a slow disk."""
+    """Pixels whose batches are delayed, as by a slow disk."""
 
     def __getitem__(self, key: Any) -> Any:  # noqa: ANN401
-        """Return what lies at a place, as numpy has it."""
+        """Return the pixels after a delay."""
         time.sleep(WAIT_SECONDS)
         return np.asarray(super().__getitem__(key))
 
@@ -289,12 +288,14 @@ def main() -> None:
             if arguments.only and not name.startswith(tuple(arguments.only)):
                 continue
             with tempfile.TemporaryDirectory() as directory:
-                said = run(case, training, validation, Path(directory))
-            found = set(said.rules)
+                result = run(case, training, validation, Path(directory))
+            found = set(result.rules)
             is_right = bool(found & set(case.rules)) if case.rules else not found
-            row = {"case": name, "data": folder.name, **asdict(said), "right": is_right}
+            row = {"case": name, "data": folder.name, **asdict(result), "right": is_right}
             results.append(row)
-            words = f"{name:<29} {said.accuracy:6.1%}  {said.first:<18} {', '.join(said.rules)}"
+            words = (
+                f"{name:<29} {result.accuracy:6.1%}  {result.first:<18} {', '.join(result.rules)}"
+            )
             print(f"{'ok' if is_right else 'WRONG':<6} {words}", flush=True)
     _say(results)
     print(json.dumps({"results": results, "conditions": conditions(["torch", "smdebug"])}))

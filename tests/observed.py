@@ -1,4 +1,4 @@
-"""Training steps of a small network that a recorder watches, and a job's tensor files."""
+"""Training steps of a small network with an observer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ BATCH = np.arange(IMAGES)
 
 
 class Network(nn.Module):
-    """Two convolutions, of which the first one's ReLU works in place."""
+    """Two convolutions; the first one's ReLU works in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Network(nn.Module):
 
 
 class TrueNorms(Observer):
-    """Keeps the norms of the gradients that the optimizer is about to see, too."""
+    """An observer that also collects the norms of the gradients before the optimizer's step."""
 
     def __init__(self, settings: Settings | None, network: nn.Module) -> None:
         super().__init__(settings)
@@ -58,7 +58,7 @@ class TrueNorms(Observer):
 
 
 def collection(name: str, **parameters: str) -> dict[str, object]:
-    """Return a collection as debughookconfig.json has them."""
+    """Return a collection of debughookconfig.json."""
     return {"CollectionName": name, "CollectionParameters": {"save_interval": "1", **parameters}}
 
 
@@ -79,7 +79,7 @@ def train(
     cluster: Cluster = Cluster(0, 1),  # noqa: B008 - nothing changes it
     settings: Mapping[str, object] | None = None,
 ) -> None:
-    """Make steps under the observer's eyes."""
+    """Run steps with an observer."""
     classifier = Classifier(network)
     groups = [{"params": [p for p in network.parameters() if p.requires_grad], "factor": 1.0}]
     step = TrainingStep(

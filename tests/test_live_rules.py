@@ -1,4 +1,4 @@
-"""Rules judge a job while it runs, and files that smdebug itself has recorded."""
+"""Rules evaluate a running job, and files that smdebug itself recorded."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from container.training.sagemaker.stop import StopRequest
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, metrics, train_here
 
 
-def test_a_rule_ends_a_job_cleanly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_stopping_rule_ends_a_job_cleanly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rules = "LossNotDecreasing!, UnchangedTensor"
     given = {**HYPERPARAMETERS, "epochs": "30", "learning_rate": "1e-9", "debug_rules": rules}
     base_dir = make_job(tmp_path, **given)
@@ -32,23 +32,23 @@ def test_a_rule_ends_a_job_cleanly(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "stopped_by_rule=LossNotDecreasing" in caplog.messages
     history = metrics(base_dir)["history"]
     assert isinstance(history, list)
-    # 30 losses are the first that are judged, and an epoch has three.
+    # The rule needs 30 losses, and an epoch has three.
     assert 10 <= len(history) < 20
     assert (base_dir / "model" / "manifest.json").exists()
-    said = [message for message in caplog.messages if message.startswith("debugger: Loss")]
-    assert len(said) == 1
+    logged = [message for message in caplog.messages if message.startswith("debugger: Loss")]
+    assert len(logged) == 1
     verdicts = json.loads((base_dir / "output/data/debug-rules.json").read_text())
     assert {each["RuleName"]: each["Status"] for each in verdicts}["LossNotDecreasing"] == ISSUES
-    # As if broken off before it had written everything: what has ended does not continue.
+    # As if interrupted before everything was written: a stopped training does not resume.
     job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
     assert metrics(base_dir)["history"] == history
-    # Without that rule it does.
+    # Without that rule it resumes.
     configure(base_dir, {**given, "debug_rules": "UnchangedTensor"}, "training")
     job.run(TrainingEnvironment(base_dir=base_dir), StopRequest())
     assert len(metrics(base_dir)["history"]) == 30  # type: ignore[arg-type]
 
 
-def test_a_rule_that_does_not_exist_fails_the_job_at_once(tmp_path: Path) -> None:
+def test_unknown_rule_fails_the_job_at_the_start(tmp_path: Path) -> None:
     base_dir = make_job(tmp_path, debug_rules="Overfitt")
 
     assert train_here(base_dir, "train") == 1
@@ -56,7 +56,7 @@ def test_a_rule_that_does_not_exist_fails_the_job_at_once(tmp_path: Path) -> Non
     assert failure(base_dir).startswith("unknown rule 'Overfitt'")
 
 
-def test_without_tensors_the_rules_on_losses_judge_all_the_same(
+def test_loss_rules_run_without_recorded_tensors(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     live = LiveRules(selection.select("Overfit!"))
@@ -71,7 +71,7 @@ def test_without_tensors_the_rules_on_losses_judge_all_the_same(
 
 
 class Deep(nn.Sequential):
-    """Sigmoid layers, in which gradients die."""
+    """Sigmoid layers, in which gradients vanish."""
 
     def __init__(self, layers: int) -> None:
         torch.manual_seed(0)
@@ -82,7 +82,7 @@ class Deep(nn.Sequential):
 
 
 @pytest.mark.parametrize(("layers", "status"), [(14, ISSUES), (1, NO_ISSUES)])
-def test_what_smdebugs_own_hook_recorded_is_judged(
+def test_rules_evaluate_records_of_the_smdebug_hook(
     tmp_path: Path, layers: int, status: str
 ) -> None:
     configuration = tmp_path / "debughookconfig.json"
@@ -96,7 +96,7 @@ def test_what_smdebugs_own_hook_recorded_is_judged(
     configuration.write_text(json.dumps(document))
     hook = Hook.create_from_json_file(str(configuration))
     network, criterion = Deep(layers), nn.CrossEntropyLoss()
-    # As a script does that was written for SageMaker's own image.
+    # As a script for SageMaker's own container images does.
     hook.register_module(network)
     hook.register_loss(criterion)
     hook.set_mode(ModeKeys.TRAIN)

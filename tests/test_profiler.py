@@ -1,4 +1,4 @@
-"""A job's times are in files that smdebug reads, judged by AWS's rules and shown on one page."""
+"""Profiler files are readable by smdebug, evaluated by AWS's rules, and shown in a report."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base_dir
 
 
-def test_the_job_has_timed_every_step_and_its_phases(base_dir: Path) -> None:
+def test_job_times_every_step_and_its_phases(base_dir: Path) -> None:
     profile = profiles.read(base_dir / "output" / "profiler")
 
     steps = {event.step: event.seconds for event in profile.durations(timeline.STEP)}
@@ -59,7 +59,7 @@ def test_the_job_has_timed_every_step_and_its_phases(base_dir: Path) -> None:
     assert profile.values(*profiles.CPU)
 
 
-def test_some_steps_are_seen_operator_by_operator(base_dir: Path) -> None:
+def test_operators_of_some_steps_are_profiled(base_dir: Path) -> None:
     found = profiles.read(base_dir / "output" / "profiler").operators
 
     names = [operator.name for operator in found]
@@ -72,7 +72,7 @@ def test_some_steps_are_seen_operator_by_operator(base_dir: Path) -> None:
 
 
 def ten_steps(own: OperatorSampler) -> int:
-    """Make steps of one addition each; return how many there were."""
+    """Run ten steps of one addition each; return the sum."""
     count = 0
     for _ in range(10):
         with own.step(contextlib.nullcontext()):
@@ -80,7 +80,7 @@ def ten_steps(own: OperatorSampler) -> int:
     return count
 
 
-def test_a_persons_own_profiler_goes_on(tmp_path: Path) -> None:
+def test_active_torch_profiler_of_the_user_is_not_disturbed(tmp_path: Path) -> None:
     own = OperatorSampler(has_gpu=False)
 
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as watching:
@@ -92,7 +92,7 @@ def test_a_persons_own_profiler_goes_on(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_profiler_that_fails_costs_its_table_alone(
+def test_failing_torch_profiler_only_omits_the_operator_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
@@ -109,7 +109,7 @@ def test_a_profiler_that_fails_costs_its_table_alone(
     assert not list(tmp_path.iterdir())
 
 
-def test_smdebugs_own_readers_read_the_files(base_dir: Path) -> None:
+def test_smdebug_readers_read_the_files(base_dir: Path) -> None:
     from smdebug.profiler.algorithm_metrics_reader import (  # noqa: PLC0415
         LocalAlgorithmMetricsReader,
     )
@@ -128,7 +128,7 @@ def test_smdebugs_own_readers_read_the_files(base_dir: Path) -> None:
     assert {event.dimension for event in system.get_events(0, end)} >= {"CPUUtilization"}
 
 
-def test_the_page_has_all_sections_and_asks_no_server(base_dir: Path) -> None:
+def test_report_has_all_sections_and_no_external_references(base_dir: Path) -> None:
     page = (base_dir / "output" / "data" / "debug-report.html").read_text()
 
     titles = re.findall(r"<h2>(.*?)</h2>", page)
@@ -149,7 +149,7 @@ def test_the_page_has_all_sections_and_asks_no_server(base_dir: Path) -> None:
         assert name in page
 
 
-def test_the_page_is_written_anew_by_the_command(base_dir: Path, tmp_path: Path) -> None:
+def test_command_writes_the_report_again(base_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "page.html"
 
     assert main(["report", str(base_dir), "--output", str(output)]) == 0
@@ -158,14 +158,14 @@ def test_the_page_is_written_anew_by_the_command(base_dir: Path, tmp_path: Path)
     assert main(["report", str(tmp_path / "nowhere")]) == 2
 
 
-def test_a_page_of_nothing_says_so() -> None:
+def test_report_without_data_states_what_is_missing() -> None:
     page = render(None, None, [])
 
     assert "No phases were timed" in page
     assert "System metrics were not sampled" in page
 
 
-def test_the_first_advice_is_on_the_cause() -> None:
+def test_advice_lists_causes_before_consequences() -> None:
     violation = Violation(1, "a", 1, sentence="", cause="", remedy="")
     verdicts = [
         Verdict(rule=rule, status=ISSUES, finding=Finding(1, [violation]))
@@ -181,7 +181,7 @@ def test_the_first_advice_is_on_the_cause() -> None:
 
 
 def steps(data: float, count: int = 30) -> list[Event]:
-    """Make steps of 0.1 s, and of the seconds that they wait for images."""
+    """Return steps of 0.1 s plus `data` seconds of waiting for images."""
     events = []
     for step in range(count):
         start = 10.0 * step
@@ -192,7 +192,7 @@ def steps(data: float, count: int = 30) -> list[Event]:
 
 
 def late_steps(count: int) -> list[Event]:
-    """Make ordinary steps, and some in which the network takes 9 s."""
+    """Return 400 ordinary steps, and `count` steps of 9 s."""
     events = steps(0.0, 400)
     for step in range(400, 400 + count):
         events += [Event(name, 1e4, 9, step) for name in (timeline.STEP, timeline.FORWARD)]
@@ -202,7 +202,7 @@ def late_steps(count: int) -> list[Event]:
 def system(
     gpus: list[float], memory: float = 20, cpu: float = 30, wait: float = 0, count: int = 1200
 ) -> Profile:
-    """Make samples of half a second; noise of 1 % is on the GPUs'."""
+    """Return samples of every half second; those of GPUs have noise of 1 %."""
     times = np.arange(count) / 2
     noise = np.random.default_rng(0).normal(size=count)
     constants = {("cpu", "cpu0", "CPUUtilization"): cpu, ("cpu", "cpu0", "I/OWaitPercentage"): wait}
@@ -247,15 +247,15 @@ def status(profile: Profile) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("rule", WRONG)
-def test_a_profiler_rule_finds_what_it_is_for(rule: str) -> None:
+def test_profiler_rule_finds_its_fault(rule: str) -> None:
     assert status(WRONG[rule])[rule] == ISSUES
 
 
-def test_a_machine_that_is_used_well_raises_no_alarm() -> None:
+def test_well_used_machine_has_no_issues() -> None:
     assert set(status(WELL).values()) == {NO_ISSUES}
 
 
-def test_steps_that_are_recorded_are_no_outliers() -> None:
+def test_recorded_steps_are_not_outliers() -> None:
     events = steps(0.01, 400)
     for step in range(0, 400, 20):
         events[3 * step] = Event(timeline.STEP, 10.0 * step, 9, step)
@@ -263,7 +263,7 @@ def test_steps_that_are_recorded_are_no_outliers() -> None:
     assert status(Profile({}, events))["StepOutlier"] == NO_ISSUES
 
 
-def test_outliers_that_cost_little_are_not_worth_a_word() -> None:
+def test_outliers_with_little_lost_time_are_ignored() -> None:
     events = [
         Event(timeline.STEP, float(step), 0.3 if step % 80 == 0 else 0.1, step)
         for step in range(1200)
@@ -272,15 +272,15 @@ def test_outliers_that_cost_little_are_not_worth_a_word() -> None:
     assert status(Profile({}, events))["StepOutlier"] == NO_ISSUES
 
 
-def test_a_job_without_gpu_is_not_judged_by_what_it_has_not() -> None:
-    said = status(Profile(system([]).metrics, steps(0.001)))
+def test_gpu_rules_report_insufficient_data_without_a_gpu() -> None:
+    statuses = status(Profile(system([]).metrics, steps(0.001)))
 
-    assert said["LowGPUUtilization"] == said["BatchSize"] == INSUFFICIENT
-    assert said["Dataloader"] == NO_ISSUES
-    assert ISSUES not in said.values()
+    assert statuses["LowGPUUtilization"] == statuses["BatchSize"] == INSUFFICIENT
+    assert statuses["Dataloader"] == NO_ISSUES
+    assert ISSUES not in statuses.values()
 
 
-def test_the_promised_speed_is_what_the_steps_have_without_the_wait() -> None:
+def test_advised_speedup_is_that_of_steps_without_waiting() -> None:
     profile = Profile({}, steps(0.3))
 
     (verdict,) = [each for each in rules.evaluate_all(profile) if each.rule == "Dataloader"]
@@ -302,7 +302,7 @@ def test_the_promised_speed_is_what_the_steps_have_without_the_wait() -> None:
         ([], 0.5),
     ],
 )
-def test_of_the_platforms_file_two_settings_are_read(
+def test_two_settings_of_the_profiler_configuration_are_read(
     tmp_path: Path, document: object, seconds: float | None
 ) -> None:
     path = tmp_path / "profilerconfig.json"
@@ -312,7 +312,7 @@ def test_of_the_platforms_file_two_settings_are_read(
     assert interval_of(path) == seconds
 
 
-def test_a_full_disk_ends_the_times_and_not_the_training(
+def test_full_disk_ends_timing_but_not_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "framework").touch()
@@ -328,7 +328,7 @@ def test_a_full_disk_ends_the_times_and_not_the_training(
     assert len(caplog.messages) == 1
 
 
-def test_a_device_is_waited_for_in_the_steps_that_are_timed(tmp_path: Path) -> None:
+def test_device_is_synchronized_only_in_timed_steps(tmp_path: Path) -> None:
     waits = []
     own = Timeline(tmp_path, "algo-1", wait_for_device=lambda: waits.append(1))
 
@@ -343,7 +343,7 @@ def test_a_device_is_waited_for_in_the_steps_that_are_timed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '[{"ph": "X"}]', "[1]"])
-def test_a_damaged_profile_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+def test_damaged_profile_is_rejected_with_a_clear_message(tmp_path: Path, text: str) -> None:
     path = tmp_path / "framework" / "pevents" / "2026112020" / "1_algo-1_pythontimeline.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""Each rule finds what it is for, is silent on a healthy run, and says when it knows too little."""
+"""Each rule finds its fault, no issue in a healthy run, and reports insufficient data."""
 
 import json
 import math
@@ -149,7 +149,7 @@ HEALTHY: dict[str, list[Recorded]] = {
         losses(falling()),
         # Most of the fall is in the first records.
         losses(0.15 + 0.85 * np.exp(-np.arange(36) / 4) + 0.03 * RANDOM.normal(size=36)),
-        # It falls slowly, and ten records alone can't tell.
+        # It falls slowly, which ten records do not show.
         losses(0.7 - 0.0005 * np.arange(160) + 0.08 * np.random.default_rng(2).normal(size=160)),
         # Trained before: evaluation 0 comes first.
         losses(0.2 + 0.05 * RANDOM.normal(size=60), first=1)
@@ -160,7 +160,7 @@ HEALTHY: dict[str, list[Recorded]] = {
         # It rises and recovers.
         losses(falling(80)) | losses([0.9, 0.5, 0.9, 0.8, 0.45, 0.4], "EVAL", every=10, first=10),
         losses(falling(80)) | losses([0.9, 0.5, 0.8, 0.9, 0.45, 0.4], "EVAL", every=10, first=10),
-        # Nothing is learned, not even by heart.
+        # Nothing is learned or memorized.
         losses(FLAT) | losses([0.7, 0.9, 1.2, 1.5], "EVAL", every=10, first=20),
         losses(0.01 * falling(80))
         | losses([0.4, 0.3, 0.25, 0.25, 0.26], "EVAL", every=10, first=10),
@@ -172,7 +172,7 @@ HEALTHY: dict[str, list[Recorded]] = {
     ],
     "VanishingGradient": [
         gradients(HEALTHY_LAYERS),
-        # It has learned its images, and nothing is left to learn.
+        # All gradients are small, because the network has learned its images.
         gradients({name: 1e-7 * scale for name, scale in HEALTHY_LAYERS.items()}),
         gradients({"conv.bias": 1e-9, "head.weight": 0.1}),
     ],
@@ -180,7 +180,7 @@ HEALTHY: dict[str, list[Recorded]] = {
     "PoorWeightInitialization": [
         initialized(50, falling()),
         initialized(1, FLAT),
-        # It began well, and a learning rate blew it up.
+        # The initialization is good, but the learning rate is too high.
         initialized(1, FLAT)
         | {
             ("layer2.relu_input_0", "TRAIN"): [(s, RANDOM.normal(size=40) * 1e9**s) for s in (0, 1)]
@@ -214,7 +214,7 @@ def verdict(rule: str, recorded: Recorded) -> Verdict:
 @pytest.mark.parametrize(
     ("rule", "recorded"), [(rule, each) for rule, several in BROKEN.items() for each in several]
 )
-def test_a_rule_finds_what_it_is_for(rule: str, recorded: Recorded) -> None:
+def test_rule_finds_its_fault(rule: str, recorded: Recorded) -> None:
     found = verdict(rule, recorded)
 
     assert found.status == ISSUES, found
@@ -225,24 +225,24 @@ def test_a_rule_finds_what_it_is_for(rule: str, recorded: Recorded) -> None:
 @pytest.mark.parametrize(
     ("rule", "recorded"), [(rule, each) for rule, several in HEALTHY.items() for each in several]
 )
-def test_a_rule_is_silent_on_what_is_healthy(rule: str, recorded: Recorded) -> None:
+def test_rule_finds_no_issue_in_a_healthy_run(rule: str, recorded: Recorded) -> None:
     assert verdict(rule, recorded).status == NO_ISSUES, verdict(rule, recorded)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_that_sees_next_to_nothing_says_what_it_lacks(rule: str) -> None:
+def test_rule_with_too_little_data_names_the_missing_data(rule: str) -> None:
     for recorded in ({}, losses([0.7]), gradients({"a.weight": 1}, steps=1)):
         found = verdict(rule, recorded)
 
         expected = INSUFFICIENT
         if rule in {"ExplodingTensor", "TensorVariance"} and recorded:
-            # One number suffices.
+            # One value suffices.
             expected = found.status
         assert found.status == expected, (found, recorded)
         assert found.finding.lacks or expected == NO_ISSUES or recorded
 
 
-def test_a_stalled_training_is_seen_by_its_clock() -> None:
+def test_stalled_training_is_found_by_record_times() -> None:
     times = [(step, 2.0 * step) for step in range(5)] + [(5, 2000.0)]
 
     stalled = RULES["StalledTraining"].evaluate(records({}, times))
@@ -253,7 +253,7 @@ def test_a_stalled_training_is_seen_by_its_clock() -> None:
     assert (stalled.worst.step, stalled.worst.value) == (5, 1992)
 
 
-def test_noise_alone_neither_raises_nor_silences_an_alarm() -> None:
+def test_noise_neither_causes_nor_hides_issues() -> None:
     def share(curve: Callable[[], npt.NDArray[np.float64]]) -> float:
         found = [verdict("LossNotDecreasing", losses(curve())).status for _ in range(200)]
         return found.count(ISSUES) / 200
@@ -262,7 +262,7 @@ def test_noise_alone_neither_raises_nor_silences_an_alarm() -> None:
     assert share(lambda: falling(noise=0.1)) < 0.02
 
 
-def test_the_defaults_are_those_that_aws_documents() -> None:
+def test_defaults_are_those_that_aws_documents() -> None:
     assert RULES["LossNotDecreasing"].defaults["diff_percent"] == 0.1
     assert RULES["VanishingGradient"].defaults == {"threshold": 1e-7}
     assert RULES["Overtraining"].defaults == {
@@ -273,14 +273,14 @@ def test_the_defaults_are_those_that_aws_documents() -> None:
     assert RULES["DeadRelu"].defaults["tensor_regex"] == ".*relu_output"
 
 
-def test_by_default_every_rule_judges_that_needs_no_limits() -> None:
+def test_default_selection_is_every_rule_without_required_limits() -> None:
     assert {rule.name for rule in selection.select(None)} == RULES.keys() - {
         "TensorVariance",
         "Confusion",
     }
 
 
-def test_rules_come_as_names_or_as_the_sdk_sends_them() -> None:
+def test_rules_are_selected_by_name_or_as_sdk_json() -> None:
     document = [
         {
             "RuleConfigurationName": "Overfit",
@@ -316,7 +316,7 @@ def test_rules_come_as_names_or_as_the_sdk_sends_them() -> None:
         ('{"RuleParameters": {"rule_to_invoke": "Overfit", "patience": "?"}}', "of type int"),
     ],
 )
-def test_a_wrong_rule_is_refused_in_a_sentence(text: str, words: str) -> None:
+def test_invalid_rule_is_rejected_with_a_clear_message(text: str, words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
         selection.select(text)
 
@@ -327,7 +327,7 @@ LOG = "\n".join(
 )
 
 
-def test_the_command_judges_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_evaluates_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "log.txt"
     path.write_text(f"hyperparameters: epochs=5\n{LOG}\nbest_epoch=3 val_loss=0.5\n")
 
@@ -340,7 +340,7 @@ def test_the_command_judges_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["rules", str(path), "--set", "Overfit.patience=5"]) == 0
 
 
-def test_the_command_answers_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     history = [{"train_loss": 1 / n, "val_loss": 0.5} for n in range(1, 5)]
     (tmp_path / "metrics.json").write_text(json.dumps({"history": history}))
 
@@ -352,7 +352,7 @@ def test_the_command_answers_programs(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"{}", b'{"history": 1}', b"[" * 9999])
-def test_what_cannot_be_judged_is_refused_in_a_sentence(
+def test_unreadable_source_is_rejected_with_a_clear_message(
     tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "log"
@@ -364,7 +364,7 @@ def test_what_cannot_be_judged_is_refused_in_a_sentence(
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_a_file_outside_of_the_folder_is_not_read(tmp_path: Path) -> None:
+def test_file_outside_of_the_folder_is_not_read(tmp_path: Path) -> None:
     index = tmp_path / "index" / "000000000" / "000000000001_worker_0.json"
     index.parent.mkdir(parents=True)
     meta = {"mode": "TRAIN", "mode_step": 0, "event_file_name": "../../secret"}

@@ -1,4 +1,4 @@
-"""Recorded tensors are the true ones, whatever the training does, and change nothing of it."""
+"""Recorded tensors equal those of the training, which is not affected by recording."""
 
 import json
 import logging
@@ -53,7 +53,9 @@ def trial(directory: Path) -> Any:  # noqa: ANN401 - smdebug has no types
     """Read tensor files as smdebug's users do."""
     from smdebug.trials import create_trial  # noqa: PLC0415
 
-    assert list(directory.glob("collections/*/*_collections.json")), "it would wait for ever"
+    assert list(directory.glob("collections/*/*_collections.json")), (
+        "create_trial would wait forever"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SMDEBUG_TRAINING_END_DELAY_REFRESH", "0")
         return create_trial(str(directory))
@@ -71,9 +73,9 @@ TRAIN, EVAL = patched_smdebug.ModeKeys.TRAIN, patched_smdebug.ModeKeys.EVAL
         {"dtype": torch.bfloat16},
         {"wrap": lambda model: torch.compile(model, backend="aot_eager", fullgraph=True)},
     ],
-    ids=["plain", "accumulated", "blended and clipped", "bfloat16", "compiled as one graph"],
+    ids=["plain", "accumulated", "mixup and clipped", "bfloat16", "compiled as one graph"],
 )
-def test_recorded_gradients_are_those_that_the_optimizer_sees(
+def test_recorded_gradients_equal_those_of_the_optimizer(
     settings: Settings, case: Mapping[str, Any]
 ) -> None:
     network = Network()
@@ -93,20 +95,20 @@ def test_recorded_gradients_are_those_that_the_optimizer_sees(
 
 
 @pytest.mark.parametrize("case", [{}, {"dtype": torch.bfloat16}])
-def test_losses_and_weights_are_equal_with_and_without_to_the_bit(
+def test_recording_leaves_losses_and_weights_bit_identical(
     settings: Settings, case: Mapping[str, Any]
 ) -> None:
-    seen, unseen = Network(), Network()
-    dropped = {"settings": {"mixup": 0.4, "gradient_accumulation_steps": 2}, **case}
+    recorded, plain = Network(), Network()
+    options = {"settings": {"mixup": 0.4, "gradient_accumulation_steps": 2}, **case}
 
-    observed.train(Observer(settings), seen, **dropped)
-    observed.train(Observer(), unseen, **dropped)
+    observed.train(Observer(settings), recorded, **options)
+    observed.train(Observer(), plain, **options)
 
-    state = unseen.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in seen.state_dict().items())
+    state = plain.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in recorded.state_dict().items())
 
 
-def test_the_input_of_an_activation_that_works_in_place_is_what_came_in(
+def test_input_of_an_in_place_activation_is_recorded_unchanged(
     settings: Settings,
 ) -> None:
     observer = Observer(settings)
@@ -121,7 +123,7 @@ def test_the_input_of_an_activation_that_works_in_place_is_what_came_in(
     assert ((activity > 0) & (activity < 1)).all()
 
 
-def test_activations_are_normalized_as_in_training_and_nothing_is_kept_of_it() -> None:
+def test_activations_use_batch_statistics_without_updating_running_ones() -> None:
     network = Network()
     network.train()
     state = {name: value.clone() for name, value in network.state_dict().items()}
@@ -135,23 +137,23 @@ def test_activations_are_normalized_as_in_training_and_nothing_is_kept_of_it() -
     activations.observe(network.eval(), torch.randn(8, 3, 16, 16), see)
 
     assert in_training == pytest.approx(np.ones(4), abs=0.01)
-    # What is frozen has the statistics that it gathered: here none, mean 0 and variance 1.
+    # A frozen layer uses its running statistics: here the initial mean 0 and variance 1.
     assert seen["relu|0"].std() < 0.9
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert network.norm.running_var is not None
 
 
-def test_layers_that_learn_later_have_gradients_then(settings: Settings) -> None:
+def test_gradients_of_unfrozen_layers_are_recorded_after_unfreezing(settings: Settings) -> None:
     network = Network()
     network.conv1.requires_grad_(requires_grad=False)
 
-    class Thawing(Observer):
+    class UnfreezingObserver(Observer):
         def begin_step(self, number: int, epoch: int) -> None:
             if number == 2:
                 network.conv1.requires_grad_(requires_grad=True)
             super().begin_step(number, epoch)
 
-    observer = Thawing(settings)
+    observer = UnfreezingObserver(settings)
     observed.train(observer, network)
     observer.close()
 
@@ -160,7 +162,7 @@ def test_layers_that_learn_later_have_gradients_then(settings: Settings) -> None
     assert tensors.tensor("gradient/Network_conv2.weight").steps(mode=TRAIN) == [0, 1, 2]
 
 
-def test_the_update_ratio_is_the_change_over_the_norm(settings: Settings) -> None:
+def test_update_ratio_is_change_divided_by_norm(settings: Settings) -> None:
     observer = Observer(settings)
 
     observed.train(observer, Network())
@@ -173,7 +175,7 @@ def test_the_update_ratio_is_the_change_over_the_norm(settings: Settings) -> Non
     assert ratio == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_networks_copies_and_exports_know_nothing_of_it(settings: Settings) -> None:
+def test_recording_leaves_no_attributes_or_hooks_on_the_network(settings: Settings) -> None:
     network = Network()
     before = dict(vars(network))
 
@@ -184,7 +186,7 @@ def test_the_networks_copies_and_exports_know_nothing_of_it(settings: Settings) 
     assert all(module.training for module in network.modules())
 
 
-def test_a_failing_disk_ends_the_records_and_not_the_training(
+def test_failing_disk_ends_recording_but_not_training(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     written = []
@@ -211,7 +213,7 @@ def test_a_failing_disk_ends_the_records_and_not_the_training(
 
 
 @pytest.mark.parametrize(("name", "value"), [("BUDGET", 1000), ("MIN_FREE", 2**60)])
-def test_records_end_before_the_disk_does(
+def test_recording_stops_at_the_limits_on_disk_space(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: int
 ) -> None:
     monkeypatch.setattr(tensor_recorder, name, value)
@@ -222,7 +224,7 @@ def test_records_end_before_the_disk_does(
     assert observer.status.startswith("ended: BudgetError")
 
 
-def test_a_folder_of_a_killed_or_a_finished_run_is_used_anew(settings: Settings) -> None:
+def test_folder_of_a_killed_or_finished_run_is_reused(settings: Settings) -> None:
     directory = settings.output_dir / "tensors"
     first = Observer(settings)
     observed.train(first, Network(), steps=4)
@@ -237,7 +239,7 @@ def test_a_folder_of_a_killed_or_a_finished_run_is_used_anew(settings: Settings)
     assert trial(directory).steps(mode=TRAIN) == [0, 1]
 
 
-def test_smdebug_keeps_out_of_the_checkpoints(
+def test_smdebug_writes_nothing_into_the_checkpoint_folder(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = tmp_path / "checkpoints"
@@ -255,7 +257,7 @@ def test_smdebug_keeps_out_of_the_checkpoints(
     assert [path.name for path in checkpoints.iterdir()] == ["state.pt"]
 
 
-def test_under_sagemaker_the_end_is_written_too(
+def test_end_of_job_file_is_written_under_sagemaker_too(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRAINING_JOB_NAME", "job")
@@ -268,19 +270,19 @@ def test_under_sagemaker_the_end_is_written_too(
 
 
 WRONG = {
-    "no JSON": b"{",
-    "no object": b"[]",
-    "no list": b'{"CollectionConfigurations": {"a": 1}}',
+    "not JSON": b"{",
+    "not an object": b"[]",
+    "not a list": b'{"CollectionConfigurations": {"a": 1}}',
     "no name": b'{"CollectionConfigurations": [{}]}',
-    "a path elsewhere": b'{"LocalPath": "tensors"}',
+    "relative path": b'{"LocalPath": "tensors"}',
     "unknown reduction": b'{"CollectionConfigurations": [{"CollectionName": "weights", '
     b'"CollectionParameters": {"reductions": "median"}}]}',
-    "no expression": b'{"CollectionConfigurations": [{"CollectionName": "mine"}]}',
+    "no regular expression": b'{"CollectionConfigurations": [{"CollectionName": "mine"}]}',
 }
 
 
 @pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
-def test_a_wrong_configuration_costs_the_records_alone(
+def test_invalid_configuration_disables_only_recording(
     tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "debughookconfig.json"
@@ -301,7 +303,7 @@ def test_a_wrong_configuration_costs_the_records_alone(
         {"S3OutputPath": "s3://b/p", "CollectionConfigurations": None, "HookParameters": None},
     ],
 )
-def test_what_the_sdk_sends_with_every_job_leaves_the_choice_to_us(
+def test_configuration_without_collections_selects_the_default_ones(
     tmp_path: Path, document: dict[str, object]
 ) -> None:
     base_dir = make_job(tmp_path)
@@ -323,7 +325,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base_dir
 
 
-def test_a_whole_job_is_equal_to_the_bit_and_damage_to_its_records_is_said(
+def test_job_is_bit_identical_and_damaged_records_are_reported(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base_dir = make_job(tmp_path, epochs="2", debug="required", mixup="0.2")
@@ -339,7 +341,7 @@ def test_a_whole_job_is_equal_to_the_bit_and_damage_to_its_records_is_said(
         (base_dir / TENSORS / "events").rglob("*.tfevents"), key=lambda p: p.stat().st_size
     )
     content = largest.read_bytes()
-    # What comes first is whole.
+    # The first records remain intact.
     largest.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
     assert main(["rules", str(base_dir / TENSORS), "--rules", "WeightUpdateRatio"]) == 0
     assert "Error  " in capsys.readouterr().out
@@ -350,7 +352,7 @@ def test_a_whole_job_is_equal_to_the_bit_and_damage_to_its_records_is_said(
     assert "holds no tensor at 0" in capsys.readouterr().err
 
 
-def test_a_run_that_goes_on_writes_what_the_uninterrupted_one_would_have(
+def test_resumed_run_writes_the_records_of_an_uninterrupted_run(
     plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = make_job(tmp_path / "whole", epochs="2", debug="required", mixup="0.2")
@@ -399,13 +401,13 @@ sys.exit(main(["train"]))
         ("ModuleNotFoundError('No module named smdebug')", "required", 1),
     ],
 )
-def test_without_smdebug_a_job_is_the_same_unless_it_is_required(
+def test_job_without_smdebug_is_identical_unless_recording_is_required(
     plain: Path, tmp_path: Path, raised: str, debug: str, code: int
 ) -> None:
     base_dir = make_job(tmp_path, epochs="2", debug=debug, mixup="0.2")
     environment = {
         **os.environ,
-        # As many as the other job had: they add up in another order.
+        # As in the other job: the number of threads changes the order of additions.
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "SAGEMAKER_BASE_DIR": str(base_dir),
     }
@@ -426,9 +428,7 @@ def test_without_smdebug_a_job_is_the_same_unless_it_is_required(
         assert metrics(base_dir) == metrics(plain)
 
 
-def test_a_job_of_the_frozen_stage_alone_has_its_one_evaluation(
-    plain: Path, tmp_path: Path
-) -> None:
+def test_job_with_only_the_frozen_stage_records_one_evaluation(plain: Path, tmp_path: Path) -> None:
     base_dir = make_job(tmp_path)
     weights = base_dir / "input" / "data" / "weights"
     weights.mkdir()
@@ -473,7 +473,7 @@ def test_messages_work_with_either_backend_of_protobuf(backend: str) -> None:
     assert (result.returncode, result.stdout) == (0, f"{backend}\n"), result.stderr
 
 
-# The last with which smdebug itself can write.
+# The last version with which smdebug itself can write.
 OLD_NUMPY = "2.2.6"
 
 UNDER_OLD_NUMPY = f"""
@@ -486,7 +486,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_tensors_are_written_and_read_with_an_old_numpy_too(tmp_path: Path) -> None:
+def test_tensors_are_written_and_read_with_old_numpy_too(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--no-deps"]
     downloaded = subprocess.run(
         [*pip, f"--target={tmp_path}", f"numpy=={OLD_NUMPY}"],
@@ -495,8 +495,8 @@ def test_tensors_are_written_and_read_with_an_old_numpy_too(tmp_path: Path) -> N
         check=False,
     )
     if downloaded.returncode:
-        pytest.skip(f"numpy {OLD_NUMPY} cannot be had: {downloaded.stderr[-200:]}")
-    chosen = "optimizer_sees or to_the_bit or in_place or update_ratio or either_backend"
+        pytest.skip(f"numpy {OLD_NUMPY} cannot be downloaded: {downloaded.stderr[-200:]}")
+    chosen = "those_of_the_optimizer or bit_identical or in_place or update_ratio or either_backend"
     options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", chosen]
 
     result = subprocess.run(
@@ -511,7 +511,7 @@ def test_tensors_are_written_and_read_with_an_old_numpy_too(tmp_path: Path) -> N
 
 
 def _train_rank(rank: int, directory: Path, port: int) -> None:
-    """Be one of two processes; leave the norms of the gradients in a file."""
+    """Train as one of two processes, and write the norms of the gradients to a file."""
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
@@ -525,9 +525,7 @@ def _train_rank(rank: int, directory: Path, port: int) -> None:
     (directory / f"{rank}.json").write_text(json.dumps(observer.norms))
 
 
-def test_of_several_processes_the_mean_gradients_are_recorded(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_several_processes_record_their_mean_gradients(settings: Settings, tmp_path: Path) -> None:
     arguments = (tmp_path, free_port())
     torch.multiprocessing.spawn(_train_rank, args=arguments, nprocs=2)  # type: ignore[no-untyped-call,attr-defined]
 
