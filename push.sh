@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 #
-# Build both container images and push them to Amazon ECR as SageMaker takes them: linux/amd64, with Docker's
-# manifest (schema 2) and no attestations, under the commit as a tag that never names anything else.
+# Build both container images and push them to Amazon ECR in the format that SageMaker accepts:
+# linux/amd64, Docker manifest schema 2, no attestations. The tag is the commit, and is immutable.
 #
 # Usage: ./push.sh [--dry-run] [--region REGION] [--prefix PREFIX] [--cpu | --gpu] [train] [serve]
-#   --dry-run          print every call that would be made, and make none
-#   --region REGION    default: AWS_REGION, AWS_DEFAULT_REGION, or what the AWS CLI is set to
-#   --prefix PREFIX    of the repositories PREFIX-train and PREFIX-serve (default: image-classifier)
-#   --cpu, --gpu       for which machines the serving container image is (default: --cpu); that for GPUs has
-#                      COMMIT-gpu as its tag, and docs/gpu.md
-#   train, serve       one image alone (default: both)
-# Needs: git, docker with buildx, the AWS CLI (v2) and credentials. What they must allow stands in
-#        the README.
-# Reads: ECR_REGISTRY, a registry to push to instead of the account's, to try it on this machine;
+#   --dry-run          print the commands, and run none of them
+#   --region REGION    default: AWS_REGION, AWS_DEFAULT_REGION, or the AWS CLI's region
+#   --prefix PREFIX    repositories are PREFIX-train and PREFIX-serve (default: image-classifier)
+#   --cpu, --gpu       device of the serving container image (default: --cpu); the tag for GPUs is
+#                      COMMIT-gpu, see docs/gpu.md
+#   train, serve       only one container image (default: both)
+# Needs: git, docker with buildx, the AWS CLI (v2) and credentials. The README lists the
+#        permissions.
+# Reads: ECR_REGISTRY, a registry instead of the account's, for tests on this machine;
 #        AWS_ENDPOINT_URL, another address of AWS's APIs; TORCH_INDEX_URL, see Dockerfile.train.
-# Writes: images.json, what was pushed, by digest.
+# Writes: images.json, the pushed container images by digest.
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -25,7 +25,7 @@ prefix="image-classifier"
 device=cpu
 images=()
 
-# Each one replaced leaves its untagged layers behind, and a schema 2 manifest has no others.
+# Expire untagged container images.
 LIFECYCLE='{"rules":[{"rulePriority":1,"description":"untagged images","selection":{"tagStatus":"untagged","countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}}]}'
 SCHEMA_2=application/vnd.docker.distribution.manifest.v2+json
 
@@ -38,14 +38,14 @@ die() {
 
 usage() { sed -n '3,/^$/s/^# \{0,1\}//p' "$0"; }
 
-# Where calls are shown, whatever becomes of their own output.
+# Commands are printed here even if their output is redirected.
 exec 3>&2
 
-# Shows a call, and makes it unless this is a dry run.
+# Print a command, and run it unless this is a dry run.
 call() {
     local shown
     printf -v shown ' %q' "$@"
-    # At once: both ends of a pipe say what they are.
+    # In one write: both ends of a pipe print their command.
     printf '+%s\n' "$shown" >&3
     [[ $dry_run == yes ]] || "$@"
 }
@@ -61,7 +61,7 @@ read_arguments() {
         case $1 in
             --dry-run) dry_run=yes ;;
             --region | --prefix)
-                (($# > 1)) || die "$1 wants a value"
+                (($# > 1)) || die "$1 needs a value"
                 if [[ $1 == --region ]]; then region=$2; else prefix=$2; fi
                 shift
                 ;;
@@ -75,38 +75,38 @@ read_arguments() {
     ((${#images[@]})) || images=(train serve)
 }
 
-check_what_is_needed() {
+check_requirements() {
     local program
     for program in git docker aws; do
         command -v "$program" >/dev/null || die "$program is not installed"
     done
     docker buildx version >/dev/null 2>&1 || die "docker has no buildx: install docker-buildx-plugin"
     [[ -n $region ]] || region=$(aws configure get region) ||
-        die "which region? --region, AWS_REGION, or \`aws configure\`"
+        die "no region: set --region or AWS_REGION, or run \`aws configure\`"
     [[ $prefix =~ ^[a-z0-9]+(([._]|__|-+|/)[a-z0-9]+)*$ ]] ||
-        die "--prefix $prefix: ECR takes lower case letters, digits and single . _ - / between them"
-    # The tag says what is in the image.
+        die "--prefix $prefix: ECR accepts lower case letters, digits and single . _ - / between them"
+    # The tag must identify the content of the container image.
     [[ -z $(git status --porcelain -- container requirements 'Dockerfile.*') ]] ||
         die "container/, requirements/ or a Dockerfile differ from the commit: commit first"
 }
 
-# Prints the URI of repository $1, which is made where it is missing.
+# Print the URI of repository $1; create the repository if it is missing.
 repository() {
     local answer
     if answer=$(aws_cli ecr describe-repositories --repository-names "$1" \
         --query 'repositories[0].repositoryUri' 2>&1) && [[ $dry_run == no ]]; then
         :
     elif [[ $dry_run == yes || $answer == *RepositoryNotFoundException* ]]; then
-        answer=$(make_repository "$1")
+        answer=$(create_repository "$1")
     else
-        die "ECR does not show the repository $1: ${answer##*$'\n'}"
+        die "ECR did not return the repository $1: ${answer##*$'\n'}"
     fi
     [[ $dry_run == no ]] || answer=ACCOUNT.dkr.ecr.$region.amazonaws.com/$1
     [[ -z ${ECR_REGISTRY:-} ]] || answer=$ECR_REGISTRY/$1
     echo "$answer"
 }
 
-make_repository() {
+create_repository() {
     aws_cli ecr create-repository --repository-name "$1" \
         --image-tag-mutability IMMUTABLE --image-scanning-configuration scanOnPush=true \
         --query repository.repositoryUri
@@ -115,18 +115,18 @@ make_repository() {
 }
 
 log_in() {
-    # The password goes from one program to the other alone.
+    # A pipe keeps the password out of the process list.
     aws_cli ecr get-login-password | call docker login --username AWS --password-stdin "$1" >&2
 }
 
-# Prints digest and media type of what the registry has as $1; nothing where there is none.
+# Print digest and media type of container image $1 in the registry; nothing if it is missing.
 pushed() {
     local answer
     if answer=$(call docker buildx imagetools inspect "$1" \
         --format '{{print .Manifest.Digest " " .Manifest.MediaType}}' 2>&1); then
         echo "$answer"
     elif [[ $answer != *"not found"* ]]; then
-        die "the registry does not say whether it has $1: ${answer##*$'\n'}"
+        die "the registry rejected the query for $1: ${answer##*$'\n'}"
     fi
 }
 
@@ -139,20 +139,20 @@ build_and_push() {
         --output "type=image,name=$2,oci-mediatypes=false,push=true" . >&2
 }
 
-# Prints image $1 by its digest, pushed to the repository at $2 unless it is there.
+# Print container image $1 by its digest; build and push it to the repository $2 if it is missing.
 push() {
     local image=$2:$tag found
     [[ $1 == train || $device == cpu ]] || image+=-$device
     found=$(pushed "$image")
     if [[ -n $found ]]; then
-        say "$image is there already"
+        say "$image is already pushed"
     else
         build_and_push "$1" "$image"
         found=$(pushed "$image")
     fi
     [[ $dry_run == no ]] || found="sha256:DIGEST $SCHEMA_2"
     [[ ${found#* } == "$SCHEMA_2" ]] ||
-        die "$image is ${found#* }, which SageMaker refuses; its builder ignores oci-mediatypes=false"
+        die "$image is ${found#* }, which SageMaker rejects; the builder ignored oci-mediatypes=false"
     echo "$2@${found%% *}"
 }
 
@@ -168,7 +168,7 @@ write_images() {
 }
 
 read_arguments "$@"
-check_what_is_needed
+check_requirements
 tag=$(git rev-parse --short=12 HEAD)
 results=()
 host=

@@ -1,4 +1,4 @@
-"""Servers of SageMaker's contract that are not ours: a red patch is what they look for."""
+"""A server with SageMaker's contract that is not this project's: it detects a red patch."""
 
 import io
 import json
@@ -20,7 +20,7 @@ Rows = npt.NDArray[np.float64]
 
 
 def patch_probabilities(images: Pixels) -> Rows:
-    """Return probabilities (N, 2): `patch`, where 8 x 8 pixels are red on average."""
+    """Return probabilities (N, 2): of no patch, and of a patch of 8 x 8 red pixels."""
     red, green, blue = np.moveaxis(images.astype(float) / 255, 3, 0)
     redness = red - (green + blue) / 2
     count, height, width = redness.shape
@@ -32,22 +32,22 @@ def patch_probabilities(images: Pixels) -> Rows:
 
 
 def ours(rows: Rows) -> object:
-    """Answer as our server does."""
+    """Return a response in the format of this project's server."""
     predictions = [{"probabilities": row} for row in rows.tolist()]
     return {"predictions": predictions, "class_names": list(CLASS_NAMES)}
 
 
 @dataclass
 class Behavior:
-    """What the server does, and what was done to it."""
+    """What the server does, and the requests that it received."""
 
     probabilities: Callable[[Pixels], Rows] = patch_probabilities
     answer: Callable[[Rows], object] = ours
     takes_many: bool = True
     busy: int = 0
-    """So many requests are answered with 503 first."""
+    """Number of requests to reject with 503 first."""
     fails_after: int | None = None
-    """From this request on the answer is 500."""
+    """Number of requests after which the response is 500."""
 
     port: int = 0
     paths: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ def decode(body: bytes, content_type: str) -> Pixels:
 
 @contextmanager
 def patch_server(behavior: Behavior | None = None) -> Iterator[Behavior]:
-    """Run a server; what is changed of its behavior counts from the next request on."""
+    """Run a server; changes of its behavior apply from the next request."""
     served = behavior or Behavior()
 
     class Handler(BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ def patch_server(behavior: Behavior | None = None) -> Iterator[Behavior]:
 
         def _send(self, status: int, answer: object, headers: dict[str, str] | None = None) -> None:
             if status != 200 and self.path.startswith("/endpoints/"):
-                # SageMaker wraps what the container says.
+                # SageMaker wraps errors of the container.
                 answer = {"OriginalStatusCode": status, "OriginalMessage": json.dumps(answer)}
                 status, headers = 424, {"x-amzn-ErrorType": "ModelError"}
             is_text = isinstance(answer, str)
@@ -122,7 +122,7 @@ def patch_server(behavior: Behavior | None = None) -> Iterator[Behavior]:
             self.wfile.write(body)
 
         def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         served.port = server.server_address[1]

@@ -1,4 +1,4 @@
-"""The examples hold what the projects that they stand for did."""
+"""The examples have the settings of the projects that they reproduce."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.settings_files import EXAMPLES
 
 
 def search(name: str) -> dict[str, Any]:
-    """Return the example's part of the tuning job that says what is searched."""
+    """Return the search of an example's tuning job."""
     settings = settings_file.read(EXAMPLES / f"{name}.toml").settings
     assert settings.tuning
     request: dict[str, Any] = training_requests.tuning_job(settings, settings.tuning, "x")
@@ -33,7 +33,7 @@ def search(name: str) -> dict[str, Any]:
         ("hurricane-cnn", "small", None, "serverless"),
     ],
 )
-def test_networks_and_endpoints(
+def test_examples_have_the_networks_and_endpoints_of_their_projects(
     name: str, network: str, fine_tuning: str | None, endpoint: str
 ) -> None:
     settings = settings_file.read(EXAMPLES / f"{name}.toml").settings
@@ -41,9 +41,9 @@ def test_networks_and_endpoints(
     assert settings.hyperparameters["network"] == network
     assert settings.hyperparameters.get("fine_tuning") == fine_tuning
     assert settings.endpoint.kind == endpoint
-    # No image of another side where sides are classes.
+    # No mirrored images if sides are classes.
     assert not settings.hyperparameters.get("horizontal_flip") or name.startswith("dogs")
-    # What the network is judged by at the end decides nothing before.
+    # The final evaluation uses data that no decision used.
     assert "test" in settings.data.channels
 
 
@@ -64,7 +64,7 @@ def test_fingers_and_hurricane_search_the_ranges_of_their_courses() -> None:
     assert ranges["IntegerParameterRanges"][0]["MinValue"] == "2"
 
 
-def test_adamw_searches_weight_decay_as_well() -> None:
+def test_adamw_example_also_searches_weight_decay() -> None:
     settings = settings_file.read(EXAMPLES / "dogs-adamw.toml").settings
 
     assert settings.hyperparameters["optimizer"] == "adamw"
@@ -73,7 +73,7 @@ def test_adamw_searches_weight_decay_as_well() -> None:
 
 
 @pytest.mark.parametrize("name", ["fingers", "hurricane-cnn"])
-def test_the_five_rules_and_the_profilers_report_are_asked_for(name: str) -> None:
+def test_the_five_rules_and_the_profiler_report_are_requested(name: str) -> None:
     settings = settings_file.read(EXAMPLES / f"{name}.toml").settings
 
     request: dict[str, Any] = training_requests.training_job(settings, "x", rule_image="y")
@@ -86,7 +86,7 @@ def test_the_five_rules_and_the_profilers_report_are_asked_for(name: str) -> Non
         "Overtraining",
         "PoorWeightInitialization",
     }
-    # And so does the training program by itself.
+    # The training program evaluates the same rules.
     own = selection.select(request["HyperParameters"]["debug_rules"])
     assert [rule.name for rule in own] == invoked
     profiled = [each["RuleConfigurationName"] for each in request["ProfilerRuleConfigurations"]]
@@ -96,7 +96,7 @@ def test_the_five_rules_and_the_profilers_report_are_asked_for(name: str) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dogs-resnet18", "hurricane-cnn"])
-def test_an_example_trains_and_answers_on_this_machine(name: str, tmp_path: Path) -> None:
+def test_example_trains_and_predicts_on_this_machine(name: str, tmp_path: Path) -> None:
     for channel, first in (("training", 0), ("validation", 4), ("test", 8)):
         write_images(tmp_path / "images" / channel, per_class=4, first=first)
 

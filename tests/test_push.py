@@ -1,4 +1,4 @@
-"""push.sh: pushes both container images to a real registry; moto answers for AWS."""
+"""push.sh pushes both container images to a real registry; moto replaces AWS."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SCHEMA_2 = "application/vnd.docker.distribution.manifest.v2+json"
 REGION = "eu-west-1"
 NEEDED = ("aws", "docker-registry")
 
-# push.sh asks first of all for Docker with buildx, in a dry run too.
+# push.sh requires Docker with buildx, in a dry run too.
 pytestmark = pytest.mark.docker
 
 needs_programs = pytest.mark.skipif(
@@ -36,13 +36,13 @@ needs_programs = pytest.mark.skipif(
 
 @dataclass(frozen=True, slots=True)
 class Aws:
-    """What stands in for AWS: its APIs and a registry."""
+    """Replacements of AWS: its APIs and a registry."""
 
     api: str
     registry: str
 
     def variables(self) -> Mapping[str, str]:
-        """Return the environment in which push.sh finds both."""
+        """Return the environment variables with which push.sh uses both."""
         return {
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
@@ -102,10 +102,10 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A clone, for push.sh tags with the commit and leaves images.json."""
+    """A clone: push.sh uses the commit as tag, and writes images.json."""
     command = ["git", "clone", "-q", str(REPOSITORY), str(tmp_path / "clone")]
     subprocess.run(command, check=True)
-    # What is not committed yet is tested too.
+    # Test uncommitted changes too.
     shutil.copy(REPOSITORY / "push.sh", tmp_path / "clone")
     return tmp_path / "clone"
 
@@ -125,7 +125,9 @@ def push(checkout: Path, *arguments: str, **variables: str) -> subprocess.Comple
 @pytest.mark.slow
 @needs_programs
 @pytest.mark.timeout(1800)
-def test_both_images_arrive_as_sagemaker_takes_them_and_once(aws: Aws, checkout: Path) -> None:
+def test_both_container_images_are_pushed_once_in_sagemakers_format(
+    aws: Aws, checkout: Path
+) -> None:
     first = push(checkout, **aws.variables())
     assert first.returncode == 0, first.stderr
     pushed = json.loads((checkout / "images.json").read_text())
@@ -148,10 +150,8 @@ def test_both_images_arrive_as_sagemaker_takes_them_and_once(aws: Aws, checkout:
 
 
 @needs_programs
-def test_missing_repositories_are_made_with_tags_that_nobody_can_move(
-    aws: Aws, checkout: Path
-) -> None:
-    """The image itself goes nowhere: there is no registry at that address."""
+def test_missing_repositories_are_created_with_immutable_tags(aws: Aws, checkout: Path) -> None:
+    """The push itself fails: the address has no registry."""
     result = push(
         checkout,
         "--prefix",
@@ -166,7 +166,7 @@ def test_missing_repositories_are_made_with_tags_that_nobody_can_move(
         region_name=REGION,
         endpoint_url=aws.api,
         aws_access_key_id="key",
-        aws_secret_access_key="secret",  # noqa: S106 - nobody's
+        aws_secret_access_key="secret",  # noqa: S106 - moto accepts any
     )
     (repository,) = ecr.describe_repositories(repositoryNames=["team/images-serve"])["repositories"]
     assert repository["imageTagMutability"] == "IMMUTABLE"
@@ -177,7 +177,7 @@ def test_missing_repositories_are_made_with_tags_that_nobody_can_move(
 
 
 @needs_programs
-def test_a_dry_run_prints_all_calls_and_makes_none(checkout: Path) -> None:
+def test_dry_run_prints_all_commands_and_runs_none(checkout: Path) -> None:
     nowhere = {"AWS_ENDPOINT_URL": "http://localhost:1", "AWS_ACCESS_KEY_ID": "key"}
 
     result = push(checkout, "--dry-run", **nowhere)
@@ -198,7 +198,7 @@ def test_a_dry_run_prints_all_calls_and_makes_none(checkout: Path) -> None:
 
 
 @needs_programs
-def test_the_serving_image_for_gpus_has_a_tag_of_its_own(checkout: Path) -> None:
+def test_serving_container_image_for_gpus_has_another_tag(checkout: Path) -> None:
     result = push(checkout, "--dry-run", "--gpu")
 
     assert result.returncode == 0, result.stderr
@@ -216,12 +216,12 @@ def test_the_serving_image_for_gpus_has_a_tag_of_its_own(checkout: Path) -> None
     ("arguments", "variables", "message"),
     [
         (["--tag"], {}, "unknown argument --tag"),
-        (["--region"], {}, "--region wants a value"),
-        (["--prefix", "Team"], {}, "--prefix Team: ECR takes lower case letters"),
-        ([], {"AWS_ENDPOINT_URL": "http://localhost:1"}, "ECR does not show the repository"),
+        (["--region"], {}, "--region needs a value"),
+        (["--prefix", "Team"], {}, "--prefix Team: ECR accepts lower case letters"),
+        ([], {"AWS_ENDPOINT_URL": "http://localhost:1"}, "ECR did not return the repository"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_built(
+def test_mistakes_are_reported_before_the_build(
     arguments: list[str], variables: dict[str, str], message: str, checkout: Path
 ) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -234,7 +234,7 @@ def test_what_is_wrong_is_said_before_anything_is_built(
 
 
 @needs_programs
-def test_what_is_not_committed_is_not_pushed(checkout: Path) -> None:
+def test_uncommitted_changes_are_rejected(checkout: Path) -> None:
     (checkout / "container/serving/http/app.py").write_text("changed")
 
     result = push(checkout, "--dry-run")
