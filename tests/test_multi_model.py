@@ -500,7 +500,7 @@ def test_a_request_ends_when_none_of_its_images_is_in_work_any_more() -> None:
             [fail, black],
             queue_timeout_seconds=60,
             seconds=60,
-            has_gone=lambda: False,
+            has_disconnected=lambda: False,
         )
         entered.wait()
         time.sleep(0.1)

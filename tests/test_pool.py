@@ -31,7 +31,11 @@ def predictor(note: Callable[[bool], None]) -> Predictor:
 
 def ask(images: Pool, asked: Predictor) -> None:
     images.predict(
-        asked, [lambda _: NO_PIXELS], queue_timeout_seconds=10, seconds=10, has_gone=lambda: False
+        asked,
+        [lambda _: NO_PIXELS],
+        queue_timeout_seconds=10,
+        seconds=10,
+        has_disconnected=lambda: False,
     )
 
 
@@ -83,7 +87,7 @@ def test_a_request_whose_images_take_too_long_ends_before_its_last_one() -> None
             [slow] * 50,
             queue_timeout_seconds=10,
             seconds=0.3,
-            has_gone=lambda: False,
+            has_disconnected=lambda: False,
         )
 
     assert len(decoded) < 50

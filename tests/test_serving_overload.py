@@ -24,7 +24,7 @@ LITTLE = {
     "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "1",
 }
 
-FEW_FILES = ("prlimit", "--nofile=256:256")
+FEW_FILES = ("prlimit", "--nofile=512:512")
 
 
 def ask_for(server: Server, seconds: float, clients: int, body: bytes = HEAVY) -> list[int]:

@@ -10,11 +10,11 @@ from itertools import count
 import pytest
 
 from container.classifier.errors import UserError
-from container.serving.model.threads import Threads
+from container.serving.model.threads import ThreadPool
 
 
 def test_who_finds_no_thread_free_waits_in_turn() -> None:
-    threads, release, done = Threads(1, "some"), threading.Event(), list[int]()
+    threads, release, done = ThreadPool(1, "some"), threading.Event(), list[int]()
     busy = threads.submit(release.wait, 10)
 
     waiting = [threads.submit(done.append, number) for number in range(20)]
@@ -31,7 +31,7 @@ def test_who_finds_no_thread_free_waits_in_turn() -> None:
 
 
 def test_the_thread_that_rested_last_works_next() -> None:
-    threads = Threads(5, "some")
+    threads = ThreadPool(5, "some")
 
     used = Counter[int]()
     for _ in range(50):
@@ -51,7 +51,7 @@ def test_an_error_is_its_callers_and_keeps_nothing() -> None:
         message = "no"
         raise ValueError(message)
 
-    threads, model = Threads(1, "some"), Model()
+    threads, model = ThreadPool(1, "some"), Model()
     last = weakref.ref(model)
     gc.disable()
     try:
@@ -77,4 +77,4 @@ def test_too_few_threads_are_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(threading.Thread, "start", start_three)
     with pytest.raises(UserError, match="allow more processes"):
-        Threads(7, "some")
+        ThreadPool(7, "some")

@@ -6,7 +6,7 @@ from contextlib import suppress
 from container.classifier.errors import UserError
 
 # Connections are open files. By default Linux allows a process 1,024.
-LEAST_FILES, ENOUGH_FILES = 256, 65_536
+LEAST_FILES, ENOUGH_FILES = 512, 65_536
 
 
 def allow_open_files() -> None:

@@ -20,10 +20,10 @@ from container.classifier.errors import UserError
 from container.classifier.machine import memory_limit_bytes
 from container.classifier.manifest import Manifest
 from container.serving.http.app import create_app
-from container.serving.http.body import start_watch
+from container.serving.http.connection import start_read_watch
 from container.serving.http.multi_model import create_multi_model_app
 from container.serving.model.batching import Batching
-from container.serving.model.memory import give_back
+from container.serving.model.memory import release_memory
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Predictor
 from container.serving.model.registry import Registry
@@ -54,7 +54,7 @@ def application() -> Flask:
         precision=settings.precision,
         batching=batching if sizing.batched else None,
     )
-    start_watch()
+    start_read_watch()
     pool = Pool(sizing.images, sizing.batched)
     if settings.multi_model:
         registry = Registry(
@@ -89,7 +89,7 @@ def load_or_exit(
     try:
         predictor = load()
         # Compiling needed more than what stays.
-        give_back()
+        release_memory()
         loading.set_result(predictor)
     except Exception as error:
         # A person can mend a UserError by its sentence alone.

@@ -38,7 +38,7 @@ IMAGE_BYTES = 800_000_000
 LEAST_THREADS, THREADS_PER_IMAGE = 8, 4
 
 # Connections, each of which costs a socket; how long they wait is limited besides.
-QUEUE_PER_STREAM = 256
+QUEUE_PER_STREAM = 128
 
 
 def network_bytes(directory: Path) -> int:

@@ -10,8 +10,8 @@ from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailabl
 
 from container.classifier.machine import usable_cpus
 from container.classifier.vocabulary import JSON, JSON_LINES
-from container.serving.http.body import discard_body, read_body
-from container.serving.http.connection import FORCE_CLOSE, connection_of, has_gone
+from container.serving.http.body import drain_body, read_body
+from container.serving.http.connection import FORCE_CLOSE, connection_of, has_disconnected
 from container.serving.http.decoding import choose_splitter, split_body
 from container.serving.http.encoding import choose_media_type, encode_response
 from container.serving.http.errors import describe
@@ -27,6 +27,9 @@ CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_ID = "X-Request-Id"
 
 PIECE_BYTES = 2**20
+
+# For the rest of a body after an error.
+DRAIN_SECONDS = 5.0
 
 # What programs ask every few seconds: not logged, not counted.
 WATCHING = frozenset({"ping", "metrics"})
@@ -121,7 +124,7 @@ def answer_images(
             images,
             queue_timeout_seconds=queue_timeout,
             seconds=settings.timeout_seconds,
-            has_gone=partial(has_gone, connection_of(request.environ)),
+            has_disconnected=partial(has_disconnected, connection_of(request.environ)),
         )
         class_names = predictor.class_names
     log.note_images(outcomes)
@@ -149,8 +152,8 @@ def _answer_error(error: HTTPException) -> Response:
     if isinstance(error, Overloaded):
         _metrics().count_refused()
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
-    if isinstance(error, RequestTimeout) or not discard_body(request):
-        # Nobody knows where a next request begins.
+    if isinstance(error, RequestTimeout) or not drain_body(request.environ, DRAIN_SECONDS):
+        # The start of the next request is unknown.
         FORCE_CLOSE.get()()
     response.data = jsonify(describe(error)).data
     response.content_type = "application/json"

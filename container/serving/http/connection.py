@@ -1,19 +1,27 @@
-"""What the server asks of a client's connection without reading from it."""
+"""A client's connection: whether it is open, how long reads may take, and how it is closed."""
 
 import select
 import socket
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from wsgiref.types import WSGIEnvironment
 
-ARRIVAL: ContextVar[float] = ContextVar("arrival")
-"""When the request came that this thread handles, by `time.monotonic`."""
+ARRIVAL = "classifier.arrival"
+"""Key in a WSGI environment: when the request arrived, by `time.monotonic`."""
 
 FORCE_CLOSE: ContextVar[Callable[[], None]] = ContextVar("force_close", default=lambda: None)
-"""Has the connection closed behind the answer of the request that this thread handles."""
+"""Marks the connection to be closed after the response that this thread computes."""
 
-# macOS says of a half-closed connection only that it can be read.
-_HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+# After the last response: in total, and without a byte from the client.
+LINGER_SECONDS, LINGER_STALL_SECONDS = 1.0, 0.25
+
+# macOS reports a half-closed connection only as readable.
+_DISCONNECTED = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+_read_deadlines: dict[socket.socket, float] = {}
 
 
 def connection_of(environ: WSGIEnvironment) -> socket.socket | None:
@@ -22,26 +30,60 @@ def connection_of(environ: WSGIEnvironment) -> socket.socket | None:
     return connection
 
 
-def first_bytes(connection: socket.socket, size: int) -> bytes | None:
-    """Return the first bytes of what waits to be read, b"" at the end; None where nothing does."""
-    try:
-        return connection.recv(size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
-    except OSError:
-        return b""
-
-
-def has_gone(connection: socket.socket | None) -> bool:
-    """Return whether the client has closed the connection, or its side of it.
-
-    No client of ours half-closes a connection whose answer it waits for.
-    """
+def has_disconnected(connection: socket.socket | None) -> bool:
+    """Return whether the client has closed the connection, or its sending side."""
     if connection is None:
         return False
     poll = select.poll()
     try:
-        poll.register(connection, _HUNG_UP)
+        poll.register(connection, _DISCONNECTED)
     except (OSError, ValueError):
         return True
     return bool(poll.poll(0))
+
+
+def linger(connection: socket.socket) -> None:
+    """Half-close the connection and wait briefly until the client closes it.
+
+    If it was closed at once, bytes that the client still sends would reset it, and the client
+    could lose the response.
+    """
+    deadline = time.monotonic() + LINGER_SECONDS
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(LINGER_STALL_SECONDS)
+        while time.monotonic() < deadline and connection.recv(2**16):
+            pass
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+
+
+def start_read_watch() -> None:
+    """Start the thread that enforces read deadlines in this process.
+
+    A socket timeout applies to each `recv`, and gunicorn repeats `recv` until it has as many bytes
+    as it was asked for.
+    """
+    threading.Thread(target=_watch, name="read deadlines", daemon=True).start()
+
+
+def set_read_deadline(connection: socket.socket | None, seconds: float) -> None:
+    """After so many seconds, end reads from the connection as if the client had closed it."""
+    if connection is not None:
+        _read_deadlines[connection] = time.monotonic() + seconds
+
+
+def clear_read_deadline(connection: socket.socket | None) -> None:
+    """Remove the deadline, if there is one."""
+    if connection is not None:
+        _read_deadlines.pop(connection, None)
+
+
+def _watch() -> None:
+    while True:
+        time.sleep(1)
+        now = time.monotonic()
+        for connection, deadline in _read_deadlines.copy().items():
+            if now > deadline:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)

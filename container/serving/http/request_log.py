@@ -30,7 +30,7 @@ class RequestLog:
         """Begin once the request's head is read."""
         self._metrics = metrics
         now = time.monotonic()
-        self.waited = now - ARRIVAL.get(now)
+        self.waited = now - request.environ.get(ARRIVAL, now)
         """Seconds in which the request waited for a thread or its turn."""
         names = (request.headers.get(name, "") for name in ID_HEADERS)
         self.id = next((name for name in names if ID.fullmatch(name)), "") or os.urandom(8).hex()

@@ -11,7 +11,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavai
 from container.serving.model.errors import Overloaded
 from container.serving.model.outcome import ImageDecoder, Outcome
 from container.serving.model.predictor import Predictor
-from container.serving.model.threads import Threads
+from container.serving.model.threads import ThreadPool
 
 # An image is alone when none was in work beside another for so long. Among requests that now and
 # then overlap, one on all processors would be in the next one's way.
@@ -19,7 +19,7 @@ QUIET_SECONDS = 1.0
 
 
 class Pool:
-    """Threads that decode and predict."""
+    """ThreadPool that decode and predict."""
 
     def __init__(self, images: int, batched: int = 0) -> None:
         """Make as many threads as images may be in work: the others are still compressed.
@@ -29,7 +29,7 @@ class Pool:
             batched: More than these, which are decoded, and small by now: they wait for a batch.
         """
         # First come, first served, which a lock is not.
-        self._threads = Threads(images + batched, "predict")
+        self._threads = ThreadPool(images + batched, "predict")
         self._decoding = threading.Semaphore(images)
         self._lock = threading.Lock()
         self._images = 0
@@ -42,18 +42,18 @@ class Pool:
         *,
         queue_timeout_seconds: float,
         seconds: float,
-        has_gone: Callable[[], bool],
+        has_disconnected: Callable[[], bool],
     ) -> Sequence[Outcome]:
         """Predict a request's images, in parallel; one that cannot be read fails alone.
 
         Raises:
             Overloaded: no thread was free within `queue_timeout_seconds`.
             ServiceUnavailable: all images together take more than `seconds`.
-            ClientDisconnected: `has_gone` returned True before an image was decoded.
+            ClientDisconnected: `has_disconnected` returned True before an image was decoded.
         """
 
         def work(image: ImageDecoder) -> Outcome:
-            if has_gone():
+            if has_disconnected():
                 raise ClientDisconnected
             return self._predict(predictor, image)
 

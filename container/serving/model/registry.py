@@ -20,7 +20,7 @@ from werkzeug.exceptions import (
 
 from container.classifier.errors import UserError
 from container.serving.model.errors import InsufficientStorage
-from container.serving.model.memory import give_back
+from container.serving.model.memory import release_memory
 from container.serving.model.predictor import Predictor
 from container.serving.settings import MIB
 
@@ -211,7 +211,7 @@ class Registry:
 
     def _release(self, name: str) -> None:
         """Give memory back to the system, then the name and the room to others."""
-        give_back()
+        release_memory()
         with self._changed:
             del self._entries[name]
             self._changed.notify_all()

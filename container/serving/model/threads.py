@@ -1,4 +1,4 @@
-"""Threads that are all there from the beginning, of which the one that rested last works next."""
+"""A thread pool, last-in first-out over idle threads."""
 
 import threading
 from collections import deque
@@ -16,27 +16,26 @@ Task: TypeAlias = tuple[Future[Any], Callable[[], Any]]
 Inbox: TypeAlias = SimpleQueue[Task]
 
 
-class Threads(Executor):
-    """An executor that never has to start a thread while a request waits for it.
+class ThreadPool(Executor):
+    """An executor that starts all threads at once and reuses the one that became idle last.
 
-    The standard one starts its threads as they are needed, and loses requests where the container's
-    limit of processes is reached by then. Its threads take turns besides, each with caches of its
-    own.
+    The standard executor starts threads on demand, and loses requests if the container's limit of
+    processes is reached by then. It also rotates over all threads and their caches.
     """
 
-    def __init__(self, number: int, name: str) -> None:
-        """Start them.
+    def __init__(self, size: int, name: str) -> None:
+        """Start `size` threads.
 
         Raises:
             UserError: so many cannot be started.
         """
         self._lock = threading.Lock()
-        self._waiting: deque[Task] = deque()
-        self._resting: list[Inbox] = []
+        self._tasks: deque[Task] = deque()
+        self._idle: list[Inbox] = []
         try:
-            for each in range(number):
-                # Daemons: the process ends when its requests have ended.
-                thread = threading.Thread(target=self._work, name=f"{name}_{each}", daemon=True)
+            for number in range(size):
+                # Daemons: the process ends after its requests.
+                thread = threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True)
                 thread.start()
         except RuntimeError as error:
             message = (
@@ -52,28 +51,28 @@ class Threads(Executor):
         *arguments: Parameters.args,
         **options: Parameters.kwargs,
     ) -> Future[Result]:
-        """Have a thread call a function, or the next one that is free; first come, first served."""
+        """Call a function in an idle thread, else in the next one; first come, first served."""
         future: Future[Result] = Future()
         task = (future, lambda: function(*arguments, **options))
         with self._lock:
-            if not self._resting:
-                self._waiting.append(task)
+            if not self._idle:
+                self._tasks.append(task)
                 return future
-            inbox = self._resting.pop()
+            inbox = self._idle.pop()
         inbox.put(task)
         return future
 
     def _work(self) -> None:
         inbox: Inbox = SimpleQueue()
         while True:
-            # No name for the task here: it would be kept until the next one.
+            # Without a name for the task, which would keep it alive until the next one.
             _run(*self._next(inbox))
 
     def _next(self, inbox: Inbox) -> Task:
         with self._lock:
-            if self._waiting:
-                return self._waiting.popleft()
-            self._resting.append(inbox)
+            if self._tasks:
+                return self._tasks.popleft()
+            self._idle.append(inbox)
         return inbox.get()
 
 
@@ -82,9 +81,9 @@ def _run(future: Future[Any], call: Callable[[], Any]) -> None:
         return
     try:
         result = call()
-    except BaseException as error:  # noqa: BLE001 - it is for whoever waits for the result
+    except BaseException as error:  # noqa: BLE001 - the future carries it
         future.set_exception(error)
-        # The error has this frame, the frame would have the future, and that the error.
+        # Break the cycle of error, frame and future.
         del future, call
     else:
         future.set_result(result)

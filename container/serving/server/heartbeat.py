@@ -1,37 +1,30 @@
-"""How long a worker has been silent, in time that the machine ran.
-
-gunicorn's master ends a worker that has shown no sign of life for the timeout. A laptop that slept,
-a paused container or a serverless endpoint between two requests shows none either: at its return
-the clock has gone on, and the master may look before the worker has had its turn. Here the silence
-is added up from one look of the master to its next, and one of them counts no more than looking
-ever takes.
-"""
+"""Heartbeats of workers, without the time in which the machine was suspended."""
 
 import time
+from collections.abc import Callable
 
-from gunicorn.config import Config
-from gunicorn.workers.workertmp import WorkerTmp
-
-# The master looks every second.
-LOOK_SECONDS = 2.0
+# gunicorn's master polls once a second.
+POLL_SECONDS = 2.0
 
 
-class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
-    """A worker's sign of life, and the master's sight of it."""
+def ignore_suspension(last_update: Callable[[], float]) -> Callable[[], float]:
+    """Return a function for the master to poll instead of `last_update`.
 
-    def __init__(self, config: Config) -> None:
-        """Begin with no silence."""
-        super().__init__(config)
-        self._beat = self._looked = time.monotonic()
-        self._silence = 0.0
+    After a suspension, for instance of a paused container, the master may poll before the worker
+    has run. Between two polls a worker therefore counts as silent for `POLL_SECONDS` at most.
+    """
+    update = polled = time.monotonic()
+    silence = 0.0
 
-    def last_update(self) -> float:
-        """Return when the worker last showed that it lives, but for the time the machine slept."""
-        beat, now = super().last_update(), time.monotonic()
-        # Until its first sign of life a worker is starting, and the file's time is the clock's.
-        if beat != self._beat or beat > now:
-            self._beat, self._silence = beat, 0.0
+    def last_running_update() -> float:
+        nonlocal update, polled, silence
+        last, now = last_update(), time.monotonic()
+        # The file of a worker that has not started yet has the time of the system clock.
+        if last != update or last > now:
+            update, silence = last, 0.0
         else:
-            self._silence += min(now - self._looked, LOOK_SECONDS)
-        self._looked = now
-        return now - self._silence
+            silence += min(now - polled, POLL_SECONDS)
+        polled = now
+        return now - silence
+
+    return last_running_update
