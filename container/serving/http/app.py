@@ -168,6 +168,11 @@ def _finish(response: Response) -> Response:
     """Return what the caller sent to know the answer by, and write the log line."""
     if attributes := request.headers.get(CUSTOM_ATTRIBUTES):
         response.headers[CUSTOM_ATTRIBUTES] = attributes
+    if request.method != "POST" and (
+        request.content_length or "chunked" in request.headers.get("Transfer-Encoding", "")
+    ):
+        # No handler reads this body, so the start of the next request is unknown.
+        FORCE_CLOSE.get()()
     if request.endpoint not in WATCHING:
         response.headers[REQUEST_ID] = g.log.id
         g.log.write(response)

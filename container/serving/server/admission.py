@@ -2,42 +2,25 @@
 
 import json
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable
-from http import HTTPStatus
+from threading import Lock, Semaphore
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from container.serving.http import connection
 from container.serving.http.body import drain_body
-from container.serving.http.connection import (
-    ARRIVAL,
-    FORCE_CLOSE,
-    clear_read_deadline,
-    connection_of,
-)
 from container.serving.http.errors import describe
 from container.serving.http.metrics import Metrics
 from container.serving.model.errors import Overloaded
-from container.serving.settings import RETRY_AFTER_SECONDS
 
 logger = logging.getLogger(__name__)
 
-# For a client to send more of a body, or to read more of a response.
-STALL_SECONDS = 10.0
+# For the body of a rejected request, and between two log lines on rejections.
+DRAIN_SECONDS, REPORT_SECONDS = 1.0, 1.0
 
-REPORT_SECONDS = 1.0
-
-# Of a rejected request. A larger body costs more than a new connection.
-MAX_DRAINED_BYTES, DRAIN_SECONDS = 2**18, 1.0
-
-STATUS = f"{HTTPStatus.SERVICE_UNAVAILABLE:d} {HTTPStatus.SERVICE_UNAVAILABLE.phrase}"
 BODY = json.dumps(describe(Overloaded())).encode()
-HEADERS = [
-    ("Content-Type", "application/json"),
-    ("Content-Length", str(len(BODY))),
-    ("Retry-After", str(RETRY_AFTER_SECONDS)),
-]
+LENGTH = ("Content-Length", str(len(BODY)))
+HEADERS = [("Content-Type", "application/json"), LENGTH, ("Retry-After", "1")]
 
 
 class Admission:
@@ -47,91 +30,54 @@ class Admission:
     """
 
     def __init__(
-        self,
-        app: WSGIApplication,
-        *,
-        max_in_flight: int,
-        max_queued: int,
-        queue_timeout_seconds: float,
-        metrics: Metrics,
+        self, app: WSGIApplication, in_flight: int, queue: int, timeout: float, metrics: Metrics
     ) -> None:
-        """Wrap an application; log the number of rejections once a second."""
-        self._app, self._metrics = app, metrics
-        self._free_slots, self._max_queued = max_in_flight, max_queued
-        self._queue_timeout_seconds = queue_timeout_seconds
-        self._lock = threading.Lock()
-        self._queue: deque[threading.Lock] = deque()
-        self._rejected = 0
-        threading.Thread(target=self._report, name="rejections", daemon=True).start()
+        """Limit requests in flight, and requests that wait for a slot for `timeout` seconds."""
+        self._app, self._timeout, self._metrics = app, timeout, metrics
+        self._slots, self._max_queued = Semaphore(in_flight), queue
+        self._lock = Lock()
+        self._queued = self._rejected = 0
+        self._reported = time.monotonic()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to a request."""
-        connection = connection_of(environ)
-        clear_read_deadline(connection)
-        if connection:
-            connection.settimeout(STALL_SECONDS)
-        if environ["REQUEST_METHOD"] != "POST":
-            if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
-                # No handler reads this body, so the start of the next request is unknown.
-                FORCE_CLOSE.get()()
+        connection.clear_read_deadline(connection.connection_of(environ))
+        if environ["REQUEST_METHOD"] != "POST" or environ["PATH_INFO"] == "/models":
             return self._app(environ, start_response)
-        if environ["PATH_INFO"] == "/models":
-            return self._app(environ, start_response)
-        environ[ARRIVAL] = time.monotonic()
+        environ[connection.ARRIVAL] = time.monotonic()
         if not self._admit():
             return self._reject(environ, start_response)
         try:
             return self._app(environ, start_response)
         finally:
-            self._release()
+            self._slots.release()
 
     def _admit(self) -> bool:
         """Take a slot, waiting in the queue if it has room; return whether there is a slot."""
         with self._lock:
-            if self._free_slots:
-                self._free_slots -= 1
+            # Not ahead of requests that wait.
+            if not self._queued and self._slots.acquire(blocking=False):
                 return True
-            if len(self._queue) >= self._max_queued:
+            if self._queued >= self._max_queued:
                 return False
-            handover = threading.Lock()
-            handover.acquire()
-            self._queue.append(handover)
-            self._metrics.note_queue(len(self._queue))
-        if handover.acquire(timeout=self._queue_timeout_seconds):
-            return True
+            self._queued += 1
+            self._metrics.note_queue(self._queued)
+        is_admitted = self._slots.acquire(timeout=self._timeout)
         with self._lock:
-            if handover not in self._queue:
-                # Handed over at the moment of the timeout.
-                return True
-            self._queue.remove(handover)
-            self._metrics.note_queue(len(self._queue))
-        return False
-
-    def _release(self) -> None:
-        """Hand the slot over to the request that has waited longest."""
-        with self._lock:
-            if self._queue:
-                self._queue.popleft().release()
-                self._metrics.note_queue(len(self._queue))
-            else:
-                self._free_slots += 1
+            self._queued -= 1
+            self._metrics.note_queue(self._queued)
+        return is_admitted
 
     def _reject(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        """Respond with 503; keep the connection if the body is small."""
+        """Respond with 503; keep the connection if the body arrives at once."""
         self._metrics.count_refused()
-        self._metrics.count_request(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._metrics.count_request(Overloaded.code)
         with self._lock:
             self._rejected += 1
-        length = int(environ.get("CONTENT_LENGTH") or MAX_DRAINED_BYTES + 1)
-        if length > MAX_DRAINED_BYTES or not drain_body(environ, DRAIN_SECONDS):
-            FORCE_CLOSE.get()()
-        start_response(STATUS, HEADERS)
+            if time.monotonic() > self._reported + REPORT_SECONDS:
+                logger.warning("refused=%d waiting=%d", self._rejected, self._queued)
+                self._rejected, self._reported = 0, time.monotonic()
+        if not drain_body(environ, DRAIN_SECONDS):
+            connection.FORCE_CLOSE.get()()
+        start_response("503 Service Unavailable", HEADERS)
         return [BODY]
-
-    def _report(self) -> None:
-        while True:
-            time.sleep(REPORT_SECONDS)
-            with self._lock:
-                rejected, self._rejected = self._rejected, 0
-            if rejected:
-                logger.warning("refused=%d waiting=%d", rejected, len(self._queue))
