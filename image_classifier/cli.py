@@ -205,8 +205,7 @@ def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
 
 def _is_confirmed() -> bool:
     if not sys.stdin.isatty():
-        message = "no terminal to confirm on: add --yes"
-        raise UserError(message)
+        raise UserError("no terminal to confirm on: add --yes")
     return input("delete all of these? [y/N] ").strip().lower() in {"y", "yes"}
 
 

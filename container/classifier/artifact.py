@@ -90,8 +90,7 @@ class Artifact:
             needed += [INT8_MODEL, INT8_ANSWERS]
         files = document.get("files")
         if not isinstance(files, dict) or any(name not in files for name in needed):
-            message = f"{MANIFEST} must list {' and '.join(needed)} under `files`"
-            raise ArtifactError(message)
+            raise ArtifactError(f"{MANIFEST} must list {' and '.join(needed)} under `files`")
         for name, sha256 in files.items():
             check_sha256(directory, name, sha256)
         answers = tuple(_read_golden_answers(directory, files))
@@ -188,8 +187,7 @@ def _write_manifest(directory: Path, manifest: Manifest, files: Mapping[str, str
     document = {"format_version": FORMAT_VERSION, **asdict(manifest), "files": files}
     text = json.dumps(document, indent=2) + "\n"
     if len(text) > MAX_JSON_BYTES:
-        message = f"{MANIFEST} would have {len(text)} bytes, more than {MAX_JSON_BYTES}"
-        raise ArtifactError(message)
+        raise ArtifactError(f"{MANIFEST} would have {len(text)} bytes, more than {MAX_JSON_BYTES}")
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 
 
@@ -208,8 +206,9 @@ def _read_golden_answers(directory: Path, files: Mapping[str, str]) -> Iterator[
         for answer in document:
             name = str(answer["file"])
             if name not in files:
-                message = f"{GOLDEN_ANSWERS} names {name!r}, which {MANIFEST} does not list"
-                raise ArtifactError(message)
+                raise ArtifactError(
+                    f"{GOLDEN_ANSWERS} names {name!r}, which {MANIFEST} does not list"
+                )
             probabilities = tuple(map(float, answer["probabilities"]))
             yield GoldenAnswer(data=(directory / name).read_bytes(), probabilities=probabilities)
 

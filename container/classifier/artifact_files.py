@@ -27,11 +27,9 @@ def file_in(directory: Path, name: str) -> Path:
         is_inside = path.resolve().is_relative_to(directory.resolve())
         is_file = path.is_file()
     if not is_inside:
-        message = f"{name!r} is outside of the artifact's folder {directory}"
-        raise ArtifactError(message)
+        raise ArtifactError(f"{name!r} is outside of the artifact's folder {directory}")
     if not is_file:
-        message = f"{name} is missing from {directory}"
-        raise ArtifactError(message)
+        raise ArtifactError(f"{name} is missing from {directory}")
     return path
 
 
@@ -45,13 +43,11 @@ def read_json(directory: Path, name: str) -> Json:
     with _readable(directory, name), path.open("rb") as file:
         data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
-        message = f"{path} has more than {MAX_JSON_BYTES} bytes"
-        raise ArtifactError(message)
+        raise ArtifactError(f"{path} has more than {MAX_JSON_BYTES} bytes")
     try:
         document: Json = json.loads(data)
     except (ValueError, RecursionError) as error:
-        message = f"{path} is not JSON: {error}"
-        raise ArtifactError(message) from error
+        raise ArtifactError(f"{path} is not JSON: {error}") from error
     return document
 
 
@@ -64,8 +60,7 @@ def check_sha256(directory: Path, name: str, expected: Json) -> None:
     with _readable(directory, name):
         found = sha256_of(file_in(directory, name))
     if found != expected:
-        message = f"{name} in {directory} is damaged: its SHA-256 is not the manifest's"
-        raise ArtifactError(message)
+        raise ArtifactError(f"{name} in {directory} is damaged: its SHA-256 is not the manifest's")
 
 
 def sha256_of(path: Path) -> str:
@@ -86,8 +81,7 @@ def damage_reported(name: str) -> Iterator[None]:
     except ArtifactError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError, UserError) as error:
-        message = f"{name} is damaged: {type(error).__name__}: {error}"
-        raise ArtifactError(message) from error
+        raise ArtifactError(f"{name} is damaged: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -96,5 +90,4 @@ def _readable(directory: Path, name: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         # The two last: a cycle of links, and a name that no file can have.
-        message = f"{name!r} in {directory} cannot be read: {error}"
-        raise ArtifactError(message) from error
+        raise ArtifactError(f"{name!r} in {directory} cannot be read: {error}") from error

@@ -49,27 +49,24 @@ def labeled_files(directory: Path) -> list[LabeledFile]:
         if not any(map(is_ignored, path.relative_to(directory).parts))
     )
     if links := [path for path in entries if path.is_symlink() and path.is_dir()]:
-        message = (
+        raise UserError(
             f"{links[0]} is a link to a folder, and links are not followed: put the folder there"
         )
-        raise UserError(message)
     paths = [
         path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
     ]
     if not paths:
-        message = (
+        raise UserError(
             f"no image under {directory}: expected <class name>/<file>.jpg or "
             "<name>_<class name>.png; check the channel's name, its S3 prefix and the role"
         )
-        raise UserError(message)
     in_folders = [path for path in paths if path.parent != directory]
     if in_folders and len(in_folders) < len(paths):
         loose = next(path for path in paths if path.parent == directory)
-        message = (
+        raise UserError(
             f"{directory} mixes class folders with loose images such as {loose.name}: "
             "put every image into its class folder"
         )
-        raise UserError(message)
     _warn_about_others(directory, entries, paths)
     if in_folders:
         return [LabeledFile(path, path.relative_to(directory).parts[0]) for path in paths]
@@ -89,15 +86,13 @@ def class_names_of(files: Sequence[LabeledFile]) -> tuple[str, ...]:
     for name in names:
         # Control characters would start new lines in the log; surrogates (Cs) are not UTF-8.
         if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
-            message = (
+            raise UserError(
                 f"the class name {name!r} has control characters or is not UTF-8: rename the class"
             )
-            raise UserError(message)
     if len(names) < 2:  # noqa: PLR2004
-        message = (
+        raise UserError(
             f"a classifier needs at least two classes, the training channel has one: {names[0]!r}"
         )
-        raise UserError(message)
     return names
 
 
@@ -109,23 +104,21 @@ def check_classes(files: Sequence[LabeledFile], class_names: Sequence[str], chan
     """
     counts = Counter(file.class_name for file in files)
     if unknown := sorted(counts.keys() - set(class_names)):
-        message = (
+        raise UserError(
             f"the {channel} channel has classes that training lacks: {', '.join(unknown[:10])}; "
             f"training has {', '.join(class_names[:10])}"
         )
-        raise UserError(message)
 
 
 def check_labels_in_names(files: Sequence[LabeledFile]) -> None:
     """Reject file names that end with image numbers, such as IMG_0001.jpg, instead of labels."""
     counts = Counter(file.class_name for file in files)
     if len(files) > 2 and len(counts) == len(files):  # noqa: PLR2004
-        message = (
+        raise UserError(
             f"labels were read from the file names, such as {files[0].class_name!r} from "
             f"{files[0].path.name}, and every image has a different label: put the images into "
             "class folders, or name them <name>_<class name>.png"
         )
-        raise UserError(message)
 
 
 def _warn_about_others(directory: Path, entries: Sequence[Path], images: Sequence[Path]) -> None:
@@ -147,7 +140,6 @@ def _warn_about_others(directory: Path, entries: Sequence[Path], images: Sequenc
 def _label_in_name(path: Path) -> str:
     if match := LABEL_IN_NAME.search(path.name):
         return match["label"]
-    message = (
+    raise UserError(
         f"{path.name} has no label: name images outside of class folders <name>_<class name>.png"
     )
-    raise UserError(message)

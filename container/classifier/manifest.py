@@ -66,8 +66,7 @@ class Manifest:
         """
         with damage_reported(MANIFEST):
             if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
-                message = f"{MANIFEST} is not of format_version {FORMAT_VERSION}"
-                raise ArtifactError(message)
+                raise ArtifactError(f"{MANIFEST} is not of format_version {FORMAT_VERSION}")
             return cls(
                 class_names=_class_names(document["class_names"]),
                 network=typed(document, "network", str),
@@ -87,10 +86,9 @@ def read_manifest(directory: Path) -> Json:
         ArtifactError: there is no manifest, or it is not JSON.
     """
     if not (directory / MANIFEST).is_file():
-        message = (
+        raise ArtifactError(
             f"no {MANIFEST} in {directory}: is this an artifact of our training container image?"
         )
-        raise ArtifactError(message)
     return read_json(directory, MANIFEST)
 
 
@@ -103,31 +101,26 @@ def typed(document: Mapping[str, Json], name: str, kind: type | UnionType) -> An
     """
     value = document[name]
     if not isinstance(value, kind):
-        message = f"{name} must be {kind}, got {value!r}"
-        raise ArtifactError(message)
+        raise ArtifactError(f"{name} must be {kind}, got {value!r}")
     return value
 
 
 def _class_names(names: Json) -> tuple[str, ...]:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        message = f"class_names must be a list of names, got {names!r}"
-        raise ArtifactError(message)
+        raise ArtifactError(f"class_names must be a list of names, got {names!r}")
     if not len(names) == len(set(names)) > 1:
-        message = f"class_names must be at least two different names, got {names!r}"
-        raise ArtifactError(message)
+        raise ArtifactError(f"class_names must be at least two different names, got {names!r}")
     return tuple(map(str, names))
 
 
 def _precision(name: Json) -> str:
     if name not in PRECISIONS:
-        message = f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}"
-        raise ArtifactError(message)
+        raise ArtifactError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     return str(name)
 
 
 def _flips(flips: Json) -> tuple[tuple[int, ...], ...]:
     known = [list(axes) for axes in FLIPS]
     if not isinstance(flips, list) or any(axes not in known for axes in flips):
-        message = f"flips must be a list of some of {known}, got {flips!r}"
-        raise ArtifactError(message)
+        raise ArtifactError(f"flips must be a list of some of {known}, got {flips!r}")
     return tuple(axes for axes in FLIPS if list(axes) in flips)

@@ -71,13 +71,13 @@ class Preprocessing:
         """Check the ranges."""
         is_whole = isinstance(self.image_size, int)
         if not (is_whole and MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE):
-            message = (
+            raise UserError(
                 f"image_size must be {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, got {self.image_size!r}"
             )
-            raise UserError(message)
         if not 0 < self.crop_fraction <= 1:
-            message = f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}"
-            raise UserError(message)
+            raise UserError(
+                f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}"
+            )
 
 
 class _File(io.BytesIO):
@@ -88,8 +88,7 @@ class _File(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.pieces_left -= 1
         if self.pieces_left < 0:
-            message = f"the image's header has more than {MAX_HEADER_PIECES} pieces"
-            raise ImageError(message)
+            raise ImageError(f"the image's header has more than {MAX_HEADER_PIECES} pieces")
         return super().read(size)
 
 
@@ -128,17 +127,16 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
             upright = _to_rgb(_upright(image))
             return upright, upright.size if is_whole else (width / scale, height / scale)
     except UnidentifiedImageError:
-        message = f"not an image of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
-        raise ImageError(message) from None
+        raise ImageError(
+            f"not an image of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        message = f"the image has more than {MAX_PIXELS} pixels"
-        raise ImageError(message) from None
+        raise ImageError(f"the image has more than {MAX_PIXELS} pixels") from None
     except (ImageError, MemoryError):
         raise
     except Exception as error:
         # Pillow's decoders raise exceptions of any type for a damaged file.
-        message = f"the image is damaged: {error}"
-        raise ImageError(message) from error
+        raise ImageError(f"the image is damaged: {error}") from error
 
 
 def fit(image: Image.Image, settings: Preprocessing, size: Size | None = None) -> Pixels:
@@ -197,8 +195,7 @@ def _check_segments(data: bytes) -> None:
         scans += match[1] == START_OF_SCAN
         if scans > MAX_SCANS or segments > MAX_SEGMENTS:
             kind, most = ("scans", MAX_SCANS) if scans > MAX_SCANS else ("segments", MAX_SEGMENTS)
-            message = f"the image has more than {most} {kind}"
-            raise ImageError(message)
+            raise ImageError(f"the image has more than {most} {kind}")
         # A segment starts with its length; its content, such as a thumbnail, is skipped.
         position = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2]))
 

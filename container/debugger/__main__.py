@@ -68,11 +68,9 @@ def _write_report(path: Path, output: Path) -> None:
     try:
         output.write_text(report.render(records, profile, verdicts), encoding="utf-8")
     except OSError as error:
-        message = f"{output} cannot be written: {error.strerror}"
-        raise UserError(message) from None
+        raise UserError(f"{output} cannot be written: {error.strerror}") from None
     except DamagedTensorError as error:
-        message = f"{path} is damaged: {error}; `rules` evaluates what can be read"
-        raise UserError(message) from None
+        raise UserError(f"{path} is damaged: {error}; `rules` evaluates what can be read") from None
     print(output)
 
 

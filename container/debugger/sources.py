@@ -52,5 +52,4 @@ def read(path: Path) -> Records:
         if (path / name).is_file():
             return metric_log.read(path / name)
     what = "has neither tensor files nor metrics.json" if path.is_dir() else "does not exist"
-    message = f"{path} {what}: name a folder of tensors, a job's folder, or a training's log"
-    raise UserError(message)
+    raise UserError(f"{path} {what}: name a folder of tensors, a job's folder, or a training's log")

@@ -156,16 +156,16 @@ def build(name: str, num_classes: int, image_size: int = 224) -> Network:
     if name == SMALL:
         return Network(name, small_network(num_classes), heads=("head",))
     if name not in known_networks():
-        message = f"unknown network {name!r}; known are {', '.join(known_networks())}"
-        raise UserError(message)
+        raise UserError(f"unknown network {name!r}; known are {', '.join(known_networks())}")
     settings: dict[str, object] = dict(INCEPTION_SETTINGS) if name in INCEPTIONS else {}
     if name.startswith("vit_"):
         settings["image_size"] = image_size
     try:
         module: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
     except AssertionError as error:
-        message = f"{name} does not accept images of {image_size} x {image_size} pixels: {error}"
-        raise UserError(message) from error
+        raise UserError(
+            f"{name} does not accept images of {image_size} x {image_size} pixels: {error}"
+        ) from error
     return Network(name, module, replace_heads(module, num_classes))
 
 
@@ -183,11 +183,10 @@ def check_input(network: Network, batch_size: int, image_size: int) -> None:
         with torch.no_grad():
             torch.func.functional_call(classifier.train(), state, (images,))
     except (RuntimeError, ValueError, AssertionError) as error:
-        message = (
+        raise UserError(
             f"{network.name} cannot learn from batches of {batch_size} images of {image_size} x "
             f"{image_size} pixels ({error}): change image_size or batch_size"
-        )
-        raise UserError(message) from error
+        ) from error
 
 
 def replace_heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:

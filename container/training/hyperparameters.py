@@ -199,14 +199,13 @@ class Hyperparameters:
                 low, high = hint.__metadata__[0]
                 # NaN fails this comparison too.
                 if not low <= value <= high:
-                    message = f"{name} must be {low} to {high}, got {value!r}"
-                    raise UserError(message)
+                    raise UserError(f"{name} must be {low} to {high}, got {value!r}")
             elif (choices := _choices(hint)) and value not in choices:
-                message = f"{name} must be one of {', '.join(choices)}; got {value!r}"
-                raise UserError(message)
+                raise UserError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
         if self.find_learning_rate and self.learning_rate is not None:
-            message = "learning_rate and find_learning_rate=true are both set: drop one of them"
-            raise UserError(message)
+            raise UserError(
+                "learning_rate and find_learning_rate=true are both set: drop one of them"
+            )
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, object]) -> Self:
@@ -224,8 +223,7 @@ class Hyperparameters:
         }
         if unknown := sorted(own.keys() - hints.keys()):
             known = ", ".join(field.name for field in fields(cls))
-            message = f"unknown hyperparameters {', '.join(unknown)}; known are {known}"
-            raise UserError(message)
+            raise UserError(f"unknown hyperparameters {', '.join(unknown)}; known are {known}")
         return cls(**{name: _parse(name, hints[name], value) for name, value in own.items()})  # type: ignore[arg-type]
 
 
@@ -241,8 +239,7 @@ def _parse(name: str, hint: object, value: object) -> Value:
     try:
         return parse(text)
     except (ValueError, OverflowError, SyntaxError):
-        message = f"{name} must be {description}, got {text!r}"
-        raise UserError(message) from None
+        raise UserError(f"{name} must be {description}, got {text!r}") from None
 
 
 def _parts(hint: object) -> list[object]:

@@ -134,8 +134,7 @@ def _check_batches(
         try:
             check_input(network, part, preprocessing.image_size // 2)
         except UserError as error:
-            message = f"half_size_steps does not suit this network: {error}"
-            raise UserError(message) from error
+            raise UserError(f"half_size_steps does not suit this network: {error}") from error
 
 
 def _debug_settings(
@@ -188,8 +187,9 @@ def _load_weights(
     """Load the pretrained weights of the job, if any; return their source."""
     if channels.weights is not None:
         if hyperparameters.pretrained is False:
-            message = "pretrained=false, but the job has a `weights` channel: remove one of them"
-            raise UserError(message)
+            raise UserError(
+                "pretrained=false, but the job has a `weights` channel: remove one of them"
+            )
         return pretrained.load_channel(network, channels.weights)
     return pretrained.download(network) if recipe.wants_download(hyperparameters) else None
 
@@ -204,16 +204,14 @@ def _check_images(task: Task) -> None:
         logger.info("test_images=%d", len(task.test))
     found = set(task.training.labels.tolist())
     if lost := [name for label, name in enumerate(names) if label not in found]:
-        message = f"no image of the class {lost[0]!r} can be read"
-        raise UserError(message)
+        raise UserError(f"no image of the class {lost[0]!r} can be read")
     held_out: dict[str, ImageSet | None] = {"validation": task.validation, "test": task.test}
     for name, decoded in held_out.items():
         if decoded is not None and decoded.sha256 == task.training.sha256:
-            message = (
+            raise UserError(
                 f"the {name} channel holds the images of the training channel, so its metrics "
                 "would not measure accuracy on new images: use other images, or remove the channel"
             )
-            raise UserError(message)
 
 
 def _log_recipe(trainer: Trainer) -> None:

@@ -72,11 +72,10 @@ def flips(hyperparameters: Hyperparameters) -> list[tuple[int, ...]]:
     if hyperparameters.vertical_flip:
         allowed.append((2,))
     if not allowed:
-        message = (
+        raise UserError(
             "test_time_augmentation averages over flips, and no flip is allowed: set "
             "horizontal_flip=true or vertical_flip=true if they change no label"
         )
-        raise UserError(message)
     return [*allowed, *([(2, 3)] if len(allowed) > 1 else [])]
 
 
@@ -99,8 +98,9 @@ def check_compiler(hyperparameters: Hyperparameters) -> None:
         UserError: it has none.
     """
     if hyperparameters.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
-        message = "compile=true needs a C++ compiler, and g++ is missing: install it or unset it"
-        raise UserError(message)
+        raise UserError(
+            "compile=true needs a C++ compiler, and g++ is missing: install it or unset it"
+        )
 
 
 def smallest_share(images: int, batch_size: int, ranks: int) -> int:
@@ -112,11 +112,10 @@ def smallest_share(images: int, batch_size: int, ranks: int) -> int:
     batches = math.ceil(images / batch_size)
     share = images // batches // ranks
     if share == 0:
-        message = (
+        raise UserError(
             f"{images} images in batches of {batch_size} leave some of the {ranks} "
             "processes without any: use a larger batch_size or fewer hosts and GPUs"
         )
-        raise UserError(message)
     return share
 
 

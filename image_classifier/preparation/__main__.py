@@ -125,8 +125,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _column(text: str) -> tuple[str, str]:
     meaning, _, name = text.partition("=")
     if meaning not in COLUMNS or not name:
-        message = f"expected {'|'.join(COLUMNS)}=NAME, got {text!r}"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"expected {'|'.join(COLUMNS)}=NAME, got {text!r}")
     return meaning, name
 
 
@@ -136,8 +135,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        message = f"expected a share from 0 to less than 1, got {text!r}"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to less than 1, got {text!r}")
     return share
 
 

@@ -59,8 +59,7 @@ def unpack(archive: Path, parent: Path | None = None, *, quiet: bool = False) ->
                 bar = tqdm(entries, desc="unpack", unit=" files", disable=quiet or None)
                 _write(archive, bar, Path(folder))
         except (*DAMAGED_ZIP, *DAMAGED_TAR) as error:
-            message = f"{archive} is damaged ({error}): download or copy it again"
-            raise UserError(message) from error
+            raise UserError(f"{archive} is damaged ({error}): download or copy it again") from error
         yield Path(folder)
 
 
@@ -70,8 +69,7 @@ def _zip_entries(archive: Path) -> Generator[tuple[str, IO[bytes]]]:
         for info in opened.infolist():
             _check_name(archive, info.filename, is_link=stat.S_ISLNK(info.external_attr >> 16))
             if info.flag_bits & ENCRYPTED:
-                message = f"{archive} is encrypted: unpack it first, and name the folder"
-                raise UserError(message)
+                raise UserError(f"{archive} is encrypted: unpack it first, and name the folder")
             if not info.is_dir():
                 yield info.filename, opened.open(info)
 
@@ -94,11 +92,9 @@ def _check_name(archive: Path, name: str, *, is_link: bool = False) -> None:
     """Check that an entry does not leave the folder, by its name or as a link."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name:
-        message = f"{archive} contains {name!r}, which leaves the folder: it is not unpacked"
-        raise UserError(message)
+        raise UserError(f"{archive} contains {name!r}, which leaves the folder: it is not unpacked")
     if is_link:
-        message = f"{archive} contains the link {name!r}: pack the file itself"
-        raise UserError(message)
+        raise UserError(f"{archive} contains the link {name!r}: pack the file itself")
 
 
 def _write(archive: Path, entries: Iterable[tuple[str, IO[bytes]]], folder: Path) -> None:
@@ -110,11 +106,13 @@ def _write(archive: Path, entries: Iterable[tuple[str, IO[bytes]]], folder: Path
             with content, target.open("xb") as file:
                 free -= _copy(archive, name, content, file, free)
         except (FileExistsError, NotADirectoryError) as error:
-            message = f"{archive} contains {name!r} twice, or as a file and a folder: repack it"
-            raise UserError(message) from error
+            raise UserError(
+                f"{archive} contains {name!r} twice, or as a file and a folder: repack it"
+            ) from error
         except OSError as error:
-            message = f"{archive}: {name[:80]!r} cannot be unpacked: {error.strerror or error}"
-            raise UserError(message) from error
+            raise UserError(
+                f"{archive}: {name[:80]!r} cannot be unpacked: {error.strerror or error}"
+            ) from error
 
 
 def _copy(archive: Path, name: str, content: IO[bytes], file: IO[bytes], free: int) -> int:
@@ -123,10 +121,10 @@ def _copy(archive: Path, name: str, content: IO[bytes], file: IO[bytes], free: i
     while chunk := content.read(CHUNK_BYTES):
         written += len(chunk)
         if written > MAX_FILE_BYTES:
-            message = f"{archive} contains {name!r}, larger than {MAX_FILE_BYTES // 10**6} MB"
-            raise UserError(message)
+            raise UserError(
+                f"{archive} contains {name!r}, larger than {MAX_FILE_BYTES // 10**6} MB"
+            )
         if written > free:
-            message = f"{archive} does not fit on the disk: free disk space, or set TMPDIR"
-            raise UserError(message)
+            raise UserError(f"{archive} does not fit on the disk: free disk space, or set TMPDIR")
         file.write(chunk)
     return written

@@ -109,12 +109,12 @@ def hashed(folder: Path, *, quiet: bool = False) -> dict[str, Local]:
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         for name in [*files, *folders]:
             if Path(directory, name).is_symlink():
-                message = f"{Path(directory, name)} is a link: replace it with the file itself"
-                raise UserError(message)
+                raise UserError(
+                    f"{Path(directory, name)} is a link: replace it with the file itself"
+                )
         paths += [Path(directory, name) for name in sorted(files) if not is_ignored(name)]
     if not paths:
-        message = f"{folder} is not a folder with files"
-        raise UserError(message)
+        raise UserError(f"{folder} is not a folder with files")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = pool.map(_hash, paths)
         bar = tqdm(read, total=len(paths), desc="hash", unit=" files", disable=quiet or None)

@@ -64,8 +64,7 @@ def plan_splits(
             is_default = not existing or (name == "validation" and "train" in existing)
             shares[name] = (DEFAULT_SHARE if is_default else 0.0) if share is None else share
         elif share is not None:
-            message = f"the source has a {name} split, which is kept: omit --{name}"
-            raise UserError(message)
+            raise UserError(f"the source has a {name} split, which is kept: omit --{name}")
     split.check_shares(shares)
     indices = [index for index, item in enumerate(images) if item.split in {None, "train"}]
     if not any(shares.values()) or not indices:
@@ -78,11 +77,10 @@ def plan_splits(
         shares,
     )
     if empty := [name for name, share in shares.items() if share and name not in assigned]:
-        message = (
+        raise UserError(
             f"no image is left for {empty[0]}: there are too few images, or nearly all of them "
             "must stay together (copies, --group); give a larger share, or 0"
         )
-        raise UserError(message)
     found = list(images)
     for index, name in zip(indices, assigned, strict=True):
         found[index] = replace(found[index], split=name)
@@ -120,8 +118,9 @@ def write(
         # File systems of macOS and Windows ignore case.
         other = rows.setdefault(row.path.casefold(), row)
         if other is not row:
-            message = f"{other.source} and {row.source} would both become {row.path}: rename one"
-            raise UserError(message)
+            raise UserError(
+                f"{other.source} and {row.source} would both become {row.path}: rename one"
+            )
     for row in tqdm(rows.values(), desc="write", unit=" images", disable=quiet or None):
         target = out / row.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -159,13 +158,11 @@ def read_manifest(folder: Path) -> list[Row] | None:
     try:
         rows = [Row(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
     except (ValueError, TypeError) as error:
-        message = f"{path} is damaged: prepare the data set again"
-        raise UserError(message) from error
+        raise UserError(f"{path} is damaged: prepare the data set again") from error
     for row in rows:
         inner = PurePosixPath(row.path)
         if inner.is_absolute() or ".." in inner.parts:
-            message = f"{path} names {row.path!r}, which leaves the folder"
-            raise UserError(message)
+            raise UserError(f"{path} names {row.path!r}, which leaves the folder")
     return rows
 
 

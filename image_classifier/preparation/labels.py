@@ -64,11 +64,11 @@ def compile_pattern(pattern: str, presets: Mapping[str, str], group: str) -> re.
     try:
         found = re.compile(presets.get(pattern, pattern))
     except re.error as error:
-        message = f"{pattern!r} is not a regular expression ({error}) or one of {names}"
-        raise UserError(message) from error
+        raise UserError(
+            f"{pattern!r} is not a regular expression ({error}) or one of {names}"
+        ) from error
     if group not in found.groupindex:
-        message = f"{pattern!r} has no group (?P<{group}>...): add it, or use one of {names}"
-        raise UserError(message)
+        raise UserError(f"{pattern!r} has no group (?P<{group}>...): add it, or use one of {names}")
     return found
 
 
@@ -98,11 +98,10 @@ def label_by_layout(
     if pattern is None:
         _check_one_layout(unwrapped, has_splits=bool(splits))
     if not labeled:
-        message = (
+        raise UserError(
             f"no image has a label, for example {names[0]}: expected <class name>/<file>.jpg or "
             "<name>_<class name>.png; else use --label or --manifest"
         )
-        raise UserError(message)
     if pattern is None:
         check_labels_in_names([LabeledFile(Path(item.name), item.class_name) for item in labeled])
     return labeled, findings
@@ -123,11 +122,10 @@ def split_folders(names: Sequence[str]) -> dict[str, str]:
     if not roles or ("train" not in roles.values() and others):
         return {}
     if others := others + [name for name in names if "/" not in name]:
-        message = (
+        raise UserError(
             f"{', '.join(roles)} look like splits, but {others[0]} is next to them: name the "
             "folder that contains only the splits (with --within in an archive)"
         )
-        raise UserError(message)
     splits: dict[str, str] = {}
     for folder in sorted(roles, key=lambda folder: (len(folder), folder)):
         splits[folder] = folder if roles[folder] in splits.values() else roles[folder]
@@ -148,8 +146,7 @@ def add_groups(images: Sequence[Labeled], pattern: re.Pattern[str]) -> list[Labe
     """
     matches = [pattern.search(image.name) for image in images]
     if not any(matches):
-        message = f"the group pattern {pattern.pattern!r} matches no path: {images[0].name}"
-        raise UserError(message)
+        raise UserError(f"the group pattern {pattern.pattern!r} matches no path: {images[0].name}")
     return [
         replace(image, group=match["group"]) if match else image
         for image, match in zip(images, matches, strict=True)
@@ -175,8 +172,7 @@ def check_class_name(name: str) -> None:
     """
     is_long = len(name.encode()) > MAX_CLASS_NAME_BYTES
     if not name or set(name) & set("/\\\0") or is_ignored(name) or is_long:
-        message = f"the class name {name[:50]!r} cannot be a folder's name: rename it"
-        raise UserError(message)
+        raise UserError(f"the class name {name[:50]!r} cannot be a folder's name: rename it")
 
 
 def _label(name: str, inner: str, pattern: re.Pattern[str] | None) -> tuple[str | None, str]:
@@ -212,8 +208,7 @@ def _check_one_layout(names: Sequence[str], *, has_splits: bool) -> None:
         firsts[split].setdefault("/" in inner, name)
     for first in firsts.values():
         if len(first) > 1:
-            message = (
+            raise UserError(
                 f"there are both class folders and loose images such as {first[False]}: put every "
                 "image into its class folder, or use --label"
             )
-            raise UserError(message)

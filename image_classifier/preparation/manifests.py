@@ -59,16 +59,13 @@ def read(path: Path, columns: Mapping[str, str]) -> list[Row]:
     """
     suffix = path.suffix.lower()
     if suffix not in _READERS:
-        message = f"{path} is not a manifest: expected .csv, .tsv, .lst, .jsonl or .manifest"
-        raise UserError(message)
+        raise UserError(f"{path} is not a manifest: expected .csv, .tsv, .lst, .jsonl or .manifest")
     if path.stat().st_size > MAX_BYTES:
-        message = f"{path} is larger than {MAX_BYTES // 10**6} MB: split the manifest"
-        raise UserError(message)
+        raise UserError(f"{path} is larger than {MAX_BYTES // 10**6} MB: split the manifest")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        message = f"{path} is not UTF-8: save it with this encoding"
-        raise UserError(message) from error
+        raise UserError(f"{path} is not UTF-8: save it with this encoding") from error
     keys: Mapping[str, str] = {}
     rows = []
     for number, record in _READERS[suffix](path, text):
@@ -76,8 +73,7 @@ def read(path: Path, columns: Mapping[str, str]) -> list[Row]:
         keys = keys or _keys(path, record, {} if suffix == ".lst" else columns)
         rows.append(_row(path, number, record, keys))
     if not rows:
-        message = f"{path} lists no images"
-        raise UserError(message)
+        raise UserError(f"{path} lists no images")
     return rows
 
 
@@ -112,20 +108,19 @@ def label_by_manifests(
                 continue
             found = Labeled(name, row.label, name, row.split or split, row.group)
             if labeled.setdefault(name, found) != found:
-                message = f"{manifest} has contradicting rows for {name}: keep one of them"
-                raise UserError(message)
+                raise UserError(f"{manifest} has contradicting rows for {name}: keep one of them")
     if not labeled:
-        message = (
+        raise UserError(
             f"no image that {', '.join(manifests)} lists exists, for example {findings[0].path}: "
             f"paths are relative to the source's folder, which contains {names[0]}"
         )
-        raise UserError(message)
     unlisted = [name for name in names if name not in labeled]
     findings += [Finding("unlabeled", name, "no manifest has a row for it") for name in unlisted]
     without = [image.name for image in labeled.values() if image.split is None]
     if without and len(without) < len(labeled):
-        message = f"some images have a split and others do not, for example {without[0]}: add it"
-        raise UserError(message)
+        raise UserError(
+            f"some images have a split and others do not, for example {without[0]}: add it"
+        )
     return [labeled[name] for name in sorted(labeled)], findings
 
 
@@ -153,8 +148,7 @@ def _read_csv(path: Path, text: str) -> Iterator[tuple[int, Record]]:
         reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
         yield from enumerate(reader, start=2)
     except csv.Error as error:
-        message = f"{path} is not a valid CSV file: {error}"
-        raise UserError(message) from error
+        raise UserError(f"{path} is not a valid CSV file: {error}") from error
 
 
 def _read_lst(path: Path, text: str) -> Iterator[tuple[int, Record]]:
@@ -162,11 +156,10 @@ def _read_lst(path: Path, text: str) -> Iterator[tuple[int, Record]]:
     for number, line in _lines(text):
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != 3:  # noqa: PLR2004
-            message = (
+            raise UserError(
                 f"{path}, line {number}: expected an index, the number of one class and a path, "
                 f"separated by tabs, got {line[:80]!r}"
             )
-            raise UserError(message)
         _, label, image = cells
         # im2rec writes numbers as 3.000000.
         label = label.rstrip("0").rstrip(".") if "." in label else label
@@ -178,11 +171,9 @@ def _read_json_lines(path: Path, text: str) -> Iterator[tuple[int, Record]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            message = f"{path}, line {number} is not JSON: {str(error)[:80]}"
-            raise UserError(message) from error
+            raise UserError(f"{path}, line {number} is not JSON: {str(error)[:80]}") from error
         if not isinstance(record, dict):
-            message = f"{path}, line {number} is not a JSON object"
-            raise UserError(message)
+            raise UserError(f"{path}, line {number} is not a JSON object")
         yield number, record
 
 
@@ -211,17 +202,15 @@ def _keys(path: Path, first: Record, columns: Mapping[str, str]) -> dict[str, st
     for meaning, usual in COLUMNS.items():
         if wanted := columns.get(meaning):
             if wanted not in found:
-                message = f"{path} has no column {wanted!r}: it has {', '.join(found)}"
-                raise UserError(message)
+                raise UserError(f"{path} has no column {wanted!r}: it has {', '.join(found)}")
             keys[meaning] = wanted
         elif known := next((by_lower[name] for name in usual if name in by_lower), None):
             keys[meaning] = known
         elif meaning in {"path", "label"}:
-            message = (
+            raise UserError(
                 f"{path} has no column with a usual name for the {meaning}: it has "
                 f"{', '.join(found)}; name it with --columns {meaning}=NAME"
             )
-            raise UserError(message)
     return keys
 
 
@@ -235,11 +224,11 @@ def _row(path: Path, number: int, record: Record, keys: Mapping[str, str]) -> Ro
         if isinstance(value, str | int | float) and str(value).strip():
             values[meaning] = str(value).strip()
     if "path" not in values or "label" not in values:
-        message = f"{path}, row {number} has no path or no label: {str(dict(record))[:100]}"
-        raise UserError(message)
+        raise UserError(f"{path}, row {number} has no path or no label: {str(dict(record))[:100]}")
     split = values.get("split")
     role = role_of(split) if split else None
     if split and not role:
-        message = f"{path}, row {number}: {split!r} is not a split: use train, validation or test"
-        raise UserError(message)
+        raise UserError(
+            f"{path}, row {number}: {split!r} is not a split: use train, validation or test"
+        )
     return Row(values["path"], values["label"], role, values.get("group"))

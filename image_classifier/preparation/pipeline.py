@@ -62,11 +62,9 @@ def prepare(
         UserError: the source, the shares or the folders cannot be used.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        message = f"{out} exists already: use a new folder, or remove it"
-        raise UserError(message)
+        raise UserError(f"{out} exists already: use a new folder, or remove it")
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        message = f"{out} is in {source} and would be read as images: use another folder"
-        raise UserError(message)
+        raise UserError(f"{out} is in {source} and would be read as images: use another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix=".prepare-", dir=out.parent) as scratch,
@@ -112,8 +110,7 @@ def audit_source(
         UserError: the source cannot be used, or `fix` is given for an archive.
     """
     if fix and not source.is_dir():
-        message = f"{source} is an archive, which is not changed: use `prepare --fix`"
-        raise UserError(message)
+        raise UserError(f"{source} is an archive, which is not changed: use `prepare --fix`")
     with open_source(source, reading.within, quiet=quiet) as folder:
         found = _read(folder, reading, quiet=quiet)
         if fix:
@@ -144,8 +141,7 @@ def _label(
     folder: Path, names: Sequence[str], reading: Reading
 ) -> tuple[list[Labeled], list[Finding]]:
     if reading.label and reading.manifests:
-        message = "--label and --manifest both define labels: omit one"
-        raise UserError(message)
+        raise UserError("--label and --manifest both define labels: omit one")
     if reading.manifests:
         rows = {}
         for path in reading.manifests:
@@ -154,8 +150,9 @@ def _label(
             rows[path.name] = manifests.read(chosen, reading.columns)
         return manifests.label_by_manifests(rows, names)
     if reading.columns:
-        message = "--columns names the columns of a manifest: name the manifest with --manifest"
-        raise UserError(message)
+        raise UserError(
+            "--columns names the columns of a manifest: name the manifest with --manifest"
+        )
     pattern = None
     if reading.label:
         pattern = labels.compile_pattern(reading.label, labels.LABEL_PATTERNS, "label")
@@ -170,7 +167,6 @@ def _without_bad(found: Audit, folder: Path, fix: Path, transfer: Transfer) -> A
     quarantine.move(folder, chosen, fix, transfer)
     remaining = [i for i, image in enumerate(found.images) if image.name not in chosen]
     if not remaining:
-        message = f"every image was bad: all of them are in {fix}"
-        raise UserError(message)
+        raise UserError(f"every image was bad: all of them are in {fix}")
     images, scanned = [found.images[index] for index in remaining], found.scan.of(remaining)
     return audit(images, scanned, find_copies(scanned), found.earlier)

@@ -50,12 +50,12 @@ def move(folder: Path, chosen: Mapping[str, str], target: Path, transfer: Transf
         UserError: `target` is in the folder, or contains a file of that name.
     """
     if target.resolve().is_relative_to(folder.resolve()):
-        message = f"{target} is in {folder} and would be read as images: use another folder"
-        raise UserError(message)
+        raise UserError(f"{target} is in {folder} and would be read as images: use another folder")
     moves = [(name, kind, target / kind / name) for name, kind in chosen.items()]
     if existing := [path for _, _, path in moves if os.path.lexists(path)]:
-        message = f"{existing[0]} exists from an earlier run: use another folder than {target}"
-        raise UserError(message)
+        raise UserError(
+            f"{existing[0]} exists from an earlier run: use another folder than {target}"
+        )
     target.mkdir(parents=True, exist_ok=True)
     with (target / LIST).open("a", encoding="utf-8") as file:
         for name, kind, path in moves:

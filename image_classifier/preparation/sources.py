@@ -39,16 +39,16 @@ def open_source(
             yield _folder_of(folder, within, source)
     else:
         problem = "is neither a folder nor an archive" if source.exists() else "does not exist"
-        message = f"{source} {problem}: name a folder or one of {', '.join(archives.SUFFIXES)}"
-        raise UserError(message)
+        raise UserError(
+            f"{source} {problem}: name a folder or one of {', '.join(archives.SUFFIXES)}"
+        )
 
 
 def _folder_of(folder: Path, within: str, source: Path) -> Path:
     found = folder / within
     if not found.is_dir() or not found.resolve().is_relative_to(folder.resolve()):
         folders = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-        message = f"{source} has no folder {within}; it has {folders or 'no folders'}"
-        raise UserError(message)
+        raise UserError(f"{source} has no folder {within}; it has {folders or 'no folders'}")
     return found
 
 
@@ -81,8 +81,7 @@ def list_images(folder: Path) -> tuple[list[str], list[Finding]]:
                 # Reading a pipe would block forever.
                 findings.append(Finding("no-file", path, "a broken link, a pipe or a device"))
     if not images:
-        message = f"found no image: expected files that end with {_suffixes()}"
-        raise UserError(message)
+        raise UserError(f"found no image: expected files that end with {_suffixes()}")
     return sorted(images), findings
 
 

@@ -15,8 +15,7 @@ def check_shares(shares: Mapping[str, float]) -> None:
     """
     if any(share < 0 for share in shares.values()) or sum(shares.values()) >= 1:
         found = ", ".join(f"{name} {share:g}" for name, share in shares.items())
-        message = f"the shares {found} leave nothing for training: their sum must be below 1"
-        raise UserError(message)
+        raise UserError(f"the shares {found} leave nothing for training: their sum must be below 1")
 
 
 def assign(

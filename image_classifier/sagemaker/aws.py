@@ -129,8 +129,7 @@ class Aws:
                 last = shown
             if status == "Failed":
                 reason = answer.get("FailureReason", "no reason given")
-                message = f"{name} failed: {reason}{hint}"
-                raise UserError(message)
+                raise UserError(f"{name} failed: {reason}{hint}")
             if status not in _CHANGING:
                 return answer
             time.sleep(POLL_SECONDS)
@@ -144,11 +143,10 @@ class Aws:
         try:
             from sagemaker import image_uris  # noqa: PLC0415 - optional, and takes seconds
         except ImportError:
-            message = (
+            raise UserError(
                 f"the address of AWS's container image {framework} is in the SageMaker SDK: "
                 "install the dependency group sdk (pip install 'sagemaker>=2.257,<3')"
-            )
-            raise UserError(message) from None
+            ) from None
         return str(image_uris.retrieve(framework, self.client("sagemaker").meta.region_name))
 
 
@@ -160,14 +158,13 @@ def explained(operation: str) -> Iterator[None]:
     except exceptions.ClientError as error:
         raise UserError(rejection(operation, error)) from None
     except exceptions.NoRegionError:
-        message = "no region: set aws.region in the settings, or AWS_REGION"
-        raise UserError(message) from None
+        raise UserError("no region: set aws.region in the settings, or AWS_REGION") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-        message = f"{operation}: no AWS credentials: run `aws configure`, or set AWS_PROFILE"
-        raise UserError(message) from None
+        raise UserError(
+            f"{operation}: no AWS credentials: run `aws configure`, or set AWS_PROFILE"
+        ) from None
     except exceptions.BotoCoreError as error:
-        message = f"{operation}: {error}"
-        raise UserError(message) from None
+        raise UserError(f"{operation}: {error}") from None
 
 
 def rejection(operation: str, error: exceptions.ClientError) -> str:

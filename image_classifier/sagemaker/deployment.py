@@ -64,8 +64,9 @@ def find_model(aws: Aws, settings: Settings, job: str | None) -> str:
     answer = aws.query("DescribeTrainingJob", {"TrainingJobName": name})
     found = (answer.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
     if not found:
-        message = f"the training job {name} has no model: it is {answer['TrainingJobStatus']}"
-        raise UserError(message)
+        raise UserError(
+            f"the training job {name} has no model: it is {answer['TrainingJobStatus']}"
+        )
     return str(found)
 
 
@@ -86,8 +87,7 @@ def newest_job(aws: Aws, settings: Settings) -> str:
             name = str(each["TrainingJobName"])
             if is_ours(settings, name, with_trials=False):
                 return name
-    message = f"{settings.name} has no completed training job: train first, or name --job"
-    raise UserError(message)
+    raise UserError(f"{settings.name} has no completed training job: train first, or name --job")
 
 
 def collect_models(aws: Aws, settings: Settings, job: str | None) -> str:

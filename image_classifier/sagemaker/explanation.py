@@ -40,11 +40,10 @@ def explain(
     """
     settings = file.settings
     if port is None and settings.endpoint.kind == "asynchronous":
-        message = (
+        raise UserError(
             "an asynchronous endpoint is too slow for hundreds of requests per image: "
             "`deploy --local` its model and `explain --local`, or deploy another kind of endpoint"
         )
-        raise UserError(message)
     predictor = Predictor(
         # This project's server accepts several images in an array.
         content_type=NPY,

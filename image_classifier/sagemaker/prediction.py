@@ -48,17 +48,16 @@ def read_image(path: Path) -> tuple[bytes, str]:
     """
     media_type = IMAGE_MEDIA_TYPES.get(path.suffix.lower())
     if media_type is None:
-        message = f"{path} does not have the suffix of an image: {', '.join(IMAGE_MEDIA_TYPES)}"
-        raise UserError(message)
+        raise UserError(
+            f"{path} does not have the suffix of an image: {', '.join(IMAGE_MEDIA_TYPES)}"
+        )
     try:
         body = path.read_bytes()
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
-        raise UserError(message) from None
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if len(body) > MAX_BYTES:
         size = f"{len(body) / 1e6:.1f} MB"
-        message = f"{path} has {size}, endpoints accept 6.2: shrink it, or use `transform`"
-        raise UserError(message)
+        raise UserError(f"{path} has {size}, endpoints accept 6.2: shrink it, or use `transform`")
     return body, media_type
 
 
@@ -74,8 +73,7 @@ def decode_response(body: bytes) -> Answer:
             return answer
     except (ValueError, LookupError, TypeError):
         pass
-    message = f"not a response of the server: {body[:300].decode(errors='replace')}"
-    raise UserError(message)
+    raise UserError(f"not a response of the server: {body[:300].decode(errors='replace')}")
 
 
 def format_line(image: Path, answer: Answer) -> str:
@@ -95,8 +93,9 @@ def _invoke(
     }
     if settings.endpoint.kind == "multi-model":
         if model is None:
-            message = "no model: add --model NAME.tar.gz, one of those that deploy has listed"
-            raise UserError(message)
+            raise UserError(
+                "no model: add --model NAME.tar.gz, one of those that deploy has listed"
+            )
         request["TargetModel"] = model
     if aws.is_dry:
         aws.show(json.dumps({"InvokeEndpoint": request | {"Body": f"{len(body)} bytes"}}, indent=2))
@@ -123,8 +122,8 @@ def _invoke_asynchronously(aws: Aws, settings: Settings, body: bytes, media_type
         if (found := S3Uri.parse(output).read(aws)) is not None:
             return decode_response(found)
         if failure and (found := S3Uri.parse(failure).read(aws)) is not None:
-            message = f"the endpoint rejected the image: {found.decode(errors='replace')}"
-            raise UserError(message)
+            raise UserError(f"the endpoint rejected the image: {found.decode(errors='replace')}")
         time.sleep(1)
-    message = f"no response at {output} after {ASYNCHRONOUS_SECONDS} s: see the log in CloudWatch"
-    raise UserError(message)
+    raise UserError(
+        f"no response at {output} after {ASYNCHRONOUS_SECONDS} s: see the log in CloudWatch"
+    )

@@ -54,8 +54,7 @@ def extract(archive: Path, folder: Path) -> None:
         with tarfile.open(archive) as opened:
             opened.extractall(folder, members=_limited(opened), filter="data")
     except (tarfile.TarError, OSError) as error:
-        message = f"{archive} cannot be extracted: {error}"
-        raise UserError(message) from None
+        raise UserError(f"{archive} cannot be extracted: {error}") from None
 
 
 def _limited(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -63,8 +62,7 @@ def _limited(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in opened:
         total += member.size
         if total > MAX_BYTES:
-            message = (
+            raise UserError(
                 f"output.tar.gz has more than {MAX_BYTES / 1e9:.0f} GB: it does not contain reports"
             )
-            raise UserError(message)
         yield member

@@ -41,8 +41,7 @@ class S3Uri:
         """
         match = _URI.fullmatch(text)
         if match is None:
-            message = f"expected s3://BUCKET/PREFIX, got {text!r}"
-            raise UserError(message)
+            raise UserError(f"expected s3://BUCKET/PREFIX, got {text!r}")
         return cls(match["bucket"], match["key"])
 
     def __str__(self) -> str:
@@ -126,5 +125,4 @@ def delete(aws: Aws, objects: list[S3Uri]) -> None:
         }
         if errors := aws.query("DeleteObjects", request, "s3").get("Errors"):
             first = f"{errors[0]['Key']}: {errors[0]['Code']}"
-            message = f"S3 did not delete {len(errors)} objects, such as {first}"
-            raise UserError(message)
+            raise UserError(f"S3 did not delete {len(errors)} objects, such as {first}")

@@ -83,8 +83,7 @@ def best_of_tuning(aws: Aws, name: str) -> Answer:
     answer = aws.query("DescribeHyperParameterTuningJob", {"HyperParameterTuningJobName": name})
     best: Answer = answer.get("BestTrainingJob") or {}
     if not best:
-        message = f"the tuning job {name} has no best job yet: wait until it is completed"
-        raise UserError(message)
+        raise UserError(f"the tuning job {name} has no best job yet: wait until it is completed")
     return best
 
 

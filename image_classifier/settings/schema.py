@@ -43,8 +43,7 @@ def _instance_type(enumeration: str) -> AfterValidator:
     def check(name: str) -> str:
         if name not in service_model.choices(enumeration):
             hint = "" if name.startswith("ml.") else f"; did you mean ml.{name}?"
-            message = f"must be an instance type that SageMaker has for this{hint}"
-            raise ValueError(message)
+            raise ValueError(f"must be an instance type that SageMaker has for this{hint}")
         return name
 
     return AfterValidator(check)
@@ -52,8 +51,7 @@ def _instance_type(enumeration: str) -> AfterValidator:
 
 def _check_tag(key: str) -> str:
     if key.lower().startswith("aws:") or len(key) > 128:  # noqa: PLR2004 - the API's limit
-        message = "must be a tag key of up to 128 characters that does not begin with aws:"
-        raise ValueError(message)
+        raise ValueError("must be a tag key of up to 128 characters that does not begin with aws:")
     return key
 
 

@@ -18,8 +18,7 @@ Strings = Annotated[tuple[str, ...], Field(strict=False)]
 
 def _check_scalar(value: object) -> object:
     if not isinstance(value, (str, int, float, bool)):
-        message = "must be one value"
-        raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueErrors
+        raise ValueError("must be one value")  # noqa: TRY004 - pydantic collects ValueErrors
     return value
 
 
@@ -66,8 +65,7 @@ def like(pattern: str, example: str) -> AfterValidator:
 
     def check(text: str) -> str:
         if text and not re.fullmatch(pattern, text):
-            message = f"must look like {example}"
-            raise ValueError(message)
+            raise ValueError(f"must look like {example}")
         return text
 
     return AfterValidator(check)
@@ -78,8 +76,7 @@ def one_of(names: Collection[str]) -> AfterValidator:
 
     def check(name: str) -> str:
         if name not in names:
-            message = f"is unknown{suggestion(name, names)}"
-            raise ValueError(message)
+            raise ValueError(f"is unknown{suggestion(name, names)}")
         return name
 
     return AfterValidator(check)

@@ -38,8 +38,7 @@ def check(operation: str, request: Mapping[str, object], service: str = "sagemak
     report = ParamValidator().validate(request, shape)
     found = [report.generate_report()] if report.has_errors() else [*_violations(shape, request)]
     if found:
-        message = f"{operation} would be rejected: {'; '.join(found)}"
-        raise UserError(message)
+        raise UserError(f"{operation} would be rejected: {'; '.join(found)}")
 
 
 def _violations(shape: Shape, value: object, name: str = "") -> Iterator[str]:

@@ -52,13 +52,13 @@ class SettingsFile:
             UserError: a channel has no folder.
         """
         if self.local_data is None:
-            message = f"{self.path}: --local needs data.local, the folder of the channels"
-            raise UserError(message)
+            raise UserError(f"{self.path}: --local needs data.local, the folder of the channels")
         channels = {name: self.local_data / name for name in self.settings.data.channels}
         for name, folder in channels.items():
             if not folder.is_dir():
-                message = f"no folder {folder} for channel {name}: fix data.local or data.channels"
-                raise UserError(message)
+                raise UserError(
+                    f"no folder {folder} for channel {name}: fix data.local or data.channels"
+                )
         return channels
 
     def require(self, verb: str) -> None:
@@ -73,8 +73,7 @@ class SettingsFile:
             hint = ""
             if any(name.startswith("images") for name in missing):
                 hint = "; ./push.sh writes the container images into images.json"
-            message = f"{self.path}: {verb} needs {', '.join(missing)}{hint}"
-            raise UserError(message)
+            raise UserError(f"{self.path}: {verb} needs {', '.join(missing)}{hint}")
 
 
 def read(path: Path, images: Path = IMAGES) -> SettingsFile:
@@ -88,8 +87,9 @@ def read(path: Path, images: Path = IMAGES) -> SettingsFile:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
-        message = f"{path}:{line[1] if line else len(text.splitlines())}: invalid TOML: {error}"
-        raise UserError(message) from None
+        raise UserError(
+            f"{path}:{line[1] if line else len(text.splitlines())}: invalid TOML: {error}"
+        ) from None
     settings, mistakes = section.validate(Settings, content)
     mistakes += [*_hyperparameter_mistakes(settings), *metric_definitions.mistakes(settings)]
     if mistakes:
@@ -104,15 +104,14 @@ def read(path: Path, images: Path = IMAGES) -> SettingsFile:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            message = f"{path} has more than a megabyte: name a settings file (TOML)"
-            raise UserError(message)
+            raise UserError(f"{path} has more than a megabyte: name a settings file (TOML)")
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        message = f"{path} cannot be read ({error.strerror}): name a settings file (TOML)"
-        raise UserError(message) from None
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): name a settings file (TOML)"
+        ) from None
     except UnicodeDecodeError:
-        message = f"{path} is not UTF-8: save it as UTF-8"
-        raise UserError(message) from None
+        raise UserError(f"{path} is not UTF-8: save it as UTF-8") from None
 
 
 def _hyperparameter_mistakes(settings: Settings) -> list[Mistake]:
@@ -136,8 +135,9 @@ def _with_images(settings: Settings, path: Path) -> Settings:
         region = str(pushed["region"])
         found = {name: str(pushed[name]) for name in ("train", "serve") if name in pushed}
     except (ValueError, KeyError, TypeError):
-        message = f"{path} was not written by push.sh: run ./push.sh again, or remove the file"
-        raise UserError(message) from None
+        raise UserError(
+            f"{path} was not written by push.sh: run ./push.sh again, or remove the file"
+        ) from None
     if settings.aws.region not in {"", region}:
         return settings
     images = settings.images.model_copy(

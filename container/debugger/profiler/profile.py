@@ -96,16 +96,15 @@ def read(directory: Path) -> Profile:
     ):
         for path in sorted(directory.glob(pattern)):
             if path.stat().st_size > MAX_SIZE:
-                message = f"{path} is larger than any profiler file: {path.stat().st_size} bytes"
-                raise UserError(message)
+                raise UserError(
+                    f"{path} is larger than any profiler file: {path.stat().st_size} bytes"
+                )
             try:
                 add(path.read_text(encoding="utf-8", errors="replace"), profile)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-                message = f"{path} is damaged: {type(error).__name__}: {error}"
-                raise UserError(message) from None
+                raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from None
     if not (profile.metrics or profile.events):
-        message = f"{directory} has no profile: expected the folders system and framework"
-        raise UserError(message)
+        raise UserError(f"{directory} has no profile: expected the folders system and framework")
     for series in profile.metrics.values():
         series.sort()
     profile.events.sort(key=lambda event: event.start)
@@ -124,8 +123,7 @@ def _add_metrics(text: str, profile: Profile) -> None:
             # The last line may be incomplete: the training is still running, or was killed.
             if number == len(lines):
                 return
-            message = f"line {number}: {type(error).__name__}: {error}"
-            raise ValueError(message) from None
+            raise ValueError(f"line {number}: {type(error).__name__}: {error}") from None
         profile.metrics.setdefault(key, []).append(pair)
 
 

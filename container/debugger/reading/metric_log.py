@@ -31,16 +31,15 @@ def read(path: Path) -> Records:
     """
     try:
         if path.stat().st_size > MAX_SIZE:
-            message = f"{path} is larger than any log: {path.stat().st_size} bytes"
-            raise UserError(message)
+            raise UserError(f"{path} is larger than any log: {path.stat().st_size} bytes")
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
-        raise UserError(message) from None
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     losses = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text)
     if not losses:
-        message = f"{path} has no losses: expected lines with epoch=, train_loss= and val_loss="
-        raise UserError(message)
+        raise UserError(
+            f"{path} has no losses: expected lines with epoch=, train_loss= and val_loss="
+        )
     return of_losses(losses)
 
 

@@ -82,5 +82,4 @@ def _serialized(path: Path) -> bytes:
             value = ast.literal_eval(node.value)
             if isinstance(value, bytes):
                 return value
-    message = f"{path} has no message descriptor"
-    raise ImportError(message)
+    raise ImportError(f"{path} has no message descriptor")

@@ -52,8 +52,9 @@ class TensorFiles:
             UserError: it has no tensor files.
         """
         if not (directory / "index").is_dir():
-            message = f"{directory} has no tensors: expected smdebug's folders index and events"
-            raise UserError(message)
+            raise UserError(
+                f"{directory} has no tensors: expected smdebug's folders index and events"
+            )
         self.directory = directory.resolve()
         self._read: set[Path] = set()
         self._tensors: dict[tuple[str, str], list[Record]] = {}
@@ -83,8 +84,7 @@ class TensorFiles:
     def _add(self, path: Path, order: int) -> None:
         try:
             if path.stat().st_size > MAX_INDEX:
-                message = "it is larger than any index file"
-                raise ValueError(message)
+                raise ValueError("it is larger than any index file")
             document = json.loads(path.read_text(encoding="utf-8"))
             mode, step = str(document["meta"]["mode"]), int(document["meta"]["mode_step"])
             if "event_file_name" not in document["meta"]:
@@ -99,8 +99,7 @@ class TensorFiles:
             first = document["tensor_payload"][0]
             time = _event(events, int(first["start_idx"]), int(first["length"])).wall_time
         except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-            message = f"{path} is damaged: {type(error).__name__}: {error}"
-            raise UserError(message) from None
+            raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from None
         self._times[order] = (step, float(time))
         for name, record in found.items():
             self._tensors.setdefault((name, mode), []).append(record)
@@ -108,8 +107,7 @@ class TensorFiles:
     def _resolve(self, name: str) -> Path:
         path = (self.directory / name).resolve()
         if not path.is_relative_to(self.directory):
-            message = f"it refers to a file outside of the folder: {name!r}"
-            raise ValueError(message)
+            raise ValueError(f"it refers to a file outside of the folder: {name!r}")
         return path
 
 
@@ -123,8 +121,7 @@ def _split(name: str) -> tuple[str, str]:
 
 def _event(path: Path, start: int, length: int) -> Any:  # noqa: ANN401 - smdebug has no types
     if not 0 < length <= MAX_TENSOR:
-        message = f"a record of {length} bytes"
-        raise ValueError(message)
+        raise ValueError(f"a record of {length} bytes")
     with path.open("rb") as file:
         file.seek(start)
         data = file.read(length)
@@ -132,8 +129,7 @@ def _event(path: Path, start: int, length: int) -> Any:  # noqa: ANN401 - smdebu
         (size, _) = _HEADER.unpack_from(data)
         return Event.FromString(data[_HEADER.size : _HEADER.size + size])
     except (struct.error, DecodeError) as error:
-        message = f"{path.name} holds no tensor at {start}: {error}"
-        raise ValueError(message) from None
+        raise ValueError(f"{path.name} holds no tensor at {start}: {error}") from None
 
 
 def _load(path: Path, start: int, length: int) -> Array:
@@ -144,5 +140,6 @@ def _load(path: Path, start: int, length: int) -> Array:
         dtype = _DTYPES[value.tensor.dtype]
         return np.frombuffer(value.tensor.tensor_content, dtype).reshape(shape)
     except (OSError, ValueError, KeyError) as error:
-        message = f"{path.name} at {start}: {type(error).__name__}: {error}"
-        raise DamagedTensorError(message) from None
+        raise DamagedTensorError(
+            f"{path.name} at {start}: {type(error).__name__}: {error}"
+        ) from None

@@ -124,8 +124,9 @@ class Observer:
             # A broken installation can raise anything.
             reason = str(error) if isinstance(error, UserError) else _in_words(error)
             if settings.is_required:
-                message = f"debug=required, but tensors cannot be recorded: {reason}"
-                raise UserError(message) from error
+                raise UserError(
+                    f"debug=required, but tensors cannot be recorded: {reason}"
+                ) from error
             self.status = f"failed: {reason}"
             logger.warning("debugger: tensors are not recorded: %s", reason)
         else:

@@ -43,22 +43,18 @@ def read(path: Path) -> Document | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        message = f"{path} is not JSON: {error}"
-        raise UserError(message) from None
+        raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(document, dict):
-        message = f"{path} must hold an object, got {type(document).__name__}"
-        raise UserError(message)
+        raise UserError(f"{path} must hold an object, got {type(document).__name__}")
     collections = document.get(COLLECTIONS) or []
     if not isinstance(collections, list) or not all(
         isinstance(each, dict) and isinstance(each.get("CollectionName"), str)
         for each in collections
     ):
-        message = f"{path}: {COLLECTIONS} must be a list of objects with a CollectionName"
-        raise UserError(message)
+        raise UserError(f"{path}: {COLLECTIONS} must be a list of objects with a CollectionName")
     local = document.get(LOCAL_PATH)
     if local is not None and not (isinstance(local, str) and Path(local).is_absolute()):
-        message = f"{path}: {LOCAL_PATH} must be an absolute path, got {local!r}"
-        raise UserError(message)
+        raise UserError(f"{path}: {LOCAL_PATH} must be an absolute path, got {local!r}")
     return document
 
 

@@ -34,8 +34,7 @@ VARIABLES = {
 }
 
 if metadata.version("smdebug") != VERSION:
-    _message = f"smdebug {VERSION} is required, {metadata.version('smdebug')} is installed"
-    raise ImportError(_message)
+    raise ImportError(f"smdebug {VERSION} is required, {metadata.version('smdebug')} is installed")
 
 protobuf_bridge.install()
 # smdebug reads these variables on import.

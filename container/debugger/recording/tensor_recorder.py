@@ -233,13 +233,11 @@ class TensorRecorder:
             self._hook.export_collections()
             self._exported = names
         if self._bytes > BUDGET:
-            message = (
+            raise BudgetError(
                 f"{self._bytes / 2**20:.0f} MB are written; the limit is {BUDGET / 2**20:.0f} MB"
             )
-            raise BudgetError(message)
         if shutil.disk_usage(self.directory).free < MIN_FREE:
-            message = f"less than {MIN_FREE / 2**20:.0f} MB of disk space are free"
-            raise BudgetError(message)
+            raise BudgetError(f"less than {MIN_FREE / 2**20:.0f} MB of disk space are free")
 
 
 def _file_number(step: int, epoch: int) -> int:

@@ -32,8 +32,7 @@ def patterns(collection_names: str | None, tensor_regex: str | None) -> list[str
         try:
             re.compile(pattern)
         except re.error as error:
-            message = f"{pattern!r} is not a regular expression: {error}"
-            raise UserError(message) from None
+            raise UserError(f"{pattern!r} is not a regular expression: {error}") from None
     return found
 
 
@@ -121,6 +120,7 @@ def last_evaluation(
     if argmax and predicted.ndim > 1:
         predicted = predicted.argmax(axis=1)
     if true.shape != predicted.shape:
-        message = "labels and predictions differ in shape: set argmax if they are probabilities"
-        raise UserError(message)
+        raise UserError(
+            "labels and predictions differ in shape: set argmax if they are probabilities"
+        )
     return true.ravel().astype(np.int64), predicted.ravel().astype(np.int64)

@@ -52,8 +52,9 @@ class Rule:
             UserError: the rule has no such parameter, or the text is of another type.
         """
         if name not in self.defaults:
-            message = f"{self.name} has no parameter {name!r}; it has {', '.join(self.defaults)}"
-            raise UserError(message)
+            raise UserError(
+                f"{self.name} has no parameter {name!r}; it has {', '.join(self.defaults)}"
+            )
         hint = typing.get_type_hints(self.function)[name]
         kinds = typing.get_args(hint) or (hint,)
         if type(None) in kinds and text.strip().lower() in {"", "none", "null"}:
@@ -66,8 +67,7 @@ class Rule:
             return float(text) if float in kinds else text
         except (ValueError, KeyError):
             kind = next(kind.__name__ for kind in kinds if kind is not type(None))
-            message = f"{self.name}: {name} must be of type {kind}, got {text!r}"
-            raise UserError(message) from None
+            raise UserError(f"{self.name}: {name} must be of type {kind}, got {text!r}") from None
 
     def evaluate(self, source: object, parameters: Mapping[str, Value] | None = None) -> Verdict:
         """Return the verdict on a source; an exception of the rule becomes an `Error` verdict.

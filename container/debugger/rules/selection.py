@@ -60,8 +60,7 @@ def with_parameters(rules: list[SelectedRule], pairs: list[str]) -> list[Selecte
         name, _, parameter = key.partition(".")
         name = _known(name)
         if not (is_given and parameter) or name not in selected:
-            message = f"a parameter must be RULE.NAME=VALUE of a selected rule, got {pair!r}"
-            raise UserError(message)
+            raise UserError(f"a parameter must be RULE.NAME=VALUE of a selected rule, got {pair!r}")
         rule = selected[name]
         parsed = RULES[name].parse(parameter, value)
         selected[name] = replace(rule, parameters={**rule.parameters, parameter: parsed})
@@ -77,14 +76,12 @@ def _from_json(text: str) -> list[SelectedRule]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        message = f"the rules are not JSON: {error}"
-        raise UserError(message) from None
+        raise UserError(f"the rules are not JSON: {error}") from None
     rules = []
     for entry in document if isinstance(document, list) else [document]:
         given = entry.get("RuleParameters") if isinstance(entry, dict) else None
         if not isinstance(given, dict):
-            message = f"a rule must be an object with RuleParameters, got {entry!r}"
-            raise UserError(message)
+            raise UserError(f"a rule must be an object with RuleParameters, got {entry!r}")
         name = _known(str(given.get("rule_to_invoke") or entry.get("RuleConfigurationName")))
         parameters = {
             str(key): RULES[name].parse(str(key), str(value))
@@ -99,6 +96,5 @@ def _from_json(text: str) -> list[SelectedRule]:
 def _known(name: str) -> str:
     name = ALIASES.get(name, name)
     if name not in RULES:
-        message = f"unknown rule {name!r}; the rules are {', '.join(RULES)}"
-        raise UserError(message)
+        raise UserError(f"unknown rule {name!r}; the rules are {', '.join(RULES)}")
     return name

@@ -53,11 +53,10 @@ class Cache:
         # In a folder that all users share, another user may have created it first.
         is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
         if not is_private or status.st_uid != os.geteuid():
-            message = (
+            raise UserError(
                 f"{directory}, for decoded images, is not a private folder of this user: remove "
                 f"it, or set {CACHE_DIR_VARIABLE} to another folder"
             )
-            raise UserError(message)
         return cls(directory)
 
     @contextmanager
@@ -145,11 +144,10 @@ def _os_errors_reported(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = (
+        raise UserError(
             f"{directory} cannot hold decoded images ({error.strerror}): set "
             f"{CACHE_DIR_VARIABLE} to a writable folder on a local disk"
-        )
-        raise UserError(message) from error
+        ) from error
 
 
 def _try_lock(file: BinaryIO) -> bool:

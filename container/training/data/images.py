@@ -95,12 +95,11 @@ def decode(
                 _decode_into(partial, math.prod(shape), files, settings, stop)
                 cache.publish(key, partial)
             except OSError as error:
-                message = (
+                raise UserError(
                     f"no room for {gigabytes:.2f} GB of decoded images in "
                     f"{cache.directory} ({error.strerror}): give the job a larger volume "
                     "(volume_size) or a smaller image_size"
-                )
-                raise UserError(message) from error
+                ) from error
             entry = _read(partial, shape)
     logger.info(
         "decoded_images=%s files=%d gigabytes=%.2f cache=%s",
@@ -214,6 +213,5 @@ def _check_broken(broken: Sequence[str], total: int) -> None:
     named = "; ".join(broken[:MAX_NAMED]) + ("; ..." if len(broken) > MAX_NAMED else "")
     counted = f"{len(broken)} of {total} images cannot be read"
     if len(broken) > MAX_BROKEN_FRACTION * total:
-        message = f"{counted}, more than {MAX_BROKEN_FRACTION:.0%}: {named}"
-        raise UserError(message)
+        raise UserError(f"{counted}, more than {MAX_BROKEN_FRACTION:.0%}: {named}")
     logger.warning("%s and are left out: %s", counted, named)

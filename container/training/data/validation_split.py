@@ -30,7 +30,6 @@ def split(
         count = min(max(1, round(len(indices) * fraction)), len(indices) - 1)
         held_out.update(random.permutation(indices)[:count].tolist())
     if not held_out:
-        message = "every class has a single image: too few to split off validation images"
-        raise UserError(message)
+        raise UserError("every class has a single image: too few to split off validation images")
     training = [file for index, file in enumerate(files) if index not in held_out]
     return training, [files[index] for index in sorted(held_out)]

@@ -127,12 +127,11 @@ class Assessment:
             return
         outcome = self.test or self.validation
         low, high = outcome.intervals.averages["accuracy"]
-        message = (
+        raise UserError(
             f"the accuracy on the {'test' if self.test else 'validation'} images is "
             f"{outcome.evaluation.accuracy:.4g} (95 % confidence: {low:.3f} to {high:.3f}), less "
             f"than min_accuracy={min_accuracy:g}: {report} shows the mistakes"
         )
-        raise UserError(message)
 
     def _metrics_of(self, outcome: Outcome, class_names: Sequence[str]) -> dict[str, Json]:
         calibration: Json = None

@@ -132,8 +132,7 @@ def joined(hosts: Hosts, stop: Stop) -> Iterator[Cluster]:
         if "gloo" not in str(error) and not isinstance(error, torch.distributed.DistError):
             raise
         if stop.requested:
-            message = "stopped after other processes of the job had ended"
-            raise Stopped(message) from error
+            raise Stopped("stopped after other processes of the job had ended") from error
         raise ConnectionLostError(describe_loss(str(error), addresses)) from error
 
 
@@ -177,11 +176,10 @@ def _store(address: str, hosts: Hosts, rank: Rank, stop: Stop) -> TCPStore:
             socket.create_connection((address, rank.port), timeout=1).close()
         except OSError as error:
             if time.monotonic() > deadline:
-                message = (
+                raise UserError(
                     f"host {address} of resourceconfig.json has not started within "
                     f"{MEETING_TIMEOUT} ({error}): see its log"
-                )
-                raise UserError(message) from error
+                ) from error
             time.sleep(_POLL_SECONDS)
         else:
             break
@@ -201,11 +199,10 @@ def _exchange_counts(store: TCPStore, hosts: Hosts, rank: Rank, stop: Stop) -> l
     ]:
         stop.check()
         if time.monotonic() > deadline:
-            message = (
+            raise UserError(
                 f"hosts of resourceconfig.json have not started within {MEETING_TIMEOUT}: "
                 f"{', '.join(missing)}; see their logs"
             )
-            raise UserError(message)
         time.sleep(_POLL_SECONDS)
     return [int(store.get(key)) for key in keys]
 

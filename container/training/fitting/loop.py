@@ -254,11 +254,10 @@ class Trainer:
 
     def _check_finite(self, name: str, loss: float) -> None:
         if not math.isfinite(loss):
-            message = (
+            raise UserError(
                 f"the {name} loss is {loss} in epoch {self.progress.epoch + 1}: lower "
                 f"learning_rate (its peak is {self.progress.learning_rate:g})"
             )
-            raise UserError(message)
 
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.cluster.is_first:

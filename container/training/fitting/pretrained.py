@@ -52,8 +52,7 @@ def load_channel(network: Network, directory: Path) -> str:
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "none"
         kinds = ", ".join(SUFFIXES)
-        message = f"the weights channel must hold one file of {kinds}; found {found}"
-        raise UserError(message)
+        raise UserError(f"the weights channel must hold one file of {kinds}; found {found}")
     path = files[0]
     state = _read(path)
     _load(network, state, path.name)
@@ -69,21 +68,19 @@ def download(network: Network) -> str:
         UserError: torchvision has none, or they cannot be downloaded.
     """
     if network.name == SMALL:
-        message = (
+        raise UserError(
             f"torchvision has no weights of `{SMALL}`: add a `weights` channel with those of an "
             "earlier job, or remove pretrained=true"
         )
-        raise UserError(message)
     weights = torchvision.models.get_model_weights(network.name).DEFAULT
     try:
         state = weights.get_state_dict(check_hash=True)
     except (OSError, HTTPException, RuntimeError) as error:
         # RuntimeError: the checksum is wrong.
-        message = (
+        raise UserError(
             f"the pretrained weights of {network.name} cannot be downloaded ({error}): add a "
             "`weights` channel with the file, or set pretrained=false to train from scratch"
-        )
-        raise UserError(message) from error
+        ) from error
     _load(network, state, str(weights))
     logger.info("weights=%s source=%s", weights, weights.url)
     return str(weights)
@@ -103,8 +100,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        message = f"{path.name} is not a state dict: expected tensors by name"
-        raise UserError(message)
+        raise UserError(f"{path.name} is not a state dict: expected tensors by name")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -117,8 +113,7 @@ def _read_state(name: str, file: IO[bytes]) -> object:
             names = {member.name.removeprefix("./"): member for member in archive}
             weights_file = archive.extractfile(names[WEIGHTS]) if WEIGHTS in names else None
             if weights_file is None:
-                message = f"{name} does not contain {WEIGHTS}"
-                raise UserError(message)
+                raise UserError(f"{name} does not contain {WEIGHTS}")
             return safetensors.torch.load(weights_file.read())
     # weights_only: pickles that could run code are rejected.
     return torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
@@ -154,11 +149,10 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
     if any(wrong.values()):
         counts = ", ".join(f"{len(names)} tensors {how}" for how, names in wrong.items())
         examples = ", ".join(sorted(itertools.chain(*wrong.values()))[:3])
-        message = (
+        raise UserError(
             f"{source} holds weights of another network than {network.name}: {counts}, "
             f"for example {examples}"
         )
-        raise UserError(message)
     # `own` has the version metadata that some layers read.
     own.update(matching)
     network.module.load_state_dict(own)
@@ -174,8 +168,9 @@ def _at_size(network: VisionTransformer, state: Mapping[str, Tensor]) -> Mapping
             network.image_size, network.patch_size, OrderedDict(state)
         )
     except (RuntimeError, ValueError) as error:
-        message = f"the position embeddings of the weights cannot be resized: {error}"
-        raise UserError(message) from error
+        raise UserError(
+            f"the position embeddings of the weights cannot be resized: {error}"
+        ) from error
     return resized
 
 

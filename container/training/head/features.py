@@ -113,11 +113,10 @@ def compute(
             shape = (len(images), batch.shape[1])
             values = np.memmap(file, np.float32, "r", shape=shape)
     except OSError as error:
-        message = (
+        raise UserError(
             f"no room for the features of {len(images)} images in {tempfile.gettempdir()} "
             f"({error.strerror}): give the job a larger volume (volume_size)"
-        )
-        raise UserError(message) from error
+        ) from error
     seconds = time.monotonic() - start
     logger.info("frozen_features images=%d dimensions=%d seconds=%.1f", *shape, seconds)
     return Features(values, images.labels)

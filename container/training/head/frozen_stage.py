@@ -102,11 +102,10 @@ def _best(evaluations: Sequence[Evaluation], objective: str) -> int:
         if best is None or is_better(objective, metrics, evaluations[best].metrics()):
             best = index
     if best is None:
-        message = (
+        raise UserError(
             "the validation loss of the frozen stage is not finite: the pretrained weights may be "
             "damaged, or learning_rate is far too high"
         )
-        raise UserError(message)
     return best
 
 

@@ -48,11 +48,10 @@ def write_artifact(
     except Exception as error:
         # safetensors and the exporter wrap the file system's error.
         if _disk_is_full(error):
-            message = (
+            raise UserError(
                 f"no space left for the model artifact in {directory}: give the job a larger "
                 "volume (volume_size); a previous artifact is unchanged"
-            )
-            raise UserError(message) from error
+            ) from error
         raise
     logger.info("artifact=%s", directory)
 

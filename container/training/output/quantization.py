@@ -120,8 +120,7 @@ class Int8Network:
         """
         probabilities: npt.NDArray[np.float32] = self.session.run(None, {self.input: pixels})[0]
         if not np.isfinite(probabilities).all():
-            message = "the probabilities of int8 are NaN or infinite"
-            raise NotQuantizedError(message)
+            raise NotQuantizedError("the probabilities of int8 are NaN or infinite")
         return probabilities
 
 
@@ -229,8 +228,9 @@ def quantize(onnx_model: Path, pixels: Pixels, target: Path, network: str, stop:
             process.kill()
     if process.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        message = f"NNCF exited with {process.returncode}: {lines[-1] if lines else 'no output'}"
-        raise NotQuantizedError(message)
+        raise NotQuantizedError(
+            f"NNCF exited with {process.returncode}: {lines[-1] if lines else 'no output'}"
+        )
 
 
 def compare(

@@ -102,14 +102,14 @@ class TrainingEnvironment:
         """
         config = self._config("hyperparameters.json")
         if config is None:
-            message = (
+            raise UserError(
                 f"no {self._config_path('hyperparameters.json')}: SageMaker writes it for every "
                 "job; outside of SageMaker, local_test/train_local.sh does"
             )
-            raise UserError(message)
         if not isinstance(config, dict):
-            message = f"hyperparameters.json must hold an object, got {type(config).__name__}"
-            raise UserError(message)
+            raise UserError(
+                f"hyperparameters.json must hold an object, got {type(config).__name__}"
+            )
         return config
 
     def channels(self) -> Channels:
@@ -122,16 +122,16 @@ class TrainingEnvironment:
         if config is None:
             config = {}
         if not isinstance(config, dict):
-            message = f"inputdataconfig.json must hold an object, got {type(config).__name__}"
-            raise UserError(message)
+            raise UserError(
+                f"inputdataconfig.json must hold an object, got {type(config).__name__}"
+            )
         for name, channel in config.items():
             mode = channel.get("TrainingInputMode") if isinstance(channel, dict) else None
             if mode == "Pipe":
-                message = (
+                raise UserError(
                     f"channel {name!r} uses Pipe mode, which has no image files: "
                     "set its input_mode to 'File' or 'FastFile'"
                 )
-                raise UserError(message)
         return self._choose(set(config))
 
     def hosts(self) -> Hosts:
@@ -145,13 +145,11 @@ class TrainingEnvironment:
             return Hosts(current="localhost", names=("localhost",), network_interface="lo")
         hosts = config["hosts"]
         if not (isinstance(hosts, list) and all(isinstance(host, str) for host in hosts)):
-            message = f"resourceconfig.json: hosts must be a list of names, got {hosts!r}"
-            raise UserError(message)
+            raise UserError(f"resourceconfig.json: hosts must be a list of names, got {hosts!r}")
         names = tuple(sorted(hosts))
         current = str(config.get("current_host"))
         if current not in names:
-            message = f"resourceconfig.json: current_host {current!r} is not one of {names}"
-            raise UserError(message)
+            raise UserError(f"resourceconfig.json: current_host {current!r} is not one of {names}")
         interface = str(config.get("network_interface_name") or "eth0")
         return Hosts(current=current, names=names, network_interface=interface)
 
@@ -171,8 +169,9 @@ class TrainingEnvironment:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message = f"another training is running in {self.base_dir}: wait for it or stop it"
-            raise UserError(message) from None
+            raise UserError(
+                f"another training is running in {self.base_dir}: wait for it or stop it"
+            ) from None
         except OSError:
             # Some network file systems have no locks.
             logger.debug("%s cannot be locked", self.base_dir)
@@ -206,11 +205,10 @@ class TrainingEnvironment:
             # A single channel of images is the training channel, under any name.
             found[TRAINING] = images[0]
         if found[TRAINING] is None:
-            message = (
+            raise UserError(
                 f"no channel called 'training'; found: {', '.join(images) or 'none'}. "
                 "Pass it to fit() as {'training': 's3://...'}"
             )
-            raise UserError(message)
         paths = {
             channel: self._channel_path(name) for channel, name in found.items() if name is not None
         }
@@ -225,8 +223,7 @@ class TrainingEnvironment:
     def _channel_path(self, name: str) -> Path:
         path = self.base_dir / "input" / "data" / name
         if not path.is_dir():
-            message = f"channel {name!r} has no folder {path}"
-            raise UserError(message)
+            raise UserError(f"channel {name!r} has no folder {path}")
         return path
 
     def _config_path(self, name: str) -> Path:
@@ -239,6 +236,5 @@ class TrainingEnvironment:
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError) as error:
-            message = f"{path} is not JSON: {error}"
-            raise UserError(message) from None
+            raise UserError(f"{path} is not JSON: {error}") from None
         return document

@@ -70,11 +70,11 @@ def count_processes() -> int:
     if wanted is None:
         return max(1, gpus)
     if not (wanted.isdecimal() and int(wanted)):
-        message = f"{PROCESSES_VARIABLE} must be a whole number from 1 on, got {wanted!r}"
-        raise UserError(message)
+        raise UserError(f"{PROCESSES_VARIABLE} must be a whole number from 1 on, got {wanted!r}")
     if 0 < gpus < int(wanted):
-        message = f"{PROCESSES_VARIABLE} is {wanted}, but the host has {gpus} GPUs, one per process"
-        raise UserError(message)
+        raise UserError(
+            f"{PROCESSES_VARIABLE} is {wanted}, but the host has {gpus} GPUs, one per process"
+        )
     return int(wanted)
 
 
