@@ -1,14 +1,14 @@
-"""Explanations against what is known to be true, and what they cost, by our own server.
+"""Correctness and cost of explanations of our own server's predictions.
 
     python -m benchmarks.explanations --data FOLDER
 
 FOLDER holds hurricane.tar and ants-bees.tar and, in weights/, SqueezeNet's weights for the
-`weights` channel. A network is trained on a part of each: new heads on the frozen SqueezeNet, which
-takes seconds. Of the validation images that it names correctly 20 are explained.
+`weights` channel. A network is trained on a part of each data set: new heads on the frozen
+SqueezeNet, which takes seconds. 20 correctly classified validation images are explained.
 
-truth: a network that looks for a red patch is explained by the patch, on 20 images.
-agreement: KernelSHAP of 100 samples against all 256 coalitions of eight super-pixels.
-faithful: deletion and insertion against random order before gray, and shuffled weights.
+truth: the explanation of a network that detects a red patch is the patch, on 20 images.
+agreement: KernelSHAP of 100 samples against all 256 coalitions of eight superpixels.
+faithful: deletion and insertion against random order with a gray baseline, and shuffled weights.
 cost: seconds for 500 evaluations of ResNet-18, and memory while 100 photographs are explained.
 """
 
@@ -76,7 +76,7 @@ class RedPatch(nn.Module):
 
 
 class Served:
-    """A model behind our server, for as long as the block lasts."""
+    """A model behind our server, inside a `with` block."""
 
     def __init__(self, base_dir: Path, precision: str = "float32") -> None:
         """Serve the artifact in `base_dir/model`."""
@@ -95,18 +95,18 @@ class Served:
 
 
 def truth(scratch: Path) -> Mapping[str, object]:
-    """Explain what is known."""
+    """Explain images whose class has a known reason."""
     paths = red_patch.write_images(scratch / "images", IMAGES)
     _write_red_patch(scratch / "model", paths)
-    analysis = Analysis(predictor=PREDICTOR)
+    analysis = Analysis.create(PREDICTOR)
     right = 0
     with Served(scratch) as model:
         for number, path in enumerate(paths):
-            shown = _shown(path, analysis)
+            image = _segment(path, analysis)
             if not model.class_names:
-                model.meet(shown.pixels)
-            values = np.array(explain(shown, model, analysis).shapley)[:, 1]
-            right += red_patch.is_right(values, shown.segments, red_patch.draw(number)[1])
+                model.probe(image.pixels)
+            values = np.array(explain(image, model, analysis.shap).shapley)[:, 1]
+            right += red_patch.is_right(values, image.segments, red_patch.draw(number)[1])
         agreed = agreement(scratch / "images", model)
     return {"images": len(paths), "right": right, **agreed}
 
@@ -117,7 +117,7 @@ def _write_red_patch(directory: Path, paths: Sequence[Path]) -> None:
     manifest = Manifest(class_names=names, network="small", preprocessing=settings)
     served = RedPatch()
     with artifact.writing(directory, manifest) as folder:
-        # It is no Classifier, and is exported like one.
+        # Not a Classifier, but exported in the same way.
         export_onnx(served, settings.image_size, folder / artifact.ONNX_MODEL)  # type: ignore[arg-type]
         answers = golden_answers(served, paths, settings)  # type: ignore[arg-type]
         artifact.write_golden(folder, answers)
@@ -169,12 +169,12 @@ def _extract(tar: Path, folder: str, channel: Path, count: int) -> None:
 
 
 def faithful(scratch: Path, model: Model) -> Mapping[str, object]:
-    """Explain images that are named correctly, with shuffled weights beside."""
-    # White noise alone is named `damage`, which would leave nothing to explain.
+    """Explain correctly classified images, and compare with shuffled weights."""
+    # White noise is classified as `damage`, which would leave nothing to explain.
     baseline = scratch / "gray.png"
     Image.new("RGB", (8, 8), (128, 128, 128)).save(baseline)
-    analysis = Analysis(predictor=PREDICTOR, baseline=baseline)
-    chosen = _rightly_named(scratch / "input/data/validation", model)
+    analysis = Analysis.create(PREDICTOR, baseline=baseline)
+    chosen = _choose_correct(scratch / "input/data/validation", model)
     for path in chosen:
         link = scratch / "chosen" / path.parent.name / path.name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -188,30 +188,30 @@ def faithful(scratch: Path, model: Model) -> Mapping[str, object]:
             model=model,
             randomized=shuffled,
         )
-        found = job.run()
-    return {"images": found.images, "right": found.right, **found.faithfulness()}
+        summary = job.run()
+    return {"images": summary.images, "right": summary.correct, **summary.faithfulness()}
 
 
 def agreement(images: Path, model: Model) -> Mapping[str, float]:
     """Compare samples with all coalitions."""
-    analysis = Analysis(num_segments=8, predictor=PREDICTOR)
+    analysis = Analysis.create(PREDICTOR, num_segments=8)
     differences = []
     for path in sorted(images.rglob("*.*")):
-        shown = _shown(path, analysis)
-        count = shown.count
+        image = _segment(path, analysis)
+        count = image.segment_count
         if count == 1:
-            # An even image: there is nothing to divide.
+            # A uniform image cannot be divided.
             continue
-        evaluate = Evaluations(model, shown, lambda _count: None)
+        evaluate = Evaluations(model, image)
         values = evaluate(coalitions.every(count))
         found = []
         for samples in (98, 2**count - 2):
             chosen = coalitions.sample(count, samples, np.random.default_rng(0))
             found.append(
                 shapley.kernel(
-                    chosen.members,
+                    chosen.coalitions,
                     chosen.weights,
-                    evaluate(chosen.members),
+                    evaluate(chosen.coalitions),
                     empty=values[0],
                     full=values[-1],
                 )
@@ -227,7 +227,7 @@ def agreement(images: Path, model: Model) -> Mapping[str, float]:
     }
 
 
-def _rightly_named(folder: Path, model: Model) -> list[Path]:
+def _choose_correct(folder: Path, model: Model) -> list[Path]:
     chosen: list[Path] = []
     # The classes in turn.
     paths = sorted(folder.rglob("*.*"), key=lambda path: (path.name, path.parent.name))
@@ -235,7 +235,7 @@ def _rightly_named(folder: Path, model: Model) -> list[Path]:
     for path in paths:
         pixels = images.read(path)
         if not model.class_names:
-            model.meet(pixels)
+            model.probe(pixels)
         whole = SegmentedImage(pixels, np.zeros(pixels.shape[:2], np.int64), pixels)
         label = int(model.scores(whole, np.ones((1, 1), bool))[0].argmax())
         of_class = sum(one.parent == path.parent for one in chosen)
@@ -249,23 +249,25 @@ def seconds(scratch: Path, data: Path, rounds: int) -> Mapping[str, object]:
     paths = write_images(scratch / "images", data, 320)
     make_artifact(scratch / "model", "resnet18", paths)
     add_int8(scratch / "model", paths)
-    analysis = Analysis(predictor=PREDICTOR)
-    every = (_shown(path, analysis) for path in paths)
-    # Of few super-pixels there are no 500 coalitions.
-    chosen = list(islice((shown for shown in every if 2**shown.count > EVALUATIONS), rounds))
+    analysis = Analysis.create(PREDICTOR)
+    segmented = (_segment(path, analysis) for path in paths)
+    # Few superpixels have fewer than 500 coalitions.
+    enough = (image for image in segmented if 2**image.segment_count > EVALUATIONS)
+    chosen = list(islice(enough, rounds))
     found = {}
     for precision in PRECISIONS:
         with Served(scratch, precision) as model:
-            model.meet(chosen[0].pixels)
-            found[precision] = [_seconds(shown, model) for shown in chosen]
+            model.probe(chosen[0].pixels)
+            found[precision] = [_seconds(image, model) for image in chosen]
         print(precision, found[precision], flush=True)
     return {precision: statistics.median(taken) for precision, taken in found.items()}
 
 
-def _seconds(shown: SegmentedImage, model: Model) -> float:
-    members = coalitions.sample(shown.count, EVALUATIONS, np.random.default_rng(0)).members
+def _seconds(image: SegmentedImage, model: Model) -> float:
+    count = image.segment_count
+    sample = coalitions.sample(count, EVALUATIONS, np.random.default_rng(0))
     start = time.monotonic()
-    model.scores(shown, members)
+    model.scores(image, sample.coalitions)
     return time.monotonic() - start
 
 
@@ -309,10 +311,10 @@ def memory(scratch: Path, data: Path, count: int) -> Mapping[str, object]:
     return {f"peak_mb_after_{done}": peak for done, peak in seen.items() if done % 10 == 0}
 
 
-def _shown(path: Path, analysis: Analysis) -> SegmentedImage:
+def _segment(path: Path, analysis: Analysis) -> SegmentedImage:
     pixels = images.read(path)
-    segments = images.superpixels(pixels, analysis.num_segments, analysis.segment_compactness)
-    return SegmentedImage(pixels, segments, images.noise(pixels, analysis.seed))
+    segments = images.superpixels(pixels, analysis.shap.image_config)
+    return SegmentedImage(pixels, segments, images.noise(pixels, analysis.shap.seed))
 
 
 def main() -> None:
@@ -326,24 +328,24 @@ def main() -> None:
     arguments = parser.parse_args()
     results: dict[str, Mapping[str, object]] = {}
 
-    def tell(name: str, found: Mapping[str, object]) -> None:
-        results[name] = found
-        print(name, "  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
+    def report(name: str, figures: Mapping[str, object]) -> None:
+        results[name] = figures
+        print(name, "  ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if "truth" in arguments.parts:
             (scratch / "truth").mkdir()
-            tell("truth", truth(scratch / "truth"))
+            report("truth", truth(scratch / "truth"))
         for name in SETS if "faithful" in arguments.parts else ():
             train(scratch / name, arguments.data, name)
             with Served(scratch / name) as model:
-                tell(f"faithful, {name}", faithful(scratch / name, model))
-                tell(f"agreement, {name}", agreement(scratch / name / "chosen", model))
+                report(f"faithful, {name}", faithful(scratch / name, model))
+                report(f"agreement, {name}", agreement(scratch / name / "chosen", model))
         if "cost" in arguments.parts:
             (scratch / "cost").mkdir()
-            tell("seconds", seconds(scratch / "cost", arguments.data, arguments.rounds))
-            tell("memory", memory(scratch / "cost", arguments.data, arguments.photographs))
+            report("seconds", seconds(scratch / "cost", arguments.data, arguments.rounds))
+            report("memory", memory(scratch / "cost", arguments.data, arguments.photographs))
     print(json.dumps({"results": results, "conditions": conditions(PACKAGES)}))
 
 

@@ -1,9 +1,10 @@
-"""KernelSHAP of `explainer` beside that of the `shap` package, on games whose values are known.
+"""KernelSHAP of `explainer` and of the `shap` package, on games with known Shapley values.
 
     PYTHON -m benchmarks.kernel_shap
 
-PYTHON's environment has NumPy and shap, which nothing else here needs. A game has twelve players,
-two classes, and pairs that matter; both methods see 498 coalitions and the two ends.
+PYTHON's environment has NumPy and shap, which is no dependency of this project. A game has twelve
+players, two classes, and interactions of pairs; both methods evaluate 498 coalitions and the empty
+and the full one.
 """
 
 import json
@@ -24,7 +25,7 @@ Game: TypeAlias = Callable[[npt.NDArray[np.bool_]], Values]
 
 
 def game(seed: int) -> Game:
-    """Return what maps coalitions (S, M) to the scores (S, 2) of two classes."""
+    """Return a function that maps coalitions (S, M) to the scores (S, 2) of two classes."""
     random = np.random.default_rng(seed)
     alone = 0.7 * random.normal(size=(PLAYERS, 2))
     together = random.normal(size=(PLAYERS, PLAYERS)) / PLAYERS
@@ -40,18 +41,18 @@ def game(seed: int) -> Game:
 
 
 def ours(play: Game, seed: int) -> Values:
-    """Return values (M, 2) as `explainer` finds them."""
+    """Return values (M, 2) of `explainer`."""
     chosen = coalitions.sample(PLAYERS, SAMPLES - 2, np.random.default_rng(seed))
     ends = play(np.array([[False] * PLAYERS, [True] * PLAYERS]))
-    values = play(chosen.members)
-    return shapley.kernel(chosen.members, chosen.weights, values, empty=ends[0], full=ends[1])
+    values = play(chosen.coalitions)
+    return shapley.kernel(chosen.coalitions, chosen.weights, values, empty=ends[0], full=ends[1])
 
 
 def theirs(play: Game, seed: int) -> Values:
-    """Return values (M, 2) as the package finds them."""
+    """Return values (M, 2) of the package."""
     import shap  # noqa: PLC0415 - takes seconds
 
-    # It draws from the global generator.
+    # The package draws from the global generator.
     np.random.seed(seed)  # noqa: NPY002
     explainer = shap.KernelExplainer(play, np.zeros((1, PLAYERS)))
     found = explainer.shap_values(

@@ -46,9 +46,9 @@ def is_right(
     segments: npt.NDArray[np.int64],
     where: npt.NDArray[np.bool_],
 ) -> bool:
-    """Tell whether the values (M,) of super-pixels (H, W) for the class `patch` name the patch.
+    """Tell whether the values (M,) of superpixels (H, W) for the class `patch` name the patch.
 
-    The highest is on the patch for the most part, and no super-pixel without a pixel of the patch
+    The highest is on the patch for the most part, and no superpixel without a pixel of the patch
     has a tenth of its value.
     """
     best = int(values.argmax())

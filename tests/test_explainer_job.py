@@ -1,4 +1,4 @@
-"""Whole analyzes, of images whose class has a known reason."""
+"""Complete analysis runs on images whose class has a known reason."""
 
 import json
 import re
@@ -59,13 +59,13 @@ def config(path: Path, **shap: Any) -> str:  # noqa: ANN401 - any JSON
 
 
 def values_of(folder: Path) -> tuple[Rows, Any]:
-    """Return the values (M, C) and the super-pixels (H, W) that lie in an image's folder."""
+    """Return the values (M, C) and the superpixels (H, W) in the folder of an image."""
     document = json.loads((folder / "explanation.json").read_bytes())
     segments = np.asarray(Image.open(folder / "segments.png"))
     return np.array(document["explanation"]["shapley"]), segments
 
 
-def test_the_known_reason_is_what_is_found(
+def test_explanation_finds_the_known_reason(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     assert explain(images, tmp_path / "out", behavior) == 0
@@ -80,7 +80,7 @@ def test_the_known_reason_is_what_is_found(
     assert found["faithfulness"]["insertion_better_than_random"] == COUNT
 
 
-def test_results_are_heat_maps_and_figures_by_class(
+def test_results_have_heat_maps_and_values_per_class(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     settings = config(tmp_path / "analysis_config.json", save_local_shap_values=True)
@@ -102,7 +102,9 @@ def test_results_are_heat_maps_and_figures_by_class(
     assert found["explanations"]["kernel_shap"]["patch"]["mean_score"] > 0.9
 
 
-def test_blue_is_where_the_reason_is(images: Path, tmp_path: Path, behavior: Behavior) -> None:
+def test_superpixels_that_raise_the_score_are_blue(
+    images: Path, tmp_path: Path, behavior: Behavior
+) -> None:
     explain(images / "patch/00.png", tmp_path / "out", behavior)
 
     image = analysis_of(tmp_path / "out")["images"][0]
@@ -118,7 +120,7 @@ def test_blue_is_where_the_reason_is(images: Path, tmp_path: Path, behavior: Beh
     assert (red[inner].mean(axis=0)[0] - red[inner].mean(axis=0)[2]) > 80
 
 
-def test_a_stopped_analysis_goes_on_where_it_was(
+def test_failed_analysis_continues_after_finished_images(
     images: Path, tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = config(tmp_path / "analysis_config.json")
@@ -136,7 +138,7 @@ def test_a_stopped_analysis_goes_on_where_it_was(
     assert len(analysis_of(tmp_path / "out")["images"]) == COUNT
 
 
-def test_what_is_finished_costs_one_question_an_image(
+def test_finished_image_costs_one_evaluation(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     settings = config(tmp_path / "analysis_config.json")
@@ -149,7 +151,7 @@ def test_what_is_finished_costs_one_question_an_image(
     assert analysis_of(tmp_path / "out") == before
 
 
-def test_another_model_or_other_settings_start_anew(
+def test_other_model_or_settings_start_from_scratch(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     path = tmp_path / "analysis_config.json"
@@ -170,17 +172,17 @@ def test_another_model_or_other_settings_start_anew(
     assert areas[2] == [pytest.approx(0.75)] * COUNT
 
 
-def test_the_same_seed_gives_the_same_analysis(
+def test_same_seed_gives_the_same_analysis(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     settings = config(tmp_path / "analysis_config.json")
-    for name in ("one", "two"):
+    for name in ("first", "second"):
         explain(images, tmp_path / name, behavior, "--config", settings)
 
-    assert analysis_of(tmp_path / "one") == analysis_of(tmp_path / "two")
+    assert analysis_of(tmp_path / "first") == analysis_of(tmp_path / "second")
 
 
-def test_a_stop_signal_ends_it_in_order(
+def test_stop_signal_ends_the_analysis(
     images: Path, tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answered, stopped = behavior.probabilities, threading.Event()
@@ -198,11 +200,11 @@ def test_a_stop_signal_ends_it_in_order(
     assert explain(images, tmp_path / "out", behavior, "--config", settings) == 130
 
     assert stopped.is_set()
-    assert "the same command continues from there" in capsys.readouterr().err
+    assert "the same command continues after the finished images" in capsys.readouterr().err
     assert not (tmp_path / "out/analysis.json").exists()
 
 
-def test_an_image_that_cannot_be_read_is_named_and_left_out(
+def test_unreadable_image_is_named_and_left_out(
     images: Path, tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(images, tmp_path / "images")
@@ -217,7 +219,7 @@ def test_an_image_that_cannot_be_read_is_named_and_left_out(
     assert len(found["images"]) == COUNT - 1
 
 
-def test_results_within_the_images_folder_are_not_explained(
+def test_results_inside_the_image_folder_are_not_explained(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     shutil.copytree(images, tmp_path / "here")
@@ -228,7 +230,7 @@ def test_results_within_the_images_folder_are_not_explained(
     assert len(analysis_of(tmp_path / "here")["images"]) == COUNT
 
 
-def test_without_images_it_is_said_what_was_expected(
+def test_missing_images_are_reported(
     tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert explain(tmp_path, tmp_path / "out", behavior) == 1
@@ -237,7 +239,7 @@ def test_without_images_it_is_said_what_was_expected(
     assert "there is no" in capsys.readouterr().err
 
 
-def test_a_plain_image_has_few_super_pixels_and_is_explained_all_the_same(
+def test_uniform_image_with_few_superpixels_is_explained(
     tmp_path: Path, behavior: Behavior
 ) -> None:
     Image.new("RGB", (9, 30), "red").save(tmp_path / "plain.png")
@@ -249,7 +251,7 @@ def test_a_plain_image_has_few_super_pixels_and_is_explained_all_the_same(
     assert image["true_label"] is None
 
 
-def test_a_baseline_is_shown_where_super_pixels_are_hidden(
+def test_baseline_replaces_hidden_superpixels(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     Image.new("RGB", (5, 5), (215, 25, 30)).save(tmp_path / "red.png")
@@ -257,14 +259,14 @@ def test_a_baseline_is_shown_where_super_pixels_are_hidden(
 
     assert explain(images, tmp_path / "out", behavior, "--config", settings) == 0
 
-    # Behind an image of the reason alone nothing else matters.
+    # The baseline alone has the reason everywhere.
     expected = analysis_of(tmp_path / "out")["explanations"]["kernel_shap"]["patch"]
     assert expected["expected_value"] > 0.9
     page = (tmp_path / "out/report.html").read_text("utf-8")
-    assert page.count("The baseline alone gets this class") == COUNT
+    assert page.count("The baseline alone has almost the same score") == COUNT
 
 
-def test_log_odds_add_up_as_well(images: Path, tmp_path: Path, behavior: Behavior) -> None:
+def test_log_odds_add_up(images: Path, tmp_path: Path, behavior: Behavior) -> None:
     settings = config(
         tmp_path / "analysis_config.json", use_logit=True, save_local_shap_values=True
     )
@@ -281,11 +283,11 @@ def test_random_weights_change_the_explanation(
 ) -> None:
     settings = config(tmp_path / "analysis_config.json")
 
-    def forgetful(images: Pixels) -> Rows:
+    def brightness(images: Pixels) -> Rows:
         light = images.astype(float).mean(axis=(1, 2, 3)) / 255
         return np.stack([1 - light, light], axis=1)
 
-    with patch_server(Behavior(probabilities=forgetful)) as other:
+    with patch_server(Behavior(probabilities=brightness)) as other:
         more = ("--config", settings, "--randomized-url", other.url)
         assert explain(images, tmp_path / "random", behavior, *more) == 0
     more = ("--config", settings, "--randomized-url", behavior.url)
@@ -300,7 +302,7 @@ def test_random_weights_change_the_explanation(
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium: apt-get install chromium")
-def test_the_report_needs_nothing_else_and_trusts_no_name(
+def test_report_is_self_contained_and_escapes_names(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     names = ["none", HOSTILE]

@@ -1,4 +1,4 @@
-"""Explanations of our own server's answers, and of those of a network that has forgotten all."""
+"""Explanations of this project's server, and of the same network with shuffled weights."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.artifacts import random_pixels
 from tests.servers import Server, serving
 
 
-def test_shuffled_weights_are_served_and_explained_beside_the_model(
+def test_model_and_shuffled_weights_are_served_and_explained(
     server: Server, artifact: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
@@ -33,21 +33,19 @@ def test_shuffled_weights_are_served_and_explained_beside_the_model(
     assert abs(found["faithfulness"]["randomized_rank_correlation"]) < 0.9
 
 
-def test_what_was_learned_is_gone_and_what_it_was_learned_for_is_kept(
-    artifact: Path, tmp_path: Path
-) -> None:
+def test_shuffling_keeps_classes_and_preprocessing(artifact: Path, tmp_path: Path) -> None:
     assert main(["randomize", str(artifact), str(tmp_path / "model"), "--seed", "3"]) == 0
 
     before, after = Artifact.read(artifact), Artifact.read(tmp_path / "model")
     assert after.manifest.class_names == before.manifest.class_names
     assert after.manifest.preprocessing == before.manifest.preprocessing
-    answers = [
+    before_rows, after_rows = (
         np.array([each.probabilities for each in one.golden_answers]) for one in (before, after)
-    ]
-    assert np.abs(answers[0] - answers[1]).max() > 0.01
+    )
+    assert np.abs(before_rows - after_rows).max() > 0.01
 
 
-def test_a_folder_in_use_is_not_written_over(
+def test_folder_that_is_not_empty_is_rejected(
     artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
@@ -56,6 +54,6 @@ def test_a_folder_in_use_is_not_written_over(
     assert "is not empty: name a new folder" in capsys.readouterr().err
 
 
-def test_what_is_no_artifact_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_artifact_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["randomize", str(tmp_path), str(tmp_path / "new")]) == 1
     assert "is this an artifact of our training container image" in capsys.readouterr().err

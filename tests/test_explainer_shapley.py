@@ -1,4 +1,4 @@
-"""Shapley values, of games whose values are known."""
+"""Shapley values of games with known values."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,49 +8,49 @@ from image_classifier.explainer import coalitions, shapley
 
 
 def game(segments: int, seed: int) -> npt.NDArray[np.float64]:
-    """A smooth game with pairs that matter, of two classes, in the order of `every`."""
+    """Return a smooth game of two classes with interactions of pairs, in the order of `every`."""
     random = np.random.default_rng(seed)
-    alone = random.normal(size=(segments, 2))
-    together = random.normal(size=(segments, segments)) / segments
-    shown = coalitions.every(segments).astype(float)
-    strength = shown @ alone
-    strength[:, 0] += np.einsum("si,ij,sj->s", shown, together, shown)
-    values: npt.NDArray[np.float64] = 1 / (1 + np.exp(-strength))
+    single = random.normal(size=(segments, 2))
+    pairs = random.normal(size=(segments, segments)) / segments
+    visible = coalitions.every(segments).astype(float)
+    logits = visible @ single
+    logits[:, 0] += np.einsum("si,ij,sj->s", visible, pairs, visible)
+    values: npt.NDArray[np.float64] = 1 / (1 + np.exp(-logits))
     return values
 
 
-def numbers(members: coalitions.Members) -> npt.NDArray[np.int64]:
-    return members @ (1 << np.arange(members.shape[1]))
+def numbers(rows: coalitions.Coalitions) -> npt.NDArray[np.int64]:
+    return rows @ (1 << np.arange(rows.shape[1]))
 
 
-def test_a_sum_is_shared_out_as_it_was_made() -> None:
-    alone = np.array([[3.0], [-1.0], [0.0]])
+def test_values_of_an_additive_game_are_its_terms() -> None:
+    terms = np.array([[3.0], [-1.0], [0.0]])
 
-    found = shapley.exact(coalitions.every(3) @ alone)
+    values = shapley.exact(coalitions.every(3) @ terms)
 
-    np.testing.assert_allclose(found, alone, atol=1e-12)
+    np.testing.assert_allclose(values, terms, atol=1e-12)
 
 
-def test_what_needs_two_is_shared_by_the_two() -> None:
-    shown = coalitions.every(3)
-    both = (shown[:, 0] & shown[:, 2]).astype(float)[:, None]
+def test_interaction_is_divided_between_both_players() -> None:
+    visible = coalitions.every(3)
+    both = (visible[:, 0] & visible[:, 2]).astype(float)[:, None]
 
-    found = shapley.exact(both)
+    values = shapley.exact(both)
 
-    np.testing.assert_allclose(found[:, 0], [0.5, 0.0, 0.5], atol=1e-12)
+    np.testing.assert_allclose(values[:, 0], [0.5, 0.0, 0.5], atol=1e-12)
 
 
 @pytest.mark.parametrize("segments", [1, 2, 3, 5, 8])
-def test_the_regression_over_all_coalitions_is_exact(segments: int) -> None:
+def test_regression_over_all_coalitions_is_exact(segments: int) -> None:
     values = game(segments, seed=segments)
-    chosen = coalitions.sample(segments, 2**segments - 2, np.random.default_rng(0))
+    sample = coalitions.sample(segments, 2**segments - 2, np.random.default_rng(0))
     if segments == 1:
-        chosen = coalitions.Sample(np.zeros((0, 1), bool), np.zeros(0))
+        sample = coalitions.Sample(np.zeros((0, 1), bool), np.zeros(0))
 
     found = shapley.kernel(
-        chosen.members,
-        chosen.weights,
-        values[numbers(chosen.members)],
+        sample.coalitions,
+        sample.weights,
+        values[numbers(sample.coalitions)],
         empty=values[0],
         full=values[-1],
     )
@@ -58,14 +58,14 @@ def test_the_regression_over_all_coalitions_is_exact(segments: int) -> None:
     np.testing.assert_allclose(found, shapley.exact(values), atol=1e-9)
 
 
-def test_few_samples_come_close_and_add_up() -> None:
+def test_values_of_few_samples_are_close_and_add_up() -> None:
     values = game(10, seed=0)
-    chosen = coalitions.sample(10, 300, np.random.default_rng(0))
+    sample = coalitions.sample(10, 300, np.random.default_rng(0))
 
     found = shapley.kernel(
-        chosen.members,
-        chosen.weights,
-        values[numbers(chosen.members)],
+        sample.coalitions,
+        sample.weights,
+        values[numbers(sample.coalitions)],
         empty=values[0],
         full=values[-1],
     )
@@ -75,29 +75,30 @@ def test_few_samples_come_close_and_add_up() -> None:
 
 
 @pytest.mark.parametrize(("segments", "count"), [(8, 100), (12, 500), (20, 498), (20, 42), (7, 60)])
-def test_a_sample_is_of_different_coalitions_in_pairs(segments: int, count: int) -> None:
-    chosen = coalitions.sample(segments, count, np.random.default_rng(1))
-    keys = set(numbers(chosen.members).tolist())
+def test_sample_has_distinct_coalitions_and_complements(segments: int, count: int) -> None:
+    sample = coalitions.sample(segments, count, np.random.default_rng(1))
+    keys = set(numbers(sample.coalitions).tolist())
 
-    assert len(keys) == len(chosen.members)
+    assert len(keys) == len(sample.coalitions)
     assert count - 2 <= len(keys) <= count + 1
     assert {2**segments - 1 - key for key in keys} == keys
     assert not keys & {0, 2**segments - 1}
-    assert chosen.weights.sum() == pytest.approx(1)
-    assert (chosen.weights > 0).all()
+    assert sample.weights.sum() == pytest.approx(1)
+    assert (sample.weights > 0).all()
 
 
-def test_the_smallest_and_the_largest_coalitions_come_first() -> None:
-    sizes = coalitions.sample(20, 498, np.random.default_rng(0)).members.sum(axis=1)
+def test_smallest_and_largest_coalitions_are_preferred() -> None:
+    sample = coalitions.sample(20, 498, np.random.default_rng(0))
+    sizes = sample.coalitions.sum(axis=1)
 
     assert (sizes == 1).sum() == (sizes == 19).sum() == 20
     assert (sizes == 2).sum() > (sizes == 5).sum() > (sizes == 10).sum() / 2
 
 
-def test_the_same_seed_chooses_the_same() -> None:
-    one, same, other = (
-        coalitions.sample(16, 200, np.random.default_rng(seed)).members for seed in (3, 3, 4)
+def test_same_seed_gives_the_same_sample() -> None:
+    first, second, other = (
+        coalitions.sample(16, 200, np.random.default_rng(seed)).coalitions for seed in (3, 3, 4)
     )
 
-    np.testing.assert_array_equal(one, same)
-    assert one.shape != other.shape or (one != other).any()
+    np.testing.assert_array_equal(first, second)
+    assert first.shape != other.shape or (first != other).any()

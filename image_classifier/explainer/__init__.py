@@ -1,4 +1,1 @@
-"""Explains the predictions of any endpoint, as SageMaker Clarify does.
-
-Sends requests over HTTP only; the endpoint may be local or on SageMaker.
-"""
+"""Explanations of the predictions of any endpoint, as by SageMaker Clarify, over HTTP."""

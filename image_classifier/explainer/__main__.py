@@ -1,6 +1,6 @@
-"""Explain what any endpoint answers to images, as SageMaker Clarify does.
+"""Explain the predictions of any endpoint for images, as SageMaker Clarify does.
 
-Exit codes: 0 done; 1 it could not be done; 2 the command line is wrong; 130 it was stopped.
+Exit codes: 0 success; 1 failure; 2 wrong command line; 130 stopped.
 """
 
 import argparse
@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         print(
-            "explainer: stopped; what is finished stays, and the same command continues from there",
+            "explainer: stopped; the same command continues after the finished images",
             file=sys.stderr,
         )
         return STOPPED
@@ -47,41 +46,41 @@ def _explain(arguments: argparse.Namespace) -> None:
     analysis = _analysis(arguments)
     with ExitStack() as stack:
 
-        def model_of(endpoint: Endpoint) -> Model:
+        def open_model(endpoint: Endpoint) -> Model:
             model = Model(endpoint, analysis.predictor, arguments.parallel)
             return stack.enter_context(model)
 
         randomized = None
         if arguments.randomized_url:
             endpoint = HttpEndpoint(arguments.randomized_url, parallel=arguments.parallel)
-            randomized = model_of(endpoint)
+            randomized = open_model(endpoint)
         job = Job(
             images=arguments.images,
             output=arguments.output,
             analysis=analysis,
-            model=model_of(_endpoint(arguments, analysis.predictor)),
+            model=open_model(_endpoint(arguments, analysis.predictor)),
             randomized=randomized,
             is_quiet=arguments.quiet,
         )
-        found = job.run()
-    for one in found.unreadable:
-        print(f"explainer: left out {one.file}: {one.why}", file=sys.stderr)
+        summary = job.run()
+    for image in summary.unreadable:
+        print(f"explainer: left out {image.file}: {image.why}", file=sys.stderr)
     print(
-        f"{found.images} images explained; deletion better than random order on "
-        f"{found.better_deletions}; {arguments.output / ANALYSIS}, "
-        f"{arguments.output / analysis.report_name}.html"
+        f"{summary.images} images explained; deletion better than random order on "
+        f"{summary.better_deletions}; {arguments.output / ANALYSIS}, "
+        f"{arguments.output / analysis.methods.report.name}.html"
     )
 
 
 def _analysis(arguments: argparse.Namespace) -> Analysis:
     if arguments.config is None:
-        # This project's servers: arrays are exact, and several go into one request.
-        analysis = Analysis(predictor=Predictor(content_type=NPY))
+        # This project's servers accept arrays, which are exact, several per request.
+        analysis = Analysis.create(Predictor(content_type=NPY))
     else:
         analysis = Analysis.read(arguments.config)
     if arguments.endpoint:
-        predictor = replace(analysis.predictor, endpoint_name=arguments.endpoint)
-        analysis = replace(analysis, predictor=predictor)
+        predictor = analysis.predictor.model_copy(update={"endpoint_name": arguments.endpoint})
+        analysis = analysis.model_copy(update={"predictor": predictor})
     return analysis
 
 
@@ -111,41 +110,45 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m image_classifier.explainer", description=__doc__
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    explain = commands.add_parser("explain", help="explain the answers to images")
-    explain.add_argument("images", type=Path, help="a folder of images, at any depth, or one")
+    explain = commands.add_parser("explain", help="explain the predictions for images")
     explain.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="where the results go"
+        "images", type=Path, help="a folder with images at any depth, or one image"
+    )
+    explain.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder for the results"
     )
     explain.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="Clarify's analysis_config.json (default: 20 super-pixels, 500 samples, images "
+        help="Clarify's analysis_config.json (default: 20 superpixels, 500 samples, images "
         "sent as arrays)",
     )
-    where = explain.add_mutually_exclusive_group()
-    where.add_argument("--url", help="a server's address, such as http://localhost:8080")
-    where.add_argument("--endpoint", metavar="NAME", help="a SageMaker endpoint's name")
-    explain.add_argument("--region", help="the endpoint's AWS region (default: boto3's)")
+    target = explain.add_mutually_exclusive_group()
+    target.add_argument("--url", help="URL of a server, such as http://localhost:8080")
+    target.add_argument("--endpoint", metavar="NAME", help="name of a SageMaker endpoint")
+    explain.add_argument("--region", help="AWS region of the endpoint (default: boto3's)")
     explain.add_argument(
         "--randomized-url",
         metavar="URL",
-        help="a server of the same network with random weights, for the sanity check",
+        help="URL of the same network with random weights, for the sanity check",
     )
     explain.add_argument(
         "--parallel",
         type=_positive,
         default=PARALLEL,
         metavar="N",
-        help="requests on their way at a time (default: %(default)s)",
+        help="requests in flight (default: %(default)s)",
     )
-    explain.add_argument("--quiet", action="store_true", help="draw no progress bar")
+    explain.add_argument("--quiet", action="store_true", help="hide the progress bar")
     shuffle = commands.add_parser(
         "randomize", help="write an artifact with shuffled weights, to serve for --randomized-url"
     )
-    shuffle.add_argument("model", type=Path, help="folder with an artifact, unpacked")
-    shuffle.add_argument("output", type=Path, help="a new folder for the shuffled one")
-    shuffle.add_argument("--seed", type=int, default=0, help="of the shuffling (default: 0)")
+    shuffle.add_argument("model", type=Path, help="folder of an unpacked artifact")
+    shuffle.add_argument(
+        "output", type=Path, help="new folder for the artifact with shuffled weights"
+    )
+    shuffle.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     return parser
 
 

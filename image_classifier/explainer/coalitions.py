@@ -1,33 +1,33 @@
-"""Which super-pixels are shown together: all sets of few, a well-chosen sample of the sets of many.
+"""Coalitions of superpixels: all of them, or a sample by the Shapley kernel.
 
-A coalition is a row of booleans, one a super-pixel: shown, or hidden behind the baseline.
+A coalition is a row of booleans, one per superpixel: visible, or replaced by the baseline.
 """
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Members = npt.NDArray[np.bool_]
+Coalitions: TypeAlias = npt.NDArray[np.bool_]
 
-# Draws for one new coalition, before it is believed that hardly any is left.
+# Draws per new coalition before the sampler stops: most coalitions have been drawn then.
 MAX_DRAWS = 4
 
 
 class Sample(NamedTuple):
-    """Coalitions and what each counts in the regression."""
+    """Coalitions and their weights in the regression."""
 
-    members: Members
-    """Of shape (S, M), all different; neither the empty one nor the full one."""
+    coalitions: Coalitions
+    """Of shape (S, M), all different, without the empty and the full one."""
 
     weights: npt.NDArray[np.float64]
-    """Of shape (S,), positive; their sum is 1."""
+    """Of shape (S,), positive, with the sum 1."""
 
 
-def every(segments: int) -> Members:
-    """Return all coalitions (2**M, M); the number of each one's row has its members as bits."""
+def every(segments: int) -> Coalitions:
+    """Return all coalitions (2**M, M); the bits of a row's number are its members."""
     numbers = np.arange(2**segments)[:, None]
     return (numbers >> np.arange(segments) & 1).astype(bool)
 
@@ -36,14 +36,14 @@ def sample(segments: int, count: int, rng: np.random.Generator) -> Sample:
     """Choose about `count` coalitions by the Shapley kernel (Lundberg & Lee 2017).
 
     The kernel gives all coalitions of s members together the weight (M - 1) / (s (M - s)): the
-    smallest and the largest count most. Those sizes are taken whole, from the ends inwards, for
-    as long as `count` suffices; the sizes between are drawn, each coalition with its complement,
-    so that the error in one is taken back by the other (Covert & Lee 2021).
+    smallest and the largest weigh most. These sizes are enumerated, from the extremes to the
+    middle, as long as `count` suffices. The other sizes are drawn, each coalition with its
+    complement, so that their errors cancel (Covert & Lee 2021).
     """
     sizes = list(range(1, segments // 2 + 1))
     share = {size: _share(segments, size) for size in sizes}
     whole = sum(share.values())
-    rows: list[Members] = []
+    rows: list[Coalitions] = []
     weights: list[float] = []
     while sizes:
         size = sizes[0]
@@ -56,9 +56,8 @@ def sample(segments: int, count: int, rng: np.random.Generator) -> Sample:
         sizes.pop(0)
     if sizes and count > len(rows):
         left = sum(share[size] for size in sizes)
-        drawn = _draw(
-            segments, {size: share[size] / left for size in sizes}, count - len(rows), rng
-        )
+        shares = {size: share[size] / left for size in sizes}
+        drawn = _draw(segments, shares, count - len(rows), rng)
         draws = sum(drawn.values())
         rows += [np.frombuffer(key, dtype=bool) for key in drawn]
         weights += [times / draws * left / whole for times in drawn.values()]
@@ -70,11 +69,11 @@ def _share(segments: int, size: int) -> float:
     return (1 if 2 * size == segments else 2) * (segments - 1) / (size * (segments - size))
 
 
-def _all_of_size(segments: int, size: int) -> list[Members]:
+def _all_of_size(segments: int, size: int) -> list[Coalitions]:
     rows = []
-    for chosen in itertools.combinations(range(segments), size):
+    for members in itertools.combinations(range(segments), size):
         row = np.zeros(segments, dtype=bool)
-        row[list(chosen)] = True
+        row[list(members)] = True
         rows.append(row)
     return rows if 2 * size == segments else rows + [~row for row in rows]
 
@@ -88,8 +87,8 @@ def _draw(
     for size in sizes:
         row = np.zeros(segments, dtype=bool)
         row[rng.choice(segments, size, replace=False)] = True
-        for one in (row, ~row):
-            drawn[one.tobytes()] = drawn.get(one.tobytes(), 0) + 1
+        for key in (row.tobytes(), (~row).tobytes()):
+            drawn[key] = drawn.get(key, 0) + 1
         if len(drawn) >= count:
             break
     return drawn

@@ -1,4 +1,4 @@
-"""Where the model is asked: a server by its address, or an endpoint on SageMaker."""
+"""Endpoints that requests are sent to: a server by its URL, or an endpoint on SageMaker."""
 
 import time
 from http import HTTPStatus
@@ -14,9 +14,9 @@ import urllib3.exceptions
 from container.classifier.errors import UserError
 from image_classifier.explainer.analysis import Predictor
 
-# A busy endpoint is asked again for a minute or so, then it is given up.
+# A busy endpoint gets a request again for about a minute.
 ATTEMPTS = 30
-MOST_SECONDS_BETWEEN = 10
+MAX_BACKOFF_SECONDS = 10
 TIMEOUT_SECONDS = 120
 
 BUSY = (
@@ -29,45 +29,45 @@ BUSY = (
 MAX_SHOWN = 500
 
 
-class Answer(NamedTuple):
-    """A body and its type, without parameters."""
+class Response(NamedTuple):
+    """A body and its media type, without parameters."""
 
     body: bytes
     media_type: str
 
 
-class RefusedError(UserError):
-    """The endpoint will not have this request, whoever asks."""
+class RejectedError(UserError):
+    """The endpoint rejects the request's content; a retry cannot help."""
 
 
 class Endpoint(Protocol):
-    """Something that answers requests."""
+    """A model that is invoked over HTTP."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The URL, or the name on SageMaker."""
 
-    def ask(self, body: bytes, content_type: str, accept: str) -> Answer:
-        """Return the answer to a request; several threads may ask at a time.
+    def invoke(self, body: bytes, content_type: str, accept: str) -> Response:
+        """Send a request and return the response; callable from several threads.
 
         Raises:
-            RefusedError: the request's content is at fault.
-            UserError: there is no answer.
+            RejectedError: the endpoint rejects the content of the request.
+            UserError: the endpoint does not respond, or fails.
         """
 
 
 class HttpEndpoint:
-    """A server of SageMaker's contract at an address."""
+    """A server of SageMaker's contract at a URL."""
 
     def __init__(self, url: str, *, parallel: int) -> None:
-        """Take `http://host:port` or the whole address of the model.
+        """Use `http://host:port`, or a URL with the path of the model.
 
         Raises:
-            UserError: it is no address.
+            UserError: the URL is invalid.
         """
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
-            message = f"the address must look like http://localhost:8080, got {url!r}"
+            message = f"the URL must look like http://localhost:8080, got {url!r}"
             raise UserError(message)
         self.name = url if parts.path.strip("/") else f"{url.rstrip('/')}/invocations"
         self._pool = urllib3.PoolManager(
@@ -79,51 +79,54 @@ class HttpEndpoint:
                 connect=2,
                 read=2,
                 redirect=0,
-                # What is busy says by Retry-After when to come back.
+                # Retry-After in a response sets the delay.
                 status_forcelist=[int(status) for status in BUSY],
                 allowed_methods=None,
                 backoff_factor=0.2,
-                backoff_max=MOST_SECONDS_BETWEEN,
-                retry_after_max=MOST_SECONDS_BETWEEN,
+                backoff_max=MAX_BACKOFF_SECONDS,
+                retry_after_max=MAX_BACKOFF_SECONDS,
                 raise_on_status=False,
             ),
         )
 
-    def ask(self, body: bytes, content_type: str, accept: str) -> Answer:
-        """Return the answer to a request."""
+    def invoke(self, body: bytes, content_type: str, accept: str) -> Response:
+        """Send a request and return the response."""
         headers = {"Content-Type": content_type, "Accept": accept}
         try:
             response = self._pool.request("POST", self.name, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
-            message = f"no answer from {self.name} ({reason}): is the server running?"
+            message = f"no response from {self.name} ({reason}): is the server running?"
             raise UserError(message) from error
-        _check(self.name, response.status, response.data)
-        return Answer(response.data, _media_type(response.headers.get("Content-Type"), accept))
+        if response.status != HTTPStatus.OK:
+            text = response.data[:MAX_SHOWN].decode(errors="replace").strip()
+            message = f"{self.name} responded {response.status}: {text}"
+            raise _error(message, response.status)
+        return Response(response.data, _media_type(response.headers.get("Content-Type"), accept))
 
 
 class SageMakerEndpoint:
     """An endpoint of an AWS account."""
 
     def __init__(self, predictor: Predictor, *, region: str | None, parallel: int) -> None:
-        """Find the account by boto3's usual ways.
+        """Create a client with boto3's credentials.
 
         Raises:
-            UserError: the configuration names no endpoint, or no region is known.
+            UserError: the configuration names no endpoint, or no region is set.
         """
         if predictor.endpoint_name is None:
             message = (
-                "which model? Give --url http://localhost:8080, --endpoint NAME, "
+                "no endpoint is set: give --url http://localhost:8080, --endpoint NAME, "
                 "or a configuration with predictor.endpoint_name"
             )
             raise UserError(message)
         self.name = predictor.endpoint_name
-        given = {
+        parameters = {
             "EndpointName": predictor.endpoint_name,
             "TargetModel": predictor.target_model,
             "CustomAttributes": predictor.custom_attributes,
         }
-        self._given = {name: value for name, value in given.items() if value is not None}
+        self._parameters = {key: value for key, value in parameters.items() if value is not None}
         config = botocore.config.Config(
             max_pool_connections=parallel,
             read_timeout=TIMEOUT_SECONDS,
@@ -135,44 +138,32 @@ class SageMakerEndpoint:
             message = "no AWS region is set: give --region or set AWS_DEFAULT_REGION"
             raise UserError(message) from error
 
-    def ask(self, body: bytes, content_type: str, accept: str) -> Answer:
-        """Return the answer to a request."""
-        request = {**self._given, "Body": body, "ContentType": content_type, "Accept": accept}
+    def invoke(self, body: bytes, content_type: str, accept: str) -> Response:
+        """Send a request and return the response."""
+        request = {**self._parameters, "Body": body, "ContentType": content_type, "Accept": accept}
         for attempt in range(ATTEMPTS):
             try:
                 response = self._client.invoke_endpoint(**request)
-                return Answer(
-                    response["Body"].read(), _media_type(response.get("ContentType"), accept)
-                )
+                media_type = _media_type(response.get("ContentType"), accept)
+                return Response(response["Body"].read(), media_type)
             except botocore.exceptions.ClientError as error:
-                # What the container answered; boto3 has asked again where the service was busy.
+                # The container's own status: boto3 retries only what the service rejects.
                 status = error.response.get("OriginalStatusCode")
                 if status not in BUSY or attempt == ATTEMPTS - 1:
-                    raise _explained(self.name, error) from error
+                    details = error.response["Error"]
+                    text = error.response.get("OriginalMessage") or details.get("Message", "")
+                    message = f"the endpoint {self.name} responded {details['Code']}: "
+                    raise _error(message + text[:MAX_SHOWN], status) from error
             except botocore.exceptions.BotoCoreError as error:
-                message = f"no answer from the endpoint {self.name}: {error}"
+                message = f"no response from the endpoint {self.name}: {error}"
                 raise UserError(message) from error
-            time.sleep(min(0.2 * 2**attempt, MOST_SECONDS_BETWEEN))
+            time.sleep(min(0.2 * 2**attempt, MAX_BACKOFF_SECONDS))
         raise AssertionError
 
 
-def _explained(name: str, error: botocore.exceptions.ClientError) -> UserError:
-    status = error.response.get("OriginalStatusCode")
-    said = error.response.get("OriginalMessage") or error.response["Error"].get("Message", "")
-    message = f"the endpoint {name} answered {error.response['Error']['Code']}: {said[:MAX_SHOWN]}"
-    return RefusedError(message) if status and _is_refusal(status) else UserError(message)
-
-
-def _check(name: str, status: int, body: bytes) -> None:
-    if status == HTTPStatus.OK:
-        return
-    said = body[:MAX_SHOWN].decode(errors="replace").strip()
-    message = f"{name} answered {status}: {said}"
-    raise RefusedError(message) if _is_refusal(status) else UserError(message)
-
-
-def _is_refusal(status: int) -> bool:
-    return status // 100 == HTTPStatus.BAD_REQUEST // 100 and status not in BUSY
+def _error(message: str, status: int | None) -> UserError:
+    is_client_error = status is not None and status // 100 == HTTPStatus.BAD_REQUEST // 100
+    return RejectedError(message) if is_client_error and status not in BUSY else UserError(message)
 
 
 def _media_type(content_type: str | None, accept: str) -> str:

@@ -1,8 +1,9 @@
-"""An image, its super-pixels, and what is left of it when some of them are hidden."""
+"""An image, its superpixels, and the same image with some of them replaced by a baseline."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,47 +12,48 @@ from skimage.segmentation import slic
 
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels, decode_image
-from image_classifier.explainer.coalitions import Members
+from image_classifier.explainer.analysis import ImageConfig
+from image_classifier.explainer.coalitions import Coalitions
 
-# Of the shorter side, in pixels. Networks see less, and a telephone's photograph would be sent
-# hundreds of times with 12 megapixels each.
+# Length of the shorter side in pixels. Networks have smaller inputs, and every evaluation sends
+# the whole image.
 MAX_SIDE = 512
 
-# Larger files are no photographs.
+# No photograph is larger.
 MAX_FILE_BYTES = 100 * 2**20
 
-Segments = npt.NDArray[np.int64]
+Segments: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentedImage:
-    """What is explained."""
+    """An image that is divided into superpixels."""
 
     pixels: Pixels
     """uint8 of shape (H, W, 3)."""
 
     segments: Segments
-    """Of shape (H, W): the number of each pixel's super-pixel, 0 to M - 1."""
+    """Of shape (H, W): the number of each pixel's superpixel, 0 to M - 1."""
 
     baseline: Pixels
-    """uint8 of shape (H, W, 3): what is shown where super-pixels are hidden."""
+    """uint8 of shape (H, W, 3): replaces hidden superpixels."""
 
     @property
-    def count(self) -> int:
-        """Return M."""
+    def segment_count(self) -> int:
+        """The number of superpixels, M."""
         return int(self.segments.max()) + 1
 
-    def masked(self, members: Members) -> Pixels:
-        """Return the images (S, H, W, 3) that show the coalitions' members (S, M) alone."""
-        shown = members[:, self.segments][..., None]
-        return np.where(shown, self.pixels, self.baseline)
+    def mask(self, coalitions: Coalitions) -> Pixels:
+        """Return images (S, H, W, 3), in each of which one coalition of (S, M) is visible."""
+        visible = coalitions[:, self.segments][..., None]
+        return np.where(visible, self.pixels, self.baseline)
 
 
 def read(path: Path) -> Pixels:
-    """Read an image as the classifier does, upright RGB; a large one is made smaller.
+    """Read an image as the classifier does, upright RGB, and shrink it if it is large.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -69,25 +71,30 @@ def read(path: Path) -> Pixels:
     return np.asarray(image)
 
 
-def superpixels(pixels: Pixels, count: int, compactness: float) -> Segments:
-    """Divide an image into about `count` super-pixels by SLIC (Achanta et al. 2012).
+def superpixels(pixels: Pixels, config: ImageConfig) -> Segments:
+    """Divide an image into superpixels by SLIC (Achanta et al. 2012).
 
     Returns:
-        Numbers of shape (H, W), from 0 without a gap; fewer than `count` where there is little to
-        tell apart.
+        Numbers of shape (H, W), from 0 without gaps; an image with few edges can have fewer
+        superpixels than configured.
     """
-    found = slic(pixels, n_segments=count, compactness=compactness, start_label=0)
-    _, numbers = np.unique(found, return_inverse=True)
-    return numbers.reshape(found.shape).astype(np.int64)
+    labels = slic(
+        pixels,
+        n_segments=config.num_segments,
+        compactness=config.segment_compactness,
+        start_label=0,
+    )
+    _, numbers = np.unique(labels, return_inverse=True)
+    return numbers.reshape(labels.shape).astype(np.int64)
 
 
 def noise(pixels: Pixels, seed: int) -> Pixels:
-    """Return white noise of an image's shape: Clarify's baseline, unless another is given."""
+    """Return white noise of an image's shape: Clarify's default baseline."""
     return np.random.default_rng(seed).integers(0, 256, pixels.shape, np.uint8)
 
 
-def resized(pixels: Pixels, like: Pixels) -> Pixels:
-    """Return an image in the size of another."""
-    height, width = like.shape[:2]
+def resize_like(pixels: Pixels, other: Pixels) -> Pixels:
+    """Resize an image to the size of another."""
+    height, width = other.shape[:2]
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)

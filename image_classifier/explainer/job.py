@@ -1,12 +1,12 @@
-"""An analysis of many images: one folder of results, written image by image.
+"""An analysis of many images; every result is written as soon as it is complete.
 
-What is finished stays, and the next run with the same settings continues from there.
+A run with the same settings continues after the results that exist.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +16,29 @@ from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels
 from container.classifier.vocabulary import IMAGE_SUFFIXES
 from image_classifier.explainer import image as images
-from image_classifier.explainer import report, results, summary
+from image_classifier.explainer import report, results
 from image_classifier.explainer.analysis import Analysis
 from image_classifier.explainer.explanation import explain
 from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.model import Model
-from image_classifier.explainer.results import Result
-from image_classifier.explainer.summary import Finished, Summary, Unreadable
+from image_classifier.explainer.results import FOLDER, Result
+from image_classifier.explainer.summary import Summary, Unreadable
 
-FOLDER = "explanations_shap"
 ANALYSIS = "analysis.json"
 
-# Of what the folder of an image holds; another one is explained again.
+# Of the files of a result; results of another version are computed again.
 FORMAT_VERSION = 1
 
-# A server that computes in another precision answers a little differently.
-SAME_SCORES = 0.01
+# The scores of a server differ slightly between precisions.
+SCORE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What is to be done."""
+    """The inputs of one analysis."""
 
     images: Path
-    """A folder, at any depth, or one file."""
+    """One file, or a folder whose images are explained at any depth."""
 
     output: Path
     analysis: Analysis
@@ -54,143 +53,140 @@ class Job:
         """Explain every image, then write analysis.json and the report.
 
         Raises:
-            UserError: there is no image, or the model does not answer, or the disk is full.
+            UserError: no image can be read, the model fails, or the disk is full.
         """
-        files = find(self.images, self.output)
+        files = find_images(self.images, self.output)
         unreadable: list[Unreadable] = []
         try:
-            finished = [name for name, _ in self._explain_all(files, unreadable)]
-            if not finished:
-                why = f"{unreadable[0].file}: {unreadable[0].why}"
-                message = f"none of {len(files)} images can be read; {why}"
+            explained = list(self._explain_all(files, unreadable))
+            if not explained:
+                first = f"{unreadable[0].file}: {unreadable[0].why}"
+                message = f"none of {len(files)} images can be read; {first}"
                 raise UserError(message)
-            return self._conclude(finished, unreadable)
+            return self._write_summary(explained, unreadable)
         except OSError as error:
             message = f"cannot write into {self.output}: {error.strerror}"
             raise UserError(message) from error
 
-    def _explain_all(
-        self, files: dict[str, Path], unreadable: list[Unreadable]
-    ) -> Iterator[tuple[str, Result]]:
-        """Yield every image that can be read once it is explained."""
-        path = self.analysis.baseline
-        baseline = None if path is None else _baseline(path)
-        # Drawn where a person looks on, and nowhere else.
-        disable = True if self.is_quiet else None
-        with tqdm(files.items(), unit="image", disable=disable) as bar:
+    def _explain_all(self, files: dict[str, Path], unreadable: list[Unreadable]) -> Iterator[str]:
+        """Yield the name of every image that is explained."""
+        path = self.analysis.shap.baseline
+        baseline = None if path is None else _read_baseline(path)
+        # None: draw the bar only on a terminal.
+        with tqdm(files.items(), unit="image", disable=True if self.is_quiet else None) as bar:
             for name, path in bar:
                 try:
                     pixels = images.read(path)
                 except UserError as error:
                     unreadable.append(Unreadable(name, str(error)))
                     continue
-                self._meet(pixels)
-                yield name, self._explain(path, name, pixels, baseline, bar)
+                self._probe_models(pixels)
+                self._explain(path, name, self._segment(pixels, baseline), bar)
+                yield name
+
+    def _segment(self, pixels: Pixels, baseline: Pixels | None) -> SegmentedImage:
+        shap = self.analysis.shap
+        if baseline is None:
+            hidden = images.noise(pixels, shap.seed)
+        else:
+            hidden = images.resize_like(baseline, pixels)
+        return SegmentedImage(pixels, images.superpixels(pixels, shap.image_config), hidden)
 
     def _explain(
-        self,
-        path: Path,
-        name: str,
-        pixels: Pixels,
-        baseline: Pixels | None,
-        bar: "tqdm[tuple[str, Path]]",
-    ) -> Result:
-        """Explain one image, unless the same model did so before."""
-        segments = images.superpixels(
-            pixels, self.analysis.num_segments, self.analysis.segment_compactness
-        )
-        hidden = images.noise(pixels, self.analysis.seed)
-        if baseline is not None:
-            hidden = images.resized(baseline, pixels)
-        shown = SegmentedImage(pixels, segments, hidden)
-        folder, mark = self.output / FOLDER / name, self._mark(path)
-        before = results.read(folder)
-        if before is not None and before.mark == mark and self._is_same_model(shown, before):
-            return before
+        self, path: Path, name: str, image: SegmentedImage, bar: "tqdm[tuple[str, Path]]"
+    ) -> None:
+        """Explain one image, unless a result of the same settings and model exists."""
+        mark = self._mark(path)
+        existing = results.read(self.output, name)
+        if existing is not None and existing.mark == mark and self._is_same_model(image, existing):
+            return
         evaluations = 0
 
-        def tell(count: int) -> None:
+        def on_progress(count: int) -> None:
             nonlocal evaluations
             evaluations += count
             bar.set_postfix_str(f"{evaluations} evaluations")
 
-        found = explain(shown, self.model, self.analysis, randomized=self.randomized, tell=tell)
-        return results.write(folder, shown, found, self.model.class_names, mark)
+        explanation = explain(
+            image,
+            self.model,
+            self.analysis.shap,
+            randomized=self.randomized,
+            on_progress=on_progress,
+        )
+        Result(
+            file=name,
+            output=self.output,
+            mark=mark,
+            class_names=self.model.class_names,
+            explanation=explanation,
+        ).write(image)
 
-    def _is_same_model(self, shown: SegmentedImage, before: Result) -> bool:
-        """Ask once: behind an address there may be another model by now."""
-        scores = self.model.scores(shown, np.ones((1, shown.count), dtype=bool))[0]
-        return np.allclose(scores, before.explanation.scores, rtol=0, atol=SAME_SCORES)
+    def _is_same_model(self, image: SegmentedImage, existing: Result) -> bool:
+        """Check with one request: the endpoint of that name may have got another model."""
+        scores = self.model.scores(image, np.ones((1, image.segment_count), dtype=bool))[0]
+        return np.allclose(scores, existing.explanation.scores, rtol=0, atol=SCORE_TOLERANCE)
 
     def _mark(self, path: Path) -> str:
-        """Return what tells an explanation from any other, but for the model's weights."""
-        baseline = self.analysis.baseline
-        settings = {
+        """Return a hash of everything an explanation depends on, except the model's weights."""
+        baseline = self.analysis.shap.baseline
+        inputs = {
             "format": FORMAT_VERSION,
-            "analysis": asdict(self.analysis),
+            "analysis": self.analysis.model_dump(mode="json"),
             "baseline": baseline and hashlib.sha256(baseline.read_bytes()).hexdigest(),
             "model": self.model.endpoint.name,
             "class_names": self.model.class_names,
             "randomized": self.randomized and self.randomized.endpoint.name,
             "image": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-        return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
-    def _meet(self, pixels: Pixels) -> None:
-        """Get to know the models by the first image that can be read."""
+    def _probe_models(self, pixels: Pixels) -> None:
+        """Probe the models with the first image that can be read."""
         for model in (self.model, self.randomized):
             if model is not None and not model.class_names:
-                model.meet(pixels)
+                model.probe(pixels)
         if self.randomized and self.randomized.class_names != self.model.class_names:
             message = (
                 f"{self.randomized.endpoint.name} has the classes "
                 f"{', '.join(self.randomized.class_names)}, the model "
-                f"{', '.join(self.model.class_names)}: it must be the same network with random "
-                "weights"
+                f"{', '.join(self.model.class_names)}: serve the same network with random weights"
             )
             raise UserError(message)
 
-    def _finished(self, names: Sequence[str]) -> Iterator[Finished]:
-        """Yield what was found out, one image in memory at a time."""
+    def _read_results(self, names: Sequence[str]) -> Iterator[Result]:
+        """Yield the results, with one in memory at a time."""
         for name in names:
-            folder = self.output / FOLDER / name
-            result = results.read(folder)
+            result = results.read(self.output, name)
             if result is None:
-                message = f"{folder} was changed meanwhile: run the same command again"
+                message = f"{self.output / FOLDER / name} was changed: run the same command again"
                 raise UserError(message)
-            yield Finished(
-                file=name,
-                folder=folder,
-                root=self.output,
-                result=result,
-                class_names=self.model.class_names,
-            )
+            yield result
 
-    def _conclude(self, names: Sequence[str], unreadable: Sequence[Unreadable]) -> Summary:
+    def _write_summary(self, names: Sequence[str], unreadable: Sequence[Unreadable]) -> Summary:
         """Write analysis.json and the report."""
-        found = Summary.of(self._finished(names), unreadable)
-        local_values = self.analysis.save_local_shap_values
+        summary = Summary.of(self._read_results(names), unreadable)
+        local_values = self.analysis.shap.save_local_shap_values
         with (
             results.replacing(self.output / ANALYSIS) as partial,
             partial.open("w", encoding="utf-8") as file,
         ):
-            summary.write(file, found, self._finished(names), local_values=local_values)
+            summary.write(file, self._read_results(names), local_values=local_values)
         with (
-            results.replacing(self.output / f"{self.analysis.report_name}.html") as partial,
-            # Names of files need not be text.
+            results.replacing(self.output / f"{self.analysis.methods.report.name}.html") as partial,
+            # File names can be invalid Unicode.
             partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
         ):
-            report.write(
-                file, self.analysis, found, self._finished(names), self.model.endpoint.name
-            )
-        return found
+            endpoint = self.model.endpoint.name
+            report.write(file, self.analysis, summary, self._read_results(names), endpoint)
+        return summary
 
 
-def find(images: Path, output: Path) -> dict[str, Path]:
-    """Return the images in a folder by their names in it, sorted; or the one of a file.
+def find_images(images: Path, output: Path) -> dict[str, Path]:
+    """Return the images in a folder by their relative paths, sorted; or the one of a file.
 
     Raises:
-        UserError: there is none.
+        UserError: no image was found.
     """
     if images.is_file():
         return {images.name: images}
@@ -199,24 +195,21 @@ def find(images: Path, output: Path) -> dict[str, Path]:
         for path in sorted(images.rglob("*"))
         if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
-        # What desktops and archives leave behind, and our own heat maps.
+        # Hidden files of desktops and archives, and the heat maps of an earlier run.
         and not any(part.startswith(".") for part in path.relative_to(images).parts)
         and not path.resolve().is_relative_to((output / FOLDER).resolve())
     }
     if not found:
-        there = "no images in" if images.is_dir() else "there is no"
-        message = f"{there} {images}: expected an image, or a folder with {_listed()} in it"
+        missing = "no images in" if images.is_dir() else "there is no"
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        message = f"{missing} {images}: expected an image, or a folder with {suffixes} in it"
         raise UserError(message)
     return found
 
 
-def _baseline(path: Path) -> Pixels:
+def _read_baseline(path: Path) -> Pixels:
     try:
         return images.read(path)
     except UserError as error:
-        message = f"shap.baseline {path} is no image: {error}"
+        message = f"shap.baseline {path} is not an image: {error}"
         raise UserError(message) from error
-
-
-def _listed() -> str:
-    return ", ".join(sorted(IMAGE_SUFFIXES))

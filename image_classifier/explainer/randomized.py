@@ -1,7 +1,7 @@
-"""An artifact whose network has forgotten what it learned, to check explanations against.
+"""An artifact with shuffled weights, for the sanity check of explanations.
 
-Of every weight of several dimensions the values are shuffled: what remains are their sizes, which
-keep the activations in range (Adebayo et al. 2018, all layers at once).
+The values of every weight with several dimensions are shuffled. This keeps their magnitudes, and
+thereby the activations in range (Adebayo et al. 2018, all layers at once).
 """
 
 from dataclasses import replace
@@ -17,13 +17,13 @@ from container.classifier.preprocessing import preprocess
 
 
 def randomize(source: Path, target: Path, seed: int) -> None:
-    """Write an artifact like that in `source`, with shuffled weights, into a new folder.
+    """Write a copy of the artifact in `source` with shuffled weights into a new folder.
 
-    The server serves it as any other: it has golden answers of its own.
+    It has its own golden answers, so the server loads it like any other artifact.
 
     Raises:
-        ArtifactError: there is no artifact in `source`.
-        UserError: `target` is in use already.
+        ArtifactError: `source` contains no artifact.
+        UserError: `target` is not empty.
     """
     if target.exists() and any(target.iterdir()):
         message = f"{target} is not empty: name a new folder"
@@ -44,7 +44,7 @@ def randomize(source: Path, target: Path, seed: int) -> None:
 
 
 def _shuffle(source: Path, target: Path, seed: int) -> None:
-    # Here alone: explanations themselves need no network.
+    # Slow to import, and explanations do not need it.
     import onnx  # noqa: PLC0415
     from onnx import numpy_helper  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The report of an analysis: one page that needs no other file and asks no server for anything."""
+"""The report of an analysis: one self-contained HTML page."""
 
 import base64
 import itertools
@@ -10,25 +10,25 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from image_classifier.explainer import heat_map
 from image_classifier.explainer.analysis import Analysis
-from image_classifier.explainer.results import IMAGE, OUTLINES
-from image_classifier.explainer.summary import Finished, Summary
+from image_classifier.explainer.heat_map import encode_jpeg
+from image_classifier.explainer.results import IMAGE, OUTLINES, Result
+from image_classifier.explainer.summary import Summary
 
 TEMPLATE = "report.html.jinja"
 
-# In pixels; twice what the page shows, for sharp screens.
+# In pixels; twice the displayed size, for high-resolution screens.
 THUMBNAIL_SIZE = 400
 
-# A page of more would be slow; all others are in their folders.
+# A page with more would be slow; the results of the others are in their folders.
 MAX_IMAGES = 200
 
 MAX_CLASSES = 4
 
-# Of a probability: less than this more than the baseline's is hardly anything to share out.
-LEAST_GAIN = 0.1
+# If the predicted class's score exceeds the baseline's by less, there is little to explain.
+MIN_GAIN = 0.1
 
-# Of the plot of an image's curves, in its own units.
+# Size of the plot of an image's curves, in SVG units.
 PLOT_WIDTH, PLOT_HEIGHT = 240, 120
 
 
@@ -36,13 +36,13 @@ def write(
     file: TextIO,
     analysis: Analysis,
     summary: Summary,
-    finished: Iterable[Finished],
+    results: Iterable[Result],
     endpoint: str,
 ) -> None:
-    """Write the page, one image in memory at a time."""
+    """Write the page, with one result in memory at a time."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        # Names of classes and files are anybody's.
+        # Names of classes and files are untrusted.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -53,9 +53,9 @@ def write(
         analysis=analysis,
         summary=summary,
         faithfulness=summary.faithfulness(),
-        images=_images(itertools.islice(finished, MAX_IMAGES)),
+        images=_images(itertools.islice(results, MAX_IMAGES)),
         max_images=MAX_IMAGES,
-        least_gain=LEAST_GAIN,
+        min_gain=MIN_GAIN,
         endpoint=endpoint,
         width=PLOT_WIDTH,
         height=PLOT_HEIGHT,
@@ -63,29 +63,29 @@ def write(
     file.writelines(parts)
 
 
-def _images(finished: Iterable[Finished]) -> Iterator[dict[str, Any]]:
-    for one in finished:
-        explanation = one.result.explanation
+def _images(results: Iterable[Result]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        explanation = result.explanation
         curves = explanation.curves
-        labels = itertools.islice(one.result.heat_maps.items(), MAX_CLASSES)
+        labels = itertools.islice(result.heat_maps.items(), MAX_CLASSES)
         yield {
-            "file": one.file,
-            "true": one.true,
-            "predicted": one.predicted,
-            "is_wrong": one.is_wrong,
+            "file": result.file,
+            "true": result.true,
+            "predicted": result.predicted,
+            "is_wrong": result.is_wrong,
             "explanation": explanation,
             "gain": explanation.scores[explanation.predicted]
             - explanation.expected[explanation.predicted],
-            "image": _thumbnail(one.folder / IMAGE),
-            "outlines": _thumbnail(one.folder / OUTLINES),
+            "image": _thumbnail(result.folder / IMAGE),
+            "outlines": _thumbnail(result.folder / OUTLINES),
             "heat_maps": [
                 {
-                    "class_name": one.class_names[label],
+                    "class_name": result.class_names[label],
                     "score": explanation.scores[label],
                     "expected": explanation.expected[label],
-                    "image": _thumbnail(one.folder / file),
+                    "image": _thumbnail(result.folder / name),
                 }
-                for label, file in labels
+                for label, name in labels
             ],
             "lines": {
                 "deletion": _points(curves.deletion),
@@ -97,14 +97,14 @@ def _images(finished: Iterable[Finished]) -> Iterator[dict[str, Any]]:
 
 def _thumbnail(path: Path) -> str:
     pixels = np.asarray(Image.open(path).convert("RGB"))
-    data = heat_map.jpeg(pixels, THUMBNAIL_SIZE)
+    data = encode_jpeg(pixels, THUMBNAIL_SIZE)
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
 def _points(curve: tuple[float, ...]) -> str:
-    """Return a curve of probabilities as SVG's points."""
+    """Return a curve of probabilities as the points of an SVG polyline."""
     steps = len(curve) - 1
-    places = (
+    points = (
         (PLOT_WIDTH * step / steps, PLOT_HEIGHT * (1 - value)) for step, value in enumerate(curve)
     )
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -2,90 +2,134 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, Field
 
-from image_classifier.explainer import heat_map
 from image_classifier.explainer.explanation import Explanation
+from image_classifier.explainer.heat_map import draw_outlines, encode_jpeg, heat_map
 from image_classifier.explainer.image import SegmentedImage
 
+FOLDER = "explanations_shap"
 FILE = "explanation.json"
 IMAGE, OUTLINES, SEGMENTS = "image.jpeg", "segments.jpeg", "segments.png"
 
-# Of more classes than this, the likeliest get heat maps; the values are there for all.
+# Heat maps are drawn for the most probable classes; FILE has the values of all.
 MAX_HEAT_MAPS = 10
 
 UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """What is on disk about one image."""
+class Result(BaseModel):
+    """An explained image."""
+
+    file: str = Field(exclude=True)
+    """Path of the image, relative to the folder of all images."""
+
+    output: Path = Field(exclude=True)
+    """The folder of the analysis."""
 
     mark: str
-    """Of the settings and the image that it was made of."""
+    """Hash of the image, the settings and the model's names."""
 
-    heat_maps: dict[int, str]
-    """Files in the folder by class, the likeliest class first."""
+    class_names: tuple[str, ...]
+
+    heat_maps: dict[int, str] = Field(default_factory=dict)
+    """File names by class, the most probable class first."""
 
     explanation: Explanation
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the result's files."""
+        return self.output / FOLDER / self.file
 
-def write(
-    folder: Path, image: SegmentedImage, found: Explanation, class_names: Sequence[str], mark: str
-) -> Result:
-    """Write an image's files; the last one makes the folder count as finished."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).unlink(missing_ok=True)
-    (folder / IMAGE).write_bytes(heat_map.jpeg(image.pixels))
-    outlines = heat_map.outlined(image.pixels, image.segments)
-    (folder / OUTLINES).write_bytes(heat_map.jpeg(outlines))
-    Image.fromarray(image.segments.astype(np.uint16)).save(folder / SEGMENTS)
-    shapley = np.array(found.shapley)
-    likeliest = np.argsort(found.scores)[::-1][:MAX_HEAT_MAPS].tolist()
-    # One scale for all of an image's maps: they are to be compared.
-    strongest = float(np.abs(shapley[:, likeliest]).max())
-    files = {}
-    for label in likeliest:
-        # Names of classes are anybody's, those of files are not.
-        files[label] = f"heat_map_{label}_{UNSAFE.sub('-', class_names[label])[:60]}.jpeg"
-        drawn = heat_map.heat_map(image.pixels, image.segments, shapley[:, label], strongest)
-        (folder / files[label]).write_bytes(heat_map.jpeg(drawn))
-    document = {
-        "mark": mark,
-        "class_names": list(class_names),
-        "heat_maps": files,
-        "explanation": found.to_json(),
-    }
-    with replacing(folder / FILE) as partial:
-        partial.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    return Result(mark=mark, heat_maps=files, explanation=found)
+    @property
+    def true(self) -> str | None:
+        """The image's class, if the folder that contains it has the name of a class."""
+        parent = PurePosixPath(self.file).parent.name
+        return parent if parent in self.class_names else None
+
+    @property
+    def predicted(self) -> str:
+        """The class of the highest score."""
+        return self.class_names[self.explanation.predicted]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the predicted class differs from the known true one."""
+        return self.true not in {None, self.predicted}
+
+    def write(self, image: SegmentedImage) -> None:
+        """Write all files and set `heat_maps`; FILE, written last, marks the folder as complete."""
+        folder, explanation = self.folder, self.explanation
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).unlink(missing_ok=True)
+        (folder / IMAGE).write_bytes(encode_jpeg(image.pixels))
+        outlines = draw_outlines(image.pixels, image.segments)
+        (folder / OUTLINES).write_bytes(encode_jpeg(outlines))
+        Image.fromarray(image.segments.astype(np.uint16)).save(folder / SEGMENTS)
+        shapley = np.array(explanation.shapley)
+        labels = np.argsort(explanation.scores)[::-1][:MAX_HEAT_MAPS].tolist()
+        # One scale for all heat maps of an image, so that they can be compared.
+        max_value = float(np.abs(shapley[:, labels]).max())
+        for label in labels:
+            # Class names can contain any character.
+            name = f"heat_map_{label}_{UNSAFE.sub('-', self.class_names[label])[:60]}.jpeg"
+            pixels = heat_map(image.pixels, image.segments, shapley[:, label], max_value)
+            (folder / name).write_bytes(encode_jpeg(pixels))
+            self.heat_maps[label] = name
+        with replacing(folder / FILE) as partial:
+            partial.write_text(json.dumps(self.model_dump()) + "\n", encoding="utf-8")
+
+    def to_json(self, *, local_values: bool) -> dict[str, Any]:
+        """Return the entry in analysis.json."""
+        explanation, curves = self.explanation, self.explanation.curves
+        folder = f"{FOLDER}/{self.file}"
+        entry = {
+            "file": self.file,
+            "true_label": self.true,
+            "predicted_label": self.predicted,
+            "scores": self._by_class(explanation.scores),
+            "expected_values": self._by_class(explanation.expected),
+            "segments": len(explanation.shapley),
+            "method": explanation.method,
+            "evaluations": explanation.evaluations,
+            "deletion_area": curves.deletion_area,
+            "insertion_area": curves.insertion_area,
+            "random_area": curves.random_area,
+            "randomized": explanation.sanity and explanation.sanity.model_dump(),
+            "heat_maps": {
+                self.class_names[label]: f"{folder}/{name}"
+                for label, name in self.heat_maps.items()
+            },
+        }
+        if local_values:
+            columns = np.array(explanation.shapley).T.tolist()
+            entry["local_shap_values"] = self._by_class(columns)
+        return entry
+
+    def _by_class(self, values: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or a list
+        return dict(zip(self.class_names, values, strict=True))
 
 
-def read(folder: Path) -> Result | None:
-    """Read what was written; None where nothing is, or where it is not whole."""
+def read(output: Path, file: str) -> Result | None:
+    """Read the result of an image; None if it is missing or damaged."""
     try:
-        document = json.loads((folder / FILE).read_bytes())
-        return Result(
-            mark=document["mark"],
-            heat_maps={int(label): file for label, file in document["heat_maps"].items()},
-            explanation=Explanation.from_json(document["explanation"]),
-        )
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError):
-        # Of somebody else, or damaged: it is made again.
+        document = json.loads((output / FOLDER / file / FILE).read_bytes())
+        return Result.model_validate({**document, "file": file, "output": output})
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a file to write; when all is well it takes the place of `path`."""
+    """Yield a file to write; it replaces `path` when the block ends without an error."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial

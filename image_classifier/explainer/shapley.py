@@ -1,11 +1,11 @@
-"""Shapley values of super-pixels: what each adds to a class's score, on average over all orders."""
+"""Shapley values of superpixels: the mean change of a class's score over all orders."""
 
 import math
 
 import numpy as np
 import numpy.typing as npt
 
-from image_classifier.explainer.coalitions import Members
+from image_classifier.explainer.coalitions import Coalitions
 
 Values = npt.NDArray[np.float64]
 
@@ -29,28 +29,28 @@ def exact(values: Values) -> Values:
 
 
 def kernel(
-    members: Members, weights: Values, values: Values, *, empty: Values, full: Values
+    coalitions: Coalitions, weights: Values, values: Values, *, empty: Values, full: Values
 ) -> Values:
     """Return Shapley values (M, C) by KernelSHAP's regression (Lundberg & Lee 2017).
 
-    The values' sum is exactly what the full image has more than the baseline: the last one is
-    that minus the others, which leaves a least-squares problem without a condition.
+    The sum of the values is `full` minus `empty`. The last value is eliminated with this
+    constraint, which leaves an unconstrained least-squares problem.
 
     Args:
-        members: Coalitions of shape (S, M).
+        coalitions: Of shape (S, M).
         weights: Of shape (S,).
         values: Of shape (S, C).
-        empty: Of the baseline alone, of shape (C,).
+        empty: Of the baseline, of shape (C,).
         full: Of the image, of shape (C,).
     """
     total = full - empty
-    if members.shape[1] == 1:
+    if coalitions.shape[1] == 1:
         return total[None]
-    shown = members.astype(float)
+    visible = coalitions.astype(float)
     root = np.sqrt(weights)[:, None]
-    known = shown[:, :-1] - shown[:, -1:]
-    wanted = values - empty - shown[:, -1:] * total
-    # lstsq and not the normal equations: it has an answer for too few samples as well, the
-    # shortest, and their condition number is not squared.
-    others = np.linalg.lstsq(root * known, root * wanted, rcond=None)[0]
+    inputs = visible[:, :-1] - visible[:, -1:]
+    targets = values - empty - visible[:, -1:] * total
+    # Not the normal equations: lstsq does not square the condition number, and returns the
+    # solution of least norm if the samples are too few.
+    others = np.linalg.lstsq(root * inputs, root * targets, rcond=None)[0]
     return np.vstack([others, total - others.sum(axis=0)])

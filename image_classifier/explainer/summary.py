@@ -1,49 +1,16 @@
-"""What all explanations of an analysis say together, as analysis.json."""
+"""Means over all explanations of an analysis, and analysis.json."""
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self, TextIO
 
 import numpy as np
 
+from image_classifier.explainer.explanation import Sanity
 from image_classifier.explainer.results import Result
 
 VERSION = "1.0"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finished:
-    """An image that is explained."""
-
-    file: str
-    """Its path within the images' folder."""
-
-    folder: Path
-    """With the result's files."""
-
-    root: Path
-    """The analysis's, from which analysis.json names files."""
-
-    result: Result
-    class_names: tuple[str, ...]
-
-    @property
-    def true(self) -> str | None:
-        """The image's class, where the folder that it is in has a class's name."""
-        parent = PurePosixPath(self.file).parent.name
-        return parent if parent in self.class_names else None
-
-    @property
-    def predicted(self) -> str:
-        """The class of the highest score."""
-        return self.class_names[self.result.explanation.predicted]
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether it is known to be named incorrectly."""
-        return self.true not in {None, self.predicted}
 
 
 class Unreadable(NamedTuple):
@@ -55,53 +22,47 @@ class Unreadable(NamedTuple):
 
 @dataclass(slots=True)
 class Summary:
-    """Figures over all images."""
+    """Sums over all images."""
 
     class_names: tuple[str, ...] = ()
     images: int = 0
     evaluations: int = 0
-    known: int = 0
+    labeled: int = 0
     """Images whose true class is known."""
-    right: int = 0
+    correct: int = 0
     deletion: list[float] = field(default_factory=list)
     insertion: list[float] = field(default_factory=list)
     random: list[float] = field(default_factory=list)
-    correlations: list[float] = field(default_factory=list)
-    absolute_correlations: list[float] = field(default_factory=list)
+    sanity: list[Sanity] = field(default_factory=list)
     unreadable: Sequence[Unreadable] = ()
     _expected: Any = 0.0
     _scores: Any = 0.0
 
     @classmethod
-    def of(cls, finished: Iterable[Finished], unreadable: Sequence[Unreadable]) -> Self:
-        """Add up all images."""
+    def of(cls, results: Iterable[Result], unreadable: Sequence[Unreadable]) -> Self:
+        """Add up all results."""
         summary = cls(unreadable=unreadable)
-        for one in finished:
-            summary._add(one)
+        for result in results:
+            summary._add(result)
         return summary
 
     @property
     def better_deletions(self) -> int:
-        """Images whose deletion is better than in random order."""
-        pairs = zip(self.deletion, self.random, strict=True)
-        return sum(deletion < random for deletion, random in pairs)
-
-    @property
-    def better_insertions(self) -> int:
-        """Images whose insertion is better than in random order."""
-        pairs = zip(self.insertion, self.random, strict=True)
-        return sum(insertion > random for insertion, random in pairs)
+        """Number of images whose deletion is better than in random order."""
+        return sum(d < r for d, r in zip(self.deletion, self.random, strict=True))
 
     def faithfulness(self) -> dict[str, Any]:
         """Return the means of the areas and correlations."""
+        better_insertions = sum(i > r for i, r in zip(self.insertion, self.random, strict=True))
+        absolute = _mean([each.absolute_correlation for each in self.sanity])
         return {
-            "deletion_area": float(np.mean(self.deletion)),
-            "insertion_area": float(np.mean(self.insertion)),
-            "random_area": float(np.mean(self.random)),
+            "deletion_area": _mean(self.deletion),
+            "insertion_area": _mean(self.insertion),
+            "random_area": _mean(self.random),
             "deletion_better_than_random": self.better_deletions,
-            "insertion_better_than_random": self.better_insertions,
-            "randomized_rank_correlation": _mean(self.correlations),
-            "randomized_absolute_rank_correlation": _mean(self.absolute_correlations),
+            "insertion_better_than_random": better_insertions,
+            "randomized_rank_correlation": _mean([each.correlation for each in self.sanity]),
+            "randomized_absolute_rank_correlation": absolute,
         }
 
     def labels(self) -> dict[str, dict[str, float]]:
@@ -112,64 +73,34 @@ class Summary:
             for label, name in enumerate(self.class_names)
         }
 
-    def _add(self, one: Finished) -> None:
-        explanation = one.result.explanation
-        self.class_names = one.class_names
+    def write(self, file: TextIO, results: Iterable[Result], *, local_values: bool) -> None:
+        """Write analysis.json, with one result in memory at a time."""
+        head = {
+            "version": VERSION,
+            "explanations": {"kernel_shap": self.labels()},
+            "faithfulness": self.faithfulness(),
+            "unreadable": [each._asdict() for each in self.unreadable],
+        }
+        file.write(json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "images": [')
+        for number, result in enumerate(results):
+            file.write(",\n" if number else "\n")
+            file.write(json.dumps(result.to_json(local_values=local_values)))
+        file.write("\n  ]\n}\n")
+
+    def _add(self, result: Result) -> None:
+        explanation, curves = result.explanation, result.explanation.curves
+        self.class_names = result.class_names
         self.images += 1
         self.evaluations += explanation.evaluations
-        self.known += one.true is not None
-        self.right += one.true == one.predicted
-        self.deletion.append(explanation.curves.deletion_area)
-        self.insertion.append(explanation.curves.insertion_area)
-        self.random.append(explanation.curves.random_area)
+        self.labeled += result.true is not None
+        self.correct += result.true == result.predicted
+        self.deletion.append(curves.deletion_area)
+        self.insertion.append(curves.insertion_area)
+        self.random.append(curves.random_area)
         if explanation.sanity is not None:
-            self.correlations.append(explanation.sanity.correlation)
-            self.absolute_correlations.append(explanation.sanity.absolute_correlation)
+            self.sanity.append(explanation.sanity)
         self._expected = self._expected + np.array(explanation.expected)
         self._scores = self._scores + np.array(explanation.scores)
-
-
-def write(
-    file: TextIO, summary: Summary, finished: Iterable[Finished], *, local_values: bool
-) -> None:
-    """Write analysis.json, one image in memory at a time."""
-    head = {
-        "version": VERSION,
-        "explanations": {"kernel_shap": summary.labels()},
-        "faithfulness": summary.faithfulness(),
-        "unreadable": [one._asdict() for one in summary.unreadable],
-    }
-    file.write(json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "images": [')
-    for number, one in enumerate(finished):
-        file.write(",\n" if number else "\n")
-        file.write(json.dumps(_image(one, local_values=local_values)))
-    file.write("\n  ]\n}\n")
-
-
-def _image(one: Finished, *, local_values: bool) -> dict[str, Any]:
-    explanation, names = one.result.explanation, one.class_names
-    folder = one.folder.relative_to(one.root).as_posix()
-    entry = {
-        "file": one.file,
-        "true_label": one.true,
-        "predicted_label": one.predicted,
-        "scores": dict(zip(names, explanation.scores, strict=True)),
-        "expected_values": dict(zip(names, explanation.expected, strict=True)),
-        "segments": len(explanation.shapley),
-        "method": explanation.method,
-        "evaluations": explanation.evaluations,
-        "deletion_area": explanation.curves.deletion_area,
-        "insertion_area": explanation.curves.insertion_area,
-        "random_area": explanation.curves.random_area,
-        "randomized": explanation.sanity and explanation.sanity._asdict(),
-        "heat_maps": {
-            names[label]: f"{folder}/{file}" for label, file in one.result.heat_maps.items()
-        },
-    }
-    if local_values:
-        columns = np.array(explanation.shapley).T.tolist()
-        entry["local_shap_values"] = dict(zip(names, columns, strict=True))
-    return entry
 
 
 def _mean(values: Sequence[float]) -> float | None:

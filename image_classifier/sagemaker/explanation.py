@@ -50,10 +50,10 @@ def explain(
         endpoint_name=settings.name,
         target_model=model,
     )
-    analysis = Analysis(
+    analysis = Analysis.create(
+        predictor,
         num_samples=settings.explain.num_samples,
         num_segments=settings.explain.num_segments,
-        predictor=predictor,
     )
     if aws.is_dry:
         request = {"EndpointName": settings.name, "ContentType": NPY, "TargetModel": model}
@@ -71,11 +71,11 @@ def explain(
         )
     else:
         endpoint = HttpEndpoint(f"http://127.0.0.1:{port}", parallel=PARALLEL)
-    with Model(endpoint, predictor) as connected:
-        found = Job(
-            images=images, output=output, analysis=analysis, model=connected, is_quiet=is_quiet
+    with Model(endpoint, predictor) as classifier:
+        summary = Job(
+            images=images, output=output, analysis=analysis, model=classifier, is_quiet=is_quiet
         ).run()
-    for one in found.unreadable:
-        aws.show(f"skipped {one.file}: {one.why}")
-    aws.show(f"{found.images} images explained: {output / ANALYSIS}")
-    return output / f"{analysis.report_name}.html"
+    for image in summary.unreadable:
+        aws.show(f"skipped {image.file}: {image.why}")
+    aws.show(f"{summary.images} images explained: {output / ANALYSIS}")
+    return output / f"{analysis.methods.report.name}.html"
