@@ -190,7 +190,7 @@ def test_a_client_that_stalls_in_its_body_is_told_so() -> None:
     )
 
     assert response.status_code == 408
-    assert response.get_json()["error"]["message"].startswith("nothing more of the body came")
+    assert response.get_json()["error"]["message"].startswith("the client stopped sending the body")
 
 
 def test_405_names_the_method_that_is_allowed() -> None:

@@ -19,15 +19,11 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS, REPORT_SECONDS = 1.0, 1.0
 
 BODY = json.dumps(describe(Overloaded())).encode()
-LENGTH = ("Content-Length", str(len(BODY)))
-HEADERS = [("Content-Type", "application/json"), LENGTH, ("Retry-After", "1")]
+TYPE, LENGTH = ("Content-Type", "application/json"), ("Content-Length", str(len(BODY)))
 
 
 class Admission:
-    """Admits invocations first come, first served, and rejects the excess before Flask.
-
-    Other requests, such as `/ping` and the management of models, are always admitted.
-    """
+    """Admits invocations first come, first served, other requests always; rejects the excess."""
 
     def __init__(
         self, app: WSGIApplication, in_flight: int, queue: int, timeout: float, metrics: Metrics
@@ -70,14 +66,17 @@ class Admission:
 
     def _reject(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         """Respond with 503; keep the connection if the body arrives at once."""
-        self._metrics.count_refused()
-        self._metrics.count_request(Overloaded.code)
+        # A client that has disconnected is not counted.
+        count = not connection.has_disconnected(connection.connection_of(environ))
+        if count:
+            self._metrics.count_refused()
+            self._metrics.count_request(Overloaded.code)
         with self._lock:
-            self._rejected += 1
+            self._rejected += count
             if time.monotonic() > self._reported + REPORT_SECONDS:
                 logger.warning("refused=%d waiting=%d", self._rejected, self._queued)
                 self._rejected, self._reported = 0, time.monotonic()
         if not drain_body(environ, DRAIN_SECONDS):
             connection.FORCE_CLOSE.get()()
-        start_response("503 Service Unavailable", HEADERS)
+        start_response("503 Service Unavailable", [TYPE, LENGTH, ("Retry-After", "1")])
         return [BODY]
