@@ -21,12 +21,16 @@ GUNICORN = (
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Check, then serve until SIGTERM."""
+    """Check the settings, then serve until SIGTERM."""
     parser = argparse.ArgumentParser(
         prog="serving", description="Serve the artifact in /opt/ml/model over HTTP."
     )
     parser.add_argument(
-        "command", nargs="?", choices=["serve"], default="serve", help="what SageMaker calls it"
+        "command",
+        nargs="?",
+        choices=["serve"],
+        default="serve",
+        help="the argument that SageMaker passes",
     )
     parser.parse_args(arguments)
     try:
@@ -34,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         allow_open_files()
     except UserError as error:
         sys.exit(f"serving: {error}")
-    # By itself the C library makes an arena of memory for almost every thread, and keeps them.
+    # By default glibc creates a memory arena for almost every thread, and never frees them.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-    # In this process's place: gunicorn is PID 1 then and gets SageMaker's SIGTERM itself.
+    # exec, so that gunicorn is PID 1 and receives SageMaker's SIGTERM.
     os.execv(GUNICORN[0], GUNICORN)  # noqa: S606  its arguments are constants
 
 

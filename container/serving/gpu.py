@@ -1,4 +1,4 @@
-"""Whether PyTorch serves here.
+"""Choice of the engine: PyTorch or OpenVINO.
 
 PyTorch is not imported, because that takes seconds.
 """
@@ -11,7 +11,7 @@ from container.serving.settings import ENGINE, TORCH, Settings
 
 
 def serves_batches(settings: Settings) -> bool:
-    """Return whether PyTorch serves, in batches, rather than OpenVINO.
+    """Return whether PyTorch predicts, in batches, instead of OpenVINO.
 
     Raises:
         UserError: PyTorch is chosen and not installed.
@@ -20,8 +20,8 @@ def serves_batches(settings: Settings) -> bool:
     if settings.engine:
         if settings.engine == TORCH and not has_torch:
             message = (
-                f"{ENGINE}={TORCH} needs PyTorch, which is in the image that is built with "
-                "--build-arg DEVICE=gpu"
+                f"{ENGINE}={TORCH} needs PyTorch, which only the container image built with "
+                "--build-arg DEVICE=gpu has"
             )
             raise UserError(message)
         return settings.engine == TORCH

@@ -1,16 +1,16 @@
-"""The open files that this process may have."""
+"""Limit of open files."""
 
 import resource
 from contextlib import suppress
 
 from container.classifier.errors import UserError
 
-# Connections are open files. By default Linux allows a process 1,024.
-LEAST_FILES, ENOUGH_FILES = 512, 65_536
+# Each connection is an open file. Linux's default limit is 1,024 for a process.
+MIN_FILES, MAX_FILES = 512, 65_536
 
 
 def allow_open_files() -> None:
-    """Raise the limit of open files of this process and its children.
+    """Raise the limit of open files for this process and its children.
 
     Raises:
         UserError: the limit is too low and cannot be raised.
@@ -18,12 +18,12 @@ def allow_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
-    most = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
-    if soft < most:
-        # macOS has another limit below the hard one.
+    target = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft < target:
+        # macOS has a lower limit than the hard one.
         with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-            soft = most
-    if soft < LEAST_FILES:
-        message = f"at most {soft} files may be open (ulimit -n): allow {LEAST_FILES} or more"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+            soft = target
+    if soft < MIN_FILES:
+        message = f"at most {soft} files may be open (ulimit -n): allow {MIN_FILES} or more"
         raise UserError(message)

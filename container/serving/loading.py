@@ -1,6 +1,6 @@
-"""A worker's start: answers at once, loads meanwhile, and ends the process if that fails.
+"""The application of a gunicorn worker. A thread loads the model while the worker answers /ping.
 
-On a multi-model endpoint it loads nothing by itself.
+On a multi-model endpoint the platform requests each load.
 """
 
 import logging
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def application() -> Flask:
-    """Make the application of a gunicorn worker."""
+    """Create the application of a gunicorn worker."""
     settings = Settings.from_environment(os.environ)
     logging.basicConfig(
         stream=sys.stdout,
@@ -67,7 +67,7 @@ def application() -> Flask:
         return create_multi_model_app(registry, settings, pool)
     loading: Future[Predictor] = Future()
     threading.Thread(
-        # A daemon: SIGTERM does not wait for it.
+        # A daemon thread does not delay the end of the process.
         target=load_or_exit,
         args=(loading, partial(load, directory), sizing),
         name="loading",
@@ -77,7 +77,7 @@ def application() -> Flask:
 
 
 def _loaded_bytes(sizing: Sizing, directory: Path) -> int:
-    """Return what the model of an artifact takes of memory at most."""
+    """Return the peak memory of an artifact's model."""
     image_size = Manifest.read(directory).preprocessing.image_size
     return sizing.loaded_bytes(network_bytes(directory), image_size)
 
@@ -85,17 +85,17 @@ def _loaded_bytes(sizing: Sizing, directory: Path) -> int:
 def load_or_exit(
     loading: "Future[Predictor]", load: Callable[[], Predictor], sizing: Sizing
 ) -> None:
-    """Load the artifact and complete the future, or say why not and end the process."""
+    """Load the artifact and complete the future; on failure log the reason and end the process."""
     try:
         predictor = load()
-        # Compiling needed more than what stays.
+        # Compiling needs more memory than the compiled network.
         release_memory()
         loading.set_result(predictor)
     except Exception as error:
-        # A person can mend a UserError by its sentence alone.
+        # The message of a UserError is enough to fix it.
         traceback = None if isinstance(error, UserError) else error
         logger.error("the model cannot be served: %s", error, exc_info=traceback)  # noqa: TRY400
         logging.shutdown()
-        # The master ends too, with this status, rather than start a worker again and again.
+        # With this status the master ends, too; otherwise it would restart the worker forever.
         os._exit(Arbiter.WORKER_BOOT_ERROR)
     logger.info("the model is served, %s", sizing)

@@ -1,4 +1,4 @@
-"""Reads request bodies, chunked or not, within limits of size and time."""
+"""Read request bodies, chunked or not, within limits of size and time."""
 
 import time
 from wsgiref.types import WSGIEnvironment
@@ -12,7 +12,7 @@ from container.serving.http.connection import (
     set_read_deadline,
 )
 
-# A client that sends before it reads sees an early response only when its body is read.
+# A client that sends all before it reads receives an early response only if its body is drained.
 MAX_DRAINED_BYTES = 128 * 2**20
 
 CHUNK_BYTES = 2**16
@@ -23,7 +23,7 @@ def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
 
     Raises:
         RequestEntityTooLarge: it is longer than `max_bytes`.
-        RequestTimeout: the client stalls, or needs more than `seconds`.
+        RequestTimeout: the client stalls, or the body takes more than `seconds`.
         BadRequest: it ended early, or its chunks are malformed.
     """
     length = request.content_length
@@ -43,7 +43,7 @@ def drain_body(environ: WSGIEnvironment, seconds: float) -> bool:
     """Discard the rest of the body.
 
     Returns:
-        Whether its end was reached within `seconds`, without a stall of a quarter of them.
+        Whether its end was reached within `seconds`, without a stall of `seconds / 4`.
     """
     connection = connection_of(environ)
     timeout = connection.gettimeout() if connection else None
@@ -56,7 +56,7 @@ def drain_body(environ: WSGIEnvironment, seconds: float) -> bool:
             if not chunk:
                 return True
             left -= len(chunk)
-    except Exception:  # noqa: BLE001 - a stall, or one of gunicorn's errors of a malformed body
+    except Exception:  # noqa: BLE001 - a stall, or gunicorn's error for a malformed body
         return False
     finally:
         if connection:

@@ -13,9 +13,9 @@ ARRIVAL = "classifier.arrival"
 """Key in a WSGI environment: when the request arrived, by `time.monotonic`."""
 
 FORCE_CLOSE: ContextVar[Callable[[], None]] = ContextVar("force_close", default=lambda: None)
-"""Marks the connection to be closed after the response that this thread computes."""
+"""Function that makes gunicorn close the connection after the response of this thread."""
 
-# After the last response: in total, and without a byte from the client.
+# Limits of `linger`: in total, and without a byte from the client.
 LINGER_SECONDS, LINGER_STALL_SECONDS = 1.0, 0.25
 
 # macOS reports a half-closed connection only as readable.
@@ -45,7 +45,7 @@ def has_disconnected(connection: socket.socket | None) -> bool:
 def linger(connection: socket.socket) -> None:
     """Half-close the connection and wait briefly until the client closes it.
 
-    If it was closed at once, bytes that the client still sends would reset it, and the client
+    If it were closed at once, bytes that the client still sends would reset it, and the client
     could lose the response.
     """
     deadline = time.monotonic() + LINGER_SECONDS
@@ -62,13 +62,13 @@ def start_read_watch() -> None:
     """Start the thread that enforces read deadlines in this process.
 
     A socket timeout applies to each `recv`, and gunicorn repeats `recv` until it has as many bytes
-    as it was asked for.
+    as it needs.
     """
     threading.Thread(target=_watch, name="read deadlines", daemon=True).start()
 
 
 def set_read_deadline(connection: socket.socket | None, seconds: float) -> None:
-    """After so many seconds, end reads from the connection as if the client had closed it."""
+    """Shut down the read side after `seconds`: reads then end as if the client had closed it."""
     if connection is not None:
         _read_deadlines[connection] = time.monotonic() + seconds
 

@@ -1,10 +1,10 @@
-"""Errors as JSON."""
+"""JSON bodies of error responses."""
 
 from collections.abc import Mapping
 
 from werkzeug.exceptions import HTTPException
 
-# SageMaker forwards at most 2,048 characters of an error, and JSON may need six for one.
+# SageMaker forwards at most 2,048 characters of an error; JSON may escape one as six.
 MAX_MESSAGE = 300
 
 

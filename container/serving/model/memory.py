@@ -1,11 +1,11 @@
-"""Memory that is free within this process."""
+"""Memory that the allocator holds."""
 
 import ctypes
 import gc
 
 
 def release_memory() -> None:
-    """Return to the system what is free; glibc's allocator would keep it."""
+    """Return freed memory to the operating system, which glibc's allocator would keep."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:

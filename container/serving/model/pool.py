@@ -1,4 +1,4 @@
-"""Images' turns: first come, first served, a few at a time, whichever request they are of."""
+"""Thread pool that decodes and predicts the images of all requests, first come, first served."""
 
 import math
 import threading
@@ -13,27 +13,26 @@ from container.serving.model.outcome import ImageDecoder, Outcome
 from container.serving.model.predictor import Predictor
 from container.serving.model.threads import ThreadPool
 
-# An image is alone when none was in work beside another for so long. Among requests that now and
-# then overlap, one on all processors would be in the next one's way.
+# Time without two images at once before an image may use all cores. If requests overlap now and
+# then, a prediction on all cores would delay the next one.
 QUIET_SECONDS = 1.0
 
 
 class Pool:
-    """ThreadPool that decode and predict."""
+    """Limits how many images are decoded and predicted at the same time."""
 
     def __init__(self, images: int, batched: int = 0) -> None:
-        """Make as many threads as images may be in work: the others are still compressed.
+        """Start the threads.
 
         Args:
-            images: At a time, for decoding takes memory.
-            batched: More than these, which are decoded, and small by now: they wait for a batch.
+            images: Images decoded at the same time. Images in the queue are still compressed.
+            batched: Additional images, decoded and resized, that wait for a batch or are in one.
         """
-        # First come, first served, which a lock is not.
         self._threads = ThreadPool(images + batched, "predict")
         self._decoding = threading.Semaphore(images)
         self._lock = threading.Lock()
         self._images = 0
-        self._last_crowded = -math.inf
+        self._last_overlap = -math.inf
 
     def predict(
         self,
@@ -44,7 +43,7 @@ class Pool:
         seconds: float,
         has_disconnected: Callable[[], bool],
     ) -> Sequence[Outcome]:
-        """Predict a request's images, in parallel; one that cannot be read fails alone.
+        """Predict a request's images in parallel; an unreadable image does not fail the others.
 
         Raises:
             Overloaded: no thread was free within `queue_timeout_seconds`.
@@ -61,18 +60,18 @@ class Pool:
         with self._lock:
             self._images += len(images)
             if self._images > 1:
-                self._last_crowded = time.monotonic()
+                self._last_overlap = time.monotonic()
         try:
-            turns = [self._threads.submit(work, image) for image in images]
+            futures = [self._threads.submit(work, image) for image in images]
             try:
-                _wait_for_turn(turns[0], queue_timeout_seconds)
-                return [_result(turn, deadline) for turn in turns]
+                _wait_for_start(futures[0], queue_timeout_seconds)
+                return [_result(future, deadline) for future in futures]
             finally:
-                # Before we wait for any: its thread would begin with the next one.
-                begun = [turn for turn in turns if not turn.cancel()]
-                for turn in begun:
-                    # Once we return, the predictor's memory may be freed.
-                    turn.exception()
+                # Cancel all before waiting for one: its thread would start the next one.
+                started = [future for future in futures if not future.cancel()]
+                for future in started:
+                    # The caller may free the predictor's memory after this method returns.
+                    future.exception()
         finally:
             with self._lock:
                 self._images -= len(images)
@@ -86,25 +85,23 @@ class Pool:
                 now = time.perf_counter()
                 return Outcome(result=error, began=began, decoded=now, ended=now)
             decoded = time.perf_counter()
-        result = predictor.predict(image, is_idle=self._is_quiet())
+        is_idle = self._images == 1 and time.monotonic() > self._last_overlap + QUIET_SECONDS
+        result = predictor.predict(image, is_idle=is_idle)
         return Outcome(result=result, began=began, decoded=decoded, ended=time.perf_counter())
 
-    def _is_quiet(self) -> bool:
-        return self._images == 1 and time.monotonic() > self._last_crowded + QUIET_SECONDS
 
-
-def _wait_for_turn(turn: Future[Outcome], timeout: float) -> None:
+def _wait_for_start(future: Future[Outcome], timeout: float) -> None:
     try:
-        turn.exception(timeout=timeout)
+        future.exception(timeout=timeout)
     except TimeoutError:
-        # Where it cannot be taken back, it has begun.
-        if turn.cancel():
+        # A future that runs cannot be canceled.
+        if future.cancel():
             raise Overloaded from None
 
 
-def _result(turn: Future[Outcome], deadline: float) -> Outcome:
+def _result(future: Future[Outcome], deadline: float) -> Outcome:
     try:
-        return turn.result(max(0.0, deadline - time.monotonic()))
+        return future.result(max(0.0, deadline - time.monotonic()))
     except TimeoutError:
         message = "the request's images take too long: send fewer at a time"
         raise ServiceUnavailable(message) from None

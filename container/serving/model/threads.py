@@ -19,27 +19,27 @@ Inbox: TypeAlias = SimpleQueue[Task]
 class ThreadPool(Executor):
     """An executor that starts all threads at once and reuses the one that became idle last.
 
-    The standard executor starts threads on demand, and loses requests if the container's limit of
-    processes is reached by then. It also rotates over all threads and their caches.
+    `ThreadPoolExecutor` starts threads on demand, and a request fails if the container has reached
+    its limit of processes by then. It also rotates over all threads, and their caches get cold.
     """
 
     def __init__(self, size: int, name: str) -> None:
         """Start `size` threads.
 
         Raises:
-            UserError: so many cannot be started.
+            UserError: the operating system does not allow so many.
         """
         self._lock = threading.Lock()
         self._tasks: deque[Task] = deque()
         self._idle: list[Inbox] = []
         try:
             for number in range(size):
-                # Daemons: the process ends after its requests.
+                # Daemon threads do not delay the end of the process.
                 thread = threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True)
                 thread.start()
         except RuntimeError as error:
             message = (
-                "the container may not start as many threads as the server needs: "
+                "the container cannot start as many threads as the server needs: "
                 "allow more processes (docker run --pids-limit, ulimit -u)"
             )
             raise UserError(message) from error
@@ -51,7 +51,7 @@ class ThreadPool(Executor):
         *arguments: Parameters.args,
         **options: Parameters.kwargs,
     ) -> Future[Result]:
-        """Call a function in an idle thread, else in the next one; first come, first served."""
+        """Call a function in an idle thread, or queue it, first come, first served."""
         future: Future[Result] = Future()
         task = (future, lambda: function(*arguments, **options))
         with self._lock:
@@ -65,7 +65,7 @@ class ThreadPool(Executor):
     def _work(self) -> None:
         inbox: Inbox = SimpleQueue()
         while True:
-            # Without a name for the task, which would keep it alive until the next one.
+            # No variable for the task: it would keep the task alive until the next one.
             _run(*self._next(inbox))
 
     def _next(self, inbox: Inbox) -> Task:
@@ -83,7 +83,7 @@ def _run(future: Future[Any], call: Callable[[], Any]) -> None:
         result = call()
     except BaseException as error:  # noqa: BLE001 - the future carries it
         future.set_exception(error)
-        # Break the cycle of error, frame and future.
+        # Break the reference cycle of error, frame and future.
         del future, call
     else:
         future.set_result(result)
