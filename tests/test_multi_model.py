@@ -552,7 +552,7 @@ def test_a_killed_worker_ends_the_program_for_its_models_are_gone(
         os.kill(running.worker(), signal.SIGKILL)
 
         assert running.process.wait(20) != 0
-        assert "with loaded models" in running.log.read_text()
+        assert "the worker and its models are lost" in running.log.read_text()
 
 
 def test_the_readmes_walk_through_is_true(server: Server, artifact: Path, tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from container.serving.model.errors import Overloaded
 
 logger = logging.getLogger(__name__)
 
-# For the body of a rejected request, and between two log lines on rejections.
-DRAIN_SECONDS, REPORT_SECONDS = 1.0, 1.0
+DRAIN_SECONDS, REPORT_SECONDS, MIN_QUEUED = 1.0, 1.0, 16
 
 BODY = json.dumps(describe(Overloaded())).encode()
 TYPE, LENGTH = ("Content-Type", "application/json"), ("Content-Length", str(len(BODY)))
@@ -33,7 +32,7 @@ class Admission:
         self._slots, self._max_queued = Semaphore(in_flight), queue
         self._lock = Lock()
         self._queued = self._rejected = 0
-        self._reported = time.monotonic()
+        self._reported, self._released, self._interval = time.monotonic(), 0.0, 1e-6
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to a request."""
@@ -46,7 +45,7 @@ class Admission:
         try:
             return self._app(environ, start_response)
         finally:
-            self._slots.release()
+            self._release()
 
     def _admit(self) -> bool:
         """Take a slot, waiting in the queue if it has room; return whether there is a slot."""
@@ -54,7 +53,9 @@ class Admission:
             # Not ahead of requests that wait.
             if not self._queued and self._slots.acquire(blocking=False):
                 return True
-            if self._queued >= self._max_queued:
+            # Rejected at once, a request costs less than after the timeout.
+            served_in_time = 1.2 * self._timeout / self._interval
+            if self._queued >= min(self._max_queued, max(served_in_time, MIN_QUEUED)):
                 return False
             self._queued += 1
             self._metrics.note_queue(self._queued)
@@ -64,15 +65,21 @@ class Admission:
             self._metrics.note_queue(self._queued)
         return is_admitted
 
+    def _release(self) -> None:
+        """Free the slot; while requests wait, average the time between two free slots."""
+        with self._lock:
+            before, self._released = self._released, time.monotonic() if self._queued else 0.0
+            if before and self._released:
+                self._interval += 0.05 * (self._released - before - self._interval)
+        self._slots.release()
+
     def _reject(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         """Respond with 503; keep the connection if the body arrives at once."""
-        # A client that has disconnected is not counted.
-        count = not connection.has_disconnected(connection.connection_of(environ))
-        if count:
+        if not connection.has_disconnected(connection.connection_of(environ)):
             self._metrics.count_refused()
             self._metrics.count_request(Overloaded.code)
         with self._lock:
-            self._rejected += count
+            self._rejected += 1
             if time.monotonic() > self._reported + REPORT_SECONDS:
                 logger.warning("refused=%d waiting=%d", self._rejected, self._queued)
                 self._rejected, self._reported = 0, time.monotonic()

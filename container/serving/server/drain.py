@@ -20,8 +20,7 @@ from container.serving.model.threads import ThreadPool
 
 VERSION = "27.0.1"
 if gunicorn.__version__ != VERSION:
-    message = f"gunicorn {VERSION} is needed, found {gunicorn.__version__}: see requirements/"
-    raise ImportError(message)
+    raise ImportError(f"gunicorn {VERSION} is needed, found {gunicorn.__version__}")
 
 # For the head of a request, and for a client to send or to read more.
 HEAD_SECONDS, STALL_SECONDS = 30.0, 10.0

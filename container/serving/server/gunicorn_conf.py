@@ -17,13 +17,12 @@ from container.serving.sizing import Sizing
 
 _settings = Settings.from_environment(os.environ)
 _sizing = Sizing.of_this_container(_settings, base_dir() / "model")
-_metrics_table = shared_table(_sizing.workers)
+_table = shared_table(_sizing.workers)
 _max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
 _max_queued = min(_sizing.queue, _max_files // 4)
 
 wsgi_app = "container.serving.loading:application()"
 worker_class = "container.serving.server.drain.Worker"
-# SageMaker connects from outside of the container.
 bind = f"0.0.0.0:{_settings.port}"
 # Few processes, because the threads of one share a network, and OpenVINO releases the GIL. With
 # two processes, kept connections are spread unevenly, and half of the CPUs were idle.
@@ -40,14 +39,12 @@ timeout = _settings.timeout_seconds + 30
 graceful_timeout = 25
 # For the heartbeat files: writing to a slow disk would block the worker.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - in memory
-# Its default place is the home folder, which may be read-only.
 control_socket_disable = True
 
 
 def pre_fork(arbiter: Arbiter, worker: Worker) -> None:
     """Assign a row of the metrics, and memory in which the worker reports that it is loaded."""
     taken = {other.row for other in arbiter.WORKERS.values()}
-    # Workers that were added with a signal share the first row.
     worker.row = min(set(range(_sizing.workers)) - taken, default=0)
     worker.is_loaded = mmap.mmap(-1, 1)
 
@@ -60,13 +57,12 @@ def post_fork(_arbiter: Arbiter, worker: Worker) -> None:
 
 def post_worker_init(worker: Worker) -> None:
     """Put admission control in front of the application."""
-    # Not above, because the master needs none of the packages.
-    from container.serving.server.admission import Admission  # noqa: PLC0415
+    from container.serving.server.admission import Admission  # noqa: PLC0415 - not for the master
 
     # gunicorn's master sends SIGABRT to a worker without a heartbeat, and SIGKILL a second later. A
     # worker that resumes together with a suspended machine has a heartbeat by then.
     signal.signal(signal.SIGABRT, signal.SIG_IGN)
-    app, metrics = worker.wsgi, Metrics(_metrics_table, worker.row)
+    app, metrics = worker.wsgi, Metrics(_table, worker.row)
     app.extensions["metrics"] = metrics
     app.wsgi_app = Admission(
         app.wsgi_app,
@@ -84,5 +80,4 @@ def child_exit(arbiter: Arbiter, worker: Worker) -> None:
     """End the server if the next worker would die too, or lacks models that SageMaker loaded."""
     # Without listeners the server is stopping already.
     if arbiter.LISTENERS and not worker.is_loaded[0]:
-        reason = "the worker ended while it loaded a model, or with loaded models"
-        raise HaltServer(reason, Arbiter.WORKER_BOOT_ERROR)
+        raise HaltServer("the worker and its models are lost", Arbiter.WORKER_BOOT_ERROR)
