@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from flask import Flask
-from gunicorn.arbiter import Arbiter
 
 from container.classifier.base_directory import base_dir
 from container.classifier.errors import UserError
@@ -31,6 +30,9 @@ from container.serving.settings import Settings
 from container.serving.sizing import Sizing, models_budget, network_bytes, server_bytes
 
 logger = logging.getLogger(__name__)
+
+# gunicorn ends the server when a worker exits with this status.
+BOOT_ERROR = 3
 
 
 def application() -> Flask:
@@ -97,5 +99,5 @@ def load_or_exit(
         logger.error("the model cannot be served: %s", error, exc_info=traceback)  # noqa: TRY400
         logging.shutdown()
         # With this status the master ends, too; otherwise it would restart the worker forever.
-        os._exit(Arbiter.WORKER_BOOT_ERROR)
+        os._exit(BOOT_ERROR)
     logger.info("the model is served, %s", sizing)
