@@ -1,10 +1,10 @@
-"""Memory of the server over many requests.
+"""Measure the memory of the server over many requests.
 
     python -m benchmarks.endurance --data FOLDER --requests 100000
 
-FOLDER holds ants-bees.tar, whose photographs are asked about by 8 clients without a pause. Resident
-memory of all processes is read while nobody asks, after each tenth. It ends with 1 when anything
-but 200 was answered.
+FOLDER holds ants-bees.tar. Eight clients send its photographs in closed loops. After each tenth of
+the requests, the resident memory of all processes is read while the server is idle. The exit status
+is 1 if a response was not 200.
 """
 
 import argparse
@@ -30,17 +30,17 @@ CLIENTS, PARTS, WARM_UP_REQUESTS = 8, 10, 500
 async def ask(port: int, requests: Iterator[bytes], sample: load.Sample) -> None:
     """Send the requests from all clients."""
 
-    async def ask_on() -> None:
+    async def send_repeatedly() -> None:
         connection = load.Connection(port)
         for request in requests:
             await connection.ask(request, sample)
         connection.close()
 
-    await asyncio.gather(*(ask_on() for _ in range(CLIENTS)))
+    await asyncio.gather(*(send_repeatedly() for _ in range(CLIENTS)))
 
 
 def main() -> int:
-    """Measure, print a table and one JSON document."""
+    """Measure; print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with ants-bees.tar")
     parser.add_argument("--requests", type=int, default=100_000)

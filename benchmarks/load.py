@@ -1,7 +1,7 @@
 """A small client of many connections: closed and open loops against a server on this machine.
 
-It speaks just enough HTTP/1.1 for a request to cost about 50 microseconds, for it shares the cores
-with the server that it measures.
+It implements only a part of HTTP/1.1, so that a request costs about 50 microseconds: it shares
+the cores with the server under measurement.
 """
 
 import asyncio
@@ -16,29 +16,29 @@ from dataclasses import dataclass, field
 HOST = "127.0.0.1"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
-# What follows the class in an answer; the class itself does not depend on who else is asking.
+# The text after the class in a response. Only the class does not depend on concurrent requests.
 PROBABILITY = b',"probability"'
 
-# Time for the answers of an open loop that are still to come.
+# Time limit for the last responses of an open loop.
 LINGER_SECONDS = 30.0
 
 
 @dataclass(slots=True)
 class Sample:
-    """What came back."""
+    """Responses of a measurement."""
 
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
-    """0 counts connections that broke."""
+    """0 counts broken connections."""
 
     latencies: list[float] = field(default_factory=list)
-    """Of the answers with status 200, in milliseconds."""
+    """Of the responses with status 200, in milliseconds."""
 
     answers: Counter[tuple[int, bytes]] = field(default_factory=Counter)
-    """Of those, the hash of each request with its class, and how often."""
+    """Of the responses with status 200: the hash of the request, the class, and their number."""
 
     def summary(self) -> dict[str, float]:
-        """Return answers a second, percentiles, and what was not 200."""
+        """Return responses a second, percentiles, and the numbers of rejections and errors."""
         ordered = sorted(self.latencies) or [float("nan")]
         return {
             "per_second": len(self.latencies) / self.seconds,
@@ -50,15 +50,15 @@ class Sample:
 
 
 class Connection:
-    """A connection that is opened anew when it breaks."""
+    """A connection that is reopened after it broke."""
 
     def __init__(self, port: int) -> None:
-        """Wait for the first request."""
+        """Connect later, at the first request."""
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes, sample: Sample) -> None:
-        """Send a request and note its answer."""
+        """Send a request and record its response."""
         start = time.perf_counter()
         try:
             status, body = await self._exchange(request)
@@ -67,12 +67,12 @@ class Connection:
             self.close()
             await asyncio.sleep(0.01)
         sample.statuses[status] += 1
-        if status == 200:  # noqa: PLR2004  HTTP's own
+        if status == 200:  # noqa: PLR2004  HTTP's OK
             sample.latencies.append(1000 * (time.perf_counter() - start))
             sample.answers[hash(request), body.partition(PROBABILITY)[0]] += 1
 
     def close(self) -> None:
-        """Close, without waiting."""
+        """Close the connection without waiting."""
         if self._streams:
             self._streams[1].close()
         self._streams = None
@@ -91,7 +91,7 @@ class Connection:
 
 
 def invocations(bodies: Sequence[bytes]) -> Iterator[bytes]:
-    """Return requests without end, of one image each, in turns."""
+    """Return an endless sequence of requests with one image each."""
     head = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: "
     requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
     return itertools.cycle(requests)
@@ -100,23 +100,23 @@ def invocations(bodies: Sequence[bytes]) -> Iterator[bytes]:
 async def closed_loop(
     port: int, requests: Iterator[bytes], *, clients: int, seconds: float
 ) -> Sample:
-    """Have every client ask again once it is answered."""
+    """Send a request from each client as soon as its previous one is answered."""
     sample = Sample()
     start = time.perf_counter()
 
-    async def ask_on() -> None:
+    async def send_repeatedly() -> None:
         connection = Connection(port)
         while time.perf_counter() < start + seconds:
             await connection.ask(next(requests), sample)
         connection.close()
 
-    await asyncio.gather(*(ask_on() for _ in range(clients)))
+    await asyncio.gather(*(send_repeatedly() for _ in range(clients)))
     sample.seconds = time.perf_counter() - start
     return sample
 
 
 async def open_loop(port: int, requests: Iterator[bytes], *, rate: float, seconds: float) -> Sample:
-    """Send at a fixed rate, whether answers come or not, on connections that are free."""
+    """Send at a fixed rate, independent of responses, on idle connections or new ones."""
     sample = Sample()
     free: list[Connection] = []
     start = time.perf_counter()
@@ -134,7 +134,7 @@ async def open_loop(port: int, requests: Iterator[bytes], *, rate: float, second
     sample.statuses[0] += len(unanswered)
     for task in unanswered:
         task.cancel()
-    # Until the last answer, for a queue would be counted as if it had taken no time.
+    # Up to the last response: otherwise time in the queue would not be counted.
     sample.seconds = time.perf_counter() - start
     for connection in free:
         connection.close()
@@ -142,7 +142,7 @@ async def open_loop(port: int, requests: Iterator[bytes], *, rate: float, second
 
 
 async def pings(port: int, stop: asyncio.Event, interval: float = 0.5) -> list[float]:
-    """Ask /ping on fresh connections until told to stop; return seconds, infinite where refused."""
+    """Request /ping on new connections until `stop`; return seconds, infinite for failures."""
     taken = []
     while not stop.is_set():
         sample, connection, start = Sample(), Connection(port), time.perf_counter()

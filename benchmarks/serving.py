@@ -1,4 +1,4 @@
-"""Our server against what people write, side by side, and against its own limit without HTTP.
+"""Compare the server with other servers, and with its limit without HTTP.
 
     python -m benchmarks.serving --data FOLDER --rounds 5
     python -m benchmarks.serving --data FOLDER --overload 60
@@ -6,17 +6,18 @@
     ... --rivals PYTHON
 
 FOLDER holds ants-bees.tar, whose photographs (shorter side 320 pixels, or `--side`) are the
-bodies. All contenders take turns in every round: each is started, asked by 1, 8 and 32 clients that
-ask again once they are answered, and stopped. The network has random weights of ResNet-18 (or
-`--network`), normalization statistics of the photographs and ten classes; speed does not depend on
-weights.
+request bodies. Each round measures all contenders: it starts a server, sends requests from 1, 8 and
+32 clients in closed loops, and stops it. The network is ResNet-18 (or `--network`) with random
+weights, batch normalization statistics of the photographs and ten classes; speed does not depend on
+the weights.
 
-The rival is Flask under gunicorn with torch. LitServe and TorchServe join where `--rivals` names an
-interpreter whose environment has, besides requirements/dev.txt, litserve and, where there is Java,
-torchserve, torch-model-archiver, pyyaml and captum. Ratios are to the best rival of the round.
+The rival is Flask under gunicorn with torch. LitServe and TorchServe are measured, too, if
+`--rivals` names a Python interpreter with requirements/dev.txt and litserve and, if Java is
+installed, torchserve, torch-model-archiver, pyyaml and captum. Ratios are to the best rival of the
+round.
 
-`--overload SECONDS` tells instead how ours does under more than it can serve: 256 clients without a
-pause, an open loop at three times the peak, and one at 70 % of it.
+`--overload SECONDS` measures only our server under overload: 256 clients in closed loops, an open
+loop at three times the peak, and one at 70 % of it.
 """
 
 import argparse
@@ -52,7 +53,7 @@ LOG = "server.log"
 Row: TypeAlias = dict[str, float]
 
 Contender: TypeAlias = Callable[[Path, int], Command]
-"""Says how a server is started, given the folder with the artifact and the port."""
+"""Returns the command of a server, given the folder with the artifact and the port."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +67,7 @@ class Running:
 
 @contextmanager
 def running(contender: Contender, base_dir: Path) -> Iterator[Running]:
-    """Start a contender, wait for its /ping, end it and all that it started."""
+    """Start a contender and wait for its /ping; at the end stop it and its child processes."""
     port = free_port()
     command = contender(base_dir, port)
     start = time.monotonic()
@@ -75,7 +76,7 @@ def running(contender: Contender, base_dir: Path) -> Iterator[Running]:
         subprocess.Popen(
             command.arguments,
             env=os.environ | command.variables,
-            # TorchServe writes logs wherever it is.
+            # TorchServe writes logs to its working directory.
             cwd=base_dir,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -89,13 +90,13 @@ def running(contender: Contender, base_dir: Path) -> Iterator[Running]:
             os.killpg(process.pid, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            # Some leave their workers behind.
+            # Some servers do not stop their workers.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
 def measure(contender: Contender, base_dir: Path, bodies: Sequence[bytes], seconds: float) -> Row:
-    """Ask one contender, more and more."""
+    """Measure one contender with an increasing number of clients."""
     with running(contender, base_dir) as server:
         row = {"start": server.start_seconds, "idle_mb": resident_bytes(server.process.pid) / 1e6}
         requests = load.invocations(bodies)
@@ -109,7 +110,7 @@ def measure(contender: Contender, base_dir: Path, bodies: Sequence[bytes], secon
 
 
 def limits(precision: str, base_dir: Path, seconds: float) -> tuple[float, float]:
-    """Return images a second without HTTP, and without decoding besides."""
+    """Return images a second without HTTP, and without HTTP and decoding."""
     program = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.serving_limit", base_dir / "model", precision),
@@ -127,7 +128,7 @@ def limits(precision: str, base_dir: Path, seconds: float) -> tuple[float, float
 def compare(
     contenders: Mapping[str, Contender], base_dir: Path, *, rounds: int, seconds: float
 ) -> dict[str, list[Row]]:
-    """Return every contender's rows, one a round; the rivals come first."""
+    """Return the rows of each contender, one for each round; the rivals come first."""
     bodies = [path.read_bytes() for path in sorted((base_dir / "images").iterdir())]
     rows: dict[str, list[Row]] = {name: [] for name in contenders}
     rivals = [name for name in contenders if name not in PRECISIONS]
@@ -144,7 +145,7 @@ def compare(
                 row["8 share of limit"] = row["8 per_second"] / row["limit"]
                 for clients in CLIENTS:
                     row[f"{clients} ratio"] = row[f"{clients} per_second"] / best(clients)
-                # What no server of this engine passes, even one that had nothing to decode.
+                # Upper limit of any server with this engine, even without decoding.
                 row["engine ratio"] = row["engine"] / best(8)
                 row["limit ratio"] = row["limit"] / best(8)
             measured.append(row)
@@ -153,14 +154,14 @@ def compare(
 
 
 def check_precision(precision: str, base_dir: Path) -> None:
-    """End when the server took another one, as it does where golden answers differ."""
+    """Exit if the server fell back to another precision, as it does if golden answers differ."""
     if f"precision={precision}\n" not in (base_dir / LOG).read_text(encoding="utf-8"):
         message = f"this machine does not serve the network in {precision}"
         raise SystemExit(message)
 
 
 async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> Mapping[str, Row]:
-    """Ask for the peak, then for more than that, and for less."""
+    """Measure the peak, then send more and fewer requests than that."""
     results = {}
     first = await load.closed_loop(server.port, requests, clients=8, seconds=10)
     lone = await load.closed_loop(server.port, requests, clients=1, seconds=5)
@@ -198,16 +199,18 @@ async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> M
 
 
 def main() -> None:
-    """Measure, print tables and one JSON document."""
+    """Measure; print tables and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with ants-bees.tar")
     parser.add_argument("--network", default="resnet18", help="torchvision's name")
     parser.add_argument("--side", type=int, help="shorter side of the photographs, in pixels")
     parser.add_argument("--rivals", type=Path, help="interpreter that has LitServe and TorchServe")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="of each number of clients")
+    parser.add_argument(
+        "--seconds", type=float, default=4, help="seconds for each number of clients"
+    )
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--overload", type=float, help="seconds of each kind of overload")
+    parser.add_argument("--overload", type=float, help="seconds for each kind of overload")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base_dir = Path(scratch)

@@ -1,4 +1,4 @@
-"""An artifact and photographs to measure serving with."""
+"""Write an artifact and photographs for the serving benchmarks."""
 
 import dataclasses
 import io
@@ -26,7 +26,7 @@ SETTINGS = Preprocessing(image_size=224, crop_fraction=0.875)
 
 
 def write_images(folder: Path, data: Path, side: int | None) -> Sequence[Path]:
-    """Write photographs of ants-bees.tar, with a shorter side of `side` pixels if that is given."""
+    """Write photographs of ants-bees.tar; resize the shorter side to `side` pixels if given."""
     archive = data / "ants-bees.tar"
     if not archive.is_file():
         message = f"no {archive}: --data names the folder that holds it"
@@ -43,7 +43,7 @@ def write_images(folder: Path, data: Path, side: int | None) -> Sequence[Path]:
 
 
 def make_artifact(directory: Path, network: str, image_files: Sequence[Path]) -> None:
-    """Write random weights whose answers differ from image to image."""
+    """Write an artifact with random weights, whose predictions differ between images."""
     torch.manual_seed(0)
     manifest = Manifest(class_names=tuple("abcdefghij"), network=network, preprocessing=SETTINGS)
     classifier = Classifier(build(network, len(manifest.class_names)).module)
@@ -54,7 +54,7 @@ def make_artifact(directory: Path, network: str, image_files: Sequence[Path]) ->
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
         if isinstance(module, nn.Linear):
-            # As sure of themselves whatever they are wide: bfloat16 must reproduce the answers.
+            # The same confidence at every width: bfloat16 must reproduce the predictions.
             nn.init.normal_(module.weight, std=1.0 / module.in_features**0.5)
     with torch.no_grad():
         classifier.train()(torch.stack(images).permute(0, 3, 1, 2).float())
@@ -62,7 +62,7 @@ def make_artifact(directory: Path, network: str, image_files: Sequence[Path]) ->
 
 
 def add_int8(directory: Path, images: Sequence[Path]) -> None:
-    """Give an artifact its int8 network, whatever its accuracy: of random weights there is none."""
+    """Add an int8 network without measuring its accuracy, because the weights are random."""
     source = Artifact.read(directory)
     pixels = np.stack([preprocess(path.read_bytes(), SETTINGS) for path in images])
     golden = np.stack([preprocess(each.data, SETTINGS) for each in source.golden_answers])

@@ -1,9 +1,9 @@
-"""Images a second without HTTP: a plain loop on all cores.
+"""Measure images a second without HTTP, in a plain loop on all cores.
 
     python -m benchmarks.serving_limit ARTIFACT PRECISION IMAGES SECONDS
 
-IMAGES is a folder. `benchmarks.serving` calls it; its output are two numbers: images decoded,
-resized and predicted, which is the server's limit, and predicted alone, which is the engine's.
+IMAGES is a folder. `benchmarks.serving` runs this program. It prints two numbers: images that are
+decoded, resized and predicted (the server's limit), and only predicted (the engine's limit).
 """
 
 import math
@@ -19,7 +19,7 @@ from container.serving.model.predictor import Predictor
 
 
 def main() -> None:
-    """Predict on all cores, print images a second."""
+    """Predict on all cores and print images a second."""
     artifact, precision, folder, duration = sys.argv[1:]
     streams = math.ceil(usable_cpus())
     predictor = Predictor.load(Path(artifact), streams=streams, precision=precision)
@@ -33,7 +33,7 @@ def main() -> None:
     def predict(number: int) -> None:
         predictor.predict(images[number % len(images)], is_idle=False)
 
-    # As many as the server has: one more image waits in the engine, one more is decoded.
+    # As many threads as the server has: one image more waits in the engine, one more is decoded.
     print(_per_second(decode_and_predict, streams + 2, float(duration)))
     print(_per_second(predict, streams + 1, float(duration)))
 

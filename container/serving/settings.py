@@ -83,10 +83,10 @@ class Settings:
     the memory of a second compiled network."""
 
     threads: int = 0
-    """SAGEMAKER_CLASSIFIER_THREADS: Requests that are read, or wait in memory, at the same time."""
+    """SAGEMAKER_CLASSIFIER_THREADS: Requests in flight: their bodies are read or in memory."""
 
     queue: int = 0
-    """SAGEMAKER_CLASSIFIER_QUEUE: Requests that wait unread on their connections."""
+    """SAGEMAKER_CLASSIFIER_QUEUE: Requests that wait for a slot before their bodies are read."""
 
     wait_seconds: int = WAIT_SECONDS
     """SAGEMAKER_CLASSIFIER_WAIT_SECONDS: How long a request may wait before its first image is
