@@ -1,4 +1,4 @@
-"""What the ONNX file of an artifact answers, computed as the serving container image does."""
+"""Predict with the ONNX file of an artifact, with the engine of the serving container image."""
 
 import sys
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from container.classifier.preprocessing import Pixels
 
-# As in serving/engine.py: the conversion tools, not needed here, report every start.
+# As in serving/model/engine.py: the conversion tools, which are not needed, send telemetry.
 sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
-import openvino  # noqa: E402  the line above must come first
+import openvino  # noqa: E402  after the line above
 
 
 def answers(onnx_model: Path, pixels: Pixels) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The real serving program as a process, for tests."""
+"""Run the serving program as a process, for tests."""
 
 import http.client
 import os
@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 CONTAINER = Path(__file__).resolve().parent.parent / "container"
 
-# A hang ends here; PyTorch alone takes most of a minute on processors that are busy.
+# Limit for a start. On busy cores, importing PyTorch takes most of a minute.
 START_SECONDS = 120
 
-# Less than a client may stall, who would hold up whoever waits behind it; far more than a busy
-# machine takes for an answer.
+# Less than the server's limit for stalled clients, so that waiting for one of them fails the test;
+# far more than a busy machine takes for a response.
 SOON_SECONDS = 8
 
 
@@ -37,7 +37,7 @@ def request(
     *,
     timeout: float = 30,
 ) -> Answer:
-    """Send one request on a connection of its own; a body that is an iterator goes chunked."""
+    """Send one request on a new connection; the body is chunked if it is an iterator."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(
@@ -54,10 +54,10 @@ def request(
 
 
 def receive_all(client: socket.socket) -> bytes:
-    """Return what comes until the server closes the connection."""
+    """Return all bytes up to the end of the connection."""
     data = b""
-    while piece := client.recv(2**16):
-        data += piece
+    while chunk := client.recv(2**16):
+        data += chunk
     return data
 
 
@@ -71,7 +71,7 @@ class Server:
         return request(self.port, "GET", path)
 
     def ping_soon(self) -> Answer:
-        """Ask /ping while others stall; fail if it waits for them."""
+        """Request /ping while other clients stall; fail if it waits for them."""
         return request(self.port, "GET", "/ping", timeout=SOON_SECONDS)
 
     def invoke(
@@ -81,7 +81,7 @@ class Server:
         accept: str | None = None,
         **headers: str,
     ) -> Answer:
-        """POST /invocations; keywords become headers, `_` for `-`."""
+        """POST /invocations; keywords become headers with `-` instead of `_`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named["Content-Type"] = content_type
         if accept is not None:
@@ -89,7 +89,7 @@ class Server:
         return request(self.port, "POST", "/invocations", body, named)
 
     def wait_for_ping(self, status: int) -> Answer:
-        """Ask until /ping answers with a status."""
+        """Request /ping until it returns a status."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -129,9 +129,9 @@ def starting(
     under: Sequence[str] = (),
     **variables: str,
 ) -> Iterator[Server]:
-    """Start the program as the image does; it is ended when the block is left.
+    """Start the program as the container image does; kill it at the end of the block.
 
-    `under` is a command that sets something up and becomes the program.
+    `under` is a command that runs the program, such as `prlimit`.
     """
     port = free_port()
     environment = {

@@ -1,4 +1,4 @@
-"""Bodies that are broken or late, against the real program."""
+"""Malformed and slow bodies, sent to the real program."""
 
 import socket
 import time
@@ -12,7 +12,7 @@ from tests.servers import Server, serving
 
 
 @pytest.mark.parametrize("body", [b"ZZ\r\n", b"5\r\nhelloXX", b"5\r\nhel"])
-def test_a_damaged_chunked_body_is_the_clients_fault(server: Server, body: bytes) -> None:
+def test_malformed_chunked_body_is_answered_with_400(server: Server, body: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
         client.sendall(
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body
@@ -26,12 +26,10 @@ def test_a_damaged_chunked_body_is_the_clients_fault(server: Server, body: bytes
 
 
 @pytest.mark.parametrize(
-    ("sizes", "piece"),
+    ("sizes", "chunk"),
     [(b"Content-Length: 1000", b"x"), (b"Transfer-Encoding: chunked", b"1\r\nx\r\n")],
 )
-def test_a_body_that_trickles_is_given_up_in_time(
-    base_dir: Path, sizes: bytes, piece: bytes
-) -> None:
+def test_slow_body_is_answered_with_408(base_dir: Path, sizes: bytes, chunk: bytes) -> None:
     with (
         serving(base_dir, SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1") as server,
         socket.create_connection(("127.0.0.1", server.port)) as client,
@@ -40,7 +38,7 @@ def test_a_body_that_trickles_is_given_up_in_time(
         client.settimeout(0.2)
         answer, start = "", time.monotonic()
         while not answer and time.monotonic() < start + 9:
-            client.sendall(piece)
+            client.sendall(chunk)
             with suppress(TimeoutError):
                 answer = client.recv(4096).decode()
 
@@ -49,7 +47,7 @@ def test_a_body_that_trickles_is_given_up_in_time(
 
 
 @pytest.mark.slow
-def test_a_client_that_still_sends_what_is_too_large_may_end_before_it_reads(
+def test_client_can_finish_sending_a_too_large_body_and_read_413(
     base_dir: Path,
 ) -> None:
     with (

@@ -1,7 +1,7 @@
-"""SageMaker's contract for a serving container: what goes over HTTP, against the real program.
+"""SageMaker's contract for a serving container: HTTP requests to the real program.
 
-The numbers in the names are those of the contract's checklist; 1, 2, 3, 7, 8 and 14 stand in
-`test_serving_life.py`, 12, 13 and 16 need an engine and stand in `test_serving_image.py`.
+The numbers in the names are those of the contract's checklist. `test_serving_life.py` tests 1, 2,
+3, 7, 8 and 14; `test_serving_image.py` tests 12, 13 and 16, which need Docker.
 """
 
 import base64
@@ -57,7 +57,7 @@ def test_4_every_content_type_is_predicted(server: Server, content_type: str, bo
         ("image/png, */*;q=0.5", "application/json"),
     ],
 )
-def test_4_accept_decides_the_answers_type(
+def test_4_accept_header_selects_the_response_type(
     server: Server, accept: str | None, content_type: str
 ) -> None:
     answer = server.invoke(PNG, accept=accept)
@@ -77,7 +77,7 @@ def test_4_accept_decides_the_answers_type(
         ("image/png", None, PNG[: len(PNG) // 2], 422),
     ],
 )
-def test_4_what_cannot_be_done_is_the_clients_fault_in_json(
+def test_4_invalid_requests_are_answered_with_4xx_in_json(
     server: Server, content_type: str, accept: str | None, body: bytes, status: int
 ) -> None:
     answer = server.invoke(body, content_type, accept)
@@ -92,7 +92,7 @@ def test_4_what_cannot_be_done_is_the_clients_fault_in_json(
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/", 404), ("GET", "/invocations", 405)]
 )
-def test_4_an_unknown_place_or_method_is_answered_in_json(
+def test_4_unknown_path_or_method_is_answered_in_json(
     server: Server, method: str, path: str, status: int
 ) -> None:
     answer = request(server.port, method, path)
@@ -102,9 +102,7 @@ def test_4_an_unknown_place_or_method_is_answered_in_json(
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_5_an_oversized_body_is_413_and_the_client_reads_it(
-    base_dir: Path, *, chunked: bool
-) -> None:
+def test_5_too_large_body_is_answered_with_413(base_dir: Path, *, chunked: bool) -> None:
     with serving(base_dir, SAGEMAKER_MAX_PAYLOAD_IN_MB="1") as server:
         body = bytes(5 * 2**20)
         answer = server.invoke(in_chunks(body, 2**16) if chunked else body)
@@ -114,7 +112,7 @@ def test_5_an_oversized_body_is_413_and_the_client_reads_it(
         assert server.invoke(PNG).status == 200
 
 
-def test_5_bodies_up_to_25_mb_are_taken(server: Server) -> None:
+def test_5_bodies_up_to_25_mb_are_accepted(server: Server) -> None:
     image = np.zeros((2048, 4096, 3), np.uint8)
 
     assert server.invoke(npy(image), "application/x-npy").status == 200
@@ -130,7 +128,7 @@ def test_6_custom_attributes_are_returned(server: Server, body: bytes) -> None:
     assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1; c=ü"
 
 
-def test_9_execution_parameters_have_sagemakers_three_keys(server: Server) -> None:
+def test_9_execution_parameters_have_the_three_keys_of_sagemaker(server: Server) -> None:
     answer = server.get("/execution-parameters")
 
     document = json.loads(answer.body)
@@ -144,7 +142,7 @@ def test_9_execution_parameters_have_sagemakers_three_keys(server: Server) -> No
 
 
 @pytest.mark.slow
-def test_10_in_a_transform_job_bodies_may_have_100_mb_and_as_many_images_as_fit(
+def test_10_transform_job_accepts_bodies_of_100_mb_with_many_images(
     base_dir: Path,
 ) -> None:
     text = base64.b64encode(PNG).decode()
@@ -161,8 +159,8 @@ def test_10_in_a_transform_job_bodies_may_have_100_mb_and_as_many_images_as_fit(
         assert server.get("/execution-parameters").status == 200
 
 
-def test_10_a_mini_batch_has_a_line_for_each_record(base_dir: Path) -> None:
-    # What SageMaker sends with BatchStrategy MultiRecord and SplitType Line.
+def test_10_mini_batch_response_has_a_line_for_each_record(base_dir: Path) -> None:
+    # SageMaker sends this with BatchStrategy MultiRecord and SplitType Line.
     batch = lines(PNG, PNG[:100], JPEG) + b"no JSON\n"
     with serving(
         base_dir, SAGEMAKER_BATCH="true", SAGEMAKER_BATCH_STRATEGY="MULTI_RECORD"
@@ -171,14 +169,14 @@ def test_10_a_mini_batch_has_a_line_for_each_record(base_dir: Path) -> None:
         alone = server.invoke(PNG, "image/png", "application/jsonlines")
 
     assert answer.status == 200
-    first, damaged, third, no_json = map(json.loads, answer.body.splitlines())
+    first, truncated, third, no_json = map(json.loads, answer.body.splitlines())
     assert first["class_name"] == json.loads(alone.body)["class_name"]
-    assert damaged["error"]["code"] == "unprocessable_entity"
+    assert truncated["error"]["code"] == "unprocessable_entity"
     assert third["class_name"] in CLASS_NAMES
     assert no_json["error"]["code"] == "bad_request"
 
 
-def test_10_an_image_that_cannot_be_read_need_not_fail_the_job(base_dir: Path) -> None:
+def test_10_unreadable_image_can_be_answered_with_200_and_an_error(base_dir: Path) -> None:
     with serving(
         base_dir, SAGEMAKER_BATCH="true", SAGEMAKER_CLASSIFIER_ERROR_RECORDS="true"
     ) as server:
@@ -194,7 +192,7 @@ def test_10_an_image_that_cannot_be_read_need_not_fail_the_job(base_dir: Path) -
     assert as_csv.status == 422
 
 
-def test_10_local_mode_gets_no_execution_parameters_for_it_fails_on_them(base_dir: Path) -> None:
+def test_10_local_mode_gets_no_execution_parameters(base_dir: Path) -> None:
     with serving(
         base_dir, SAGEMAKER_BATCH="True", SAGEMAKER_MAX_CONCURRENT_TRANSFORMS="1"
     ) as server:
@@ -202,7 +200,7 @@ def test_10_local_mode_gets_no_execution_parameters_for_it_fails_on_them(base_di
         assert server.invoke(PNG).status == 200
 
 
-def test_11_a_chunked_body_is_read(server: Server) -> None:
+def test_11_chunked_body_is_accepted(server: Server) -> None:
     assert server.invoke(in_chunks(PNG)).body == server.invoke(PNG).body
 
 
@@ -223,7 +221,7 @@ def test_15_clarify_gets_the_full_score_vector_in_class_order(
     assert as_line["probabilities"] == scores
 
 
-def test_the_same_pixels_get_the_same_answer_in_every_form(server: Server) -> None:
+def test_same_pixels_have_the_same_prediction_in_every_format(server: Server) -> None:
     answers = {
         server.invoke(PNG).body,
         server.invoke(npy(PIXELS), "application/x-npy").body,
@@ -234,11 +232,11 @@ def test_the_same_pixels_get_the_same_answer_in_every_form(server: Server) -> No
     assert len(answers) == 1
 
 
-def test_a_request_is_logged_on_one_line_and_a_ping_is_not(base_dir: Path) -> None:
+def test_request_is_logged_on_one_line_and_a_ping_is_not(base_dir: Path) -> None:
     with serving(base_dir) as server:
         server.invoke(instances(PNG, PNG), "application/json")
         server.get("/ping")
-        server.get("/a-path-of-somebody")
+        server.get("/an-unknown-path")
 
         log = server.log.read_text()
 

@@ -1,4 +1,4 @@
-"""How many of everything a server runs."""
+"""Sizes of the server."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def sizing(processors: int, gib: float, settings: Settings | None = None) -> Siz
 @pytest.mark.parametrize(
     ("processors", "gib", "expected"),
     [
-        # A serverless endpoint: one large image fits, and nothing else.
+        # A serverless endpoint has memory for one large image only.
         (1, 1, (1, 1, 1, 1)),
         (2, 24, (1, 2, 2, 4)),
         (2, 2, (1, 2, 2, 2)),
@@ -34,7 +34,7 @@ def sizing(processors: int, gib: float, settings: Settings | None = None) -> Siz
         (64, 256, (8, 8, 8, 10)),
     ],
 )
-def test_everything_is_chosen_together(
+def test_sizes_are_derived_from_cpus_and_memory(
     processors: int, gib: float, expected: tuple[int, int, int, int]
 ) -> None:
     chosen = sizing(processors, gib)
@@ -43,20 +43,20 @@ def test_everything_is_chosen_together(
     assert found == expected
 
 
-def test_an_image_is_counted_at_the_most_that_decoding_it_takes() -> None:
+def test_memory_for_an_image_is_the_peak_of_the_largest_one() -> None:
     assert IMAGE_BYTES == 16 * MAX_PIXELS
 
 
 @pytest.mark.parametrize(
     ("processors", "gib", "threads"), [(1, 1, 8), (1, 24, 12), (8, 6, 16), (8, 24, 40)]
 )
-def test_bodies_in_memory_are_four_for_each_image_where_they_fit(
+def test_four_requests_for_each_image_are_in_flight_if_memory_allows(
     processors: int, gib: float, threads: int
 ) -> None:
     assert sizing(processors, gib).threads == pytest.approx(threads, abs=5)
 
 
-def test_a_network_too_large_for_two_copies_has_one() -> None:
+def test_network_too_large_for_a_second_copy_is_compiled_once() -> None:
     memory = 4 * GIB
     chosen = [
         Sizing.choose(Settings(), processors=4, memory=memory, model_bytes=size * MIB)
@@ -66,7 +66,7 @@ def test_a_network_too_large_for_two_copies_has_one() -> None:
     assert [each.latency_threads for each in chosen] == [4, 1]
 
 
-def test_what_is_set_overrules_and_the_rest_follows() -> None:
+def test_settings_override_sizes_and_determine_the_others() -> None:
     settings = Settings(workers=2, streams=3, latency_threads=1, threads=5, queue=7)
 
     chosen = sizing(8, 64, settings)
@@ -84,7 +84,7 @@ def test_what_is_set_overrules_and_the_rest_follows() -> None:
         (64, 256, (1, 8, 1, 10)),
     ],
 )
-def test_many_models_share_one_process_and_have_no_second_variant(
+def test_multi_model_server_has_one_process_and_no_second_network(
     processors: int, gib: float, expected: tuple[int, int, int, int]
 ) -> None:
     chosen = sizing(processors, gib, Settings(multi_model=True, workers=3))
@@ -96,14 +96,14 @@ def test_many_models_share_one_process_and_have_no_second_variant(
 @pytest.mark.parametrize(
     ("processors", "gib", "gpus", "expected"),
     [
-        # ml.g5.xlarge, 12xlarge; one without a GPU.
+        # ml.g5.xlarge, ml.g5.12xlarge, a machine without a GPU.
         (4, 16, 1, (1, 4, 80)),
         (48, 192, 4, (4, 12, 112)),
         (2, 24, 0, (1, 2, 72)),
         (4, 4, 1, (1, 1, 8)),
     ],
 )
-def test_pytorch_has_a_process_for_each_gpu_and_the_processors_decode(
+def test_pytorch_has_a_process_for_each_gpu_and_all_cores_decode(
     processors: int, gib: int, gpus: int, expected: tuple[int, int, int]
 ) -> None:
     chosen = Sizing.for_batches(
@@ -111,12 +111,12 @@ def test_pytorch_has_a_process_for_each_gpu_and_the_processors_decode(
     )
 
     assert (chosen.workers, chosen.images, chosen.threads) == expected
-    # Two batches: while one is computed, the next comes together.
+    # Two batches: one is computed while the next one is collected.
     assert chosen.batched == 64
 
 
 @pytest.mark.parametrize(("gib", "budget"), [(0.5, 0), (1, 45), (4, 2349), (8, 5421)])
-def test_models_may_take_most_of_what_the_server_and_an_image_leave(
+def test_models_get_three_quarters_of_the_memory_beside_server_and_image(
     gib: float, budget: int
 ) -> None:
     assert models_budget(int(gib * GIB)) // MIB == budget
@@ -126,7 +126,7 @@ def test_models_may_take_most_of_what_the_server_and_an_image_leave(
     ("latency_threads", "network", "image_size", "mib"),
     [(1, 0, 0, 20), (1, 45, 0, 155), (2, 45, 0, 245), (1, 0, 1024, 20 + 192), (2, 0, 1024, 276)],
 )
-def test_a_model_takes_copies_of_its_file_and_what_lies_between_its_layers(
+def test_memory_of_a_model_is_copies_of_its_file_and_activations(
     latency_threads: int, network: int, image_size: int, mib: int
 ) -> None:
     sizing = Sizing(
@@ -136,7 +136,7 @@ def test_a_model_takes_copies_of_its_file_and_what_lies_between_its_layers(
     assert sizing.loaded_bytes(network * MIB, image_size) == mib * MIB
 
 
-def test_the_choice_is_one_line(artifact: Path) -> None:
+def test_sizes_are_logged_on_one_line(artifact: Path) -> None:
     line = str(Sizing.of_this_container(Settings(streams=2, queue=9), artifact))
 
     assert line.startswith("workers=")

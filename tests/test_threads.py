@@ -1,4 +1,4 @@
-"""Threads that are there from the beginning."""
+"""The thread pool that starts all its threads at once."""
 
 import gc
 import threading
@@ -13,7 +13,7 @@ from container.classifier.errors import UserError
 from container.serving.model.threads import ThreadPool
 
 
-def test_who_finds_no_thread_free_waits_in_turn() -> None:
+def test_tasks_run_in_order_when_no_thread_is_idle() -> None:
     threads, release, done = ThreadPool(1, "some"), threading.Event(), list[int]()
     busy = threads.submit(release.wait, 10)
 
@@ -30,20 +30,20 @@ def test_who_finds_no_thread_free_waits_in_turn() -> None:
     assert threads.submit(int, "12", base=16).result(10) == 18
 
 
-def test_the_thread_that_rested_last_works_next() -> None:
+def test_thread_that_became_idle_last_runs_the_next_task() -> None:
     threads = ThreadPool(5, "some")
 
     used = Counter[int]()
     for _ in range(50):
         used[threads.submit(threading.get_ident).result(10)] += 1
-        # Until it has come to its rest. On a busy machine that may be too short, now and then.
+        # Until the thread is idle. On a busy machine this is sometimes too short.
         time.sleep(0.01)
 
-    # In turns each would have had ten.
+    # With round-robin each thread would have run ten.
     assert max(used.values()) > 25
 
 
-def test_an_error_is_its_callers_and_keeps_nothing() -> None:
+def test_error_is_raised_by_the_future_and_its_arguments_are_freed() -> None:
     class Model:
         pass
 
@@ -52,7 +52,7 @@ def test_an_error_is_its_callers_and_keeps_nothing() -> None:
         raise ValueError(message)
 
     threads, model = ThreadPool(1, "some"), Model()
-    last = weakref.ref(model)
+    reference = weakref.ref(model)
     gc.disable()
     try:
         future = threads.submit(fail, model)
@@ -61,12 +61,12 @@ def test_an_error_is_its_callers_and_keeps_nothing() -> None:
         del future, model
         threads.submit(int).result(10)
 
-        assert last() is None
+        assert reference() is None
     finally:
         gc.enable()
 
 
-def test_too_few_threads_are_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_of_threads_is_reported_as_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     start, tries = threading.Thread.start, count()
 
     def start_three(thread: threading.Thread) -> None:
