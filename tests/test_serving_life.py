@@ -1,4 +1,4 @@
-"""SageMaker's contract for a serving container: how the real program starts, lives and ends.
+"""SageMaker's contract for a serving container: start, health checks and end of the program.
 
 The numbers in the names are those of the contract's checklist.
 """
@@ -35,7 +35,7 @@ def base_dir(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def loading_held_up(base_dir: Path, copy: Path) -> Iterator[Callable[[], None]]:
+def blocked_loading(base_dir: Path, copy: Path) -> Iterator[Callable[[], None]]:
     """Copy the model; opening its network blocks until the yielded function is called."""
     shutil.copytree(base_dir / "model", copy / "model")
     # The kernel delays an open for as long as another process has a lease (45 s at most), and
@@ -48,19 +48,19 @@ def loading_held_up(base_dir: Path, copy: Path) -> Iterator[Callable[[], None]]:
 
         fcntl.fcntl(network, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         yield release
-    # Closing the file has ended the lease.
+    # Closing the file ended the lease.
     signal.signal(signal.SIGIO, previous)
 
 
 @pytest.mark.parametrize("arguments", [("serve",), ()])
-def test_1_serve_starts_the_server_and_so_does_no_argument(
+def test_1_server_starts_with_serve_or_without_arguments(
     base_dir: Path, arguments: tuple[str, ...]
 ) -> None:
     with starting(base_dir, *arguments) as server:
         assert server.wait_for_ping(200).body == b""
 
 
-def test_1_another_argument_is_refused_with_the_right_one_named() -> None:
+def test_1_unknown_argument_is_rejected() -> None:
     program = subprocess.run(
         [sys.executable, "-m", "container.serving", "train"],
         capture_output=True,
@@ -73,7 +73,7 @@ def test_1_another_argument_is_refused_with_the_right_one_named() -> None:
     assert "serve" in program.stderr
 
 
-def test_2_the_port_is_the_one_of_sagemaker_bind_to_port_and_no_second_is_opened(
+def test_2_server_listens_only_on_sagemaker_bind_to_port(
     base_dir: Path,
 ) -> None:
     with serving(base_dir, SAGEMAKER_SAFE_PORT_RANGE="21000-21010") as server:
@@ -83,17 +83,17 @@ def test_2_the_port_is_the_one_of_sagemaker_bind_to_port_and_no_second_is_opened
                 assert client.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_3_ping_is_503_while_loading_and_200_with_an_empty_body_after(
+def test_3_ping_is_503_while_loading_then_200_with_an_empty_body(
     base_dir: Path, tmp_path: Path
 ) -> None:
-    with loading_held_up(base_dir, tmp_path) as release, starting(tmp_path) as server:
+    with blocked_loading(base_dir, tmp_path) as release, starting(tmp_path) as server:
         loading = server.wait_for_ping(503)
-        refused = server.invoke(PNG)
+        rejected = server.invoke(PNG)
         release()
         ready = server.wait_for_ping(200)
 
     assert json.loads(loading.body)["error"]["message"] == "the model is being loaded"
-    assert refused.status == 503
+    assert rejected.status == 503
     assert ready.body == b""
 
 
@@ -111,7 +111,7 @@ def test_3_ping_answers_under_full_load(base_dir: Path) -> None:
         clients = [threading.Thread(target=keep_busy) for _ in range(64)]
         for client in clients:
             client.start()
-        # How soon is what benchmarks/serving measures.
+        # benchmarks/serving measures how fast it answers.
         for _ in range(20):
             assert server.ping_soon().status == 200
             time.sleep(0.1)
@@ -122,12 +122,12 @@ def test_3_ping_answers_under_full_load(base_dir: Path) -> None:
     assert set(statuses) <= {200, 503}
 
 
-def test_7_the_model_folder_is_only_read_and_may_hold_the_tar_gz(
+def test_7_model_folder_is_not_changed_and_may_contain_model_tar_gz(
     artifact: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(artifact, model)
-    (model / "model.tar.gz").write_bytes(b"not looked into")
+    (model / "model.tar.gz").write_bytes(b"not read")
     before = {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]}
 
     with serving(tmp_path) as server:
@@ -136,7 +136,7 @@ def test_7_the_model_folder_is_only_read_and_may_hold_the_tar_gz(
     assert {path: path.stat().st_mtime_ns for path in [model, *model.rglob("*")]} == before
 
 
-def test_3_ping_answers_while_clients_stall_in_their_bodies(base_dir: Path) -> None:
+def test_3_ping_answers_while_clients_stall_within_bodies(base_dir: Path) -> None:
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
     with serving(base_dir) as server:
         stalling = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
@@ -161,7 +161,7 @@ def test_3_ping_answers_while_clients_stall_in_their_bodies(base_dir: Path) -> N
     ],
     ids=["head of /ping", "head of a request", "body of /ping", "TLS"],
 )
-def test_3_clients_that_stall_keep_nobody_waiting(base_dir: Path, sent: bytes) -> None:
+def test_3_stalled_clients_do_not_delay_others(base_dir: Path, sent: bytes) -> None:
     with serving(base_dir) as server:
         stalling = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
         for client in stalling:
@@ -170,14 +170,12 @@ def test_3_clients_that_stall_keep_nobody_waiting(base_dir: Path, sent: bytes) -
 
         for _ in range(5):
             assert server.ping_soon().status == 200
-        if b"Content-Length" not in sent:
-            # Those with bodies have the places that others wait for.
-            assert server.invoke(PNG).status == 200
+        assert server.invoke(PNG).status == 200
         for client in stalling:
             client.close()
 
 
-def test_3_the_beginning_of_a_next_request_keeps_nobody_waiting(base_dir: Path) -> None:
+def test_3_partial_next_request_does_not_delay_others(base_dir: Path) -> None:
     with serving(base_dir) as server:
         clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
         for client in clients:
@@ -193,7 +191,7 @@ def test_3_the_beginning_of_a_next_request_keeps_nobody_waiting(base_dir: Path) 
 
 
 @pytest.mark.parametrize("body", [b"zz\r\n", b"0\r\nno trailer\r\n\r\n"])
-def test_a_request_whose_body_is_damaged_behind_the_answer_has_no_second_one(
+def test_malformed_body_after_the_response_causes_no_second_response(
     base_dir: Path, body: bytes
 ) -> None:
     head = b"GET /ping HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -207,16 +205,16 @@ def test_a_request_whose_body_is_damaged_behind_the_answer_has_no_second_one(
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
-def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
+def test_head_sent_in_pieces_is_one_request(base_dir: Path) -> None:
     with serving(base_dir) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
-            for piece in (b"GET /pi", b"ng HTTP/1.1\r\nHo", b"st: x\r\n\r", b"\n"):
-                client.sendall(piece)
+            for part in (b"GET /pi", b"ng HTTP/1.1\r\nHo", b"st: x\r\n\r", b"\n"):
+                client.sendall(part)
                 time.sleep(0.2)
             assert client.recv(12) == b"HTTP/1.1 200"
             client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n")
             client.shutdown(socket.SHUT_WR)
-            # Closed, whichever way: what was sent is half a head.
+            # Half a head: the server closes or resets the connection.
             with suppress(ConnectionResetError):
                 while client.recv(2**16):
                     pass
@@ -224,9 +222,7 @@ def test_a_head_that_comes_in_pieces_is_one_request(base_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 5_000, 60_000], ids=["short", "long", "very long"])
-def test_requests_that_come_in_pieces_and_at_once_are_all_answered(
-    base_dir: Path, length: int
-) -> None:
+def test_pipelined_requests_sent_in_pieces_are_all_answered(base_dir: Path, length: int) -> None:
     fields = "".join(f"X-{number}: {'a' * 1000}\r\n" for number in range(length // 1000))
     head = (
         "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -255,7 +251,7 @@ def test_too_long_head_is_answered_with_431(base_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_head_that_comes_byte_by_byte_is_hung_up_on(base_dir: Path) -> None:
+def test_connection_with_a_head_sent_byte_by_byte_is_closed(base_dir: Path) -> None:
     with serving(base_dir) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.settimeout(0.5)
@@ -276,16 +272,16 @@ def test_a_head_that_comes_byte_by_byte_is_hung_up_on(base_dir: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_kept", [True, False], ids=["kept connections", "new connections"])
-def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
+def test_8_sigterm_under_load_loses_no_request_and_exits_with_0(
     base_dir: Path, *, is_kept: bool
 ) -> None:
     heavy = encode(random_pixels(1500, 2000), "JPEG")
     outcomes: list[int | str] = []
 
-    # Nobody shall be refused only because this machine is busy.
+    # A long limit, so that a busy machine causes no rejections.
     with serving(base_dir, SAGEMAKER_CLASSIFIER_WAIT_SECONDS="20") as server:
 
-        def ask_until_refused() -> None:
+        def invoke_until_refused() -> None:
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
             while True:
                 if not is_kept:
@@ -303,7 +299,7 @@ def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
                     outcomes.append(repr(error))
                     return
 
-        clients = [threading.Thread(target=ask_until_refused) for _ in range(32)]
+        clients = [threading.Thread(target=invoke_until_refused) for _ in range(32)]
         for client in clients:
             client.start()
         time.sleep(1)
@@ -313,22 +309,22 @@ def test_8_sigterm_under_load_loses_no_request_and_exits_0_within_30_seconds(
             client.join()
 
     assert status == 0
-    # The kernel cuts who connects between our last look and the closing of the door; a worker that
-    # ended there would lose as many as it had places for.
-    cut = len(outcomes) - outcomes.count(200)
-    assert cut <= (0 if is_kept else 2), outcomes
+    # A client that connects between the last accept and the close of the listener is reset; a
+    # worker without a drain would lose a request of every client.
+    lost = len(outcomes) - outcomes.count(200)
+    assert lost <= (0 if is_kept else 2), outcomes
     assert len(outcomes) >= len(clients)
 
 
-def test_8_sigterm_while_loading_ends_at_once(base_dir: Path, tmp_path: Path) -> None:
-    with loading_held_up(base_dir, tmp_path), starting(tmp_path) as server:
+def test_8_sigterm_while_loading_ends_the_server_at_once(base_dir: Path, tmp_path: Path) -> None:
+    with blocked_loading(base_dir, tmp_path), starting(tmp_path) as server:
         server.wait_for_ping(503)
         server.process.send_signal(signal.SIGTERM)
 
         assert server.process.wait(10) == 0
 
 
-def test_14_a_missing_model_ends_the_process_with_a_sentence(tmp_path: Path) -> None:
+def test_14_missing_model_ends_the_process_with_a_message(tmp_path: Path) -> None:
     with starting(tmp_path) as server:
         status = server.process.wait(30)
 
@@ -338,7 +334,7 @@ def test_14_a_missing_model_ends_the_process_with_a_sentence(tmp_path: Path) -> 
         assert "Traceback" not in log
 
 
-def test_14_a_model_that_answers_otherwise_than_in_training_ends_the_process(
+def test_14_model_with_predictions_unlike_training_ends_the_process(
     artifact: Path, other_artifact: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(artifact, tmp_path / "model")
@@ -348,7 +344,7 @@ def test_14_a_model_that_answers_otherwise_than_in_training_ends_the_process(
     manifest["files"]["model.onnx"] = other["files"]["model.onnx"]
     (tmp_path / "model" / "manifest.json").write_text(json.dumps(manifest))
 
-    # Untrained networks answer so much alike that bfloat16 might be what makes the difference.
+    # Untrained networks have similar predictions: the rounding of bfloat16 could be the difference.
     with starting(tmp_path, SAGEMAKER_CLASSIFIER_PRECISION="float32") as server:
         status = server.process.wait(30)
 
@@ -356,15 +352,15 @@ def test_14_a_model_that_answers_otherwise_than_in_training_ends_the_process(
         assert "differs from training's" in server.log.read_text()
 
 
-def test_14_a_worker_killed_while_loading_ends_the_process(base_dir: Path, tmp_path: Path) -> None:
-    with loading_held_up(base_dir, tmp_path), starting(tmp_path) as server:
+def test_14_worker_killed_while_loading_ends_the_process(base_dir: Path, tmp_path: Path) -> None:
+    with blocked_loading(base_dir, tmp_path), starting(tmp_path) as server:
         server.wait_for_ping(503)
         os.kill(server.worker(), signal.SIGKILL)
 
         assert server.process.wait(10) != 0
 
 
-def test_14_a_worker_killed_while_serving_is_replaced(base_dir: Path) -> None:
+def test_14_worker_killed_while_serving_is_replaced(base_dir: Path) -> None:
     with serving(base_dir) as server:
         os.kill(server.worker(), signal.SIGKILL)
         time.sleep(0.2)
@@ -374,7 +370,7 @@ def test_14_a_worker_killed_while_serving_is_replaced(base_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_14_a_worker_that_hangs_is_replaced_and_one_that_slept_with_the_machine_is_not(
+def test_14_hung_worker_is_replaced_but_not_after_the_machine_resumes(
     base_dir: Path,
 ) -> None:
     with serving(base_dir, GUNICORN_CMD_ARGS="--timeout 10") as server:
@@ -383,8 +379,8 @@ def test_14_a_worker_that_hangs_is_replaced_and_one_that_slept_with_the_machine_
         for pid in both:
             os.kill(pid, signal.SIGSTOP)
         time.sleep(12)
-        # The worker first: after SIGCHLD the master checks it twice in an instant, which it does
-        # not when a container resumes.
+        # The worker first: SIGCHLD makes the master check it twice at once, which does not happen
+        # when a container resumes.
         for pid in reversed(both):
             os.kill(pid, signal.SIGCONT)
         time.sleep(4)
@@ -399,8 +395,8 @@ def test_14_a_worker_that_hangs_is_replaced_and_one_that_slept_with_the_machine_
 
 
 @pytest.mark.slow
-def test_every_start_comes_to_its_end(base_dir: Path) -> None:
-    # Not all did when two threads made their first tensors at once.
+def test_every_restarted_worker_becomes_ready(base_dir: Path) -> None:
+    # Starts can hang if two threads create their first tensors at the same time.
     with serving(base_dir) as server:
         for _ in range(60):
             worker = server.worker()
@@ -411,26 +407,26 @@ def test_every_start_comes_to_its_end(base_dir: Path) -> None:
             server.wait_for_ping(200)
 
 
-def test_a_wrong_setting_is_said_before_anything_starts(base_dir: Path) -> None:
+def test_invalid_setting_is_reported_before_gunicorn_starts(base_dir: Path) -> None:
     with starting(base_dir, SAGEMAKER_MAX_PAYLOAD_IN_MB="much") as server:
         assert server.process.wait(10) == 1
         assert "SAGEMAKER_MAX_PAYLOAD_IN_MB must be a whole number" in server.log.read_text()
 
 
-def test_a_low_limit_of_open_files_is_raised(base_dir: Path) -> None:
+def test_low_limit_of_open_files_is_raised(base_dir: Path) -> None:
     with starting(base_dir, under=("prlimit", "--nofile=90:4000")) as server:
         server.wait_for_ping(200)
 
         assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (4000, 4000)
 
 
-def test_too_low_a_limit_of_open_files_is_said_before_anything_starts(base_dir: Path) -> None:
+def test_too_low_hard_limit_of_open_files_is_reported_before_the_start(base_dir: Path) -> None:
     with starting(base_dir, under=("prlimit", "--nofile=90:90")) as server:
         assert server.process.wait(10) == 1
         assert "at most 90 files may be open" in server.log.read_text()
 
 
-def test_openvino_tells_nobody_of_the_start(base_dir: Path, tmp_path: Path) -> None:
+def test_openvino_writes_no_telemetry_files(base_dir: Path, tmp_path: Path) -> None:
     with serving(base_dir, HOME=str(tmp_path), CI="", TF_BUILD="", JENKINS_URL="") as server:
         assert server.invoke(PNG).status == 200
 
