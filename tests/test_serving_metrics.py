@@ -13,7 +13,7 @@ from container.serving.http.metrics import BUCKETS, Metrics, shared_table
 from tests.bodies import PNG, instances
 from tests.processes import children
 from tests.servers import Server, serving
-from tests.test_serving_overload import LITTLE, ask_for, send_invocation
+from tests.test_serving_overload import ONE_SLOT, send_invocation, send_repeatedly
 
 SAMPLE = re.compile(r'(?P<name>\w+(?:\{\w+="[^"]+"(?:,\w+="[^"]+")*\})?) (?P<value>[\d.]+)')
 
@@ -77,8 +77,8 @@ def test_without_its_variable_there_are_no_metrics(server: Server) -> None:
 
 
 def test_requests_refused_by_the_loop_are_counted_too(base_dir: Path) -> None:
-    with serving(base_dir, **ON, **LITTLE, SAGEMAKER_CLASSIFIER_QUEUE="2") as server:
-        statuses = ask_for(server, 2, clients=12)
+    with serving(base_dir, **ON, **ONE_SLOT, SAGEMAKER_CLASSIFIER_QUEUE="2") as server:
+        statuses = send_repeatedly(server, 2, clients=12)
 
         found = scraped(server)
 
@@ -89,7 +89,7 @@ def test_requests_refused_by_the_loop_are_counted_too(base_dir: Path) -> None:
 
 
 def test_who_hung_up_while_waiting_is_not_counted_as_refused(base_dir: Path) -> None:
-    with serving(base_dir, **ON, **LITTLE) as server:
+    with serving(base_dir, **ON, **ONE_SLOT) as server:
         stalled = send_invocation(server, PNG, sent=10)
         time.sleep(0.2)
         send_invocation(server, PNG).close()
@@ -103,8 +103,10 @@ def test_who_hung_up_while_waiting_is_not_counted_as_refused(base_dir: Path) -> 
 
 
 def test_those_who_wait_are_seen(base_dir: Path) -> None:
-    with serving(base_dir, **ON, **{**LITTLE, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}) as server:
-        asking = threading.Thread(target=ask_for, args=(server, 2, 12))
+    with serving(
+        base_dir, **ON, **{**ONE_SLOT, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}
+    ) as server:
+        asking = threading.Thread(target=send_repeatedly, args=(server, 2, 12))
         asking.start()
         longest = 0.0
         while asking.is_alive():
