@@ -28,7 +28,7 @@ def chosen(channels: Channels) -> tuple[str | None, ...]:
     return tuple(path.name if path else None for path in paths)
 
 
-def test_the_base_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_base_directory_can_be_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SAGEMAKER_BASE_DIR", raising=False)
     assert base_dir() == Path("/opt/ml")
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
@@ -46,7 +46,7 @@ def test_the_base_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path:
         (("test", "train", "valid"), ("train", "valid", "test", None)),
     ],
 )
-def test_channels_go_by_the_names_that_people_use(
+def test_channels_are_recognized_by_common_names(
     environment: TrainingEnvironment, names: tuple[str, ...], expected: tuple[str | None, ...]
 ) -> None:
     with_channels(environment, *names)
