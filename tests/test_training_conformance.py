@@ -18,6 +18,7 @@ import pytest
 from container.classifier.artifact import Artifact
 from container.classifier.metric_lines import METRIC_DEFINITIONS
 from container.classifier.preprocessing import preprocess
+from container.training.__main__ import main
 from tests.opt_ml import (
     IS_ROOT,
     configure,
@@ -276,6 +277,11 @@ def test_15_the_configuration_folder_may_be_for_root_only(tmp_path: Path) -> Non
         assert code == 0
     else:
         assert "Permission denied" in failure(base_dir)
+
+
+def test_help_describes_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "Run the training job in /opt/ml" in capsys.readouterr().out
 
 
 def _values(expression: re.Pattern[str], log: str) -> Iterator[float]:

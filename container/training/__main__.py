@@ -16,6 +16,12 @@ from container.training.sagemaker.supervisor import ConnectionLostError, Rank
 
 logger = logging.getLogger("training")
 
+HELP = """usage: training [-h] [train]
+
+Run the training job in /opt/ml (or in $SAGEMAKER_BASE_DIR): hyperparameters, channels and hosts
+come from input/config and input/data; the model goes to model, the reports to output/data.
+"""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job; SageMaker reads the exit code and the file `output/failure`.
@@ -23,6 +29,9 @@ def main(arguments: Sequence[str]) -> int:
     SageMaker passes `train`, no argument, or ContainerArguments. All of them are ignored, because
     the settings of a job are hyperparameters.
     """
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
     stop = StopRequest()
     # Before torch is imported, which takes seconds.
     stop.listen()
