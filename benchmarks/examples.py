@@ -1,4 +1,4 @@
-"""The examples on this machine: each trained, served and asked, on few images.
+"""The examples on this machine: each trained, served and used for a prediction, on few images.
 
     python -m benchmarks.examples --data ../shared/data
 
@@ -6,7 +6,7 @@ An example's own settings are taken, with one epoch of small images and no secon
 Images are a few of each class of fingers.tar, dogs.tar and hurricane.tar, half of the held-out
 ones for validation, half for the test. No ImageNet weights lie beside them: the weights channel has
 random ones of the example's network, so that the accuracy is that of nothing learned. This shows
-that the whole way works, and says nothing of how good a network gets.
+that the whole workflow works, not how accurate a network gets.
 """
 
 import argparse
@@ -32,12 +32,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 # Of each class in each channel.
 FEW = 4
 
-# Instead of what an example says, or beside it.
+# Overrides and additions to each example.
 SHORT = {"epochs": 1, "head_epochs": 2, "batch_size": 8, "image_size": 64, "quantize": "none"}
 
 
 def main() -> None:
-    """Run the examples that were asked for; print a table and one JSON document."""
+    """Run the selected examples; print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help="of examples (default: all)")
     parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")
@@ -100,7 +100,7 @@ def shortened(text: str) -> str:
 
 
 def run(example: Path, folder: Path) -> str:
-    """Train, serve and ask as an example says, on the channels in `folder`; return the answer."""
+    """Train, serve and predict with an example's settings, on the channels in `folder`."""
     settings = folder / "settings.toml"
     settings.write_text(shortened(example.read_text(encoding="utf-8")), encoding="utf-8")
     content = tomllib.loads(settings.read_text(encoding="utf-8"))

@@ -83,7 +83,7 @@ class Outcome:
     slowest_seconds: float = 0.0
 
     wrong: list[Body] = field(default_factory=list)
-    """The first bodies whose answer is none of the expected."""
+    """The first bodies with an unexpected response."""
 
 
 def seeds() -> Sequence[Body]:
@@ -247,7 +247,7 @@ def _repeat(data: bytearray, _other: bytes, random: Random) -> None:
 
 
 def _splice(data: bytearray, other: bytes, random: Random) -> None:
-    """Go on with another body from some place."""
+    """Continue with another body from a random position."""
     place = random.randrange(min(len(data), len(other)) + 1)
     data[place:] = other[place:]
 

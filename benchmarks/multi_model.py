@@ -2,8 +2,8 @@
 
     python -m benchmarks.multi_model --data FOLDER
 
-FOLDER holds ants-bees.tar, whose photographs are asked about. Models of five networks, random
-weights and ten classes, take turns: each is loaded, asked a few times, unloaded. Resident memory
+FOLDER holds ants-bees.tar, whose photographs are predicted. Models of five networks, random
+weights and ten classes, alternate: each is loaded, predicts and is unloaded. Resident memory
 counts when no model is loaded, and when all five are.
 """
 

@@ -86,7 +86,7 @@ def _compare(base_dir: Path) -> dict[str, Any]:
     milliseconds = _times(engines, validation.pixels[:IMAGES_PER_ROUND])
     float32 = answers["float32"]
     return {
-        "said": artifact.manifest.metrics[METRICS],
+        "report": artifact.manifest.metrics[METRICS],
         "images": len(validation),
         "precisions": {
             precision: {
@@ -143,7 +143,7 @@ def _times(engines: Mapping[str, Infer], pixels: Pixels) -> dict[str, float]:
 def _runtimes(
     artifact: Artifact, validation: ImageSet, answers: Mapping[str, npt.NDArray[np.float32]]
 ) -> dict[str, float] | None:
-    """Return how OpenVINO's int8 differs from that of ONNX Runtime, which judges in training."""
+    """Return how OpenVINO's int8 differs from ONNX Runtime's, which training evaluates with."""
     if artifact.int8 is None:
         return None
     network = Int8Network(artifact.int8.onnx_model)
@@ -160,7 +160,7 @@ def _runtimes(
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    print(f"{result['data']}: {result['said']['reason']}")
+    print(f"{result['data']}: {result['report']['reason']}")
     for precision, figures in result["precisions"].items():
         print(
             f"  {precision:<9} accuracy {100 * figures['accuracy']:6.2f} %  "

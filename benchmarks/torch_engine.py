@@ -1,4 +1,4 @@
-"""PyTorch's engine by itself, behind decoding, and as a server with 64 clients, in one run.
+"""PyTorch's engine alone, behind decoding, and as a server with 64 clients, in one run.
 
     python -m benchmarks.torch_engine --data FOLDER
 

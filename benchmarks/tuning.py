@@ -4,12 +4,12 @@
 
 Both draw learning rate, weight decay, batch size and epochs of the small network from the same
 ranges, for every eighth hand of fingers.tar. `separate` is what a loop over the training program
-does: each training is a process of its own with an empty cache, and comes to its end. `launcher` is
+does: each training is a separate process with an empty cache and trains to its end. `launcher` is
 `image_classifier tune --local` with `early_stopping`. Both run as many at a time as there are
 processors, on one each. One half of the trainings comes before the launcher, the other after;
 the launcher searches several times, with nothing kept from before. All train without the debugger.
 
-Processor seconds are those of all processes, whoever else computes on the machine; seconds are by
+Processor seconds are those of all processes, also while other programs run; seconds are by
 the clock.
 """
 
@@ -36,7 +36,7 @@ from image_classifier.settings import settings_file
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
-# Of the images that there are, one in so many.
+# One of so many images is used.
 THINNED = {"training": 8, "validation": 2}
 
 SETTINGS = """
@@ -157,7 +157,7 @@ def _separately(
             }
             _run(["container.training", "train"], variables, folder)
             report = (base_dir / METRICS).read_text(encoding="utf-8")
-        # Of the weights that are kept: what the program prints last, by which the launcher judges.
+        # Of the kept weights: the last value that the program prints, and the one that tuning uses.
         accuracy = float(json.loads(report)["val_accuracy"])
         print(f"val_accuracy {accuracy:.4f}  {hyperparameters}", file=sys.stderr, flush=True)
         return accuracy

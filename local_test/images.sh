@@ -20,7 +20,7 @@ first_image() {
     done
 }
 
-# Prints the content type that the name of the file $1 says.
+# Prints the content type for the suffix of the file $1.
 content_type_of() {
     # Not ${1,,}: macOS has Bash 3.2.
     case $(tr '[:upper:]' '[:lower:]' <<<"$1") in

@@ -4,7 +4,7 @@
 #
 # Usage: local_test/predict.sh [FILE [CONTENT_TYPE]]
 #        FILE          defaults to the first image for validation, else training, in test_dir
-#        CONTENT_TYPE  defaults to what FILE's name says
+#        CONTENT_TYPE  defaults to that of FILE's suffix
 # Needs: curl 7.76 or later, and a server (`make up` or serve_local.sh).
 # Reads: PORT, the server's port (default 8080).
 
@@ -31,7 +31,7 @@ curl --silent --show-error --fail-with-body --noproxy localhost \
     "http://localhost:${PORT:-8080}/invocations" || curl_exit=$?
 case $curl_exit in
     0) echo ;;
-    # An answer, but an error: it is printed and says what is wrong.
+    # An answer, but an error: it is printed and has the reason.
     22) echo && exit 1 ;;
     # Refused, or accepted and closed by an engine in whose container nothing listens yet.
     7 | 52 | 56) die "the request failed; is the server up? (\`make up\`)" ;;

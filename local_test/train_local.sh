@@ -6,7 +6,7 @@
 # Usage: local_test/train_local.sh [IMAGE]     without IMAGE as a plain process, without containers
 # Needs: docker, or the repository's .venv (`make setup`).
 # Ctrl-C stops the job as SageMaker would, with a checkpoint from which the next run continues.
-# After a job that came to its end the next run starts anew.
+# After a finished job the next run starts from the beginning.
 
 set -euo pipefail
 cd "$(dirname "$0")"

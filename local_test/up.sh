@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Train on the images in test_dir (drawn hands at first), then serve the model in the background.
-# With Docker Compose where there is an engine, else as two plain processes.
+# With Docker Compose if a Docker engine runs, else as two plain processes.
 #
 # Usage: make up    or local_test/up.sh
 # Needs: docker with Compose v2, or make and Python 3.11.
@@ -15,7 +15,7 @@ source local_test/engine.sh
 source local_test/images.sh
 
 up_with_compose() {
-    # Outside of a Git checkout the models' provenance says `unknown`.
+    # Outside of a Git checkout the models' provenance is `unknown`.
     CODE_VERSION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
     export CODE_VERSION
     docker compose build

@@ -1,4 +1,4 @@
-"""Images that a server must not be surprised by, each with the answer that it has to give.
+"""Unusual and hostile images, each with the expected response.
 
 `docs/images.md` shows these rows, `test_hostile_images.py` sends them.
 """
@@ -49,7 +49,7 @@ class Row:
     status: int = 200
 
     answer: str
-    """What is seen of the image or, where there is an error, how its message begins."""
+    """The expected pixels or, for an error, the start of its message."""
 
     seen: Callable[[], bytes] | None = None
     """A plain image that has the same answer."""
@@ -170,7 +170,7 @@ def noisy(kind: str) -> bytes:
 
 
 def wide_gif() -> bytes:
-    """Return a GIF of 50 x 40 pixels whose frame says that it has 65,535 x 65,535."""
+    """Return a GIF of 50 x 40 pixels whose frame claims 65,535 x 65,535."""
     data = bytearray(saved(PALETTE, "GIF"))
     frame = data.index(b",\0\0\0\0" + struct.pack("<HH", 50, 40))
     data[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
@@ -401,7 +401,7 @@ ROWS = (
         answer=DAMAGED + "Decompressed data too large",
     ),
     Row(
-        image="PNG that says 7,000 x 7,000 pixels and holds none",
+        image="PNG that claims 7,000 x 7,000 pixels and has none",
         body=lambda: png(7000, 7000, chunk(b"IDAT", zlib.compress(b""))),
         status=422,
         answer=DAMAGED + "image file is truncated",
@@ -537,46 +537,46 @@ ROWS = (
     ),
     # Under another name.
     Row(
-        image="PNG, said to be a JPEG",
+        image="PNG sent as JPEG",
         body=lambda: PNG,
         sent_as="image/jpeg",
         answer="as what its bytes say",
         seen=lambda: PNG,
     ),
     Row(
-        image="JPEG, said to be curl's form",
+        image="JPEG sent as curl's form",
         body=lambda: JPEG,
         sent_as="application/x-www-form-urlencoded",
         answer="as what its bytes say",
         seen=lambda: encode(opened(JPEG)),
     ),
     Row(
-        image="PNG, said to be JSON",
+        image="PNG sent as JSON",
         body=lambda: PNG,
         sent_as="application/json",
         status=400,
         answer="the body is not JSON",
     ),
     Row(
-        image="large PNG, said to be JSON",
+        image="large PNG sent as JSON",
         body=lambda: noisy("PNG"),
         sent_as="application/json",
         status=400,
         answer="the body is not JSON",
     ),
     Row(
-        image="PNG, said to be an array",
+        image="PNG sent as an array",
         body=lambda: PNG,
         sent_as="application/x-npy",
         status=422,
         answer="not a NumPy file of version 1.0 or 2.0, or a damaged one",
     ),
     Row(
-        image="PNG, said to be text",
+        image="PNG sent as text",
         body=lambda: PNG,
         sent_as="text/plain",
         status=415,
-        answer="Content-Type 'text/plain' is not one of image/jpeg, image/jpg, image/png",
+        answer="Content-Type 'text/plain' is not one of image/jpeg, image/png, image/webp",
     ),
     Row(
         image="PNG in a browser's form",

@@ -269,7 +269,7 @@ def test_lines_are_images() -> None:
         assert np.array_equal(image(SETTINGS), preprocess(PNG, SETTINGS))
 
 
-def test_a_line_that_is_none_fails_alone() -> None:
+def test_invalid_line_fails_alone() -> None:
     data = b'{"b64": "?"}\nno JSON\n\n7\n' + b"[" * 1001 + b"\n" + lines(PNG)
 
     *bad, good = split_json_lines(data)

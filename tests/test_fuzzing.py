@@ -21,7 +21,7 @@ def test_the_same_number_gives_the_same_bodies() -> None:
 
 
 @pytest.mark.slow
-def test_mutated_bodies_are_answered_and_hurt_nobody(server: Server) -> None:
+def test_mutated_bodies_do_not_harm_the_server(server: Server) -> None:
     worker, outcome = server.worker(), Outcome()
 
     asyncio.run(send(server.port, itertools.islice(mutants(1), 3000), outcome))

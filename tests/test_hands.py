@@ -72,7 +72,7 @@ def test_hands_are_brighter_than_what_is_behind_them(images: Images) -> None:
 
 
 class _NoChance:
-    """Stands in for a random generator: always the middle, so that hands are drawn upright."""
+    """A random generator that always returns the middle, so that hands are drawn upright."""
 
     def uniform(self, low: float, high: float, size: int | None = None) -> float | Floats:
         middle = (low + high) / 2

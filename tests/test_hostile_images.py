@@ -39,5 +39,5 @@ def test_images_that_look_different_have_different_answers(server: Server) -> No
     assert len({server.invoke(image).body for image in images}) == len(images) > 10
 
 
-def test_a_row_says_either_what_is_seen_or_what_is_wrong() -> None:
+def test_rows_have_either_pixels_or_an_error() -> None:
     assert [row.image for row in ROWS if (row.status == 200) != bool(row.seen)] == []

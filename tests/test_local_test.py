@@ -64,7 +64,7 @@ def _own_images(tmp_path: Path) -> Path:
 
 
 def _program(tmp_path: Path, package: str, code: str) -> Path:
-    """Write a program that stands in for training or serving; return its folder."""
+    """Write a fake training or serving program; return its folder."""
     programs = tmp_path / "programs"
     (programs / "container" / package).mkdir(parents=True)
     for folder in (programs / "container", programs / "container" / package):
@@ -85,7 +85,7 @@ def _files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def test_prepare_draws_sample_images_and_says_how_to_train_on_them(tmp_path: Path) -> None:
+def test_prepare_draws_sample_images_and_prints_the_next_command(tmp_path: Path) -> None:
     assert main(["prepare", "--base-dir", str(tmp_path)]) == 0
 
     counts = {name: len(list((tmp_path / opt_ml.DATA / name).iterdir())) for name in SAMPLE_IMAGES}
@@ -147,7 +147,7 @@ def test_given_hyperparameters_take_the_place_of_all_others(base_dir: Path) -> N
 @pytest.mark.parametrize(
     ("text", "found"), [("{", "is not JSON"), ("[1]", r"must hold a JSON object, got \[1\]")]
 )
-def test_hyperparameters_that_are_no_object_are_the_users_to_mend(
+def test_hyperparameters_that_are_not_an_object_are_a_user_error(
     base_dir: Path, text: str, found: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (base_dir / opt_ml.HYPERPARAMETERS).write_text(text)
@@ -259,7 +259,7 @@ def test_a_folder_without_a_training_channel_is_refused_with_what_is_expected(
         assert f"found {found}: expected training/" in error
 
 
-def test_a_new_job_keeps_the_model_and_forgets_the_failure(base_dir: Path) -> None:
+def test_new_job_keeps_the_model_and_removes_the_failure(base_dir: Path) -> None:
     (base_dir / "model/manifest.json").write_text("{}")
     (base_dir / opt_ml.FAILURE).write_text("out of luck")
 
@@ -269,7 +269,7 @@ def test_a_new_job_keeps_the_model_and_forgets_the_failure(base_dir: Path) -> No
     assert not (base_dir / opt_ml.FAILURE).exists()
 
 
-def test_training_without_a_tree_says_what_to_run_first(tmp_path: Path) -> None:
+def test_training_without_a_tree_names_the_command_to_run_first(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run `python -m image_classifier.platform prepare` first"):
         processes.train(tmp_path)
 
@@ -351,7 +351,9 @@ exit(5)
     thread.join()
 
 
-def test_serving_without_a_model_says_what_to_run_first(base_dir: Path, free_port: int) -> None:
+def test_serving_without_a_model_names_the_command_to_run_first(
+    base_dir: Path, free_port: int
+) -> None:
     with pytest.raises(UserError, match=r"run `python -m image_classifier.platform train` first"):
         processes.serve(base_dir, free_port)
 
@@ -456,15 +458,15 @@ def test_a_second_serve_is_refused_while_the_first_starts(
         assert path.read_text() == ("1 1" if is_beyond_the_check else "")
 
 
-def test_stop_never_ends_a_process_of_somebody_else(base_dir: Path) -> None:
+def test_stop_never_ends_a_foreign_process(base_dir: Path) -> None:
     """A process number left from before a restart may mean anything by now."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as somebody:
-        (base_dir / "serving.pid").write_text(str(somebody.pid))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as foreign:
+        (base_dir / "serving.pid").write_text(str(foreign.pid))
 
         assert processes.stop(base_dir) is False
 
-        assert somebody.poll() is None
-        somebody.kill()
+        assert foreign.poll() is None
+        foreign.kill()
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
@@ -546,7 +548,7 @@ def requests(free_port: int) -> Iterator[list[tuple[str, bytes]]]:
         thread.join()
 
 
-def test_predict_without_a_file_asks_about_an_own_image(
+def test_predict_without_a_file_sends_an_own_image(
     clone: Path, free_port: int, requests: list[tuple[str, bytes]]
 ) -> None:
     result = _run(clone, "make", "--silent", "predict", PORT=str(free_port))
@@ -580,7 +582,7 @@ def test_predict_prefers_images_that_training_has_not_seen(
         ("1", "application/octet-stream"),
     ],
 )
-def test_predict_says_the_type_that_the_name_says(
+def test_predict_derives_the_content_type_from_the_suffix(
     clone: Path,
     free_port: int,
     requests: list[tuple[str, bytes]],
@@ -616,14 +618,14 @@ def test_no_connection_is_a_reason_to_ask_whether_the_server_is_up(
     assert "is the server up?" in result.stderr
 
 
-def test_a_failed_training_says_its_reason_once_and_where_it_is_kept(clone: Path) -> None:
+def test_failed_training_prints_its_reason_once_and_its_file(clone: Path) -> None:
     result = _run(clone, "local_test/train_local.sh")
 
     assert result.returncode == 1
     output = result.stdout + result.stderr
     assert output.count("out of luck") == 1
     assert str(clone / "local_test/test_dir/output/failure") in result.stderr
-    # `prepare` has said it.
+    # `prepare` has printed it.
     assert "is ready" not in output
 
 
@@ -638,7 +640,7 @@ def test_serving_after_a_failed_training_warns_of_the_earlier_model(
     processes.stop(tree)
 
     assert result.returncode == 0, result.stderr
-    assert f"the last training failed ({tree / opt_ml.FAILURE} says why)" in result.stderr
+    assert f"the last training failed ({tree / opt_ml.FAILURE} has the reason)" in result.stderr
     assert "an earlier one" in result.stderr
 
 

@@ -49,7 +49,7 @@ def settings(directory: Path, text: str = SETTINGS) -> SettingsFile:
 
 
 @pytest.mark.slow
-def test_a_search_goes_on_where_it_was_and_leaves_a_page_and_a_model(
+def test_search_continues_and_leaves_a_page_and_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -72,8 +72,8 @@ def test_a_search_goes_on_where_it_was_and_leaves_a_page_and_a_model(
         assert {"manifest.json", "weights.safetensors", "model.onnx"} <= set(archive.getnames())
         manifest = archive.extractfile("manifest.json")
         assert manifest
-        said = json.load(manifest)["metrics"]["val_loss"]
-    assert said == pytest.approx(chosen["objective"], rel=1e-4)
+        recorded = json.load(manifest)["metrics"]["val_loss"]
+    assert recorded == pytest.approx(chosen["objective"], rel=1e-4)
     kept = [each.name for each in folder.iterdir() if each.is_dir()]
     assert kept == [f"trial-{chosen['trial']:03}"]
     # It was trained once; the model was made of what that has left.
@@ -87,7 +87,7 @@ def test_a_search_goes_on_where_it_was_and_leaves_a_page_and_a_model(
 
 
 @pytest.mark.slow
-def test_a_search_that_was_killed_takes_its_trials_along_and_goes_on(
+def test_killed_search_ends_its_trials_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,7 +106,7 @@ def test_a_search_that_was_killed_takes_its_trials_along_and_goes_on(
             assert process.poll() is None
             time.sleep(0.05)
         process.kill()
-        # When its output ends, nobody is left who could write to it.
+        # At the end of its output no process is left that could write to it.
         process.stdout.read()
     size = log.stat().st_size
 
@@ -129,7 +129,7 @@ def test_a_search_that_was_killed_before_it_has_a_model_makes_it_without_trainin
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "images" / "training")
     write_images(tmp_path / "images" / "test", first=100)
-    # Of the lines that judge the network the last one.
+    # The last of the lines with metrics.
     text = SETTINGS.replace('["training"]', '["training", "test"]').replace("val_loss", "test_loss")
     path = write(tmp_path, text.replace("jobs = 2", "jobs = 1\nparallel = 1"), NAME)
     folder = tmp_path / ".launcher/squares/tuning"
@@ -150,7 +150,7 @@ def test_a_search_that_was_killed_before_it_has_a_model_makes_it_without_trainin
     assert (folder / "trial-000/training.log").read_text() == log
 
 
-def test_a_best_trial_without_a_model_says_why(tmp_path: Path) -> None:
+def test_best_trial_without_a_model_is_an_error_with_the_reason(tmp_path: Path) -> None:
     file = settings(tmp_path)
     assert file.settings.tuning
     study = local_tuning._open(tmp_path, file, file.settings.tuning)
@@ -198,7 +198,7 @@ def test_the_same_settings_train_and_serve_on_this_machine(
     assert "`deploy --local` first" in capsys.readouterr().err
 
 
-def test_a_training_that_fails_says_why(
+def test_failed_training_reports_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -262,7 +262,7 @@ def test_of_a_grid_that_was_stopped_every_point_is_tried_once(
     assert set(tried) == points
 
 
-def test_a_random_search_that_goes_on_tries_other_values(tmp_path: Path) -> None:
+def test_continued_random_search_tries_other_values(tmp_path: Path) -> None:
     text = SETTINGS.replace("jobs = 2", 'jobs = 2\nstrategy = "Random"')
     file = settings(tmp_path, text)
     assert file.settings.tuning
@@ -327,8 +327,8 @@ def test_a_trial_is_ended_when_its_objective_is_known_and_nothing_can_fail_it(
         )
 
     assert (found, seen[-1]) == expected
-    told = {"val_loss": [(2, 1), (4, 2)], "train_loss": [(3, 1), (1, 2)], "test_loss": []}
-    assert epochs == told[objective]
+    reported = {"val_loss": [(2, 1), (4, 2)], "train_loss": [(3, 1), (1, 2)], "test_loss": []}
+    assert epochs == reported[objective]
 
 
 def test_a_local_training_leaves_nothing_of_the_one_before_but_checkpoints(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_of_equal_trials_the_first_to_end_is_the_best_and_keeps_its_model(tmp_pa
     assert found.number == second.number
 
 
-def test_another_search_does_not_go_on_in_its_place(tmp_path: Path) -> None:
+def test_another_search_of_the_same_name_is_rejected(tmp_path: Path) -> None:
     file = settings(tmp_path)
     assert file.settings.tuning
     local_tuning._open(tmp_path, file, file.settings.tuning)
@@ -402,7 +402,7 @@ def test_no_trial_is_ended_in_the_first_sixteenth_of_the_longest(tmp_path: Path)
     assert all(pruned[3][3:])
 
 
-def test_hyperband_knows_the_longest_run(tmp_path: Path) -> None:
+def test_hyperband_uses_the_longest_run(tmp_path: Path) -> None:
     text = SETTINGS.replace("jobs = 2", 'jobs = 9\nstrategy = "Hyperband"')
     made = settings(tmp_path, text + "epochs = { min = 9, max = 27 }\n").settings
     assert made.tuning
@@ -413,7 +413,7 @@ def test_hyperband_knows_the_longest_run(tmp_path: Path) -> None:
     assert strategy["HyperbandStrategyConfig"]["MaxResource"] == 27
 
 
-def test_missing_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, SETTINGS, NAME)
 
     with pytest.raises(UserError, match=r"no folder .*/images/training for channel training"):

@@ -127,7 +127,7 @@ def test_6_ping_is_200_with_no_model_and_no_invocations_whatever_is_in_the_model
     with serving(tmp_path, **multi_model(tmp_path, SAGEMAKER_MODEL_SERVER_WORKERS="3")) as running:
         assert json.loads(running.get("/models").body) == {"models": []}
         assert running.invoke(PNG).status == 404
-        # The process that loads a model is the one that is asked for it.
+        # The process that loads a model also predicts with it.
         assert running.worker()
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 0
@@ -394,11 +394,11 @@ def test_4_loads_at_the_same_time_all_succeed_but_one_of_the_same_name(
 
 
 def test_4_a_model_that_is_being_loaded_is_not_there_yet(tmp_path: Path) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    begun, proceed = threading.Event(), threading.Event()
 
     def slowly(_directory: Path) -> Predictor:
         begun.set()
-        go_on.wait()
+        proceed.wait()
         return predictor_of(even)
 
     registry = Registry(tmp_path, budget=2**40, needed=ten_bytes, load=slowly)
@@ -413,7 +413,7 @@ def test_4_a_model_that_is_being_loaded_is_not_there_yet(tmp_path: Path) -> None
             with pytest.raises(Conflict):
                 registry.load("m", str(tmp_path))
         finally:
-            go_on.set()
+            proceed.set()
         loading.result()
 
     assert client.post("/models/m/invoke", data=PNG).status_code == 200

@@ -65,7 +65,7 @@ def test_nan_is_never_an_answer() -> None:
     assert error["code"] == "internal_server_error"
 
 
-def test_a_request_whose_turn_does_not_come_in_time_is_refused_and_never_predicted() -> None:
+def test_request_that_waits_too_long_is_rejected_and_never_predicted() -> None:
     entered, leave = threading.Event(), threading.Event()
     predicted = []
 
@@ -94,7 +94,7 @@ def test_a_request_whose_turn_does_not_come_in_time_is_refused_and_never_predict
 
 
 def test_the_images_of_a_request_are_predicted_in_parallel_and_answered_in_order() -> None:
-    # Were they not predicted at the same time, nobody would pass it.
+    # Passed only if they are predicted at the same time.
     barrier = threading.Barrier(2, timeout=10)
 
     def bright(image: Pixels, *, is_idle: bool) -> Probabilities:
@@ -180,7 +180,7 @@ def test_an_id_that_could_forge_the_log_is_replaced(given: str) -> None:
     assert re.fullmatch("[0-9a-f]{16}", response.headers["X-Request-Id"])
 
 
-def test_a_client_that_stalls_in_its_body_is_told_so() -> None:
+def test_client_that_stalls_in_its_body_gets_408() -> None:
     class Stalling(io.BytesIO):
         def read(self, _size: int | None = -1) -> bytes:
             raise TimeoutError

@@ -67,7 +67,7 @@ def invoke(port: int, data: bytes) -> Answer:
     return request(port, "POST", "/invocations", data, {"Content-Type": "application/x-image"})
 
 
-def test_12_it_serves_with_a_read_only_root_as_nobody_in_one_gigabyte(
+def test_12_it_serves_read_only_as_another_user_in_one_gigabyte(
     serve_image: str, model: Path
 ) -> None:
     port = free_port()
@@ -143,9 +143,7 @@ def test_gunicorn_is_pid_1_and_docker_stop_ends_it_with_0(serve_image: str, mode
         assert docker("inspect", "--format", "{{.State.ExitCode}}", name).text == "0\n"
 
 
-def test_it_has_the_page_and_the_metrics_where_they_are_asked_for(
-    serve_image: str, model: Path
-) -> None:
+def test_page_and_metrics_are_served_if_enabled(serve_image: str, model: Path) -> None:
     port = free_port()
     names = ("SAGEMAKER_CLASSIFIER_PAGE", "SAGEMAKER_CLASSIFIER_METRICS")
     variables = [f"--env={name}=true" for name in names]

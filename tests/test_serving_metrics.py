@@ -118,7 +118,7 @@ def test_those_who_wait_are_seen(base_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_any_worker_tells_of_all_and_no_counter_falls_when_one_is_lost(base_dir: Path) -> None:
+def test_any_worker_returns_the_sum_and_no_counter_decreases(base_dir: Path) -> None:
     count = 'classifier_requests_total{status="200"}'
     with serving(base_dir, **ON, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         # A worker that is lost while it loads ends the server.

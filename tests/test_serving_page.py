@@ -36,7 +36,7 @@ def only_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(only_browser: Browser, server: Server) -> Browser:
-    # What is still to be told of the last test comes before this answer.
+    # Pending events of the last test arrive before this response.
     only_browser.run("0")
     only_browser.requested.clear()
     only_browser.errors.clear()
@@ -122,7 +122,7 @@ def test_after_a_broken_file_a_good_one_is_predicted(browser: Browser, tmp_path:
 
 
 @needs_browser
-def test_the_page_asks_nobody_else_and_breaks_no_rule_of_its_own(
+def test_page_sends_requests_to_this_server_only_and_keeps_its_policy(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
     (tmp_path / "image.png").write_bytes(PNG)

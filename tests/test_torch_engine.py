@@ -146,7 +146,7 @@ def test_bfloat16_is_close_and_not_float32(trained: Path) -> None:
 def test_what_differs_from_training_is_refused_and_leaves_no_thread(
     trained: Path, tmp_path: Path
 ) -> None:
-    # As one that was written before manifests said so.
+    # As one that was written before manifests had this key.
     directory = Path(shutil.copytree(trained, tmp_path / "model"))
     document = json.loads((directory / MANIFEST).read_text())
     del document["flips"]
@@ -255,7 +255,7 @@ def test_a_gpu_chooses_the_engine_unless_a_person_does(
     assert serves_batches(Settings(engine=engine)) == expected
 
 
-def test_the_image_without_pytorch_serves_by_openvino_and_says_what_else_would_need(
+def test_image_without_pytorch_serves_with_openvino_and_rejects_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
@@ -268,7 +268,7 @@ def test_the_image_without_pytorch_serves_by_openvino_and_says_what_else_would_n
 
 
 @pytest.mark.skipif(machine.gpu_count() > 0, reason="of a machine without a GPU")
-def test_a_gpu_that_pytorch_cannot_use_is_said_rather_than_served_slowly(
+def test_gpu_that_pytorch_cannot_use_is_an_error(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
@@ -297,7 +297,7 @@ def test_openvinos_server_does_without_pytorch(artifact: Path) -> None:
 
 
 def client_of(port: int, number: int, bodies: list[bytes]) -> Callable[[], list[bytes | int]]:
-    """Return what asks about one image again and again until nobody is let in."""
+    """Return a function that predicts one image again and again until the server closes."""
 
     def ask() -> list[bytes | int]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -320,7 +320,7 @@ def scores(body: bytes | int) -> Probabilities:
     return np.array([float(text) for text in body.split(b",")], np.float32)
 
 
-def test_the_server_answers_each_client_about_its_image_and_sigterm_loses_nobody(
+def test_each_client_gets_its_prediction_and_sigterm_loses_none(
     base_dir: Path,
 ) -> None:
     bodies = [encode(random_pixels(seed=seed)) for seed in range(8)]
@@ -365,7 +365,7 @@ def test_an_unloaded_model_leaves_neither_threads_nor_a_network(trained: Path) -
         assert not [each for each in gc.get_objects() if type(each) is torch_engine.Network]
 
 
-def test_a_wrong_setting_is_said_before_anything_starts(base_dir: Path) -> None:
+def test_wrong_setting_is_reported_before_anything_starts(base_dir: Path) -> None:
     with starting(base_dir, SAGEMAKER_CLASSIFIER_BATCH_TIMEOUT_SECONDS="soon") as server:
         assert server.process.wait(10) == 1
         assert "BATCH_TIMEOUT_SECONDS must be a number from 0 to 2" in server.log.read_text()

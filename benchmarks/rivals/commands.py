@@ -34,8 +34,8 @@ def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
     Args:
         name: Which.
         python: An interpreter in whose environment it is installed.
-        base_dir: Folder with the artifact in `model`, for files of its own as well.
-        port: Where it shall listen.
+        base_dir: Folder with the artifact in `model`, also for the server's files.
+        port: TCP port to listen on.
     """
     variables = {
         "ARTIFACT": str(base_dir / "model"),

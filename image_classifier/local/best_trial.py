@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 def best(study: optuna.Study) -> FrozenTrial | None:
-    """Return the best that came to its end, of equal ones the first to do so; Optuna says any."""
+    """Return the best finished trial, of equal ones the first to finish; Optuna returns any."""
     sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ordered = sorted(done, key=attrgetter("datetime_complete"))

@@ -48,7 +48,7 @@ def reports(folder: Path) -> list[Path]:
     """Return the pages that the last training has written.
 
     Raises:
-        UserError: there are none.
+        UserError: they do not exist.
     """
     pages = sorted((folder / FOLDER / "output" / "data").glob("*.html"))
     if not pages:
@@ -74,7 +74,7 @@ def deploy(folder: Path, archive: Path | None, port: int) -> None:
 
 def stop(folder: Path) -> bool:
     """Stop the server, if there is one; tell whether there was."""
-    # Both, whatever the first one says.
+    # Both, also if the first one fails.
     stopped = [processes.stop(folder / name) for name in (FOLDER, DEPLOYED)]
     return any(stopped)
 
@@ -93,7 +93,7 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
     """Yield every image with the local server's answer.
 
     Raises:
-        UserError: an image cannot be read, nobody answers, or the server refuses it.
+        UserError: an image cannot be read, no server responds, or it rejects the image.
     """
     for image in images:
         body, media_type = prediction.read_image(image)
@@ -103,7 +103,7 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
             connection.request("POST", "/invocations", body, headers)
             answer = connection.getresponse().read()
         except OSError as error:
-            message = f"nobody answers on port {port} ({error}): `deploy --local` first"
+            message = f"no server responds on port {port} ({error}): `deploy --local` first"
             raise UserError(message) from None
         finally:
             connection.close()

@@ -96,7 +96,7 @@ class Programs:
                 os.close(writing)
             if not answer:
                 os.close(reading)
-                message = "the training program cannot be loaded; what is missing stands above"
+                message = "the training program cannot be loaded: see the messages above"
                 raise UserError(message)
             pid = int(answer)
             self._pids.add(pid)
@@ -123,7 +123,7 @@ class Programs:
 
     @staticmethod
     def _kill(pid: int) -> None:
-        # macOS says the other one of those that have ended.
+        # macOS raises the other one for processes that have ended.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
 
@@ -146,7 +146,7 @@ def run(
     """
     shutil.rmtree(base_dir, ignore_errors=True)
     prepare(base_dir, channels, hyperparameters)
-    # Whether a model is good enough, the program says last of all.
+    # The program checks min_accuracy at the very end.
     decided = () if "min_accuracy" in hyperparameters else DECIDED
     last, count = None, 0
     with _lines(base_dir, programs) as lines:
@@ -210,7 +210,7 @@ def prepare(
     Of the job before, the checkpoint stays, for one of the same data and hyperparameters.
 
     Raises:
-        UserError: the folder belongs to somebody else.
+        UserError: the folder belongs to another user.
     """
     for name in ("input", "model", "output"):
         shutil.rmtree(base_dir / name, ignore_errors=True)

@@ -1,7 +1,7 @@
 """`tune --local`: the settings' search on this machine, with Optuna in place of the service.
 
 Trials are processes, as many at a time as there are processors for; they share the loaded program,
-the decoded images and the features of frozen networks. What is known stands in a database: a
+the decoded images and the features of frozen networks. The state is in a database: a
 search that was stopped, or killed, continues where it was.
 """
 
@@ -95,7 +95,7 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
         message = f"stopped; the next `tune --local` continues with what is in {folder}"
         raise UserError(message)
     if found is None:
-        message = f"no trial came to its end: {folder}/trial-*/{trial.LOG} say why"
+        message = f"no trial finished: see {folder}/trial-*/{trial.LOG}"
         raise UserError(message)
     return found
 
@@ -143,7 +143,7 @@ def _static(settings: Settings, tuning: Tuning) -> dict[str, object]:
     static = {k: v for k, v in settings.hyperparameters.items() if k not in tuning.ranges}
     if "debug_rules" in static:
         return static
-    # Nobody reads a trial's records, which go with its folder.
+    # A trial's records are deleted with its folder.
     return {"debug": "off", **static}
 
 
@@ -241,7 +241,7 @@ def _finish(
         message = f"no model of trial {found.number}: {error}; more in {base_dir / trial.LOG}"
         raise UserError(message) from None
     pack(base_dir / "model", model_path)
-    # Last: it says whose the model is.
+    # Last: it names the trial of the model.
     best_path.write_text(text, encoding="utf-8")
 
 

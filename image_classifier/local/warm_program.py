@@ -1,7 +1,7 @@
 """The training program, loaded once for all trials of a tuning on this machine.
 
 It takes seconds of a processor to import torch and what goes with it. This process does so
-once and forks for every trial that it is asked for on the socket that is its standard input. It
+once and forks for every trial that is requested on the socket that is its standard input. It
 ends, and the trials with it, when the launcher does, however that ended.
 """
 
@@ -22,24 +22,24 @@ COMMAND = (sys.executable, "-m", "container.training", "train")
 
 
 def main() -> int:
-    """Start trials until nobody can ask any more."""
+    """Start trials until the socket is closed."""
     if CAN_FORK:
         _load()
     trials: set[int] = set()
-    with socket.socket(fileno=os.dup(0)) as asked:
+    with socket.socket(fileno=os.dup(0)) as requests:
         while True:
-            message, descriptors, _, _ = socket.recv_fds(asked, MAX_BYTES, 1)
+            message, descriptors, _, _ = socket.recv_fds(requests, MAX_BYTES, 1)
             _reap(trials)
             if not message:
                 break
             variables: dict[str, str] = json.loads(message)
             pid = _fork() if CAN_FORK else _spawn(variables, descriptors[0])
             if pid == 0:
-                asked.close()
+                requests.close()
                 return _train(variables, descriptors[0])
             os.close(descriptors[0])
             trials.add(pid)
-            asked.sendall(f"{pid}\n".encode())
+            requests.sendall(f"{pid}\n".encode())
     for pid in trials:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
@@ -57,7 +57,7 @@ def _load() -> None:
 def _fork() -> int:
     """Fork; the trial leads a group of processes, as which it can be ended."""
     pid = os.fork()
-    # On both sides: whoever is first, the group is there for both.
+    # In both processes, so that the group exists for the one that runs first.
     with suppress(OSError):
         os.setpgid(pid, pid)
     return pid
@@ -71,7 +71,7 @@ def _train(variables: dict[str, str], output: int) -> int:
         os.dup2(descriptor, number)
     os.close(nothing)
     os.close(output)
-    # Anew: those that there are know what kind of file they were opened for.
+    # Opened again: existing file objects keep the type of their first file.
     sys.stdout, sys.stderr = (
         os.fdopen(number, "w", 1, "utf-8", closefd=False) for number in (1, 2)
     )

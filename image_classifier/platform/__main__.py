@@ -65,7 +65,7 @@ def _train(arguments: argparse.Namespace) -> int:
     exit_code = processes.train(arguments.base_dir)
     failure = arguments.base_dir / opt_ml.FAILURE
     if exit_code and failure.is_file():
-        # The program's log, right above, says the same.
+        # The program's log, right above, has the same text.
         print(f"training failed; the reason is kept in {failure}", file=sys.stderr)
     return exit_code
 
@@ -76,7 +76,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     failure = arguments.base_dir / opt_ml.FAILURE
     if failure.is_file():
         print(
-            f"WARNING: the last training failed ({failure} says why): the model that is served "
+            f"WARNING: the last training failed ({failure} has the reason): the served model "
             "is an earlier one, or what that training had when it failed",
             file=sys.stderr,
         )
@@ -114,12 +114,12 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="own images: training/ (or train/) and perhaps validation/ (or val/, valid/), test/ "
         "and weights/; starts from the training program's default hyperparameters "
-        "(default: the images in the tree or, where there are none, drawn hands)",
+        "(default: the images in the tree, else drawn hands)",
     )
     prepare.add_argument(
         "--replace",
         action="store_true",
-        help="remove the images and checkpoints that are in the tree, for those of --data or, "
+        help="replace the images and checkpoints in the tree by those of --data or, "
         "without it, for drawn hands with their hyperparameters (default: keep them)",
     )
     prepare.add_argument(
@@ -128,7 +128,7 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="train with these and no others, whatever was set before "
+        help="train with these and no others, regardless of earlier settings "
         "(default: keep those in the tree; new drawn hands bring theirs)",
     )
 
@@ -139,13 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser(
-        "prepare", help="lay out the job's files, with sample images where there are none"
+        "prepare", help="lay out the job's files, with sample images if it has none"
     )
     _add_prepare_arguments(prepare)
     train = commands.add_parser(
         "train",
         help="run the training job; Ctrl-C stops it in order, and the next run continues; "
-        "after a run that came to its end the next one starts anew",
+        "after a finished run the next one starts from the beginning",
     )
     serve = commands.add_parser("serve", help="start the server in the background")
     serve.add_argument(

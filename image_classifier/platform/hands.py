@@ -99,7 +99,7 @@ class Brush:
 
 
 def draw_hand(class_name: str, rng: np.random.Generator) -> Image.Image:
-    """Draw one hand; the class says how many fingers are up and whose hand it is.
+    """Draw one hand; the class has the number of fingers and the side of the hand.
 
     Returns a gray image of IMAGE_SIZE x IMAGE_SIZE; the same state of `rng` gives the same pixels.
     """
@@ -119,7 +119,7 @@ def draw_hand(class_name: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _towards(start: Point, length: float, degrees: float) -> Point:
-    """Return the point that lies `length` from `start`, `degrees` from straight up."""
+    """Return the point at distance `length` from `start`, `degrees` from straight up."""
     angle = math.radians(degrees)
     return start[0] + length * math.sin(angle), start[1] + length * math.cos(angle)
 

@@ -1,6 +1,6 @@
 """The tree below /opt/ml of one training job, laid out on this machine.
 
-Knows SageMaker's files and folders; nothing of processes, ports or containers.
+Only files and folders; independent of processes, ports and containers.
 """
 
 import json
@@ -27,11 +27,11 @@ def create(base_dir: Path) -> None:
     """Make the folders of a job; what earlier jobs left stays, save what would mislead this one.
 
     The last model stays in `model/` until a training has succeeded and replaced it. The last
-    failure goes, and so do the checkpoints of a run that came to its end: only one that was
+    failure goes, and so do the checkpoints of a finished run: only one that was
     stopped or broken off is to be continued.
 
     Raises:
-        UserError: the tree belongs to somebody else.
+        UserError: the tree belongs to another user.
     """
     for folder in _FOLDERS:
         # The engine makes folders that it mounts, as root.
@@ -128,7 +128,7 @@ def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
 
 
 def read_hyperparameters(base_dir: Path) -> dict[str, str] | None:
-    """Return the hyperparameters in the tree, or None where there are none yet.
+    """Return the hyperparameters in the tree, or None if it has none yet.
 
     Raises:
         UserError: their file is not a JSON object.
@@ -139,10 +139,10 @@ def read_hyperparameters(base_dir: Path) -> dict[str, str] | None:
     try:
         document = json.loads(path.read_text())
     except ValueError as error:
-        message = f"{path} is not JSON ({error}): mend or remove it"
+        message = f"{path} is not JSON ({error}): fix or remove it"
         raise UserError(message) from error
     if not isinstance(document, dict):
-        message = f"{path} must hold a JSON object, got {str(document)[:80]}: mend or remove it"
+        message = f"{path} must hold a JSON object, got {str(document)[:80]}: fix or remove it"
         raise UserError(message)
     return {str(key): str(value) for key, value in document.items()}
 
@@ -161,7 +161,7 @@ def _is_finished(base_dir: Path) -> bool:
         wanted = json.loads(manifest.read_text())["provenance"]["hyperparameters"]["epochs"]
         return bool(made >= wanted)
     except (KeyError, TypeError, ValueError):
-        # Of another program: whether it came to its end is not known.
+        # Of another program: whether it has finished is unknown.
         return False
 
 

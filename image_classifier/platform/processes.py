@@ -55,7 +55,7 @@ def train(base_dir: Path, root: Path = ROOT) -> int:
     opt_ml.create(base_dir)
     job = {JOB_NAME_VARIABLE: time.strftime("local-%Y-%m-%d-%H-%M-%S")}
     job["TRAINING_JOB_ARN"] = f"arn:aws:sagemaker:local:0:training-job/{job[JOB_NAME_VARIABLE]}"
-    # A session of its own: a terminal's Ctrl-C comes to us alone, and we make it a SIGTERM.
+    # A separate session: a terminal's Ctrl-C reaches this process only, which sends SIGTERM.
     process = subprocess.Popen(
         [sys.executable, "-m", "container.training", "train"],
         cwd=root,
@@ -91,7 +91,7 @@ def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[byte
         _require_free_port(port)
     stop(base_dir)
     # The server inherits the locked file: it is locked for as long as the server lives, so that
-    # the number in it can never mean a process of somebody else.
+    # the number in it can never be that of another process.
     with _pid_file(base_dir).open("a+") as pid_file:
         if not _is_unlocked(pid_file):
             raise UserError(_ANOTHER_STARTS)
@@ -115,7 +115,7 @@ def stop(base_dir: Path) -> bool:
         was_running = not _is_unlocked(pid_file)
         if was_running:
             _end(_read(pid_file)[0], pid_file)
-        # Still locked by us: nobody can have started another.
+        # Still locked: no other process can have started a server.
         _pid_file(base_dir).unlink(missing_ok=True)
     return was_running
 

@@ -1,4 +1,4 @@
-"""A request's body to its images, and these to pixels; knows bytes and arrays, not Flask.
+"""Splits a request body into images and decodes them to pixels; independent of Flask.
 
 | Content-Type | body | images |
 |---|---|---|
@@ -8,11 +8,11 @@
 | `application/json` | `{"instances": [...]}`: base64 texts or `{"b64": "..."}` of files | N |
 | `application/jsonlines` | N lines, each a base64 text or `{"b64": "..."}` of a file | N |
 | `application/octet-stream`, none | an image's file or a NumPy array, by its first bytes | |
-| `application/x-www-form-urlencoded` | the same: it is what curl says unless told | |
+| `application/x-www-form-urlencoded` | the same: curl's default | |
 
-An image's format is what its bytes say, whichever of the types it comes under. Nothing in a
-request is fetched from elsewhere. Splitting a body is quick; its images are decoded later, in
-their turn and several at a time, and one that cannot be read fails alone.
+The bytes of an image decide its format, not the Content-Type. Nothing in a request is fetched
+from elsewhere. Splitting a body is fast; its images are decoded later and in parallel, and one
+that cannot be read fails alone.
 """
 
 import base64
@@ -109,7 +109,7 @@ def split_json_lines(data: bytes) -> Sequence[ImageDecoder]:
     Raises:
         RequestEntityTooLarge: too many lines.
     """
-    # Each line is taken apart in its turn, but none of them may fill the memory before.
+    # Lines are parsed one at a time, later; their number is limited here.
     if data.count(b"\n") > BATCH_IMAGES:
         message = f"a request may have at most {BATCH_IMAGES} lines"
         raise RequestEntityTooLarge(message)
@@ -125,7 +125,7 @@ def split_body(
     With `has_error_records`, one that cannot be split is an image that fails.
 
     Raises:
-        BadRequest, UnprocessableEntity: it is empty, or `split` says so.
+        BadRequest, UnprocessableEntity: it is empty, or `split` raises it.
         RequestEntityTooLarge: too many images.
     """
     try:
@@ -154,7 +154,7 @@ SPLITTERS: Mapping[str, Splitter] = {
     JSON: split_json,
     JSON_LINES: split_json_lines,
     "application/octet-stream": split_by_content,
-    # What curl says of a body unless it is told.
+    # curl's default.
     "application/x-www-form-urlencoded": split_by_content,
 }
 
@@ -221,7 +221,7 @@ def _read_npy(data: bytes) -> Pixels:
         np.array(shape, np.int64)
         count = math.prod(shape)
     except Exception as error:
-        # NumPy parses the header as Python and raises whatever a damaged one leads to.
+        # NumPy parses the header as Python and raises any type of error for a damaged one.
         message = "not a NumPy file of version 1.0 or 2.0, or a damaged one"
         raise UnprocessableEntity(message) from error
     # NumPy takes `True` for a number.

@@ -1,11 +1,11 @@
-"""Numbers for Prometheus, of all workers together.
+"""Metrics for Prometheus, summed over all workers.
 
-The table lies in memory that gunicorn's master shares with its workers. Each worker writes a row
-of its own, so that no process waits for another, and any of them can add the rows up. A worker that
-takes a lost one's place continues with its row: no counter falls. The package `prometheus_client`
-would want a folder to write to, and keep a file in it for every worker that ever was.
+gunicorn's master shares a table in memory with its workers. Each worker writes its own row without
+a lock between processes, and any worker can sum the rows. The replacement of a lost worker
+continues its row, so that no counter decreases. The package `prometheus_client` would need a
+writable folder and would keep a file in it for every worker that ever ran.
 
-gunicorn's master imports this: nothing but the standard library here.
+gunicorn's master imports this module: standard library only.
 """
 
 import mmap
@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self, TypeAlias
 
-# Python takes it for a memoryview of whole numbers unless told.
+# memoryview[int] is the default of type checkers.
 Table: TypeAlias = "memoryview[float]"
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -50,7 +50,7 @@ class Metrics:
     """A worker's row, and sight of all."""
 
     def __init__(self, table: Table, row: int) -> None:
-        """Go on with a row."""
+        """Continue a row."""
         self._table = table
         self._row = table[row * ROW : (row + 1) * ROW]
         self._lock = threading.Lock()

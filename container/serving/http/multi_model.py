@@ -4,7 +4,7 @@
 |---|---|
 | `POST /models` with `{"model_name": "...", "url": "..."}` | loads; 409: is loaded; 507: no room |
 | `GET /models?limit=100&next_page_token=...` | lists by name, 100 or fewer at a time |
-| `GET /models/NAME` | says where it was loaded from |
+| `GET /models/NAME` | returns the url it was loaded from |
 | `DELETE /models/NAME` | unloads; answers when the memory is free |
 | `POST /models/NAME/invoke` | as `/invocations`, which does not exist here |
 

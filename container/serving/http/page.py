@@ -1,4 +1,4 @@
-"""The page for people on a laptop: drop an image, see its classes. It asks nobody but us."""
+"""The page to try images on; it sends requests to this server only."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ PAGE = Path(__file__).with_name("page.html")
 
 
 def read_page() -> Response:
-    """Return the page, in which a browser may run the one script that it has."""
+    """Return the page, with a policy that allows only its own script."""
     text = PAGE.read_text(encoding="utf-8")
     script = text.partition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""A line per request: who, what came of it, and where the time went; the same for the metrics."""
+"""One log line per request, with the time of each step, and the same for the metrics."""
 
 import logging
 import os
@@ -15,23 +15,23 @@ from container.serving.model.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
-# Whoever sends a request may name it. Anything else in these headers stays out of our log.
+# A client may set the ID of a request. Other values of these headers are not logged.
 ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
 ID = re.compile(r"[\w.:/=-]{1,128}", re.ASCII)
 
-# What the caller of a multi-model endpoint named; the platform makes the model's name of it.
+# The model that the client of a multi-model endpoint requested; SageMaker derives the name.
 TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 
 
 class RequestLog:
-    """What there is to say of a request."""
+    """Collects what is logged about a request."""
 
     def __init__(self, request: Request, metrics: Metrics) -> None:
-        """Begin once the request's head is read."""
+        """Start after the head of the request is read."""
         self._metrics = metrics
         now = time.monotonic()
         self.waited = now - request.environ.get(ARRIVAL, now)
-        """Seconds in which the request waited for a thread or its turn."""
+        """Seconds that the request waited in the admission queue."""
         names = (request.headers.get(name, "") for name in ID_HEADERS)
         self.id = next((name for name in names if ID.fullmatch(name)), "") or os.urandom(8).hex()
         self._head = f"method={request.method} request={request.endpoint or 'unknown'}"
@@ -44,11 +44,11 @@ class RequestLog:
         self._steps = ""
 
     def note_body(self) -> None:
-        """Note that the body is read."""
+        """Record that the body is read."""
         self._body_read = time.perf_counter()
 
     def note_images(self, outcomes: Sequence[Outcome]) -> None:
-        """Note when the images' turn came, and what their steps took all together."""
+        """Record when the first image was decoded, and the total time of each step."""
         turn = min(each.began for each in outcomes)
         readable = [each for each in outcomes if not isinstance(each.result, HTTPException)]
         errors = len(outcomes) - len(readable)

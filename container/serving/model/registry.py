@@ -1,4 +1,4 @@
-"""The models of a multi-model endpoint: loaded, lent to requests, freed when nobody has them."""
+"""The models of a multi-model endpoint: loaded, borrowed by requests, freed when unused."""
 
 import gc
 import logging
@@ -81,9 +81,9 @@ class Registry:
         """Load the artifact in the folder `url`; return when requests can be answered.
 
         Raises:
-            BadRequest: it is none, or outside of ours.
+            BadRequest: it does not exist, or is outside of the models' folder.
             Conflict: a model of this name is loaded, or being loaded.
-            InsufficientStorage: it would not fit beside the others.
+            InsufficientStorage: it does not fit into memory with the others.
             InternalServerError: the artifact is broken.
         """
         directory = self._inside(url)
@@ -113,12 +113,12 @@ class Registry:
         raise problem
 
     def unload(self, name: str) -> str:
-        """Unload a model, and return its url when nobody has it and its memory is free.
+        """Unload a model; return its url when no request uses it and its memory is free.
 
-        Requests that come meanwhile do not find it.
+        Requests that arrive meanwhile get 404.
 
         Raises:
-            NotFound: it is not loaded, not yet, or no more.
+            NotFound: it is not loaded.
         """
         with self._changed:
             entry, predictor = self._loaded(name)

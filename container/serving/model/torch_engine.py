@@ -56,7 +56,7 @@ class Network:
         if precision == BFLOAT16:
             _round_weights(served)
         shape = (max_batch_size, image_size, image_size, 3)
-        # Whatever a smaller batch than the one before leaves here is computed for nothing.
+        # Images that a larger batch left here are computed in vain.
         self.pixels = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         self.sizes = batch_sizes(max_batch_size)
         self._launching = threading.Lock()
@@ -131,15 +131,15 @@ class Network:
 
 
 class Lane:
-    """A place for one batch at a time, in memory that the GPU reads and writes by itself."""
+    """Pinned memory for one batch at a time, which the GPU reads and writes directly."""
 
     def __init__(self, network: Network, classes: int) -> None:
-        """Make the place."""
+        """Allocate the memory."""
         is_cuda = network.device.type == "cuda"
         self._network = network
         self._pixels = torch.zeros(network.pixels.shape, dtype=torch.uint8, pin_memory=is_cuda)
         self._answers = torch.zeros((len(network.pixels), classes), pin_memory=is_cuda)
-        # Blocking: who waits for it sleeps, and leaves the processor to those who decode.
+        # Blocking: a waiting thread sleeps and leaves the CPU to decoding.
         self._done = torch.cuda.Event(blocking=True) if is_cuda else None  # type: ignore[no-untyped-call]
 
     def infer(self, images: Sequence[Pixels]) -> Probabilities:
@@ -150,8 +150,8 @@ class Lane:
             if self._done is not None:
                 self._done.synchronize()
         except torch.AcceleratorError:
-            # The process has lost the device: all that follows would fail. gunicorn starts another
-            # in its place when this one has said so to those who are in it.
+            # The process has lost the device: all further batches would fail. gunicorn replaces the
+            # worker after it has responded to its requests.
             logger.critical("the GPU failed, and with it this worker")
             os.kill(os.getpid(), signal.SIGTERM)
             raise
@@ -262,10 +262,10 @@ def _check(lane: Lane, network: Network, precision: str) -> None:
 
 
 def _device() -> torch.device:
-    """Return the GPU, or the processor where there is none.
+    """Return the GPU, else the CPU.
 
     Raises:
-        UserError: there is one, which PyTorch cannot use.
+        UserError: PyTorch cannot use the GPU.
     """
     if not machine.gpu_count():
         return torch.device("cpu")
@@ -273,7 +273,7 @@ def _device() -> torch.device:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         message = (
-            f"there is a GPU that PyTorch cannot use: {error}; mend that, or set "
+            f"there is a GPU that PyTorch cannot use: {error}; fix that, or set "
             f"{ENGINE}={OPENVINO} to serve on the processor"
         )
         raise UserError(message) from error
