@@ -242,9 +242,9 @@ def test_ping_answers_with_more_idle_connections_than_threads(base_dir: Path) ->
             client.close()
 
 
-def test_ping_answers_when_idle_connections_exceed_the_limit(base_dir: Path) -> None:
+def test_ping_answers_while_idle_connections_occupy_threads(base_dir: Path) -> None:
     with serving(base_dir, under=FEW_FILES) as server:
-        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
         time.sleep(0.2)
 
         for _ in range(3):
@@ -253,6 +253,18 @@ def test_ping_answers_when_idle_connections_exceed_the_limit(base_dir: Path) -> 
             client.close()
         assert server.invoke(PNG).status == 200
         assert "Traceback" not in server.log.read_text()
+
+
+def test_more_idle_connections_than_files_do_not_end_the_worker(base_dir: Path) -> None:
+    with serving(base_dir, under=FEW_FILES) as server:
+        worker = server.worker()
+        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(440)]
+        time.sleep(1)
+        for client in idle:
+            client.close()
+
+        assert server.get("/ping").status == 200
+        assert server.workers() == [worker]
 
 
 def test_ping_answers_when_waiting_requests_exceed_the_connection_limit(base_dir: Path) -> None:

@@ -3,8 +3,9 @@
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable
-from threading import Lock, Semaphore
+from threading import Lock
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from container.serving.http import connection
@@ -29,9 +30,10 @@ class Admission:
     ) -> None:
         """Limit requests in flight, and requests that wait for a slot for `timeout` seconds."""
         self._app, self._timeout, self._metrics = app, timeout, metrics
-        self._slots, self._max_queued = Semaphore(in_flight), queue
-        self._lock = Lock()
-        self._queued = self._rejected = 0
+        self._free_slots, self._max_queued = in_flight, queue
+        # Not a semaphore: requests that arrive could overtake those that wait.
+        self._queue: deque[Lock] = deque()
+        self._lock, self._rejected = Lock(), 0
         self._reported, self._released, self._interval = time.monotonic(), 0.0, 1e-6
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -49,29 +51,39 @@ class Admission:
 
     def _admit(self) -> bool:
         """Take a slot, waiting in the queue if it has room; return whether there is a slot."""
+        handover = Lock()
         with self._lock:
-            # Not ahead of requests that wait.
-            if not self._queued and self._slots.acquire(blocking=False):
+            if self._free_slots:
+                self._free_slots -= 1
                 return True
             # Rejected at once, a request costs less than after the timeout.
             served_in_time = 1.2 * self._timeout / self._interval
-            if self._queued >= min(self._max_queued, max(served_in_time, MIN_QUEUED)):
+            if len(self._queue) >= min(self._max_queued, max(served_in_time, MIN_QUEUED)):
                 return False
-            self._queued += 1
-            self._metrics.note_queue(self._queued)
-        is_admitted = self._slots.acquire(timeout=self._timeout)
+            handover.acquire()
+            self._queue.append(handover)
+            self._metrics.note_queue(len(self._queue))
+        if handover.acquire(timeout=self._timeout):
+            return True
         with self._lock:
-            self._queued -= 1
-            self._metrics.note_queue(self._queued)
-        return is_admitted
+            # Else a slot was handed over at the moment of the timeout.
+            is_late = handover in self._queue
+            if is_late:
+                self._queue.remove(handover)
+                self._metrics.note_queue(len(self._queue))
+        return not is_late
 
     def _release(self) -> None:
-        """Free the slot; while requests wait, average the time between two free slots."""
+        """Hand the slot to the oldest request; while some wait, average the time between slots."""
         with self._lock:
-            before, self._released = self._released, time.monotonic() if self._queued else 0.0
+            before, self._released = self._released, time.monotonic() if self._queue else 0.0
             if before and self._released:
                 self._interval += 0.05 * (self._released - before - self._interval)
-        self._slots.release()
+            if self._queue:
+                self._queue.popleft().release()
+                self._metrics.note_queue(len(self._queue))
+            else:
+                self._free_slots += 1
 
     def _reject(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         """Respond with 503; keep the connection if the body arrives at once."""
@@ -81,7 +93,7 @@ class Admission:
         with self._lock:
             self._rejected += 1
             if time.monotonic() > self._reported + REPORT_SECONDS:
-                logger.warning("refused=%d waiting=%d", self._rejected, self._queued)
+                logger.warning("refused=%d waiting=%d", self._rejected, len(self._queue))
                 self._rejected, self._reported = 0, time.monotonic()
         if not drain_body(environ, DRAIN_SECONDS):
             connection.FORCE_CLOSE.get()()

@@ -3,7 +3,6 @@
 import mmap
 import os
 import resource
-import signal
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
@@ -12,6 +11,7 @@ from container.classifier.base_directory import base_dir
 from container.classifier.machine import gpu_count
 from container.serving.http.metrics import Metrics, shared_table
 from container.serving.server.drain import Worker
+from container.serving.server.heartbeat import ignore_suspension
 from container.serving.settings import Settings
 from container.serving.sizing import Sizing
 
@@ -29,8 +29,8 @@ bind = f"0.0.0.0:{_settings.port}"
 workers = _sizing.workers
 # 32 more than can be admitted and queued: for /ping, rejections, loads of models.
 threads = _sizing.threads + _max_queued + 32
-# A worker without free file descriptors ends.
-worker_connections = min(threads + 2048, _max_files)
+# A worker without free file descriptors ends. A thread that waits for a request has one too.
+worker_connections = min(threads + 2048, _max_files - threads)
 # Idle connections occupy no thread, and SageMaker reuses them.
 keepalive = 75
 # For a worker whose event loop hangs: predictions do not block the loop.
@@ -47,6 +47,7 @@ def pre_fork(arbiter: Arbiter, worker: Worker) -> None:
     taken = {other.row for other in arbiter.WORKERS.values()}
     worker.row = min(set(range(_sizing.workers)) - taken, default=0)
     worker.is_loaded = mmap.mmap(-1, 1)
+    worker.tmp.last_update = ignore_suspension(worker.tmp.last_update)
 
 
 def post_fork(_arbiter: Arbiter, worker: Worker) -> None:
@@ -59,9 +60,6 @@ def post_worker_init(worker: Worker) -> None:
     """Put admission control in front of the application."""
     from container.serving.server.admission import Admission  # noqa: PLC0415 - not for the master
 
-    # gunicorn's master sends SIGABRT to a worker without a heartbeat, and SIGKILL a second later. A
-    # worker that resumes together with a suspended machine has a heartbeat by then.
-    signal.signal(signal.SIGABRT, signal.SIG_IGN)
     app, metrics = worker.wsgi, Metrics(_table, worker.row)
     app.extensions["metrics"] = metrics
     app.wsgi_app = Admission(
