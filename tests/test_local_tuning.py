@@ -1,8 +1,9 @@
-"""Tuning on this machine: real trials, a search that continues where it was, a page, a model."""
+"""Local tuning jobs: real trials, continued searches, the page, the model."""
 
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,8 +19,8 @@ from container.classifier.errors import UserError
 from image_classifier.cli import main
 from image_classifier.local import trial, tuning_page
 from image_classifier.local import tuning as local_tuning
-from image_classifier.local.best_trial import best
 from image_classifier.local.trial import Programs, TrialFailedError
+from image_classifier.local.tuning_page import best_trial
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.settings_file import SettingsFile
@@ -49,7 +50,7 @@ def settings(directory: Path, text: str = SETTINGS) -> SettingsFile:
 
 
 @pytest.mark.slow
-def test_search_continues_and_leaves_a_page_and_a_model(
+def test_search_continues_and_writes_a_page_and_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -60,7 +61,7 @@ def test_search_continues_and_leaves_a_page_and_a_model(
     assert main(["tune", str(path), "--local"]) == 0
 
     assert "2 of 2 trials to go" in capsys.readouterr().out
-    # More of the same search.
+    # The same search with more trials.
     write(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 3"), NAME)
     assert main(["tune", str(path), "--local"]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -72,22 +73,22 @@ def test_search_continues_and_leaves_a_page_and_a_model(
         assert {"manifest.json", "weights.safetensors", "model.onnx"} <= set(archive.getnames())
         manifest = archive.extractfile("manifest.json")
         assert manifest
-        recorded = json.load(manifest)["metrics"]["val_loss"]
-    assert recorded == pytest.approx(chosen["objective"], rel=1e-4)
+        val_loss = json.load(manifest)["metrics"]["val_loss"]
+    assert val_loss == pytest.approx(chosen["objective"], rel=1e-4)
     kept = [each.name for each in folder.iterdir() if each.is_dir()]
     assert kept == [f"trial-{chosen['trial']:03}"]
-    # It was trained once; the model was made of what that has left.
+    # Trained once; the model was exported from the checkpoint.
     log = (folder / kept[0] / "training.log").read_text()
     assert log.count("\nepoch=1 ") == 1
     assert log.count("continued_from=") == 1
     assert " debug=off " in log
     page = (folder / "tuning.html").read_text()
-    assert page.count("<circle") == 3
-    assert "http" not in page
+    assert page.count("<tr class=") == 3
+    assert set(re.findall(r'(?:src|href)="(.{10})', page)) == {"data:image"}
 
 
 @pytest.mark.slow
-def test_killed_search_ends_its_trials_and_continues(
+def test_killed_search_kills_its_trials_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,7 +107,7 @@ def test_killed_search_ends_its_trials_and_continues(
             assert process.poll() is None
             time.sleep(0.05)
         process.kill()
-        # At the end of its output no process is left that could write to it.
+        # The output ends when no process can write to it.
         process.stdout.read()
     size = log.stat().st_size
 
@@ -123,18 +124,18 @@ def test_killed_search_ends_its_trials_and_continues(
 
 
 @pytest.mark.slow
-def test_a_search_that_was_killed_before_it_has_a_model_makes_it_without_training(
+def test_search_killed_before_the_export_exports_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "images" / "training")
     write_images(tmp_path / "images" / "test", first=100)
-    # The last of the lines with metrics.
+    # The last log line with metrics.
     text = SETTINGS.replace('["training"]', '["training", "test"]').replace("val_loss", "test_loss")
     path = write(tmp_path, text.replace("jobs = 2", "jobs = 1\nparallel = 1"), NAME)
     folder = tmp_path / ".launcher/squares/tuning"
     with monkeypatch.context() as patch:
-        patch.setattr(local_tuning, "_finish", _interrupt)
+        patch.setattr(local_tuning, "finish", _interrupt)
         assert main(["tune", str(path), "--local"]) == 130
     assert capsys.readouterr().err == "python -m image_classifier: stopped\n"
     assert not (folder / "trial-000/model/manifest.json").exists()
@@ -145,26 +146,26 @@ def test_a_search_that_was_killed_before_it_has_a_model_makes_it_without_trainin
     assert (folder / "model.tar.gz").is_file()
     log = (folder / "trial-000/training.log").read_text()
     assert log.count("\nepoch=1 ") == 1
-    # What is packed is not made again.
+    # A packed model is not exported again.
     assert main(["tune", str(path), "--local"]) == 0
     assert (folder / "trial-000/training.log").read_text() == log
 
 
-def test_best_trial_without_a_model_is_an_error_with_the_reason(tmp_path: Path) -> None:
+def test_best_trial_without_a_model_is_reported(tmp_path: Path) -> None:
     file = settings(tmp_path)
     assert file.settings.tuning
-    study = local_tuning._open(tmp_path, file, file.settings.tuning)
+    study = local_tuning.open_study(tmp_path, file, file.settings.tuning)
     study.tell(study.ask(), 0.5)
-    found = best(study)
+    found = best_trial(study)
     assert found
     with Programs(threads=1) as programs:
-        with pytest.raises(UserError, match="trial-000 is gone"):
-            local_tuning._finish(found, tmp_path, programs, print)
-        # Of no job: no configuration, no image.
+        with pytest.raises(UserError, match="trial-000, the best trial, does not exist"):
+            local_tuning.finish(found, tmp_path, programs, print)
+        # Without configuration or images.
         (tmp_path / "trial-000" / "output").mkdir(parents=True)
 
-        with pytest.raises(UserError, match=r"no model of trial 0: .*; more in .*training\.log"):
-            local_tuning._finish(found, tmp_path, programs, print)
+        with pytest.raises(UserError, match=r"no model of trial 0: .*; read .*training\.log"):
+            local_tuning.finish(found, tmp_path, programs, print)
 
 
 def _interrupt(*_: object) -> None:
@@ -174,7 +175,7 @@ def _interrupt(*_: object) -> None:
 @pytest.mark.slow
 # The server continues when its starter ends.
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-def test_the_same_settings_train_and_serve_on_this_machine(
+def test_same_settings_train_and_serve_locally(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -213,21 +214,21 @@ def test_failed_training_reports_the_reason(
     assert "no model in" in capsys.readouterr().err
 
 
-def test_trials_that_were_cut_off_are_tried_again(tmp_path: Path) -> None:
+def test_interrupted_trials_are_queued_again(tmp_path: Path) -> None:
     file = settings(tmp_path)
     tuning = file.settings.tuning
     assert tuning is not None
-    study = local_tuning._open(tmp_path, file, tuning)
-    cut_off = study.ask()
-    chosen = cut_off.suggest_float("learning_rate", 0.001, 0.1, log=True)
+    study = local_tuning.open_study(tmp_path, file, tuning)
+    interrupted = study.ask()
+    chosen = interrupted.suggest_float("learning_rate", 0.001, 0.1, log=True)
 
-    again = local_tuning._open(tmp_path, file, tuning)
+    again = local_tuning.open_study(tmp_path, file, tuning)
 
     assert again.trials[0].state == optuna.trial.TrialState.FAIL
     assert again.ask().suggest_float("learning_rate", 0.001, 0.1, log=True) == chosen
 
 
-def test_of_a_grid_that_was_stopped_every_point_is_tried_once(
+def test_stopped_grid_search_tries_every_point_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = SETTINGS.replace("jobs = 2", 'strategy = "Grid"').replace(
@@ -238,18 +239,18 @@ def test_of_a_grid_that_was_stopped_every_point_is_tried_once(
     file = settings(tmp_path, grid)
     tried: list[tuple[str, str]] = []
 
-    def run(*given: Any, programs: Programs, **_: object) -> float:  # noqa: ANN401
+    def run(*arguments: Any, programs: Programs, **_: object) -> float:  # noqa: ANN401
         if len(tried) == 1 and not stopped:
             stopped.append(True)
             programs.stop()
             message = "stopped"
             raise TrialFailedError(message)
-        tried.append((given[2]["learning_rate"], given[2]["batch_size"]))
+        tried.append((arguments[2]["learning_rate"], arguments[2]["batch_size"]))
         return float(len(tried))
 
     stopped: list[bool] = []
     monkeypatch.setattr(trial, "run", run)
-    monkeypatch.setattr(local_tuning, "_finish", lambda *_: None)
+    monkeypatch.setattr(local_tuning, "finish", lambda *_: None)
     monkeypatch.setattr(local_tuning, "count_processors", lambda: 1)
 
     with pytest.raises(UserError, match="stopped; the next"):
@@ -262,14 +263,14 @@ def test_of_a_grid_that_was_stopped_every_point_is_tried_once(
     assert set(tried) == points
 
 
-def test_continued_random_search_tries_other_values(tmp_path: Path) -> None:
+def test_continued_random_search_draws_other_values(tmp_path: Path) -> None:
     text = SETTINGS.replace("jobs = 2", 'jobs = 2\nstrategy = "Random"')
     file = settings(tmp_path, text)
     assert file.settings.tuning
 
     def draw() -> float:
         assert file.settings.tuning
-        study = local_tuning._open(tmp_path, file, file.settings.tuning)
+        study = local_tuning.open_study(tmp_path, file, file.settings.tuning)
         each = study.ask()
         value = each.suggest_float("learning_rate", 0.001, 0.1, log=True)
         study.tell(each, 1.0)
@@ -295,7 +296,7 @@ written
         ("val_loss", {"min_accuracy": "0.5"}, (2.5, "written")),
     ],
 )
-def test_a_trial_is_ended_when_its_objective_is_known_and_nothing_can_fail_it(
+def test_trial_ends_when_its_objective_is_final(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     objective: str,
@@ -327,11 +328,15 @@ def test_a_trial_is_ended_when_its_objective_is_known_and_nothing_can_fail_it(
         )
 
     assert (found, seen[-1]) == expected
-    reported = {"val_loss": [(2, 1), (4, 2)], "train_loss": [(3, 1), (1, 2)], "test_loss": []}
-    assert epochs == reported[objective]
+    expected_epochs = {
+        "val_loss": [(2, 1), (4, 2)],
+        "train_loss": [(3, 1), (1, 2)],
+        "test_loss": [],
+    }
+    assert epochs == expected_epochs[objective]
 
 
-def test_a_local_training_leaves_nothing_of_the_one_before_but_checkpoints(tmp_path: Path) -> None:
+def test_new_training_keeps_only_the_checkpoints(tmp_path: Path) -> None:
     trial.prepare(tmp_path, {}, {})
     kept = tmp_path / "checkpoints" / "one.pt"
     for path in (kept, tmp_path / "model" / "x", tmp_path / "output" / "data" / "x.html"):
@@ -344,36 +349,36 @@ def test_a_local_training_leaves_nothing_of_the_one_before_but_checkpoints(tmp_p
     assert list((tmp_path / "model").iterdir()) == []
 
 
-def test_of_equal_trials_the_first_to_end_is_the_best_and_keeps_its_model(tmp_path: Path) -> None:
+def test_first_completed_of_equal_trials_is_the_best(tmp_path: Path) -> None:
     file = settings(tmp_path)
     assert file.settings.tuning
-    study = local_tuning._open(tmp_path, file, file.settings.tuning)
+    study = local_tuning.open_study(tmp_path, file, file.settings.tuning)
     first, second, third = study.ask(), study.ask(), study.ask()
     study.tell(second, 0.5)
     study.tell(first, 0.5)
-    # A loss.
+    # The metric is a loss.
     study.tell(third, 0.7)
 
-    found = best(study)
+    found = best_trial(study)
     assert found
     assert found.number == second.number
 
 
-def test_another_search_of_the_same_name_is_rejected(tmp_path: Path) -> None:
+def test_other_search_in_the_same_folder_is_rejected(tmp_path: Path) -> None:
     file = settings(tmp_path)
     assert file.settings.tuning
-    local_tuning._open(tmp_path, file, file.settings.tuning)
+    local_tuning.open_study(tmp_path, file, file.settings.tuning)
     other = settings(tmp_path, SETTINGS.replace("[4, 8]", "[4, 16]"))
     assert other.settings.tuning
 
-    with pytest.raises(UserError, match="holds another search"):
-        local_tuning._open(tmp_path, other, other.settings.tuning)
+    with pytest.raises(UserError, match="contains another search"):
+        local_tuning.open_study(tmp_path, other, other.settings.tuning)
 
 
-def test_trials_that_are_no_good_are_ended_early(tmp_path: Path) -> None:
+def test_bad_trials_are_stopped_early(tmp_path: Path) -> None:
     file = settings(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 9\nearly_stopping = true"))
     assert file.settings.tuning
-    study = local_tuning._open(tmp_path, file, file.settings.tuning)
+    study = local_tuning.open_study(tmp_path, file, file.settings.tuning)
     pruned = []
     for number in range(9):
         each = study.ask()
@@ -385,11 +390,11 @@ def test_trials_that_are_no_good_are_ended_early(tmp_path: Path) -> None:
     assert all(pruned[3:])
 
 
-def test_no_trial_is_ended_in_the_first_sixteenth_of_the_longest(tmp_path: Path) -> None:
+def test_no_trial_is_stopped_in_the_first_sixteenth(tmp_path: Path) -> None:
     longer = SETTINGS.replace("jobs = 2", "jobs = 9\nearly_stopping = true")
     file = settings(tmp_path, longer + "epochs = { min = 9, max = 48 }\n")
     assert file.settings.tuning
-    study = local_tuning._open(tmp_path, file, file.settings.tuning)
+    study = local_tuning.open_study(tmp_path, file, file.settings.tuning)
     pruned: dict[int, list[bool]] = {}
     for number in range(9):
         each = study.ask()
@@ -402,7 +407,7 @@ def test_no_trial_is_ended_in_the_first_sixteenth_of_the_longest(tmp_path: Path)
     assert all(pruned[3][3:])
 
 
-def test_hyperband_uses_the_longest_run(tmp_path: Path) -> None:
+def test_hyperband_gets_the_maximal_epochs(tmp_path: Path) -> None:
     text = SETTINGS.replace("jobs = 2", 'jobs = 9\nstrategy = "Hyperband"')
     made = settings(tmp_path, text + "epochs = { min = 9, max = 27 }\n").settings
     assert made.tuning
@@ -424,11 +429,11 @@ def test_missing_data_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert path == bare
 
 
-def test_the_page_shows_every_trial_and_what_mattered(tmp_path: Path) -> None:
+def test_page_has_charts_and_every_trial(tmp_path: Path) -> None:
     file = settings(tmp_path)
     tuning = file.settings.tuning
     assert tuning
-    study = local_tuning._open(tmp_path, file, tuning)
+    study = local_tuning.open_study(tmp_path, file, tuning)
     for number in range(8):
         each = study.ask()
         rate = each.suggest_float("learning_rate", 0.001, 0.1, log=True)
@@ -442,5 +447,4 @@ def test_the_page_shows_every_trial_and_what_mattered(tmp_path: Path) -> None:
     assert page.count('<tr class="best"') == 1
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
-    bars = page.partition("What mattered")[2]
-    assert bars.index("learning_rate") < bars.index("batch_size")
+    assert page.count('src="data:image/png;base64,') == 3

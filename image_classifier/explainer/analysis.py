@@ -38,8 +38,7 @@ def _one_of(*choices: str) -> AfterValidator:
         # Clarify's SDK accepts image/jpg.
         name = text.lower().replace("image/jpg", JPEG)
         if name not in choices:
-            message = f"must be one of {', '.join(choices)}, got {text!r}"
-            raise ValueError(message)
+            raise ValueError(f"must be one of {', '.join(choices)}, got {text!r}")
         return name
 
     return AfterValidator(check)
@@ -47,40 +46,35 @@ def _one_of(*choices: str) -> AfterValidator:
 
 def _check_number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        message = f"must be a number, got {value!r}"
-        raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueErrors
+        raise ValueError(f"must be a number, got {value!r}")  # noqa: TRY004 - pydantic collects ValueErrors
     return value
 
 
 def _check_names(value: object) -> tuple[str, ...]:
     if not (isinstance(value, list | tuple) and value):
-        message = f"must be a list of the classes' names, got {value!r}"
-        raise ValueError(message)
+        raise ValueError(f"must be a list of the classes' names, got {value!r}")
     return tuple(map(str, value))
 
 
 def _check_file_name(name: str) -> str:
     if name and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", name):
-        message = f"must be a file name without a path, got {name!r}"
-        raise ValueError(message)
+        raise ValueError(f"must be a file name without a path, got {name!r}")
     return name or "report"
 
 
 def _check_model_type(model_type: str) -> str:
     if model_type != "IMAGE_CLASSIFICATION":
-        message = (
+        raise ValueError(
             f"must be IMAGE_CLASSIFICATION, got {model_type!r}: "
             "classifiers return probabilities, not boxes"
         )
-        raise ValueError(message)
     return model_type
 
 
 def _find_baseline(value: object, info: ValidationInfo) -> object:
     """Return the path of the baseline, relative to the folder of the configuration."""
     if isinstance(value, str) and value.startswith("s3://"):
-        message = f"is {value}: copy it to this machine (aws s3 cp) and set the file's path"
-        raise ValueError(message)
+        raise ValueError(f"is {value}: copy it to this machine (aws s3 cp) and set the file's path")
     return (info.context or Path()) / value if isinstance(value, str) else value
 
 
@@ -103,10 +97,9 @@ class Section(BaseModel):
             return data
         known = cls.model_fields.keys() | cls.ignored
         if unknown := sorted(data.keys() - known):
-            message = (
+            raise ValueError(
                 f"has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
             )
-            raise ValueError(message)
         return {key: data[key] for key in data.keys() - cls.ignored if data[key] is not None}
 
 
@@ -151,8 +144,9 @@ class Shap(Section):
     def _check_samples(self) -> Self:
         least = 2 * self.image_config.num_segments + 2
         if self.num_samples < least:
-            message = f"num_samples must be {least} to {MAX_SAMPLES}, got {self.num_samples}"
-            raise ValueError(message)
+            raise ValueError(
+                f"num_samples must be {least} to {MAX_SAMPLES}, got {self.num_samples}"
+            )
         return self
 
 
@@ -205,11 +199,10 @@ class Predictor(Section):
     @model_validator(mode="after")
     def _check_endpoint(self) -> Self:
         if self.model_name is not None and self.endpoint_name is None:
-            message = (
+            raise ValueError(
                 "model_name needs an endpoint that only Clarify's own service starts: "
                 "deploy the model and set endpoint_name"
             )
-            raise ValueError(message)
         return self
 
 
@@ -250,19 +243,17 @@ class Analysis(Section):
         """
         try:
             if path.stat().st_size > MAX_CONFIG_BYTES:
-                message = f"{path} has more than {MAX_CONFIG_BYTES} bytes: is it a configuration?"
-                raise UserError(message)
+                raise UserError(
+                    f"{path} has more than {MAX_CONFIG_BYTES} bytes: is it a configuration?"
+                )
             document = json.loads(path.read_bytes())
             return cls.model_validate(document, context=path.parent)
         except OSError as error:
-            message = f"cannot read {path}: {error.strerror}"
-            raise UserError(message) from error
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
         except ValidationError as error:
-            message = f"{path}: {'; '.join(map(_sentence, error.errors()))}"
-            raise UserError(message) from error
+            raise UserError(f"{path}: {'; '.join(map(_sentence, error.errors()))}") from error
         except (ValueError, RecursionError) as error:
-            message = f"{path} is not JSON: {error}"
-            raise UserError(message) from error
+            raise UserError(f"{path} is not JSON: {error}") from error
 
 
 def _sentence(error: ErrorDetails) -> str:

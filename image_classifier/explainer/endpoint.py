@@ -67,8 +67,7 @@ class HttpEndpoint:
         """
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
-            message = f"the URL must look like http://localhost:8080, got {url!r}"
-            raise UserError(message)
+            raise UserError(f"the URL must look like http://localhost:8080, got {url!r}")
         self.name = url if parts.path.strip("/") else f"{url.rstrip('/')}/invocations"
         self._pool = urllib3.PoolManager(
             maxsize=parallel,
@@ -96,8 +95,9 @@ class HttpEndpoint:
             response = self._pool.request("POST", self.name, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
-            message = f"no response from {self.name} ({reason}): is the server running?"
-            raise UserError(message) from error
+            raise UserError(
+                f"no response from {self.name} ({reason}): is the server running?"
+            ) from error
         if response.status != HTTPStatus.OK:
             text = response.data[:MAX_SHOWN].decode(errors="replace").strip()
             message = f"{self.name} responded {response.status}: {text}"
@@ -115,11 +115,10 @@ class SageMakerEndpoint:
             UserError: the configuration names no endpoint, or no region is set.
         """
         if predictor.endpoint_name is None:
-            message = (
+            raise UserError(
                 "no endpoint is set: give --url http://localhost:8080, --endpoint NAME, "
                 "or a configuration with predictor.endpoint_name"
             )
-            raise UserError(message)
         self.name = predictor.endpoint_name
         parameters = {
             "EndpointName": predictor.endpoint_name,
@@ -135,8 +134,9 @@ class SageMakerEndpoint:
         try:
             self._client = boto3.client("sagemaker-runtime", region_name=region, config=config)
         except botocore.exceptions.NoRegionError as error:
-            message = "no AWS region is set: give --region or set AWS_DEFAULT_REGION"
-            raise UserError(message) from error
+            raise UserError(
+                "no AWS region is set: give --region or set AWS_DEFAULT_REGION"
+            ) from error
 
     def invoke(self, body: bytes, content_type: str, accept: str) -> Response:
         """Send a request and return the response."""
@@ -155,8 +155,7 @@ class SageMakerEndpoint:
                     message = f"the endpoint {self.name} responded {details['Code']}: "
                     raise _error(message + text[:MAX_SHOWN], status) from error
             except botocore.exceptions.BotoCoreError as error:
-                message = f"no response from the endpoint {self.name}: {error}"
-                raise UserError(message) from error
+                raise UserError(f"no response from the endpoint {self.name}: {error}") from error
             time.sleep(min(0.2 * 2**attempt, MAX_BACKOFF_SECONDS))
         raise AssertionError
 

@@ -57,12 +57,10 @@ def read(path: Path) -> Pixels:
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            message = f"the file has more than {MAX_FILE_BYTES} bytes"
-            raise UserError(message)
+            raise UserError(f"the file has more than {MAX_FILE_BYTES} bytes")
         image = decode_image(path.read_bytes(), 2 * MAX_SIDE)
     except OSError as error:
-        message = f"the file cannot be read: {error.strerror}"
-        raise UserError(message) from error
+        raise UserError(f"the file cannot be read: {error.strerror}") from error
     shorter = min(image.size)
     if shorter > MAX_SIDE:
         scale = MAX_SIDE / shorter

@@ -61,12 +61,10 @@ class Job:
             explained = list(self._explain_all(files, unreadable))
             if not explained:
                 first = f"{unreadable[0].file}: {unreadable[0].why}"
-                message = f"none of {len(files)} images can be read; {first}"
-                raise UserError(message)
+                raise UserError(f"none of {len(files)} images can be read; {first}")
             return self._write_summary(explained, unreadable)
         except OSError as error:
-            message = f"cannot write into {self.output}: {error.strerror}"
-            raise UserError(message) from error
+            raise UserError(f"cannot write into {self.output}: {error.strerror}") from error
 
     def _explain_all(self, files: dict[str, Path], unreadable: list[Unreadable]) -> Iterator[str]:
         """Yield the name of every image that is explained."""
@@ -147,20 +145,20 @@ class Job:
             if model is not None and not model.class_names:
                 model.probe(pixels)
         if self.randomized and self.randomized.class_names != self.model.class_names:
-            message = (
+            raise UserError(
                 f"{self.randomized.endpoint.name} has the classes "
                 f"{', '.join(self.randomized.class_names)}, the model "
                 f"{', '.join(self.model.class_names)}: serve the same network with random weights"
             )
-            raise UserError(message)
 
     def _read_results(self, names: Sequence[str]) -> Iterator[Result]:
         """Yield the results, with one in memory at a time."""
         for name in names:
             result = results.read(self.output, name)
             if result is None:
-                message = f"{self.output / FOLDER / name} was changed: run the same command again"
-                raise UserError(message)
+                raise UserError(
+                    f"{self.output / FOLDER / name} was changed: run the same command again"
+                )
             yield result
 
     def _write_summary(self, names: Sequence[str], unreadable: Sequence[Unreadable]) -> Summary:
@@ -202,8 +200,7 @@ def find_images(images: Path, output: Path) -> dict[str, Path]:
     if not found:
         missing = "no images in" if images.is_dir() else "there is no"
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        message = f"{missing} {images}: expected an image, or a folder with {suffixes} in it"
-        raise UserError(message)
+        raise UserError(f"{missing} {images}: expected an image, or a folder with {suffixes} in it")
     return found
 
 
@@ -211,5 +208,4 @@ def _read_baseline(path: Path) -> Pixels:
     try:
         return images.read(path)
     except UserError as error:
-        message = f"shap.baseline {path} is not an image: {error}"
-        raise UserError(message) from error
+        raise UserError(f"shap.baseline {path} is not an image: {error}") from error

@@ -61,11 +61,10 @@ class Model:
         """
         first = self._invoke(pixels[None])
         if len(first.rows) != 1:
-            message = (
+            raise UserError(
                 f"{self.endpoint.name} responded to one image with {len(first.rows)} lists of "
                 "scores: set predictor.probability to the JMESPath of one"
             )
-            raise UserError(message)
         self.class_names = _class_names(self.predictor.label_headers, first)
         if self.predictor.content_type in BATCH_TYPES:
             try:
@@ -100,11 +99,10 @@ class Model:
         def invoke(batch: Coalitions) -> npt.NDArray[np.float64]:
             rows = self._invoke(image.mask(batch)).rows
             if rows.shape != (len(batch), len(self.class_names)):
-                message = (
+                raise UserError(
                     f"{self.endpoint.name} responded to {len(batch)} images with {rows.shape[0]} "
                     f"lists of {rows.shape[1]} scores, expected {len(self.class_names)} in each"
                 )
-                raise UserError(message)
             return rows
 
         scores = []
@@ -126,12 +124,12 @@ def _class_names(label_headers: tuple[str, ...] | None, first: Scores) -> tuple[
     numbered = tuple(f"class {number}" for number in range(count))
     names = label_headers or first.class_names or numbered
     if len(names) != count:
-        message = f"the endpoint returns {count} scores for {len(names)} labels: {', '.join(names)}"
-        raise UserError(message)
+        raise UserError(
+            f"the endpoint returns {count} scores for {len(names)} labels: {', '.join(names)}"
+        )
     if first.class_names is not None and first.class_names != names:
-        message = (
+        raise UserError(
             f"label_headers are {', '.join(names)}, but the endpoint's classes are "
             f"{', '.join(first.class_names)}, in this order: fix label_headers"
         )
-        raise UserError(message)
     return names

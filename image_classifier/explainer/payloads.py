@@ -62,15 +62,13 @@ def parse_scores(body: bytes, media_type: str, probability: str | None) -> Score
         document = json.loads(text)
         return Scores(_rows(_find_scores(document, probability)), _class_names(document))
     except jmespath.exceptions.JMESPathError as error:
-        message = f"predictor.probability is not a JMESPath: {error}"
-        raise UserError(message) from error
+        raise UserError(f"predictor.probability is not a JMESPath: {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
         start = body[:MAX_SHOWN].decode(errors="replace")
-        message = (
+        raise UserError(
             f"no scores in the endpoint's response ({error}): {start!r}; set predictor.probability "
             "to the JMESPath of a list with the score of every class"
-        )
-        raise UserError(message) from error
+        ) from error
 
 
 def _encode_file(image: Pixels, file_format: str) -> bytes:
@@ -98,8 +96,7 @@ def _rows(scores: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401 - any JSON
     # The scores of one image may be nested in any number of lists: [[[0.1, 0.9]]].
     rows = rows.reshape(-1, rows.shape[-1]) if rows.ndim else rows
     if rows.ndim == 0 or rows.size == 0 or not np.isfinite(rows).all():
-        message = "expected a list of finite numbers per image"
-        raise ValueError(message)
+        raise ValueError("expected a list of finite numbers per image")
     return rows
 
 

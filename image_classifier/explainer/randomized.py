@@ -26,8 +26,7 @@ def randomize(source: Path, target: Path, seed: int) -> None:
         UserError: `target` is not empty.
     """
     if target.exists() and any(target.iterdir()):
-        message = f"{target} is not empty: name a new folder"
-        raise UserError(message)
+        raise UserError(f"{target} is not empty: name a new folder")
     artifact = Artifact.read(source)
     manifest = replace(artifact.manifest, precision=FLOAT32, metrics={}, temperature=1.0)
     with writing(target, manifest) as partial:

@@ -15,7 +15,7 @@ from image_classifier.sagemaker.reports import extract
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
-# What the job, its model and its reports lie in, as below /opt/ml; where another model is served.
+# Trees like /opt/ml: of the training job, and of a model from an archive that is served.
 FOLDER, DEPLOYED = "ml", "deployed"
 
 PORT = 8080
@@ -28,40 +28,38 @@ def train(file: SettingsFile, folder: Path, *, from_tuning: bool) -> Path:
         UserError: a channel is missing, or the training failed.
     """
     channels = file.local_channels()
-    given = file.settings.job_hyperparameters()
+    hyperparameters = file.settings.job_hyperparameters()
     if from_tuning:
-        given |= _best(folder / "tuning" / local_tuning.BEST)
+        hyperparameters |= _best_hyperparameters(folder / "tuning" / local_tuning.BEST)
     base_dir = folder / FOLDER
-    trial.prepare(base_dir, channels, given)
+    trial.prepare(base_dir, channels, hyperparameters)
     exit_code = processes.train(base_dir)
     if exit_code:
         failure = base_dir / opt_ml.FAILURE
         reason = failure.read_text(errors="replace") if failure.is_file() else f"code {exit_code}"
-        message = f"the training failed: {reason.splitlines()[0]}"
-        raise UserError(message)
+        raise UserError(f"the training failed: {reason.splitlines()[0]}")
     packed = folder / local_tuning.MODEL
     local_tuning.pack(base_dir / "model", packed)
     return packed
 
 
 def reports(folder: Path) -> list[Path]:
-    """Return the pages that the last training has written.
+    """Return the report pages of the last training.
 
     Raises:
-        UserError: they do not exist.
+        UserError: no page exists.
     """
     pages = sorted((folder / FOLDER / "output" / "data").glob("*.html"))
     if not pages:
-        message = f"no report in {folder}: `train --local` first"
-        raise UserError(message)
+        raise UserError(f"no report in {folder}: `train --local` first")
     return pages
 
 
 def deploy(folder: Path, archive: Path | None, port: int) -> None:
-    """Serve a model on this machine until `delete --local`; by default the one trained last.
+    """Serve a model on this machine until `delete --local`; by default the last trained one.
 
     Raises:
-        UserError: there is no model, or the server does not get ready.
+        UserError: the model is missing, or the server does not become healthy.
     """
     base_dir = folder / FOLDER
     if archive is not None:
@@ -73,27 +71,27 @@ def deploy(folder: Path, archive: Path | None, port: int) -> None:
 
 
 def stop(folder: Path) -> bool:
-    """Stop the server, if there is one; tell whether there was."""
-    # Both, also if the first one fails.
-    stopped = [processes.stop(folder / name) for name in (FOLDER, DEPLOYED)]
-    return any(stopped)
+    """Stop the server; return whether one was running."""
+    # A list, so that both are stopped.
+    was_running = [processes.stop(folder / name) for name in (FOLDER, DEPLOYED)]
+    return any(was_running)
 
 
 def port(folder: Path) -> int:
-    """Return the port that `deploy` was given, or the usual one where nothing is served.
+    """Return the port of the running server, or the default port.
 
     Raises:
-        UserError: a server is being started.
+        UserError: a server is starting.
     """
     ports = (processes.port_of_server(folder / name) for name in (FOLDER, DEPLOYED))
     return next(filter(None, ports), PORT)
 
 
 def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield every image with the local server's answer.
+    """Yield every image with the local server's response.
 
     Raises:
-        UserError: an image cannot be read, no server responds, or it rejects the image.
+        UserError: an image cannot be read, no server responds, or the server rejects an image.
     """
     for image in images:
         body, media_type = prediction.read_image(image)
@@ -101,18 +99,18 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
         try:
             headers = {"Content-Type": media_type, "Accept": "application/json"}
             connection.request("POST", "/invocations", body, headers)
-            answer = connection.getresponse().read()
+            response = connection.getresponse().read()
         except OSError as error:
-            message = f"no server responds on port {port} ({error}): `deploy --local` first"
-            raise UserError(message) from None
+            raise UserError(
+                f"no server responds on port {port} ({error}): `deploy --local` first"
+            ) from None
         finally:
             connection.close()
-        yield image, prediction.decode_response(answer)
+        yield image, prediction.decode_response(response)
 
 
-def _best(path: Path) -> dict[str, str]:
-    """Return the hyperparameters that a local tuning found."""
+def _best_hyperparameters(path: Path) -> dict[str, str]:
+    """Return the best hyperparameters of a local tuning job."""
     if not path.is_file():
-        message = f"no {path}: `tune --local` first"
-        raise UserError(message)
+        raise UserError(f"no {path}: `tune --local` first")
     return to_strings(json.loads(path.read_text(encoding="utf-8"))["hyperparameters"])

@@ -1,4 +1,4 @@
-"""One trial of a tuning on this machine: the training program as a process, its log read."""
+"""One trial of a local tuning job: a training process whose log is parsed."""
 
 import json
 import os
@@ -20,62 +20,62 @@ from image_classifier.platform import opt_ml, processes
 
 LOG = "training.log"
 
-# How the program's lines begin after which nothing changes the network, and of which a checkpoint
-# is left: then the model is written, and made faster, and reports, for the best trial alone.
+# Starts of the log lines after which the network does not change. A checkpoint exists then; only
+# the best trial continues, with the export of its model, quantization and reports.
 DECIDED = ("best_epoch=", "test_loss=")
 
 
 class TrialFailedError(Exception):
-    """A trial that came to no end; the others continue."""
+    """A trial that failed; the others continue."""
 
 
 class Program(NamedTuple):
-    """A training program that runs; when its output ends, all its processes have."""
+    """A running training program; its output ends when all its processes have ended."""
 
     pid: int
     output: TextIO
 
 
 class Programs:
-    """The training programs of all trials, which one process loads for all of them."""
+    """The training programs of all trials, forked from one process that has loaded the code."""
 
     def __init__(self, threads: int) -> None:
-        """Start that process; every program computes with so many threads."""
-        self._socket, theirs = socket.socketpair()
+        """Start that process; every program computes with `threads` threads."""
+        self._socket, child_end = socket.socketpair()
         environment = os.environ | {
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "passive",
         }
-        self._loaded = subprocess.Popen(
+        self._loader = subprocess.Popen(
             [sys.executable, "-m", "image_classifier.local.warm_program"],
             cwd=processes.ROOT,
             env=environment,
-            stdin=theirs.fileno(),
-            # A terminal's Ctrl-C comes to the launcher alone.
+            stdin=child_end.fileno(),
+            # A new session, so that Ctrl-C in a terminal does not reach it.
             start_new_session=True,
         )
-        theirs.close()
+        child_end.close()
         self._pids: set[int] = set()
-        # A signal may come to the thread that has it.
+        # A signal handler can run in the thread that holds it.
         self._lock = threading.RLock()
         self.is_stopped = False
 
     def __enter__(self) -> Self:
-        """Return these programs."""
+        """Return the programs; the end of the block stops them."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all."""
+        """Stop all programs and the process that forks them."""
         self.stop()
         self._socket.close()
-        self._loaded.wait()
+        self._loader.wait()
 
     def start(self, base_dir: Path) -> Program:
         """Start the program in a prepared folder.
 
         Raises:
-            TrialFailedError: all are stopped.
+            TrialFailedError: the programs were stopped.
             UserError: the program cannot be loaded.
         """
         variables = {
@@ -84,8 +84,7 @@ class Programs:
         }
         with self._lock:
             if self.is_stopped:
-                message = "stopped"
-                raise TrialFailedError(message)
+                raise TrialFailedError("stopped")
             reading, writing = os.pipe()
             try:
                 socket.send_fds(self._socket, [json.dumps(variables).encode()], [writing])
@@ -96,17 +95,16 @@ class Programs:
                 os.close(writing)
             if not answer:
                 os.close(reading)
-                message = "the training program cannot be loaded: see the messages above"
-                raise UserError(message)
+                raise UserError("the training program cannot be loaded: read the error above")
             pid = int(answer)
             self._pids.add(pid)
             if self.is_stopped:
-                # By a signal, meanwhile.
+                # A signal arrived after the check above.
                 self._kill(pid)
         return Program(pid, os.fdopen(reading, encoding="utf-8", errors="replace"))
 
     def end(self, program: Program) -> None:
-        """End one, if it still runs, with all that it has started."""
+        """Kill a program and all processes that it started, and drain its output."""
         self._kill(program.pid)
         for _ in program.output:
             pass
@@ -115,7 +113,7 @@ class Programs:
         program.output.close()
 
     def stop(self) -> None:
-        """End all, and start no more."""
+        """Kill all programs, and reject new ones."""
         with self._lock:
             self.is_stopped = True
             for pid in self._pids:
@@ -123,7 +121,7 @@ class Programs:
 
     @staticmethod
     def _kill(pid: int) -> None:
-        # macOS raises the other one for processes that have ended.
+        # macOS raises PermissionError for processes that have ended.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
 
@@ -137,16 +135,17 @@ def run(
     programs: Programs,
     report: Callable[[float, int], None],
 ) -> float:
-    """Train once in `base_dir`, and make no model; return the objective that was printed last.
+    """Train in `base_dir` without exporting a model; return the last objective in the log.
 
-    `report` gets every epoch's value of it and its place; what it raises ends the trial.
+    `report` is called with every epoch's objective and its number; an exception that it raises
+    ends the trial.
 
     Raises:
-        TrialFailedError: the program failed, or printed no objective.
+        TrialFailedError: the program failed, or logged no objective.
     """
     shutil.rmtree(base_dir, ignore_errors=True)
     prepare(base_dir, channels, hyperparameters)
-    # The program checks min_accuracy at the very end.
+    # The check of min_accuracy is the last step of the program.
     decided = () if "min_accuracy" in hyperparameters else DECIDED
     last, count = None, 0
     with _lines(base_dir, programs) as lines:
@@ -155,20 +154,19 @@ def run(
             if match is not None:
                 last = float(match[1])
             if line.startswith(DECIDED):
-                # Of the test there is no value before its own line.
+                # The line of the test set is the first one with test metrics.
                 if line.startswith(decided) and last is not None:
                     break
             elif match is not None:
                 count += 1
                 report(float(match[1]), count)
     if last is None:
-        message = "no objective"
-        raise TrialFailedError(message)
+        raise TrialFailedError("the log has no objective")
     return last
 
 
 def finish(base_dir: Path, programs: Programs) -> None:
-    """Let a trial that was run make its model, from the checkpoint that it has left.
+    """Export the model of a trial from its checkpoint.
 
     Raises:
         TrialFailedError: the program failed.
@@ -180,22 +178,21 @@ def finish(base_dir: Path, programs: Programs) -> None:
 
 @contextmanager
 def _lines(base_dir: Path, programs: Programs) -> Iterator[Iterator[str]]:
-    """Run the program in a prepared folder, until no more of its log is wanted; yield that."""
+    """Run the program in a prepared folder during a `with` block; yield the lines of its log."""
     program = programs.start(base_dir)
     try:
         with (base_dir / LOG).open("a", buffering=1, encoding="utf-8") as log:
 
-            def logged() -> Iterator[str]:
+            def read_lines() -> Iterator[str]:
                 for line in program.output:
                     log.write(line)
                     yield line
 
-            yield logged()
+            yield read_lines()
     finally:
         programs.end(program)
     if programs.is_stopped:
-        message = "stopped"
-        raise TrialFailedError(message)
+        raise TrialFailedError("stopped")
     failure = base_dir / opt_ml.FAILURE
     if failure.is_file():
         reason = failure.read_text(encoding="utf-8", errors="replace")
@@ -205,12 +202,12 @@ def _lines(base_dir: Path, programs: Programs) -> Iterator[Iterator[str]]:
 def prepare(
     base_dir: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]
 ) -> None:
-    """Lay out /opt/ml for a job; the channels are links, so that all share decoded images.
+    """Create /opt/ml for a job; channels are links, so that all jobs share decoded images.
 
-    Of the job before, the checkpoint stays, for one of the same data and hyperparameters.
+    The previous job's checkpoints stay: a job of the same data and hyperparameters continues.
 
     Raises:
-        UserError: the folder belongs to another user.
+        UserError: the folder is not writable.
     """
     for name in ("input", "model", "output"):
         shutil.rmtree(base_dir / name, ignore_errors=True)

@@ -1,8 +1,7 @@
-"""The training program, loaded once for all trials of a tuning on this machine.
+"""A process that imports the training program once and forks it for each trial of a tuning job.
 
-It takes seconds of a processor to import torch and what goes with it. This process does so
-once and forks for every trial that is requested on the socket that is its standard input. It
-ends, and the trials with it, when the launcher does, however that ended.
+The import of torch takes seconds of CPU time. Requests for trials arrive on a socket, the standard
+input. When the other end closes, because the tuning ends or is killed, the trials are killed.
 """
 
 import json
@@ -15,7 +14,7 @@ from contextlib import suppress
 
 MAX_BYTES = 100_000
 
-# Elsewhere what the system's libraries have started may not survive a fork.
+# On macOS, system libraries start threads that do not survive a fork.
 CAN_FORK = sys.platform == "linux"
 
 COMMAND = (sys.executable, "-m", "container.training", "train")
@@ -47,17 +46,17 @@ def main() -> int:
 
 
 def _load() -> None:
-    from container.training import job  # noqa: F401, PLC0415 - torch, before the first trial needs it
+    from container.training import job  # noqa: F401, PLC0415 - imports torch
 
     with suppress(ImportError):
-        # A job does without where it is not installed.
+        # Optional for a job.
         from container.debugger.recording import tensor_recorder  # noqa: F401, PLC0415
 
 
 def _fork() -> int:
-    """Fork; the trial leads a group of processes, as which it can be ended."""
+    """Fork; the trial leads a process group, so that it can be killed with its children."""
     pid = os.fork()
-    # In both processes, so that the group exists for the one that runs first.
+    # In both processes, so that the group exists before either continues.
     with suppress(OSError):
         os.setpgid(pid, pid)
     return pid
@@ -71,7 +70,7 @@ def _train(variables: dict[str, str], output: int) -> int:
         os.dup2(descriptor, number)
     os.close(nothing)
     os.close(output)
-    # Opened again: existing file objects keep the type of their first file.
+    # New objects: the existing ones are buffered for the files they were opened for.
     sys.stdout, sys.stderr = (
         os.fdopen(number, "w", 1, "utf-8", closefd=False) for number in (1, 2)
     )
@@ -91,7 +90,7 @@ def _spawn(variables: dict[str, str], output: int) -> int:
 
 
 def _reap(trials: set[int]) -> None:
-    """Forget those that have ended."""
+    """Collect the exit status of trials that have ended."""
     while trials:
         pid, _ = os.waitpid(-1, os.WNOHANG)
         if not pid:

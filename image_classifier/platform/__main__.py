@@ -1,4 +1,4 @@
-"""Train and serve on this machine under SageMaker's contract, without an engine or an account."""
+"""Train and serve on this machine under SageMaker's contract, without Docker or an account."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from image_classifier.platform import opt_ml, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# val_accuracy 1.0 with seeds 0 and 1; two minutes on two cores that three other jobs keep busy.
+# val_accuracy is 1.0 with seeds 0 and 1; takes two minutes on two cores with three other jobs.
 SAMPLE_HYPERPARAMETERS = {
     "network": "small",
     "epochs": "10",
@@ -53,7 +53,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _draw_sample(base_dir: Path) -> None:
     processes.require("PIL")
-    # Only here, so that every other command runs, and can say what is wrong, on a bare Python.
+    # Here, so that every other command runs without installed packages.
     from image_classifier.platform import hands  # noqa: PLC0415
 
     with opt_ml.new_channels(base_dir) as staged:
@@ -65,8 +65,7 @@ def _train(arguments: argparse.Namespace) -> int:
     exit_code = processes.train(arguments.base_dir)
     failure = arguments.base_dir / opt_ml.FAILURE
     if exit_code and failure.is_file():
-        # The program's log, right above, has the same text.
-        print(f"training failed; the reason is kept in {failure}", file=sys.stderr)
+        print(f"training failed; the reason is in {failure}", file=sys.stderr)
     return exit_code
 
 
@@ -76,8 +75,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     failure = arguments.base_dir / opt_ml.FAILURE
     if failure.is_file():
         print(
-            f"WARNING: the last training failed ({failure} has the reason): the served model "
-            "is an earlier one, or what that training had when it failed",
+            f"WARNING: the last training failed, see {failure}: the served model is of an earlier "
+            "training, or incomplete",
             file=sys.stderr,
         )
     return 0
@@ -112,15 +111,15 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="own images: training/ (or train/) and perhaps validation/ (or val/, valid/), test/ "
-        "and weights/; starts from the training program's default hyperparameters "
-        "(default: the images in the tree, else drawn hands)",
+        help="folder with own images: training/ (or train/) and optionally validation/ (or val/, "
+        "valid/), test/ and weights/; resets the hyperparameters to their defaults "
+        "(default: the images in the tree or, without any, drawn hands)",
     )
     prepare.add_argument(
         "--replace",
         action="store_true",
-        help="replace the images and checkpoints in the tree by those of --data or, "
-        "without it, for drawn hands with their hyperparameters (default: keep them)",
+        help="replace the images and checkpoints in the tree by --data or, without it, by drawn "
+        "hands with their hyperparameters (default: keep them)",
     )
     prepare.add_argument(
         "--hyperparameters",
@@ -128,8 +127,8 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="train with these and no others, regardless of earlier settings "
-        "(default: keep those in the tree; new drawn hands bring theirs)",
+        help="train with exactly these hyperparameters "
+        "(default: those in the tree; those of drawn hands if these are new)",
     )
 
 
@@ -139,13 +138,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser(
-        "prepare", help="lay out the job's files, with sample images if it has none"
+        "prepare", help="create the files of a training job, with sample images by default"
     )
     _add_prepare_arguments(prepare)
     train = commands.add_parser(
         "train",
-        help="run the training job; Ctrl-C stops it in order, and the next run continues; "
-        "after a finished run the next one starts from the beginning",
+        help="run the training job; Ctrl-C stops it with a checkpoint, and the next run continues; "
+        "after a finished run, the next one starts from scratch",
     )
     serve = commands.add_parser("serve", help="start the server in the background")
     serve.add_argument(
@@ -161,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             default=Path(os.environ.get(BASE_DIR_VARIABLE, ROOT / "local_test" / "test_dir")),
             metavar="DIR",
-            help=f"folder in place of /opt/ml (default: ${BASE_DIR_VARIABLE}, else %(default)s)",
+            help=f"folder instead of /opt/ml (default: ${BASE_DIR_VARIABLE}, else %(default)s)",
         )
     return parser
 

@@ -1,8 +1,8 @@
-"""Images of hands holding up 0 to 5 fingers, drawn from a seed: sample data to train on.
+"""Sample data: images of hands that hold up 0 to 5 fingers, drawn from a seed.
 
-In the spirit of Kaggle's "Fingers": 128x128 gray PNG, palm towards the viewer, the class in the
-file's name (`<uuid>_3L.png`). The thumb of a left hand is on the left, that of a right hand on
-the right, at 0 fingers too, so that a mirrored image is an image of the other class.
+Like Kaggle's "Fingers": 128x128 gray PNG, palm towards the viewer, the class in the file name
+(`<uuid>_3L.png`). The thumb of a left hand is on the left, that of a right hand on the right, for
+0 fingers too, so that a mirrored image is an image of the other class.
 """
 
 import math
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 IMAGE_SIZE = 128
 CLASS_NAMES = tuple(f"{fingers}{side}" for fingers in range(6) for side in "LR")
 
-# Drawn larger and then averaged down: Pillow's polygons have hard edges.
+# Drawn larger, then reduced by averaging, because Pillow's polygons have hard edges.
 SUPERSAMPLING = 3
 
 Point = tuple[float, float]
@@ -48,10 +48,10 @@ THUMB_RADIUS = 0.130
 
 
 class Brush:
-    """Draws a hand's parts, each with a dark rim and a light middle, so that they stay apart."""
+    """Draws the parts of a hand, each with a dark rim and a light middle to separate them."""
 
     def __init__(self, side: str, rng: np.random.Generator) -> None:
-        """Choose where, how large, how turned and how bright the hand will be."""
+        """Choose position, size, rotation and brightness of the hand."""
         self.background = rng.uniform(30, 70)
         self.skin = self.background + rng.uniform(85, 130)
         self._scale = rng.uniform(35, 44) * SUPERSAMPLING
@@ -70,7 +70,7 @@ class Brush:
             self._stroke(points, radius * share, brightness)
 
     def area(self, points: Sequence[Point], rim: float) -> None:
-        """Draw a filled shape with rounded corners, `rim` wider than its points say."""
+        """Draw a filled shape with rounded corners that extends `rim` beyond its points."""
         for share, brightness in ((1.0, 0.62), (0.6, 0.97)):
             self._stroke((*points, points[0]), rim * share, brightness)
             self._draw.polygon([self._pixel(p) for p in points], fill=self._gray(brightness))
@@ -99,7 +99,7 @@ class Brush:
 
 
 def draw_hand(class_name: str, rng: np.random.Generator) -> Image.Image:
-    """Draw one hand; the class has the number of fingers and the side of the hand.
+    """Draw one hand; the class has the number of raised fingers and the side.
 
     Returns a gray image of IMAGE_SIZE x IMAGE_SIZE; the same state of `rng` gives the same pixels.
     """
@@ -138,7 +138,7 @@ def _raise(brush: Brush, finger: Finger, rng: np.random.Generator) -> None:
 
 
 def _curl(brush: Brush, finger: Finger, rng: np.random.Generator) -> None:
-    """Draw a finger that is folded down: its knuckle above, its tip on the palm."""
+    """Draw a folded finger, with the knuckle above and the tip on the palm."""
     x, y = finger.knuckle
     top = (x, y + rng.uniform(0.02, 0.07))
     tip = (0.82 * x, y - rng.uniform(0.30, 0.36))
@@ -155,7 +155,7 @@ def _spread_thumb(brush: Brush, rng: np.random.Generator) -> None:
 
 
 def _fold_thumb(brush: Brush, raised: int, rng: np.random.Generator) -> None:
-    """Lay the thumb across the palm, from its own side, over the fingers that are folded."""
+    """Draw the thumb across the palm, over the folded fingers."""
     joint = (-0.44 + rng.normal(0, 0.02), -0.02 + rng.normal(0, 0.02))
     reach = 0.34 + 0.05 * raised + rng.normal(0, 0.02)
     tip = _towards(joint, reach, 78 + 4 * raised + rng.normal(0, 5))
@@ -174,7 +174,7 @@ def _palm(brush: Brush) -> None:
 
 
 def _photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Shrink, blur, and add an uneven cloth behind and a camera's noise."""
+    """Shrink and blur the drawing; add an uneven background and camera noise."""
     small = image.reduce(SUPERSAMPLING).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 0.9)))
     pixels = np.asarray(small, dtype=np.float32)
     cloth = rng.normal(0, 6, size=(16, 16)).astype(np.float32)
@@ -185,9 +185,9 @@ def _photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def generate(count: int, seed: int, channel: str) -> Iterator[tuple[str, Image.Image]]:
-    """Yield `count` images with their file names, the classes in turn.
+    """Yield `count` images with their file names, cycling through the classes.
 
-    Seed and channel decide everything: two channels of one seed share no image.
+    Deterministic in seed and channel; two channels of one seed share no image.
     """
     rng = np.random.default_rng([seed, *channel.encode()])
     for number in range(count):
@@ -197,7 +197,7 @@ def generate(count: int, seed: int, channel: str) -> Iterator[tuple[str, Image.I
 
 
 def write_images(directory: Path, count: int, seed: int) -> None:
-    """Write `count` images into a new `directory`, whose name is the channel's."""
+    """Write `count` images into a new `directory`, which has the name of a channel."""
     directory.mkdir()
     for name, image in generate(count, seed, directory.name):
         image.save(directory / name)

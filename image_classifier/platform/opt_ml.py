@@ -1,7 +1,4 @@
-"""The tree below /opt/ml of one training job, laid out on this machine.
-
-Only files and folders; independent of processes, ports and containers.
-"""
+"""The /opt/ml tree of one training job on this machine: SageMaker's files and folders."""
 
 import json
 import os
@@ -24,23 +21,21 @@ _INSTANCE_TYPE = "local"
 
 
 def create(base_dir: Path) -> None:
-    """Make the folders of a job; what earlier jobs left stays, save what would mislead this one.
+    """Create the folders of a job.
 
-    The last model stays in `model/` until a training has succeeded and replaced it. The last
-    failure goes, and so do the checkpoints of a finished run: only one that was
-    stopped or broken off is to be continued.
+    The last model stays in `model/` until a training replaces it. The last failure is removed,
+    and so are the checkpoints of a finished run: only a run that stopped or failed is continued.
 
     Raises:
-        UserError: the tree belongs to another user.
+        UserError: a folder is not writable.
     """
     for folder in _FOLDERS:
-        # The engine makes folders that it mounts, as root.
+        # Docker creates mounted folders as root.
         if (base_dir / folder).is_dir() and not os.access(base_dir / folder, os.W_OK):
-            message = (
-                f"cannot write {base_dir / folder}: a container made it, as root. "
-                f'Take it back with: sudo chown -R "$(id -u)" {base_dir}'
+            raise UserError(
+                f"cannot write {base_dir / folder}: a container created it as root. "
+                f'Change its owner: sudo chown -R "$(id -u)" {base_dir}'
             )
-            raise UserError(message)
         (base_dir / folder).mkdir(parents=True, exist_ok=True)
     (base_dir / FAILURE).unlink(missing_ok=True)
     if _is_finished(base_dir):
@@ -48,15 +43,16 @@ def create(base_dir: Path) -> None:
 
 
 def channels(base_dir: Path) -> list[str]:
-    """List the channels whose images are in the tree."""
+    """Return the channels that exist in the tree."""
     return [name for name in CHANNEL_NAMES if (base_dir / DATA / name).is_dir()]
 
 
 @contextmanager
 def new_channels(base_dir: Path) -> Iterator[Path]:
-    """Yield an empty folder for channels; when all is well they replace those in the tree.
+    """Yield an empty folder for channels, which replace those in the tree after the `with` block.
 
-    An interrupted copy is never taken for a data set. The checkpoints, of other images, go.
+    If the block fails, the tree does not change. Checkpoints are removed, because they are of
+    other images.
     """
     staged = base_dir / "input/data.partial"
     shutil.rmtree(staged, ignore_errors=True)
@@ -68,36 +64,34 @@ def new_channels(base_dir: Path) -> Iterator[Path]:
 
 
 def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
-    """Bring the channels in the folder `images` into the tree, in place of all that was there.
+    """Replace the channels of the tree by those in the folder `images`.
 
-    Files are hard-linked where the disk allows, else copied: a container that has only the tree
-    mounted could not follow a symbolic link out of it.
+    Files are hard-linked if possible, else copied: a container that has only the tree mounted
+    cannot follow a symbolic link out of it.
 
     Returns:
-        The names of the folders in `images` that are no channel.
+        The names of the folders in `images` that are not channels.
 
     Raises:
-        UserError: there is no `training` in `images`, or the tree holds images already
-            and `replace` is false.
+        UserError: `images` has no training channel, or the tree contains images already and
+            `replace` is false.
     """
     folders = _folders_in(images)
     chosen = {
         channel: name for channel in CHANNEL_NAMES if (name := find_channel(channel, folders))
     }
     if TRAINING not in chosen:
-        message = (
+        raise UserError(
             f"no folder {images / 'training'}, nor train/ there; found {_listed(folders)}: "
-            f"expected training/ and perhaps validation/ and test/ in {images}, each with a "
-            "folder a class or with files called NAME_CLASS.png"
+            f"expected training/ and optionally validation/ and test/ in {images}, each with a "
+            "folder per class or with files called NAME_CLASS.png"
         )
-        raise UserError(message)
     present = channels(base_dir)
     if present and not replace:
-        message = (
-            f"{base_dir / DATA} holds {', '.join(present)} already: "
-            "add --replace to put yours in their place"
+        raise UserError(
+            f"{base_dir / DATA} contains {', '.join(present)} already: "
+            "add --replace to replace them"
         )
-        raise UserError(message)
     with new_channels(base_dir) as staged:
         for channel, name in chosen.items():
             shutil.copytree(images / name, staged / channel, copy_function=_link_or_copy)
@@ -105,7 +99,7 @@ def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
 
 
 def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
-    """Write the three files that every job has, as the service writes them."""
+    """Write the three configuration files of a job as SageMaker does."""
     config = base_dir / "input/config"
     _write_json(base_dir / HYPERPARAMETERS, dict(hyperparameters))
     channel = {
@@ -128,10 +122,10 @@ def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
 
 
 def read_hyperparameters(base_dir: Path) -> dict[str, str] | None:
-    """Return the hyperparameters in the tree, or None if it has none yet.
+    """Return the hyperparameters in the tree; None if the file does not exist.
 
     Raises:
-        UserError: their file is not a JSON object.
+        UserError: the file is not a JSON object.
     """
     path = base_dir / HYPERPARAMETERS
     if not path.is_file():
@@ -139,20 +133,18 @@ def read_hyperparameters(base_dir: Path) -> dict[str, str] | None:
     try:
         document = json.loads(path.read_text())
     except ValueError as error:
-        message = f"{path} is not JSON ({error}): fix or remove it"
-        raise UserError(message) from error
+        raise UserError(f"{path} is not JSON ({error}): fix or remove it") from error
     if not isinstance(document, dict):
-        message = f"{path} must hold a JSON object, got {str(document)[:80]}: fix or remove it"
-        raise UserError(message)
+        raise UserError(f"{path} must be a JSON object, got {str(document)[:80]}: fix or remove it")
     return {str(key): str(value) for key, value in document.items()}
 
 
 def _is_finished(base_dir: Path) -> bool:
-    """Tell whether the newest checkpoint is of a run that made all its epochs."""
+    """Return whether the newest checkpoint is of a run that finished all epochs."""
     report, manifest = base_dir / "output/data/metrics.json", base_dir / "model/manifest.json"
     if not (report.is_file() and manifest.is_file()):
         return False
-    # A run writes its report last. With a newer checkpoint the report is of the run before it.
+    # A run writes its report last, so a newer checkpoint is of another run.
     written = report.stat().st_mtime_ns
     if any(path.stat().st_mtime_ns > written for path in (base_dir / CHECKPOINTS).iterdir()):
         return False
@@ -161,12 +153,12 @@ def _is_finished(base_dir: Path) -> bool:
         wanted = json.loads(manifest.read_text())["provenance"]["hyperparameters"]["epochs"]
         return bool(made >= wanted)
     except (KeyError, TypeError, ValueError):
-        # Of another program: whether it has finished is unknown.
+        # Written by another program.
         return False
 
 
 def _clear_checkpoints(base_dir: Path) -> None:
-    # What is in the folder: the folder itself may be a link to another disk.
+    # Only the content: the folder itself can be a link to another disk.
     for path in (base_dir / CHECKPOINTS).iterdir():
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""The two programs as plain processes, started and stopped as SageMaker does with containers."""
+"""Training and serving as plain processes, started and stopped like SageMaker's containers."""
 
 import fcntl
 import http.client
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -29,72 +29,70 @@ from image_classifier.platform import opt_ml
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# SageMaker's times: from SIGTERM to SIGKILL, and how long Local Mode waits for /ping.
+# SageMaker's timeouts: from SIGTERM to SIGKILL, and of Local Mode for /ping.
 TRAINING_GRACE_SECONDS = 120
 SERVING_GRACE_SECONDS = 30
 STARTUP_SECONDS = 120
 
-_ANOTHER_STARTS = "another `local_test serve` is starting a server here: wait until it has"
+_ALREADY_STARTING = "a server is starting in this folder already: wait until it responds"
 
 
 def train(base_dir: Path, root: Path = ROOT) -> int:
-    """Run one training job to its end, its log on our output; return its exit code.
+    """Run a training job with its log on standard output; return its exit code.
 
-    SIGTERM and SIGINT reach the program as SageMaker's stop does: SIGTERM, later SIGKILL.
+    On SIGTERM and SIGINT the program gets SIGTERM, and SIGKILL after SageMaker's timeout.
 
     Raises:
-        UserError: the tree is not prepared, or this Python lacks the packages.
+        UserError: the tree is not prepared, or packages are missing.
     """
     require("torch")
     if not (base_dir / opt_ml.HYPERPARAMETERS).is_file():
-        message = (
+        raise UserError(
             f"nothing to train in {base_dir}: "
             "run `python -m image_classifier.platform prepare` first"
         )
-        raise UserError(message)
     opt_ml.create(base_dir)
     job = {JOB_NAME_VARIABLE: time.strftime("local-%Y-%m-%d-%H-%M-%S")}
     job["TRAINING_JOB_ARN"] = f"arn:aws:sagemaker:local:0:training-job/{job[JOB_NAME_VARIABLE]}"
-    # A separate session: a terminal's Ctrl-C reaches this process only, which sends SIGTERM.
+    # In a new session, Ctrl-C in a terminal reaches only this process, which sends SIGTERM.
     process = subprocess.Popen(
         [sys.executable, "-m", "container.training", "train"],
         cwd=root,
         env=_environment(base_dir) | job,
         start_new_session=True,
     )
-    with _stopped_by_signals(process):
+    with _stop_on_signals(process):
         exit_code = process.wait()
-    # As a shell and an engine say it: 137 for a SIGKILL.
+    # Like shells and Docker: 137 for SIGKILL.
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 
 def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[bytes]:
-    """Start the server in the background; return its process once it is healthy.
+    """Start the server in the background; return its process when it is healthy.
 
-    A server that was started here before is stopped first: it holds an older model.
+    A running server of this folder is stopped first, because it serves an older model.
 
     Raises:
-        UserError: there is no model, the port is taken, this Python lacks the packages, another
-            one is being started here, or the server ended or did not get healthy (the message
-            ends with its log).
+        UserError: the model or a package is missing, the port is in use, another server is
+            starting in this folder, or the server does not become healthy (the message ends with
+            its log).
     """
     require("flask")
     is_multi_model = os.environ.get(MULTI_MODEL_VARIABLE, "").lower() == "true"
     if not is_multi_model and not any((base_dir / "model").glob("*")):
-        message = (
+        raise UserError(
             f"no model in {base_dir / 'model'}: "
             "run `python -m image_classifier.platform train` first"
         )
-        raise UserError(message)
-    # Before a server is stopped that could have gone on.
+    # Checked first, so that an error leaves the running server alone.
     if port_of_server(base_dir) != port:
         _require_free_port(port)
     stop(base_dir)
-    # The server inherits the locked file: it is locked for as long as the server lives, so that
-    # the number in it can never be that of another process.
+    # The server inherits the file lock and holds it until it ends, so that the process id in the
+    # file can never belong to another process.
     with _pid_file(base_dir).open("a+") as pid_file:
         if not _is_unlocked(pid_file):
-            raise UserError(_ANOTHER_STARTS)
+            raise UserError(_ALREADY_STARTING)
         pid_file.truncate(0)
         process = _start(base_dir, port, root, pid_file)
         pid_file.write(f"{process.pid} {port}")
@@ -108,23 +106,23 @@ def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[byte
 
 
 def stop(base_dir: Path) -> bool:
-    """Stop the server as SageMaker does, SIGTERM and later SIGKILL; False where none runs."""
+    """Stop the server with SIGTERM, later SIGKILL; return whether one was running."""
     if not _pid_file(base_dir).exists():
         return False
     with _pid_file(base_dir).open() as pid_file:
         was_running = not _is_unlocked(pid_file)
         if was_running:
             _end(_read(pid_file)[0], pid_file)
-        # Still locked: no other process can have started a server.
+        # Still locked by this process, so that no other server can have started.
         _pid_file(base_dir).unlink(missing_ok=True)
     return was_running
 
 
 def port_of_server(base_dir: Path) -> int | None:
-    """Return the port of the server that was started here, or None where none runs.
+    """Return the port of the server of this folder; None if none is running.
 
     Raises:
-        UserError: one is being started.
+        UserError: a server is starting.
     """
     if not _pid_file(base_dir).exists():
         return None
@@ -132,15 +130,31 @@ def port_of_server(base_dir: Path) -> int | None:
         return None if _is_unlocked(pid_file) else _read(pid_file)[1]
 
 
+@contextmanager
+def handle_stop_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGTERM and SIGINT during a `with` block."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def require(package: str) -> None:
-    """Check that this Python has a package.
+    """Check that a package is installed.
 
     Raises:
-        UserError: it has not.
+        UserError: it is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        message = f"{sys.executable} has no {package}: run `make setup`, then use .venv/bin/python"
-        raise UserError(message)
+        raise UserError(
+            f"{sys.executable} has no {package}: run `make setup`, then use .venv/bin/python"
+        )
 
 
 def _start(base_dir: Path, port: int, root: Path, pid_file: IO[str]) -> subprocess.Popen[bytes]:
@@ -159,21 +173,19 @@ def _start(base_dir: Path, port: int, root: Path, pid_file: IO[str]) -> subproce
 
 
 @contextmanager
-def _stopped_by_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _stop_on_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
     killer = threading.Timer(TRAINING_GRACE_SECONDS, process.kill)
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop() -> None:
         process.terminate()
         if not killer.is_alive():
             killer.start()
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        killer.cancel()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with handle_stop_signals(stop):
+        try:
+            yield
+        finally:
+            killer.cancel()
 
 
 def _end(pid: int, pid_file: IO[str]) -> None:
@@ -192,8 +204,8 @@ def _read(pid_file: IO[str]) -> tuple[int, int]:
     try:
         pid, port = map(int, pid_file.read().split())
     except ValueError:
-        # Locked and not yet written.
-        raise UserError(_ANOTHER_STARTS) from None
+        # Locked, but not written yet.
+        raise UserError(_ALREADY_STARTING) from None
     return pid, port
 
 
@@ -209,11 +221,9 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) 
     deadline = time.monotonic() + STARTUP_SECONDS
     while not _is_healthy(port):
         if (exit_code := process.poll()) is not None:
-            message = f"the server ended with exit code {exit_code}; {_end_of(log)}"
-            raise UserError(message)
+            raise UserError(f"the server ended with exit code {exit_code}; {_end_of(log)}")
         if time.monotonic() > deadline:
-            message = f"the server was not healthy after {STARTUP_SECONDS} s; {_end_of(log)}"
-            raise UserError(message)
+            raise UserError(f"the server was not healthy after {STARTUP_SECONDS} s; {_end_of(log)}")
         time.sleep(0.2)
 
 
@@ -230,23 +240,22 @@ def _is_healthy(port: int) -> bool:
 
 def _require_free_port(port: int) -> None:
     with socket.socket() as probe:
-        # As the server does: a port whose last connections are still closing is free.
+        # Like the server: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
         except OSError as error:
-            message = (
+            raise UserError(
                 f"cannot listen on port {port} ({error.strerror}): "
-                f"stop what listens there, or choose another port"
-            )
-            raise UserError(message) from error
+                "stop the program that uses it, or choose another port"
+            ) from error
 
 
 def _environment(base_dir: Path) -> dict[str, str]:
     return os.environ | {
         "PYTHONUNBUFFERED": "1",
-        # Others compute on this machine too: while threads that wait for one another spin, a job
-        # beside three busy processes takes 2.3 times as long (2 cores, median of 5 pairs).
+        # Waiting threads must not spin on a machine with other processes: with three busy ones, a
+        # job takes 2.3 times as long (2 cores, median of 5 pairs).
         "OMP_WAIT_POLICY": "passive",
         BASE_DIR_VARIABLE: str(base_dir.resolve()),
     }
