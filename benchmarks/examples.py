@@ -1,12 +1,11 @@
-"""The examples on this machine: each trained, served and used for a prediction, on few images.
+"""Each example trained, served and used for a prediction on this machine, with few images.
 
     python -m benchmarks.examples --data ../shared/data
 
-An example's own settings are taken, with one epoch of small images and no second network in int8.
-Images are a few of each class of fingers.tar, dogs.tar and hurricane.tar, half of the held-out
-ones for validation, half for the test. No ImageNet weights lie beside them: the weights channel has
-random ones of the example's network, so that the accuracy is that of nothing learned. This shows
-that the whole workflow works, not how accurate a network gets.
+Uses the settings of the example, but one epoch of small images and no int8 model. The images are a
+few per class of fingers.tar, dogs.tar and hurricane.tar; half of the held-out ones are for
+validation, half for the test. The weights channel has random weights, because the data sets contain
+no ImageNet weights. This tests that all steps work; the accuracy is meaningless.
 """
 
 import argparse
@@ -29,17 +28,17 @@ EXAMPLES = ROOT / "examples"
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
-# Of each class in each channel.
+# Images per class and channel.
 FEW = 4
 
-# Overrides and additions to each example.
+# These replace or complete the settings of an example.
 SHORT = {"epochs": 1, "head_epochs": 2, "batch_size": 8, "image_size": 64, "quantize": "none"}
 
 
 def main() -> None:
     """Run the selected examples; print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="of examples (default: all)")
+    parser.add_argument("names", nargs="*", help="names of examples (default: all)")
     parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")
     arguments = parser.parse_args()
     results = {}
@@ -53,15 +52,15 @@ def main() -> None:
                 archive.extractall(folder / "all", filter="data")
             fill(folder / "all", folder / "images")
             start = time.monotonic()
-            answer = run(path, folder)
-            results[path.stem] = {"seconds": time.monotonic() - start, "answer": answer}
+            predicted = run(path, folder)
+            results[path.stem] = {"seconds": time.monotonic() - start, "answer": predicted}
             print(f"{path.stem:<14} {results[path.stem]}", flush=True)
     facts = conditions(["torch", "torchvision"])
     print(json.dumps({"results": results, "conditions": facts}))
 
 
 def fill(source: Path, images: Path) -> None:
-    """Make channels of a few images of each class, from splits as the data sets have them."""
+    """Create channels with a few images per class from the splits of a data set."""
     for split in sorted(path for path in source.glob("*/*") if path.is_dir()):
         for few in _classes(split):
             half = len(few) // 2
@@ -75,7 +74,7 @@ def fill(source: Path, images: Path) -> None:
 
 
 def _classes(split: Path) -> list[list[Path]]:
-    """Return a few images of each class: a folder, or the end of the files' names."""
+    """Return a few images per class, which is a folder or the end of the file names."""
     found: dict[str, list[Path]] = {}
     for path in sorted(split.rglob("*")):
         if path.suffix.lower() in SUFFIXES:
@@ -100,7 +99,7 @@ def shortened(text: str) -> str:
 
 
 def run(example: Path, folder: Path) -> str:
-    """Train, serve and predict with an example's settings, on the channels in `folder`."""
+    """Train, serve and predict with an example on the channels in `folder`; return the class."""
     settings = folder / "settings.toml"
     settings.write_text(shortened(example.read_text(encoding="utf-8")), encoding="utf-8")
     content = tomllib.loads(settings.read_text(encoding="utf-8"))

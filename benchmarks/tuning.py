@@ -1,16 +1,15 @@
-"""Twenty trials of a tuning on this machine, and twenty trainings of the same definition.
+"""Cost of a local tuning job with twenty trials, and of twenty separate trainings.
 
     python -m benchmarks.tuning --data ../shared/data
 
 Both draw learning rate, weight decay, batch size and epochs of the small network from the same
-ranges, for every eighth hand of fingers.tar. `separate` is what a loop over the training program
-does: each training is a separate process with an empty cache and trains to its end. `launcher` is
-`image_classifier tune --local` with `early_stopping`. Both run as many at a time as there are
-processors, on one each. One half of the trainings comes before the launcher, the other after;
-the launcher searches several times, with nothing kept from before. All train without the debugger.
+ranges, for every eighth hand of fingers.tar. `separate` is a loop over the training program: each
+training is a separate process with an empty cache and runs all epochs. `search` is
+`image_classifier tune --local` with `early_stopping`. Both use one process per CPU with one thread
+each. One half of the separate trainings runs before the searches, the other half after them. Each
+search starts from scratch. All train without the debugger.
 
-Processor seconds are those of all processes, also while other programs run; seconds are by
-the clock.
+Processor seconds are the CPU time of all child processes; seconds are wall-clock time.
 """
 
 import argparse
@@ -36,7 +35,7 @@ from image_classifier.settings import settings_file
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
-# One of so many images is used.
+# Every n-th image of each channel is used.
 THINNED = {"training": 8, "validation": 2}
 
 SETTINGS = """
@@ -71,7 +70,7 @@ Measured = dict[str, float]
 
 
 def main() -> None:
-    """Let both search; print a table and one JSON document."""
+    """Measure both; print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of fingers.tar")
     parser.add_argument("--jobs", type=int, default=20, help="trials (default: %(default)s)")
@@ -123,7 +122,7 @@ def _write_images(archive: Path, folder: Path) -> None:
 
 
 def _draw(file: SettingsFile, jobs: int) -> Sequence[Mapping[str, object]]:
-    """Return hyperparameters drawn from the ranges, as a random search does."""
+    """Return hyperparameters drawn from the ranges, like a random search."""
     tuning = file.settings.tuning
     assert tuning  # noqa: S101 - of the settings above
     generator = random.Random(0)  # noqa: S311 - no secrets
@@ -145,7 +144,7 @@ def _draw(file: SettingsFile, jobs: int) -> Sequence[Mapping[str, object]]:
 def _separately(
     file: SettingsFile, drawn: Sequence[Mapping[str, object]], folder: Path, parallel: int
 ) -> float:
-    """Train with each; return the best accuracy."""
+    """Train with all hyperparameters; return the best accuracy."""
 
     def train(hyperparameters: Mapping[str, object]) -> float:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -157,7 +156,7 @@ def _separately(
             }
             _run(["container.training", "train"], variables, folder)
             report = (base_dir / METRICS).read_text(encoding="utf-8")
-        # Of the kept weights: the last value that the program prints, and the one that tuning uses.
+        # The accuracy of the exported weights, which is the objective of `tune` too.
         accuracy = float(json.loads(report)["val_accuracy"])
         print(f"val_accuracy {accuracy:.4f}  {hyperparameters}", file=sys.stderr, flush=True)
         return accuracy

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Stop what `make up` started, in containers or not. Images and model stay in test_dir.
+# Stop what `make up` started, containers or processes. Images and model stay in test_dir.
 #
 # Usage: make down    or local_test/down.sh
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Refusals, and the Docker engine, for the scripts beside this one.
+# Functions for the scripts in this folder: errors and the Docker engine.
 #
 # Usage: source local_test/engine.sh
 
@@ -11,11 +11,11 @@ die() {
 
 has_engine() { docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; }
 
-# Ends the script unless there are an engine and the image $1 in it.
+# Exits with an error without a Docker engine or without the container image $1.
 require_image() {
     docker info >/dev/null 2>&1 ||
-        die "no docker engine here: leave IMAGE out for a plain process"
+        die "no Docker engine: omit IMAGE to run a plain process"
     docker image inspect "$1" >/dev/null 2>&1 ||
-        die "no image $1 here;" \
-            "\`docker compose build\` makes image-classifier-train and image-classifier-serve"
+        die "no container image $1: \`docker compose build\` creates" \
+            "image-classifier-train and image-classifier-serve"
 }

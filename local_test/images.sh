@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 #
-# The images of a tree, for the scripts beside this one.
+# Functions for the scripts in this folder: the images of a tree.
 #
 # Usage: source local_test/images.sh
 
-# Prints the first image for validation of the tree $1 or, without such, the first for training.
+# Prints the first validation image of the tree $1, or else the first training image.
 first_image() {
     local channel image
     for channel in "$1/input/data/validation" "$1/input/data/training"; do
         [[ -d $channel ]] || continue
-        # As training does, by the name's end, and without what desktops leave behind.
+        # Like training: by suffix, without hidden files and folders of desktops.
         image=$(find "$channel" \( -name '.?*' -o -name __MACOSX \) -prune -o -type f \
             \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.webp' \
             -o -iname '*.gif' -o -iname '*.bmp' \) -print | sort | sed -n 1p)
@@ -20,8 +20,8 @@ first_image() {
     done
 }
 
-# Prints the content type for the suffix of the file $1.
-content_type_of() {
+# Prints the media type of the file $1 by its suffix.
+media_type_of() {
     # Not ${1,,}: macOS has Bash 3.2.
     case $(tr '[:upper:]' '[:lower:]' <<<"$1") in
         *.jpg | *.jpeg) echo image/jpeg ;;
@@ -30,7 +30,7 @@ content_type_of() {
         *.npy) echo application/x-npy ;;
         *.json) echo application/json ;;
         *.jsonl) echo application/jsonlines ;;
-        # The server then looks at the first bytes.
+        # The server then detects the type by the first bytes.
         *) echo application/octet-stream ;;
     esac
 }

@@ -3,7 +3,7 @@
 # Serve the model in test_dir/model, read-only as on SageMaker.
 #
 # Usage: local_test/serve_local.sh IMAGE    in a container, until Ctrl-C
-#        local_test/serve_local.sh          as a plain process in the background, until `make down`
+#        local_test/serve_local.sh          as a process in the background, until `make down`
 # Needs: docker, or the repository's .venv (`make setup`).
 # Reads: PORT, the port on this machine (default 8080).
 
@@ -19,5 +19,5 @@ if (($# > 0)); then
         --volume "$PWD/test_dir/model:/opt/ml/model:ro" "$1" serve
 fi
 cd ..
-[[ -x .venv/bin/python ]] || die "no .venv: run \`make setup\`, or name an image"
+[[ -x .venv/bin/python ]] || die "no .venv: run \`make setup\`, or give a container image"
 exec .venv/bin/python -m image_classifier.platform serve

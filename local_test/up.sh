@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Train on the images in test_dir (drawn hands at first), then serve the model in the background.
-# With Docker Compose if a Docker engine runs, else as two plain processes.
+# Uses Docker Compose if Docker is running, else two processes.
 #
 # Usage: make up    or local_test/up.sh
 # Needs: docker with Compose v2, or make and Python 3.11.
@@ -15,18 +15,18 @@ source local_test/engine.sh
 source local_test/images.sh
 
 up_with_compose() {
-    # Outside of a Git checkout the models' provenance is `unknown`.
+    # Outside of a Git checkout, the provenance of models has `unknown`.
     CODE_VERSION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
     export CODE_VERSION
     docker compose build
-    # `run` shows the log and ends with the exit code.
+    # `run` shows the log and returns the exit code.
     docker compose run --rm prepare
     docker compose run --rm --no-deps train
-    # A server left from a run without an engine would hold the port.
+    # A server that was started without Docker would hold the port.
     if [[ -e local_test/test_dir/serving.pid && -x .venv/bin/python ]]; then
         .venv/bin/python -m image_classifier.platform stop
     fi
-    # Without `train`, which has just run; anew, for a server loads its model once.
+    # Without `train`, which has run. Recreated, because a server loads its model only once.
     docker compose up --detach --wait --no-deps --force-recreate serve ||
         { docker compose logs --tail 20 serve && return 1; }
 }
@@ -38,7 +38,7 @@ up_with_processes() {
     .venv/bin/python -m image_classifier.platform serve
 }
 
-# The class is the folder within the channel or, in a flat channel, the end of the file's name.
+# The class is the folder in the channel or, in a flat channel, the end of the file name.
 class_of() {
     local within=${1#*/input/data/*/} name=${1##*_}
     if [[ $within == */* ]]; then echo "${within%%/*}"; else echo "${name%%.*}"; fi
@@ -47,9 +47,9 @@ class_of() {
 print_example() {
     local image
     image=$(first_image local_test/test_dir)
-    printf '\nThe server is up. Ask it, and expect %s:\n\n' "$(class_of "$image")"
+    printf '\nThe server is up. The class of this image is %s:\n\n' "$(class_of "$image")"
     printf "  curl --data-binary @%q -H 'Content-Type: %s' localhost:%s/invocations\n\n" \
-        "$image" "$(content_type_of "$image")" "${PORT:-8080}"
+        "$image" "$(media_type_of "$image")" "${PORT:-8080}"
     printf 'Or drop an image on http://localhost:%s/ in a browser.\n\n' "${PORT:-8080}"
     echo "Stop it with: make down"
 }

@@ -1,8 +1,8 @@
-"""The families of networks, for what must work for all of them."""
+"""One network of each family, for tests that must pass for all families."""
 
 from container.networks.network import SMALL
 
-# One of each family, with the smallest images that it takes.
+# Networks with the smallest image size that each accepts.
 FAMILIES = {
     SMALL: 16,
     "alexnet": 64,

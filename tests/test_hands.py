@@ -1,4 +1,4 @@
-"""The sample images: the same from the same seed, and worth training on."""
+"""The sample images: deterministic, and fit for training."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ COUNT = 60
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    """Five images of each class."""
+    """Return five images of each class."""
     return list(hands.generate(COUNT, seed=3, channel="training"))
 
 
@@ -27,7 +27,7 @@ def _class_of(name: str) -> str:
     return Path(name).stem.rsplit("_", 1)[1]
 
 
-def test_a_seed_gives_the_same_names_and_pixels_again(images: Images) -> None:
+def test_same_seed_gives_the_same_names_and_pixels(images: Images) -> None:
     again = list(hands.generate(COUNT, seed=3, channel="training"))
 
     assert [name for name, _ in again] == [name for name, _ in images]
@@ -48,14 +48,14 @@ def test_images_are_gray_and_128_pixels_wide_and_high(images: Images) -> None:
     assert {(image.mode, image.size) for _, image in images} == {("L", (128, 128))}
 
 
-def test_the_twelve_classes_are_equally_frequent(images: Images) -> None:
+def test_twelve_classes_are_equally_frequent(images: Images) -> None:
     counts = Counter(_class_of(name) for name, _ in images)
 
     assert counts == dict.fromkeys(hands.CLASS_NAMES, COUNT // 12)
     assert len(hands.CLASS_NAMES) == 12
 
 
-def test_files_carry_their_class_in_their_name(tmp_path: Path) -> None:
+def test_file_names_contain_the_class(tmp_path: Path) -> None:
     hands.write_images(tmp_path / "training", count=24, seed=0)
 
     names = sorted(path.name for path in (tmp_path / "training").iterdir())
@@ -65,14 +65,14 @@ def test_files_carry_their_class_in_their_name(tmp_path: Path) -> None:
         assert (image.format, image.mode, image.size) == ("PNG", "L", (128, 128))
 
 
-def test_hands_are_brighter_than_what_is_behind_them(images: Images) -> None:
+def test_hands_are_brighter_than_the_background(images: Images) -> None:
     pixels = np.stack([np.asarray(image) for _, image in images]).astype(np.float32)
 
     assert (pixels[:, 68:84, 54:74].mean(axis=(1, 2)) > pixels[:, :8].mean(axis=(1, 2)) + 40).all()
 
 
-class _NoChance:
-    """A random generator that always returns the middle, so that hands are drawn upright."""
+class _FixedGenerator:
+    """A random generator that always returns the mean, so that hands are drawn upright."""
 
     def uniform(self, low: float, high: float, size: int | None = None) -> float | Floats:
         middle = (low + high) / 2
@@ -85,8 +85,8 @@ class _NoChance:
 
 
 @pytest.mark.parametrize("fingers", range(6))
-def test_a_mirrored_left_hand_is_a_right_hand_and_no_left_one(fingers: int) -> None:
-    rng = cast("np.random.Generator", _NoChance())
+def test_mirrored_left_hand_is_a_right_hand(fingers: int) -> None:
+    rng = cast("np.random.Generator", _FixedGenerator())
     left, right = (hands.draw_hand(f"{fingers}{side}", rng) for side in "LR")
 
     assert _share_of_changed_pixels(ImageOps.mirror(left), right) < 0.001

@@ -1,4 +1,4 @@
-"""SageMaker's side of the contract on this machine: the tree, the programs, the commands."""
+"""The local platform: the /opt/ml tree, the processes, the scripts."""
 
 import fcntl
 import http.client
@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from container.classifier.errors import UserError
+from container.classifier.vocabulary import IMAGE_SUFFIXES
 from image_classifier.platform import opt_ml, processes
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main
 
@@ -40,7 +41,7 @@ http.server.HTTPServer(("0.0.0.0", port), Handler).serve_forever()
 
 @pytest.fixture
 def base_dir(tmp_path: Path) -> Path:
-    """Make a folder in place of /opt/ml, with a small data set of one's own in it."""
+    """Create a folder like /opt/ml with a small data set."""
     images = _own_images(tmp_path)
     base_dir = tmp_path / "opt_ml"
     assert main(["prepare", "--base-dir", str(base_dir), "--data", str(images)]) == 0
@@ -49,7 +50,7 @@ def base_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def free_port() -> int:
-    """Find a port on which nothing listens."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
@@ -64,7 +65,7 @@ def _own_images(tmp_path: Path) -> Path:
 
 
 def _program(tmp_path: Path, package: str, code: str) -> Path:
-    """Write a fake training or serving program; return its folder."""
+    """Write a program that replaces training or serving; return its folder."""
     programs = tmp_path / "programs"
     (programs / "container" / package).mkdir(parents=True)
     for folder in (programs / "container", programs / "container" / package):
@@ -85,7 +86,7 @@ def _files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def test_prepare_draws_sample_images_and_prints_the_next_command(tmp_path: Path) -> None:
+def test_prepare_draws_sample_images_with_hyperparameters(tmp_path: Path) -> None:
     assert main(["prepare", "--base-dir", str(tmp_path)]) == 0
 
     counts = {name: len(list((tmp_path / opt_ml.DATA / name).iterdir())) for name in SAMPLE_IMAGES}
@@ -93,7 +94,7 @@ def test_prepare_draws_sample_images_and_prints_the_next_command(tmp_path: Path)
     assert _read_config(tmp_path, "hyperparameters") == SAMPLE_HYPERPARAMETERS
 
 
-def test_the_tree_has_every_folder_of_a_job(base_dir: Path) -> None:
+def test_tree_has_every_folder_of_a_job(base_dir: Path) -> None:
     folders = {str(path.relative_to(base_dir)) for path in base_dir.rglob("*") if path.is_dir()}
 
     assert folders >= {
@@ -102,7 +103,7 @@ def test_the_tree_has_every_folder_of_a_job(base_dir: Path) -> None:
     }
 
 
-def test_config_files_are_what_the_service_writes(base_dir: Path) -> None:
+def test_config_files_equal_those_of_sagemaker(base_dir: Path) -> None:
     assert _read_config(base_dir, "inputdataconfig") == {
         "training": {
             "TrainingInputMode": "File",
@@ -128,7 +129,7 @@ def test_config_files_are_what_the_service_writes(base_dir: Path) -> None:
     assert _read_config(base_dir, "hyperparameters") == {}
 
 
-def test_preparing_again_changes_nothing(base_dir: Path) -> None:
+def test_second_prepare_changes_nothing(base_dir: Path) -> None:
     main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=3"])
     before = _files(base_dir)
 
@@ -137,7 +138,7 @@ def test_preparing_again_changes_nothing(base_dir: Path) -> None:
     assert _files(base_dir) == before
 
 
-def test_given_hyperparameters_take_the_place_of_all_others(base_dir: Path) -> None:
+def test_hyperparameters_option_replaces_all_hyperparameters(base_dir: Path) -> None:
     main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=3", "sead=1"])
     main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=4"])
 
@@ -145,9 +146,9 @@ def test_given_hyperparameters_take_the_place_of_all_others(base_dir: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("{", "is not JSON"), ("[1]", r"must hold a JSON object, got \[1\]")]
+    ("text", "found"), [("{", "is not JSON"), ("[1]", r"must be a JSON object, got \[1\]")]
 )
-def test_hyperparameters_that_are_not_an_object_are_a_user_error(
+def test_hyperparameters_that_are_not_an_object_are_rejected(
     base_dir: Path, text: str, found: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (base_dir / opt_ml.HYPERPARAMETERS).write_text(text)
@@ -157,24 +158,24 @@ def test_hyperparameters_that_are_not_an_object_are_a_user_error(
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3", ""])
-def test_a_hyperparameter_without_name_or_value_is_refused(
+def test_hyperparameter_without_name_or_value_is_rejected(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(SystemExit) as exited:
         main(["prepare", "--base-dir", str(tmp_path), "--hyperparameters", text])
 
-    assert refused.value.code == 2
+    assert exited.value.code == 2
     assert "expected KEY=VALUE" in capsys.readouterr().err
 
 
-def test_own_images_arrive_as_files_that_a_container_can_read(base_dir: Path) -> None:
+def test_own_images_are_files_that_a_container_can_read(base_dir: Path) -> None:
     paths = sorted((base_dir / "input/data/training").rglob("*.png"))
 
     assert [path.read_text() for path in paths] == ["cat", "dog"]
     assert not any(path.is_symlink() for path in (base_dir / "input").rglob("*"))
 
 
-def test_own_images_never_replace_others_unasked(
+def test_own_images_replace_others_only_with_the_option(
     base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
@@ -188,11 +189,11 @@ def test_own_images_never_replace_others_unasked(
 
     assert main([*arguments, "--replace"]) == 0
     assert _files(base_dir / "input/data") == {"training/bird/1.png": b"bird"}
-    # The folder they came from is not touched.
+    # The source folder does not change.
     assert (tmp_path / "images/training/cat/1.png").is_file()
 
 
-def test_own_images_leave_nothing_of_the_sample(tmp_path: Path) -> None:
+def test_own_images_replace_the_whole_sample(tmp_path: Path) -> None:
     base_dir = tmp_path / "opt_ml"
     main(["prepare", "--base-dir", str(base_dir)])
 
@@ -203,7 +204,7 @@ def test_own_images_leave_nothing_of_the_sample(tmp_path: Path) -> None:
     assert _read_config(base_dir, "hyperparameters") == {}
 
 
-def test_the_sample_comes_back_from_own_images(base_dir: Path) -> None:
+def test_replace_without_data_restores_the_sample(base_dir: Path) -> None:
     (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of the own images")
 
     assert main(["prepare", "--base-dir", str(base_dir), "--replace"]) == 0
@@ -225,7 +226,7 @@ def test_other_images_clear_the_checkpoints(base_dir: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("training", ["training", "train"])
 @pytest.mark.parametrize("validation", ["validation", "val", "valid"])
-def test_channels_are_found_under_all_their_names_and_laid_out_under_one(
+def test_channels_are_found_under_all_accepted_names(
     tmp_path: Path, training: str, validation: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in (training, validation, "test", "spare"):
@@ -235,8 +236,8 @@ def test_channels_are_found_under_all_their_names_and_laid_out_under_one(
 
     assert main(["prepare", "--base-dir", str(base_dir), "--data", str(own)]) == 0
 
-    laid_out = {name: content.decode() for name, content in _files(base_dir / opt_ml.DATA).items()}
-    assert laid_out == {
+    channels = {name: content.decode() for name, content in _files(base_dir / opt_ml.DATA).items()}
+    assert channels == {
         "training/cat/1.png": training,
         "validation/cat/1.png": validation,
         "test/cat/1.png": "test",
@@ -244,15 +245,15 @@ def test_channels_are_found_under_all_their_names_and_laid_out_under_one(
     assert f"ignored in {own}: spare\n" in capsys.readouterr().out
 
 
-def test_a_folder_without_a_training_channel_is_refused_with_what_is_expected(
+def test_folder_without_a_training_channel_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("images", "labels"):
         (tmp_path / "own" / name).mkdir(parents=True)
 
     for own, found in (("own", "images/, labels/"), ("nothing", "no folders")):
-        place = ["--base-dir", str(tmp_path / "opt_ml")]
-        assert main(["prepare", *place, "--data", str(tmp_path / own)]) == 1
+        base_dir = ["--base-dir", str(tmp_path / "opt_ml")]
+        assert main(["prepare", *base_dir, "--data", str(tmp_path / own)]) == 1
 
         error = capsys.readouterr().err
         assert f"no folder {tmp_path / own / 'training'}" in error
@@ -269,12 +270,12 @@ def test_new_job_keeps_the_model_and_removes_the_failure(base_dir: Path) -> None
     assert not (base_dir / opt_ml.FAILURE).exists()
 
 
-def test_training_without_a_tree_names_the_command_to_run_first(tmp_path: Path) -> None:
+def test_training_without_a_tree_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run `python -m image_classifier.platform prepare` first"):
         processes.train(tmp_path)
 
 
-def test_training_gets_the_contract_and_its_exit_code_comes_back(
+def test_training_gets_the_contract_and_returns_its_exit_code(
     base_dir: Path, tmp_path: Path
 ) -> None:
     code = """
@@ -292,7 +293,7 @@ sys.exit(3)
     assert seen["job"].startswith("local-")
 
 
-def test_a_stopped_run_is_continued_and_a_finished_one_is_not(tmp_path: Path) -> None:
+def test_stopped_run_is_continued_and_finished_run_is_not(tmp_path: Path) -> None:
     base_dir = tmp_path / "opt_ml"
     for class_name, gray in (("dark", 50), ("light", 200)):
         folder = tmp_path / "own/training" / class_name
@@ -309,12 +310,12 @@ def test_a_stopped_run_is_continued_and_a_finished_one_is_not(tmp_path: Path) ->
     report = base_dir / "output/data/metrics.json"
     finished = report.read_text()
 
-    # As after a stop in the second epoch.
+    # Like after a stop in the second epoch.
     report.write_text(json.dumps({"history": json.loads(finished)["history"][:1]}))
     main(["prepare", "--base-dir", str(base_dir)])
     assert sorted((base_dir / "checkpoints").iterdir()) == checkpoints
 
-    # As after an end that no program notices: the report is of the run before.
+    # Like after SIGKILL: the report is of the previous run.
     report.write_text(finished)
     os.utime(report, (0, 0))
     main(["prepare", "--base-dir", str(base_dir)])
@@ -326,7 +327,7 @@ def test_a_stopped_run_is_continued_and_a_finished_one_is_not(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_reaches_training_as_sigterm(
+def test_stop_signal_reaches_training_as_sigterm(
     base_dir: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     code = """
@@ -351,14 +352,12 @@ exit(5)
     thread.join()
 
 
-def test_serving_without_a_model_names_the_command_to_run_first(
-    base_dir: Path, free_port: int
-) -> None:
+def test_serving_without_a_model_is_rejected(base_dir: Path, free_port: int) -> None:
     with pytest.raises(UserError, match=r"run `python -m image_classifier.platform train` first"):
         processes.serve(base_dir, free_port)
 
 
-def test_a_multi_model_server_needs_no_model(
+def test_multi_model_server_starts_without_a_model(
     base_dir: Path, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGEMAKER_MULTI_MODEL", "true")
@@ -370,7 +369,7 @@ def test_a_multi_model_server_needs_no_model(
     process.wait()
 
 
-def test_serving_refuses_a_port_that_is_taken(base_dir: Path) -> None:
+def test_port_in_use_is_rejected(base_dir: Path) -> None:
     (base_dir / "model/manifest.json").write_text("{}")
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
@@ -379,7 +378,7 @@ def test_serving_refuses_a_port_that_is_taken(base_dir: Path) -> None:
             processes.serve(base_dir, port)
 
 
-def test_a_server_that_dies_is_reported_with_the_end_of_its_log(
+def test_server_that_exits_is_reported_with_its_log(
     base_dir: Path, tmp_path: Path, free_port: int
 ) -> None:
     (base_dir / "model/manifest.json").write_text("{}")
@@ -391,7 +390,7 @@ def test_a_server_that_dies_is_reported_with_the_end_of_its_log(
 
 @pytest.fixture
 def server(base_dir: Path, tmp_path: Path, free_port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a healthy stand-in for the server in the background."""
+    """Run a healthy fake server in the background."""
     (base_dir / "model/manifest.json").write_text("{}")
     process = processes.serve(base_dir, free_port, _program(tmp_path, "serving", HEALTHY_SERVER))
     yield process
@@ -399,7 +398,7 @@ def server(base_dir: Path, tmp_path: Path, free_port: int) -> Iterator[subproces
     process.wait()
 
 
-def test_a_healthy_server_runs_until_it_is_stopped(
+def test_healthy_server_runs_until_it_is_stopped(
     base_dir: Path, server: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert server.poll() is None
@@ -411,7 +410,7 @@ def test_a_healthy_server_runs_until_it_is_stopped(
     assert capsys.readouterr().out.endswith("the server is stopped\nno server was running\n")
 
 
-def test_serving_again_replaces_the_server(
+def test_second_serve_replaces_the_server(
     base_dir: Path, server: subprocess.Popen[bytes], tmp_path: Path, free_port: int
 ) -> None:
     second = processes.serve(base_dir, free_port, tmp_path / "programs")
@@ -422,7 +421,7 @@ def test_serving_again_replaces_the_server(
     second.wait()
 
 
-def test_serving_on_a_port_that_is_taken_leaves_the_server_alone(
+def test_port_in_use_leaves_the_running_server_alone(
     base_dir: Path, server: subprocess.Popen[bytes]
 ) -> None:
     with socket.create_server(("", 0)) as taken:
@@ -434,43 +433,43 @@ def test_serving_on_a_port_that_is_taken_leaves_the_server_alone(
     assert server.poll() is None
 
 
-@pytest.mark.parametrize("is_beyond_the_check", [False, True])
-def test_a_second_serve_is_refused_while_the_first_starts(
+@pytest.mark.parametrize("is_after_the_check", [False, True])
+def test_second_serve_is_rejected_while_the_first_starts(
     base_dir: Path,
     free_port: int,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    is_beyond_the_check: bool,
+    is_after_the_check: bool,
 ) -> None:
     (base_dir / "model/manifest.json").write_text("{}")
     path = base_dir / "serving.pid"
     with path.open("w") as pid_file:
         fcntl.flock(pid_file, fcntl.LOCK_EX)
-        if is_beyond_the_check:
+        if is_after_the_check:
             pid_file.write("1 1")
             pid_file.flush()
             monkeypatch.setattr(processes, "port_of_server", lambda _base_dir: None)
             monkeypatch.setattr(processes, "stop", lambda _base_dir: False)
 
-        with pytest.raises(UserError, match="another `local_test serve` is starting"):
+        with pytest.raises(UserError, match="a server is starting in this folder already"):
             processes.serve(base_dir, free_port)
 
-        assert path.read_text() == ("1 1" if is_beyond_the_check else "")
+        assert path.read_text() == ("1 1" if is_after_the_check else "")
 
 
-def test_stop_never_ends_a_foreign_process(base_dir: Path) -> None:
-    """A process number left from before a restart may mean anything by now."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as foreign:
-        (base_dir / "serving.pid").write_text(str(foreign.pid))
+def test_stop_leaves_other_processes_alone(base_dir: Path) -> None:
+    """After a reboot, the process id in the file can belong to any process."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (base_dir / "serving.pid").write_text(str(other.pid))
 
         assert processes.stop(base_dir) is False
 
-        assert foreign.poll() is None
-        foreign.kill()
+        assert other.poll() is None
+        other.kill()
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_a_port_that_cannot_be_is_refused(
+def test_invalid_port_is_rejected(
     port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PORT", port)
@@ -489,7 +488,7 @@ failure.write_text("out of luck")
 sys.exit(1)
 """
 
-# Of an engine without images.
+# Docker without container images.
 DOCKER = """#!/usr/bin/env bash
 echo "docker $*" >>"$(dirname "$0")/calls"
 [[ $1 == info ]]
@@ -498,7 +497,7 @@ echo "docker $*" >>"$(dirname "$0")/calls"
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy what the scripts use, with stand-ins for both programs, and a tree of own images."""
+    """Copy the scripts with their dependencies, fake programs, and a tree with own images."""
     monkeypatch.delenv("SAGEMAKER_BASE_DIR", raising=False)
     clone = tmp_path / "clone"
     without_tree = shutil.ignore_patterns("test_dir", "__pycache__")
@@ -515,8 +514,8 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("b.jpg", "a.JPG", "Thumbs.db", ".hidden.png"):
         (images / "training/cat").mkdir(parents=True, exist_ok=True)
         (images / "training/cat" / name).write_text(name)
-    place = ["--base-dir", str(clone / "local_test/test_dir")]
-    assert main(["prepare", *place, "--data", str(images)]) == 0
+    base_dir = ["--base-dir", str(clone / "local_test/test_dir")]
+    assert main(["prepare", *base_dir, "--data", str(images)]) == 0
     return clone
 
 
@@ -529,7 +528,7 @@ def _run(clone: Path, *command: str, **variables: str) -> subprocess.CompletedPr
 
 @pytest.fixture
 def requests(free_port: int) -> Iterator[list[tuple[str, bytes]]]:
-    """Answer at the free port, texts with an error; yield types and bodies as they come."""
+    """Serve on the free port, with 415 for text; yield the media types and bodies of requests."""
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -555,10 +554,10 @@ def test_predict_without_a_file_sends_an_own_image(
 
     assert (result.returncode, result.stdout) == (0, "answer\n"), result.stderr
     assert requests == [("image/jpeg", b"a.JPG")]
-    assert "asking about local_test/test_dir/input/data/training/cat/a.JPG" in result.stderr
+    assert "sending local_test/test_dir/input/data/training/cat/a.JPG" in result.stderr
 
 
-def test_predict_prefers_images_that_training_has_not_seen(
+def test_predict_prefers_validation_images(
     clone: Path, free_port: int, requests: list[tuple[str, bytes]]
 ) -> None:
     validation = clone / "local_test/test_dir/input/data/validation"
@@ -582,7 +581,7 @@ def test_predict_prefers_images_that_training_has_not_seen(
         ("1", "application/octet-stream"),
     ],
 )
-def test_predict_derives_the_content_type_from_the_suffix(
+def test_predict_derives_the_media_type_from_the_name(
     clone: Path,
     free_port: int,
     requests: list[tuple[str, bytes]],
@@ -596,8 +595,20 @@ def test_predict_derives_the_content_type_from_the_suffix(
     assert requests == [(content_type, b"image")]
 
 
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_predict_finds_images_of_every_accepted_suffix(clone: Path, suffix: str) -> None:
+    channel = clone / "local_test/test_dir/input/data/validation"
+    channel.mkdir()
+    (channel / f"1_cat{suffix.upper()}").write_text("image")
+    script = "source local_test/images.sh; first_image local_test/test_dir"
+
+    result = _run(clone, "bash", "-c", script)
+
+    assert result.stdout.endswith(f"/validation/1_cat{suffix.upper()}\n")
+
+
 @pytest.mark.usefixtures("requests")
-def test_an_error_of_the_server_is_no_reason_to_ask_whether_it_is_up(
+def test_error_response_does_not_suggest_that_the_server_is_down(
     clone: Path, free_port: int
 ) -> None:
     command = ("local_test/predict.sh", "Makefile", "text/plain")
@@ -609,29 +620,24 @@ def test_an_error_of_the_server_is_no_reason_to_ask_whether_it_is_up(
     assert "is the server up?" not in result.stderr
 
 
-def test_no_connection_is_a_reason_to_ask_whether_the_server_is_up(
-    clone: Path, free_port: int
-) -> None:
+def test_failed_connection_suggests_that_the_server_is_down(clone: Path, free_port: int) -> None:
     result = _run(clone, "local_test/predict.sh", "Makefile", PORT=str(free_port))
 
     assert result.returncode == 1
     assert "is the server up?" in result.stderr
 
 
-def test_failed_training_prints_its_reason_once_and_its_file(clone: Path) -> None:
+def test_failed_training_prints_its_reason_once_and_the_file(clone: Path) -> None:
     result = _run(clone, "local_test/train_local.sh")
 
     assert result.returncode == 1
     output = result.stdout + result.stderr
     assert output.count("out of luck") == 1
     assert str(clone / "local_test/test_dir/output/failure") in result.stderr
-    # `prepare` has printed it.
     assert "is ready" not in output
 
 
-def test_serving_after_a_failed_training_warns_of_the_earlier_model(
-    clone: Path, free_port: int
-) -> None:
+def test_serving_after_a_failed_training_warns(clone: Path, free_port: int) -> None:
     tree = clone / "local_test/test_dir"
     (tree / "model/manifest.json").write_text("{}")
     (tree / opt_ml.FAILURE).write_text("out of luck")
@@ -640,12 +646,12 @@ def test_serving_after_a_failed_training_warns_of_the_earlier_model(
     processes.stop(tree)
 
     assert result.returncode == 0, result.stderr
-    assert f"the last training failed ({tree / opt_ml.FAILURE} has the reason)" in result.stderr
-    assert "an earlier one" in result.stderr
+    assert f"the last training failed, see {tree / opt_ml.FAILURE}" in result.stderr
+    assert "an earlier training" in result.stderr
 
 
 @pytest.mark.parametrize("script", ["train_local.sh", "serve_local.sh"])
-def test_an_image_that_is_not_there_is_not_looked_for_elsewhere(clone: Path, script: str) -> None:
+def test_missing_container_image_is_not_pulled(clone: Path, script: str) -> None:
     docker = clone / "bin/docker"
     docker.parent.mkdir()
     docker.write_text(DOCKER)
@@ -655,37 +661,37 @@ def test_an_image_that_is_not_there_is_not_looked_for_elsewhere(clone: Path, scr
     result = _run(clone, f"local_test/{script}", "image-clasifier", PATH=path)
 
     assert result.returncode == 1
-    assert "no image image-clasifier here; `docker compose build` makes" in result.stderr
+    assert "no container image image-clasifier: `docker compose build` creates" in result.stderr
     assert "docker run" not in (docker.parent / "calls").read_text()
 
 
 @pytest.mark.slow
-def test_an_image_drawn_trained_and_served_is_recognized(tmp_path: Path, free_port: int) -> None:
+def test_drawn_images_are_trained_served_and_recognized(tmp_path: Path, free_port: int) -> None:
     command = [sys.executable, "-m", "image_classifier.platform"]
-    place = ["--base-dir", str(tmp_path)]
+    base_dir = ["--base-dir", str(tmp_path)]
 
     def run(*arguments: str) -> None:
-        subprocess.run([*command, *arguments, *place], cwd=REPOSITORY, check=True)
+        subprocess.run([*command, *arguments, *base_dir], cwd=REPOSITORY, check=True)
 
     run("prepare")
     run("train")
     run("serve", "--port", str(free_port))
     try:
         images = sorted((tmp_path / "input/data/validation").iterdir())[:12]
-        answers = [_ask(free_port, image) for image in images]
+        predictions = [_predict(free_port, image) for image in images]
     finally:
         run("stop")
 
-    right = [_class_of(image) == answer for image, answer in zip(images, answers, strict=True)]
-    assert sum(right) >= 11
+    pairs = zip(images, predictions, strict=True)
+    assert sum(_class_of(image) == prediction for image, prediction in pairs) >= 11
 
 
 def _class_of(image: Path) -> str:
     return image.stem.rsplit("_", 1)[1]
 
 
-def _ask(port: int, image: Path) -> str:
-    """Return the class that the server sees in an image."""
+def _predict(port: int, image: Path) -> str:
+    """Return the class that the server predicts."""
     connection = http.client.HTTPConnection("localhost", port, timeout=10)
     headers = {"Content-Type": "image/png"}
     connection.request("POST", "/invocations", image.read_bytes(), headers)

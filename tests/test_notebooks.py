@@ -14,11 +14,11 @@ from tests.readme import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-# Jupyter's own ways with sockets and event loops.
+# Jupyter leaves sockets and event loops open.
 @pytest.mark.filterwarnings("default")
 @pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
-def test_the_exploration_runs_on_the_sample_and_on_own_images(
+def test_exploration_runs_on_the_sample_and_on_own_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, own: bool
 ) -> None:
     if own:
@@ -34,10 +34,10 @@ def test_the_exploration_runs_on_the_sample_and_on_own_images(
     assert "text/html" in kinds
 
 
-# Jupyter's own ways with sockets and event loops.
+# Jupyter leaves sockets and event loops open.
 @pytest.mark.filterwarnings("default")
 @pytest.mark.slow
-def test_a_trainings_records_are_shown_with_the_page(
+def test_debugger_report_shows_the_tensors_of_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(tmp_path, epochs="12", debug="required")
@@ -52,10 +52,10 @@ def test_a_trainings_records_are_shown_with_the_page(
     assert "text/html" in kinds
 
 
-# Jupyter's own ways with sockets and event loops.
+# Jupyter leaves sockets and event loops open.
 @pytest.mark.filterwarnings("default")
 @pytest.mark.slow
-def test_the_whole_way_from_settings_to_an_endpoint_runs_on_this_machine(
+def test_train_and_deploy_runs_on_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("SETTINGS", raising=False)
@@ -66,19 +66,19 @@ def test_the_whole_way_from_settings_to_an_endpoint_runs_on_this_machine(
     assert texts.count(".png: ") == 8
     assert "1 images explained" in texts
     assert "the server is stopped" in texts
-    # The search, the training's and the debugger's reports, and the explanation.
+    # The pages of tuning, training, debugger and explanation.
     assert kinds.count("text/html") >= 4
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_kept_without_its_output(path: Path) -> None:
+def test_notebook_is_committed_without_output(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
 
     assert all(not cell.get("outputs") for cell in notebook.cells)
 
 
 def run(name: str) -> tuple[str, list[str]]:
-    """Run a notebook; return what it printed, and of what kinds its other output is."""
+    """Run a notebook; return its printed text and the media types of its other output."""
     path = ROOT / "notebooks" / name
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     resources = {"metadata": {"path": str(path.parent)}}

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[arguments.command](arguments)
     except UserError as error:
-        print(f"local_test: {error}", file=sys.stderr)
+        print(f"platform: {error}", file=sys.stderr)
         return 1
 
 
