@@ -48,8 +48,7 @@ def _profile(case: Case, training: ImageSet, validation: ImageSet) -> tuple[str,
         result = run(case, training, validation, Path(directory))
         profile = sources.read_profile(Path(directory))
         if profile is None:
-            message = "the run has left no profile"
-            raise UserError(message)
+            raise UserError("the run has left no profile")
         return result.first, profile
 
 

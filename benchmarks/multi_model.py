@@ -95,8 +95,7 @@ def _ask(port: int, method: str, path: str, body: bytes | None = None) -> None:
         response = connection.getresponse()
         answer = response.read()
         if response.status != http.HTTPStatus.OK:
-            message = f"{method} {path} was answered with {response.status}: {answer!r}"
-            raise SystemExit(message)
+            raise SystemExit(f"{method} {path} was answered with {response.status}: {answer!r}")
     finally:
         connection.close()
 

@@ -156,8 +156,7 @@ def compare(
 def check_precision(precision: str, base_dir: Path) -> None:
     """Exit if the server fell back to another precision, as it does if golden answers differ."""
     if f"precision={precision}\n" not in (base_dir / LOG).read_text(encoding="utf-8"):
-        message = f"this machine does not serve the network in {precision}"
-        raise SystemExit(message)
+        raise SystemExit(f"this machine does not serve the network in {precision}")
 
 
 async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> Mapping[str, Row]:

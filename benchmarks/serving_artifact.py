@@ -29,8 +29,7 @@ def write_images(folder: Path, data: Path, side: int | None) -> Sequence[Path]:
     """Write photographs of ants-bees.tar; resize the shorter side to `side` pixels if given."""
     archive = data / "ants-bees.tar"
     if not archive.is_file():
-        message = f"no {archive}: --data names the folder that holds it"
-        raise SystemExit(message)
+        raise SystemExit(f"no {archive}: --data names the folder that holds it")
     folder.mkdir()
     with tarfile.open(archive) as tar:
         members = [member for member in tar if member.isfile() and "/val/" in member.name]

@@ -109,8 +109,7 @@ def _wait_for_ping(port: int, start: float) -> float:
         finally:
             connection.close()
         time.sleep(0.02)
-    message = f"the server was not ready after {seconds:.0f} s"
-    raise SystemExit(message)
+    raise SystemExit(f"the server was not ready after {seconds:.0f} s")
 
 
 def _output(*command: str) -> str:

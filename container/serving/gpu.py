@@ -19,10 +19,9 @@ def serves_batches(settings: Settings) -> bool:
     has_torch = all(find_spec(name) for name in ("torch", "container.networks"))
     if settings.engine:
         if settings.engine == TORCH and not has_torch:
-            message = (
+            raise UserError(
                 f"{ENGINE}={TORCH} needs PyTorch, which only the container image built with "
                 "--build-arg DEVICE=gpu has"
             )
-            raise UserError(message)
         return settings.engine == TORCH
     return has_torch and gpu_count() > 0

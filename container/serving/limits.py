@@ -25,5 +25,4 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
             soft = target
     if soft < MIN_FILES:
-        message = f"at most {soft} files may be open (ulimit -n): allow {MIN_FILES} or more"
-        raise UserError(message)
+        raise UserError(f"at most {soft} files may be open (ulimit -n): allow {MIN_FILES} or more")

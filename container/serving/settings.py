@@ -194,8 +194,7 @@ class _Variables:
     def choice(self, name: str, default: str, values: Sequence[str]) -> str:
         value = self.environment.get(name)
         if value and value not in values:
-            message = f"{name} must be one of {', '.join(values)}, got {value!r}"
-            raise UserError(message)
+            raise UserError(f"{name} must be one of {', '.join(values)}, got {value!r}")
         return value or default
 
     def flag(self, name: str) -> bool:
@@ -210,6 +209,5 @@ class _Variables:
             value = type(default)(lowest - 1)
         if not lowest <= value <= highest:
             kind = "a whole number" if isinstance(default, int) else "a number"
-            message = f"{name} must be {kind} from {lowest} to {highest}, got {text!r}"
-            raise UserError(message)
+            raise UserError(f"{name} must be {kind} from {lowest} to {highest}, got {text!r}")
         return value

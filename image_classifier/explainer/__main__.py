@@ -154,8 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 64:  # noqa: PLR2004 - threads
-        message = f"expected 1 to 64, got {text!r}"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"expected 1 to 64, got {text!r}")
     return int(text)
 
 

@@ -100,8 +100,7 @@ class HttpEndpoint:
             ) from error
         if response.status != HTTPStatus.OK:
             text = response.data[:MAX_SHOWN].decode(errors="replace").strip()
-            message = f"{self.name} responded {response.status}: {text}"
-            raise _error(message, response.status)
+            raise _error(f"{self.name} responded {response.status}: {text}", response.status)
         return Response(response.data, _media_type(response.headers.get("Content-Type"), accept))
 
 

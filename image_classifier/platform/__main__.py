@@ -94,15 +94,13 @@ _COMMANDS = {"prepare": _prepare, "train": _train, "serve": _serve, "stop": _sto
 def _hyperparameter(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        message = f"expected KEY=VALUE, got {text!r}"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
     return key, value
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:  # noqa: PLR2004 - TCP's highest
-        message = f"expected a port from 1 to 65535, got {text!r}"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
     return int(text)
 
 

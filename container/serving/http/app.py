@@ -142,8 +142,7 @@ def _in_pieces(body: bytes) -> list[bytes]:
 
 def _loaded(loading: "Future[Predictor]") -> Predictor:
     if not loading.done():
-        message = "the model is being loaded"
-        raise ServiceUnavailable(message, retry_after=RETRY_AFTER_SECONDS)
+        raise ServiceUnavailable("the model is being loaded", retry_after=RETRY_AFTER_SECONDS)
     return loading.result()
 
 

@@ -31,11 +31,11 @@ def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     if length is None or length <= max_bytes:
         data = _read(request.environ, max_bytes + 1, seconds)
     if max(len(data), length or 0) > max_bytes:
-        message = f"the body is larger than {max_bytes // 2**20} MB (SAGEMAKER_MAX_PAYLOAD_IN_MB)"
-        raise RequestEntityTooLarge(message)
+        raise RequestEntityTooLarge(
+            f"the body is larger than {max_bytes // 2**20} MB (SAGEMAKER_MAX_PAYLOAD_IN_MB)"
+        )
     if length is not None and len(data) < length:
-        message = f"the body ended after {len(data)} of {length} bytes"
-        raise BadRequest(message)
+        raise BadRequest(f"the body ended after {len(data)} of {length} bytes")
     return data
 
 
@@ -72,8 +72,7 @@ def _read(environ: WSGIEnvironment, size: int, seconds: float) -> bytes:
         # gunicorn's stream: werkzeug's limited stream would truncate a chunked body silently.
         data: bytes = environ["wsgi.input"].read(size)
     except TimeoutError:
-        message = "the client stopped sending the body"
-        raise RequestTimeout(message) from None
+        raise RequestTimeout("the client stopped sending the body") from None
     except Exception as error:  # noqa: BLE001 - gunicorn has many types for a malformed body
         data, reason = b"", f"the chunked body is malformed: {error}"
     else:
@@ -81,8 +80,7 @@ def _read(environ: WSGIEnvironment, size: int, seconds: float) -> bytes:
     finally:
         clear_read_deadline(connection)
     if time.monotonic() > deadline:
-        message = f"the body took more than {seconds:.0f} seconds"
-        raise RequestTimeout(message)
+        raise RequestTimeout(f"the body took more than {seconds:.0f} seconds")
     if reason:
         raise BadRequest(reason)
     return data

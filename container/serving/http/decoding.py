@@ -65,8 +65,9 @@ def choose_splitter(content_type: str | None) -> Splitter:
     media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
     if splitter := SPLITTERS.get(media_type):
         return splitter
-    message = f"Content-Type {media_type[:60]!r} is not one of {', '.join(SPLITTERS)}"
-    raise UnsupportedMediaType(message)
+    raise UnsupportedMediaType(
+        f"Content-Type {media_type[:60]!r} is not one of {', '.join(SPLITTERS)}"
+    )
 
 
 def split_image(data: bytes) -> Sequence[ImageDecoder]:
@@ -95,8 +96,7 @@ def split_json(data: bytes) -> Sequence[ImageDecoder]:
     document = _parse(data, "the body")
     instances = document.get("instances") if isinstance(document, dict) else None
     if not isinstance(instances, list) or not instances:
-        message = 'expected {"instances": [{"b64": "<an image\'s file in base64>"}, ...]}'
-        raise BadRequest(message)
+        raise BadRequest('expected {"instances": [{"b64": "<an image\'s file in base64>"}, ...]}')
     return [
         partial(_decode_instance, f"instance {number}", each)
         for number, each in enumerate(instances)
@@ -111,8 +111,7 @@ def split_json_lines(data: bytes) -> Sequence[ImageDecoder]:
     """
     # Lines are parsed one at a time, later; their number is limited here.
     if data.count(b"\n") > BATCH_IMAGES:
-        message = f"a request may have at most {BATCH_IMAGES} lines"
-        raise RequestEntityTooLarge(message)
+        raise RequestEntityTooLarge(f"a request may have at most {BATCH_IMAGES} lines")
     lines = data.removesuffix(b"\n").split(b"\n")
     return [partial(_decode_line, f"line {number}", line) for number, line in enumerate(lines)]
 
@@ -130,16 +129,14 @@ def split_body(
     """
     try:
         if not data:
-            message = "the body is empty"
-            raise BadRequest(message)
+            raise BadRequest("the body is empty")
         images = split(data)
     except (BadRequest, UnprocessableEntity) as error:
         if not has_error_records:
             raise
         return [partial(_fail, error)]
     if len(images) > most:
-        message = f"a request may hold at most {most} images, got {len(images)}"
-        raise RequestEntityTooLarge(message)
+        raise RequestEntityTooLarge(f"a request may hold at most {most} images, got {len(images)}")
     return images
 
 
@@ -181,35 +178,29 @@ def _decode_line(name: str, line: bytes, settings: Preprocessing) -> Pixels:
 def _decode_instance(name: str, instance: object, settings: Preprocessing) -> Pixels:
     text = instance.get("b64") if isinstance(instance, dict) else instance
     if not isinstance(text, str):
-        message = f'{name} is neither a base64 text nor {{"b64": "..."}}'
-        raise BadRequest(message)
+        raise BadRequest(f'{name} is neither a base64 text nor {{"b64": "..."}}')
     try:
         # `base64` and Python's `encodebytes` break their lines.
         packed = text.encode("ascii").translate(None, WHITESPACE)
         return _decode(base64.b64decode(packed, validate=True), settings)
     except ValueError as error:
-        message = f"{name} is not base64: {error}"
-        raise BadRequest(message) from error
+        raise BadRequest(f"{name} is not base64: {error}") from error
     except UnprocessableEntity as error:
-        message = f"{name}: {error.description}"
-        raise UnprocessableEntity(message) from error
+        raise UnprocessableEntity(f"{name}: {error.description}") from error
 
 
 def _parse(data: bytes, name: str) -> object:
     if sum(map(data.count, (b"[", b"{", b","))) > MAX_JSON_MARKS:
         if not JSON_START.match(data):
-            message = f"{name} is not JSON: it begins with neither a bracket nor a brace"
-            raise BadRequest(message)
-        message = (
+            raise BadRequest(f"{name} is not JSON: it begins with neither a bracket nor a brace")
+        raise RequestEntityTooLarge(
             f"{name} has more than {MAX_JSON_MARKS} brackets, braces and commas, "
             "which images in base64 do not need"
         )
-        raise RequestEntityTooLarge(message)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        message = f"{name} is not JSON: {error}"
-        raise BadRequest(message) from error
+        raise BadRequest(f"{name} is not JSON: {error}") from error
 
 
 def _read_npy(data: bytes) -> Pixels:
@@ -222,18 +213,19 @@ def _read_npy(data: bytes) -> Pixels:
         count = math.prod(shape)
     except Exception as error:
         # NumPy parses the header as Python and raises any type of error for a damaged one.
-        message = "not a NumPy file of version 1.0 or 2.0, or a damaged one"
-        raise UnprocessableEntity(message) from error
+        raise UnprocessableEntity(
+            "not a NumPy file of version 1.0 or 2.0, or a damaged one"
+        ) from error
     # NumPy takes `True` for a number.
     is_shape = len(shape) in {3, 4} and all(type(size) is int and size > 0 for size in shape)
     if dtype != np.uint8 or not is_shape or shape[-1] != len("RGB"):
-        message = (
+        raise UnprocessableEntity(
             "a NumPy array must be uint8 of shape (height, width, 3) or (images, height, "
             f"width, 3), got {dtype} of shape {shape}"
         )
-        raise UnprocessableEntity(message)
     if len(data) - file.tell() != count:
-        message = f"the NumPy file's shape needs {count} bytes, it has {len(data) - file.tell()}"
-        raise UnprocessableEntity(message)
+        raise UnprocessableEntity(
+            f"the NumPy file's shape needs {count} bytes, it has {len(data) - file.tell()}"
+        )
     values = np.frombuffer(data, np.uint8, offset=file.tell())
     return values.reshape(shape, order="F" if is_fortran else "C")

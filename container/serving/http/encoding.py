@@ -55,8 +55,7 @@ def choose_media_type(accept: str | None, default: str) -> str:
     )
     if media_type := wanted.best_match(ours):
         return media_type
-    message = f"Accept {accept[:80]!r} is not one of {', '.join(RESPONSE_MEDIA_TYPES)}"
-    raise NotAcceptable(message)
+    raise NotAcceptable(f"Accept {accept[:80]!r} is not one of {', '.join(RESPONSE_MEDIA_TYPES)}")
 
 
 def encode_response(

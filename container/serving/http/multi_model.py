@@ -81,21 +81,20 @@ def _read_load(data: bytes) -> tuple[str, str]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        message = f"the body is not JSON: {error}"
-        raise BadRequest(message) from error
+        raise BadRequest(f"the body is not JSON: {error}") from error
     found = document if isinstance(document, dict) else {}
     name, url = found.get("model_name"), found.get("url")
     if not (isinstance(name, str) and isinstance(url, str)):
-        message = 'expected {"model_name": "...", "url": "..."}'
-        raise BadRequest(message)
+        raise BadRequest('expected {"model_name": "...", "url": "..."}')
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
         # Half of a pair of surrogates is no character, and no request could name it.
         size = 0
     if not 0 < size <= MAX_NAME_BYTES or "/" in name:
-        message = f"model_name must have 1 to {MAX_NAME_BYTES} bytes of UTF-8 without a slash"
-        raise BadRequest(message)
+        raise BadRequest(
+            f"model_name must have 1 to {MAX_NAME_BYTES} bytes of UTF-8 without a slash"
+        )
     return name, url
 
 
@@ -107,6 +106,5 @@ def _page() -> tuple[int, int]:
     except ValueError:
         first, limit = 0, 0
     if first < 0 or limit < 1:
-        message = "limit must be a number from 1, next_page_token one that we gave"
-        raise BadRequest(message)
+        raise BadRequest("limit must be a number from 1, next_page_token one that we gave")
     return first, min(limit, MOST_ON_A_PAGE)

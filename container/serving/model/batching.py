@@ -78,8 +78,7 @@ class Batcher:
         item = _Item(image=image, due=time.monotonic() + timeout)
         with self._changed:
             if self._is_closed:
-                message = "the batcher is closed"
-                raise RuntimeError(message)
+                raise RuntimeError("the batcher is closed")
             self._queue.append(item)
             # Only the first image, which sets the deadline, and the last one can start a batch.
             if len(self._queue) == 1 or len(self._queue) >= self._batching.max_batch_size:
@@ -125,8 +124,7 @@ class Batcher:
         try:
             rows = infer_batch([item.image for item in items])
             if len(rows) != len(items):
-                message = f"{len(items)} images got {len(rows)} answers"
-                raise ValueError(message)
+                raise ValueError(f"{len(items)} images got {len(rows)} answers")
         except Exception:
             # Logged once per batch; the request log has each request's status.
             logger.exception("a batch of %d images failed", len(items))

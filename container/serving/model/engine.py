@@ -94,11 +94,11 @@ class Engine:
             self._throughput = _slots(throughput.result(), streams + 1)
             self._latency = _slots(latency.result(), 1) if latency_threads > 1 else SimpleQueue()
         except RuntimeError as error:
-            message = f"{onnx_model.name} cannot be compiled: {str(error).strip()}"
-            raise ArtifactError(message) from error
+            raise ArtifactError(
+                f"{onnx_model.name} cannot be compiled: {str(error).strip()}"
+            ) from error
         if found != ("u8", openvino.PartialShape([1, classes])):
-            message = f"{onnx_model.name} must turn u8 into [1,{classes}], not {found}"
-            raise ArtifactError(message)
+            raise ArtifactError(f"{onnx_model.name} must turn u8 into [1,{classes}], not {found}")
 
     def infer(self, image: Pixels, *, is_idle: bool) -> Probabilities:
         """Predict an image; wait for a free slot.

@@ -103,5 +103,6 @@ def _result(future: Future[Outcome], deadline: float) -> Outcome:
     try:
         return future.result(max(0.0, deadline - time.monotonic()))
     except TimeoutError:
-        message = "the request's images take too long: send fewer at a time"
-        raise ServiceUnavailable(message) from None
+        raise ServiceUnavailable(
+            "the request's images take too long: send fewer at a time"
+        ) from None

@@ -58,8 +58,9 @@ def torch_variants(artifact: Artifact, wanted: str, *, has_bfloat16: bool) -> Se
         ArtifactError: The artifact has no weights.
     """
     if artifact.weights is None:
-        message = f"{MANIFEST} lists no {WEIGHTS}, which PyTorch serves: OpenVINO can do without"
-        raise ArtifactError(message)
+        raise ArtifactError(
+            f"{MANIFEST} lists no {WEIGHTS}, which PyTorch serves: OpenVINO can do without"
+        )
     networks = dict.fromkeys((BFLOAT16, FLOAT32), (artifact.weights, artifact.golden_answers))
     return _variants(networks, [wanted or (BFLOAT16 if has_bfloat16 else FLOAT32)])
 

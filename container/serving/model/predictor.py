@@ -127,8 +127,7 @@ class Predictor:
         """
         probabilities = self.infer(image, is_idle=is_idle)
         if not np.isfinite(probabilities).all():
-            message = "the network returned NaN or infinity"
-            raise FloatingPointError(message)
+            raise FloatingPointError("the network returned NaN or infinity")
         return probabilities
 
     def check(self, golden_answers: Sequence[GoldenAnswer], tolerance: float) -> None:
@@ -138,8 +137,9 @@ class Predictor:
             ArtifactError: A probability differs, or there are no golden answers.
         """
         if not golden_answers:
-            message = "the artifact has no golden answers, so its predictions cannot be verified"
-            raise ArtifactError(message)
+            raise ArtifactError(
+                "the artifact has no golden answers, so its predictions cannot be verified"
+            )
         for number, golden in enumerate(golden_answers):
             image = preprocess(golden.data, self.preprocessing)
             # Alternate between the two compiled networks: testing both with each image would delay
@@ -147,11 +147,10 @@ class Predictor:
             difference = _difference(golden, self.infer(image, is_idle=number % 2 == 1))
             # `not <=`, because NaN must fail too.
             if not difference <= tolerance:
-                message = (
+                raise ArtifactError(
                     f"golden answer {number} differs from training's by {difference:.3g}, "
                     f"more than {tolerance}: this machine would answer incorrectly"
                 )
-                raise ArtifactError(message)
 
 
 def _start_openvino(
@@ -170,6 +169,7 @@ def _start_openvino(
 def _difference(golden: GoldenAnswer, probabilities: Probabilities) -> float:
     expected = np.array(golden.probabilities, np.float32)
     if expected.shape != probabilities.shape:
-        message = f"a golden answer has {expected.size} probabilities, not {probabilities.size}"
-        raise ArtifactError(message)
+        raise ArtifactError(
+            f"a golden answer has {expected.size} probabilities, not {probabilities.size}"
+        )
     return float(np.abs(probabilities - expected).max())

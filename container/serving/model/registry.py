@@ -169,8 +169,7 @@ class Registry:
     def _loaded(self, name: str) -> tuple[_Entry, Predictor]:
         entry = self._entries.get(name)
         if entry is None or entry.predictor is None:
-            message = "no model of this name is loaded"
-            raise NotFound(message)
+            raise NotFound("no model of this name is loaded")
         return entry, entry.predictor
 
     def _inside(self, url: str) -> Path:
@@ -181,11 +180,9 @@ class Registry:
             # No path at all, or links that lead nowhere.
             directory, is_file = Path(), False
         if not directory.is_relative_to(self._folder):
-            message = f"the url must be a folder inside of {self._folder}"
-            raise BadRequest(message)
+            raise BadRequest(f"the url must be a folder inside of {self._folder}")
         if is_file:
-            message = "the url is no folder's"
-            raise BadRequest(message)
+            raise BadRequest("the url is no folder's")
         return directory
 
     def _reserve(self, name: str, url: str, size: int) -> _Entry:
@@ -193,15 +190,13 @@ class Registry:
         with self._changed:
             self._changed.wait_for(lambda: not self._is_leaving(name))
             if name in self._entries:
-                message = "a model of this name is loaded, or being loaded"
-                raise Conflict(message)
+                raise Conflict("a model of this name is loaded, or being loaded")
             free = self._budget - sum(each.reserved for each in self._entries.values())
             if size > free:
-                message = (
+                raise InsufficientStorage(
                     f"the model takes about {size // MIB} MB, and of {self._budget // MIB} MB "
                     f"for models {free // MIB} are free: unload others"
                 )
-                raise InsufficientStorage(message)
             entry = _Entry(url=url, reserved=size)
             self._entries[name] = entry
             return entry

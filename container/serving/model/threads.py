@@ -38,11 +38,10 @@ class ThreadPool(Executor):
                 thread = threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True)
                 thread.start()
         except RuntimeError as error:
-            message = (
+            raise UserError(
                 "the container cannot start as many threads as the server needs: "
                 "allow more processes (docker run --pids-limit, ulimit -u)"
-            )
-            raise UserError(message) from error
+            ) from error
 
     def submit(
         self,

@@ -183,11 +183,11 @@ class TorchEngine:
             for lane in lanes:
                 _check(lane, network, variant.precision)
         except torch.OutOfMemoryError as error:
-            message = f"the GPU's memory did not suffice: {error}"
-            raise MemoryError(message) from error
+            raise MemoryError(f"the GPU's memory did not suffice: {error}") from error
         except RuntimeError as error:
-            message = f"{manifest.network} cannot be computed in {variant.precision}: {error}"
-            raise ArtifactError(message) from error
+            raise ArtifactError(
+                f"{manifest.network} cannot be computed in {variant.precision}: {error}"
+            ) from error
         self._batcher = Batcher([lane.infer for lane in lanes], batching)
         self.infer = self._batcher.infer
         logger.info("device=%s batch_sizes=%s", network.device, network.sizes)
@@ -227,8 +227,7 @@ def load_network(manifest: Manifest, weights: Path) -> ServedClassifier:
     try:
         network.load_state_dict(safetensors.torch.load_file(weights))
     except (RuntimeError, safetensors.SafetensorError) as error:
-        message = f"{weights.name} is not of {manifest.network}: {error}"
-        raise ArtifactError(message) from error
+        raise ArtifactError(f"{weights.name} is not of {manifest.network}: {error}") from error
     classifier = Classifier(network, manifest.flips)
     return ServedClassifier(classifier, manifest.temperature).eval().requires_grad_(False)
 
@@ -257,8 +256,9 @@ def _check(lane: Lane, network: Network, precision: str) -> None:
         difference = float(np.abs(lane.infer([image] * size) - expected).max())
         # This way round, NaN fails too.
         if not difference <= TOLERANCES[precision]:
-            message = f"{size} images together get answers that differ by {difference:.3g}"
-            raise ArtifactError(message)
+            raise ArtifactError(
+                f"{size} images together get answers that differ by {difference:.3g}"
+            )
 
 
 def _device() -> torch.device:
@@ -272,11 +272,10 @@ def _device() -> torch.device:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        message = (
+        raise UserError(
             f"there is a GPU that PyTorch cannot use: {error}; fix that, or set "
             f"{ENGINE}={OPENVINO} to serve on the processor"
-        )
-        raise UserError(message) from error
+        ) from error
     # Every size of batch is computed often enough for the search for its best algorithm to pay.
     torch.backends.cudnn.benchmark = True
     # float32 is to be float32: TensorFloat-32 has 11 of its 24 bits.
