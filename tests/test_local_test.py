@@ -507,6 +507,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _program(tmp_path, "training", FAILING_TRAINING)
     programs = _program(tmp_path, "serving", HEALTHY_SERVER)
     (programs / "container").rename(clone / "container")
+    shutil.copytree(REPOSITORY / "container/classifier", clone / "container/classifier")
     shutil.copytree(
         REPOSITORY / "image_classifier", clone / "image_classifier", ignore=without_tree
     )
