@@ -91,7 +91,7 @@ def test_a_chosen_image_is_predicted_and_so_is_the_next(browser: Browser, tmp_pa
     ("data", "words", "message"),
     [
         (PNG[: len(PNG) // 2], "cannot be read as an image", "the image is damaged"),
-        (b"a letter", "JPEG, PNG, WebP, GIF and BMP are known", "not an image of a known format"),
+        (b"a letter", "PNG, WebP, GIF and BMP are supported", "not an image of a known format"),
         (b"", "The file is empty", "the body is empty"),
         (bytes(2 * 2**20), "too large", "the body is larger than 1 MB"),
     ],
