@@ -81,6 +81,6 @@ def test_quickstart_works_without_a_docker_engine(tmp_path: Path) -> None:
     )
 
     assert result.returncode == 0, result.stdout + result.stderr
-    expected = re.search(r"expect (\w+):", result.stdout)
+    expected = re.search(r"this image is (\w+):", result.stdout)
     assert expected
     assert f'"predictions":[{{"class_name":"{expected[1]}"' in result.stdout
