@@ -16,6 +16,7 @@ from container.serving.model.errors import Overloaded
 
 logger = logging.getLogger(__name__)
 
+# For a rejected body, between two log lines, and the smallest limit of the queue.
 DRAIN_SECONDS, REPORT_SECONDS, MIN_QUEUED = 1.0, 1.0, 16
 
 BODY = json.dumps(describe(Overloaded())).encode()
@@ -87,12 +88,13 @@ class Admission:
 
     def _reject(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         """Respond with 503; keep the connection if the body arrives at once."""
-        if not connection.has_disconnected(connection.connection_of(environ)):
+        is_counted = not connection.has_disconnected(connection.connection_of(environ))
+        if is_counted:
             self._metrics.count_refused()
             self._metrics.count_request(Overloaded.code)
         with self._lock:
-            self._rejected += 1
-            if time.monotonic() > self._reported + REPORT_SECONDS:
+            self._rejected += is_counted
+            if self._rejected and time.monotonic() > self._reported + REPORT_SECONDS:
                 logger.warning("refused=%d waiting=%d", self._rejected, len(self._queue))
                 self._rejected, self._reported = 0, time.monotonic()
         if not drain_body(environ, DRAIN_SECONDS):
