@@ -569,7 +569,7 @@ ROWS = (
         body=lambda: PNG,
         sent_as="application/x-npy",
         status=422,
-        answer="not a NumPy file of version 1.0 or 2.0, or a damaged one",
+        answer="not a NumPy file of version 1.0 or 2.0, or damaged",
     ),
     Row(
         image="PNG sent as text",

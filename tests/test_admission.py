@@ -20,7 +20,7 @@ def environ(number: int) -> WSGIEnvironment:
 
 def test_next_request_does_not_overtake_one_that_waits() -> None:
     granted: list[int] = []
-    metrics = Metrics.alone()
+    metrics = Metrics()
 
     def respond(request: WSGIEnvironment, _start: StartResponse) -> Iterable[bytes]:
         granted.append(request["number"])

@@ -1,4 +1,4 @@
-"""Bodies of requests to pixels."""
+"""Decoding request bodies to pixels."""
 
 import base64
 import io
@@ -54,28 +54,28 @@ def npy_header(header: str) -> bytes:
 @pytest.mark.parametrize(
     "content_type", ["image/jpeg", "Image/JPEG", "image/jpeg; charset=utf-8", "image/jpeg ;q"]
 )
-def test_a_content_types_case_and_parameters_do_not_matter(content_type: str) -> None:
+def test_case_and_parameters_of_content_type_are_ignored(content_type: str) -> None:
     assert choose_splitter(content_type) is split_image
 
 
 @pytest.mark.parametrize(
     "content_type", [None, "", "application/octet-stream", "application/x-www-form-urlencoded"]
 )
-def test_without_a_type_the_first_bytes_decide(content_type: str | None) -> None:
+def test_first_bytes_decide_without_a_specific_content_type(content_type: str | None) -> None:
     split = choose_splitter(content_type)
 
     assert np.array_equal(decode(split, PNG), decode(split, npy(PIXELS)))
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "image/tiff", "x" * 10_000])
-def test_an_unknown_type_is_refused_with_the_known_ones_listed(content_type: str) -> None:
-    with pytest.raises(UnsupportedMediaType, match="application/x-npy") as refusal:
+def test_unknown_content_type_is_rejected_with_the_supported_ones(content_type: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="application/x-npy") as raised:
         choose_splitter(content_type)
 
-    assert len(refusal.value.description or "") < 300
+    assert len(raised.value.description or "") < 300
 
 
-def test_pixels_are_those_of_the_one_preprocessing() -> None:
+def test_all_splitters_use_the_same_preprocessing() -> None:
     expected = preprocess(PNG, SETTINGS)
 
     for split, data in [
@@ -87,7 +87,7 @@ def test_pixels_are_those_of_the_one_preprocessing() -> None:
         assert np.array_equal(decode(split, data)[0], expected)
 
 
-def test_a_batch_of_pixels_is_as_many_images() -> None:
+def test_array_of_several_images_is_split() -> None:
     others = random_pixels(seed=1)
 
     images = decode(split_npy, npy([PIXELS, others]))
@@ -96,7 +96,7 @@ def test_a_batch_of_pixels_is_as_many_images() -> None:
     assert np.array_equal(images[1], decode(split_npy, npy(others))[0])
 
 
-def test_fortran_order_is_the_same_image() -> None:
+def test_fortran_order_gives_the_same_image() -> None:
     assert np.array_equal(
         decode(split_npy, npy(np.asfortranarray(PIXELS))), decode(split_npy, npy(PIXELS))
     )
@@ -111,8 +111,8 @@ def test_fortran_order_is_the_same_image() -> None:
         (npy(np.zeros((1, 1, 1, 1, 3), np.uint8)), "of shape"),
         (npy(np.uint8(3)), "of shape"),
         (npy(np.array([{}], object), allow_pickle=True), "got object"),
-        (npy(PIXELS)[:-1], "needs 6000 bytes, it has 5999"),
-        (npy(PIXELS) + b"x", "needs 6000 bytes, it has 6001"),
+        (npy(PIXELS)[:-1], "needs 6000 bytes, found 5999"),
+        (npy(PIXELS) + b"x", "needs 6000 bytes, found 6001"),
         (
             npy_header(f"{{'descr':'|u1','fortran_order':False,'shape':({10**4000 - 1},0,3)}}"),
             "not a NumPy file",
@@ -122,14 +122,14 @@ def test_fortran_order_is_the_same_image() -> None:
         (b"PK\x03\x04" + bytes(100), "not a NumPy file"),
         (npy_header("{'descr': '|u1', 'fortran_order': False"), "not a NumPy file"),
         (npy_header("(" * 100), "not a NumPy file"),
-        # An eager reader would make room for 30 TB.
+        # `numpy.load` would allocate 30 TB.
         (
             npy_header("{'descr':'|u1','fortran_order':False,'shape':(10**7,10**6,3)}"),
             "not a NumPy file",
         ),
         (
             npy_header("{'descr':'|u1','fortran_order':False,'shape':(9999999,1000000,3)}"),
-            "needs 29999997000000 bytes, it has 0",
+            "needs 29999997000000 bytes, found 0",
         ),
         (
             npy_header("{'descr':'|u1','fortran_order':False,'shape':(True,True,3)}") + bytes(3),
@@ -142,12 +142,12 @@ def test_fortran_order_is_the_same_image() -> None:
         ),
     ],
 )
-def test_another_kind_of_array_is_refused(data: bytes, message: str) -> None:
+def test_invalid_array_is_rejected(data: bytes, message: str) -> None:
     with pytest.raises(UnprocessableEntity, match=message):
         decode(split_npy, data)
 
 
-def test_a_damaged_array_is_never_our_fault() -> None:
+def test_damaged_array_never_causes_an_internal_error() -> None:
     generator = np.random.default_rng(0)
     original = npy(PIXELS)
 
@@ -159,7 +159,7 @@ def test_a_damaged_array_is_never_our_fault() -> None:
             decode(split_npy, bytes(damaged))
 
 
-def test_base64_may_be_broken_into_lines_and_wrapped_in_an_object() -> None:
+def test_base64_may_have_line_breaks_and_be_in_an_object() -> None:
     text = base64.encodebytes(PNG).decode()
     body = json.dumps({"instances": [text, {"b64": text}]}).encode()
 
@@ -184,13 +184,13 @@ def test_base64_may_be_broken_into_lines_and_wrapped_in_an_object() -> None:
         ('{"instances": ["ü"]}'.encode(), "instance 0 is not base64"),
     ],
 )
-def test_other_json_is_refused(body: bytes, message: str) -> None:
+def test_json_of_another_structure_is_rejected(body: bytes, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         decode(split_json, body)
 
 
 @pytest.mark.parametrize("piece", [b"[],", b"{},", b"0,", b"[", "[".encode("utf-16-le")])
-def test_json_that_parsed_would_fill_the_memory_is_refused_unparsed(piece: bytes) -> None:
+def test_json_that_would_fill_memory_is_rejected_before_parsing(piece: bytes) -> None:
     body = b'{"instances":[' + piece * 2**20
     tracemalloc.start()
 
@@ -202,10 +202,10 @@ def test_json_that_parsed_would_fill_the_memory_is_refused_unparsed(piece: bytes
     assert peak < 2**20
 
 
-def test_so_many_images_fit_into_json_as_the_documents_say() -> None:
+def test_json_has_the_documented_maximum_of_images() -> None:
     def count(instances: list[object]) -> int:
         data = json.dumps({"instances": instances}).encode()
-        return len(split_body(split_json, data, most=10_000, has_error_records=False))
+        return len(split_body(split_json, data, max_images=10_000, has_error_records=False))
 
     text = base64.b64encode(PNG).decode()
     assert count([{"b64": text}] * 499) == 499
@@ -215,7 +215,7 @@ def test_so_many_images_fit_into_json_as_the_documents_say() -> None:
             count(list(instances))
 
 
-def test_base64_with_a_blank_between_its_letters_takes_no_memory_for_each() -> None:
+def test_base64_with_many_blanks_takes_little_memory() -> None:
     body = json.dumps({"instances": ["AA " * 2**20 + "?"]}).encode()
     tracemalloc.start()
 
@@ -227,7 +227,7 @@ def test_base64_with_a_blank_between_its_letters_takes_no_memory_for_each() -> N
     assert peak < 8 * len(body)
 
 
-def test_a_broken_image_among_several_fails_alone_and_is_named_by_its_number() -> None:
+def test_only_the_damaged_image_fails_and_its_error_has_its_number() -> None:
     texts = [base64.b64encode(data).decode() for data in (PNG, PNG[:100])]
 
     good, broken = split_json(json.dumps({"instances": texts}).encode())
@@ -237,29 +237,29 @@ def test_a_broken_image_among_several_fails_alone_and_is_named_by_its_number() -
         broken(SETTINGS)
 
 
-def test_more_images_than_a_request_may_hold_are_refused() -> None:
+def test_too_many_images_are_rejected() -> None:
     data = npy(np.zeros((65, 1, 1, 3), np.uint8))
 
-    assert len(split_body(split_npy, data, most=65, has_error_records=False)) == 65
+    assert len(split_body(split_npy, data, max_images=65, has_error_records=False)) == 65
     with pytest.raises(RequestEntityTooLarge, match="at most 64 images, got 65"):
-        split_body(split_npy, data, most=64, has_error_records=False)
+        split_body(split_npy, data, max_images=64, has_error_records=False)
 
 
 @pytest.mark.parametrize(
     ("data", "error"), [(b"", BadRequest), (npy(PIXELS)[:-1], UnprocessableEntity)]
 )
-def test_what_cannot_be_split_may_be_an_image_that_fails(
+def test_body_that_cannot_be_split_can_become_a_failed_image(
     data: bytes, error: type[HTTPException]
 ) -> None:
-    (image,) = split_body(split_npy, data, most=1, has_error_records=True)
+    (image,) = split_body(split_npy, data, max_images=1, has_error_records=True)
 
     with pytest.raises(error):
         image(SETTINGS)
     with pytest.raises(error):
-        split_body(split_npy, data, most=1, has_error_records=False)
+        split_body(split_npy, data, max_images=1, has_error_records=False)
 
 
-def test_lines_are_images() -> None:
+def test_each_line_is_an_image() -> None:
     text = base64.b64encode(PNG)
 
     images = split_json_lines(b'{"id": 7, "b64": "%s"}\r\n"%s"\n' % (text, text))
@@ -269,7 +269,7 @@ def test_lines_are_images() -> None:
         assert np.array_equal(image(SETTINGS), preprocess(PNG, SETTINGS))
 
 
-def test_invalid_line_fails_alone() -> None:
+def test_invalid_lines_do_not_fail_the_others() -> None:
     data = b'{"b64": "?"}\nno JSON\n\n7\n' + b"[" * 1001 + b"\n" + lines(PNG)
 
     *bad, good = split_json_lines(data)
@@ -279,7 +279,7 @@ def test_invalid_line_fails_alone() -> None:
         "line 0 is not base64",
         "line 1 is not JSON",
         "line 2 is not JSON",
-        "line 3 is neither a base64 text",
+        "line 3 is neither a base64 string",
         "line 4 has more than 1000 brackets",
     )
     for image, reason in zip(bad, reasons, strict=True):
@@ -287,6 +287,6 @@ def test_invalid_line_fails_alone() -> None:
             image(SETTINGS)
 
 
-def test_too_many_lines_are_refused_at_once() -> None:
+def test_too_many_lines_are_rejected_before_parsing() -> None:
     with pytest.raises(RequestEntityTooLarge, match="at most 100000 lines"):
         split_json_lines(b"\n" * 100_001)

@@ -1,4 +1,4 @@
-"""Probabilities to bodies of responses."""
+"""Encoding predictions as response bodies."""
 
 import json
 
@@ -22,7 +22,7 @@ PROBABILITIES = np.array(
 @pytest.mark.parametrize(
     "accept", [None, "", " ", "*/*", "*/*;q=0.1", "text/html, */*", "*", "text/html, *;q=0.2"]
 )
-def test_a_client_without_a_preference_gets_the_default(accept: str | None, default: str) -> None:
+def test_client_without_a_preference_gets_the_default(accept: str | None, default: str) -> None:
     assert choose_media_type(accept, default) == default
 
 
@@ -41,19 +41,19 @@ def test_a_client_without_a_preference_gets_the_default(accept: str | None, defa
         ("text/csv;q=0.2, application/jsonlines;q=0.8, */*;q=0.1", JSON_LINES),
     ],
 )
-def test_q_values_and_wildcards_count(accept: str, chosen: str) -> None:
+def test_q_values_and_wildcards_are_respected(accept: str, chosen: str) -> None:
     assert choose_media_type(accept, JSON) == chosen
 
 
 @pytest.mark.parametrize("accept", ["image/png", "application/json;q=0", "nonsense", "x" * 10_000])
-def test_what_we_do_not_make_is_refused_with_what_we_make(accept: str) -> None:
-    with pytest.raises(NotAcceptable, match="application/json") as refusal:
+def test_unsupported_accept_is_rejected_with_the_supported_types(accept: str) -> None:
+    with pytest.raises(NotAcceptable, match="application/json") as raised:
         choose_media_type(accept, JSON)
 
-    assert len(refusal.value.description or "") < 300
+    assert len(raised.value.description or "") < 300
 
 
-def test_json_holds_the_vector_in_class_order_and_the_best_first() -> None:
+def test_json_has_probabilities_in_class_order_and_a_ranking() -> None:
     document = json.loads(encode_response(tuple(PROBABILITIES), NAMES, JSON))
 
     first, second = document["predictions"]
@@ -67,7 +67,7 @@ def test_json_holds_the_vector_in_class_order_and_the_best_first() -> None:
     assert second["probabilities"][-1] == 1e-10
 
 
-def test_json_lines_have_a_prediction_each() -> None:
+def test_json_lines_have_one_prediction_per_line() -> None:
     lines = encode_response(tuple(PROBABILITIES), NAMES, JSON_LINES).decode().splitlines()
 
     whole = json.loads(encode_response(tuple(PROBABILITIES), NAMES, JSON))
@@ -81,7 +81,7 @@ def test_csv_has_a_row_of_probabilities_per_image() -> None:
     assert np.array_equal(np.array(parsed, np.float32), PROBABILITIES)
 
 
-def test_two_classes_rank_two() -> None:
+def test_ranking_of_two_classes_has_two_entries() -> None:
     document = json.loads(encode_response([np.array([0.25, 0.75], np.float32)], NAMES[:2], JSON))
 
     assert document["predictions"] == [
@@ -97,12 +97,12 @@ def test_two_classes_rank_two() -> None:
     ]
 
 
-def test_an_image_that_fails_has_its_error_in_its_place() -> None:
-    answers = [PROBABILITIES[0], UnprocessableEntity("damaged"), PROBABILITIES[1]]
+def test_failed_image_has_its_error_at_its_position() -> None:
+    results = [PROBABILITIES[0], UnprocessableEntity("damaged"), PROBABILITIES[1]]
     good = encode_response([PROBABILITIES[0], PROBABILITIES[1]], NAMES, JSON_LINES).splitlines()
 
-    lines = encode_response(answers, NAMES, JSON_LINES).splitlines()
-    document = json.loads(encode_response(answers, NAMES, JSON))
+    lines = encode_response(results, NAMES, JSON_LINES).splitlines()
+    document = json.loads(encode_response(results, NAMES, JSON))
 
     assert [lines[0], lines[2]] == good
     expected = {"error": {"code": "unprocessable_entity", "message": "damaged"}}
@@ -110,14 +110,14 @@ def test_an_image_that_fails_has_its_error_in_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("media_type", "answers"),
+    ("media_type", "results"),
     [
         (CSV, [PROBABILITIES[0], UnprocessableEntity("damaged")]),
         (JSON, [UnprocessableEntity("damaged"), UnprocessableEntity("too")]),
     ],
 )
-def test_an_error_without_a_place_is_the_whole_answer(
-    media_type: str, answers: list[Result]
+def test_error_that_the_response_cannot_hold_is_raised(
+    media_type: str, results: list[Result]
 ) -> None:
     with pytest.raises(UnprocessableEntity, match="damaged"):
-        encode_response(answers, NAMES, media_type)
+        encode_response(results, NAMES, media_type)

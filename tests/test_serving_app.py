@@ -1,4 +1,4 @@
-"""The HTTP side with a predictor of the test's own."""
+"""The HTTP application with a fake predictor, and the settings."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels, Preprocessing
-from container.serving.http.app import PIECE_BYTES, create_app
+from container.serving.http.app import RESPONSE_CHUNK_BYTES, create_app
 from container.serving.model.outcome import Probabilities
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Infer, Predictor
@@ -42,8 +42,8 @@ def invoke(client: FlaskClient) -> tuple[int, dict[str, str]]:
     return response.status_code, document.get("error", {})
 
 
-def test_a_fault_of_ours_is_500_without_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(image: Pixels, *, is_idle: bool) -> Probabilities:  # noqa: ARG001  an engine's
+def test_internal_error_is_500_without_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(image: Pixels, *, is_idle: bool) -> Probabilities:  # noqa: ARG001  signature of Infer
         message = "secret"
         raise RuntimeError(message)
 
@@ -55,11 +55,11 @@ def test_a_fault_of_ours_is_500_without_its_traceback(caplog: pytest.LogCaptureF
     assert "secret" in caplog.text
 
 
-def test_nan_is_never_an_answer() -> None:
-    def nothing(image: Pixels, *, is_idle: bool) -> Probabilities:
+def test_nan_is_an_internal_error() -> None:
+    def not_a_number(image: Pixels, *, is_idle: bool) -> Probabilities:
         return even(image, is_idle=is_idle) * np.float32("nan")
 
-    status, error = invoke(client_of(nothing))
+    status, error = invoke(client_of(not_a_number))
 
     assert status == 500
     assert error["code"] == "internal_server_error"
@@ -76,25 +76,25 @@ def test_request_that_waits_too_long_is_rejected_and_never_predicted() -> None:
         return even(image, is_idle=is_idle)
 
     client = client_of(wait, Settings(wait_seconds=0), images=1)
-    patient = client_of(wait, Settings(wait_seconds=60), images=1)
-    first = threading.Thread(target=invoke, args=(patient,))
+    waiting = client_of(wait, Settings(wait_seconds=60), images=1)
+    first = threading.Thread(target=invoke, args=(waiting,))
     first.start()
     entered.wait()
 
-    refused = client.post("/invocations", data=PNG, content_type="image/png")
+    rejected = client.post("/invocations", data=PNG, content_type="image/png")
     ping = client.get("/ping")
     leave.set()
     first.join()
 
-    assert refused.status_code == 503
-    assert refused.headers["Retry-After"] == "1"
-    assert refused.get_json()["error"]["code"] == "service_unavailable"
+    assert rejected.status_code == 503
+    assert rejected.headers["Retry-After"] == "1"
+    assert rejected.get_json()["error"]["code"] == "service_unavailable"
     assert ping.status_code == 200
     assert len(predicted) == 1
 
 
-def test_the_images_of_a_request_are_predicted_in_parallel_and_answered_in_order() -> None:
-    # Passed only if they are predicted at the same time.
+def test_images_of_a_request_are_predicted_in_parallel_and_returned_in_order() -> None:
+    # Two threads pass it only together.
     barrier = threading.Barrier(2, timeout=10)
 
     def bright(image: Pixels, *, is_idle: bool) -> Probabilities:
@@ -113,7 +113,7 @@ def test_the_images_of_a_request_are_predicted_in_parallel_and_answered_in_order
     assert shares == pytest.approx([0, 0.2, 0.4, 1])
 
 
-def test_a_bad_image_among_good_ones_fails_alone() -> None:
+def test_unreadable_image_does_not_fail_the_others() -> None:
     body = instances(PNG, b"not an image", PNG)
 
     response = client_of(even).post("/invocations", data=body, content_type="application/json")
@@ -126,7 +126,7 @@ def test_a_bad_image_among_good_ones_fails_alone() -> None:
     assert bad["error"]["message"].startswith("instance 1: not an image")
 
 
-def test_a_large_answer_goes_in_pieces() -> None:
+def test_large_response_is_sent_in_chunks() -> None:
     names = tuple(f"class {number}" for number in range(80_000))
     loading: Future[Predictor] = Future()
     loading.set_result(
@@ -139,22 +139,22 @@ def test_a_large_answer_goes_in_pieces() -> None:
     client = create_app(loading, Settings(), Pool(1)).test_client()
 
     response = client.post("/invocations", data=PNG, content_type="image/png", buffered=False)
-    pieces = list(response.iter_encoded())
+    chunks = list(response.iter_encoded())
 
-    assert len(pieces) > 1
-    assert max(map(len, pieces)) <= PIECE_BYTES
-    assert response.content_length == sum(map(len, pieces))
-    assert json.loads(b"".join(pieces))["class_names"] == list(names)
+    assert len(chunks) > 1
+    assert max(map(len, chunks)) <= RESPONSE_CHUNK_BYTES
+    assert response.content_length == sum(map(len, chunks))
+    assert json.loads(b"".join(chunks))["class_names"] == list(names)
 
 
-def test_a_lone_image_may_use_every_core() -> None:
+def test_only_image_in_the_server_may_use_every_core() -> None:
     seen = []
 
-    def look(image: Pixels, *, is_idle: bool) -> Probabilities:
+    def record(image: Pixels, *, is_idle: bool) -> Probabilities:
         seen.append(is_idle)
         return even(image, is_idle=is_idle)
 
-    client = client_of(look)
+    client = client_of(record)
     invoke(client)
     invoke(client)
 
@@ -162,9 +162,7 @@ def test_a_lone_image_may_use_every_core() -> None:
 
 
 @pytest.mark.parametrize("name", ["X-Amzn-SageMaker-Inference-Id", "X-Request-Id"])
-def test_a_request_keeps_the_id_that_it_came_with(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_request_id_of_the_client_is_kept(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
     response = client_of(even).post("/invocations", data=PNG, headers={name: "trace-1"})
@@ -174,13 +172,13 @@ def test_a_request_keeps_the_id_that_it_came_with(
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "status=200\tid"])
-def test_an_id_that_could_forge_the_log_is_replaced(given: str) -> None:
+def test_request_id_that_could_forge_log_lines_is_replaced(given: str) -> None:
     response = client_of(even).post("/invocations", data=PNG, headers={"X-Request-Id": given})
 
     assert re.fullmatch("[0-9a-f]{16}", response.headers["X-Request-Id"])
 
 
-def test_client_that_stalls_in_its_body_gets_408() -> None:
+def test_client_that_stops_sending_the_body_gets_408() -> None:
     class Stalling(io.BytesIO):
         def read(self, _size: int | None = -1) -> bytes:
             raise TimeoutError
@@ -193,7 +191,7 @@ def test_client_that_stalls_in_its_body_gets_408() -> None:
     assert response.get_json()["error"]["message"].startswith("the client stopped sending the body")
 
 
-def test_405_names_the_method_that_is_allowed() -> None:
+def test_405_has_the_allowed_methods() -> None:
     response = client_of(even).get("/invocations")
 
     assert response.status_code == 405
@@ -248,6 +246,6 @@ def test_settings_come_from_the_environment(
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png"),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_value(name: str, value: str) -> None:
+def test_invalid_setting_is_reported_with_its_value(name: str, value: str) -> None:
     with pytest.raises(UserError, match=f"{name} must be .* got '{value}'"):
         Settings.from_environment({name: value})

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, from the real program."""
+"""Prometheus metrics of the real program."""
 
 import os
 import re
@@ -21,7 +21,7 @@ ON = {"SAGEMAKER_CLASSIFIER_METRICS": "true"}
 
 
 def parsed(text: str) -> dict[str, float]:
-    """Read what Prometheus would, as strictly."""
+    """Parse Prometheus' text format strictly."""
     samples = {}
     families = set()
     for line in text.splitlines():
@@ -72,11 +72,11 @@ def test_requests_images_and_seconds_are_counted(base_dir: Path) -> None:
     assert again == found
 
 
-def test_without_its_variable_there_are_no_metrics(server: Server) -> None:
+def test_metrics_are_off_by_default(server: Server) -> None:
     assert server.get("/metrics").status == 404
 
 
-def test_requests_refused_by_the_loop_are_counted_too(base_dir: Path) -> None:
+def test_requests_rejected_by_admission_control_are_counted(base_dir: Path) -> None:
     with serving(base_dir, **ON, **ONE_SLOT, SAGEMAKER_CLASSIFIER_QUEUE="2") as server:
         statuses = send_repeatedly(server, 2, clients=12)
 
@@ -88,21 +88,21 @@ def test_requests_refused_by_the_loop_are_counted_too(base_dir: Path) -> None:
     assert found['classifier_requests_total{status="200"}'] == statuses.count(200)
 
 
-def test_who_hung_up_while_waiting_is_not_counted_as_refused(base_dir: Path) -> None:
+def test_client_that_disconnects_in_the_queue_is_not_counted_as_rejected(base_dir: Path) -> None:
     with serving(base_dir, **ON, **ONE_SLOT) as server:
         stalled = send_invocation(server, PNG, sent=10)
         time.sleep(0.2)
         send_invocation(server, PNG).close()
-        refused = server.invoke(PNG)
+        rejected = server.invoke(PNG)
 
         found = scraped(server)
         stalled.close()
 
-    assert refused.status == 503
+    assert rejected.status == 503
     assert found["classifier_refused_total"] == 1
 
 
-def test_those_who_wait_are_seen(base_dir: Path) -> None:
+def test_queue_length_is_reported(base_dir: Path) -> None:
     with serving(
         base_dir, **ON, **{**ONE_SLOT, "SAGEMAKER_CLASSIFIER_WAIT_SECONDS": "30"}
     ) as server:
@@ -121,7 +121,7 @@ def test_those_who_wait_are_seen(base_dir: Path) -> None:
 def test_any_worker_returns_the_sum_and_no_counter_decreases(base_dir: Path) -> None:
     count = 'classifier_requests_total{status="200"}'
     with serving(base_dir, **ON, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
-        # A worker that is lost while it loads ends the server.
+        # A worker that is killed while it loads its model stops the server.
         wait_for_models(server, 2)
         for _ in range(40):
             server.invoke(PNG)
@@ -144,8 +144,8 @@ def wait_for_models(server: Server, number: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.0011, 10.0, 11.0])
-def test_a_bucket_holds_what_took_up_to_its_end(seconds: float) -> None:
-    metrics = Metrics.alone()
+def test_bucket_counts_durations_up_to_its_upper_bound(seconds: float) -> None:
+    metrics = Metrics()
 
     metrics.observe("decode", [seconds])
 
@@ -157,7 +157,7 @@ def test_a_bucket_holds_what_took_up_to_its_end(seconds: float) -> None:
     assert found['classifier_seconds_sum{step="decode"}'] == seconds
 
 
-def test_threads_lose_no_count_and_rows_are_added_up() -> None:
+def test_counts_of_threads_are_complete_and_rows_are_summed() -> None:
     table = shared_table(2)
     first, second = (Metrics(table, row) for row in range(2))
 

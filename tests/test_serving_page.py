@@ -1,4 +1,4 @@
-"""The page at `/`, in a real browser in front of the real server."""
+"""The web page at `/`, in a real browser with the real server."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from tests.servers import Server, serving
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 
 needs_browser = pytest.mark.skipif(
-    PROGRAM is None, reason="there is no Chromium: apt-get install chromium"
+    PROGRAM is None, reason="needs Chromium: apt-get install chromium"
 )
 
 
@@ -29,19 +29,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def only_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browsing(tmp_path_factory.mktemp("chromium")) as running:
         yield running
 
 
 @pytest.fixture
-def browser(only_browser: Browser, server: Server) -> Browser:
-    # Pending events of the last test arrive before this response.
-    only_browser.run("0")
-    only_browser.requested.clear()
-    only_browser.errors.clear()
-    only_browser.open(f"http://127.0.0.1:{server.port}/")
-    return only_browser
+def browser(shared_browser: Browser, server: Server) -> Browser:
+    # Pending events of the previous test arrive before this response.
+    shared_browser.run("0")
+    shared_browser.requested.clear()
+    shared_browser.errors.clear()
+    shared_browser.open(f"http://127.0.0.1:{server.port}/")
+    return shared_browser
 
 
 def shares(browser: Browser) -> list[float]:
@@ -49,14 +49,14 @@ def shares(browser: Browser) -> list[float]:
 
 
 @needs_browser
-def test_a_dropped_image_is_shown_with_its_classes_as_bars(
+def test_dropped_image_is_shown_with_bars_of_probabilities(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
     image = tmp_path / "image.png"
     image.write_bytes(PNG)
 
-    browser.drop("#place", image)
-    browser.wait_for("!answer.hidden && seen.naturalWidth === 50")
+    browser.drop("#dropzone", image)
+    browser.wait_for("!answer.hidden && preview.naturalWidth === 50")
 
     answer = server.invoke(PNG)
     assert answer.status == 200
@@ -75,7 +75,7 @@ def test_a_dropped_image_is_shown_with_its_classes_as_bars(
 
 
 @needs_browser
-def test_a_chosen_image_is_predicted_and_so_is_the_next(browser: Browser, tmp_path: Path) -> None:
+def test_chosen_images_are_predicted_one_after_another(browser: Browser, tmp_path: Path) -> None:
     for name, data in (("a.jpg", JPEG), ("b.png", PNG)):
         image = tmp_path / name
         image.write_bytes(data)
@@ -91,18 +91,18 @@ def test_a_chosen_image_is_predicted_and_so_is_the_next(browser: Browser, tmp_pa
     ("data", "words", "message"),
     [
         (PNG[: len(PNG) // 2], "cannot be read as an image", "the image is damaged"),
-        (b"a letter", "PNG, WebP, GIF and BMP are supported", "not an image of a known format"),
+        (b"some text", "PNG, WebP, GIF and BMP are supported", "not an image of a known format"),
         (b"", "The file is empty", "the body is empty"),
         (bytes(2 * 2**20), "too large", "the body is larger than 1 MB"),
     ],
 )
-def test_a_broken_file_is_explained_in_words(
+def test_damaged_file_is_explained(
     browser: Browser, tmp_path: Path, data: bytes, words: str, message: str
 ) -> None:
     broken = tmp_path / "holiday.jpg"
     broken.write_bytes(data)
 
-    browser.drop("#place", broken)
+    browser.drop("#dropzone", broken)
     browser.wait_for("!problem.hidden")
 
     assert words in browser.text("#problem")
@@ -112,21 +112,21 @@ def test_a_broken_file_is_explained_in_words(
 
 
 @needs_browser
-def test_after_a_broken_file_a_good_one_is_predicted(browser: Browser, tmp_path: Path) -> None:
+def test_valid_file_is_predicted_after_a_damaged_one(browser: Browser, tmp_path: Path) -> None:
     for name, data, shown in (("broken.png", b"?", "problem"), ("good.png", PNG, "answer")):
         (tmp_path / name).write_bytes(data)
-        browser.drop("#place", tmp_path / name)
+        browser.drop("#dropzone", tmp_path / name)
         browser.wait_for(f"!{shown}.hidden")
 
     assert browser.text("#problem") == ""
 
 
 @needs_browser
-def test_page_sends_requests_to_this_server_only_and_keeps_its_policy(
+def test_page_sends_requests_only_to_this_server(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
     (tmp_path / "image.png").write_bytes(PNG)
-    browser.drop("#place", tmp_path / "image.png")
+    browser.drop("#dropzone", tmp_path / "image.png")
     browser.wait_for("!answer.hidden")
 
     ours = (f"http://127.0.0.1:{server.port}/", "blob:", "data:")
@@ -136,11 +136,11 @@ def test_page_sends_requests_to_this_server_only_and_keeps_its_policy(
 
 
 @needs_browser
-def test_everything_has_a_name_for_those_who_do_not_see_it(
+def test_page_is_accessible_to_screen_readers_and_keyboards(
     browser: Browser, tmp_path: Path
 ) -> None:
     (tmp_path / "image.png").write_bytes(PNG)
-    browser.drop("#place", tmp_path / "image.png")
+    browser.drop("#dropzone", tmp_path / "image.png")
     browser.wait_for("!answer.hidden")
 
     nodes = browser.command("Accessibility.getFullAXTree")["nodes"]
@@ -153,13 +153,13 @@ def test_everything_has_a_name_for_those_who_do_not_see_it(
     assert "choose one" in named["button"]
     assert named["image"] == "Your image"
     assert named["region"] == "Classes"
-    # The keyboard alone reaches it.
+    # The keyboard reaches the file input, and its focus is visible.
     browser.run("file.focus()")
     assert browser.run("document.activeElement === file")
-    assert browser.run("getComputedStyle(place).outlineStyle") == "solid"
+    assert browser.run("getComputedStyle(dropzone).outlineStyle") == "solid"
 
 
-def test_the_page_is_one_file_that_lets_a_browser_run_nothing_else(server: Server) -> None:
+def test_page_is_one_file_with_a_strict_content_security_policy(server: Server) -> None:
     answer = server.get("/")
     text = answer.body.decode()
 
@@ -173,7 +173,7 @@ def test_the_page_is_one_file_that_lets_a_browser_run_nothing_else(server: Serve
     assert "http" not in text
 
 
-def test_without_its_variable_there_is_no_page(artifact: Path, tmp_path: Path) -> None:
+def test_page_is_off_by_default(artifact: Path, tmp_path: Path) -> None:
     shutil.copytree(artifact, tmp_path / "model")
     with serving(tmp_path) as server:
         assert server.get("/").status == 404

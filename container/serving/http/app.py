@@ -1,4 +1,4 @@
-"""The HTTP side of serving: routes, and errors as JSON."""
+"""Routes of a single-model endpoint, and what all routes share: JSON errors, log, metrics."""
 
 import math
 from concurrent.futures import Future
@@ -26,17 +26,17 @@ from container.serving.settings import RETRY_AFTER_SECONDS, TRANSFORM_MB, Settin
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_ID = "X-Request-Id"
 
-PIECE_BYTES = 2**20
+RESPONSE_CHUNK_BYTES = 2**20
 
-# For the rest of a body after an error.
+# Time to read the rest of a body after an error.
 DRAIN_SECONDS = 5.0
 
-# What programs ask every few seconds: not logged, not counted.
-WATCHING = frozenset({"ping", "metrics"})
+# Polled every few seconds: neither logged nor counted.
+UNLOGGED = frozenset({"ping", "metrics"})
 
 
 def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> Flask:
-    """Make the application, which answers /ping with 503 until `loading` is done."""
+    """Create the application. /ping returns 503 until `loading` is done."""
     app = new_app(settings)
     app.extensions["loading"] = loading
 
@@ -47,7 +47,7 @@ def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> 
 
     @app.post("/invocations")
     def invocations() -> Response:
-        return answer_images(settings, pool, nullcontext(_loaded(loading)))
+        return predict_images(settings, pool, nullcontext(_loaded(loading)))
 
     if settings.has_execution_parameters:
 
@@ -77,13 +77,13 @@ def _metrics() -> Metrics:
 
 
 def new_app(settings: Settings) -> Flask:
-    """Make an application with errors as JSON, a log line per request, and metrics where wanted."""
+    """Create an application with JSON errors, a log line per request and optional metrics."""
     app = Flask("serving", static_folder=None)
-    # gunicorn_conf puts those in its place that all workers share.
-    app.extensions["metrics"] = Metrics.alone()
-    app.register_error_handler(HTTPException, _answer_error)
-    app.before_request(_begin)
-    app.after_request(_finish)
+    # gunicorn_conf.py replaces them by metrics that all workers share.
+    app.extensions["metrics"] = Metrics()
+    app.register_error_handler(HTTPException, _error_response)
+    app.before_request(_start_log)
+    app.after_request(_finish_response)
 
     if settings.has_metrics:
 
@@ -94,12 +94,12 @@ def new_app(settings: Settings) -> Flask:
     return app
 
 
-def answer_images(
+def predict_images(
     settings: Settings, pool: Pool, borrowed: AbstractContextManager[Predictor]
 ) -> Response:
-    """Answer the request with the classes of its images.
+    """Return the response with the predictions of the request's images.
 
-    The predictor is borrowed once the body is read, which the client may take its time with.
+    The predictor is borrowed after the body has been read, so a slow client does not hold it.
     """
     log: RequestLog = g.log
     queue_timeout = settings.wait_seconds - log.waited
@@ -115,7 +115,7 @@ def answer_images(
     images = split_body(
         split,
         data,
-        most=settings.max_images,
+        max_images=settings.max_images,
         has_error_records=settings.has_error_records,
     )
     with borrowed as predictor:
@@ -132,12 +132,10 @@ def answer_images(
     body = encode_response(
         results, class_names, media_type, has_error_records=settings.has_error_records
     )
-    return Response(_in_pieces(body), content_type=media_type)
-
-
-def _in_pieces(body: bytes) -> list[bytes]:
-    """Cut an answer, for the time that a client has to take it is for each piece."""
-    return [body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES)]
+    # In chunks, because the send timeout applies to each of them.
+    starts = range(0, len(body), RESPONSE_CHUNK_BYTES)
+    chunks = [body[start : start + RESPONSE_CHUNK_BYTES] for start in starts]
+    return Response(chunks, content_type=media_type)
 
 
 def _loaded(loading: "Future[Predictor]") -> Predictor:
@@ -146,33 +144,33 @@ def _loaded(loading: "Future[Predictor]") -> Predictor:
     return loading.result()
 
 
-def _answer_error(error: HTTPException) -> Response:
-    """Turn an error into JSON, keeping its headers, such as Allow and Retry-After."""
+def _error_response(error: HTTPException) -> Response:
+    """Return an error as JSON, with its headers, such as Allow and Retry-After."""
     if isinstance(error, Overloaded):
         _metrics().count_refused()
     response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
     if isinstance(error, RequestTimeout) or not drain_body(request.environ, DRAIN_SECONDS):
-        # The start of the next request is unknown.
+        # The next request's first byte cannot be found on this connection.
         FORCE_CLOSE.get()()
     response.data = jsonify(describe(error)).data
     response.content_type = "application/json"
     return response
 
 
-def _begin() -> None:
+def _start_log() -> None:
     g.log = RequestLog(request, _metrics())
 
 
-def _finish(response: Response) -> Response:
-    """Return what the caller sent to know the answer by, and write the log line."""
+def _finish_response(response: Response) -> Response:
+    """Echo the request's attributes and ID, and write the log line."""
     if attributes := request.headers.get(CUSTOM_ATTRIBUTES):
         response.headers[CUSTOM_ATTRIBUTES] = attributes
     if request.method != "POST" and (
         request.content_length or "chunked" in request.headers.get("Transfer-Encoding", "")
     ):
-        # No handler reads this body, so the start of the next request is unknown.
+        # No handler reads this body, so the next request's first byte cannot be found.
         FORCE_CLOSE.get()()
-    if request.endpoint not in WATCHING:
+    if request.endpoint not in UNLOGGED:
         response.headers[REQUEST_ID] = g.log.id
         g.log.write(response)
     return response

@@ -1,18 +1,18 @@
-"""Splits a request body into images and decodes them to pixels; independent of Flask.
+"""Split a request body into images and decode them to pixels. Independent of Flask.
 
 | Content-Type | body | images |
 |---|---|---|
 | `image/jpeg`, `image/jpg`, `image/png`, `image/webp`, `image/gif`, `image/bmp` | an image | 1 |
-| `application/x-image` | an image's file | 1 |
-| `application/x-npy` | NumPy's uint8 array (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
-| `application/json` | `{"instances": [...]}`: base64 texts or `{"b64": "..."}` of files | N |
-| `application/jsonlines` | N lines, each a base64 text or `{"b64": "..."}` of a file | N |
-| `application/octet-stream`, none | an image's file or a NumPy array, by its first bytes | |
-| `application/x-www-form-urlencoded` | the same: curl's default | |
+| `application/x-image` | an image file | 1 |
+| `application/x-npy` | `.npy` file: uint8 (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
+| `application/json` | `{"instances": [...]}`: base64 strings or `{"b64": "..."}` of images | N |
+| `application/jsonlines` | N lines, each a base64 string or `{"b64": "..."}` of an image | N |
+| `application/octet-stream`, none | an image file or a `.npy` file, by its first bytes | |
+| `application/x-www-form-urlencoded` | the same, because it is curl's default | |
 
-The bytes of an image decide its format, not the Content-Type. Nothing in a request is fetched
-from elsewhere. Splitting a body is fast; its images are decoded later and in parallel, and one
-that cannot be read fails alone.
+The format of an image is detected from its bytes, not from the Content-Type. URLs in a request are
+not fetched. Splitting is fast; images are decoded later, in parallel. An image that cannot be read
+does not fail the others.
 """
 
 import base64
@@ -40,8 +40,8 @@ from container.classifier.vocabulary import ANY_IMAGE, IMAGE_MEDIA_TYPES, JSON, 
 from container.serving.model.outcome import ImageDecoder
 from container.serving.settings import BATCH_IMAGES
 
-# Brackets, braces and commas of a JSON document; 64 images have 129 and base64 none of them.
-# Parsed, 25 MB of them become 650 MB.
+# Brackets, braces and commas in a JSON document: 64 images need 129, and base64 has none. Parsing
+# 25 MB of them takes 650 MB.
 MAX_JSON_MARKS = 1000
 JSON_START = re.compile(rb"\s*[\[{]")
 
@@ -57,10 +57,10 @@ NPY_HEADERS = {
 
 
 def choose_splitter(content_type: str | None) -> Splitter:
-    """Return what takes a body of a request's Content-Type apart.
+    """Return the splitter for a Content-Type.
 
     Raises:
-        UnsupportedMediaType: nothing does.
+        UnsupportedMediaType: No splitter supports it.
     """
     media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
     if splitter := SPLITTERS.get(media_type):
@@ -71,15 +71,15 @@ def choose_splitter(content_type: str | None) -> Splitter:
 
 
 def split_image(data: bytes) -> Sequence[ImageDecoder]:
-    """Take the body for one image's file."""
+    """Return the body as one image file."""
     return (partial(_decode, data),)
 
 
 def split_npy(data: bytes) -> Sequence[ImageDecoder]:
-    """Split a NumPy file of one image or several of one size.
+    """Split a `.npy` file of one image, or of several with the same size.
 
     Raises:
-        UnprocessableEntity: it is another kind of array, or damaged.
+        UnprocessableEntity: The array has another type or shape, or is damaged.
     """
     array = _read_npy(data)
     images = array if array.ndim == len("NHWC") else array[np.newaxis]
@@ -87,29 +87,29 @@ def split_npy(data: bytes) -> Sequence[ImageDecoder]:
 
 
 def split_json(data: bytes) -> Sequence[ImageDecoder]:
-    """Split a document with images' files in base64.
+    """Split a JSON document with image files in base64.
 
     Raises:
-        BadRequest: not the JSON expected.
-        RequestEntityTooLarge: it would fill the memory.
+        BadRequest: The document has another structure.
+        RequestEntityTooLarge: Parsing it would take too much memory.
     """
     document = _parse(data, "the body")
     instances = document.get("instances") if isinstance(document, dict) else None
     if not isinstance(instances, list) or not instances:
-        raise BadRequest('expected {"instances": [{"b64": "<an image\'s file in base64>"}, ...]}')
+        raise BadRequest('expected {"instances": [{"b64": "<an image file in base64>"}, ...]}')
     return [
-        partial(_decode_instance, f"instance {number}", each)
-        for number, each in enumerate(instances)
+        partial(_decode_instance, f"instance {number}", instance)
+        for number, instance in enumerate(instances)
     ]
 
 
 def split_json_lines(data: bytes) -> Sequence[ImageDecoder]:
-    """Split lines with an image's file in base64 each; an empty one is an image that fails.
+    """Split lines with an image file in base64 each; an empty line is an image that fails.
 
     Raises:
-        RequestEntityTooLarge: too many lines.
+        RequestEntityTooLarge: The body has too many lines.
     """
-    # Lines are parsed one at a time, later; their number is limited here.
+    # Lines are parsed later, one at a time.
     if data.count(b"\n") > BATCH_IMAGES:
         raise RequestEntityTooLarge(f"a request may have at most {BATCH_IMAGES} lines")
     lines = data.removesuffix(b"\n").split(b"\n")
@@ -117,15 +117,15 @@ def split_json_lines(data: bytes) -> Sequence[ImageDecoder]:
 
 
 def split_body(
-    split: Splitter, data: bytes, *, most: int, has_error_records: bool
+    split: Splitter, data: bytes, *, max_images: int, has_error_records: bool
 ) -> Sequence[ImageDecoder]:
-    """Split a body into at most so many images.
+    """Split a body into at most `max_images` images.
 
-    With `has_error_records`, one that cannot be split is an image that fails.
+    With `has_error_records`, a body that cannot be split becomes one image that fails.
 
     Raises:
-        BadRequest, UnprocessableEntity: it is empty, or `split` raises it.
-        RequestEntityTooLarge: too many images.
+        BadRequest, UnprocessableEntity: The body is empty or cannot be split.
+        RequestEntityTooLarge: The body has more images.
     """
     try:
         if not data:
@@ -135,13 +135,15 @@ def split_body(
         if not has_error_records:
             raise
         return [partial(_fail, error)]
-    if len(images) > most:
-        raise RequestEntityTooLarge(f"a request may hold at most {most} images, got {len(images)}")
+    if len(images) > max_images:
+        raise RequestEntityTooLarge(
+            f"a request may have at most {max_images} images, got {len(images)}"
+        )
     return images
 
 
 def split_by_content(data: bytes) -> Sequence[ImageDecoder]:
-    """Take the body for what its first bytes show, a NumPy file or else an image."""
+    """Split a body by its first bytes: a `.npy` file, otherwise one image file."""
     return (split_npy if data.startswith(NPY_MAGIC) else split_image)(data)
 
 
@@ -151,7 +153,6 @@ SPLITTERS: Mapping[str, Splitter] = {
     JSON: split_json,
     JSON_LINES: split_json_lines,
     "application/octet-stream": split_by_content,
-    # curl's default.
     "application/x-www-form-urlencoded": split_by_content,
 }
 
@@ -178,11 +179,11 @@ def _decode_line(name: str, line: bytes, settings: Preprocessing) -> Pixels:
 def _decode_instance(name: str, instance: object, settings: Preprocessing) -> Pixels:
     text = instance.get("b64") if isinstance(instance, dict) else instance
     if not isinstance(text, str):
-        raise BadRequest(f'{name} is neither a base64 text nor {{"b64": "..."}}')
+        raise BadRequest(f'{name} is neither a base64 string nor {{"b64": "..."}}')
     try:
-        # `base64` and Python's `encodebytes` break their lines.
-        packed = text.encode("ascii").translate(None, WHITESPACE)
-        return _decode(base64.b64decode(packed, validate=True), settings)
+        # The program `base64` and Python's `encodebytes` insert line breaks.
+        compact = text.encode("ascii").translate(None, WHITESPACE)
+        return _decode(base64.b64decode(compact, validate=True), settings)
     except ValueError as error:
         raise BadRequest(f"{name} is not base64: {error}") from error
     except UnprocessableEntity as error:
@@ -192,7 +193,7 @@ def _decode_instance(name: str, instance: object, settings: Preprocessing) -> Pi
 def _parse(data: bytes, name: str) -> object:
     if sum(map(data.count, (b"[", b"{", b","))) > MAX_JSON_MARKS:
         if not JSON_START.match(data):
-            raise BadRequest(f"{name} is not JSON: it begins with neither a bracket nor a brace")
+            raise BadRequest(f"{name} is not JSON: it starts with neither a bracket nor a brace")
         raise RequestEntityTooLarge(
             f"{name} has more than {MAX_JSON_MARKS} brackets, braces and commas, "
             "which images in base64 do not need"
@@ -204,19 +205,17 @@ def _parse(data: bytes, name: str) -> object:
 
 
 def _read_npy(data: bytes) -> Pixels:
-    """Read an array without `numpy.load`, which makes room for any shape that a header names."""
+    """Read an array without `numpy.load`, which allocates any shape that a header claims."""
     file = io.BytesIO(data)
     try:
         shape, is_fortran, dtype = NPY_HEADERS[np.lib.format.read_magic(file)](file)
-        # Fails on numbers of thousands of digits, which no sentence could have.
+        # Fails for numbers of thousands of digits, which an error message could not contain.
         np.array(shape, np.int64)
         count = math.prod(shape)
     except Exception as error:
-        # NumPy parses the header as Python and raises any type of error for a damaged one.
-        raise UnprocessableEntity(
-            "not a NumPy file of version 1.0 or 2.0, or a damaged one"
-        ) from error
-    # NumPy takes `True` for a number.
+        # NumPy evaluates the header as a Python literal; a damaged one raises any type of error.
+        raise UnprocessableEntity("not a NumPy file of version 1.0 or 2.0, or damaged") from error
+    # NumPy accepts `True` as a number.
     is_shape = len(shape) in {3, 4} and all(type(size) is int and size > 0 for size in shape)
     if dtype != np.uint8 or not is_shape or shape[-1] != len("RGB"):
         raise UnprocessableEntity(
@@ -225,7 +224,7 @@ def _read_npy(data: bytes) -> Pixels:
         )
     if len(data) - file.tell() != count:
         raise UnprocessableEntity(
-            f"the NumPy file's shape needs {count} bytes, it has {len(data) - file.tell()}"
+            f"the NumPy file's shape needs {count} bytes, found {len(data) - file.tell()}"
         )
     values = np.frombuffer(data, np.uint8, offset=file.tell())
     return values.reshape(shape, order="F" if is_fortran else "C")

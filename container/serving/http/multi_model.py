@@ -1,14 +1,14 @@
-"""The HTTP side of a multi-model endpoint, where the platform loads and unloads models.
+"""Routes of a multi-model endpoint, where SageMaker loads and unloads models.
 
-| request | answer |
+| request | response |
 |---|---|
-| `POST /models` with `{"model_name": "...", "url": "..."}` | loads; 409: is loaded; 507: no room |
-| `GET /models?limit=100&next_page_token=...` | lists by name, 100 or fewer at a time |
-| `GET /models/NAME` | returns the url it was loaded from |
-| `DELETE /models/NAME` | unloads; answers when the memory is free |
-| `POST /models/NAME/invoke` | as `/invocations`, which does not exist here |
+| `POST /models` with `{"model_name": "...", "url": "..."}` | loads; 409: loaded; 507: no memory |
+| `GET /models?limit=100&next_page_token=...` | lists by name, at most 100 per page |
+| `GET /models/NAME` | returns the URL that it was loaded from |
+| `DELETE /models/NAME` | unloads; responds when its memory is free |
+| `POST /models/NAME/invoke` | predicts, like `/invocations` of a single-model endpoint |
 
-A name that is not loaded is 404.
+The response is 404 if no model of that name is loaded.
 """
 
 import json
@@ -17,20 +17,20 @@ from collections.abc import Mapping
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
-from container.serving.http.app import answer_images, new_app
+from container.serving.http.app import new_app, predict_images
 from container.serving.http.body import read_body
 from container.serving.model.pool import Pool
 from container.serving.model.registry import Registry
 from container.serving.settings import Settings
 
-MOST_ON_A_PAGE = 100
+MAX_PAGE_SIZE = 100
 
-# Percent-encoded it must fit into the line of a request, 4 KB.
+# Percent-encoded, a name must fit into a request line, 4 KB.
 MAX_NAME_BYTES = 1024
 
 
 def create_multi_model_app(registry: Registry, settings: Settings, pool: Pool) -> Flask:
-    """Make the application, which is ready at once: no model is loaded at the start."""
+    """Create the application. It is ready at once, without a model."""
     app = new_app(settings)
 
     @app.get("/ping")
@@ -49,7 +49,7 @@ def create_multi_model_app(registry: Registry, settings: Settings, pool: Pool) -
         first, limit = _page()
         listed = registry.names_and_urls()
         document: dict[str, object] = {
-            "models": [_model(*each) for each in listed[first : first + limit]]
+            "models": [_model(name, url) for name, url in listed[first : first + limit]]
         }
         if len(listed) > first + limit:
             document["nextPageToken"] = str(first + limit)
@@ -65,9 +65,9 @@ def create_multi_model_app(registry: Registry, settings: Settings, pool: Pool) -
 
     @app.post("/models/<model_name>/invoke")
     def invoke(model_name: str) -> Response:
-        # Before the body is read; that it is still loaded afterwards is for `borrow` to see.
+        # Reject before the body is read; `borrow` checks again afterwards.
         registry.url(model_name)
-        return answer_images(settings, pool, registry.borrow(model_name))
+        return predict_images(settings, pool, registry.borrow(model_name))
 
     return app
 
@@ -77,7 +77,7 @@ def _model(name: str, url: str) -> Mapping[str, str]:
 
 
 def _read_load(data: bytes) -> tuple[str, str]:
-    """Return name and url."""
+    """Return the name and the URL of a load request."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -89,7 +89,7 @@ def _read_load(data: bytes) -> tuple[str, str]:
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        # Half of a pair of surrogates is no character, and no request could name it.
+        # A lone surrogate cannot be encoded, so no later request could contain the name.
         size = 0
     if not 0 < size <= MAX_NAME_BYTES or "/" in name:
         raise BadRequest(
@@ -99,12 +99,12 @@ def _read_load(data: bytes) -> tuple[str, str]:
 
 
 def _page() -> tuple[int, int]:
-    """Return the first model's number and the page's length, as the query has them."""
+    """Return the index of the first model and the page size, from the query."""
     try:
         first = int(request.args.get("next_page_token", "0"))
-        limit = int(request.args.get("limit", str(MOST_ON_A_PAGE)))
+        limit = int(request.args.get("limit", str(MAX_PAGE_SIZE)))
     except ValueError:
         first, limit = 0, 0
     if first < 0 or limit < 1:
-        raise BadRequest("limit must be a number from 1, next_page_token one that we gave")
-    return first, min(limit, MOST_ON_A_PAGE)
+        raise BadRequest("limit must be 1 or more, and next_page_token one from a response")
+    return first, min(limit, MAX_PAGE_SIZE)

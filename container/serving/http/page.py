@@ -1,4 +1,4 @@
-"""The page to try images on; it sends requests to this server only."""
+"""The web page for trying images; it sends requests to this server only."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""One log line per request, with the time of each step, and the same for the metrics."""
+"""Log a line per request with the time of each step, and update the metrics."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from container.serving.model.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
-# A client may set the ID of a request. Other values of these headers are not logged.
+# A client may set the request ID. Values that do not match `ID` are ignored.
 ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
 ID = re.compile(r"[\w.:/=-]{1,128}", re.ASCII)
 
@@ -24,10 +24,10 @@ TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 
 
 class RequestLog:
-    """Collects what is logged about a request."""
+    """The log entry of one request."""
 
     def __init__(self, request: Request, metrics: Metrics) -> None:
-        """Start after the head of the request is read."""
+        """Start the entry, after the request headers are read."""
         self._metrics = metrics
         now = time.monotonic()
         self.waited = now - request.environ.get(ARRIVAL, now)
@@ -36,25 +36,25 @@ class RequestLog:
         self.id = next((name for name in names if ID.fullmatch(name)), "") or os.urandom(8).hex()
         self._head = f"method={request.method} request={request.endpoint or 'unknown'}"
         model = (request.view_args or {}).get("model_name", "")
-        for word, name in (("model", model), ("target", request.headers.get(TARGET_MODEL, ""))):
+        for key, name in (("model", model), ("target", request.headers.get(TARGET_MODEL, ""))):
             if ID.fullmatch(name):
-                self._head += f" {word}={name}"
+                self._head += f" {key}={name}"
         self._arrived = time.perf_counter() - self.waited
         self._body_read = 0.0
         self._steps = ""
 
     def note_body(self) -> None:
-        """Record that the body is read."""
+        """Record the time when the body has been read."""
         self._body_read = time.perf_counter()
 
     def note_images(self, outcomes: Sequence[Outcome]) -> None:
-        """Record when the first image was decoded, and the total time of each step."""
-        turn = min(each.began for each in outcomes)
+        """Record the time of each step, summed over the images."""
+        began = min(each.began for each in outcomes)
         readable = [each for each in outcomes if not isinstance(each.result, HTTPException)]
         errors = len(outcomes) - len(readable)
         steps = {
             "read": [self._body_read - self._arrived - self.waited],
-            "wait": [self.waited + turn - self._body_read],
+            "wait": [self.waited + began - self._body_read],
             "decode": [each.decoded - each.began for each in outcomes],
             "infer": [each.ended - each.decoded for each in readable],
         }
@@ -65,7 +65,7 @@ class RequestLog:
         self._metrics.count_images(predicted=len(readable), unreadable=errors)
 
     def write(self, response: Response) -> None:
-        """Write the line, whose times are in milliseconds, and count the answer."""
+        """Write the line, with times in milliseconds, and count the request."""
         self._metrics.count_request(response.status_code)
         logger.info(
             "%s status=%d milliseconds=%.1f%s id=%s",
