@@ -44,13 +44,13 @@ HASH = "8f14e45fceea167a5a36dedd4bea2543"
 
 
 def multi_model(base_dir: Path, **variables: str) -> dict[str, str]:
-    """Return the variables; the platform sets the first."""
+    """Return the environment variables; SageMaker sets the first one."""
     (base_dir / "models").mkdir(parents=True, exist_ok=True)
     return {"SAGEMAKER_MULTI_MODEL": "true", **variables}
 
 
 def place(server: Server, name: str, artifact: Path) -> str:
-    """Put an artifact where the platform extracts it; return the url."""
+    """Copy an artifact to the folder where SageMaker extracts it; return its URL."""
     directory = server.log.parent / "models" / name / "model"
     if not directory.exists():
         shutil.copytree(artifact, directory)
@@ -96,7 +96,7 @@ def server(shared_server: Server) -> Iterator[Server]:
         assert unload(shared_server, name).status == 200
 
 
-def even(image: Pixels, *, is_idle: bool) -> Probabilities:  # noqa: ARG001  an engine's
+def even(image: Pixels, *, is_idle: bool) -> Probabilities:  # noqa: ARG001  signature of Infer
     return np.full(2, 0.5, np.float32)
 
 
@@ -107,7 +107,7 @@ def predictor_of(infer: Infer) -> Predictor:
 
 
 def endpoint(folder: Path, infer: Infer = even) -> Flask:
-    """Make an application whose models all answer by `infer`."""
+    """Create an application whose models all predict with `infer`."""
     registry = Registry(
         folder, budget=2**40, needed=ten_bytes, load=lambda _directory: predictor_of(infer)
     )
@@ -118,7 +118,7 @@ def load_in(client: FlaskClient, folder: Path, name: str = "m") -> int:
     return client.post("/models", json={"model_name": name, "url": str(folder)}).status_code
 
 
-def test_6_ping_is_200_with_no_model_and_no_invocations_whatever_is_in_the_model_folder(
+def test_6_ping_is_200_without_a_model_and_the_model_folder_is_ignored(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "model").mkdir()
@@ -168,9 +168,7 @@ def test_1_a_model_is_loaded_listed_described_invoked_and_unloaded(
     assert line in server.log.read_text()
 
 
-def test_1_an_image_that_cannot_be_read_is_the_clients_fault_here_too(
-    server: Server, artifact: Path
-) -> None:
+def test_1_unreadable_image_is_a_client_error(server: Server, artifact: Path) -> None:
     load(server, "m", place(server, "m", artifact))
 
     assert invoke(server, "m", b"not an image").status == 422
@@ -178,14 +176,16 @@ def test_1_an_image_that_cannot_be_read_is_the_clients_fault_here_too(
     assert invoke(server, "m").status == 200
 
 
-def test_2_what_is_not_loaded_is_404(server: Server) -> None:
+def test_2_model_that_is_not_loaded_is_404(server: Server) -> None:
     answers = [server.get("/models/x"), unload(server, "x"), invoke(server, "x")]
 
     assert [answer.status for answer in answers] == [404, 404, 404]
     assert {message(answer) for answer in answers} == {"no model of this name is loaded"}
 
 
-def test_2_a_loaded_model_is_409(server: Server, artifact: Path, other_artifact: Path) -> None:
+def test_2_loading_a_loaded_model_is_409(
+    server: Server, artifact: Path, other_artifact: Path
+) -> None:
     url = place(server, "m", artifact)
     load(server, "m", url)
     before = invoke(server, "m").body
@@ -195,17 +195,17 @@ def test_2_a_loaded_model_is_409(server: Server, artifact: Path, other_artifact:
     assert invoke(server, "m").body == before
 
 
-def test_2_a_model_that_would_not_fit_is_507_and_leaves_nothing(
+def test_2_model_that_does_not_fit_is_507_and_leaves_nothing(
     server: Server, artifact: Path
 ) -> None:
     url = place(server, "large", artifact)
-    # All zeros, which take no room on the disk.
+    # A sparse file takes no disk space.
     os.truncate(f"{url}/model.onnx", 2**40)
 
-    refused = load(server, "large", url)
+    rejected = load(server, "large", url)
 
-    assert refused.status == 507
-    assert "unload others" in message(refused)
+    assert rejected.status == 507
+    assert "unload other models" in message(rejected)
     assert server.get("/models/large").status == 404
     assert load(server, "m", place(server, "m", artifact)).status == 200
 
@@ -214,7 +214,7 @@ def ten_bytes(_directory: Path) -> int:
     return 10
 
 
-def test_2_room_is_reserved_before_a_model_is_loaded_and_free_when_it_is_unloaded(
+def test_2_memory_is_reserved_for_a_model_until_it_is_unloaded(
     tmp_path: Path,
 ) -> None:
     registry = Registry(
@@ -226,7 +226,7 @@ def test_2_room_is_reserved_before_a_model_is_loaded_and_free_when_it_is_unloade
     registry.load("a", str(tmp_path))
     registry.load("b", str(tmp_path))
 
-    with pytest.raises(InsufficientStorage, match=r"takes about 20 MB, and of 41 MB .* 1 are free"):
+    with pytest.raises(InsufficientStorage, match=r"takes about 20 MB, but only 1 of 41 MB"):
         registry.load("c", str(tmp_path))
     registry.unload("a")
     registry.load("c", str(tmp_path))
@@ -251,7 +251,7 @@ def fail_to_allocate() -> Predictor:
     raise MemoryError
 
 
-def test_2_a_broken_artifact_is_an_error_with_the_reason_and_leaves_nothing(
+def test_2_damaged_artifact_is_an_error_with_the_reason_and_leaves_nothing(
     server: Server, artifact: Path
 ) -> None:
     url = place(server, "broken", artifact)
@@ -272,7 +272,7 @@ def test_2_a_broken_artifact_is_an_error_with_the_reason_and_leaves_nothing(
     assert load(server, "broken", url).status == 200
 
 
-def test_a_fault_of_ours_while_loading_is_500_without_its_reason_and_leaves_nothing(
+def test_internal_error_while_loading_is_500_without_its_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_directory: Path) -> Predictor:
@@ -302,12 +302,12 @@ def test_a_fault_of_ours_while_loading_is_500_without_its_reason_and_leaves_noth
         b"[" * 100_000,
     ],
 )
-def test_2_a_body_that_names_no_model_is_400(server: Server, body: bytes) -> None:
+def test_2_body_without_name_and_url_is_400(server: Server, body: bytes) -> None:
     assert request(server.port, "POST", "/models", body).status == 400
 
 
 @pytest.mark.parametrize("url", ["/", "/etc", "{}/model", "{}/models/../model", "model", "\0", ""])
-def test_nothing_outside_of_the_models_folder_is_loaded(
+def test_url_outside_the_models_folder_is_rejected(
     server: Server, artifact: Path, url: str
 ) -> None:
     base_dir = server.log.parent
@@ -316,7 +316,7 @@ def test_nothing_outside_of_the_models_folder_is_loaded(
     assert load(server, "m", url.format(base_dir)).status == 400
 
 
-def test_no_link_leads_outside_of_the_models_folder(server: Server, artifact: Path) -> None:
+def test_link_out_of_the_models_folder_is_rejected(server: Server, artifact: Path) -> None:
     link = server.log.parent / "models" / "link"
     link.symlink_to(artifact)
 
@@ -326,7 +326,7 @@ def test_no_link_leads_outside_of_the_models_folder(server: Server, artifact: Pa
 @pytest.mark.parametrize(
     "name", [HASH, "n" * 1024, "a b", "Übergröße", "100%2F", "?x=#y", "..", "invoke", 'q"\n']
 )
-def test_7_odd_names_are_taken_as_they_are(server: Server, artifact: Path, name: str) -> None:
+def test_7_unusual_names_are_accepted_unchanged(server: Server, artifact: Path, name: str) -> None:
     url = place(server, "m", artifact)
 
     assert load(server, name, url).status == 200
@@ -338,13 +338,13 @@ def test_7_odd_names_are_taken_as_they_are(server: Server, artifact: Path, name:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "n" * 1025, "\ud800"])
-def test_7_names_that_no_request_could_name_are_400(
+def test_7_names_that_do_not_fit_into_a_path_are_400(
     server: Server, artifact: Path, name: str
 ) -> None:
     assert load(server, name, place(server, "m", artifact)).status == 400
 
 
-def test_3_the_list_is_sorted_and_comes_in_pages(server: Server, artifact: Path) -> None:
+def test_3_list_is_sorted_and_paginated(server: Server, artifact: Path) -> None:
     url = place(server, "m", artifact)
     for name in ("c", "a", "b"):
         assert load(server, name, url).status == 200
@@ -358,7 +358,7 @@ def test_3_the_list_is_sorted_and_comes_in_pages(server: Server, artifact: Path)
     assert whole == {"models": first["models"] + last["models"]}
 
 
-def test_3_a_page_has_at_most_100_models(tmp_path: Path) -> None:
+def test_3_page_has_at_most_100_models(tmp_path: Path) -> None:
     client = endpoint(tmp_path).test_client()
     for number in range(101):
         load_in(client, tmp_path, f"{number:03}")
@@ -373,11 +373,11 @@ def test_3_a_page_has_at_most_100_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=-1", "limit=x", "next_page_token=x", "next_page_token=-1"]
 )
-def test_3_a_page_that_does_not_exist_is_400(tmp_path: Path, query: str) -> None:
+def test_3_invalid_page_is_400(tmp_path: Path, query: str) -> None:
     assert endpoint(tmp_path).test_client().get(f"/models?{query}").status_code == 400
 
 
-def test_4_loads_at_the_same_time_all_succeed_but_one_of_the_same_name(
+def test_4_concurrent_loads_succeed_except_one_with_the_same_name(
     server: Server, artifact: Path
 ) -> None:
     url = place(server, "m", artifact)
@@ -393,15 +393,15 @@ def test_4_loads_at_the_same_time_all_succeed_but_one_of_the_same_name(
     assert sorted(unloaded) == [200, 200, 200, 200, 404]
 
 
-def test_4_a_model_that_is_being_loaded_is_not_there_yet(tmp_path: Path) -> None:
+def test_4_model_that_is_being_loaded_is_404_and_not_listed(tmp_path: Path) -> None:
     begun, proceed = threading.Event(), threading.Event()
 
-    def slowly(_directory: Path) -> Predictor:
+    def load_slowly(_directory: Path) -> Predictor:
         begun.set()
         proceed.wait()
         return predictor_of(even)
 
-    registry = Registry(tmp_path, budget=2**40, needed=ten_bytes, load=slowly)
+    registry = Registry(tmp_path, budget=2**40, needed=ten_bytes, load=load_slowly)
     client = create_multi_model_app(registry, Settings(), Pool(1)).test_client()
     with ThreadPoolExecutor(1) as threads:
         loading = threads.submit(registry.load, "m", str(tmp_path))
@@ -419,7 +419,7 @@ def test_4_a_model_that_is_being_loaded_is_not_there_yet(tmp_path: Path) -> None
     assert client.post("/models/m/invoke", data=PNG).status_code == 200
 
 
-def test_4_unloading_waits_for_requests_that_have_the_model_and_others_do_not_find_it(
+def test_4_unloading_waits_for_requests_in_flight_and_new_ones_get_404(
     tmp_path: Path,
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
@@ -442,7 +442,7 @@ def test_4_unloading_waits_for_requests_that_have_the_model_and_others_do_not_fi
         try:
             while app.test_client().get("/models/m").status_code == 200:
                 time.sleep(0.01)
-            # Its name is taken until its memory is free.
+            # The name is reserved until the memory is free.
             loading_again = threads.submit(load_in, app.test_client(), tmp_path)
             assert ask() == 404
             assert app.test_client().delete("/models/m").status_code == 404
@@ -457,7 +457,7 @@ def test_4_unloading_waits_for_requests_that_have_the_model_and_others_do_not_fi
         assert ask() == 200
 
 
-def test_4_a_request_that_failed_keeps_nothing_of_a_model_that_is_unloaded(tmp_path: Path) -> None:
+def test_4_failed_request_does_not_keep_an_unloaded_model_in_memory(tmp_path: Path) -> None:
     loaded = []
 
     def load_one(_directory: Path) -> Predictor:
@@ -476,7 +476,7 @@ def test_4_a_request_that_failed_keeps_nothing_of_a_model_that_is_unloaded(tmp_p
     assert loaded[0]() is None
 
 
-def test_a_request_ends_when_none_of_its_images_is_in_work_any_more() -> None:
+def test_request_with_an_error_waits_for_its_other_images() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def wait(image: Pixels, *, is_idle: bool) -> Probabilities:
@@ -489,7 +489,7 @@ def test_a_request_ends_when_none_of_its_images_is_in_work_any_more() -> None:
 
     def fail(_settings: Preprocessing) -> Pixels:
         entered.wait()
-        message = "a fault"
+        message = "internal error"
         raise RuntimeError(message)
 
     predictor = predictor_of(wait)
@@ -508,11 +508,11 @@ def test_a_request_ends_when_none_of_its_images_is_in_work_any_more() -> None:
             assert not asking.done()
         finally:
             leave.set()
-        with pytest.raises(RuntimeError, match="a fault"):
+        with pytest.raises(RuntimeError, match="internal error"):
             asking.result()
 
 
-def test_managing_models_is_not_refused_when_invocations_are(
+def test_models_can_be_managed_while_invocations_are_rejected(
     tmp_path: Path, artifact: Path
 ) -> None:
     one_at_a_time = multi_model(
@@ -526,7 +526,7 @@ def test_managing_models_is_not_refused_when_invocations_are(
     with serving(tmp_path, **one_at_a_time) as running:
         url = place(running, "m", artifact)
         assert load(running, "m", url).status == 200
-        # One has the only place for as long as its body does not come, the other one waits for it.
+        # The first one holds the only slot until its body arrives; the second one is queued.
         stalled = []
         for _ in range(2):
             client = socket.create_connection(("127.0.0.1", running.port))
@@ -543,7 +543,7 @@ def test_managing_models_is_not_refused_when_invocations_are(
             client.close()
 
 
-def test_a_killed_worker_ends_the_program_for_its_models_are_gone(
+def test_killed_worker_stops_the_program_because_its_models_are_lost(
     tmp_path: Path, artifact: Path
 ) -> None:
     with starting(tmp_path, **multi_model(tmp_path)) as running:
@@ -555,13 +555,13 @@ def test_a_killed_worker_ends_the_program_for_its_models_are_gone(
         assert "the worker and its models are lost" in running.log.read_text()
 
 
-def test_the_readmes_walk_through_is_true(server: Server, artifact: Path, tmp_path: Path) -> None:
+def test_commands_of_the_readme_work(server: Server, artifact: Path, tmp_path: Path) -> None:
     place(server, "hands", artifact)
     (tmp_path / "image.jpg").write_bytes(JPEG)
     blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     block = next(block for block in blocks if "localhost:8080/models" in block)
     here = block.replace(":8080", f":{server.port}").replace("/opt/ml", str(server.log.parent))
-    # The first line starts a container; the others are a command and its answer.
+    # The first line starts a container; then commands and their output alternate.
     _docker, *lines = here.splitlines()
 
     for command, expected in zip(lines[::2], lines[1::2], strict=True):
@@ -578,7 +578,7 @@ def test_the_readmes_walk_through_is_true(server: Server, artifact: Path, tmp_pa
 
 
 def heavy_network() -> torch.nn.Module:
-    """40 MB of weights that are quick to compile and to ask."""
+    """Return a network with 40 MB of weights that compiles and predicts quickly."""
     return torch.nn.Sequential(
         torch.nn.AdaptiveAvgPool2d(8),
         torch.nn.Flatten(),
@@ -599,7 +599,7 @@ def heavy_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_5_memory_returns_after_every_unload_and_stays_flat(
+def test_5_memory_is_freed_by_every_unload_and_does_not_grow(
     server: Server, heavy_artifact: Path
 ) -> None:
     url = place(server, "heavy", heavy_artifact)
@@ -607,30 +607,30 @@ def test_5_memory_returns_after_every_unload_and_stays_flat(
     def memory() -> int:
         return resident_bytes(server.worker())
 
-    def live() -> int:
-        """Load, ask and unload; return what the loaded model took."""
+    def cycle() -> int:
+        """Load a model, predict and unload it; return the memory that it took."""
         assert load(server, "heavy", url).status == 200
         assert invoke(server, "heavy").status == 200
         loaded = memory()
         assert unload(server, "heavy").status == 200
         return loaded - memory()
 
-    # OpenVINO's libraries come with the first models.
+    # OpenVINO loads its libraries with the first models.
     for _ in range(4):
-        live()
+        cycle()
     before = memory()
-    taken = [live() for _ in range(12)]
+    taken = [cycle() for _ in range(12)]
     after = memory()
 
     # In bfloat16 the weights are half as large.
     assert min(taken) > 0.4 * HEAVY_BYTES
-    # The weights in bfloat16 are now and then free but kept, once and not once each time. A tenth
-    # of a model that stayed each time would be more than a whole one.
+    # The allocator may keep one copy of the bfloat16 weights. A leak of a tenth of a model in each
+    # of the twelve cycles would exceed the limit.
     assert after - before < 0.75 * HEAVY_BYTES
 
 
 def networks() -> Sequence[tuple[torch.nn.Module, int, int]]:
-    """Return five networks of different kinds, each with its classes and the image's size."""
+    """Return five different networks, each with its number of classes and image size."""
     pool, flatten = torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()
     relu, conv, linear = torch.nn.ReLU(), torch.nn.Conv2d, torch.nn.Linear
     return [
@@ -653,7 +653,7 @@ def networks() -> Sequence[tuple[torch.nn.Module, int, int]]:
 
 
 @pytest.mark.slow
-def test_4_no_wrong_model_answers_while_five_are_loaded_and_unloaded_under_traffic(
+def test_4_requests_reach_the_right_model_while_models_are_loaded_and_unloaded(
     server: Server, tmp_path: Path
 ) -> None:
     urls, expected = {}, {}
@@ -671,8 +671,8 @@ def test_4_no_wrong_model_answers_while_five_are_loaded_and_unloaded_under_traff
     counts = {name: {200: 0, 404: 0} for name in urls}
     lock = threading.Lock()
 
-    def ask_on(seed: int) -> None:
-        choose = random.Random(seed)  # noqa: S311  no secret
+    def send_requests(seed: int) -> None:
+        choose = random.Random(seed)  # noqa: S311  not for security
         while not stopping.is_set():
             name = choose.choice(list(urls))
             answer = invoke(server, name)
@@ -681,15 +681,15 @@ def test_4_no_wrong_model_answers_while_five_are_loaded_and_unloaded_under_traff
             if answer.status == 200:
                 assert json.loads(answer.body) == expected[name]
 
-    def come_and_go(name: str) -> None:
+    def unload_and_load(name: str) -> None:
         for _ in range(5):
             assert unload(server, name).status == 200
             assert load(server, name, urls[name]).status == 200
 
     with ThreadPoolExecutor(6) as asking, ThreadPoolExecutor(len(urls)) as managing:
-        askers = [asking.submit(ask_on, seed) for seed in range(6)]
+        askers = [asking.submit(send_requests, seed) for seed in range(6)]
         try:
-            for each in [managing.submit(come_and_go, name) for name in urls]:
+            for each in [managing.submit(unload_and_load, name) for name in urls]:
                 each.result()
         finally:
             stopping.set()

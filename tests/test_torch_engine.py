@@ -1,4 +1,4 @@
-"""PyTorch's engine, on this machine's processor: it answers as OpenVINO's does."""
+"""The PyTorch engine on the CPU: its predictions match those of OpenVINO."""
 
 import gc
 import http.client
@@ -52,7 +52,7 @@ def write(
     image_size: int = 32,
     flips: tuple[tuple[int, ...], ...] = (),
 ) -> Path:
-    """Write an artifact of training's, whose answers differ from image to image."""
+    """Write an artifact as training does, whose predictions differ between images."""
     torch.manual_seed(0)
     manifest = Manifest(
         class_names=CLASS_NAMES,
@@ -84,7 +84,7 @@ def some_pixels(count: int, image_size: int) -> Pixels:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact of a network of ours, whose answers are averaged over flips."""
+    """An artifact whose predictions are averaged over flips."""
     return write(tmp_path_factory.mktemp("trained") / "model", flips=((3,), (2,), (2, 3)))
 
 
@@ -95,43 +95,43 @@ def base_dir(trained: Path, tmp_path: Path) -> Path:
 
 
 def predict(predictor: Predictor, pixels: Pixels) -> Probabilities:
-    """Predict all at once, so that they come together in batches."""
+    """Predict all images at the same time, so that they form batches."""
     with ThreadPoolExecutor(len(pixels)) as threads:
-        answers = threads.map(lambda image: predictor.predict(image, is_idle=False), pixels)
-        return np.stack(list(answers))
+        rows = threads.map(lambda image: predictor.predict(image, is_idle=False), pixels)
+        return np.stack(list(rows))
 
 
-def assert_parity(directory: Path, image_size: int) -> None:
+def assert_same_predictions(directory: Path, image_size: int) -> None:
     pixels = some_pixels(11, image_size)
     openvino = Predictor.load(directory, precision="float32")
     pytorch = Predictor.load(directory, precision="float32", batching=BATCHING)
 
     expected = predict(openvino, pixels)
     found = predict(pytorch, pixels)
-    alone = pytorch.predict(pixels[0], is_idle=True)
+    single = pytorch.predict(pixels[0], is_idle=True)
     pytorch.close()
 
-    # Not what every image gets.
+    # The predictions differ between images.
     assert np.ptp(expected, axis=0).max() > 0.1
     assert np.abs(found - expected).max() < 1e-3
-    assert np.abs(alone - expected[0]).max() < 1e-3
+    assert np.abs(single - expected[0]).max() < 1e-3
 
 
-def test_it_answers_as_openvino_does_flips_and_temperature_included(trained: Path) -> None:
-    assert_parity(trained, 32)
+def test_predictions_match_openvino_with_flips_and_temperature(trained: Path) -> None:
+    assert_same_predictions(trained, 32)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "image_size"), [("resnet18", 64), ("mobilenet_v3_small", 64), ("vit_b_32", 64)]
 )
-def test_it_answers_as_openvino_does_in_torchvisions_networks(
+def test_predictions_of_torchvision_networks_match_openvino(
     network: str, image_size: int, tmp_path: Path
 ) -> None:
-    assert_parity(write(tmp_path / "model", network, image_size), image_size)
+    assert_same_predictions(write(tmp_path / "model", network, image_size), image_size)
 
 
-def test_bfloat16_is_close_and_not_float32(trained: Path) -> None:
+def test_bfloat16_is_close_to_float32_but_not_equal(trained: Path) -> None:
     pixels = some_pixels(7, 32)
     answers = []
     for precision in ("float32", "bfloat16"):
@@ -143,10 +143,10 @@ def test_bfloat16_is_close_and_not_float32(trained: Path) -> None:
     assert 1e-5 < difference < 0.1
 
 
-def test_what_differs_from_training_is_refused_and_leaves_no_thread(
+def test_model_that_differs_from_training_is_rejected_and_leaves_no_thread(
     trained: Path, tmp_path: Path
 ) -> None:
-    # As one that was written before manifests had this key.
+    # Without this key, the engine predicts without flips.
     directory = Path(shutil.copytree(trained, tmp_path / "model"))
     document = json.loads((directory / MANIFEST).read_text())
     del document["flips"]
@@ -172,11 +172,11 @@ def change_weights(directory: Path, content: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not weights", r"weights\.safetensors is not of small"),
+        (b"not weights", r"weights\.safetensors does not match small"),
         (None, r"lists no weights\.safetensors"),
     ],
 )
-def test_weights_that_are_not_the_networks_are_refused(
+def test_weights_that_do_not_match_the_network_are_rejected(
     trained: Path, tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     directory = Path(shutil.copytree(trained, tmp_path / "model"))
@@ -186,7 +186,7 @@ def test_weights_that_are_not_the_networks_are_refused(
         Predictor.load(directory, batching=BATCHING)
 
 
-def test_a_network_that_answers_otherwise_in_company_is_refused() -> None:
+def test_network_whose_predictions_depend_on_the_batch_is_rejected() -> None:
     class Sum(nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             return pixels.float().mean(dim=(1, 2)) * len(pixels)
@@ -198,11 +198,11 @@ def test_a_network_that_answers_otherwise_in_company_is_refused() -> None:
         max_batch_size=2,
     )
 
-    with pytest.raises(ArtifactError, match="2 images together get answers that differ"):
-        torch_engine._check(torch_engine.Lane(network, 3), network, "float32")
+    with pytest.raises(ArtifactError, match="predictions in a batch of 2 images differ"):
+        torch_engine.check_batch_sizes(torch_engine.Lane(network, 3), network, "float32")
 
 
-def test_a_lost_gpu_ends_the_worker_which_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_stops_when_the_gpu_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             message = f"CUDA error: unspecified launch failure, {len(pixels)}"
@@ -224,10 +224,13 @@ def test_a_lost_gpu_ends_the_worker_which_is_replaced(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("most", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (32, [1, 2, 4, 8, 16, 32])]
+    ("max_batch_size", "sizes"),
+    [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (32, [1, 2, 4, 8, 16, 32])],
 )
-def test_the_sizes_of_batches_are_powers_of_two_and_the_most(most: int, sizes: list[int]) -> None:
-    assert torch_engine.batch_sizes(most) == sizes
+def test_batch_sizes_are_powers_of_two_and_the_maximum(
+    max_batch_size: int, sizes: list[int]
+) -> None:
+    assert torch_engine.batch_sizes(max_batch_size) == sizes
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,7 @@ def test_the_sizes_of_batches_are_powers_of_two_and_the_most(most: int, sizes: l
         ("torch", [], True),
     ],
 )
-def test_a_gpu_chooses_the_engine_unless_a_person_does(
+def test_gpu_selects_the_engine_unless_it_is_set(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     engine: str,
@@ -267,18 +270,18 @@ def test_image_without_pytorch_serves_with_openvino_and_rejects_torch(
         serves_batches(Settings(engine="torch"))
 
 
-@pytest.mark.skipif(machine.gpu_count() > 0, reason="of a machine without a GPU")
+@pytest.mark.skipif(machine.gpu_count() > 0, reason="needs a machine without a GPU")
 def test_gpu_that_pytorch_cannot_use_is_an_error(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
     (tmp_path / "nvidia0").touch()
 
-    with pytest.raises(UserError, match=r"a GPU that PyTorch cannot use: .*_ENGINE=openvino"):
+    with pytest.raises(UserError, match=r"PyTorch cannot use the GPU: .*_ENGINE=openvino"):
         Predictor.load(trained, batching=BATCHING)
 
 
-def test_openvinos_server_does_without_pytorch(artifact: Path) -> None:
+def test_openvino_server_does_not_import_pytorch(artifact: Path) -> None:
     program = (
         "import sys; from pathlib import Path; import container.serving.loading;"
         "from container.serving.model.predictor import Predictor;"
@@ -342,13 +345,13 @@ def test_each_client_gets_its_prediction_and_sigterm_loses_none(
     assert sum(map(len, found)) > len(clients)
     for number, answers in enumerate(found):
         wanted = scores(expected[number % len(bodies)])
-        # In bfloat16, where the processor has it, companions change an answer a little.
+        # Where the CPU has bfloat16, the batch size changes a prediction slightly.
         assert all(np.abs(scores(body) - wanted).max() < 0.05 for body in answers)
     assert "device=cpu batch_sizes=[1, 2, 4]" in log
     assert "Traceback" not in log
 
 
-def test_an_unloaded_model_leaves_neither_threads_nor_a_network(trained: Path) -> None:
+def test_unloaded_model_leaves_neither_threads_nor_its_network(trained: Path) -> None:
     load = partial(Predictor.load, precision="float32", batching=BATCHING)
     registry = Registry(trained.parent, budget=2**40, needed=lambda _directory: 1, load=load)
     before = threading.active_count()

@@ -1,4 +1,4 @@
-"""The models of a multi-model endpoint: loaded, borrowed by requests, freed when unused."""
+"""Registry of a multi-model endpoint: loads models, lends them to requests, unloads them."""
 
 import gc
 import logging
@@ -26,33 +26,27 @@ from container.serving.settings import MIB
 
 logger = logging.getLogger(__name__)
 
-# For those who answered last to let go of a model, which takes milliseconds.
-FREEING_SECONDS = 10.0
+# Limit for the last requests' threads to release a model, which takes milliseconds.
+RELEASE_SECONDS = 10.0
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Entry:
-    """A model from the moment its memory is reserved until it is free again."""
+    """A model, from the reservation of its memory until the memory is free again."""
 
     url: str
 
-    reserved: int
-    """Bytes."""
+    reserved_bytes: int
 
     predictor: Predictor | None = None
-    """What requests are answered with; none while it is loaded and while it is unloaded."""
+    """None while the model is being loaded or unloaded."""
 
     users: int = 0
-    """Requests that have it."""
-
-    is_leaving: bool = False
+    """Requests that have borrowed the model."""
 
 
 class Registry:
-    """Models by name; any number of threads may call everything at the same time.
-
-    Names are opaque: no path is made of them.
-    """
+    """Models by name. Thread-safe. Names are opaque and never become part of a path."""
 
     def __init__(
         self,
@@ -62,31 +56,32 @@ class Registry:
         needed: Callable[[Path], int],
         load: Callable[[Path], Predictor],
     ) -> None:
-        """Begin with no model.
+        """Create a registry without models.
 
         Args:
-            folder: nothing outside of it is loaded.
-            budget: bytes of memory that all models may take.
-            needed: bytes of memory that the model in an artifact's folder takes.
-            load: makes a predictor of an artifact's folder.
+            folder: Only artifacts in this folder are loaded.
+            budget: Bytes of memory that all models together may take.
+            needed: Returns the bytes of memory that an artifact's model takes.
+            load: Returns the predictor of an artifact.
         """
         self._folder = folder.resolve()
         self._budget = budget
         self._needed = needed
         self._load = load
         self._entries: dict[str, _Entry] = {}
+        self._unloading: set[str] = set()
         self._changed = threading.Condition()
 
     def load(self, name: str, url: str) -> None:
-        """Load the artifact in the folder `url`; return when requests can be answered.
+        """Load the artifact in the folder `url`; return when the model can predict.
 
         Raises:
-            BadRequest: it does not exist, or is outside of the models' folder.
-            Conflict: a model of this name is loaded, or being loaded.
-            InsufficientStorage: it does not fit into memory with the others.
-            InternalServerError: the artifact is broken.
+            BadRequest: The URL is not a folder in the registry's folder.
+            Conflict: A model of this name is loaded or being loaded.
+            InsufficientStorage: The model does not fit into memory.
+            InternalServerError: The artifact is damaged or missing.
         """
-        directory = self._inside(url)
+        directory = self._directory(url)
         try:
             size = self._needed(directory)
         except (UserError, OSError) as error:
@@ -99,36 +94,37 @@ class Registry:
         except (UserError, OSError) as error:
             problem = InternalServerError(str(error))
         except MemoryError:
-            problem = InsufficientStorage("the memory did not suffice to load the model")
+            problem = InsufficientStorage("not enough memory to load the model")
         except Exception:
-            logger.exception("the model %r was not loaded", name)
+            logger.exception("loading the model %r failed", name)
             problem = InternalServerError()
         else:
             with self._changed:
                 entry.predictor = predictor
             logger.info("the model %r is loaded, seconds=%.1f", name, time.monotonic() - start)
             return
-        # The error's traceback is gone, which held what was loaded so far.
+        # Outside the except blocks: a traceback would keep partially loaded objects in memory.
         self._release(name)
         raise problem
 
     def unload(self, name: str) -> str:
-        """Unload a model; return its url when no request uses it and its memory is free.
+        """Unload a model; return its URL when no request uses it and its memory is free.
 
-        Requests that arrive meanwhile get 404.
+        New requests get 404 meanwhile.
 
         Raises:
-            NotFound: it is not loaded.
+            NotFound: No model of this name is loaded.
         """
         with self._changed:
             entry, predictor = self._loaded(name)
-            entry.predictor, entry.is_leaving = None, True
+            entry.predictor = None
+            self._unloading.add(name)
             self._changed.wait_for(lambda: entry.users == 0)
         try:
             predictor.close()
-            last = weakref.ref(predictor)
+            reference = weakref.ref(predictor)
             del predictor
-            _wait_until_gone(last)
+            _wait_until_freed(reference)
         finally:
             self._release(name)
         logger.info("the model %r is unloaded", name)
@@ -136,10 +132,10 @@ class Registry:
 
     @contextmanager
     def borrow(self, name: str) -> Iterator[Predictor]:
-        """Lend a model, which is not freed meanwhile.
+        """Lend a model; it is not unloaded before the end of the block.
 
         Raises:
-            NotFound: it is not loaded.
+            NotFound: No model of this name is loaded.
         """
         with self._changed:
             entry, predictor = self._loaded(name)
@@ -152,10 +148,10 @@ class Registry:
                 self._changed.notify_all()
 
     def url(self, name: str) -> str:
-        """Return where a model was loaded from.
+        """Return the URL that a model was loaded from.
 
         Raises:
-            NotFound: it is not loaded.
+            NotFound: No model of this name is loaded.
         """
         with self._changed:
             return self._loaded(name)[0].url
@@ -163,8 +159,9 @@ class Registry:
     def names_and_urls(self) -> Sequence[tuple[str, str]]:
         """Return all loaded models, sorted by name."""
         with self._changed:
-            loaded = [(name, each.url) for name, each in self._entries.items() if each.predictor]
-        return sorted(loaded)
+            return sorted(
+                (name, each.url) for name, each in self._entries.items() if each.predictor
+            )
 
     def _loaded(self, name: str) -> tuple[_Entry, Predictor]:
         entry = self._entries.get(name)
@@ -172,50 +169,48 @@ class Registry:
             raise NotFound("no model of this name is loaded")
         return entry, entry.predictor
 
-    def _inside(self, url: str) -> Path:
+    def _directory(self, url: str) -> Path:
         try:
             directory = Path(url).resolve()
             is_file = directory.is_file()
         except (OSError, RuntimeError, ValueError):
-            # No path at all, or links that lead nowhere.
+            # An invalid path, or a loop of links.
             directory, is_file = Path(), False
         if not directory.is_relative_to(self._folder):
-            raise BadRequest(f"the url must be a folder inside of {self._folder}")
+            raise BadRequest(f"the url must be a folder in {self._folder}")
         if is_file:
-            raise BadRequest("the url is no folder's")
+            raise BadRequest("the url is not a folder")
         return directory
 
     def _reserve(self, name: str, url: str, size: int) -> _Entry:
-        """Take the name and the memory, at once: others load at the same time."""
+        """Reserve the name and the memory in one step: other threads load at the same time."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_leaving(name))
+            self._changed.wait_for(lambda: name not in self._unloading)
             if name in self._entries:
-                raise Conflict("a model of this name is loaded, or being loaded")
-            free = self._budget - sum(each.reserved for each in self._entries.values())
+                raise Conflict("a model of this name is loaded or being loaded")
+            free = self._budget - sum(each.reserved_bytes for each in self._entries.values())
             if size > free:
                 raise InsufficientStorage(
-                    f"the model takes about {size // MIB} MB, and of {self._budget // MIB} MB "
-                    f"for models {free // MIB} are free: unload others"
+                    f"the model takes about {size // MIB} MB, but only {free // MIB} of "
+                    f"{self._budget // MIB} MB for models are free: unload other models"
                 )
-            entry = _Entry(url=url, reserved=size)
+            entry = _Entry(url=url, reserved_bytes=size)
             self._entries[name] = entry
             return entry
 
-    def _is_leaving(self, name: str) -> bool:
-        return name in self._entries and self._entries[name].is_leaving
-
     def _release(self, name: str) -> None:
-        """Give memory back to the system, then the name and the room to others."""
+        """Return freed memory to the system, then end the reservation of name and memory."""
         release_memory()
         with self._changed:
             del self._entries[name]
+            self._unloading.discard(name)
             self._changed.notify_all()
 
 
-def _wait_until_gone(last: weakref.ref[Predictor]) -> None:
-    """Wait for the threads that answered last, and break the cycles of errors that they raised."""
-    deadline = time.monotonic() + FREEING_SECONDS
+def _wait_until_freed(reference: weakref.ref[Predictor]) -> None:
+    """Wait for threads that still hold the predictor; collect reference cycles of their errors."""
+    deadline = time.monotonic() + RELEASE_SECONDS
     gc.collect()
-    while last() is not None and time.monotonic() < deadline:
+    while reference() is not None and time.monotonic() < deadline:
         time.sleep(0.01)
         gc.collect()
