@@ -1,32 +1,32 @@
-"""Memory of a multi-model endpoint over many loads and unloads, by the real program.
+"""Measure the memory of a multi-model endpoint over many loads and unloads.
 
     python -m benchmarks.multi_model --data FOLDER
 
-FOLDER holds ants-bees.tar, whose photographs are predicted. Models of five networks, random
-weights and ten classes, alternate: each is loaded, predicts and is unloaded. Resident memory
-counts when no model is loaded, and when all five are.
+FOLDER holds ants-bees.tar, whose photographs are predicted. Models of five networks with random
+weights and ten classes alternate: each is loaded, predicts and is unloaded. Resident memory is
+measured when no model is loaded, and when all five are.
 """
 
 import argparse
 import http.client
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.conditions import conditions
+from benchmarks.rivals.commands import ours
+from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import make_artifact, write_images
-from tests.processes import free_port, resident_bytes, wait_for_ping
+from tests.processes import resident_bytes
 
 NETWORKS = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1", "small")
-QUESTIONS = 3
+PREDICTIONS = 3
 
 
 def main() -> None:
-    """Load and unload, print a table and one JSON document."""
+    """Load and unload models; print a table and a JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with ants-bees.tar")
     parser.add_argument("--cycles", type=int, default=300)
@@ -42,60 +42,45 @@ def main() -> None:
 
 
 def _cycle(base_dir: Path, bodies: list[bytes], cycles: int) -> dict[str, object]:
-    port = free_port()
-    variables = {
-        "SAGEMAKER_BASE_DIR": str(base_dir),
-        "SAGEMAKER_BIND_TO_PORT": str(port),
-        "SAGEMAKER_MULTI_MODEL": "true",
-    }
-    command = [sys.executable, "-m", "container.serving", "serve"]
-    with (
-        (base_dir / "log.txt").open("wb") as log,
-        subprocess.Popen(
-            command, env=os.environ | variables, stdout=log, stderr=subprocess.STDOUT
-        ) as process,
-    ):
-        try:
-            wait_for_ping(process, port)
-            found: dict[str, float] = {}
+    found: dict[str, float] = {}
+    with running(partial(ours, "", PYTHON, SAGEMAKER_MULTI_MODEL="true"), base_dir) as server:
+        port = server.port
 
-            def note(moment: str) -> None:
-                found[moment] = resident_bytes(process.pid) / 1e6
-                print(f"{moment}: {found[moment]:.0f} MB", flush=True)
+        def measure(moment: str) -> None:
+            found[moment] = resident_bytes(server.process.pid) / 1e6
+            print(f"{moment}: {found[moment]:.0f} MB", flush=True)
 
-            note("at the start")
-            start = time.monotonic()
-            for cycle in range(1, cycles + 1):
-                name = NETWORKS[cycle % len(NETWORKS)]
-                _load(port, base_dir, name)
-                for question in range(QUESTIONS):
-                    body = bodies[(cycle + question) % len(bodies)]
-                    _ask(port, "POST", f"/models/{name}/invoke", body)
-                _ask(port, "DELETE", f"/models/{name}")
-                if cycle in {5, 10, 20} or cycle % 50 == 0:
-                    note(f"after {cycle} cycles")
-            seconds = (time.monotonic() - start) / cycles
-            for name in NETWORKS:
-                _load(port, base_dir, name)
-            note("with all five")
-        finally:
-            process.terminate()
+        measure("at the start")
+        start = time.monotonic()
+        for cycle in range(1, cycles + 1):
+            name = NETWORKS[cycle % len(NETWORKS)]
+            _load(port, base_dir, name)
+            for number in range(PREDICTIONS):
+                body = bodies[(cycle + number) % len(bodies)]
+                _send(port, "POST", f"/models/{name}/invoke", body)
+            _send(port, "DELETE", f"/models/{name}")
+            if cycle in {5, 10, 20} or cycle % 50 == 0:
+                measure(f"after {cycle} cycles")
+        seconds = (time.monotonic() - start) / cycles
+        for name in NETWORKS:
+            _load(port, base_dir, name)
+        measure("with all five")
     return {"megabytes": found, "seconds_per_cycle": seconds}
 
 
 def _load(port: int, base_dir: Path, name: str) -> None:
     document = {"model_name": name, "url": str(base_dir / "models" / name / "model")}
-    _ask(port, "POST", "/models", json.dumps(document).encode())
+    _send(port, "POST", "/models", json.dumps(document).encode())
 
 
-def _ask(port: int, method: str, path: str, body: bytes | None = None) -> None:
+def _send(port: int, method: str, path: str, body: bytes | None = None) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()
-        answer = response.read()
+        content = response.read()
         if response.status != http.HTTPStatus.OK:
-            raise SystemExit(f"{method} {path} was answered with {response.status}: {answer!r}")
+            raise SystemExit(f"{method} {path} returned {response.status}: {content!r}")
     finally:
         connection.close()
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from container.training.__main__ import main
-from tests.servers import free_port
+from tests.processes import free_port
 
 CONTAINER = Path(__file__).resolve().parent.parent / "container"
 

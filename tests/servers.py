@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.processes import children, free_port
+
 CONTAINER = Path(__file__).resolve().parent.parent / "container"
 
 # Limit for a start. On busy cores, importing PyTorch takes most of a minute.
@@ -105,21 +107,12 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the process ids of gunicorn's workers."""
-        pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-        return [int(child) for child in children]
+        return children(self.process.pid)
 
     def worker(self) -> int:
         """Return the process id of gunicorn's one worker."""
         (worker,) = self.workers()
         return worker
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from tests.opt_ml import (
     training_together,
     wait_for,
 )
-from tests.servers import free_port
+from tests.processes import children, free_port
 
 TWO_PROCESSES = {"SAGEMAKER_CLASSIFIER_PROCESSES": "2"}
 
@@ -166,8 +166,7 @@ def test_a_killed_process_ends_the_other_processes_of_its_host(lost: int, tmp_pa
 
     with training(base_dir, **TWO_PROCESSES) as process:
         wait_for(process, r"^epoch=2 ")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[lost]), signal.SIGKILL)
+        os.kill(children(process.pid)[lost], signal.SIGKILL)
         output, _ = process.communicate()
 
     assert process.returncode == 1

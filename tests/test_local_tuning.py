@@ -25,7 +25,7 @@ from image_classifier.sagemaker import training_requests
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.settings_file import SettingsFile
 from tests.opt_ml import HYPERPARAMETERS, write_images
-from tests.servers import free_port
+from tests.processes import free_port
 from tests.settings_files import read, write
 
 NAME = 'name = "squares"\n'

@@ -19,7 +19,7 @@ import boto3
 import pytest
 
 from tests.containers import REPOSITORY, docker
-from tests.servers import free_port
+from tests.processes import free_port
 
 SCHEMA_2 = "application/vnd.docker.distribution.manifest.v2+json"
 REGION = "eu-west-1"

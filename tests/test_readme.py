@@ -10,8 +10,8 @@ import pytest
 
 from container.classifier.metric_lines import METRIC_NAMES
 from container.classifier.vocabulary import RESPONSE_MEDIA_TYPES
+from tests.processes import free_port
 from tests.readme import README, ROOT, TABLES, with_tables
-from tests.servers import free_port
 
 TEXT = README.read_text(encoding="utf-8")
 

@@ -21,8 +21,8 @@ from image_classifier.cli import main
 from image_classifier.sagemaker import cost
 from image_classifier.settings import service_model
 from tests.endpoints import Behavior, patch_server
+from tests.processes import free_port
 from tests.red_patch import write_images
-from tests.servers import free_port
 from tests.settings_files import BEGINNING, EXAMPLES, TUNING, write
 
 # moto does not have newer instance types.

@@ -17,7 +17,8 @@ from image_classifier.settings.schema import ContainerImages, Settings
 from image_classifier.settings.settings_file import SettingsFile
 from tests.bodies import lines
 from tests.containers import compose_containers, docker, remove_compose_containers, take_ownership
-from tests.servers import free_port, request
+from tests.processes import free_port
+from tests.servers import request
 from tests.settings_files import read
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.artifacts import encode, random_pixels
 from tests.containers import docker
-from tests.servers import Answer, free_port, request
+from tests.processes import free_port
+from tests.servers import Answer, request
 
 pytestmark = pytest.mark.docker
 

@@ -28,7 +28,7 @@ from container.training.sagemaker.stop import StopRequest
 from tests import observed
 from tests.observed import Network, TrueNorms, collection
 from tests.opt_ml import configure, failure, make_job, metrics, train_here, write_json
-from tests.servers import free_port
+from tests.processes import free_port
 
 TENSORS = "output/data/debug/tensors"
 

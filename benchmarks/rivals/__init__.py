@@ -1,1 +1,1 @@
-"""What people serve with today, each with the same weights, preprocessing and answers."""
+"""Other servers for comparison, with the same weights, preprocessing and predictions."""

@@ -1,4 +1,4 @@
-"""What people write for an image: opened, resized, cropped, normalized, and torch is called."""
+"""Typical inference code: Pillow and torchvision transforms, then one torch call per image."""
 
 import io
 import os
@@ -15,10 +15,10 @@ from container.networks.network import build
 
 
 def load(folder: str = os.environ.get("ARTIFACT", "")) -> Callable[[bytes], dict[str, float]]:
-    """Return what turns an image's file into classes and probabilities, on one thread.
+    """Return a function that predicts class probabilities of an image file on one thread.
 
     Args:
-        folder: An artifact of ours, whose weights it has.
+        folder: Artifact whose weights are used.
     """
     torch.set_num_threads(1)
     artifact = Artifact.read(Path(folder))

@@ -1,4 +1,4 @@
-"""How each server is started: ours and those that people use."""
+"""Commands that start our server and the others."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ FLASK = "flask + gunicorn sync + torch"
 LITSERVE = "litserve"
 TORCHSERVE = "torchserve"
 
-# One worker a core and one thread a worker, by which all of them are fastest.
+# All of them are fastest with one worker per core and one thread per worker.
 TORCHSERVE_SETTINGS = """
 inference_address=http://127.0.0.1:{port}
 management_address=http://127.0.0.1:{port_1}
@@ -22,19 +22,19 @@ disable_token_authorization=true
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program's arguments and what it wants in its environment."""
+    """A command line and its environment variables."""
 
     arguments: Sequence[str]
     variables: dict[str, str]
 
 
 def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
-    """Return how a rival is started.
+    """Return the command of another server.
 
     Args:
-        name: Which.
-        python: An interpreter in whose environment it is installed.
-        base_dir: Folder with the artifact in `model`, also for the server's files.
+        name: `FLASK`, `LITSERVE` or `TORCHSERVE`.
+        python: Interpreter of the environment in which the server is installed.
+        base_dir: Folder with the artifact in `model`; also for files of the server.
         port: TCP port to listen on.
     """
     variables = {
@@ -53,9 +53,9 @@ def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
     return Command([str(python), *arguments], variables)
 
 
-def ours(precision: str, python: Path, base_dir: Path, port: int) -> Command:
-    """Return how our server is started, in one of its precisions."""
-    variables = {
+def ours(precision: str, python: Path, base_dir: Path, port: int, **variables: str) -> Command:
+    """Return the command of our server, in a precision or, if empty, in the default one."""
+    variables |= {
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_BIND_TO_PORT": str(port),
         "SAGEMAKER_CLASSIFIER_PRECISION": precision,
@@ -64,7 +64,7 @@ def ours(precision: str, python: Path, base_dir: Path, port: int) -> Command:
 
 
 def _prepare_torchserve(python: Path, folder: Path, port: int) -> Sequence[str]:
-    """Write its archive and settings; return the arguments that name them."""
+    """Write the model archive and the settings; return their arguments."""
     folder.mkdir(exist_ok=True)
     handler = Path(__file__).with_name("torchserve_handler.py")
     program = "from model_archiver.model_packaging import generate_model_archive as g; g()"

@@ -1,4 +1,4 @@
-"""Flask under gunicorn's sync workers, as in the samples of the field.
+"""Flask under gunicorn's sync workers, as in many examples.
 
 ARTIFACT=FOLDER gunicorn --workers 2 benchmarks.rivals.flask_server:app
 """
@@ -13,7 +13,7 @@ app = Flask(__name__)
 
 @app.get("/ping")
 def ping() -> Response:
-    """Say that the model is loaded."""
+    """Return 200 because the model is loaded."""
     return Response()
 
 

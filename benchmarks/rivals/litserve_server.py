@@ -13,19 +13,19 @@ from benchmarks.rivals.classifier import load
 
 
 async def body(request: Request) -> bytes:
-    """Return the request's bytes: LitServe itself reads JSON and forms alone."""
+    """Return the request body; by default LitServe reads only JSON and forms."""
     return await request.body()
 
 
 class Api(litserve.LitAPI):  # type: ignore[misc]
-    """The steps of a request."""
+    """The steps of a LitServe request."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002  LitServe's signature
         """Load the model."""
         self.classify = load()
 
     def decode_request(self, request: Annotated[bytes, Depends(body)]) -> bytes:
-        """Hand the bytes on."""
+        """Return the bytes unchanged."""
         return request
 
     def predict(self, x: bytes) -> dict[str, float]:
@@ -33,7 +33,7 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
         return self.classify(x)
 
     def encode_response(self, output: Any) -> Any:  # noqa: ANN401
-        """Hand the answer on."""
+        """Return the output unchanged."""
         return output
 
 

@@ -1,4 +1,4 @@
-"""TorchServe's side: what each of its workers calls. It finds the model through ARTIFACT."""
+"""Handler that each TorchServe worker calls. The variable ARTIFACT names the model's folder."""
 
 from collections.abc import Mapping, Sequence
 
