@@ -36,7 +36,7 @@ from container.debugger.report import advice
 from container.debugger.rules import selection
 from container.debugger.rules.finding import ISSUES
 from container.networks.network import Network, build
-from container.training.data import images, validation_split
+from container.training.data import images, sampling
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
 from container.training.fitting.checkpoint import Checkpoints
@@ -165,7 +165,9 @@ def load(folder: Path) -> tuple[ImageSet, ImageSet]:
     for name in names:
         own = [file for file in files if file.class_name == name]
         chosen += [own[i] for i in random.permutation(len(own))[:each]]
-    training, validation = validation_split.split(chosen, VALIDATION / (TRAINING + VALIDATION), 0)
+    training, validation = sampling.split_validation(
+        chosen, VALIDATION / (TRAINING + VALIDATION), 0
+    )
     decode = partial(images.decode, class_names=names, settings=Preprocessing(image_size=SIDE))
     return decode(training, stop=StopRequest()), decode(validation, stop=StopRequest())
 

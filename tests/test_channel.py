@@ -12,7 +12,7 @@ from container.classifier.channel import (
     labeled_files,
 )
 from container.classifier.errors import UserError
-from container.training.data.validation_split import split
+from container.training.data.sampling import split_validation
 
 
 def touch(directory: Path, *names: str) -> None:
@@ -145,7 +145,7 @@ def test_split_takes_the_same_fraction_of_every_class(
 ) -> None:
     everything = files(a=100, b=10, c=2, d=1)
 
-    training, validation = split(everything, fraction, seed=0)
+    training, validation = split_validation(everything, fraction, seed=0)
 
     assert Counter(file.class_name for file in validation) == held_out
     assert sorted(training + validation, key=everything.index) == everything
@@ -155,8 +155,8 @@ def test_split_takes_the_same_fraction_of_every_class(
 def test_equal_seeds_split_equally() -> None:
     everything = files(a=50, b=50)
 
-    assert split(everything, 0.2, seed=1) == split(everything, 0.2, seed=1)
-    assert split(everything, 0.2, seed=1) != split(everything, 0.2, seed=2)
+    assert split_validation(everything, 0.2, seed=1) == split_validation(everything, 0.2, seed=1)
+    assert split_validation(everything, 0.2, seed=1) != split_validation(everything, 0.2, seed=2)
 
 
 def test_held_out_images_cannot_have_other_classes() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from container.networks.network import Classifier
-from container.training.fitting.ema import WeightAverage
+from container.training.fitting.learner import WeightAverage
 
 
 def make_classifier() -> Classifier:

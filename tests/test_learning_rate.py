@@ -1,11 +1,11 @@
-"""The search for the learning rate."""
+"""The range test for the peak learning rate."""
 
 import math
 from collections.abc import Callable
 
 import pytest
 
-from container.training.fitting.learning_rate import HIGHEST, LOWEST, STEPS, search
+from container.training.schedule import HIGHEST_RATE, LOWEST_RATE, SEARCH_STEPS, find_peak
 
 
 def gradient_descent(curvature: float, steps: list[float]) -> Callable[[int, float], float]:
@@ -24,7 +24,7 @@ def gradient_descent(curvature: float, steps: list[float]) -> Callable[[int, flo
 
 @pytest.mark.parametrize("curvature", [1.0, 30.0, 1000.0])
 def test_the_search_finds_a_fast_and_stable_rate(curvature: float) -> None:
-    found = search(gradient_descent(curvature, []))
+    found = find_peak(gradient_descent(curvature, []))
 
     assert 0.01 < found * curvature < 2
 
@@ -32,21 +32,21 @@ def test_the_search_finds_a_fast_and_stable_rate(curvature: float) -> None:
 def test_the_search_ends_when_the_loss_diverges() -> None:
     steps: list[float] = []
 
-    search(gradient_descent(1000.0, steps))
+    find_peak(gradient_descent(1000.0, steps))
 
     assert 0.002 < steps[-1] < 1
-    assert len(steps) < STEPS
+    assert len(steps) < SEARCH_STEPS
 
 
 def test_rates_increase_from_the_lowest_to_the_highest() -> None:
     steps: list[float] = []
 
-    search(lambda _, rate: steps.append(rate) or 1.0)  # type: ignore[func-returns-value]
+    find_peak(lambda _, rate: steps.append(rate) or 1.0)  # type: ignore[func-returns-value]
 
-    assert [steps[0], steps[-1]] == pytest.approx([LOWEST, HIGHEST])
+    assert [steps[0], steps[-1]] == pytest.approx([LOWEST_RATE, HIGHEST_RATE])
     assert steps == sorted(steps)
-    assert len(steps) == STEPS
+    assert len(steps) == SEARCH_STEPS
 
 
 def test_a_loss_of_nan_ends_the_search_without_an_error() -> None:
-    assert LOWEST <= search(lambda _, rate: math.nan if rate > 1e-3 else -rate) < 1e-3
+    assert LOWEST_RATE <= find_peak(lambda _, rate: math.nan if rate > 1e-3 else -rate) < 1e-3

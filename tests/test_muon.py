@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from container.training.fitting.muon import Muon, orthogonal
+from container.training.fitting.optimizer import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 50), (50, 8)])

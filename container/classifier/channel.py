@@ -22,6 +22,12 @@ LABEL_IN_NAME = re.compile(r"_(?P<label>[^_.]+)\.[^.]+$")
 # Files and folders that archives and desktops leave behind.
 _IGNORED = re.compile(r"\.|__MACOSX$|Thumbs\.db$")
 
+# Such as "left", "hand_left" and "3L".
+_LEFT_AND_RIGHT = (
+    (re.compile(r"left", re.IGNORECASE), "right"),
+    (re.compile(r"(?<![a-z])L$"), "R"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class LabeledFile:
@@ -94,6 +100,18 @@ def class_names_of(files: Sequence[LabeledFile]) -> tuple[str, ...]:
             f"a classifier needs at least two classes, the training channel has one: {names[0]!r}"
         )
     return names
+
+
+def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of classes that differ in left and right only, such as 3L and 3R."""
+    known = {name.lower(): name for name in class_names}
+    pairs = []
+    for name in class_names:
+        for left, right in _LEFT_AND_RIGHT:
+            mirrored = known.get(left.sub(right, name).lower())
+            if mirrored is not None and mirrored != name:
+                pairs.append((name, mirrored))
+    return pairs
 
 
 def check_classes(files: Sequence[LabeledFile], class_names: Sequence[str], channel: str) -> None:

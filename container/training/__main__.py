@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from container.classifier.base_directory import base_dir
 from container.classifier.errors import UserError
-from container.training.sagemaker import supervisor, threads
+from container.training.sagemaker import supervisor
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import SIGNALS, Stopped, StopRequest
 from container.training.sagemaker.supervisor import ConnectionLostError, Rank
@@ -71,7 +71,7 @@ def _run_or_supervise(environment: TrainingEnvironment, stop: StopRequest) -> in
 
 
 def _run_job(environment: TrainingEnvironment, stop: StopRequest) -> None:
-    threads.limit_to_quota()
+    supervisor.limit_threads_to_quota()
     from container.training import job  # noqa: PLC0415 - imports torch, after `listen` and `limit`
 
     job.run(environment, stop)

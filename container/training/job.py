@@ -9,13 +9,12 @@ from container.classifier import channel, machine
 from container.classifier.channel import LabeledFile
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
-from container.classifier.mirrored_classes import mirrored_classes
 from container.classifier.preprocessing import Preprocessing
 from container.debugger.recording.debug_session import Observer, Settings
 from container.debugger.rules import selection
 from container.networks.network import Network, build, check_input
 from container.training import recipe
-from container.training.data import images, validation_split
+from container.training.data import images, sampling
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
 from container.training.fitting import cluster, pretrained
@@ -162,7 +161,7 @@ def _find_files(
     training = channel.labeled_files(channels.training)
     class_names = channel.class_names_of(training)
     flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
-    if flips and (pairs := mirrored_classes(class_names)):
+    if flips and (pairs := channel.mirrored_classes(class_names)):
         logger.warning(
             "flips are on, and classes look like left and right (%s): a flip makes one of the "
             "other; set horizontal_flip=false vertical_flip=false",
@@ -177,7 +176,7 @@ def _find_files(
         channel.check_classes(files, class_names, name)
     if channels.validation is None:
         fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
-        training, held_out["validation"] = validation_split.split(training, fraction, seed)
+        training, held_out["validation"] = sampling.split_validation(training, fraction, seed)
     return class_names, {"training": training, **held_out}
 
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from container.classifier.mirrored_classes import mirrored_classes
+from container.classifier.channel import mirrored_classes
 from container.classifier.vocabulary import IMAGE_MEDIA_TYPES
 from image_classifier.preparation.duplicates import Indices, clusters
 from image_classifier.preparation.findings import Finding, in_order

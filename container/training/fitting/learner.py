@@ -16,17 +16,44 @@ from container.debugger.recording.debug_session import Observer
 from container.networks.network import Classifier
 from container.training.data import sampling
 from container.training.device import Arithmetic
-from container.training.fitting import learning_rate, unfreezing
+from container.training.fitting import unfreezing
 from container.training.fitting.batch_norm import RunningStatistics
 from container.training.fitting.cluster import Cluster
-from container.training.fitting.ema import WeightAverage
 from container.training.fitting.optimizer import make_optimizer
 from container.training.fitting.step import Model, TrainingStep
 from container.training.fitting.task import Task
 from container.training.recipe import Recipe, flips
 from container.training.sagemaker.stop import Stop
+from container.training.schedule import find_peak
 
 logger = logging.getLogger(__name__)
+
+
+class WeightAverage:
+    """An exponential moving average of weights and statistics (Polyak and Juditsky 1992)."""
+
+    def __init__(self, classifier: Classifier, decay: float) -> None:
+        """Start from the present weights; with a decay of 0 the average is the classifier."""
+        self.decay = decay
+        self.classifier = copy.deepcopy(classifier).requires_grad_(False) if decay else classifier
+
+    @torch.no_grad()
+    def update(self, classifier: Classifier, step: int) -> None:
+        """Add the weights after `step`, counted from 0, to the average."""
+        if not self.decay:
+            return
+        # A smaller decay at first: the weights of the first steps are far from the later ones.
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages, values = self.classifier.state_dict(), classifier.state_dict()
+        is_real = {name: value.is_floating_point() for name, value in values.items()}
+        torch._foreach_lerp_(
+            [averages[name] for name in values if is_real[name]],
+            [values[name] for name in values if is_real[name]],
+            1 - decay,
+        )
+        for name in values:
+            if not is_real[name]:
+                averages[name].copy_(values[name])
 
 
 class Learner:
@@ -122,7 +149,7 @@ class Learner:
                 return float(totals[0] / totals[2])
 
             self.set_to_training()
-            found = learning_rate.search(loss_at)
+            found = find_peak(loss_at)
         self.classifier.load_state_dict(before)
         self.reset_optimizer()
         if self.cluster.is_first:

@@ -1,24 +1,34 @@
 """The results of a training run: the artifact, metrics.json, plots and the report."""
 
+import dataclasses
 import json
 import logging
+import os
+import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from container.classifier.artifact_files import Json
 from container.classifier.manifest import FLOAT32, Manifest
 from container.classifier.metric_lines import log_line
+from container.classifier.vocabulary import JOB_NAME_VARIABLE
+from container.training.device import Arithmetic
 from container.training.evaluation.assessment import Assessment, assess
 from container.training.fitting.task import Task, TrainingResult
-from container.training.output import grad_cam, plots, provenance, quantization, report
+from container.training.output import grad_cam, plots, quantization, report
 from container.training.output.export import write_artifact
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import Stop
 
 REPORT = "report.html"
+
+# Their versions are part of the provenance.
+PACKAGES = ("torch", "torchvision", "onnx", "numpy", "pillow")
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +97,30 @@ def _manifest(task: Task, result: TrainingResult, assessment: Assessment | None)
         metrics={**metrics, quantization.METRICS: quantization.verdict(FLOAT32, reason)},
         temperature=assessment.temperature if assessment else 1.0,
         flips=tuple(map(tuple, result.classifier.flips)),
-        provenance=provenance.of(task, result.arithmetic),
+        provenance=_provenance(task, result.arithmetic),
     )
+
+
+def _provenance(task: Task, arithmetic: Arithmetic) -> dict[str, Json]:
+    return {
+        "pretrained_weights": task.weights_source,
+        "training_data_sha256": task.training.sha256,
+        "validation_data_sha256": task.validation.sha256,
+        "test_data_sha256": task.test.sha256 if task.test else None,
+        "hyperparameters": dataclasses.asdict(task.hyperparameters),
+        "training_job_name": os.environ.get(JOB_NAME_VARIABLE),
+        "code_version": os.environ.get("CODE_VERSION"),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "hardware": _hardware(arithmetic.device),
+        "arithmetic": str(arithmetic),
+    }
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def _log(assessment: Assessment) -> None:

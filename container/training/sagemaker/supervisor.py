@@ -14,16 +14,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from container.classifier import machine
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import PROCESSES_VARIABLE
-from container.training.sagemaker import threads
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import SIGNALS, Stop, StopRequest
 
 RANK, COUNT, PORT = "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"
+THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 # The port where the processes of several hosts connect.
 DEFAULT_PORT = 29400
@@ -109,6 +110,23 @@ def end_with_supervisor() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def limit_threads_to_quota(cgroups: Path = machine.CGROUPS) -> None:
+    """Limit the compute threads of this process and of those it starts, if it has a CPU quota.
+
+    By the variable that torch and NumPy read when they are loaded; a value that the user has set is
+    kept. Without a quota the libraries choose, because the number of threads changes the rounding
+    of results.
+    """
+    quota = machine.cpu_quota(cgroups)
+    if quota is None or THREADS_VARIABLE in os.environ:
+        return
+    count = max(1, int(quota))
+    os.environ[THREADS_VARIABLE] = str(count)
+    # A forked process has torch loaded already.
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(count)
+
+
 def _count_gpus() -> int:
     # Without GPUs the slow import of torch is not needed.
     if not machine.gpu_count():
@@ -151,7 +169,7 @@ def _threads(count: int) -> Mapping[str, str]:
     """Return each process's share of the CPUs, if several processes share them."""
     if count == 1:
         return {}
-    return {threads.VARIABLE: str(max(1, int(machine.usable_cpus()) // count))}
+    return {THREADS_VARIABLE: str(max(1, int(machine.usable_cpus()) // count))}
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], stop: Stop) -> None:
