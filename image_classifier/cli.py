@@ -5,6 +5,7 @@ import json
 import sys
 import webbrowser
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,138 +33,126 @@ LOCAL_RUNS = Path(".launcher")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; return 0, or 1 after printing the reason on stderr."""
     arguments = _parser().parse_args(argv)
-    is_local = getattr(arguments, "local", False)
     try:
         file = settings_file.read(arguments.settings)
         aws = Aws(
             region=file.settings.aws.region or None,
-            is_dry=getattr(arguments, "dry_run", False),
-            show=_ignore if arguments.quiet else _show,
+            is_dry=arguments.dry_run,
+            show=_ignore if arguments.quiet else partial(print, flush=True),
         )
-        if is_local and not aws.is_dry:
-            return _run_locally(aws, file, arguments)
         verb, _ = _VERBS[arguments.verb]
-        return verb(aws, file, arguments)
+        run = _run_locally if arguments.local and not aws.is_dry else verb
+        result = run(aws, file, arguments)
     except UserError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         hint = "; jobs on SageMaker continue: `status` lists them, `delete` stops them"
-        print(f"{PROGRAM}: stopped{'' if is_local else hint}", file=sys.stderr)
+        print(f"{PROGRAM}: stopped{'' if arguments.local else hint}", file=sys.stderr)
         return 130
-
-
-def _show(text: str) -> None:
-    print(text, flush=True)
+    # The last line of stdout, for scripts.
+    if result is not None and not aws.is_dry:
+        print(result)
+    return 0
 
 
 def _ignore(text: str) -> None:
     del text
 
 
-def _run_locally(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    """Run a verb on this machine."""
+def _run_locally(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Run a verb on this machine; return the result to print."""
     # Optuna takes a second to import.
     from image_classifier.local import jobs, tuning  # noqa: PLC0415
 
     folder = LOCAL_RUNS / file.settings.name
+    result: object = None
     match arguments.verb:
         case "train":
-            print(jobs.train(file, folder, from_tuning=arguments.from_tuning is not None))
+            result = jobs.train(file, folder, from_tuning=arguments.from_tuning is not None)
         case "tune":
             best = tuning.run(file, folder / "tuning", aws.show)
             aws.show(f"best: trial {best.number}, {best.value:.5g}")
             for name, value in sorted(best.params.items()):
                 aws.show(f"  {name} = {value}")
             aws.show(str(folder / "tuning" / tuning.PAGE))
-            print(folder / "tuning" / tuning.MODEL)
+            result = folder / "tuning" / tuning.MODEL
         case "deploy":
             archive = None if arguments.job is None else Path(arguments.job)
             port = arguments.port or jobs.PORT
             jobs.deploy(folder, archive, port)
-            print(f"http://127.0.0.1:{port}")
+            result = f"http://127.0.0.1:{port}"
         case "predict":
             port = arguments.port or jobs.port(folder)
-            _print_predictions(jobs.predict(arguments.images, port), as_json=arguments.json)
+            _print_predictions(jobs.predict(arguments.images, port), arguments)
         case "explain":
-            return _explain(aws, file, arguments, port=arguments.port or jobs.port(folder))
+            result = _explain(aws, file, arguments, port=arguments.port or jobs.port(folder))
         case "report":
             _open_pages(jobs.reports(folder), arguments)
         case "delete":
-            was_running = jobs.stop(folder)
-            print("the server is stopped" if was_running else "no server was running")
-    return 0
+            result = "the server is stopped" if jobs.stop(folder) else "no server was running"
+    return result
 
 
-def _check(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int:
-    print(f"{file.path}: no mistakes")
-    return 0
+def _check(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+    return f"{file.path}: no mistakes"
 
 
-def _train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    name = training.train(aws, file, from_tuning=arguments.from_tuning, wait=not arguments.no_wait)
-    return _print_result(aws, name)
+def _train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    return training.train(aws, file, from_tuning=arguments.from_tuning, wait=arguments.wait)
 
 
-def _tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    return _print_result(aws, training.tune(aws, file, wait=not arguments.no_wait))
+def _tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    return training.tune(aws, file, wait=arguments.wait)
 
 
-def _deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    name = deployment.deploy(aws, file, job=arguments.job, wait=not arguments.no_wait)
-    return _print_result(aws, name)
+def _deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    return deployment.deploy(aws, file, job=arguments.job, wait=arguments.wait)
 
 
-def _predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+def _predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     answers = prediction.predict(aws, file, arguments.images, model=arguments.model)
-    _print_predictions(answers, as_json=arguments.json)
-    return 0
+    _print_predictions(answers, arguments)
+    return None
 
 
-def _print_predictions(answers: Iterable[tuple[Path, Answer]], *, as_json: bool) -> None:
+def _print_predictions(
+    answers: Iterable[tuple[Path, Answer]], arguments: argparse.Namespace
+) -> None:
     for image, answer in answers:
-        print(json.dumps(answer) if as_json else prediction.format_line(image, answer))
+        print(json.dumps(answer) if arguments.json else prediction.format_line(image, answer))
 
 
-def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    output = batch_transform.transform(
-        aws, file, arguments.images, job=arguments.job, wait=not arguments.no_wait
+def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    return batch_transform.transform(
+        aws, file, arguments.images, job=arguments.job, wait=arguments.wait
     )
-    return _print_result(aws, output)
 
 
 def _explain(
     aws: Aws, file: SettingsFile, arguments: argparse.Namespace, port: int | None = None
-) -> int:
-    if arguments.clarify is not None:
-        output = clarify.explain(
-            aws,
-            file,
-            arguments.images,
-            arguments.clarify,
-            job=arguments.job,
-            wait=not arguments.no_wait,
-        )
-        return _print_result(aws, output)
+) -> object:
+    images, classes = arguments.images, arguments.clarify
+    if classes is not None:
+        return clarify.explain(aws, file, images, classes, job=arguments.job, wait=arguments.wait)
     # scikit-image takes a second to import.
     from image_classifier.sagemaker import explanation  # noqa: PLC0415
 
-    report = explanation.explain(
+    return explanation.explain(
         aws,
         file,
-        Path(arguments.images),
+        Path(images),
         LOCAL_RUNS / file.settings.name / "explanations",
         port=port,
         model=arguments.model,
         is_quiet=arguments.quiet,
     )
-    return _print_result(aws, str(report))
 
 
-def _report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+def _report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     folder = LOCAL_RUNS / file.settings.name / "reports"
     _open_pages(reports.fetch(aws, file, folder, job=arguments.job), arguments)
-    return 0
+    return None
 
 
 def _open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:
@@ -173,19 +162,16 @@ def _open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:
             webbrowser.open(page.resolve().as_uri())
 
 
-def _status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> int:
-    found = list(resources.find(aws, file.settings))
-    for each in found:
-        print(each)
-    if not found:
-        print(f"{file.settings.name} has no resources on SageMaker")
-    return 0
+def _status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+    found = "\n".join(map(str, resources.find(aws, file.settings)))
+    return found or f"{file.settings.name} has no resources on SageMaker"
 
 
-def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
+def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     if arguments.local:
+        # A dry run, see main.
         print("would stop the server on this machine, if it runs")
-        return 0
+        return None
     file.require("delete")
     found = [each for each in resources.find(aws, file.settings) if each.is_deletable]
     objects = [] if arguments.keep_output else resources.outputs(aws, file.settings)
@@ -195,35 +181,26 @@ def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
         print(f"delete {len(objects)} objects in {file.settings.output}/, models included")
     if not found and not objects:
         print(f"{file.settings.name} has nothing to delete")
-        return 0
-    if not (aws.is_dry or arguments.yes or _is_confirmed()):
-        print("nothing was deleted", file=sys.stderr)
-        return 1
+        return None
+    if not (aws.is_dry or arguments.yes):
+        _confirm()
     resources.delete(aws, found, objects)
-    return 0
+    return None
 
 
-def _is_confirmed() -> bool:
+def _confirm() -> None:
     if not sys.stdin.isatty():
         raise UserError("no terminal to confirm on: add --yes")
-    return input("delete all of these? [y/N] ").strip().lower() in {"y", "yes"}
+    if input("delete all of these? [y/N] ").strip().lower() not in {"y", "yes"}:
+        sys.exit("nothing was deleted")
 
 
-def _cost(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> int:
-    for item in cost.estimate(file.settings, arguments.hours):
-        print(item)
-    print(cost.footnote())
-    return 0
+def _cost(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    return "\n".join(cost.estimate(file.settings, arguments.hours))
 
 
-def _print_result(aws: Aws, text: str) -> int:
-    """Print a verb's result as the last line of stdout, for scripts."""
-    if not aws.is_dry:
-        print(text)
-    return 0
-
-
-_Verb = Callable[[Aws, SettingsFile, argparse.Namespace], int]
+# Returns the result to print, or None if everything is printed already.
+_Verb = Callable[[Aws, SettingsFile, argparse.Namespace], object]
 
 _VERBS: dict[str, tuple[_Verb, str]] = {
     "check": (_check, "list the mistakes in the settings file"),
@@ -242,6 +219,8 @@ _VERBS: dict[str, tuple[_Verb, str]] = {
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
+    # Of verbs without these options.
+    parser.set_defaults(local=False, dry_run=False)
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (_, help_text) in _VERBS.items():
         subparsers.add_parser(name, help=help_text)
@@ -261,7 +240,9 @@ def _parser() -> argparse.ArgumentParser:
     flag(every, "--quiet", "print only the result")
     changing = "train tune deploy predict transform explain delete"
     flag(changing, "--dry-run", "validate and print the requests; send none")
-    flag("train tune deploy transform explain", "--no-wait", "return when SageMaker has started")
+    no_wait_help = "return when SageMaker has started"
+    waiting = "train tune deploy transform explain"
+    add(waiting, "--no-wait", no_wait_help, dest="wait", action="store_false")
     job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
     add("deploy transform explain report", "--job", job_help)
     local = "train tune deploy predict explain report delete"

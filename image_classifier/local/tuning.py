@@ -50,7 +50,7 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
     channels = file.local_channels()
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study(folder, file, tuning)
-    total = _trial_count(tuning)
+    total = tuning.trial_count
     left = max(total - len(study.get_trials(states=DONE)), 0)
     cpus = count_processors()
     parallel = min(tuning.parallel, cpus)
@@ -228,10 +228,6 @@ def _suggest(trial: optuna.Trial, name: str, limits: Range) -> object:
     if is_integer(name):
         return trial.suggest_int(name, int(limits.low), int(limits.high), log=is_logarithmic)
     return trial.suggest_float(name, limits.low, limits.high, log=is_logarithmic)
-
-
-def _trial_count(tuning: Tuning) -> int:
-    return len(_grid(tuning)) if tuning.strategy == "Grid" else tuning.jobs
 
 
 def _line(trial: FrozenTrial) -> str:

@@ -3,80 +3,57 @@
 import math
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from image_classifier.settings.schema import Settings
-from image_classifier.settings.tuning import Tuning
+from image_classifier.settings.schema import Endpoint, Settings, Training, Transform
 
 PRICES = Path(__file__).with_name("prices.toml")
 
 HOURS_A_MONTH = 730
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One line of an estimate."""
-
-    description: str
-    dollars: float
-    """Not a number if the table lacks the instance type."""
-    unit: str
-
-    def __str__(self) -> str:
-        """Return a line of text."""
-        price = "price unknown" if math.isnan(self.dollars) else f"${self.dollars:,.2f}"
-        return f"{price:>14} {self.unit:<11}{self.description}"
-
-
-def estimate(settings: Settings, hours: float) -> Iterator[Item]:
-    """Yield the costs of training for `hours`, of tuning and of the endpoint."""
+def estimate(settings: Settings, hours: float) -> Iterator[str]:
+    """Yield lines: the costs of training for `hours`, of tuning and others, and a footnote."""
     prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
-    job, endpoint = settings.training, settings.endpoint
-    hour = _hour(prices, job.instance_type, job.instance_count)
+    job, endpoint, transform = settings.training, settings.endpoint, settings.transform
+    hour = _hour(prices, job)
     hour += prices["disk_gb_month"] * job.volume_gb / HOURS_A_MONTH * job.instance_count
     if job.spot:
         hour *= prices["spot_share"]
-    instances = f"{job.instance_count} x {job.instance_type}{' (spot)' if job.spot else ''}"
-    yield Item(f"training, {hours:g} h of {instances}", hour * hours, "a job")
+    spot = " (spot)" if job.spot else ""
+    yield _line(hour * hours, "a job", f"training, {hours:g} h of {_instances(job)}{spot}")
     if settings.tuning is not None:
-        jobs = _jobs(settings.tuning)
-        description = f"tuning, at most {jobs} such jobs"
-        yield Item(description, hour * hours * jobs, "a tuning")
+        jobs = settings.tuning.trial_count
+        yield _line(hour * hours * jobs, "a tuning", f"tuning, at most {jobs} such jobs")
     if endpoint.kind == "serverless":
         gigabytes = endpoint.memory_mb / 1024
         # 0.1 s per request: benchmarks/README.md has measurements of other sizes.
         dollars = gigabytes * prices["serverless_gb_second"] * 0.1 * 1_000_000
         description = f"serverless endpoint of {gigabytes:g} GB, at 0.1 s per request"
-        yield Item(description, dollars, "a million")
+        yield _line(dollars, "a million", description)
     else:
-        price = _hour(prices, endpoint.instance_type, endpoint.instance_count)
-        instances = f"{endpoint.instance_count} x {endpoint.instance_type}"
-        description = f"{endpoint.kind} endpoint, {instances}, until it is deleted"
-        yield Item(description, price, "an hour")
-        yield Item(description, price * HOURS_A_MONTH, "a month")
-    transform = settings.transform
-    price = _hour(prices, transform.instance_type, transform.instance_count)
-    instances = f"{transform.instance_count} x {transform.instance_type}"
-    yield Item(f"batch transform, {instances}", price, "an hour")
-
-
-def footnote() -> str:
-    """Return the date of the prices, and what they include."""
-    prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
-    return (
+        price = _hour(prices, endpoint)
+        description = f"{endpoint.kind} endpoint, {_instances(endpoint)}, until it is deleted"
+        yield _line(price, "an hour", description)
+        yield _line(price * HOURS_A_MONTH, "a month", description)
+    yield _line(_hour(prices, transform), "an hour", f"batch transform, {_instances(transform)}")
+    yield (
         f"prices of us-east-1 from the table of {prices['date']}, without taxes and storage on S3; "
         "a job that ends earlier costs less: see AWS's price list"
     )
 
 
-def _jobs(tuning: Tuning) -> int:
-    if tuning.strategy == "Grid":
-        return math.prod(len(each.values) for each in tuning.ranges.values())
-    return tuning.jobs
+def _line(dollars: float, unit: str, description: str) -> str:
+    price = "price unknown" if math.isnan(dollars) else f"${dollars:,.2f}"
+    return f"{price:>14} {unit:<11}{description}"
 
 
-def _hour(prices: dict[str, Any], instance_type: str, count: int) -> float:
-    found = (each["instances"].get(instance_type) for each in prices["lists"])
-    return next(filter(None, found), math.nan) * count
+def _instances(section: Training | Endpoint | Transform) -> str:
+    return f"{section.instance_count} x {section.instance_type}"
+
+
+def _hour(prices: dict[str, Any], section: Training | Endpoint | Transform) -> float:
+    """Return the price of the instances; not a number if the table lacks their type."""
+    found = (each["instances"].get(section.instance_type) for each in prices["lists"])
+    return next(filter(None, found), math.nan) * section.instance_count

@@ -96,6 +96,13 @@ class Tuning(Section):
             return self.objective.endswith("loss")
         return self.goal == "Minimize"
 
+    @property
+    def trial_count(self) -> int:
+        """Return the number of training jobs: of a grid, that of its points."""
+        if self.strategy == "Grid":
+            return math.prod(len(limits.values) for limits in self.ranges.values())
+        return self.jobs
+
     def max_epochs(self, hyperparameters: Mapping[str, object]) -> int:
         """Return the number of epochs of the longest trial."""
         epochs = self.ranges.get("epochs")
