@@ -17,7 +17,11 @@ LAST = 10
 NINETY_PERCENT = 3.29
 
 
-@rule("PoorWeightInitialization")
+@rule(
+    "PoorWeightInitialization",
+    cause="the weights were initialized with a wrong scale, or with equal values",
+    remedy="start from pretrained weights, or from torchvision's own initialization",
+)
 def poor_weight_initialization(
     records: Records,
     *,
@@ -53,10 +57,10 @@ def poor_weight_initialization(
     if widest is not None and widest[1] > threshold:
         point, ratio, name = widest
         sentence = (
-            f"the variance of activation inputs differs {ratio:.3g}-fold between layers; the "
-            f"limit is {threshold:g}"
+            f"the variance of activation inputs differs {ratio:.3g}-fold between layers; the limit "
+            f"is {threshold:g}; and the loss does not fall"
         )
-        violations.append(_poor(point.step, name, ratio, sentence))
+        violations.append(Violation(point.step, name, ratio, sentence))
     largest = [
         (max(points[inputs.FIRST : steps], key=lambda point: point.value), name)
         for name, points in deviations.items()
@@ -68,13 +72,18 @@ def poor_weight_initialization(
         if width < distribution_range:
             sentence = (
                 f"90 % of the gradients of the widest layer are within a range of {width:.3g}; "
-                f"the minimum is {distribution_range:g}"
+                f"the minimum is {distribution_range:g}; and the loss does not fall"
             )
-            violations.append(_poor(point.step, name, width, sentence))
+            violations.append(Violation(point.step, name, width, sentence))
     return Finding(count, violations)
 
 
-@rule("DeadRelu")
+@rule(
+    "DeadRelu",
+    cause="the initial weights or biases were far below zero, or a step was too large",
+    remedy="divide learning_rate by 10; start with random weights and zero biases, or use batch "
+    "normalization before the ReLU",
+)
 def dead_relu(
     records: Records,
     *,
@@ -101,25 +110,20 @@ def dead_relu(
         mean = np.mean(last, axis=0)
         dead = 100 * float((100 * mean < threshold_inactivity).mean())
         if dead > threshold_layer:
-            violations.append(
-                Violation(
-                    arrays[-1][0],
-                    name,
-                    dead,
-                    f"{dead:.3g} % of its units are positive for less than "
-                    f"{threshold_inactivity:g} % of their inputs; the limit is "
-                    f"{threshold_layer:g} %",
-                    cause="the initial weights or biases were far below zero, or a step was too "
-                    "large",
-                    remedy="divide learning_rate by 10; start with random weights and zero biases, "
-                    "or use batch normalization before the ReLU",
-                )
+            sentence = (
+                f"{dead:.3g} % of its units are positive for less than {threshold_inactivity:g} % "
+                f"of their inputs; the limit is {threshold_layer:g} %"
             )
+            violations.append(Violation(arrays[-1][0], name, dead, sentence))
     count = sum(max(len(arrays) - inputs.FIRST, 0) for arrays in activities.values())
     return Finding(count, violations, lacks="" if count else "activations of two steps")
 
 
-@rule("SaturatedActivation")
+@rule(
+    "SaturatedActivation",
+    cause="the weights before it are too large",
+    remedy="lower learning_rate, raise weight_decay, or use batch normalization before it",
+)
 def saturated_activation(
     records: Records,
     *,
@@ -149,18 +153,11 @@ def saturated_activation(
         out = inputs.unit_means((values < low) | (values > high))
         saturated = 100 * float((100 * out > threshold_inactivity).mean())
         if saturated > threshold_layer:
-            violations.append(
-                Violation(
-                    step,
-                    name,
-                    saturated,
-                    f"{saturated:.3g} % of its units have inputs below {low:g} or above {high:g}, "
-                    f"where the output is constant; the limit is {threshold_layer:g} %",
-                    cause="the weights before it are too large",
-                    remedy="lower learning_rate, raise weight_decay, or use batch normalization "
-                    "before it",
-                )
+            sentence = (
+                f"{saturated:.3g} % of its units have inputs below {low:g} or above {high:g}, "
+                f"where the output is constant; the limit is {threshold_layer:g} %"
             )
+            violations.append(Violation(step, name, saturated, sentence))
     count = sum(map(len, found.values()))
     return Finding(count, violations, lacks="" if found else "inputs of a tanh or sigmoid layer")
 
@@ -174,18 +171,6 @@ def _widest(variances: Mapping[str, Sequence[Point]]) -> tuple[Point, float, str
     ratios = []
     for layers in by_order.values():
         high, name = max(layers, key=lambda layer: layer[0].value)
-        low, _ = min(layers, key=lambda layer: layer[0].value)
-        ratio = high.value / max(low.value, float(np.finfo(np.float32).tiny))
-        ratios.append((high, ratio, name))
-    return max(ratios, key=lambda each: each[1], default=None)
-
-
-def _poor(step: int, tensor: str, value: float, sentence: str) -> Violation:
-    return Violation(
-        step,
-        tensor,
-        value,
-        f"{sentence}; and the loss does not fall",
-        cause="the weights were initialized with a wrong scale, or with equal values",
-        remedy="start from pretrained weights, or from torchvision's own initialization",
-    )
+        low = min(point.value for point, _ in layers)
+        ratios.append((high, high.value / max(low, float(np.finfo(np.float32).tiny)), name))
+    return max(ratios, key=lambda ratio: ratio[1], default=None)

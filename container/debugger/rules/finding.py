@@ -25,10 +25,11 @@ class Violation:
     sentence: str
     """The value found and its limit, in words."""
 
-    cause: str
-    """The probable one."""
+    cause: str = ""
+    """The probable one; the rule's if empty."""
 
-    remedy: str
+    remedy: str = ""
+    """The rule's if empty."""
 
 
 @dataclass(frozen=True, slots=True)

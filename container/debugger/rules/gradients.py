@@ -12,7 +12,13 @@ from container.debugger.rules.rule import rule
 SMALL_SHARE = 1e-3
 
 
-@rule("VanishingGradient")
+@rule(
+    "VanishingGradient",
+    cause="the gradient vanishes on the way to the first layers: saturated activations, too many "
+    "layers without residual connections, or dead ReLUs",
+    remedy="use ReLU and batch normalization, or a residual network (resnet18); start from "
+    "pretrained weights",
+)
 def vanishing_gradient(records: Records, *, threshold: float = 1e-7) -> Finding:
     """Find layers whose gradients vanish.
 
@@ -36,23 +42,19 @@ def vanishing_gradient(records: Records, *, threshold: float = 1e-7) -> Finding:
             point.value < threshold and point.value <= SMALL_SHARE * largest.get(point.order, 0.0)
             for point in points
         ):
-            violations.append(
-                Violation(
-                    last.step,
-                    name,
-                    last.value,
-                    f"the mean absolute gradient is {last.value:.3g}, below {threshold:g}; the "
-                    f"largest layer's is {largest[last.order]:.3g}",
-                    cause="the gradient vanishes on the way to the first layers: saturated "
-                    "activations, too many layers without residual connections, or dead ReLUs",
-                    remedy="use ReLU and batch normalization, or a residual network (resnet18); "
-                    "start from pretrained weights",
-                )
+            sentence = (
+                f"the mean absolute gradient is {last.value:.3g}, below {threshold:g}; the largest "
+                f"layer's is {largest[last.order]:.3g}"
             )
+            violations.append(Violation(last.step, name, last.value, sentence))
     return Finding(sum(map(len, later.values())), violations)
 
 
-@rule("ExplodingTensor")
+@rule(
+    "ExplodingTensor",
+    cause="the learning rate is far too high, or the input is not finite",
+    remedy="divide learning_rate by 10, set gradient_clip_norm=1, or precision=float32",
+)
 def exploding_tensor(
     records: Records,
     *,
@@ -64,7 +66,7 @@ def exploding_tensor(
     pattern = inputs.patterns(collection_names, tensor_regex) or [LOSSES, GRADIENTS, WEIGHTS]
     count, violations = 0, []
     for name in records.names(pattern, records.training):
-        first = None
+        is_finite = True
         for record in records.of(name, records.training):
             # Each of them reveals it, and not all need be recorded.
             reductions = map(record.reduction, ("min", "max", "mean", "l2", "abs_mean"))
@@ -72,18 +74,7 @@ def exploding_tensor(
             count += bool(known)
             # The first value that is not finite decides, as its kind differs by reduction.
             worst = next((value for value in known if not math.isfinite(value)), 0.0)
-            if first is None and (math.isnan(worst) or (math.isinf(worst) and not only_nan)):
-                first = record.step, worst
-        if first is not None:
-            violations.append(
-                Violation(
-                    first[0],
-                    name,
-                    first[1],
-                    f"it contains {first[1]}",
-                    cause="the learning rate is far too high, or the input is not finite",
-                    remedy="divide learning_rate by 10, set gradient_clip_norm=1, or "
-                    "precision=float32",
-                )
-            )
+            if is_finite and (math.isnan(worst) or (math.isinf(worst) and not only_nan)):
+                is_finite = False
+                violations.append(Violation(record.step, name, worst, f"it contains {worst}"))
     return Finding(count, violations, lacks="" if count else "any tensor")

@@ -52,7 +52,12 @@ def class_imbalance(
     return Finding(len(labels), violations, lacks="" if is_enough else f"{samples} labels")
 
 
-@rule("Confusion", needs_limits=True)
+@rule(
+    "Confusion",
+    needs_limits=True,
+    cause="the two classes look alike, or labels are wrong",
+    remedy="check the worst mistakes in report.html; add images of both classes",
+)
 def confusion(
     records: Records,
     *,
@@ -86,20 +91,16 @@ def confusion(
                 limit = f"the limit is {max_off_diag:.0%}"
             else:
                 continue
-            violations.append(
-                Violation(
-                    step,
-                    "predictions",
-                    share,
-                    f"{100 * share:.3g} % of class {true} are classified as {predicted}; {limit}",
-                    cause="the two classes look alike, or labels are wrong",
-                    remedy="check the worst mistakes in report.html; add images of both classes",
-                )
-            )
+            sentence = f"{100 * share:.3g} % of class {true} are classified as {predicted}; {limit}"
+            violations.append(Violation(step, "predictions", share, sentence))
     return Finding(len(evaluated[0]), violations)
 
 
-@rule("CheckInputImages")
+@rule(
+    "CheckInputImages",
+    cause="the images are not normalized with ImageNet's mean and deviation, or twice",
+    remedy="subtract the mean and divide by std once, in units of the pixels' range",
+)
 def check_input_images(
     records: Records,
     *,
@@ -126,18 +127,11 @@ def check_input_images(
     low, high = float(pixels.min()), float(pixels.max())
     if mean <= threshold_mean or (low < 0 < high and max(-low, high) < MAX_DEVIATION):
         return Finding(count)
-    what = (
-        "no value is below zero" if low >= 0 else f"the values range from {low:.3g} to {high:.3g}"
+    span = f"the values range from {low:.3g} to {high:.3g}" if low < 0 else "no value is below zero"
+    sentence = (
+        f"the mean of a channel is {mean:.3g} from zero (limit {threshold_mean:g}), and {span}"
     )
-    violation = Violation(
-        samples[-1][0],
-        "input_image",
-        mean,
-        f"the mean of a channel is {mean:.3g} from zero (limit {threshold_mean:g}), and {what}",
-        cause="the images are not normalized with ImageNet's mean and deviation, or twice",
-        remedy="subtract the mean and divide by std once, in units of the pixels' range",
-    )
-    return Finding(count, [violation])
+    return Finding(count, [Violation(samples[-1][0], "input_image", mean, sentence)])
 
 
 def _imbalance(labels: Labels, step: int, threshold: float) -> list[Violation]:
@@ -146,18 +140,18 @@ def _imbalance(labels: Labels, step: int, threshold: float) -> list[Violation]:
     if ratio <= threshold:
         return []
     rare, common = classes[counts.argmin()], classes[counts.argmax()]
-    violation = Violation(
-        step,
-        "labels",
-        float(ratio),
+    sentence = (
         f"class {common} is {ratio:.3g} times as frequent as class {rare} ({counts.max()} and "
-        f"{counts.min()} of {len(labels)} images); the limit is {threshold:g}",
-        cause="the channel has far more images of some classes, so that the network hardly "
-        "learns the others",
-        remedy="leave class_balance=auto, or set class_balance=sampling; add images of the rare "
-        "classes",
+        f"{counts.min()} of {len(labels)} images); the limit is {threshold:g}"
     )
-    return [violation]
+    cause = (
+        "the channel has far more images of some classes, so that the network hardly learns the "
+        "others"
+    )
+    remedy = (
+        "leave class_balance=auto, or set class_balance=sampling; add images of the rare classes"
+    )
+    return [Violation(step, "labels", float(ratio), sentence, cause, remedy)]
 
 
 def _misclassified(
@@ -171,14 +165,7 @@ def _misclassified(
             sentence = (
                 f"{share:.0%} of class {label} are misclassified; the limit is {threshold:.0%}"
             )
-            violations.append(
-                Violation(
-                    step,
-                    "predictions",
-                    share,
-                    sentence,
-                    cause="the class is rare, looks like another one, or is labeled incorrectly",
-                    remedy="set class_balance=sampling, and check the class in report.html",
-                )
-            )
+            cause = "the class is rare, looks like another one, or is labeled incorrectly"
+            remedy = "set class_balance=sampling, and check the class in report.html"
+            violations.append(Violation(step, "predictions", share, sentence, cause, remedy))
     return violations

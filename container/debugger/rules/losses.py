@@ -60,7 +60,12 @@ def loss_not_decreasing(
     return Finding(len(losses), [violation] if violation else [])
 
 
-@rule("Overfit")
+@rule(
+    "Overfit",
+    cause="the network memorizes the training images",
+    remedy="set early_stopping_patience=3; more images, augmentation, weight_decay or mixup=0.2 "
+    "also help; many wrong labels have the same effect",
+)
 def overfit(
     records: Records,
     *,
@@ -97,21 +102,16 @@ def overfit(
             in_a_row = in_a_row + 1 if point.value >= before else 1
         before = point.value
         if in_a_row > patience:
-            violations.append(
-                _violation(
-                    point,
-                    f"the validation loss {point.value:.4g} is {100 * ratio:.3g} % above the "
-                    f"training loss {mean:.4g} (limit {100 * ratio_threshold:g} %) and "
-                    f"{_percent(best, point.value):.3g} % above its minimum {best:.4g}",
-                    "the network memorizes the training images",
-                    "set early_stopping_patience=3; more images, augmentation, weight_decay or "
-                    "mixup=0.2 also help; many wrong labels have the same effect",
-                )
+            sentence = (
+                f"the validation loss {point.value:.4g} is {100 * ratio:.3g} % above the training "
+                f"loss {mean:.4g} (limit {100 * ratio_threshold:g} %) and "
+                f"{_percent(best, point.value):.3g} % above its minimum {best:.4g}"
             )
+            violations.append(_violation(point, sentence))
     return Finding(len(pairs), violations)
 
 
-@rule("Overtraining")
+@rule("Overtraining", cause="the training continues although it no longer improves")
 def overtraining(
     records: Records,
     *,
@@ -139,8 +139,7 @@ def overtraining(
         validation[-1],
         f"the validation loss has not fallen by {delta:g} below {best.value:.4g} of evaluation "
         f"{best.step} for {idle_validation} evaluations{also}; the limit is {patience_validation}",
-        "the training continues although it no longer improves",
-        f"set epochs={max(best.step, 1)}, or early_stopping_patience=3",
+        remedy=f"set epochs={max(best.step, 1)}, or early_stopping_patience=3",
     )
     return Finding(len(validation), [violation])
 
@@ -243,5 +242,5 @@ def _rank_deviations(before: Window, after: Window) -> float:
     return (sum(pairs) - len(pairs) / 2) / deviation
 
 
-def _violation(point: Point, sentence: str, cause: str, remedy: str) -> Violation:
+def _violation(point: Point, sentence: str, cause: str = "", remedy: str = "") -> Violation:
     return Violation(point.step, "loss", point.value, sentence, cause, remedy)

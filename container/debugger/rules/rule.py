@@ -4,7 +4,7 @@ import inspect
 import logging
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from container.classifier.errors import UserError
@@ -29,6 +29,12 @@ class Rule:
     function: Callable[..., Finding]
     needs_limits: bool
     """Whether the default parameters check nothing, so that the rule runs only when selected."""
+
+    cause: str
+    """The probable cause of violations that do not have their own."""
+
+    remedy: str
+    """The remedy for violations that do not have their own."""
 
     def __call__(self, source: object, **parameters: Value) -> Finding:
         """Return what the rule finds in its source."""
@@ -85,15 +91,22 @@ class Rule:
             # For example, a tensor of an unexpected shape in another job's files.
             logger.debug("rule %s failed", self.name, exc_info=True)
             error = f"{type(raised).__name__}: {raised}"
+        violations = [
+            replace(each, cause=each.cause or self.cause, remedy=each.remedy or self.remedy)
+            for each in finding.violations
+        ]
+        finding = replace(finding, violations=violations)
         status = INSUFFICIENT if finding.lacks else NO_ISSUES
         if error or finding.violations:
             status = ERROR if error else ISSUES
         return Verdict(rule=self.name, status=status, finding=finding, parameters=used, error=error)
 
 
-def rule(name: str, *, needs_limits: bool = False) -> Callable[[Callable[..., Finding]], Rule]:
+def rule(
+    name: str, *, needs_limits: bool = False, cause: str = "", remedy: str = ""
+) -> Callable[[Callable[..., Finding]], Rule]:
     """Make a function the rule that AWS calls `name`."""
-    return lambda function: Rule(name, function, needs_limits)
+    return lambda function: Rule(name, function, needs_limits, cause, remedy)
 
 
 def collect(*modules: ModuleType) -> dict[str, Rule]:

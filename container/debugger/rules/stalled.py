@@ -7,7 +7,11 @@ from container.debugger.rules.finding import Finding, Violation
 from container.debugger.rules.rule import rule
 
 
-@rule("StalledTraining")
+@rule(
+    "StalledTraining",
+    cause="the training waited for the loader, the disk or another process of the job",
+    remedy="check disk, network and CPU at that time in the system metrics",
+)
 def stalled_training(
     records: Records, *, threshold: float = 1800.0, stop_training_on_fire: bool = False
 ) -> Finding:
@@ -26,8 +30,6 @@ def stalled_training(
             after - before,
             f"nothing was recorded for {after - before:.4g} seconds before step {step}; "
             f"the limit is {threshold:g}",
-            cause="the training waited for the loader, the disk or another process of the job",
-            remedy="check disk, network and CPU at that time in the system metrics",
         )
         for (_, before), (step, after) in itertools.pairwise(records.times)
         if after - before > threshold

@@ -44,7 +44,11 @@ def weight_update_ratio(
     return Finding(count, violations, lacks="" if count else "weights around two steps or more")
 
 
-@rule("UnchangedTensor")
+@rule(
+    "UnchangedTensor",
+    cause="the learning rate is zero or far too low, or there is no gradient",
+    remedy="raise learning_rate, or leave it unset; check VanishingGradient",
+)
 def unchanged_tensor(
     records: Records,
     *,
@@ -81,20 +85,17 @@ def unchanged_tensor(
         count += len(found)
         last = found[-num_steps:]
         if all(is_close(last[0][1], values) for _, values in last[1:]):
-            violations.append(
-                Violation(
-                    last[-1][0],
-                    name,
-                    last[-1][1][0],
-                    f"it is the same at steps {', '.join(str(step) for step, _ in last)}",
-                    cause="the learning rate is zero or far too low, or there is no gradient",
-                    remedy="raise learning_rate, or leave it unset; check VanishingGradient",
-                )
-            )
+            step, values = last[-1]
+            sentence = f"it is the same at steps {', '.join(str(step) for step, _ in last)}"
+            violations.append(Violation(step, name, values[0], sentence))
     return Finding(count, violations, lacks="" if count else f"{num_steps} records of a tensor")
 
 
-@rule("AllZero")
+@rule(
+    "AllZero",
+    cause="later layers pass no gradient back: dead ReLUs or zero weights",
+    remedy="start from random or pretrained weights; lower learning_rate",
+)
 def all_zero(
     records: Records,
     *,
@@ -123,8 +124,6 @@ def all_zero(
             name,
             100 * points[-1].value,
             f"{100 * points[-1].value:.3g} % of its values are zero, as in every record",
-            cause="later layers pass no gradient back: dead ReLUs or zero weights",
-            remedy="start from random or pretrained weights; lower learning_rate",
         )
         for name, points in later.items()
         if all(100 * point.value >= threshold for point in points)
