@@ -168,7 +168,7 @@ def test_report_without_data_states_what_is_missing() -> None:
 def test_advice_lists_causes_before_consequences() -> None:
     violation = Violation(1, "a", 1, sentence="", cause="", remedy="")
     verdicts = [
-        Verdict(rule=rule, status=ISSUES, finding=Finding(1, [violation]))
+        Verdict(rule=rule, finding=Finding(1, [violation]))
         for rule in ("Dataloader", "LossNotDecreasing", "VanishingGradient", "DeadRelu")
     ]
 

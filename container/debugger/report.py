@@ -14,9 +14,9 @@ from container.debugger.profiler import rules as profiler_rules
 from container.debugger.profiler import timeline
 from container.debugger.profiler.profile import Profile, percentiles
 from container.debugger.reading.records import GRADIENTS, WEIGHTS, Mode, Records
-from container.debugger.rules.catalog import RULES
 from container.debugger.rules.finding import ISSUES, Verdict
 from container.debugger.rules.inputs import BIAS
+from container.debugger.rules.selection import RULES
 
 TEMPLATE = "debug_report.html.jinja"
 

@@ -18,7 +18,7 @@ MIN_STEPS = 20
 NO_STEPS = f"{MIN_STEPS} timed steps"
 
 
-@rule("Dataloader")
+@rule("Dataloader", cause="the disk or the loader is slower than the network")
 def dataloader(
     profile: Profile, *, min_threshold: float = 70, max_threshold: float = 200
 ) -> Finding:
@@ -43,14 +43,17 @@ def dataloader(
         share,
         f"steps wait for images in {share:.0%} of their time; step {longest.step} waited longest, "
         f"{longest.seconds:.3g} s",
-        cause="the disk or the loader is slower than the network",
         remedy=f"put the cache on a faster disk ({CACHE_DIR_VARIABLE} names its folder); "
         f"without the wait the steps are {1 / (1 - min(share, 0.99)):.2f} times as fast",
     )
     return Finding(len(waits), [violation])
 
 
-@rule("StepOutlier")
+@rule(
+    "StepOutlier",
+    cause="another process uses the machine, or some images are on a slower disk",
+    remedy="check the system metrics at these steps",
+)
 def step_outlier(
     profile: Profile, *, stddev: float = 3, mode: str | None = None, n_outliers: int = 10
 ) -> Finding:
@@ -74,19 +77,18 @@ def step_outlier(
     if len(slow) <= n_outliers or lost < MIN_SHARE * seconds.sum():
         return Finding(len(events))
     worst = max(slow, key=lambda event: event.seconds)
-    violation = Violation(
-        worst.step,
-        name,
-        worst.seconds,
+    sentence = (
         f"{len(slow)} of {len(events)} steps took more than {limit:.3g} s, {stddev:g} standard "
-        f"deviations above the mean of {mean:.3g} s; step {worst.step} took {worst.seconds:.3g} s",
-        cause="another process uses the machine, or some images are on a slower disk",
-        remedy="check the system metrics at these steps",
+        f"deviations above the mean of {mean:.3g} s; step {worst.step} took {worst.seconds:.3g} s"
     )
-    return Finding(len(events), [violation])
+    return Finding(len(events), [Violation(worst.step, name, worst.seconds, sentence)])
 
 
-@rule("MaxInitializationTime")
+@rule(
+    "MaxInitializationTime",
+    cause="images are decoded, or weights are downloaded",
+    remedy="keep the cache between jobs, and provide the weights as a channel",
+)
 def max_initialization_time(profile: Profile, *, threshold: float = 20) -> Finding:
     """Find a long time before the first step; the threshold is in minutes."""
     steps = profile.durations(timeline.STEP)
@@ -97,15 +99,8 @@ def max_initialization_time(profile: Profile, *, threshold: float = 20) -> Findi
     minutes = (steps[0].start - min(starts)) / 60
     if minutes <= threshold:
         return Finding(1)
-    violation = Violation(
-        0,
-        timeline.INITIALIZATION,
-        minutes,
-        f"the first step started after {minutes:.1f} minutes; the limit is {threshold:g}",
-        cause="images are decoded, or weights are downloaded",
-        remedy="keep the cache between jobs, and provide the weights as a channel",
-    )
-    return Finding(1, [violation])
+    sentence = f"the first step started after {minutes:.1f} minutes; the limit is {threshold:g}"
+    return Finding(1, [Violation(0, timeline.INITIALIZATION, minutes, sentence)])
 
 
 @rule("OverallFrameworkMetrics")

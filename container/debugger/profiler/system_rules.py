@@ -11,7 +11,11 @@ from container.debugger.rules.rule import rule
 NO_GPU = "metrics of a GPU"
 
 
-@rule("BatchSize")
+@rule(
+    "BatchSize",
+    cause="the batches are too small for the device",
+    remedy="double batch_size until memory is nearly full, and learning_rate with it",
+)
 def batch_size(
     profile: Profile,
     *,
@@ -34,18 +38,18 @@ def batch_size(
     is_idle = cpu < cpu_threshold_p95 and gpu < gpu_threshold_p95
     if not (is_idle and memory < gpu_memory_threshold_p95):
         return Finding(len(cpus))
-    violation = _violation(
-        "GPUMemoryUtilization",
-        memory,
+    sentence = (
         f"the 95th percentiles are {cpu:.0f} % of the CPUs, {gpu:.0f} % of the GPUs and "
-        f"{memory:.0f} % of GPU memory",
-        "the batches are too small for the device",
-        "double batch_size until memory is nearly full, and learning_rate with it",
+        f"{memory:.0f} % of GPU memory"
     )
-    return Finding(len(cpus), [violation])
+    return Finding(len(cpus), [Violation(0, "GPUMemoryUtilization", memory, sentence)])
 
 
-@rule("CPUBottleneck")
+@rule(
+    "CPUBottleneck",
+    cause="the GPUs wait while the CPUs are busy",
+    remedy="decode images once (the cache does), or use an instance with more CPUs",
+)
 def cpu_bottleneck(
     profile: Profile,
     *,
@@ -55,16 +59,15 @@ def cpu_bottleneck(
     patience: int = 1000,
 ) -> Finding:
     """Find GPUs that wait for the CPUs."""
-    return _bottleneck(
-        profile,
-        _mean(profile.values(*CPU)),
-        limits=(threshold, gpu_threshold, cpu_threshold, patience),
-        what="the CPUs are busy",
-        remedy="decode images once (the cache does), or use an instance with more CPUs",
-    )
+    limits = threshold, gpu_threshold, cpu_threshold, patience
+    return _bottleneck(profile, CPU, limits, "the CPUs are busy")
 
 
-@rule("IOBottleneck")
+@rule(
+    "IOBottleneck",
+    cause="the GPUs wait while the CPUs wait for the disk",
+    remedy="use input_mode=File instead of FastFile, or an instance with a faster disk",
+)
 def io_bottleneck(
     profile: Profile,
     *,
@@ -74,16 +77,15 @@ def io_bottleneck(
     patience: int = 1000,
 ) -> Finding:
     """Find GPUs that wait for the disk."""
-    return _bottleneck(
-        profile,
-        _mean(profile.values(*IO_WAIT)),
-        limits=(threshold, gpu_threshold, io_threshold, patience),
-        what="the CPUs wait for the disk",
-        remedy="use input_mode=File instead of FastFile, or an instance with a faster disk",
-    )
+    limits = threshold, gpu_threshold, io_threshold, patience
+    return _bottleneck(profile, IO_WAIT, limits, "the CPUs wait for the disk")
 
 
-@rule("LowGPUUtilization")
+@rule(
+    "LowGPUUtilization",
+    cause="the GPU waits for images, or the batches are small",
+    remedy="raise batch_size; check the share of DataLoaderIter in a step",
+)
 def low_gpu_utilization(
     profile: Profile,
     *,
@@ -101,19 +103,16 @@ def low_gpu_utilization(
     for name, series in gpus.items():
         p95, p5 = (_percentile(series, percent, window) for percent in (95, 5))
         if p95 < threshold_p95 or p5 < threshold_p5:
-            violations.append(
-                _violation(
-                    name,
-                    p95,
-                    f"the 95th percentile is {p95:.0f} %, the 5th {p5:.0f} %",
-                    "the GPU waits for images, or the batches are small",
-                    "raise batch_size; check the share of DataLoaderIter in a step",
-                )
-            )
+            sentence = f"the 95th percentile is {p95:.0f} %, the 5th {p5:.0f} %"
+            violations.append(Violation(0, name, p95, sentence))
     return Finding(points, violations)
 
 
-@rule("GPUMemoryIncrease")
+@rule(
+    "GPUMemoryIncrease",
+    cause="tensors of every step are kept",
+    remedy="detach losses and outputs that are kept",
+)
 def gpu_memory_increase(
     profile: Profile, *, increase: float = 5, patience: int = 1000, window: int = 10
 ) -> Finding:
@@ -127,45 +126,35 @@ def gpu_memory_increase(
         means = np.convolve(series[:, 1], np.ones(window) / window, "valid")
         growth = float(means[-1] - means[len(means) // 2])
         if growth > increase:
-            violations.append(
-                _violation(
-                    name,
-                    growth,
-                    f"its memory use has grown by {growth:.1f} % in the second half of the run",
-                    "tensors of every step are kept",
-                    "detach losses and outputs that are kept",
-                )
-            )
+            sentence = f"its memory use has grown by {growth:.1f} % in the second half of the run"
+            violations.append(Violation(0, name, growth, sentence))
     return Finding(points, violations)
 
 
-@rule("LoadBalancing")
+@rule(
+    "LoadBalancing",
+    cause="one GPU waits for the others",
+    remedy="give every GPU the same share of the batch",
+)
 def load_balancing(profile: Profile, *, threshold: float = 0.5, patience: int = 1000) -> Finding:
     """Find GPUs with unequal load."""
     gpus = profile.values(*GPU)
     points = min(map(len, gpus.values()), default=0)
     if len(gpus) < 2 or points < patience:  # noqa: PLR2004
         return Finding(points, lacks=f"metrics of two GPUs, {patience} of each")
-    shares = {
+    histograms = {
         name: np.histogram(series[:, 1], 20, (0, 100))[0] / len(series)
         for name, series in gpus.items()
     }
-    first = next(iter(shares))
-    distances = {
-        name: float(np.abs(share - shares[first]).sum() / 2) for name, share in shares.items()
-    }
-    violations = [
-        _violation(
-            name,
-            distance,
-            f"its histogram differs from that of {first} by {distance:.2f}; the limit is "
-            f"{threshold:g}",
-            "one GPU waits for the others",
-            "give every GPU the same share of the batch",
-        )
-        for name, distance in distances.items()
-        if distance > threshold
-    ]
+    first, violations = next(iter(histograms)), []
+    for name, histogram in histograms.items():
+        distance = float(np.abs(histogram - histograms[first]).sum() / 2)
+        if distance > threshold:
+            sentence = (
+                f"its histogram differs from that of {first} by {distance:.2f}; the limit is "
+                f"{threshold:g}"
+            )
+            violations.append(Violation(0, name, distance, sentence))
     return Finding(points, violations)
 
 
@@ -178,15 +167,13 @@ def overall_system_usage(profile: Profile) -> Finding:
 
 def _bottleneck(
     profile: Profile,
-    load: Series | None,
-    *,
+    metric: tuple[str, str],
     limits: tuple[float, float, float, int],
     what: str,
-    remedy: str,
 ) -> Finding:
-    """Compare with a limit the share of time in which GPUs are idle and a load is high."""
+    """Compare with a limit the percentage of samples with idle GPUs and a high load of a metric."""
     threshold, low, high, patience = limits
-    gpu = _mean(profile.values(*GPU))
+    gpu, load = _mean(profile.values(*GPU)), _mean(profile.values(*metric))
     if gpu is None or load is None:
         return Finding(0, lacks=NO_GPU)
     points = min(len(gpu), len(load))
@@ -197,8 +184,7 @@ def _bottleneck(
     if share <= threshold:
         return Finding(points)
     sentence = f"in {share:.0f} % of samples {what} (above {high:g} %) and GPUs are below {low:g} %"
-    cause = f"the GPUs wait while {what}"
-    return Finding(points, [_violation("GPUUtilization", share, sentence, cause, remedy)])
+    return Finding(points, [Violation(0, "GPUUtilization", share, sentence)])
 
 
 def _mean(series: Mapping[str, Series]) -> Series | None:
@@ -212,7 +198,3 @@ def _mean(series: Mapping[str, Series]) -> Series | None:
 
 def _percentile(series: Series, percent: float, window: int) -> float:
     return float(np.percentile(series[-window:, 1], percent))
-
-
-def _violation(tensor: str, value: float, sentence: str, cause: str, remedy: str) -> Violation:
-    return Violation(0, tensor, value, sentence, cause, remedy)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from typing import Any
 from unittest import mock
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from container.debugger.reading import protobuf_bridge
-from container.debugger.recording.reductions import reduce
 
 VERSION = "1.0.34"
 
@@ -57,6 +56,18 @@ with mock.patch.dict(os.environ, VARIABLES), warnings.catch_warnings():
 
 __all__ = ["VARIABLES", "Event", "Hook", "ModeKeys", "TensorHook", "forget_hook"]
 
+_KINDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "min": torch.min,
+    "max": torch.max,
+    "mean": torch.mean,
+    "std": torch.std,
+    "variance": torch.var,
+    "sum": torch.sum,
+    "prod": torch.prod,
+    "l1": lambda tensor: torch.linalg.vector_norm(tensor, 1),
+    "l2": torch.linalg.vector_norm,
+}
+
 
 class TensorHook(Hook):  # type: ignore[misc]
     """smdebug's hook, called by a training loop that handles its exceptions."""
@@ -86,10 +97,32 @@ class TensorHook(Hook):  # type: ignore[misc]
                 wanted |= dict.fromkeys((kind, True) for kind in absolute)
         if not wanted:
             return
-        values = reduce(torch.as_tensor(tensor), list(wanted))
+        values = _reduce(torch.as_tensor(tensor), list(wanted))
         for (kind, is_absolute), value in zip(wanted, values, strict=True):
             reduced = get_reduction_tensor_name(name, kind, is_absolute, remove_colon_index=True)
             self._write_raw_tensor_simple(reduced, value, tensor_ref=tensor_ref)
+
+
+def _reduce(tensor: Tensor, wanted: Sequence[tuple[str, bool]]) -> list[float]:
+    """Return reductions of a tensor, each given by its name and whether it is of absolute values.
+
+    They are computed on the tensor's device in float32 or float64, with one synchronization.
+    """
+    values = tensor.detach()
+    # bfloat16 and integers.
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.float()
+    if values.numel() == 0:
+        return [float("nan")] * len(wanted)
+    reduced = []
+    absolute = values.abs() if any(is_absolute for _, is_absolute in wanted) else values
+    for kind, is_absolute in wanted:
+        of = absolute if is_absolute else values
+        # torch returns NaN for the deviation of a single value.
+        is_single = of.numel() == 1 and kind in {"std", "variance"}
+        reduced.append(of.new_zeros(()) if is_single else _KINDS[kind](of))
+    numbers: list[float] = torch.stack(reduced).tolist()
+    return numbers
 
 
 def forget_hook() -> None:

@@ -4,12 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-NO_ISSUES, ISSUES, INSUFFICIENT, ERROR = (
-    "NoIssuesFound",
-    "IssuesFound",
-    "InsufficientData",
-    "Error",
-)
+NO_ISSUES, ISSUES = "NoIssuesFound", "IssuesFound"
+INSUFFICIENT, ERROR = "InsufficientData", "Error"
 
 Value = bool | int | float | str | None
 """Of a rule's parameter."""
@@ -47,10 +43,18 @@ class Verdict:
     """A rule's finding with the parameters it used."""
 
     rule: str
-    status: str
     finding: Finding
     parameters: Mapping[str, Value] = field(default_factory=dict)
     error: str = ""
+
+    @property
+    def status(self) -> str:
+        """One of the four statuses of a rule."""
+        if self.error:
+            return ERROR
+        if self.finding.violations:
+            return ISSUES
+        return INSUFFICIENT if self.finding.lacks else NO_ISSUES
 
     @property
     def worst(self) -> Violation | None:

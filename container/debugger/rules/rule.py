@@ -8,15 +8,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 
 from container.classifier.errors import UserError
-from container.debugger.rules.finding import (
-    ERROR,
-    INSUFFICIENT,
-    ISSUES,
-    NO_ISSUES,
-    Finding,
-    Value,
-    Verdict,
-)
+from container.debugger.rules.finding import Finding, Value, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +88,7 @@ class Rule:
             for each in finding.violations
         ]
         finding = replace(finding, violations=violations)
-        status = INSUFFICIENT if finding.lacks else NO_ISSUES
-        if error or finding.violations:
-            status = ERROR if error else ISSUES
-        return Verdict(rule=self.name, status=status, finding=finding, parameters=used, error=error)
+        return Verdict(rule=self.name, finding=finding, parameters=used, error=error)
 
 
 def rule(

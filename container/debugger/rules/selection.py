@@ -6,8 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from container.classifier.errors import UserError
 from container.debugger.reading.records import Records
-from container.debugger.rules.catalog import RULES
+from container.debugger.rules import images, layers, losses, stalled, weights
 from container.debugger.rules.finding import Value, Verdict
+from container.debugger.rules.rule import collect
+
+# AWS's rules on tensors, by name.
+RULES = collect(losses, layers, weights, images, stalled)
 
 # Names that AWS also uses.
 ALIASES = {"StalledTrainingRule": "StalledTraining"}
