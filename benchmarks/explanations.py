@@ -42,8 +42,8 @@ from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Preprocessing
 from container.classifier.vocabulary import NPY
 from container.training.output.export import export_onnx, golden_answers
-from image_classifier.explainer import coalitions, shapley
 from image_classifier.explainer import image as images
+from image_classifier.explainer import shapley
 from image_classifier.explainer.analysis import Analysis, Predictor
 from image_classifier.explainer.endpoint import HttpEndpoint
 from image_classifier.explainer.explanation import Evaluations, explain
@@ -203,10 +203,10 @@ def agreement(images: Path, model: Model) -> Mapping[str, float]:
             # A uniform image cannot be divided.
             continue
         evaluate = Evaluations(model, image)
-        values = evaluate(coalitions.every(count))
+        values = evaluate(shapley.all_coalitions(count))
         found = []
         for samples in (98, 2**count - 2):
-            chosen = coalitions.sample(count, samples, np.random.default_rng(0))
+            chosen = shapley.sample(count, samples, np.random.default_rng(0))
             found.append(
                 shapley.kernel(
                     chosen.coalitions,
@@ -265,7 +265,7 @@ def seconds(scratch: Path, data: Path, rounds: int) -> Mapping[str, object]:
 
 def _seconds(image: SegmentedImage, model: Model) -> float:
     count = image.segment_count
-    sample = coalitions.sample(count, EVALUATIONS, np.random.default_rng(0))
+    sample = shapley.sample(count, EVALUATIONS, np.random.default_rng(0))
     start = time.monotonic()
     model.scores(image, sample.coalitions)
     return time.monotonic() - start

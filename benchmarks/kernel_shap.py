@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.conditions import conditions
-from image_classifier.explainer import coalitions, shapley
+from image_classifier.explainer import shapley
 
 PLAYERS, SAMPLES, GAMES = 12, 500, 10
 
@@ -42,7 +42,7 @@ def game(seed: int) -> Game:
 
 def ours(play: Game, seed: int) -> Values:
     """Return values (M, 2) of `explainer`."""
-    chosen = coalitions.sample(PLAYERS, SAMPLES - 2, np.random.default_rng(seed))
+    chosen = shapley.sample(PLAYERS, SAMPLES - 2, np.random.default_rng(seed))
     ends = play(np.array([[False] * PLAYERS, [True] * PLAYERS]))
     values = play(chosen.coalitions)
     return shapley.kernel(chosen.coalitions, chosen.weights, values, empty=ends[0], full=ends[1])
@@ -71,7 +71,7 @@ def main() -> None:
         errors, seconds = [], []
         for seed in range(GAMES):
             play = game(seed)
-            exact = shapley.exact(play(coalitions.every(PLAYERS)))
+            exact = shapley.exact(play(shapley.all_coalitions(PLAYERS)))
             start = time.monotonic()
             found = method(play, seed)
             seconds.append(time.monotonic() - start)

@@ -9,11 +9,11 @@ import pytest
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import CSV, JSON, JSON_LINES, NPY
 from image_classifier.explainer.analysis import JPEG, PNG, Predictor
-from image_classifier.explainer.coalitions import every
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.model import MAX_BATCH, Model
 from image_classifier.explainer.payloads import parse_scores
+from image_classifier.explainer.shapley import all_coalitions
 from tests.endpoints import Behavior, Rows, patch_server
 
 PIXELS = np.zeros((16, 16, 3), np.uint8)
@@ -100,7 +100,7 @@ def test_scores_are_in_the_order_of_the_images(behavior: Behavior, content_type:
 def test_batches_reduce_requests_and_few_are_in_flight(behavior: Behavior) -> None:
     counts: list[int] = []
     with probed(HttpEndpoint(behavior.url, parallel=3)) as model:
-        model.scores(image(), every(16)[:160], counts.append)
+        model.scores(image(), all_coalitions(16)[:160], counts.append)
 
     assert model.accepts_batches
     assert len(behavior.paths) == 2 + 160 // MAX_BATCH
@@ -111,7 +111,7 @@ def test_batches_reduce_requests_and_few_are_in_flight(behavior: Behavior) -> No
 def test_endpoint_without_batches_gets_one_image_per_request(behavior: Behavior) -> None:
     behavior.takes_many = False
     with probed(HttpEndpoint(behavior.url, parallel=3)) as model:
-        found = model.scores(image(), every(16)[:20])
+        found = model.scores(image(), all_coalitions(16)[:20])
 
     assert not model.accepts_batches
     assert found.shape == (20, 2)
@@ -121,7 +121,7 @@ def test_endpoint_without_batches_gets_one_image_per_request(behavior: Behavior)
 def test_busy_endpoint_gets_the_request_again(behavior: Behavior) -> None:
     with probed(HttpEndpoint(behavior.url, parallel=2)) as model:
         behavior.busy = 3
-        found = model.scores(image(), every(16)[:40])
+        found = model.scores(image(), all_coalitions(16)[:40])
 
     assert found.shape == (40, 2)
     assert len(behavior.paths) == 2 + 3 + 3
@@ -131,7 +131,7 @@ def test_failing_endpoint_ends_the_analysis_with_its_message(behavior: Behavior)
     with probed(HttpEndpoint(behavior.url, parallel=2)) as model:
         behavior.fails_after = 0
         with pytest.raises(UserError, match=r"responded 500: .*the model broke"):
-            model.scores(image(), every(16)[:40])
+            model.scores(image(), all_coalitions(16)[:40])
 
 
 def test_unreachable_server_is_reported() -> None:
@@ -175,7 +175,7 @@ def test_changed_number_of_scores_is_reported(behavior: Behavior) -> None:
     with probed(HttpEndpoint(behavior.url, parallel=1)) as model:
         behavior.answer = lambda rows: [[*row, 0] for row in rows.tolist()]
         with pytest.raises(UserError, match="2 images with 2 lists of 3 scores, expected 2"):
-            model.scores(image(), every(16)[:2])
+            model.scores(image(), all_coalitions(16)[:2])
 
 
 @pytest.fixture
@@ -191,9 +191,9 @@ def test_sagemaker_endpoint_is_invoked(account: Behavior) -> None:
     predictor = Predictor(endpoint_name="hands", target_model="a.tar.gz", custom_attributes="c=1")
     with probed(SageMakerEndpoint(predictor, region="eu-west-1", parallel=2)) as model:
         account.busy = 1
-        found = model.scores(image(), every(16)[:20])
+        found = model.scores(image(), all_coalitions(16)[:20])
 
-    np.testing.assert_allclose(found, account.probabilities(image().mask(every(16)[:20])))
+    np.testing.assert_allclose(found, account.probabilities(image().mask(all_coalitions(16)[:20])))
     assert set(account.paths) == {"/endpoints/hands/invocations"}
     sent = {name.lower(): value for name, value in account.headers[-1].items()}
     assert sent["x-amzn-sagemaker-target-model"] == "a.tar.gz"
@@ -209,7 +209,7 @@ def test_error_message_of_the_container_is_reported(account: Behavior) -> None:
         assert not model.accepts_batches
         account.fails_after = 0
         with pytest.raises(UserError, match=r"hands responded ModelError: .*the model broke"):
-            model.scores(image(), every(16)[:2])
+            model.scores(image(), all_coalitions(16)[:2])
 
 
 def test_missing_region_or_endpoint_name_is_reported(

@@ -4,35 +4,35 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from image_classifier.explainer import coalitions, shapley
+from image_classifier.explainer import shapley
 
 
 def game(segments: int, seed: int) -> npt.NDArray[np.float64]:
-    """Return a smooth game of two classes with interactions of pairs, in the order of `every`."""
+    """Return a smooth game of two classes with interactions of pairs, for all coalitions."""
     random = np.random.default_rng(seed)
     single = random.normal(size=(segments, 2))
     pairs = random.normal(size=(segments, segments)) / segments
-    visible = coalitions.every(segments).astype(float)
+    visible = shapley.all_coalitions(segments).astype(float)
     logits = visible @ single
     logits[:, 0] += np.einsum("si,ij,sj->s", visible, pairs, visible)
     values: npt.NDArray[np.float64] = 1 / (1 + np.exp(-logits))
     return values
 
 
-def numbers(rows: coalitions.Coalitions) -> npt.NDArray[np.int64]:
+def numbers(rows: shapley.Coalitions) -> npt.NDArray[np.int64]:
     return rows @ (1 << np.arange(rows.shape[1]))
 
 
 def test_values_of_an_additive_game_are_its_terms() -> None:
     terms = np.array([[3.0], [-1.0], [0.0]])
 
-    values = shapley.exact(coalitions.every(3) @ terms)
+    values = shapley.exact(shapley.all_coalitions(3) @ terms)
 
     np.testing.assert_allclose(values, terms, atol=1e-12)
 
 
 def test_interaction_is_divided_between_both_players() -> None:
-    visible = coalitions.every(3)
+    visible = shapley.all_coalitions(3)
     both = (visible[:, 0] & visible[:, 2]).astype(float)[:, None]
 
     values = shapley.exact(both)
@@ -43,9 +43,9 @@ def test_interaction_is_divided_between_both_players() -> None:
 @pytest.mark.parametrize("segments", [1, 2, 3, 5, 8])
 def test_regression_over_all_coalitions_is_exact(segments: int) -> None:
     values = game(segments, seed=segments)
-    sample = coalitions.sample(segments, 2**segments - 2, np.random.default_rng(0))
+    sample = shapley.sample(segments, 2**segments - 2, np.random.default_rng(0))
     if segments == 1:
-        sample = coalitions.Sample(np.zeros((0, 1), bool), np.zeros(0))
+        sample = shapley.Sample(np.zeros((0, 1), bool), np.zeros(0))
 
     found = shapley.kernel(
         sample.coalitions,
@@ -60,7 +60,7 @@ def test_regression_over_all_coalitions_is_exact(segments: int) -> None:
 
 def test_values_of_few_samples_are_close_and_add_up() -> None:
     values = game(10, seed=0)
-    sample = coalitions.sample(10, 300, np.random.default_rng(0))
+    sample = shapley.sample(10, 300, np.random.default_rng(0))
 
     found = shapley.kernel(
         sample.coalitions,
@@ -76,7 +76,7 @@ def test_values_of_few_samples_are_close_and_add_up() -> None:
 
 @pytest.mark.parametrize(("segments", "count"), [(8, 100), (12, 500), (20, 498), (20, 42), (7, 60)])
 def test_sample_has_distinct_coalitions_and_complements(segments: int, count: int) -> None:
-    sample = coalitions.sample(segments, count, np.random.default_rng(1))
+    sample = shapley.sample(segments, count, np.random.default_rng(1))
     keys = set(numbers(sample.coalitions).tolist())
 
     assert len(keys) == len(sample.coalitions)
@@ -88,7 +88,7 @@ def test_sample_has_distinct_coalitions_and_complements(segments: int, count: in
 
 
 def test_smallest_and_largest_coalitions_are_preferred() -> None:
-    sample = coalitions.sample(20, 498, np.random.default_rng(0))
+    sample = shapley.sample(20, 498, np.random.default_rng(0))
     sizes = sample.coalitions.sum(axis=1)
 
     assert (sizes == 1).sum() == (sizes == 19).sum() == 20
@@ -97,7 +97,7 @@ def test_smallest_and_largest_coalitions_are_preferred() -> None:
 
 def test_same_seed_gives_the_same_sample() -> None:
     first, second, other = (
-        coalitions.sample(16, 200, np.random.default_rng(seed)).coalitions for seed in (3, 3, 4)
+        shapley.sample(16, 200, np.random.default_rng(seed)).coalitions for seed in (3, 3, 4)
     )
 
     np.testing.assert_array_equal(first, second)

@@ -1,5 +1,6 @@
-"""An image, its superpixels, and the same image with some of them replaced by a baseline."""
+"""An image and its superpixels: masked by a baseline, or colored by their Shapley values."""
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from skimage.segmentation import slic
+from skimage.segmentation import find_boundaries, slic
 
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels, decode_image
 from image_classifier.explainer.analysis import ImageConfig
-from image_classifier.explainer.coalitions import Coalitions
+from image_classifier.explainer.shapley import Coalitions, Values
 
 # Length of the shorter side in pixels. Networks have smaller inputs, and every evaluation sends
 # the whole image.
@@ -21,6 +22,13 @@ MAX_SIDE = 512
 
 # No photograph is larger.
 MAX_FILE_BYTES = 100 * 2**20
+
+# Clarify's colors: blue raises a class's score, red lowers it.
+BLUE, RED = (20, 90, 230), (220, 30, 30)
+YELLOW = (255, 220, 0)
+
+# Below 1, so that the image stays visible under the strongest color.
+MAX_OPACITY = 0.8
 
 Segments: TypeAlias = npt.NDArray[np.int64]
 
@@ -47,6 +55,28 @@ class SegmentedImage:
         """Return images (S, H, W, 3), in each of which one coalition of (S, M) is visible."""
         visible = coalitions[:, self.segments][..., None]
         return np.where(visible, self.pixels, self.baseline)
+
+    def outlines(self) -> Pixels:
+        """Return the image with the borders of its superpixels."""
+        drawn = self.pixels.copy()
+        drawn[find_boundaries(self.segments, mode="inner")] = YELLOW
+        return drawn
+
+    def heat_map(self, values: Values, max_value: float) -> Pixels:
+        """Color superpixels by their Shapley values (M,); `max_value` gets the strongest color.
+
+        Returns:
+            uint8 of shape (H, W, 3).
+        """
+        gray = np.asarray(Image.fromarray(self.pixels).convert("L"), dtype=float)[..., None]
+        # Paler, so that colors stand out.
+        background = 0.55 * gray + 0.45 * 255
+        strength = np.abs(values) / max_value if max_value > 0 else np.zeros(len(values))
+        opacity = MAX_OPACITY * strength.clip(0, 1)[self.segments][..., None]
+        colors = np.where(values[:, None] > 0, BLUE, RED)[self.segments]
+        mixed = (1 - opacity) * background + opacity * colors
+        mixed[find_boundaries(self.segments, mode="inner")] *= 0.85
+        return mixed.round().astype(np.uint8)
 
 
 def read(path: Path) -> Pixels:
@@ -96,3 +126,13 @@ def resize_like(pixels: Pixels, other: Pixels) -> Pixels:
     height, width = other.shape[:2]
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)
+
+
+def encode_jpeg(pixels: Pixels, side: int | None = None) -> bytes:
+    """Return a JPEG file, shrunk to at most `side` pixels in height and width."""
+    image = Image.fromarray(pixels)
+    if side is not None:
+        image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()

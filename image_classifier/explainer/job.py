@@ -164,17 +164,11 @@ class Job:
     def _write_summary(self, names: Sequence[str], unreadable: Sequence[Unreadable]) -> Summary:
         """Write analysis.json and the report."""
         summary = Summary.of(self._read_results(names), unreadable)
-        local_values = self.analysis.shap.save_local_shap_values
-        with (
-            results.replacing(self.output / ANALYSIS) as partial,
-            partial.open("w", encoding="utf-8") as file,
-        ):
+        with results.replacing(self.output / ANALYSIS) as file:
+            local_values = self.analysis.shap.save_local_shap_values
             summary.write(file, self._read_results(names), local_values=local_values)
-        with (
-            results.replacing(self.output / f"{self.analysis.methods.report.name}.html") as partial,
-            # File names can be invalid Unicode.
-            partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
-        ):
+        report_name = f"{self.analysis.methods.report.name}.html"
+        with results.replacing(self.output / report_name) as file:
             endpoint = self.model.endpoint.name
             report.write(file, self.analysis, summary, self._read_results(names), endpoint)
         return summary

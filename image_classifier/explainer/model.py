@@ -11,10 +11,10 @@ import numpy.typing as npt
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels
 from image_classifier.explainer.analysis import Predictor
-from image_classifier.explainer.coalitions import Coalitions
 from image_classifier.explainer.endpoint import Endpoint, RejectedError
 from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.payloads import BATCH_TYPES, Scores, encode_images, parse_scores
+from image_classifier.explainer.shapley import Coalitions
 
 # SageMaker's limit for real-time endpoints was 6 MB for most of the service's life.
 MAX_BODY_BYTES = 5_000_000

@@ -2,16 +2,16 @@
 
 import base64
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from image_classifier.explainer.analysis import Analysis
-from image_classifier.explainer.heat_map import encode_jpeg
+from image_classifier.explainer.image import encode_jpeg
 from image_classifier.explainer.results import IMAGE, OUTLINES, Result
 from image_classifier.explainer.summary import Summary
 
@@ -48,13 +48,18 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
+    environment.filters["thumbnail"] = _thumbnail
+    environment.filters["points"] = _points
     parts = environment.get_template(TEMPLATE).generate(
         analysis=analysis,
         summary=summary,
         faithfulness=summary.faithfulness(),
-        images=_images(itertools.islice(results, MAX_IMAGES)),
+        results=itertools.islice(results, MAX_IMAGES),
+        image_file=IMAGE,
+        outlines_file=OUTLINES,
         max_images=MAX_IMAGES,
+        max_classes=MAX_CLASSES,
         min_gain=MIN_GAIN,
         endpoint=endpoint,
         width=PLOT_WIDTH,
@@ -63,39 +68,8 @@ def write(
     file.writelines(parts)
 
 
-def _images(results: Iterable[Result]) -> Iterator[dict[str, Any]]:
-    for result in results:
-        explanation = result.explanation
-        curves = explanation.curves
-        labels = itertools.islice(result.heat_maps.items(), MAX_CLASSES)
-        yield {
-            "file": result.file,
-            "true": result.true,
-            "predicted": result.predicted,
-            "is_wrong": result.is_wrong,
-            "explanation": explanation,
-            "gain": explanation.scores[explanation.predicted]
-            - explanation.expected[explanation.predicted],
-            "image": _thumbnail(result.folder / IMAGE),
-            "outlines": _thumbnail(result.folder / OUTLINES),
-            "heat_maps": [
-                {
-                    "class_name": result.class_names[label],
-                    "score": explanation.scores[label],
-                    "expected": explanation.expected[label],
-                    "image": _thumbnail(result.folder / name),
-                }
-                for label, name in labels
-            ],
-            "lines": {
-                "deletion": _points(curves.deletion),
-                "insertion": _points(curves.insertion),
-                "random": _points(curves.random),
-            },
-        }
-
-
 def _thumbnail(path: Path) -> str:
+    """Return the data URI of a small copy of an image."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
     data = encode_jpeg(pixels, THUMBNAIL_SIZE)
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

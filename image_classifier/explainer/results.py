@@ -5,15 +5,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, Field
 
 from image_classifier.explainer.explanation import Explanation
-from image_classifier.explainer.heat_map import draw_outlines, encode_jpeg, heat_map
-from image_classifier.explainer.image import SegmentedImage
+from image_classifier.explainer.image import SegmentedImage, encode_jpeg
 
 FOLDER = "explanations_shap"
 FILE = "explanation.json"
@@ -71,8 +70,7 @@ class Result(BaseModel):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).unlink(missing_ok=True)
         (folder / IMAGE).write_bytes(encode_jpeg(image.pixels))
-        outlines = draw_outlines(image.pixels, image.segments)
-        (folder / OUTLINES).write_bytes(encode_jpeg(outlines))
+        (folder / OUTLINES).write_bytes(encode_jpeg(image.outlines()))
         Image.fromarray(image.segments.astype(np.uint16)).save(folder / SEGMENTS)
         shapley = np.array(explanation.shapley)
         labels = np.argsort(explanation.scores)[::-1][:MAX_HEAT_MAPS].tolist()
@@ -81,11 +79,11 @@ class Result(BaseModel):
         for label in labels:
             # Class names can contain any character.
             name = f"heat_map_{label}_{UNSAFE.sub('-', self.class_names[label])[:60]}.jpeg"
-            pixels = heat_map(image.pixels, image.segments, shapley[:, label], max_value)
+            pixels = image.heat_map(shapley[:, label], max_value)
             (folder / name).write_bytes(encode_jpeg(pixels))
             self.heat_maps[label] = name
-        with replacing(folder / FILE) as partial:
-            partial.write_text(json.dumps(self.model_dump()) + "\n", encoding="utf-8")
+        with replacing(folder / FILE) as file:
+            file.write(json.dumps(self.model_dump()) + "\n")
 
     def to_json(self, *, local_values: bool) -> dict[str, Any]:
         """Return the entry in analysis.json."""
@@ -128,11 +126,13 @@ def read(output: Path, file: str) -> Result | None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a file to write; it replaces `path` when the block ends without an error."""
+def replacing(path: Path) -> Iterator[TextIO]:
+    """Yield a text file to write; it replaces `path` when the block ends without an error."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        yield partial
+        # File names can be invalid Unicode.
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
