@@ -1,7 +1,7 @@
 """Compare the server with other servers, and with its limit without HTTP.
 
     python -m benchmarks.serving --data FOLDER --rounds 5
-    python -m benchmarks.serving --data FOLDER --overload 60
+    python -m benchmarks.serving --data FOLDER --overload 60 [--before CHECKOUT]
 
     ... --rivals PYTHON
 
@@ -16,8 +16,8 @@ The rival is Flask under gunicorn with torch. LitServe and TorchServe are measur
 installed, torchserve, torch-model-archiver, pyyaml and captum. Ratios are to the best rival of the
 round.
 
-`--overload SECONDS` measures only our server under overload: 256 clients in closed loops, an open
-loop at three times the peak, and one at 70 % of it.
+`--overload SECONDS` measures only our server, under overload (benchmarks.overload). With `--before`
+another checkout is measured in the same rounds, alternating.
 """
 
 import argparse
@@ -40,6 +40,8 @@ from typing import TypeAlias
 
 from benchmarks import load
 from benchmarks.conditions import ROOT, conditions
+from benchmarks.equal_training import Checkout
+from benchmarks.overload import Row, flood
 from benchmarks.rivals.commands import FLASK, LITSERVE, TORCHSERVE, Command, ours, rival
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.serving.settings import INT8, PRECISIONS
@@ -49,8 +51,6 @@ CLIENTS = (1, 8, 32)
 PACKAGES = ("flask", "gunicorn", "openvino", "torch", "torchvision", "pillow", "numpy")
 PYTHON = Path(sys.executable)
 LOG = "server.log"
-
-Row: TypeAlias = dict[str, float]
 
 Contender: TypeAlias = Callable[[Path, int], Command]
 """Returns the command of a server, given the folder with the artifact and the port."""
@@ -77,7 +77,7 @@ def running(contender: Contender, base_dir: Path) -> Iterator[Running]:
             command.arguments,
             env=os.environ | command.variables,
             # TorchServe writes logs to its working directory.
-            cwd=base_dir,
+            cwd=command.directory or base_dir,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -159,42 +159,30 @@ def check_precision(precision: str, base_dir: Path) -> None:
         raise SystemExit(f"this machine does not serve the network in {precision}")
 
 
-async def flood(server: Running, requests: Iterator[bytes], seconds: float) -> Mapping[str, Row]:
-    """Measure the peak, then send more and fewer requests than that."""
-    results = {}
-    first = await load.closed_loop(server.port, requests, clients=8, seconds=10)
-    lone = await load.closed_loop(server.port, requests, clients=1, seconds=5)
-    results["peak, 8 clients"] = peak = first.summary()
-    results["1 client"] = alone = lone.summary()
-    rate = peak["per_second"]
-    expected = set(first.answers) | set(lone.answers)
-    known = {request for request, _ in expected}
-    for name, loop in (
-        ("256 clients", load.closed_loop(server.port, requests, clients=256, seconds=seconds)),
-        ("3 x peak", load.open_loop(server.port, requests, rate=3 * rate, seconds=seconds)),
-        ("70 % of peak", load.open_loop(server.port, requests, rate=0.7 * rate, seconds=seconds)),
-    ):
-        stop = asyncio.Event()
-        pinging = asyncio.create_task(load.pings(server.port, stop))
-        before = time.process_time()
-        sample = await loop
-        generating = (time.process_time() - before) / sample.seconds
-        after = load.Sample()
-        await load.Connection(server.port).ask(next(requests), after)
-        stop.set()
-        results[name] = sample.summary() | {
-            "wrong": sum(
-                number
-                for answer, number in sample.answers.items()
-                if answer[0] in known and answer not in expected
-            ),
-            "of peak": len(sample.latencies) / sample.seconds / rate,
-            "slowest ping": max(await pinging),
-            "next after": after.latencies[0] / 1000 if after.latencies else float("inf"),
-            "p99 of p50 alone": sample.summary()["p99"] / alone["p50"],
-            "processors of the generator": generating,
-        }
-    return results
+def overload(
+    arguments: argparse.Namespace, base_dir: Path, bodies: Sequence[bytes]
+) -> Mapping[str, object]:
+    """Measure our server under overload, and that of the other checkout; return medians."""
+    checkouts = {"": Checkout(ROOT)}
+    if arguments.before:
+        checkouts["before "] = Checkout(arguments.before.resolve())
+    rounds: dict[str, list[Mapping[str, Row]]] = {}
+    for _ in range(arguments.rounds):
+        for precision in arguments.precisions:
+            for name, checkout in checkouts.items():
+                contender = partial(ours, precision, PYTHON, checkout=checkout)
+                with running(contender, base_dir) as server:
+                    check_precision(precision, base_dir)
+                    loads = flood(server.port, load.invocations(bodies), arguments.overload)
+                    found = asyncio.run(loads)
+                rounds.setdefault(f"{name}{precision}", []).append(found)
+                for kind, row in found.items():
+                    figures = "  ".join(f"{key} {value:.4g}" for key, value in row.items())
+                    print(f"{name}{precision}, {kind}: {figures}", flush=True)
+    return {
+        name: {kind: _medians([each[kind] for each in found]) for kind in found[0]}
+        for name, found in rounds.items()
+    }
 
 
 def main() -> None:
@@ -210,6 +198,7 @@ def main() -> None:
     )
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--overload", type=float, help="seconds for each kind of overload")
+    parser.add_argument("--before", type=Path, help="another checkout to compare overload with")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base_dir = Path(scratch)
@@ -217,15 +206,9 @@ def main() -> None:
         make_artifact(base_dir / "model", arguments.network, images)
         if INT8 in arguments.precisions:
             add_int8(base_dir / "model", images)
+        results: Mapping[str, object]
         if arguments.overload:
-            bodies = [path.read_bytes() for path in images]
-            results: dict[str, object] = {}
-            for name in arguments.precisions:
-                with running(partial(ours, name, PYTHON), base_dir) as server:
-                    loops = flood(server, load.invocations(bodies), arguments.overload)
-                    results[name] = found = asyncio.run(loops)
-                for kind, row in found.items():
-                    print(name, kind, "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+            results = overload(arguments, base_dir, [path.read_bytes() for path in images])
         else:
             contenders: dict[str, Contender] = {FLASK: partial(rival, FLASK, PYTHON)}
             if arguments.rivals:

@@ -2,12 +2,14 @@
 
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -113,6 +115,42 @@ class Server:
         """Return the process id of gunicorn's one worker."""
         (worker,) = self.workers()
         return worker
+
+
+def stop_under_load(server: Server, body: bytes, *, clients: int, is_kept: bool) -> list[int | str]:
+    """Send SIGTERM while clients send requests until they are refused.
+
+    Returns:
+        The status or the error of each request, without the refused connections.
+    """
+    outcomes: list[int | str] = []
+
+    def invoke_until_refused() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        with closing(connection):
+            while True:
+                if not is_kept:
+                    connection.close()
+                try:
+                    connection.request("POST", "/invocations", body, {"Content-Type": "image/jpeg"})
+                    response = connection.getresponse()
+                    response.read()
+                    outcomes.append(response.status)
+                except ConnectionRefusedError:
+                    return
+                except (OSError, http.client.HTTPException) as error:
+                    outcomes.append(repr(error))
+                    return
+
+    threads = [threading.Thread(target=invoke_until_refused) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(30)
+    for thread in threads:
+        thread.join()
+    return outcomes
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 
 from container.serving.http.metrics import Metrics
+from container.serving.model.slots import Slots
 from container.serving.server.admission import Admission
 from container.serving.server.heartbeat import ignore_suspension
 
@@ -30,7 +31,8 @@ def test_next_request_does_not_overtake_one_that_waits() -> None:
                 break
         return []
 
-    admission = Admission(respond, 1, 10, 30, metrics)
+    slots = Slots(1, max_queued=10, timeout=30, on_queue=metrics.note_queue)
+    admission = Admission(respond, slots, metrics)
     waiting = threading.Thread(target=admission, args=(environ(2), print))
 
     def send_two() -> None:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.conditions import ROOT
+from benchmarks.equal_training import Checkout
+
 FLASK = "flask + gunicorn sync + torch"
 LITSERVE = "litserve"
 TORCHSERVE = "torchserve"
@@ -26,6 +29,7 @@ class Command:
 
     arguments: Sequence[str]
     variables: dict[str, str]
+    directory: Path | None = None
 
 
 def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
@@ -53,14 +57,26 @@ def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
     return Command([str(python), *arguments], variables)
 
 
-def ours(precision: str, python: Path, base_dir: Path, port: int, **variables: str) -> Command:
-    """Return the command of our server, in a precision or, if empty, in the default one."""
+def ours(
+    precision: str,
+    python: Path,
+    base_dir: Path,
+    port: int,
+    *,
+    checkout: Checkout | None = None,
+    **variables: str,
+) -> Command:
+    """Return the command of our server, in a precision or, if empty, in the default one.
+
+    `checkout` is another copy of the repository, whose server is started.
+    """
     variables |= {
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_BIND_TO_PORT": str(port),
         "SAGEMAKER_CLASSIFIER_PRECISION": precision,
     }
-    return Command([str(python), "-m", "container.serving", "serve"], variables)
+    module, directory = (checkout or Checkout(ROOT)).program("serving")
+    return Command([str(python), "-m", module, "serve"], variables, directory)
 
 
 def _prepare_torchserve(python: Path, folder: Path, port: int) -> Sequence[str]:

@@ -38,9 +38,6 @@ OPENVINO, TORCH = "openvino", "torch"
 # A request that would wait longer is rejected.
 WAIT_SECONDS = 2
 
-OVERLOADED_MESSAGE = "more requests than this server takes are waiting: try again"
-RETRY_AFTER_SECONDS = 1
-
 MAX_SECONDS = 3600
 
 MAX_BATCH_SIZE = 512

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from flask import Flask, Response, current_app, g, jsonify, request
+from werkzeug import Response as BaseResponse
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 from container.classifier.machine import usable_cpus
@@ -14,14 +15,14 @@ from container.serving.http.body import drain_body, read_body
 from container.serving.http.connection import FORCE_CLOSE, connection_of, has_disconnected
 from container.serving.http.decoding import choose_splitter, split_body
 from container.serving.http.encoding import choose_media_type, encode_response
-from container.serving.http.errors import describe
+from container.serving.http.errors import error_response
 from container.serving.http.metrics import CONTENT_TYPE, Metrics
 from container.serving.http.page import read_page
 from container.serving.http.request_log import RequestLog
-from container.serving.model.errors import Overloaded
+from container.serving.model.errors import RETRY_AFTER_SECONDS, Overloaded
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Predictor
-from container.serving.settings import RETRY_AFTER_SECONDS, TRANSFORM_MB, Settings
+from container.serving.settings import TRANSFORM_MB, Settings
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 REQUEST_ID = "X-Request-Id"
@@ -81,7 +82,7 @@ def new_app(settings: Settings) -> Flask:
     app = Flask("serving", static_folder=None)
     # gunicorn_conf.py replaces them by metrics that all workers share.
     app.extensions["metrics"] = Metrics()
-    app.register_error_handler(HTTPException, _error_response)
+    app.register_error_handler(HTTPException, _handle_error)
     app.before_request(_start_log)
     app.after_request(_finish_response)
 
@@ -144,17 +145,14 @@ def _loaded(loading: "Future[Predictor]") -> Predictor:
     return loading.result()
 
 
-def _error_response(error: HTTPException) -> Response:
-    """Return an error as JSON, with its headers, such as Allow and Retry-After."""
+def _handle_error(error: HTTPException) -> BaseResponse:
+    """Count a rejection; keep the connection if the body arrives in time."""
     if isinstance(error, Overloaded):
         _metrics().count_refused()
-    response = Response(headers=dict(error.get_headers(request.environ)), status=error.code)
     if isinstance(error, RequestTimeout) or not drain_body(request.environ, DRAIN_SECONDS):
         # The next request's first byte cannot be found on this connection.
         FORCE_CLOSE.get()()
-    response.data = jsonify(describe(error)).data
-    response.content_type = "application/json"
-    return response
+    return error_response(error)
 
 
 def _start_log() -> None:

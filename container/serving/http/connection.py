@@ -1,12 +1,15 @@
 """A client's connection: whether it is open, how long reads may take, and how it is closed."""
 
+import errno
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from typing import NoReturn
 from wsgiref.types import WSGIEnvironment
 
 ARRIVAL = "classifier.arrival"
@@ -14,6 +17,9 @@ ARRIVAL = "classifier.arrival"
 
 FORCE_CLOSE: ContextVar[Callable[[], None]] = ContextVar("force_close", default=lambda: None)
 """Function that makes gunicorn close the connection after the response of this thread."""
+
+# For the head of a request, and for a client to send or to read more.
+HEAD_SECONDS, STALL_SECONDS = 30.0, 10.0
 
 # Limits of `linger`: in total, and without a byte from the client.
 LINGER_SECONDS, LINGER_STALL_SECONDS = 1.0, 0.25
@@ -56,6 +62,16 @@ def linger(connection: socket.socket) -> None:
             pass
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RD)
+
+
+def reset(connection: socket.socket) -> NoReturn:
+    """Close the connection without sending what the kernel still holds.
+
+    Raises:
+        ConnectionResetError: always, because the request cannot continue.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raise ConnectionResetError(errno.ECONNRESET, "the connection was reset")
 
 
 def start_read_watch() -> None:

@@ -64,6 +64,11 @@ class Metrics:
         """Count a rejected request."""
         self._add({REFUSED: 1})
 
+    @property
+    def refused(self) -> int:
+        """The number of requests that this worker, or the one before it, rejected."""
+        return int(self._row[REFUSED])
+
     def count_images(self, *, predicted: int, unreadable: int) -> None:
         """Count the images of a request."""
         self._add({PREDICTED: predicted, UNREADABLE: unreadable})

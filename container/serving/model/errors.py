@@ -2,7 +2,7 @@
 
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from container.serving.settings import OVERLOADED_MESSAGE, RETRY_AFTER_SECONDS
+RETRY_AFTER_SECONDS = 1
 
 
 class InsufficientStorage(HTTPException):
@@ -16,4 +16,7 @@ class Overloaded(ServiceUnavailable):
 
     def __init__(self) -> None:
         """Set the message and the `Retry-After` header."""
-        super().__init__(OVERLOADED_MESSAGE, retry_after=RETRY_AFTER_SECONDS)
+        super().__init__(
+            "more requests than this server takes are waiting: try again",
+            retry_after=RETRY_AFTER_SECONDS,
+        )

@@ -3,10 +3,7 @@
 The only module with undocumented names of gunicorn: those of the version below.
 """
 
-import errno
 import select
-import socket
-import struct
 import sys
 
 import gunicorn
@@ -17,19 +14,20 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from container.classifier.errors import UserError
 from container.serving.http import connection
 from container.serving.model.threads import ThreadPool
+from container.serving.server.heartbeat import ignore_suspension
 
 VERSION = "27.0.1"
 if gunicorn.__version__ != VERSION:
     raise ImportError(f"gunicorn {VERSION} is needed, found {gunicorn.__version__}")
 
-# For the head of a request, and for a client to send or to read more.
-HEAD_SECONDS, STALL_SECONDS = 30.0, 10.0
-
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """One process of the server."""
 
-    sockets: list[socket.socket]
+    def __init__(self, *arguments: object) -> None:
+        """Do not count the time in which the machine was suspended."""
+        super().__init__(*arguments)
+        self.tmp.last_update = ignore_suspension(self.tmp.last_update)
 
     def get_thread_pool(self) -> ThreadPool:
         """Start the threads; end the server if the container may not have so many."""
@@ -54,11 +52,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self.accept(listener)
             # A client that connects between the last poll and this line is reset.
             listener.close()
-        self.sockets = []
+        self.sockets.clear()
 
     def handle(self, conn: TConn) -> object:
         """Handle a request in a thread; gunicorn lingers in its event loop, for 2 s a client."""
-        connection.set_read_deadline(conn.sock, HEAD_SECONDS)
+        connection.set_read_deadline(conn.sock, connection.HEAD_SECONDS)
         is_kept = super().handle(conn)
         connection.clear_read_deadline(conn.sock)
         if not is_kept:
@@ -68,10 +66,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_request(self, req: Request, conn: TConn) -> object:
         """Respond; reset the connection if the client does not read the response."""
         connection.FORCE_CLOSE.set(req.force_close)
-        conn.sock.settimeout(STALL_SECONDS)
+        conn.sock.settimeout(connection.STALL_SECONDS)
         try:
             return super().handle_request(req, conn)
-        except TimeoutError as error:
+        except TimeoutError:
             self.log.warning("ip=%s does not read its response", conn.client[0])
-            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            raise ConnectionResetError(errno.ECONNRESET, "stalled") from error
+            connection.reset(conn.sock)
+
+
+def is_stopping(arbiter: Arbiter) -> bool:
+    """Return whether the server has closed its listeners."""
+    return not arbiter.LISTENERS

@@ -10,14 +10,15 @@ from gunicorn.errors import HaltServer
 from container.classifier.base_directory import base_dir
 from container.classifier.machine import gpu_count
 from container.serving.http.metrics import Metrics, shared_table
-from container.serving.server.drain import Worker
-from container.serving.server.heartbeat import ignore_suspension
+from container.serving.model.slots import Slots
+from container.serving.server.drain import Worker, is_stopping
 from container.serving.settings import Settings
 from container.serving.sizing import Sizing
 
 _settings = Settings.from_environment(os.environ)
 _sizing = Sizing.of_this_container(_settings, base_dir() / "model")
 _table = shared_table(_sizing.workers)
+_free_rows = list(range(_sizing.workers))
 _max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
 _max_queued = min(_sizing.queue, _max_files // 4)
 
@@ -42,12 +43,10 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 control_socket_disable = True
 
 
-def pre_fork(arbiter: Arbiter, worker: Worker) -> None:
+def pre_fork(_arbiter: Arbiter, worker: Worker) -> None:
     """Assign a row of the metrics, and memory in which the worker reports that it is loaded."""
-    taken = {other.row for other in arbiter.WORKERS.values()}
-    worker.row = min(set(range(_sizing.workers)) - taken, default=0)
+    worker.row = _free_rows.pop() if _free_rows else 0
     worker.is_loaded = mmap.mmap(-1, 1)
-    worker.tmp.last_update = ignore_suspension(worker.tmp.last_update)
 
 
 def post_fork(_arbiter: Arbiter, worker: Worker) -> None:
@@ -62,20 +61,20 @@ def post_worker_init(worker: Worker) -> None:
 
     app, metrics = worker.wsgi, Metrics(_table, worker.row)
     app.extensions["metrics"] = metrics
-    app.wsgi_app = Admission(
-        app.wsgi_app,
-        in_flight=_sizing.threads,
-        queue=_max_queued,
+    slots = Slots(
+        _sizing.threads,
+        max_queued=_max_queued,
         # The rest is for its images. Then a rejection costs nearly as much as a prediction.
         timeout=0.75 * _settings.wait_seconds,
-        metrics=metrics,
+        on_queue=metrics.note_queue,
     )
+    app.wsgi_app = Admission(app.wsgi_app, slots, metrics)
     if not _settings.multi_model:
         app.extensions["loading"].add_done_callback(lambda _: worker.is_loaded.write(b"1"))
 
 
 def child_exit(arbiter: Arbiter, worker: Worker) -> None:
     """End the server if the next worker would die too, or lacks models that SageMaker loaded."""
-    # Without listeners the server is stopping already.
-    if arbiter.LISTENERS and not worker.is_loaded[0]:
+    _free_rows.append(worker.row)
+    if not worker.is_loaded[0] and not is_stopping(arbiter):
         raise HaltServer("the worker and its models are lost", Arbiter.WORKER_BOOT_ERROR)
