@@ -16,11 +16,16 @@ help:  ## List these commands
 setup: .venv/ready  ## Install everything into .venv
 
 # --no-deps: the lock lists all packages, some in versions that smdebug's metadata excludes.
-.venv/ready: requirements/dev.txt
+# --no-config: the overrides in pyproject.toml have no hashes; they are in the lock.
+# uv does not read pip's settings. Where only these name a package index, pip installs.
+INSTALL = install --no-deps --require-hashes --requirement
+.venv/ready: requirements/setup.txt requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo 'make: Python 3.11 is needed: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --no-deps --require-hashes --requirement requirements/dev.txt
+	.venv/bin/pip $(INSTALL) requirements/setup.txt
+	.venv/bin/uv --no-config pip $(INSTALL) requirements/dev.txt || \
+		.venv/bin/pip $(INSTALL) requirements/dev.txt
 	.venv/bin/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -59,6 +64,7 @@ LOCK = .venv/bin/uv pip compile --quiet $(UPGRADE) --generate-hashes --universal
 	--python-version 3.11 --no-header --no-annotate
 lock: setup  ## Lock the packages that pyproject.toml requires
 	$(LOCK) --group dev -o requirements/dev.txt pyproject.toml
+	$(LOCK) --group setup -c requirements/dev.txt -o requirements/setup.txt pyproject.toml
 	$(LOCK) --group train -c requirements/dev.txt -o requirements/train.txt pyproject.toml
 	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt pyproject.toml
 	$(LOCK) --group serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt pyproject.toml
