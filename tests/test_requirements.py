@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-LOCKS = ("dev", "train", "serve", "serve-gpu")
+LOCKS = ("dev", "setup", "train", "serve", "serve-gpu")
 
 # Only the first line of a package is not indented; its hashes follow.
 PACKAGE = re.compile(
@@ -53,8 +53,8 @@ def test_lock_satisfies_its_dependency_group(lock: str) -> None:
         assert requirement.specifier.contains(version), requirement
 
 
-@pytest.mark.parametrize("lock", ["train", "serve", "serve-gpu"])
-def test_container_images_use_the_versions_under_test(lock: str) -> None:
+@pytest.mark.parametrize("lock", LOCKS[1:])
+def test_each_lock_has_the_versions_of_the_development_lock(lock: str) -> None:
     dev = packages("dev")
 
     for name, package in packages(lock).items():
