@@ -11,7 +11,6 @@ from typing import Any
 
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import (
-    batch_transform,
     clarify,
     cost,
     deployment,
@@ -124,9 +123,7 @@ def _print_predictions(
 
 
 def _transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
-    return batch_transform.transform(
-        aws, file, arguments.images, job=arguments.job, wait=arguments.wait
-    )
+    return prediction.transform(aws, file, arguments.images, job=arguments.job, wait=arguments.wait)
 
 
 def _explain(

@@ -34,9 +34,7 @@ def explain(
     config = S3Uri.parse(f"{settings.output}/{name}/config/analysis_config.json")
     document = _analysis_config(settings, name, class_names)
     config.write(aws, json.dumps(document, indent=2).encode())
-    request = _processing_job(
-        settings, name, image=container_image, config=str(config), images=str(source)
-    )
+    request = _processing_job(settings, name, container_image, str(config), str(source))
     aws.send("CreateProcessingJob", request)
     if wait and not aws.is_dry:
         aws.wait("DescribeProcessingJob", name)
@@ -76,38 +74,32 @@ def _analysis_config(settings: Settings, model_name: str, class_names: Sequence[
 
 
 def _processing_job(
-    settings: Settings, name: str, *, image: str, config: str, images: str
+    settings: Settings, name: str, container_image: str, config: str, images: str
 ) -> Request:
-    """Return CreateProcessingJob for a container image, and S3 URIs of `config` and `images`."""
-    explain = settings.explain
+    """Return CreateProcessingJob; `config` and `images` are URIs on S3."""
+    output = {
+        "S3Uri": f"{settings.output}/{name}",
+        "LocalPath": "/opt/ml/processing/output",
+        "S3UploadMode": "EndOfJob",
+    }
+    cluster = {
+        "InstanceType": settings.explain.instance_type,
+        "InstanceCount": settings.explain.instance_count,
+        "VolumeSizeInGB": 30,
+    }
     request: Request = {
         "ProcessingJobName": name,
         "RoleArn": settings.aws.role,
-        "AppSpecification": {"ImageUri": image},
+        "AppSpecification": {"ImageUri": container_image},
         "ProcessingInputs": [
-            _processing_input("analysis_config", config),
-            _processing_input("dataset", images),
+            _processing_input("analysis_config", config, "config"),
+            _processing_input("dataset", images, "data"),
         ],
         "ProcessingOutputConfig": {
-            "Outputs": [
-                {
-                    "OutputName": "analysis_result",
-                    "S3Output": {
-                        "S3Uri": f"{settings.output}/{name}",
-                        "LocalPath": "/opt/ml/processing/output",
-                        "S3UploadMode": "EndOfJob",
-                    },
-                }
-            ]
-        }
-        | kms_key(settings),
-        "ProcessingResources": {
-            "ClusterConfig": {
-                "InstanceType": explain.instance_type,
-                "InstanceCount": explain.instance_count,
-                "VolumeSizeInGB": 30,
-            }
+            "Outputs": [{"OutputName": "analysis_result", "S3Output": output}],
+            **kms_key(settings),
         },
+        "ProcessingResources": {"ClusterConfig": cluster},
         "StoppingCondition": {"MaxRuntimeInSeconds": 24 * HOUR},
         "Tags": tags(settings),
     }
@@ -116,12 +108,12 @@ def _processing_job(
     return request
 
 
-def _processing_input(name: str, source: str) -> Request:
+def _processing_input(name: str, source: str, folder: str) -> Request:
     return {
         "InputName": name,
         "S3Input": {
             "S3Uri": source,
-            "LocalPath": f"/opt/ml/processing/input/{'data' if name == 'dataset' else 'config'}",
+            "LocalPath": f"/opt/ml/processing/input/{folder}",
             "S3DataType": "S3Prefix",
             "S3InputMode": "File",
             "S3DataDistributionType": "FullyReplicated",

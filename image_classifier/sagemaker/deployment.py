@@ -3,7 +3,7 @@
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import endpoint_requests
 from image_classifier.sagemaker.aws import Aws
-from image_classifier.sagemaker.request_fields import is_ours, new_name
+from image_classifier.sagemaker.request_fields import is_ours, new_name, tags
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
@@ -24,11 +24,11 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
     model = (collect_models if is_multi_model else find_model)(aws, settings, job)
     aws.send("CreateModel", endpoint_requests.model(settings, name, model))
     aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
+    request = {"EndpointName": settings.name, "EndpointConfigName": name}
     if not aws.is_dry and _exists(aws, settings.name):
-        pair = {"EndpointName": settings.name, "EndpointConfigName": name}
-        aws.send("UpdateEndpoint", pair)
+        aws.send("UpdateEndpoint", request)
     else:
-        aws.send("CreateEndpoint", endpoint_requests.endpoint(settings, name))
+        aws.send("CreateEndpoint", {**request, "Tags": tags(settings)})
     if aws.is_dry:
         return settings.name
     aws.show(f"endpoint {settings.name}: costs money until `python -m image_classifier delete`")
@@ -56,11 +56,9 @@ def find_model(aws: Aws, settings: Settings, job: str | None) -> str:
     """
     if job is not None and job.startswith("s3://"):
         return job
-    if job is None and aws.is_dry:
-        return f"{settings.output}/{settings.name}-TRAINING-JOB/output/model.tar.gz"
-    name = job or newest_job(aws, settings)
     if aws.is_dry:
-        return f"{settings.output}/{name}/output/model.tar.gz"
+        return f"{settings.output}/{job or f'{settings.name}-TRAINING-JOB'}/output/model.tar.gz"
+    name = job or newest_job(aws, settings)
     answer = aws.query("DescribeTrainingJob", {"TrainingJobName": name})
     found = (answer.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
     if not found:

@@ -79,15 +79,6 @@ def endpoint_config(settings: Settings, name: str) -> Request:
     return request
 
 
-def endpoint(settings: Settings, config_name: str) -> Request:
-    """Return CreateEndpoint; the endpoint has the settings' name."""
-    return {
-        "EndpointName": settings.name,
-        "EndpointConfigName": config_name,
-        "Tags": tags(settings),
-    }
-
-
 def transform_job(settings: Settings, name: str, model_name: str, images: str) -> Request:
     """Return CreateTransformJob for all objects below `images` on S3."""
     transform = settings.transform

@@ -56,7 +56,11 @@ def explain(
         num_segments=settings.explain.num_segments,
     )
     if aws.is_dry:
-        _show_request(aws, settings.name, model)
+        request = {"EndpointName": settings.name, "ContentType": NPY}
+        if model is not None:
+            request["TargetModel"] = model
+        request["Body"] = "an image with masked segments"
+        aws.show(json.dumps({"InvokeEndpoint": request}, indent=2))
         return output
     endpoint: Endpoint
     if port is None:
@@ -73,10 +77,3 @@ def explain(
         aws.show(f"skipped {image.file}: {image.why}")
     aws.show(f"{summary.images} images explained: {output / ANALYSIS}")
     return output / f"{analysis.methods.report.name}.html"
-
-
-def _show_request(aws: Aws, endpoint_name: str, model: str | None) -> None:
-    request = {"EndpointName": endpoint_name, "ContentType": NPY, "TargetModel": model}
-    shown = {key: value for key, value in request.items() if value is not None}
-    body = {"Body": "an image with masked segments"}
-    aws.show(json.dumps({"InvokeEndpoint": shown | body}, indent=2))

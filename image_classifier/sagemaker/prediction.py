@@ -1,13 +1,15 @@
-"""`predict`: send images to the endpoint, and read its responses."""
+"""`predict`: send images to the endpoint. `transform`: classify a folder of images on S3."""
 
 import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import IMAGE_MEDIA_TYPES
+from image_classifier.sagemaker import deployment, endpoint_requests
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
@@ -32,12 +34,37 @@ def predict(
     settings = file.settings
     for image in images:
         body, media_type = read_image(image)
+        request = {
+            "EndpointName": settings.name,
+            "ContentType": media_type,
+            "Accept": "application/json",
+        }
         if settings.endpoint.kind == "asynchronous":
-            answer = _invoke_asynchronously(aws, settings, body, media_type)
+            answer = _invoke_asynchronously(aws, settings, request, body)
         else:
-            answer = _invoke(aws, settings, body, media_type, model)
+            answer = _invoke(aws, settings, request | {"Body": body}, model)
         if not aws.is_dry:
             yield image, answer
+
+
+def transform(
+    aws: Aws, file: SettingsFile, images: str, *, job: str | None = None, wait: bool = True
+) -> str:
+    """Classify all images below an S3 prefix with a transform job; return the output's prefix.
+
+    Raises:
+        UserError: AWS rejected a request, or the job failed.
+    """
+    file.require("transform")
+    settings = file.settings
+    source = S3Uri.parse(images)
+    name = deployment.create_single_model(aws, settings, job)
+    request = endpoint_requests.transform_job(settings, name, name, str(source))
+    aws.send("CreateTransformJob", request)
+    output = f"{settings.output}/{name}"
+    if wait and not aws.is_dry:
+        aws.wait("DescribeTransformJob", name, f"; finished predictions are in {output}")
+    return output
 
 
 def read_image(path: Path) -> tuple[bytes, str]:
@@ -82,15 +109,7 @@ def format_line(image: Path, answer: Answer) -> str:
     return f"{image}: {best['class_name']} ({best['probability']:.1%})"
 
 
-def _invoke(
-    aws: Aws, settings: Settings, body: bytes, media_type: str, model: str | None
-) -> Answer:
-    request = {
-        "EndpointName": settings.name,
-        "ContentType": media_type,
-        "Accept": "application/json",
-        "Body": body,
-    }
+def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Answer:
     if settings.endpoint.kind == "multi-model":
         if model is None:
             raise UserError(
@@ -98,21 +117,22 @@ def _invoke(
             )
         request["TargetModel"] = model
     if aws.is_dry:
-        aws.show(json.dumps({"InvokeEndpoint": request | {"Body": f"{len(body)} bytes"}}, indent=2))
+        aws.show(
+            json.dumps(
+                {"InvokeEndpoint": request | {"Body": f"{len(request['Body'])} bytes"}}, indent=2
+            )
+        )
         return {}
     answer = aws.query("InvokeEndpoint", request, "sagemaker-runtime")
     return decode_response(answer["Body"].read())
 
 
-def _invoke_asynchronously(aws: Aws, settings: Settings, body: bytes, media_type: str) -> Answer:
+def _invoke_asynchronously(
+    aws: Aws, settings: Settings, request: dict[str, Any], body: bytes
+) -> Answer:
     source = S3Uri.parse(f"{settings.output}/asynchronous/requests/{uuid.uuid4()}")
     source.write(aws, body)
-    request = {
-        "EndpointName": settings.name,
-        "ContentType": media_type,
-        "Accept": "application/json",
-        "InputLocation": str(source),
-    }
+    request["InputLocation"] = str(source)
     if aws.is_dry:
         aws.show(json.dumps({"InvokeEndpointAsync": request}, indent=2))
         return {}

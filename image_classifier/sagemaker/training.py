@@ -22,7 +22,7 @@ def train(
     file.require("train")
     settings = file.settings
     if from_tuning is not None:
-        settings = with_best(settings, best_of_tuning(aws, from_tuning))
+        settings = _with_best(aws, settings, from_tuning)
     name = new_name(settings)
     debugger = settings.debugger
     uses_service = debugger.service and (debugger.rules or settings.profiler.rules)
@@ -74,20 +74,13 @@ def _show_best(aws: Aws, best: Answer) -> None:
         aws.show(f"  {name} = {found}")
 
 
-def best_of_tuning(aws: Aws, name: str) -> Answer:
-    """Return the best training job of a tuning job.
-
-    Raises:
-        UserError: the tuning job does not exist, or has no best training job yet.
-    """
-    answer = aws.query("DescribeHyperParameterTuningJob", {"HyperParameterTuningJobName": name})
-    best: Answer = answer.get("BestTrainingJob") or {}
-    if not best:
-        raise UserError(f"the tuning job {name} has no best job yet: wait until it is completed")
-    return best
-
-
-def with_best(settings: Settings, best: Answer) -> Settings:
+def _with_best(aws: Aws, settings: Settings, tuning_job: str) -> Settings:
     """Return the settings with the hyperparameters of a tuning job's best training job."""
+    request = {"HyperParameterTuningJobName": tuning_job}
+    best = aws.query("DescribeHyperParameterTuningJob", request).get("BestTrainingJob")
+    if not best:
+        raise UserError(
+            f"the tuning job {tuning_job} has no best job yet: wait until it is completed"
+        )
     tuned = settings.hyperparameters | (best.get("TunedHyperParameters") or {})
     return settings.model_copy(update={"hyperparameters": tuned})

@@ -5,7 +5,6 @@ a test compares them.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
 from image_classifier.settings import metric_definitions as metrics
@@ -13,8 +12,6 @@ from image_classifier.settings.debugging import EXPRESSIONS
 from image_classifier.settings.schema import HOUR, Settings
 from image_classifier.settings.service_model import Request
 from image_classifier.settings.tuning import Range, Tuning, is_integer
-
-_CHECKPOINTS = "/opt/ml/checkpoints"
 
 
 def training_job(settings: Settings, name: str, *, rule_image: str | None = None) -> Request:
@@ -65,6 +62,7 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
     # A tuning job keeps its instances warm without this field.
     if job.keep_alive_minutes and not is_tuning:
         resources["KeepAlivePeriodInSeconds"] = job.keep_alive_minutes * 60
+    limits = {"MaxRuntimeInSeconds": round(job.max_hours * HOUR)}
     algorithm: Request = {
         "TrainingImage": settings.images.train,
         "TrainingInputMode": settings.data.mode,
@@ -77,15 +75,16 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
         "OutputDataConfig": {"S3OutputPath": settings.output} | kms_key(settings),
         # As the HyperparameterTuner sends it.
         f"{'HyperParameterTuning' if is_tuning else ''}ResourceConfig": resources,
-        "StoppingCondition": _time_limits(settings),
+        "StoppingCondition": limits,
         "EnableManagedSpotTraining": job.spot,
         "EnableNetworkIsolation": aws.network_isolation,
         "EnableInterContainerTrafficEncryption": aws.encrypt_traffic,
     }
     if job.spot:
+        limits["MaxWaitTimeInSeconds"] = job.max_wait_seconds
         # Each job has its own folder.
-        place = f"{settings.output}/{name}/checkpoints"
-        request["CheckpointConfig"] = {"S3Uri": place, "LocalPath": _CHECKPOINTS}
+        checkpoints = f"{settings.output}/{name}/checkpoints"
+        request["CheckpointConfig"] = {"S3Uri": checkpoints, "LocalPath": "/opt/ml/checkpoints"}
     return request | vpc(settings)
 
 
@@ -97,15 +96,6 @@ def _channel(settings: Settings, name: str) -> Request:
         "S3DataDistributionType": "FullyReplicated",
     }
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
-
-
-def _time_limits(settings: Settings) -> dict[str, int]:
-    job = settings.training
-    limits = {"MaxRuntimeInSeconds": round(job.max_hours * HOUR)}
-    if job.spot:
-        wait = job.max_wait_hours or 2 * job.max_hours
-        limits["MaxWaitTimeInSeconds"] = round(wait * HOUR)
-    return limits
 
 
 def _search(settings: Settings, tuning: Tuning) -> Request:
@@ -142,10 +132,8 @@ def _ranges(ranges: Mapping[str, Range]) -> dict[str, list[Request]]:
             values = [str(value) for value in each.values]
             found["CategoricalParameterRanges"].append({"Name": name, "Values": values})
             continue
-        kind = "Integer" if is_integer(name) else "Continuous"
-        low, high = (
-            str(int(end)) if is_integer(name) else str(end) for end in (each.low, each.high)
-        )
+        kind, number = ("Integer", int) if is_integer(name) else ("Continuous", float)
+        low, high = str(number(each.low)), str(number(each.high))
         found[f"{kind}ParameterRanges"].append(
             {"Name": name, "MinValue": low, "MaxValue": high, "ScalingType": each.scaling}
         )
@@ -154,14 +142,8 @@ def _ranges(ranges: Mapping[str, Range]) -> dict[str, list[Request]]:
 
 def _debugging(settings: Settings, rule_image: str | None) -> Request:
     debugger, profiler = settings.debugger, settings.profiler
-    intervals = {
-        f"{mode}.save_interval": str(steps)
-        for mode, steps in (
-            ("train", debugger.train_save_interval),
-            ("eval", debugger.eval_save_interval),
-        )
-        if steps is not None
-    }
+    modes = {"train": debugger.train_save_interval, "eval": debugger.eval_save_interval}
+    intervals = {f"{mode}.save_interval": str(steps) for mode, steps in modes.items() if steps}
     # Without intervals the training program chooses them, and records all that its rules need.
     names = debugger.collections() if intervals else []
     hook: Request = {
@@ -179,26 +161,23 @@ def _debugging(settings: Settings, rule_image: str | None) -> Request:
     if intervals:
         hook["HookParameters"] = intervals
     if rule_image is not None:
-        profiler_rules = [
-            {"RuleConfigurationName": rule, "RuleParameters": {}} for rule in profiler.rules
-        ]
         rules = {
-            "DebugRuleConfigurations": _for_service(debugger.configurations(), rule_image),
-            "ProfilerRuleConfigurations": _for_service(profiler_rules, rule_image),
+            "DebugRuleConfigurations": [
+                _rule(rule_image, each["RuleConfigurationName"], each["RuleParameters"])
+                for each in debugger.configurations()
+            ],
+            "ProfilerRuleConfigurations": [_rule(rule_image, name, {}) for name in profiler.rules],
         }
         request |= {field: listed for field, listed in rules.items() if listed}
     return request
 
 
-def _for_service(configurations: list[dict[str, Any]], image: str) -> list[Request]:
-    return [
-        {
-            "RuleConfigurationName": (name := each["RuleConfigurationName"]),
-            "RuleEvaluatorImage": image,
-            "RuleParameters": {"rule_to_invoke": name} | each["RuleParameters"],
-        }
-        for each in configurations
-    ]
+def _rule(image: str, name: str, parameters: Mapping[str, str]) -> Request:
+    return {
+        "RuleConfigurationName": name,
+        "RuleEvaluatorImage": image,
+        "RuleParameters": {"rule_to_invoke": name, **parameters},
+    }
 
 
 def _collection(name: str, intervals: Mapping[str, str]) -> Request:

@@ -11,12 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from container.classifier.vocabulary import (
-    CHANNEL_NAMES,
-    TRAINING,
-    WEIGHTS,
-    find_channel,
-)
+from container.classifier.vocabulary import CHANNEL_NAMES, TRAINING, WEIGHTS, find_channel
 from image_classifier.settings import service_model
 from image_classifier.settings.debugging import Debugger, Profiler
 from image_classifier.settings.section import Scalar, Section, Strings, like, one_of, to_strings
@@ -128,6 +123,11 @@ class Training(Section):
     """Time limit of a spot job, waiting included. Unset: twice max_hours."""
     keep_alive_minutes: int = Field(default=0, ge=0, le=60)
     """How long the instances stay warm for the next job."""
+
+    @property
+    def max_wait_seconds(self) -> int:
+        """Return the time limit of a spot job."""
+        return round((self.max_wait_hours or 2 * self.max_hours) * HOUR)
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield time limits that do not fit spot instances, or their absence."""

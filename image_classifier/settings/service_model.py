@@ -48,8 +48,8 @@ def _violations(shape: Shape, value: object, name: str = "") -> Iterator[str]:
         for key, item in value.items():
             yield from _violations(shape.members[key], item, f"{name}.{key}".lstrip("."))
     elif isinstance(shape, ListShape) and isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _violations(shape.member, item, f"{name}[{place}]")
+        for index, item in enumerate(value):
+            yield from _violations(shape.member, item, f"{name}[{index}]")
     elif isinstance(shape, MapShape) and isinstance(value, Mapping):
         for key, item in value.items():
             yield from _violations(shape.key, key, f"{name} (key {key!r})")
@@ -58,7 +58,7 @@ def _violations(shape: Shape, value: object, name: str = "") -> Iterator[str]:
 
 def _bounds(shape: Shape, value: object, name: str) -> Iterator[str]:
     rules = shape.metadata
-    size = value if shape.type_name in {"integer", "long", "float", "double"} else _length(value)
+    size = len(value) if isinstance(value, str | list | dict) else value
     if isinstance(size, int | float) and not isinstance(value, bool):
         if size > rules.get("max", size):
             yield f"{name} is {size}, more than {rules['max']}"
@@ -71,10 +71,6 @@ def _bounds(shape: Shape, value: object, name: str) -> Iterator[str]:
     pattern = rules.get("pattern")
     if pattern and not re.fullmatch(_in_python(pattern), value):
         yield f"{name} {value!r} does not match {pattern}"
-
-
-def _length(value: object) -> int | None:
-    return len(value) if isinstance(value, str | list | dict) else None
 
 
 def _in_python(pattern: str) -> str:
