@@ -10,7 +10,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -287,6 +287,22 @@ written
 """
 
 
+class FakePrograms:
+    """A program that only logs."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    @contextlib.contextmanager
+    def lines(self, _base_dir: Path) -> Iterator[Iterator[str]]:
+        def read_lines() -> Iterator[str]:
+            for line in LINES.splitlines():
+                self.read.append(line)
+                yield line
+
+        yield read_lines()
+
+
 @pytest.mark.parametrize(
     ("objective", "more", "expected"),
     [
@@ -298,36 +314,23 @@ written
 )
 def test_trial_ends_when_its_objective_is_final(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     objective: str,
     more: dict[str, str],
     expected: tuple[float, str],
 ) -> None:
-    seen: list[str] = []
-
-    @contextlib.contextmanager
-    def lines(*_: object) -> Iterator[Iterator[str]]:
-        def each() -> Iterator[str]:
-            for line in LINES.splitlines():
-                seen.append(line)
-                yield line
-
-        yield each()
-
-    monkeypatch.setattr(trial, "_lines", lines)
+    programs = FakePrograms()
     epochs: list[tuple[float, int]] = []
     file = settings(tmp_path, SETTINGS.replace('"val_loss"', f'"{objective}"'))
-    with Programs(threads=1) as programs:
-        found = trial.run(
-            tmp_path / "trial",
-            {},
-            more,
-            metrics.expression(file.settings, objective),
-            programs=programs,
-            report=lambda value, step: epochs.append((value, step)),
-        )
+    found = trial.run(
+        tmp_path / "trial",
+        {},
+        more,
+        re.compile(metrics.expressions(file.settings)[objective]),
+        programs=cast("Programs", programs),
+        report=lambda value, step: epochs.append((value, step)),
+    )
 
-    assert (found, seen[-1]) == expected
+    assert (found, programs.read[-1]) == expected
     expected_epochs = {
         "val_loss": [(2, 1), (4, 2)],
         "train_loss": [(3, 1), (1, 2)],

@@ -3,6 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def train(file: SettingsFile, folder: Path, *, from_tuning: bool) -> Path:
     channels = file.local_channels()
     hyperparameters = file.settings.job_hyperparameters()
     if from_tuning:
-        hyperparameters |= _best_hyperparameters(folder / "tuning" / local_tuning.BEST)
+        best = folder / "tuning" / local_tuning.BEST
+        if not best.is_file():
+            raise UserError(f"no {best}: `tune --local` first")
+        hyperparameters |= to_strings(json.loads(best.read_text("utf-8"))["hyperparameters"])
     base_dir = folder / FOLDER
     trial.prepare(base_dir, channels, hyperparameters)
     exit_code = processes.train(base_dir)
@@ -95,22 +99,13 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
     """
     for image in images:
         body, media_type = prediction.read_image(image)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        try:
-            headers = {"Content-Type": media_type, "Accept": "application/json"}
-            connection.request("POST", "/invocations", body, headers)
-            response = connection.getresponse().read()
-        except OSError as error:
-            raise UserError(
-                f"no server responds on port {port} ({error}): `deploy --local` first"
-            ) from None
-        finally:
-            connection.close()
+        headers = {"Content-Type": media_type, "Accept": "application/json"}
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            try:
+                connection.request("POST", "/invocations", body, headers)
+                response = connection.getresponse().read()
+            except OSError as error:
+                raise UserError(
+                    f"no server responds on port {port} ({error}): `deploy --local` first"
+                ) from None
         yield image, prediction.decode_response(response)
-
-
-def _best_hyperparameters(path: Path) -> dict[str, str]:
-    """Return the best hyperparameters of a local tuning job."""
-    if not path.is_file():
-        raise UserError(f"no {path}: `tune --local` first")
-    return to_strings(json.loads(path.read_text(encoding="utf-8"))["hyperparameters"])

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self, TextIO
+from typing import Self, TextIO
 
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import BASE_DIR_VARIABLE, JOB_NAME_VARIABLE
@@ -27,13 +27,6 @@ DECIDED = ("best_epoch=", "test_loss=")
 
 class TrialFailedError(Exception):
     """A trial that failed; the others continue."""
-
-
-class Program(NamedTuple):
-    """A running training program; its output ends when all its processes have ended."""
-
-    pid: int
-    output: TextIO
 
 
 class Programs:
@@ -71,17 +64,44 @@ class Programs:
         self._socket.close()
         self._loader.wait()
 
-    def start(self, base_dir: Path) -> Program:
-        """Start the program in a prepared folder.
+    @contextmanager
+    def lines(self, base_dir: Path) -> Iterator[Iterator[str]]:
+        """Run the program in a prepared folder during a `with` block; yield the lines of its log.
+
+        The end of the block kills the program and all processes that it started.
 
         Raises:
-            TrialFailedError: the programs were stopped.
+            TrialFailedError: the program failed, or the programs were stopped.
             UserError: the program cannot be loaded.
         """
-        variables = {
-            BASE_DIR_VARIABLE: str(base_dir.resolve()),
-            JOB_NAME_VARIABLE: base_dir.name,
-        }
+        pid, output = self._start(base_dir)
+        try:
+            with (base_dir / LOG).open("a", buffering=1, encoding="utf-8") as log:
+
+                def read_lines() -> Iterator[str]:
+                    for line in output:
+                        log.write(line)
+                        yield line
+
+                yield read_lines()
+        finally:
+            self._kill(pid)
+            # The output ends when all processes of the program have ended.
+            for _ in output:
+                pass
+            with self._lock:
+                self._pids.discard(pid)
+            output.close()
+        if self.is_stopped:
+            raise TrialFailedError("stopped")
+        failure = base_dir / opt_ml.FAILURE
+        if failure.is_file():
+            reason = failure.read_text(encoding="utf-8", errors="replace")
+            raise TrialFailedError(reason.splitlines()[0][:300])
+
+    def _start(self, base_dir: Path) -> tuple[int, TextIO]:
+        """Return the process id of a new program, and its output."""
+        variables = {BASE_DIR_VARIABLE: str(base_dir.resolve()), JOB_NAME_VARIABLE: base_dir.name}
         with self._lock:
             if self.is_stopped:
                 raise TrialFailedError("stopped")
@@ -101,16 +121,7 @@ class Programs:
             if self.is_stopped:
                 # A signal arrived after the check above.
                 self._kill(pid)
-        return Program(pid, os.fdopen(reading, encoding="utf-8", errors="replace"))
-
-    def end(self, program: Program) -> None:
-        """Kill a program and all processes that it started, and drain its output."""
-        self._kill(program.pid)
-        for _ in program.output:
-            pass
-        with self._lock:
-            self._pids.discard(program.pid)
-        program.output.close()
+        return pid, os.fdopen(reading, encoding="utf-8", errors="replace")
 
     def stop(self) -> None:
         """Kill all programs, and reject new ones."""
@@ -148,7 +159,7 @@ def run(
     # The check of min_accuracy is the last step of the program.
     decided = () if "min_accuracy" in hyperparameters else DECIDED
     last, count = None, 0
-    with _lines(base_dir, programs) as lines:
+    with programs.lines(base_dir) as lines:
         for line in lines:
             match = objective.search(line)
             if match is not None:
@@ -163,40 +174,6 @@ def run(
     if last is None:
         raise TrialFailedError("the log has no objective")
     return last
-
-
-def finish(base_dir: Path, programs: Programs) -> None:
-    """Export the model of a trial from its checkpoint.
-
-    Raises:
-        TrialFailedError: the program failed.
-    """
-    with _lines(base_dir, programs) as lines:
-        for _ in lines:
-            pass
-
-
-@contextmanager
-def _lines(base_dir: Path, programs: Programs) -> Iterator[Iterator[str]]:
-    """Run the program in a prepared folder during a `with` block; yield the lines of its log."""
-    program = programs.start(base_dir)
-    try:
-        with (base_dir / LOG).open("a", buffering=1, encoding="utf-8") as log:
-
-            def read_lines() -> Iterator[str]:
-                for line in program.output:
-                    log.write(line)
-                    yield line
-
-            yield read_lines()
-    finally:
-        programs.end(program)
-    if programs.is_stopped:
-        raise TrialFailedError("stopped")
-    failure = base_dir / opt_ml.FAILURE
-    if failure.is_file():
-        reason = failure.read_text(encoding="utf-8", errors="replace")
-        raise TrialFailedError(reason.splitlines()[0][:300])
 
 
 def prepare(

@@ -7,9 +7,10 @@ stopped or killed continues.
 
 import itertools
 import json
+import re
 import shutil
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -54,6 +55,7 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
     left = max(total - len(study.get_trials(states=DONE)), 0)
     cpus = count_processors()
     parallel = min(tuning.parallel, cpus)
+    regex = re.compile(metrics.expressions(settings)[tuning.objective])
 
     def objective(trial: optuna.Trial) -> float:
         def report(value: float, step: int) -> None:
@@ -61,11 +63,12 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
             if trial.should_prune():
                 raise optuna.TrialPruned
 
+        suggested = {n: _suggest(trial, n, limits) for n, limits in tuning.ranges.items()}
         return trials.run(
             _base_dir(folder, trial.number),
             channels,
-            to_strings({**_fixed(settings, tuning), **_suggest_all(trial, tuning.ranges)}),
-            metrics.expression(settings, tuning.objective),
+            to_strings({**_fixed(settings, tuning), **suggested}),
+            regex,
             programs=programs,
             report=report,
         )
@@ -155,7 +158,9 @@ def finish(
             f"{base_dir}, the best trial, does not exist: remove {folder} and tune again"
         )
     try:
-        trials.finish(base_dir, programs)
+        with programs.lines(base_dir) as lines:
+            for _ in lines:
+                pass
     except TrialFailedError as error:
         if programs.is_stopped:
             return
@@ -215,10 +220,6 @@ def _pruner(file: SettingsFile, tuning: Tuning) -> BasePruner:
         # the longest run learning rates still rise, and trials do not differ yet.
         return SuccessiveHalvingPruner(min_resource=max(1, max_epochs // 16), reduction_factor=3)
     return NopPruner()
-
-
-def _suggest_all(trial: optuna.Trial, ranges: Mapping[str, Range]) -> dict[str, object]:
-    return {name: _suggest(trial, name, limits) for name, limits in ranges.items()}
 
 
 def _suggest(trial: optuna.Trial, name: str, limits: Range) -> object:

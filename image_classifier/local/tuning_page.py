@@ -1,17 +1,16 @@
 """The report of a local tuning job: one self-contained page with charts and all trials."""
 
 import base64
-import html
 import io
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
-from string import Template
 
 import matplotlib as mpl
 import optuna
+from jinja2 import Environment, StrictUndefined
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from optuna.exceptions import ExperimentalWarning
@@ -28,22 +27,7 @@ MIN_TRIALS = 4
 # pyplot is not thread-safe, and trials end in several threads.
 _PYPLOT_LOCK = threading.Lock()
 
-_PAGE = Template("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Tuning $name</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 800px; margin: 2rem auto; padding: 0 1rem }
-img { max-width: 100% } table { border-collapse: collapse; font-size: 14px }
-td, th { padding: .2rem .6rem; text-align: right }
-tr.best { background: #dff0e0 } tr.pruned, tr.fail { color: #777 }
-</style>
-<h1>Tuning $name</h1>
-<p>$summary</p>
-<h2>Optimization history</h2>$history
-<h2>Hyperparameter importances</h2>$importances
-<h2>Trials</h2>$coordinates
-<table><tr>$header</tr>$rows</table>
-</html>
-""")
+TEMPLATE = Path(__file__).with_name("tuning.html.jinja")
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -56,7 +40,6 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 def write(path: Path, study: optuna.Study, name: str, tuning: Tuning) -> None:
     """Write the page atomically."""
-    trials = study.get_trials(deepcopy=False)
     names, metric = list(tuning.ranges), tuning.objective
     with _PYPLOT_LOCK, warnings.catch_warnings():
         # All functions of optuna.visualization.matplotlib are experimental.
@@ -68,19 +51,24 @@ def write(path: Path, study: optuna.Study, name: str, tuning: Tuning) -> None:
         coordinates = _chart(
             study, lambda: charts.plot_parallel_coordinate(study, names, target_name=metric)
         )
-    best = best_trial(study)
-    header = "".join(f"<th>{html.escape(word)}</th>" for word in ("trial", "state", metric, *names))
-    text = _PAGE.substitute(
-        name=html.escape(name),
-        summary=html.escape(_summary(best, trials, metric)),
-        history=history,
-        importances=importances,
-        coordinates=coordinates,
-        header=header,
-        rows="".join(
-            _row(trial, names, is_best=best is not None and trial.number == best.number)
-            for trial in trials
-        ),
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["four_digits"] = format_value
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        name=name,
+        metric=metric,
+        names=names,
+        trials=study.get_trials(deepcopy=False),
+        best=best_trial(study),
+        charts={
+            "Optimization history": history,
+            "Hyperparameter importances": importances,
+            "Trials": coordinates,
+        },
     )
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
@@ -109,24 +97,3 @@ def _chart(study: optuna.Study, plot: Callable[[], Axes], min_trials: int = 1) -
     plt.close()
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="" src="data:image/png;base64,{data}">'
-
-
-def _summary(best: FrozenTrial | None, trials: Sequence[FrozenTrial], metric: str) -> str:
-    states = [trial.state for trial in trials]
-    counts = (
-        f"{len(trials)} trials: {states.count(TrialState.COMPLETE)} completed, "
-        f"{states.count(TrialState.PRUNED)} stopped early."
-    )
-    if best is None:
-        return counts
-    values = ", ".join(f"{key} {format_value(value)}" for key, value in best.params.items())
-    return f"{counts} The best is trial {best.number}: {metric} {best.value:.5g} with {values}."
-
-
-def _row(trial: FrozenTrial, names: Sequence[str], *, is_best: bool) -> str:
-    state = trial.state.name.lower()
-    value = "" if trial.value is None else f"{trial.value:.5g}"
-    values = [format_value(trial.params.get(name, "")) for name in names]
-    words = (str(trial.number), state, value, *values)
-    cells = "".join(f"<td>{html.escape(word)}</td>" for word in words)
-    return f'<tr class="{"best" if is_best else state}">{cells}</tr>'

@@ -15,17 +15,14 @@ LOG = Path(__file__).with_name("log_lines.txt")
 MAX_DEFINITIONS, MAX_EXPRESSION = 20, 500
 
 
+def expressions(settings: Settings) -> dict[str, str]:
+    """Return every metric's regular expression: the program's metrics, then the settings' own."""
+    return {each["Name"]: each["Regex"] for each in METRIC_DEFINITIONS} | settings.metrics
+
+
 def definitions(settings: Settings) -> list[dict[str, str]]:
     """Return the metric definitions of a job's request."""
-    ours = {each["Name"]: each["Regex"] for each in METRIC_DEFINITIONS}
-    merged = ours | dict(settings.metrics)
-    return [{"Name": name, "Regex": expression} for name, expression in merged.items()]
-
-
-def expression(settings: Settings, name: str) -> re.Pattern[str]:
-    """Return the regular expression of a metric."""
-    found = next(each["Regex"] for each in definitions(settings) if each["Name"] == name)
-    return re.compile(found)
+    return [{"Name": name, "Regex": regex} for name, regex in expressions(settings).items()]
 
 
 def mistakes(settings: Settings) -> Iterator[Mistake]:
@@ -35,9 +32,9 @@ def mistakes(settings: Settings) -> Iterator[Mistake]:
         sentence = mistake(name, pattern, lines)
         if sentence is not None:
             yield Mistake(("metrics", name), sentence)
-    if len(definitions(settings)) > MAX_DEFINITIONS:
+    known = list(expressions(settings))
+    if len(known) > MAX_DEFINITIONS:
         yield Mistake(("metrics",), f"are more than {MAX_DEFINITIONS}, including the program's")
-    known = [each["Name"] for each in definitions(settings)]
     wanted = known[0] if settings.tuning is None else settings.tuning.objective
     if wanted not in known:
         hint = suggestion(wanted, known)
@@ -56,17 +53,14 @@ def mistake(name: str, pattern: str, lines: Sequence[str]) -> str | None:
         return f"must have one group, around the number; got {compiled.groups} in {pattern!r}"
     if len(pattern) > MAX_EXPRESSION:
         return f"has {len(pattern)} characters: SageMaker accepts {MAX_EXPRESSION}"
-    return _mistake_in_matches(
-        name, [match for line in lines if (match := compiled.search(line))], lines
-    )
-
-
-def _mistake_in_matches(
-    name: str, matches: Sequence[re.Match[str]], lines: Sequence[str]
-) -> str | None:
+    matches = [match for line in lines if (match := compiled.search(line))]
     if not matches:
         example = next(line for line in lines if "val_loss=" in line)
         return f"matches no line of a training log, such as {example!r}"
+    return _mistake_in_matches(name, matches)
+
+
+def _mistake_in_matches(name: str, matches: Sequence[re.Match[str]]) -> str | None:
     for match in matches:
         if not _is_number(match[1]):
             return f"must match a number, got {match[1]!r} in {match.string!r}"
