@@ -9,7 +9,7 @@ import pytest
 from container.classifier.errors import UserError
 from container.classifier.metric_lines import METRIC_DEFINITIONS
 from image_classifier.settings import metric_definitions as metrics
-from image_classifier.settings import settings_file, toml_lines
+from image_classifier.settings import settings_file
 from image_classifier.settings.tuning import is_integer
 from tests.settings_files import BEGINNING, EXAMPLES, REGISTRY, TUNING, read
 
@@ -185,7 +185,7 @@ def test_unreadable_settings_file_is_rejected(tmp_path: Path, content: bytes | N
 def test_lines_are_counted_across_multi_line_values() -> None:
     text = 'a = [\n  "[b]",\n  "c = 1",\n]\nd = """\n[e]\n"""\n["f g".h]\ni.j = 1\n'
 
-    found = toml_lines.find(text)
+    found = settings_file.find_lines(text)
 
     assert found == {
         ("a",): 1,

@@ -10,7 +10,8 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from image_classifier.settings.toml_lines import Path
+# The keys from the top of the file to a value, without indices of lists.
+KeyPath = tuple[str, ...]
 
 # Lax in this one respect: TOML has lists, and frozen models have tuples.
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
@@ -28,7 +29,7 @@ Scalar = Annotated[object, AfterValidator(_check_scalar)]
 class Mistake(NamedTuple):
     """What is wrong with a key."""
 
-    path: Path
+    path: KeyPath
     sentence: str
 
 
@@ -93,7 +94,7 @@ def to_strings(values: Mapping[str, object]) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 
-def _path(error: ErrorDetails) -> Path:
+def _path(error: ErrorDetails) -> KeyPath:
     """Return the key of an error: that of the list for an item, of the pair for a table's key."""
     path: list[str] = []
     for part in error["loc"]:
@@ -103,7 +104,7 @@ def _path(error: ErrorDetails) -> Path:
     return tuple(path)
 
 
-def _without(content: dict[str, Any], paths: list[Path]) -> dict[str, Any]:
+def _without(content: dict[str, Any], paths: list[KeyPath]) -> dict[str, Any]:
     kept = copy.deepcopy(content)
     for *tables, key in paths:
         table = kept
@@ -126,7 +127,7 @@ def _sentence(error: ErrorDetails, section: Section) -> str:
     return ";".join([f"{text}, got {error['input']!r}", *rest])
 
 
-def _contradictions(section: Section, path: Path = ()) -> Iterator[Mistake]:
+def _contradictions(section: Section, path: KeyPath = ()) -> Iterator[Mistake]:
     for key, sentence in section.contradictions():
         yield Mistake((*path, *key.split(".")) if key else path, sentence)
     for name, value in section:

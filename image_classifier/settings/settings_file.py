@@ -4,14 +4,14 @@ import json
 import operator
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from image_classifier.settings import metric_definitions, section, toml_lines
+from image_classifier.settings import metric_definitions, section
 from image_classifier.settings.schema import Settings
-from image_classifier.settings.section import Mistake
+from image_classifier.settings.section import KeyPath, Mistake
 from image_classifier.settings.tuning import rejection
 
 # Where push.sh writes the URIs of the container images.
@@ -93,12 +93,47 @@ def read(path: Path, images: Path = IMAGES) -> SettingsFile:
     settings, mistakes = section.validate(Settings, content)
     mistakes += [*_hyperparameter_mistakes(settings), *metric_definitions.mistakes(settings)]
     if mistakes:
-        lines = toml_lines.find(text)
-        found = sorted({(toml_lines.line_of(each.path, lines), *each) for each in mistakes})
+        lines = find_lines(text)
+        found = sorted({(_line_of(each.path, lines), *each) for each in mistakes})
         raise UserError(
             "\n".join(f"{path}:{line}: {'.'.join(key)} {sentence}" for line, key, sentence in found)
         )
     return SettingsFile(path, _with_images(settings, images))
+
+
+def find_lines(text: str) -> dict[KeyPath, int]:
+    """Return the first line, counted from one, of every table and key of a TOML document.
+
+    `tomllib` does not report lines. The document must be valid.
+    """
+    found: dict[KeyPath, int] = {}
+    table: list[str] = []
+    start = 1
+    for number, line in enumerate(text.splitlines(), 1):
+        if start == number and line.lstrip().startswith("["):
+            table = []
+        table.append(line)
+        try:
+            content = tomllib.loads("\n".join(table))
+        except tomllib.TOMLDecodeError:
+            # A value that spans several lines.
+            continue
+        for path in _paths(content):
+            found.setdefault(path, start)
+        start = number + 1
+    return found
+
+
+def _line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
+    """Return the line of a key, else that of the nearest table around it."""
+    return next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), 1)
+
+
+def _paths(table: Mapping[str, object], parent: KeyPath = ()) -> Iterator[KeyPath]:
+    for key, value in table.items():
+        yield (path := (*parent, key))
+        if isinstance(value, Mapping):
+            yield from _paths(value, path)
 
 
 def _text(path: Path) -> str:
