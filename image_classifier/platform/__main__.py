@@ -10,8 +10,6 @@ from container.classifier.errors import UserError
 from container.classifier.vocabulary import BASE_DIR_VARIABLE
 from image_classifier.platform import opt_ml, processes
 
-ROOT = Path(__file__).resolve().parents[2]
-
 # val_accuracy is 1.0 with seeds 0 and 1; takes two minutes on two cores with three other jobs.
 SAMPLE_HYPERPARAMETERS = {
     "network": "small",
@@ -43,22 +41,18 @@ def _prepare(arguments: argparse.Namespace) -> int:
             print(f"ignored in {arguments.data}: {', '.join(ignored)}")
         hyperparameters = {}
     elif arguments.replace or not opt_ml.channels(base_dir):
-        _draw_sample(base_dir)
+        processes.require("PIL")
+        # Here, so that every other command runs without installed packages.
+        from image_classifier.platform import hands  # noqa: PLC0415
+
+        with opt_ml.new_channels(base_dir) as staged:
+            for channel, count in SAMPLE_IMAGES.items():
+                hands.write_images(staged / channel, count, SAMPLE_SEED)
         if arguments.replace or not hyperparameters:
             hyperparameters = SAMPLE_HYPERPARAMETERS
     opt_ml.write_config(base_dir, dict(arguments.hyperparameters) or hyperparameters)
     print(f"{base_dir} is ready: channels {', '.join(opt_ml.channels(base_dir))}")
     return 0
-
-
-def _draw_sample(base_dir: Path) -> None:
-    processes.require("PIL")
-    # Here, so that every other command runs without installed packages.
-    from image_classifier.platform import hands  # noqa: PLC0415
-
-    with opt_ml.new_channels(base_dir) as staged:
-        for channel, count in SAMPLE_IMAGES.items():
-            hands.write_images(staged / channel, count, SAMPLE_SEED)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -156,7 +150,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--base-dir",
             type=Path,
-            default=Path(os.environ.get(BASE_DIR_VARIABLE, ROOT / "local_test" / "test_dir")),
+            default=Path(
+                os.environ.get(BASE_DIR_VARIABLE, processes.ROOT / "local_test" / "test_dir")
+            ),
             metavar="DIR",
             help=f"folder instead of /opt/ml (default: ${BASE_DIR_VARIABLE}, else %(default)s)",
         )

@@ -66,20 +66,17 @@ class Brush:
 
     def tube(self, points: Sequence[Point], radius: float) -> None:
         """Draw a line with round ends and joints: a finger, or a part of one."""
-        for share, brightness in ((1.0, 0.62), (0.84, 0.93), (0.45, 1.04)):
-            self._stroke(points, radius * share, brightness)
+        for scale, brightness in ((1.0, 0.62), (0.84, 0.93), (0.45, 1.04)):
+            self.line(points, radius * scale, brightness)
 
     def area(self, points: Sequence[Point], rim: float) -> None:
         """Draw a filled shape with rounded corners that extends `rim` beyond its points."""
-        for share, brightness in ((1.0, 0.62), (0.6, 0.97)):
-            self._stroke((*points, points[0]), rim * share, brightness)
+        for scale, brightness in ((1.0, 0.62), (0.6, 0.97)):
+            self.line((*points, points[0]), rim * scale, brightness)
             self._draw.polygon([self._pixel(p) for p in points], fill=self._gray(brightness))
 
-    def line(self, points: Sequence[Point], width: float, brightness: float) -> None:
-        """Draw a crease (darker than the skin) or a shine (lighter)."""
-        self._stroke(points, width / 2, brightness)
-
-    def _stroke(self, points: Sequence[Point], radius: float, brightness: float) -> None:
+    def line(self, points: Sequence[Point], radius: float, brightness: float) -> None:
+        """Draw a line: a crease if it is darker than the skin, a shine if it is lighter."""
         pixels = [self._pixel(point) for point in points]
         reach = radius * self._scale
         gray = self._gray(brightness)
@@ -131,10 +128,10 @@ def _raise(brush: Brush, finger: Finger, rng: np.random.Generator) -> None:
     middle = _towards(finger.knuckle, 0.5 * length, angle)
     tip = _towards(middle, 0.5 * length - finger.radius, angle + rng.normal(0, 3))
     brush.tube((root, middle, tip), finger.radius)
-    for share in (0.36, 0.68):
-        joint = _towards(finger.knuckle, share * length, angle)
+    for position in (0.36, 0.68):
+        joint = _towards(finger.knuckle, position * length, angle)
         ends = (_towards(joint, reach, angle + 90) for reach in (-0.06, 0.06))
-        brush.line(tuple(ends), 0.02, 0.75)
+        brush.line(tuple(ends), 0.01, 0.75)
 
 
 def _curl(brush: Brush, finger: Finger, rng: np.random.Generator) -> None:
@@ -143,7 +140,7 @@ def _curl(brush: Brush, finger: Finger, rng: np.random.Generator) -> None:
     top = (x, y + rng.uniform(0.02, 0.07))
     tip = (0.82 * x, y - rng.uniform(0.30, 0.36))
     brush.tube((top, tip), finger.radius * 1.06)
-    brush.line((_towards(top, 0.15, 95), _towards(top, 0.15, -95)), 0.02, 0.72)
+    brush.line((_towards(top, 0.15, 95), _towards(top, 0.15, -95)), 0.01, 0.72)
 
 
 def _spread_thumb(brush: Brush, rng: np.random.Generator) -> None:
@@ -161,16 +158,16 @@ def _fold_thumb(brush: Brush, raised: int, rng: np.random.Generator) -> None:
     tip = _towards(joint, reach, 78 + 4 * raised + rng.normal(0, 5))
     brush.tube((THUMB_ROOT, joint, tip), THUMB_RADIUS)
     nail = (_towards(tip, -0.05, 80), _towards(tip, 0.05, 80))
-    brush.line(nail, 0.08, 1.16)
+    brush.line(nail, 0.04, 1.16)
 
 
 def _palm(brush: Brush) -> None:
     brush.area((*PALM, *THUMB_SIDE_OF_PALM), 0.07)
     # The ball of the thumb, the edge of the hand, and the lines between them.
-    brush.line(((-0.24, -0.28), (-0.22, -0.10)), 0.34, 1.03)
-    brush.line(((0.22, -0.38), (0.24, 0.08)), 0.26, 1.03)
-    brush.line(((-0.40, 0.12), (-0.08, -0.04), (0.02, -0.46)), 0.022, 0.84)
-    brush.line(((-0.34, 0.26), (0.04, 0.17), (0.36, -0.02)), 0.022, 0.86)
+    brush.line(((-0.24, -0.28), (-0.22, -0.10)), 0.17, 1.03)
+    brush.line(((0.22, -0.38), (0.24, 0.08)), 0.13, 1.03)
+    brush.line(((-0.40, 0.12), (-0.08, -0.04), (0.02, -0.46)), 0.011, 0.84)
+    brush.line(((-0.34, 0.26), (0.04, 0.17), (0.36, -0.02)), 0.011, 0.86)
 
 
 def _photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -76,7 +76,7 @@ def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
         UserError: `images` has no training channel, or the tree contains images already and
             `replace` is false.
     """
-    folders = _folders_in(images)
+    folders = {path.name for path in images.glob("[!.]*/")}
     chosen = {
         channel: name for channel in CHANNEL_NAMES if (name := find_channel(channel, folders))
     }
@@ -164,13 +164,6 @@ def _clear_checkpoints(base_dir: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _folders_in(directory: Path) -> set[str]:
-    if not directory.is_dir():
-        return set()
-    paths = (path for path in directory.iterdir() if path.is_dir())
-    return {path.name for path in paths if not path.name.startswith(".")}
 
 
 def _listed(folders: set[str]) -> str:

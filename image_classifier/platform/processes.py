@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
@@ -61,8 +61,16 @@ def train(base_dir: Path, root: Path = ROOT) -> int:
         env=_environment(base_dir) | job,
         start_new_session=True,
     )
-    with _stop_on_signals(process):
+    killer = threading.Timer(TRAINING_GRACE_SECONDS, process.kill)
+
+    def stop_training() -> None:
+        process.terminate()
+        if not killer.is_alive():
+            killer.start()
+
+    with handle_stop_signals(stop_training):
         exit_code = process.wait()
+    killer.cancel()
     # Like shells and Docker: 137 for SIGKILL.
     return exit_code if exit_code >= 0 else 128 - exit_code
 
@@ -172,22 +180,6 @@ def _start(base_dir: Path, port: int, root: Path, pid_file: IO[str]) -> subproce
         )
 
 
-@contextmanager
-def _stop_on_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    killer = threading.Timer(TRAINING_GRACE_SECONDS, process.kill)
-
-    def stop() -> None:
-        process.terminate()
-        if not killer.is_alive():
-            killer.start()
-
-    with handle_stop_signals(stop):
-        try:
-            yield
-        finally:
-            killer.cancel()
-
-
 def _end(pid: int, pid_file: IO[str]) -> None:
     deadline = time.monotonic() + SERVING_GRACE_SECONDS
     with suppress(ProcessLookupError):
@@ -228,14 +220,12 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) 
 
 
 def _is_healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/ping")
-        return connection.getresponse().status == HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
+        try:
+            connection.request("GET", "/ping")
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
 
 
 def _require_free_port(port: int) -> None:
