@@ -6,10 +6,9 @@ Exit codes: 0 success; 1 failure; 2 wrong command line; 130 stopped.
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import NPY
@@ -17,7 +16,6 @@ from image_classifier.explainer.analysis import Analysis, Predictor
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.job import ANALYSIS, Job
 from image_classifier.explainer.model import PARALLEL, Model
-from image_classifier.explainer.randomized import randomize
 
 DONE, FAILED, STOPPED = 0, 1, 130
 
@@ -25,9 +23,10 @@ DONE, FAILED, STOPPED = 0, 1, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     arguments = _parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, _stop)
+    # Raises KeyboardInterrupt, like SIGINT.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _COMMANDS[arguments.command](arguments)
+        arguments.run(arguments)
     except UserError as error:
         print(f"explainer: {error}", file=sys.stderr)
         return FAILED
@@ -43,28 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
-    analysis = _analysis(arguments)
-    with ExitStack() as stack:
-
-        def open_model(endpoint: Endpoint) -> Model:
-            model = Model(endpoint, analysis.predictor, arguments.parallel)
-            return stack.enter_context(model)
-
-        randomized = None
-        if arguments.randomized_url:
-            endpoint = HttpEndpoint(arguments.randomized_url, parallel=arguments.parallel)
-            randomized = open_model(endpoint)
-        job = Job(
+    analysis, parallel = _analysis(arguments), arguments.parallel
+    other: Model | nullcontext[None] = nullcontext()
+    if arguments.randomized_url:
+        endpoint = HttpEndpoint(arguments.randomized_url, parallel=parallel)
+        other = Model(endpoint, analysis.predictor, parallel)
+    model = Model(_endpoint(arguments, analysis.predictor), analysis.predictor, parallel)
+    with model, other as randomized:
+        summary = Job(
             images=arguments.images,
             output=arguments.output,
             analysis=analysis,
-            model=open_model(_endpoint(arguments, analysis.predictor)),
+            model=model,
             randomized=randomized,
             is_quiet=arguments.quiet,
-        )
-        summary = job.run()
-    for image in summary.unreadable:
-        print(f"explainer: left out {image.file}: {image.why}", file=sys.stderr)
+        ).run()
+    for file, why in summary.unreadable.items():
+        print(f"explainer: left out {file}: {why}", file=sys.stderr)
     print(
         f"{summary.images} images explained; deletion better than random order on "
         f"{summary.better_deletions}; {arguments.output / ANALYSIS}, "
@@ -91,26 +85,20 @@ def _endpoint(arguments: argparse.Namespace, predictor: Predictor) -> Endpoint:
 
 
 def _randomize(arguments: argparse.Namespace) -> None:
+    # Here, because onnx is slow to import and explanations do not need it.
+    from image_classifier.explainer.randomized import randomize  # noqa: PLC0415
+
     randomize(arguments.model, arguments.output, arguments.seed)
     print(arguments.output)
-
-
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
-    "explain": _explain,
-    "randomize": _randomize,
-}
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m image_classifier.explainer", description=__doc__
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(required=True)
     explain = commands.add_parser("explain", help="explain the predictions for images")
+    explain.set_defaults(run=_explain)
     explain.add_argument(
         "images", type=Path, help="a folder with images at any depth, or one image"
     )
@@ -144,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     shuffle = commands.add_parser(
         "randomize", help="write an artifact with shuffled weights, to serve for --randomized-url"
     )
+    shuffle.set_defaults(run=_randomize)
     shuffle.add_argument("model", type=Path, help="folder of an unpacked artifact")
     shuffle.add_argument(
         "output", type=Path, help="new folder for the artifact with shuffled weights"

@@ -5,13 +5,14 @@ A run with the same settings continues after the results that exist.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from container.classifier.artifact_files import sha256_of
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels
 from container.classifier.vocabulary import IMAGE_SUFFIXES
@@ -22,7 +23,7 @@ from image_classifier.explainer.explanation import explain
 from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.model import Model
 from image_classifier.explainer.results import FOLDER, Result
-from image_classifier.explainer.summary import Summary, Unreadable
+from image_classifier.explainer.summary import Summary
 
 ANALYSIS = "analysis.json"
 
@@ -56,31 +57,32 @@ class Job:
             UserError: no image can be read, the model fails, or the disk is full.
         """
         files = find_images(self.images, self.output)
-        unreadable: list[Unreadable] = []
         try:
-            explained = list(self._explain_all(files, unreadable))
+            unreadable = self._explain_all(files)
+            explained = [name for name in files if name not in unreadable]
             if not explained:
-                first = f"{unreadable[0].file}: {unreadable[0].why}"
-                raise UserError(f"none of {len(files)} images can be read; {first}")
+                name, why = next(iter(unreadable.items()))
+                raise UserError(f"none of {len(files)} images can be read; {name}: {why}")
             return self._write_summary(explained, unreadable)
         except OSError as error:
             raise UserError(f"cannot write into {self.output}: {error.strerror}") from error
 
-    def _explain_all(self, files: dict[str, Path], unreadable: list[Unreadable]) -> Iterator[str]:
-        """Yield the name of every image that is explained."""
+    def _explain_all(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """Explain images; return those that cannot be read, with the reasons."""
         path = self.analysis.shap.baseline
         baseline = None if path is None else _read_baseline(path)
+        unreadable = {}
         # None: draw the bar only on a terminal.
         with tqdm(files.items(), unit="image", disable=True if self.is_quiet else None) as bar:
             for name, path in bar:
                 try:
                     pixels = images.read(path)
                 except UserError as error:
-                    unreadable.append(Unreadable(name, str(error)))
+                    unreadable[name] = str(error)
                     continue
                 self._probe_models(pixels)
                 self._explain(path, name, self._segment(pixels, baseline), bar)
-                yield name
+        return unreadable
 
     def _segment(self, pixels: Pixels, baseline: Pixels | None) -> SegmentedImage:
         shap = self.analysis.shap
@@ -131,11 +133,11 @@ class Job:
         inputs = {
             "format": FORMAT_VERSION,
             "analysis": self.analysis.model_dump(mode="json"),
-            "baseline": baseline and hashlib.sha256(baseline.read_bytes()).hexdigest(),
+            "baseline": baseline and sha256_of(baseline),
             "model": self.model.endpoint.name,
             "class_names": self.model.class_names,
             "randomized": self.randomized and self.randomized.endpoint.name,
-            "image": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "image": sha256_of(path),
         }
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
@@ -161,7 +163,7 @@ class Job:
                 )
             yield result
 
-    def _write_summary(self, names: Sequence[str], unreadable: Sequence[Unreadable]) -> Summary:
+    def _write_summary(self, names: Sequence[str], unreadable: Mapping[str, str]) -> Summary:
         """Write analysis.json and the report."""
         summary = Summary.of(self._read_results(names), unreadable)
         with results.replacing(self.output / ANALYSIS) as file:

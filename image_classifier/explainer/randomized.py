@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import numpy_helper
 
 from container.classifier.artifact import ONNX_MODEL, Artifact, GoldenAnswer, write_golden, writing
 from container.classifier.errors import UserError
@@ -31,22 +33,22 @@ def randomize(source: Path, target: Path, seed: int) -> None:
     manifest = replace(artifact.manifest, precision=FLOAT32, metrics={}, temperature=1.0)
     with writing(target, manifest) as partial:
         _shuffle(artifact.onnx_model, partial / ONNX_MODEL, seed)
-        pixels = [preprocess(each.data, manifest.preprocessing) for each in artifact.golden_answers]
-        rows = _answers(partial / ONNX_MODEL, np.stack(pixels))
+        session = onnxruntime.InferenceSession(
+            partial / ONNX_MODEL, providers=["CPUExecutionProvider"]
+        )
+        images = [answer.data for answer in artifact.golden_answers]
+        pixels = np.stack([preprocess(image, manifest.preprocessing) for image in images])
+        (rows,) = session.run(None, {session.get_inputs()[0].name: pixels})
         write_golden(
             partial,
             [
-                (".png", GoldenAnswer(data=each.data, probabilities=tuple(row)))
-                for each, row in zip(artifact.golden_answers, rows.tolist(), strict=True)
+                (".png", GoldenAnswer(data=image, probabilities=tuple(row)))
+                for image, row in zip(images, rows.tolist(), strict=True)
             ],
         )
 
 
 def _shuffle(source: Path, target: Path, seed: int) -> None:
-    # Slow to import, and explanations do not need it.
-    import onnx  # noqa: PLC0415
-    from onnx import numpy_helper  # noqa: PLC0415
-
     rng = np.random.default_rng(seed)
     model = onnx.load(source)
     for tensor in model.graph.initializer:
@@ -55,12 +57,3 @@ def _shuffle(source: Path, target: Path, seed: int) -> None:
             shuffled = rng.permutation(values.ravel()).reshape(values.shape)
             tensor.CopyFrom(numpy_helper.from_array(shuffled, tensor.name))
     onnx.save(model, target)
-
-
-def _answers(onnx_model: Path, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    import onnxruntime  # noqa: PLC0415
-
-    session = onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    rows: npt.NDArray[np.float32] = session.run(None, {name: pixels})[0]
-    return rows

@@ -1,9 +1,9 @@
 """Means over all explanations of an analysis, and analysis.json."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TextIO
+from typing import Any, Self, TextIO
 
 import numpy as np
 
@@ -13,17 +13,12 @@ from image_classifier.explainer.results import Result
 VERSION = "1.0"
 
 
-class Unreadable(NamedTuple):
-    """An image that is not explained."""
-
-    file: str
-    why: str
-
-
 @dataclass(slots=True)
 class Summary:
     """Sums over all images."""
 
+    unreadable: Mapping[str, str]
+    """Images that are not explained, with the reasons."""
     class_names: tuple[str, ...] = ()
     images: int = 0
     evaluations: int = 0
@@ -34,16 +29,27 @@ class Summary:
     insertion: list[float] = field(default_factory=list)
     random: list[float] = field(default_factory=list)
     sanity: list[Sanity] = field(default_factory=list)
-    unreadable: Sequence[Unreadable] = ()
     _expected: Any = 0.0
     _scores: Any = 0.0
 
     @classmethod
-    def of(cls, results: Iterable[Result], unreadable: Sequence[Unreadable]) -> Self:
+    def of(cls, results: Iterable[Result], unreadable: Mapping[str, str]) -> Self:
         """Add up all results."""
-        summary = cls(unreadable=unreadable)
+        summary = cls(unreadable)
         for result in results:
-            summary._add(result)
+            explanation, curves = result.explanation, result.explanation.curves
+            summary.class_names = result.class_names
+            summary.images += 1
+            summary.evaluations += explanation.evaluations
+            summary.labeled += result.true is not None
+            summary.correct += result.true == result.predicted
+            summary.deletion.append(curves.deletion_area)
+            summary.insertion.append(curves.insertion_area)
+            summary.random.append(curves.random_area)
+            if explanation.sanity is not None:
+                summary.sanity.append(explanation.sanity)
+            summary._expected = summary._expected + np.array(explanation.expected)
+            summary._scores = summary._scores + np.array(explanation.scores)
         return summary
 
     @property
@@ -54,14 +60,14 @@ class Summary:
     def faithfulness(self) -> dict[str, Any]:
         """Return the means of the areas and correlations."""
         better_insertions = sum(i > r for i, r in zip(self.insertion, self.random, strict=True))
-        absolute = _mean([each.absolute_correlation for each in self.sanity])
+        absolute = _mean([sanity.absolute_correlation for sanity in self.sanity])
         return {
             "deletion_area": _mean(self.deletion),
             "insertion_area": _mean(self.insertion),
             "random_area": _mean(self.random),
             "deletion_better_than_random": self.better_deletions,
             "insertion_better_than_random": better_insertions,
-            "randomized_rank_correlation": _mean([each.correlation for each in self.sanity]),
+            "randomized_rank_correlation": _mean([sanity.correlation for sanity in self.sanity]),
             "randomized_absolute_rank_correlation": absolute,
         }
 
@@ -79,28 +85,13 @@ class Summary:
             "version": VERSION,
             "explanations": {"kernel_shap": self.labels()},
             "faithfulness": self.faithfulness(),
-            "unreadable": [each._asdict() for each in self.unreadable],
+            "unreadable": [{"file": file, "why": why} for file, why in self.unreadable.items()],
         }
         file.write(json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "images": [')
         for number, result in enumerate(results):
             file.write(",\n" if number else "\n")
             file.write(json.dumps(result.to_json(local_values=local_values)))
         file.write("\n  ]\n}\n")
-
-    def _add(self, result: Result) -> None:
-        explanation, curves = result.explanation, result.explanation.curves
-        self.class_names = result.class_names
-        self.images += 1
-        self.evaluations += explanation.evaluations
-        self.labeled += result.true is not None
-        self.correct += result.true == result.predicted
-        self.deletion.append(curves.deletion_area)
-        self.insertion.append(curves.insertion_area)
-        self.random.append(curves.random_area)
-        if explanation.sanity is not None:
-            self.sanity.append(explanation.sanity)
-        self._expected = self._expected + np.array(explanation.expected)
-        self._scores = self._scores + np.array(explanation.scores)
 
 
 def _mean(values: Sequence[float]) -> float | None:

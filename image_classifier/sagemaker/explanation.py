@@ -73,7 +73,7 @@ def explain(
         summary = Job(
             images=images, output=output, analysis=analysis, model=classifier, is_quiet=is_quiet
         ).run()
-    for image in summary.unreadable:
-        aws.show(f"skipped {image.file}: {image.why}")
+    for image, why in summary.unreadable.items():
+        aws.show(f"skipped {image}: {why}")
     aws.show(f"{summary.images} images explained: {output / ANALYSIS}")
     return output / f"{analysis.methods.report.name}.html"
