@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from image_classifier.preparation.__main__ import main
-from image_classifier.preparation.audit import Audit
+from image_classifier.preparation.audit import Audit, Leak
 from image_classifier.preparation.findings import KINDS
-from image_classifier.preparation.leaks import Leak
 from image_classifier.preparation.pipeline import Reading, audit_source
 from tests.planted import Planted, drawn, folders, planted, save
 

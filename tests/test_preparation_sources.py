@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from container.classifier.errors import UserError
-from image_classifier.preparation import archives
+from image_classifier.preparation import sources
 from image_classifier.preparation.sources import list_images, open_source
 from tests.planted import drawn, encoded
 
@@ -138,12 +138,12 @@ def test_too_large_contents_are_rejected(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.png", bytes(3_000_000))
-    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 2_000_000)
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 2_000_000)
 
     with pytest.raises(UserError, match=r"contains '1\.png', larger than 2 MB"), open_source(path):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr(archives, "SPARE_BYTES", 10**18)
+    monkeypatch.setattr(sources, "SPARE_BYTES", 10**18)
     with pytest.raises(UserError, match="does not fit on the disk"), open_source(path):
         pass
 
@@ -206,8 +206,8 @@ def test_unsupported_files_and_folder_links_are_left_out_and_reported(tmp_path: 
 
     assert images == ["ant/1.JPG"]
     assert [(item.kind, item.path) for item in findings] == [
-        ("link", "more"),
         ("unsupported", "ant/2.tif"),
+        ("link", "more"),
     ]
 
 

@@ -42,6 +42,15 @@ def is_ignored(name: str) -> bool:
     return _IGNORED.match(name) is not None
 
 
+def visible_entries(directory: Path) -> list[Path]:
+    """Return the files and folders at any depth that are not ignored, sorted."""
+    return sorted(
+        path
+        for path in directory.rglob("*")
+        if not any(map(is_ignored, path.relative_to(directory).parts))
+    )
+
+
 def labeled_files(directory: Path) -> list[LabeledFile]:
     """Find a channel's images, sorted by path.
 
@@ -49,11 +58,7 @@ def labeled_files(directory: Path) -> list[LabeledFile]:
         UserError: the channel has no image, an image has no label, both layouts are mixed, or a
             folder is a symbolic link.
     """
-    entries = sorted(
-        path
-        for path in directory.rglob("*")
-        if not any(map(is_ignored, path.relative_to(directory).parts))
-    )
+    entries = visible_entries(directory)
     if links := [path for path in entries if path.is_symlink() and path.is_dir()]:
         raise UserError(
             f"{links[0]} is a link to a folder, and links are not followed: put the folder there"

@@ -9,13 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
 
 from container.classifier.errors import UserError
 from image_classifier.preparation import findings, labels
 from image_classifier.preparation.audit import Audit
 from image_classifier.preparation.bucket import Prefix, hashed
-from image_classifier.preparation.findings import Severity
+from image_classifier.preparation.findings import FAULT
 from image_classifier.preparation.manifests import COLUMNS
 from image_classifier.preparation.pipeline import Reading, audit_source, prepare
 
@@ -28,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # File names can contain bytes that are not UTF-8.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    handler = signal.signal(signal.SIGTERM, _stop)
+    # Raises KeyboardInterrupt, like SIGINT.
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code: int = arguments.run(arguments)
     except UserError as error:
@@ -43,10 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, handler)
     print(f"preparation: {reason}", file=sys.stderr)
     return FAILED
-
-
-def _stop(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
@@ -67,7 +63,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         findings.write(found.findings, arguments.findings)
     if not quiet:
         _print_audit(found)
-    has_fault = any(item.severity == Severity.FAULT for item in found.findings)
+    has_fault = any(item.severity == FAULT for item in found.findings)
     return FAULTY if has_fault else DONE
 
 

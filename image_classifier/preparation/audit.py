@@ -1,4 +1,4 @@
-"""Finds everything that is wrong with a labeled data set, and the effect of copies on the score."""
+"""Finds all faults of a labeled data set, and how copies of training images bias the score."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,6 @@ from container.classifier.vocabulary import IMAGE_MEDIA_TYPES
 from image_classifier.preparation.duplicates import Indices, clusters
 from image_classifier.preparation.findings import Finding, in_order
 from image_classifier.preparation.labels import Labeled, class_names, split_names
-from image_classifier.preparation.leaks import Leak, find_leaks
 from image_classifier.preparation.scan import Measured, Scan
 from image_classifier.preparation.suspects import NEIGHBORS, find_suspects
 
@@ -35,14 +34,48 @@ MPO = "MPO"
 
 
 @dataclass(frozen=True, slots=True)
+class Leak:
+    """Images of a split that are also in training."""
+
+    split: str
+    images: int
+    """Number of images in the split."""
+
+    copies: int
+    """Those that are in training with the same label."""
+
+    contradicted: int
+    """Those that are in training only with another label."""
+
+    @property
+    def sentence(self) -> str:
+        """The effect on the accuracy; empty if the split has no copies."""
+        sentences = []
+        if self.copies:
+            percent = 100 * self.copies / self.images
+            at_90 = 10 * self.copies / max(self.images - self.copies, 1)
+            sentences.append(
+                f"{self.copies} of {self.images} {self.split} images ({percent:.1f} %) are copies "
+                "of training images with the same label, which a network can memorize: the "
+                f"accuracy measured on {self.split} may be too high by up to {percent:.1f} points "
+                f"(by up to {min(at_90, percent):.2f} if 90 % is measured)."
+            )
+        if self.contradicted:
+            percent = 100 * self.contradicted / self.images
+            sentences.append(
+                f"{self.contradicted} of {self.images} {self.split} images ({percent:.1f} %) are "
+                "copies of training images with another label: the accuracy measured on "
+                f"{self.split} may be too low by up to {percent:.1f} points."
+            )
+        return " ".join(sentences)
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """What an audit found out about a data set of N images."""
 
     images: list[Labeled]
     scan: Scan
-    copies: Indices
-    """(N,): equal numbers for images that are the same, exactly or nearly."""
-
     earlier: list[Finding]
     """Findings about files that are not among the images."""
 
@@ -115,8 +148,8 @@ def audit(
     found += _audit_groups(images)
     found += _audit_classes(images)
     accuracy, suspects = _audit_labels(images, scan, copies)
-    findings, leaks = in_order([*found, *suspects]), find_leaks(images, copies)
-    return Audit(images, scan, copies, list(earlier), findings, leaks, accuracy)
+    findings, leaks = in_order([*found, *suspects]), _find_leaks(images, copies)
+    return Audit(images, scan, list(earlier), findings, leaks, accuracy)
 
 
 def _audit_one(image: Labeled, item: Measured) -> Iterator[Finding]:
@@ -215,16 +248,33 @@ def _audit_labels(
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[image.class_name] for image in images], dtype=np.int64)
     indices = np.flatnonzero((copies == np.arange(len(copies))) & scan.is_comparable)
-    suspects = find_suspects(scan.thumbnails[indices], labels[indices])
+    accuracy, suspects = find_suspects(scan.thumbnails[indices], labels[indices])
     findings = []
-    for suspect, (label, votes) in suspects.votes.items():
+    for suspect, (label, votes) in suspects.items():
         image = images[int(indices[suspect])]
         text = (
             f"labeled {image.class_name}; {votes} of its {NEIGHBORS} most similar images are "
             f"{names[label]}"
         )
         findings.append(Finding("label-suspect", image.name, text))
-    return suspects.accuracy, findings
+    return accuracy, findings
+
+
+def _find_leaks(images: Sequence[Labeled], copies: Indices) -> list[Leak]:
+    """Compare every split with training."""
+    trained: dict[int, set[str]] = defaultdict(set)
+    held_out: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for image, cluster in zip(images, copies.tolist(), strict=True):
+        if image.split == "train":
+            trained[cluster].add(image.class_name)
+        elif image.split is not None:
+            held_out[image.split].append((cluster, image.class_name))
+    leaks = []
+    for split in split_names(images):
+        if members := held_out.get(split):
+            leaked = [name in trained[cluster] for cluster, name in members if cluster in trained]
+            leaks.append(Leak(split, len(members), sum(leaked), len(leaked) - sum(leaked)))
+    return leaks
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from container.classifier.channel import is_ignored
+from container.classifier.channel import visible_entries
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import s3
 from image_classifier.sagemaker.aws import Answer, Aws
@@ -61,10 +61,10 @@ class Prefix:
         """
         objects = self._uri.objects(self._aws)
         remote = {
-            each["Key"].removeprefix(self._uri.key): each
-            for each in tqdm(objects, desc="list", unit=" files", disable=quiet or None)
+            item["Key"].removeprefix(self._uri.key): item
+            for item in tqdm(objects, desc="list", unit=" files", disable=quiet or None)
             # The S3 console creates objects as folders.
-            if not each["Key"].endswith("/")
+            if not item["Key"].endswith("/")
         }
         both = sorted(folder.keys() & remote.keys())
         changed = [name for name in both if not self._is_same(folder[name], remote[name])]
@@ -104,15 +104,9 @@ def hashed(folder: Path, *, quiet: bool = False) -> dict[str, Local]:
     Raises:
         UserError: the folder has no files, or has a symbolic link, whose target may be elsewhere.
     """
-    paths = []
-    for directory, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_ignored(name))
-        for name in [*files, *folders]:
-            if Path(directory, name).is_symlink():
-                raise UserError(
-                    f"{Path(directory, name)} is a link: replace it with the file itself"
-                )
-        paths += [Path(directory, name) for name in sorted(files) if not is_ignored(name)]
+    paths = [path for path in visible_entries(folder) if path.is_symlink() or not path.is_dir()]
+    if links := [path for path in paths if path.is_symlink()]:
+        raise UserError(f"{links[0]} is a link: replace it with the file itself")
     if not paths:
         raise UserError(f"{folder} is not a folder with files")
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -96,7 +96,7 @@ def write(
     *,
     quiet: bool,
 ) -> None:
-    """Write class folders and tables.
+    """Write class folders and tables, without images that cannot be decoded.
 
     Args:
         folder: Contains the images.
@@ -111,6 +111,8 @@ def write(
     """
     rows: dict[str, Row] = {}
     for image, item in zip(images, scan.measured, strict=True):
+        if item.problem:
+            continue
         label, split_name = image.class_name, image.split or "train"
         path = f"{split_name}/{label}/{image.inner}"
         content = (item.sha256, item.size_bytes, item.mode, item.width, item.height)

@@ -4,31 +4,18 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 
-
-class Severity(StrEnum):
-    """How severe a finding is."""
-
-    FAULT = "fault"
-    """The data set must not be used as it is: `audit` exits with 1."""
-
-    WARNING = "warning"
-    """Check it before training."""
-
-    NOTE = "note"
-    """The images are read correctly."""
-
-
-FAULT, WARNING, NOTE = Severity.FAULT, Severity.WARNING, Severity.NOTE
+# Severities: a data set with a fault must not be used as it is, a warning is worth a check before
+# training, and images with a note are read correctly.
+FAULT, WARNING, NOTE = "fault", "warning", "note"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of finding."""
 
-    severity: Severity
+    severity: str
     meaning: str
     is_moved: bool = False
     """Whether `--fix` moves such images to its folder."""
@@ -92,7 +79,7 @@ class Finding:
     """Further images that the finding concerns."""
 
     @property
-    def severity(self) -> Severity:
+    def severity(self) -> str:
         """How severe the finding is."""
         return KINDS[self.kind].severity
 

@@ -14,7 +14,7 @@ from PIL import Image
 from container.classifier.errors import ImageError
 from container.classifier.preprocessing import decode_image
 from image_classifier.preparation.audit import Audit
-from image_classifier.preparation.findings import KINDS
+from image_classifier.preparation.findings import KINDS, Finding
 
 THUMBNAIL_SIZE = 96
 SAMPLES = 8
@@ -36,7 +36,7 @@ class Bar:
     label: str
     count: int
     height: float
-    """As a share of the highest bar."""
+    """As a fraction of the highest bar."""
 
 
 def write(audit: Audit, folder: Path, title: str, path: Path) -> None:
@@ -60,6 +60,7 @@ def render(audit: Audit, folder: Path, title: str) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.filters["thumbnail"] = lambda name: _thumbnail(folder / name)
     shown = audit.class_names[:MAX_CLASSES]
     readable = [item for item in audit.scan.measured if not item.problem]
     return environment.get_template("page.html.jinja").render(
@@ -69,8 +70,9 @@ def render(audit: Audit, folder: Path, title: str) -> str:
         counts=audit.counts,
         class_names=shown,
         averages={name: _data_uri(Image.fromarray(audit.scan.averages[name])) for name in shown},
-        samples={name: _samples(audit, folder, name) for name in shown},
-        findings=_findings(audit, folder),
+        samples={name: _samples(audit, name) for name in shown},
+        images={image.name: image for image in audit.images},
+        findings=_findings(audit),
         widths=histogram([item.width for item in readable]),
         heights=histogram([item.height for item in readable]),
         brightness=histogram([item.brightness for item in readable], (0, 256)),
@@ -94,46 +96,38 @@ def histogram(values: Sequence[float], limits: tuple[float, float] | None = None
     ]
 
 
-def _samples(audit: Audit, folder: Path, class_name: str) -> list[dict[str, str]]:
-    """Return images of a class, evenly spaced."""
+def _samples(audit: Audit, class_name: str) -> list[str]:
+    """Return the paths of images of a class, evenly spaced."""
     names = [
         image.name
         for image, item in zip(audit.images, audit.scan.measured, strict=True)
         if image.class_name == class_name and not item.problem
     ]
     step = max(len(names) // SAMPLES, 1)
-    return [_figure(folder, name) for name in names[::step][:SAMPLES]]
+    return names[::step][:SAMPLES]
 
 
-def _findings(audit: Audit, folder: Path) -> dict[str, list[dict[str, object]]]:
-    """Return the listed findings by kind, the first ones with figures."""
-    images = {image.name: image for image in audit.images}
-    found: dict[str, list[dict[str, object]]] = defaultdict(list)
+def _findings(audit: Audit) -> dict[str, list[tuple[Finding, list[str]]]]:
+    """Return the listed findings by kind, each with the paths of the images to show."""
+    known = {image.name for image in audit.images}
+    found: dict[str, list[tuple[Finding, list[str]]]] = defaultdict(list)
     for finding in audit.findings:
         listed = found[finding.kind]
-        if len(listed) == MAX_LISTED:
-            continue
-        names = [name for name in (finding.path, *finding.others) if name in images]
-        figures = [
-            {
-                **_figure(folder, name),
-                "class_name": images[name].class_name,
-                "split": images[name].split or "",
-            }
-            for name in (names[:MAX_IMAGES_PER_FINDING] if len(listed) < MAX_SHOWN else ())
-        ]
-        listed.append({"finding": finding, "figures": figures})
+        if len(listed) < MAX_LISTED:
+            names = [name for name in (finding.path, *finding.others) if name in known]
+            count = MAX_IMAGES_PER_FINDING if len(listed) < MAX_SHOWN else 0
+            listed.append((finding, names[:count]))
     return found
 
 
-def _figure(folder: Path, name: str) -> dict[str, str]:
-    """Return an image's path and data URI, which is empty if the image cannot be read."""
+def _thumbnail(path: Path) -> str:
+    """Return the data URI of a small copy of an image; empty if the image cannot be read."""
     try:
-        image = decode_image((folder / name).read_bytes())
+        image = decode_image(path.read_bytes())
     except (ImageError, OSError):
-        return {"name": name, "image": ""}
+        return ""
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), reducing_gap=2.0)
-    return {"name": name, "image": _data_uri(image)}
+    return _data_uri(image)
 
 
 def _data_uri(image: Image.Image) -> str:

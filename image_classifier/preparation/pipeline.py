@@ -13,7 +13,7 @@ from image_classifier.preparation.audit import Audit, audit, find_copies
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.quarantine import Transfer
-from image_classifier.preparation.scan import scan
+from image_classifier.preparation.scan import Scan, scan
 from image_classifier.preparation.sources import list_images, open_source
 
 
@@ -72,18 +72,17 @@ def prepare(
     ):
         # Unpacked files can be moved, those of a folder are copied.
         transfer = shutil.copyfile if source.is_dir() else shutil.move
-        found = _read(folder, reading, quiet=quiet)
-        images = dataset.plan_splits(found.images, found.scan, found.copies, shares)
-        found = audit(images, found.scan, found.copies, found.earlier)
+        images, scanned, left_out = _read(folder, reading, quiet=quiet)
+        copies = find_copies(scanned)
+        images = dataset.plan_splits(images, scanned, copies, shares)
+        found = audit(images, scanned, copies, left_out)
         if fix:
             found = _without_bad(found, folder, fix, transfer)
         staged = Path(scratch, "staged")
         staged.mkdir()
         findings.write(found.findings, staged / dataset.FINDINGS)
         page.write(found, folder, out.name, staged / dataset.PAGE)
-        readable = [i for i, item in enumerate(found.scan.measured) if not item.problem]
-        images, scanned = [found.images[index] for index in readable], found.scan.of(readable)
-        dataset.write(folder, images, scanned, staged, transfer, quiet=quiet)
+        dataset.write(folder, found.images, found.scan, staged, transfer, quiet=quiet)
         staged.chmod(0o755)
         staged.replace(out)
     return found
@@ -112,7 +111,8 @@ def audit_source(
     if fix and not source.is_dir():
         raise UserError(f"{source} is an archive, which is not changed: use `prepare --fix`")
     with open_source(source, reading.within, quiet=quiet) as folder:
-        found = _read(folder, reading, quiet=quiet)
+        images, scanned, left_out = _read(folder, reading, quiet=quiet)
+        found = audit(images, scanned, find_copies(scanned), left_out)
         if fix:
             found = _without_bad(found, folder, fix, shutil.move)
             remaining = {image.name for image in found.images}
@@ -123,8 +123,10 @@ def audit_source(
     return found
 
 
-def _read(folder: Path, reading: Reading, *, quiet: bool) -> Audit:
-    """Find, label, group, scan and audit a folder's images."""
+def _read(
+    folder: Path, reading: Reading, *, quiet: bool
+) -> tuple[list[Labeled], Scan, list[Finding]]:
+    """Find, label, group and scan a folder's images; return findings about other files too."""
     paths, left_out = list_images(folder)
     images, unlabeled = _label(folder, paths, reading)
     if reading.group:
@@ -133,8 +135,7 @@ def _read(folder: Path, reading: Reading, *, quiet: bool) -> Audit:
     for name in class_names_of([LabeledFile(folder, image.class_name) for image in images]):
         labels.check_class_name(name)
     names, class_names = [item.name for item in images], [item.class_name for item in images]
-    scanned = scan(folder, names, class_names, quiet=quiet)
-    return audit(images, scanned, find_copies(scanned), [*left_out, *unlabeled])
+    return images, scan(folder, names, class_names, quiet=quiet), [*left_out, *unlabeled]
 
 
 def _label(

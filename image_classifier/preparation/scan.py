@@ -27,6 +27,7 @@ from image_classifier.preparation.duplicates import THUMBNAIL_SIZE, perceptual_h
 # Of the copies that are averaged per class and reduced to thumbnails.
 SMALL_SIZE = 48
 
+# Images that a process reads at a time.
 CHUNK = 64
 
 # With fewer images, starting processes takes longer than reading.
@@ -109,54 +110,43 @@ def scan(
         class_names: The classes of the N images.
         quiet: No progress bar.
     """
-    measured: list[Measured] = []
+    measured = []
     hashes = np.zeros(len(names), np.uint64)
     thumbnails = np.zeros((len(names), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), np.uint8)
     sums = {name: np.zeros((SMALL_SIZE, SMALL_SIZE, 3), np.float32) for name in class_names}
     counts = Counter[str]()
     step = SMALL_SIZE // THUMBNAIL_SIZE
-    with tqdm(total=len(names), desc="read", unit=" images", disable=quiet or None) as bar:
-        for items, small in _measure_all([folder / name for name in names]):
-            start = len(measured)
-            for index, (item, pixels) in enumerate(zip(items, small, strict=True), start):
-                if not item.problem:
-                    sums[class_names[index]] += pixels
-                    counts[class_names[index]] += 1
-                    hashes[index] = perceptual_hash(pixels)
-            blocks = small.reshape(len(small), THUMBNAIL_SIZE, step, THUMBNAIL_SIZE, step, 3)
-            thumbnails[start : start + len(items)] = blocks.mean(axis=(2, 4)).round()
-            measured += items
-            bar.update(len(items))
+    files = _measure_all([folder / name for name in names])
+    bar = tqdm(files, total=len(names), desc="read", unit=" images", disable=quiet or None)
+    for index, (item, small) in enumerate(bar):
+        measured.append(item)
+        if small is not None:
+            sums[class_names[index]] += small
+            counts[class_names[index]] += 1
+            hashes[index] = perceptual_hash(small)
+            blocks = small.reshape(THUMBNAIL_SIZE, step, THUMBNAIL_SIZE, step, 3)
+            thumbnails[index] = blocks.mean(axis=(1, 3)).round()
     means = {name: total / max(counts[name], 1) for name, total in sums.items()}
     averages = {name: mean.round().astype(np.uint8) for name, mean in means.items()}
     return Scan(measured, hashes, thumbnails, averages)
 
 
-def _measure_all(paths: Sequence[Path]) -> Iterator[tuple[list[Measured], Pixels]]:
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+def _measure_all(paths: Sequence[Path]) -> Iterator[tuple[Measured, Pixels | None]]:
     processes = max(1, int(usable_cpus()))
     if len(paths) < MIN_PARALLEL or processes == 1:
-        yield from map(_measure_chunk, chunks)
+        yield from map(_measure_file, paths)
         return
     # Spawned, not forked: the calling process can have threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        yield from pool.map(_measure_chunk, chunks)
+        yield from pool.map(_measure_file, paths, chunksize=CHUNK)
 
 
-def _measure_chunk(paths: Sequence[Path]) -> tuple[list[Measured], Pixels]:
-    """Measure n images; return their small copies (n, 48, 48, 3) too."""
-    measured = []
-    small = np.zeros((len(paths), SMALL_SIZE, SMALL_SIZE, 3), np.uint8)
-    for index, path in enumerate(paths):
-        try:
-            item, pixels = measure(path.read_bytes())
-        except OSError as error:
-            item, pixels = Measured(0, "", problem=error.strerror or str(error)), None
-        measured.append(item)
-        if pixels is not None:
-            small[index] = pixels
-    return measured, small
+def _measure_file(path: Path) -> tuple[Measured, Pixels | None]:
+    try:
+        return measure(path.read_bytes())
+    except OSError as error:
+        return Measured(0, "", problem=error.strerror or str(error)), None
 
 
 def measure(data: bytes) -> tuple[Measured, Pixels | None]:

@@ -1,7 +1,5 @@
 """Images whose most similar images have another label."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -21,26 +19,21 @@ MAX_REFERENCES = 10_000
 BLOCK = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Suspects:
-    """What the nearest neighbors of N images predict."""
-
-    accuracy: float
-    """Share of the images whose label the neighbors predict."""
-
-    votes: dict[int, tuple[int, int]]
-    """By a suspect image's index: the label of its neighbors, and how many have it."""
-
-
-def find_suspects(thumbnails: Pixels, labels: npt.NDArray[np.int64]) -> Suspects:
+def find_suspects(
+    thumbnails: Pixels, labels: npt.NDArray[np.int64]
+) -> tuple[float, dict[int, tuple[int, int]]]:
     """Predict labels from the nearest neighbors of N images, none of which are copies.
 
     Args:
         thumbnails: (N, 16, 16, 3)
         labels: (N,)
+
+    Returns:
+        The fraction of the images whose label the neighbors predict; and by a suspect image's
+        index the label of its neighbors, and how many have it.
     """
     if len(labels) <= NEIGHBORS:
-        return Suspects(0.0, {})
+        return 0.0, {}
     # 8 x 8 pixels, without the mean brightness and contrast.
     features = thumbnails.reshape(len(labels), 8, 2, 8, 2, 3).mean(axis=(2, 4), dtype=np.float32)
     features = features.reshape(len(labels), -1)
@@ -64,4 +57,4 @@ def find_suspects(thumbnails: Pixels, labels: npt.NDArray[np.int64]) -> Suspects
             if counts[best] >= MIN_VOTES and names[best] != label:
                 suspects[index] = (int(names[best]), int(counts[best]))
     accuracy = correct / len(labels)
-    return Suspects(accuracy, suspects if accuracy >= MIN_ACCURACY else {})
+    return accuracy, suspects if accuracy >= MIN_ACCURACY else {}
