@@ -20,6 +20,7 @@ def describe(error: HTTPException) -> Mapping[str, Mapping[str, str]]:
 
 def error_response(error: HTTPException) -> Response:
     """Return an error as JSON, with its headers, such as Allow and Retry-After."""
-    response = Response(json.dumps(describe(error)), error.code, dict(error.get_headers()))
+    body = json.dumps(describe(error), separators=(",", ":"))
+    response = Response(body, error.code, dict(error.get_headers()))
     response.content_type = JSON
     return response
