@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.conditions import conditions
+from container.classifier.machine import usable_cpus
 from image_classifier.local import trial
 from image_classifier.local import tuning as local_tuning
 from image_classifier.settings import settings_file
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20, help="trials (default: %(default)s)")
     parser.add_argument("--searches", type=int, default=3, help="(default: %(default)s)")
     arguments = parser.parse_args()
-    parallel = local_tuning.count_processors()
+    parallel = max(1, int(usable_cpus()))
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -131,9 +132,10 @@ def _draw(file: SettingsFile, jobs: int) -> Sequence[Mapping[str, object]]:
         found = tuning.ranges[name]
         if found.values:
             return generator.choice(found.values)
+        low, high = found.bounds
         if found.scaling == "Logarithmic":
-            return found.low * (found.high / found.low) ** generator.random()
-        return generator.randint(int(found.low), int(found.high))
+            return low * (high / low) ** generator.random()
+        return generator.randint(int(low), int(high))
 
     return [
         {**file.settings.hyperparameters, **{name: value(name) for name in tuning.ranges}}

@@ -181,7 +181,7 @@ def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
         return None
     if not (aws.is_dry or arguments.yes):
         _confirm()
-    resources.delete(aws, found, objects)
+    resources.delete(aws, file.settings, found, objects)
     return None
 
 

@@ -231,7 +231,7 @@ def test_interrupted_trials_are_queued_again(tmp_path: Path) -> None:
 def test_stopped_grid_search_tries_every_point_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = SETTINGS.replace("jobs = 2", 'strategy = "Grid"').replace(
+    grid = SETTINGS.replace("jobs = 2", 'parallel = 1\nstrategy = "Grid"').replace(
         'learning_rate = { min = 0.001, max = 0.1, scaling = "Logarithmic" }',
         "learning_rate = { values = [0.001, 0.01] }",
     )
@@ -251,7 +251,6 @@ def test_stopped_grid_search_tries_every_point_once(
     stopped: list[bool] = []
     monkeypatch.setattr(trial, "run", run)
     monkeypatch.setattr(local_tuning, "finish", lambda *_: None)
-    monkeypatch.setattr(local_tuning, "count_processors", lambda: 1)
 
     with pytest.raises(UserError, match="stopped; the next"):
         local_tuning.run(file, tmp_path / "out", print)

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Self, TextIO
+from typing import TextIO
 
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import BASE_DIR_VARIABLE, JOB_NAME_VARIABLE
@@ -29,7 +29,7 @@ class TrialFailedError(Exception):
     """A trial that failed; the others continue."""
 
 
-class Programs:
+class Programs(AbstractContextManager["Programs"]):
     """The training programs of all trials, forked from one process that has loaded the code."""
 
     def __init__(self, threads: int) -> None:
@@ -53,10 +53,6 @@ class Programs:
         # A signal handler can run in the thread that holds it.
         self._lock = threading.RLock()
         self.is_stopped = False
-
-    def __enter__(self) -> Self:
-        """Return the programs; the end of the block stops them."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Stop all programs and the process that forks them."""

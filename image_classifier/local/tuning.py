@@ -53,7 +53,7 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
     study = open_study(folder, file, tuning)
     total = tuning.trial_count
     left = max(total - len(study.get_trials(states=DONE)), 0)
-    cpus = count_processors()
+    cpus = max(1, int(usable_cpus()))
     parallel = min(tuning.parallel, cpus)
     regex = re.compile(metrics.expressions(settings)[tuning.objective])
 
@@ -93,11 +93,6 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
     if best is None:
         raise UserError(f"no trial completed: read {folder}/trial-*/{trials.LOG}")
     return best
-
-
-def count_processors() -> int:
-    """Return the number of trials that run at the same time, one per usable CPU."""
-    return max(1, int(usable_cpus()))
 
 
 def open_study(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study:
@@ -225,10 +220,11 @@ def _pruner(file: SettingsFile, tuning: Tuning) -> BasePruner:
 def _suggest(trial: optuna.Trial, name: str, limits: Range) -> object:
     if limits.values:
         return trial.suggest_categorical(name, [str(value) for value in limits.values])
+    low, high = limits.bounds
     is_logarithmic = limits.scaling == "Logarithmic"
     if is_integer(name):
-        return trial.suggest_int(name, int(limits.low), int(limits.high), log=is_logarithmic)
-    return trial.suggest_float(name, limits.low, limits.high, log=is_logarithmic)
+        return trial.suggest_int(name, int(low), int(high), log=is_logarithmic)
+    return trial.suggest_float(name, low, high, log=is_logarithmic)
 
 
 def _line(trial: FrozenTrial) -> str:

@@ -5,6 +5,7 @@ import io
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -46,16 +47,21 @@ def write(path: Path, study: optuna.Study, name: str, tuning: Tuning) -> None:
         warnings.simplefilter("ignore", ExperimentalWarning)
         # Optuna's axis of a value that all trials share.
         warnings.filterwarnings("ignore", "Attempting to set identical low and high", UserWarning)
-        history = _chart(study, lambda: charts.plot_optimization_history(study, target_name=metric))
-        importances = _chart(study, lambda: _plot_importances(study, metric), MIN_TRIALS)
-        coordinates = _chart(
-            study, lambda: charts.plot_parallel_coordinate(study, names, target_name=metric)
+        history = partial(charts.plot_optimization_history, study, target_name=metric)
+        importances = partial(
+            charts.plot_param_importances,
+            study,
+            evaluator=PedAnovaImportanceEvaluator(),
+            target_name=metric,
         )
+        coordinates = partial(charts.plot_parallel_coordinate, study, names, target_name=metric)
+        images = {
+            "Optimization history": _chart(study, history),
+            "Hyperparameter importances": _chart(study, importances, MIN_TRIALS),
+            "Trials": _chart(study, coordinates),
+        }
     environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     environment.filters["four_digits"] = format_value
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -64,25 +70,16 @@ def write(path: Path, study: optuna.Study, name: str, tuning: Tuning) -> None:
         names=names,
         trials=study.get_trials(deepcopy=False),
         best=best_trial(study),
-        charts={
-            "Optimization history": history,
-            "Hyperparameter importances": importances,
-            "Trials": coordinates,
-        },
+        charts=images,
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def format_value(value: object) -> str:
     """Return a hyperparameter's value with at most four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plot_importances(study: optuna.Study, metric: str) -> Axes:
-    evaluator = PedAnovaImportanceEvaluator()
-    return charts.plot_param_importances(study, evaluator=evaluator, target_name=metric)
 
 
 def _chart(study: optuna.Study, plot: Callable[[], Axes], min_trials: int = 1) -> str:

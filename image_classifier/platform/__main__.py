@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(arguments: argparse.Namespace) -> int:
     base_dir: Path = arguments.base_dir
     opt_ml.create(base_dir)
-    hyperparameters = opt_ml.read_hyperparameters(base_dir) or {}
+    hyperparameters = opt_ml.read_hyperparameters(base_dir)
     if arguments.data:
         ignored = opt_ml.use_own_images(base_dir, arguments.data, replace=arguments.replace)
         if ignored:

@@ -121,15 +121,15 @@ def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
     _write_json(config / "resourceconfig.json", resources)
 
 
-def read_hyperparameters(base_dir: Path) -> dict[str, str] | None:
-    """Return the hyperparameters in the tree; None if the file does not exist.
+def read_hyperparameters(base_dir: Path) -> dict[str, str]:
+    """Return the hyperparameters in the tree; none if the file does not exist.
 
     Raises:
         UserError: the file is not a JSON object.
     """
     path = base_dir / HYPERPARAMETERS
     if not path.is_file():
-        return None
+        return {}
     try:
         document = json.loads(path.read_text())
     except ValueError as error:

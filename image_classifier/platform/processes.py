@@ -34,6 +34,8 @@ TRAINING_GRACE_SECONDS = 120
 SERVING_GRACE_SECONDS = 30
 STARTUP_SECONDS = 120
 
+PID_FILE, LOG_FILE = "serving.pid", "serving.log"
+
 _ALREADY_STARTING = "a server is starting in this folder already: wait until it responds"
 
 
@@ -98,14 +100,14 @@ def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[byte
     stop(base_dir)
     # The server inherits the file lock and holds it until it ends, so that the process id in the
     # file can never belong to another process.
-    with _pid_file(base_dir).open("a+") as pid_file:
+    with (base_dir / PID_FILE).open("a+") as pid_file:
         if not _is_unlocked(pid_file):
             raise UserError(_ALREADY_STARTING)
         pid_file.truncate(0)
         process = _start(base_dir, port, root, pid_file)
         pid_file.write(f"{process.pid} {port}")
     try:
-        _wait_until_healthy(process, port, _log_file(base_dir))
+        _wait_until_healthy(process, port, base_dir / LOG_FILE)
     except BaseException:
         stop(base_dir)
         process.wait()
@@ -115,14 +117,14 @@ def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[byte
 
 def stop(base_dir: Path) -> bool:
     """Stop the server with SIGTERM, later SIGKILL; return whether one was running."""
-    if not _pid_file(base_dir).exists():
+    if not (base_dir / PID_FILE).exists():
         return False
-    with _pid_file(base_dir).open() as pid_file:
+    with (base_dir / PID_FILE).open() as pid_file:
         was_running = not _is_unlocked(pid_file)
         if was_running:
             _end(_read(pid_file)[0], pid_file)
         # Still locked by this process, so that no other server can have started.
-        _pid_file(base_dir).unlink(missing_ok=True)
+        (base_dir / PID_FILE).unlink(missing_ok=True)
     return was_running
 
 
@@ -132,9 +134,9 @@ def port_of_server(base_dir: Path) -> int | None:
     Raises:
         UserError: a server is starting.
     """
-    if not _pid_file(base_dir).exists():
+    if not (base_dir / PID_FILE).exists():
         return None
-    with _pid_file(base_dir).open() as pid_file:
+    with (base_dir / PID_FILE).open() as pid_file:
         return None if _is_unlocked(pid_file) else _read(pid_file)[1]
 
 
@@ -167,7 +169,7 @@ def require(package: str) -> None:
 
 def _start(base_dir: Path, port: int, root: Path, pid_file: IO[str]) -> subprocess.Popen[bytes]:
     variables = {PORT_VARIABLE: str(port), PAGE_VARIABLE: "true"}
-    with _log_file(base_dir).open("w") as log:
+    with (base_dir / LOG_FILE).open("w") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "container.serving", "serve"],
             cwd=root,
@@ -254,11 +256,3 @@ def _environment(base_dir: Path) -> dict[str, str]:
 def _end_of(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     return "\n".join([f"{log} ends:", *lines[-20:]])
-
-
-def _pid_file(base_dir: Path) -> Path:
-    return base_dir / "serving.pid"
-
-
-def _log_file(base_dir: Path) -> Path:
-    return base_dir / "serving.log"

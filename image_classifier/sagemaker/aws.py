@@ -60,19 +60,17 @@ class Aws:
     show: Callable[[str], None] = print
     _clients: dict[str, Any] = field(default_factory=dict)
 
-    def send(
-        self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
-    ) -> Answer:
-        """Validate a request and send it; in a dry run print it, and return nothing.
+    def send(self, operation: str, request: Mapping[str, object]) -> None:
+        """Validate a request to SageMaker and send it; in a dry run print it.
 
         Raises:
             UserError: the request is invalid, or AWS rejected it.
         """
-        service_model.check(operation, request, service)
+        service_model.check(operation, request)
         if self.is_dry:
             self.show(json.dumps({operation: request}, indent=2))
-            return {}
-        return self.query(operation, request, service)
+        else:
+            self.query(operation, request)
 
     def query(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
@@ -156,7 +154,13 @@ def explained(operation: str) -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:
-        raise UserError(rejection(operation, error)) from None
+        code = str(error.response["Error"]["Code"])
+        reason = str(error.response["Error"].get("Message", "")).strip()
+        remedy = _REMEDIES.get(code)
+        if remedy is None and "ould not find" in reason:
+            remedy = _REMEDIES["ResourceNotFound"]
+        message = f"AWS rejected {operation}: {code}: {reason}"
+        raise UserError(f"{message}: {remedy}" if remedy else message) from None
     except exceptions.NoRegionError:
         raise UserError("no region: set aws.region in the settings, or AWS_REGION") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
@@ -165,14 +169,3 @@ def explained(operation: str) -> Iterator[None]:
         ) from None
     except exceptions.BotoCoreError as error:
         raise UserError(f"{operation}: {error}") from None
-
-
-def rejection(operation: str, error: exceptions.ClientError) -> str:
-    """Return AWS's error message about an operation, with a remedy if one is known."""
-    code = str(error.response["Error"]["Code"])
-    reason = str(error.response["Error"].get("Message", "")).strip()
-    message = f"AWS rejected {operation}: {code}: {reason}"
-    remedy = _REMEDIES.get(code)
-    if remedy is None and "ould not find" in reason:
-        remedy = _REMEDIES["ResourceNotFound"]
-    return f"{message}: {remedy}" if remedy else message

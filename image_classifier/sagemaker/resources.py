@@ -12,7 +12,6 @@ from image_classifier.settings.schema import Settings
 # Statuses of resources that cost something, or will.
 _ALIVE = frozenset({"InProgress", "Creating", "InService", "Updating", "Pending"})
 
-
 # Nouns of the API with their names in messages, in the order in which resources can be deleted.
 KINDS = {
     "HyperParameterTuningJob": "tuning job",
@@ -65,7 +64,7 @@ def outputs(aws: Aws, settings: Settings) -> list[S3Uri]:
     return [S3Uri(prefix.bucket, each["Key"]) for each in prefix.objects(aws)]
 
 
-def delete(aws: Aws, resources: list[Resource], objects: list[S3Uri]) -> None:
+def delete(aws: Aws, settings: Settings, resources: list[Resource], objects: list[S3Uri]) -> None:
     """Stop running jobs, delete everything else.
 
     Raises:
@@ -76,11 +75,8 @@ def delete(aws: Aws, resources: list[Resource], objects: list[S3Uri]) -> None:
         aws.send(f"{verb}{each.noun}", {f"{each.noun}Name": each.name})
         if not aws.is_dry:
             aws.show(f"{past} {each}")
-    if not objects:
-        return
-    prefix = f"s3://{objects[0].bucket}/{'/'.join(objects[0].key.split('/')[:2])}/"
-    if aws.is_dry:
-        aws.show(f"DeleteObjects: {len(objects)} objects in {prefix}")
-        return
-    s3.delete(aws, objects)
-    aws.show(f"deleted {len(objects)} objects in {prefix}")
+    if objects and aws.is_dry:
+        aws.show(f"DeleteObjects: {len(objects)} objects in {settings.output}/")
+    elif objects:
+        s3.delete(aws, objects)
+        aws.show(f"deleted {len(objects)} objects in {settings.output}/")

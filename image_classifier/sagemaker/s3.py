@@ -10,7 +10,7 @@ from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_tr
 from botocore.exceptions import ClientError
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker.aws import TRANSFER_THREADS, Answer, Aws, explained, rejection
+from image_classifier.sagemaker.aws import TRANSFER_THREADS, Answer, Aws, explained
 
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?(?P<key>.*)")
 
@@ -61,12 +61,13 @@ class S3Uri:
         Raises:
             UserError: AWS rejected the request.
         """
-        try:
-            answer = aws.client("s3").get_object(Bucket=self.bucket, Key=self.key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
-                return None
-            raise UserError(rejection("GetObject", error)) from None
+        with explained("GetObject"):
+            try:
+                answer = aws.client("s3").get_object(Bucket=self.bucket, Key=self.key)
+            except ClientError as error:
+                if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+                    return None
+                raise
         body: bytes = answer["Body"].read()
         return body
 

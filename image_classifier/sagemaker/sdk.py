@@ -115,7 +115,7 @@ def tuner(settings: Settings, tuning: Tuning, session: Session) -> Hyperparamete
     return HyperparameterTuner(
         estimator=estimator(settings, session),
         objective_metric_name=tuning.objective,
-        hyperparameter_ranges={n: _range(n, each) for n, each in tuning.ranges.items()},
+        hyperparameter_ranges={n: _range(n, limits) for n, limits in tuning.ranges.items()},
         metric_definitions=metrics.definitions(settings),
         strategy=tuning.strategy,
         objective_type="Minimize" if tuning.is_minimized else "Maximize",
@@ -166,9 +166,10 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
     )
 
 
-def _range(name: str, each: Range) -> ParameterRange:
-    if each.values:
-        return CategoricalParameter(list(each.values))
+def _range(name: str, limits: Range) -> ParameterRange:
+    if limits.values:
+        return CategoricalParameter(list(limits.values))
+    low, high = limits.bounds
     if is_integer(name):
-        return IntegerParameter(int(each.low), int(each.high), each.scaling)
-    return ContinuousParameter(each.low, each.high, each.scaling)
+        return IntegerParameter(int(low), int(high), limits.scaling)
+    return ContinuousParameter(low, high, limits.scaling)

@@ -127,15 +127,15 @@ def _ranges(ranges: Mapping[str, Range]) -> dict[str, list[Request]]:
         "IntegerParameterRanges": [],
         "CategoricalParameterRanges": [],
     }
-    for name, each in ranges.items():
-        if each.values:
-            values = [str(value) for value in each.values]
+    for name, limits in ranges.items():
+        if limits.values:
+            values = [str(value) for value in limits.values]
             found["CategoricalParameterRanges"].append({"Name": name, "Values": values})
             continue
         kind, number = ("Integer", int) if is_integer(name) else ("Continuous", float)
-        low, high = str(number(each.low)), str(number(each.high))
+        low, high = (str(number(end)) for end in limits.bounds)
         found[f"{kind}ParameterRanges"].append(
-            {"Name": name, "MinValue": low, "MaxValue": high, "ScalingType": each.scaling}
+            {"Name": name, "MinValue": low, "MaxValue": high, "ScalingType": limits.scaling}
         )
     return found
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 import botocore.session
-from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
+from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
 from botocore.validate import ParamValidator
 
 from container.classifier.errors import UserError
@@ -18,23 +18,22 @@ Request = dict[str, object]
 
 
 @functools.cache
-def _service(name: str) -> ServiceModel:
-    return botocore.session.get_session().get_service_model(name)
+def _sagemaker() -> ServiceModel:
+    return botocore.session.get_session().get_service_model("sagemaker")
 
 
 def choices(shape: str) -> tuple[str, ...]:
     """Return the values of one of SageMaker's enumerations, such as `TrainingInstanceType`."""
-    return tuple(_service("sagemaker").shape_for(shape).metadata["enum"])
+    return tuple(_sagemaker().shape_for(shape).metadata["enum"])
 
 
-def check(operation: str, request: Mapping[str, object], service: str = "sagemaker") -> None:
-    """Check a request against the service's model.
+def check(operation: str, request: Mapping[str, object]) -> None:
+    """Check a request to SageMaker.
 
     Raises:
         UserError: the service would reject it; every reason is listed.
     """
-    model: OperationModel = _service(service).operation_model(operation)
-    shape = model.input_shape
+    shape: Shape = _sagemaker().operation_model(operation).input_shape
     report = ParamValidator().validate(request, shape)
     found = [report.generate_report()] if report.has_errors() else [*_violations(shape, request)]
     if found:

@@ -27,14 +27,9 @@ class Range(Section):
     """Scale on which the range is searched."""
 
     @property
-    def low(self) -> float:
-        """Return `min` of a range that has been checked."""
-        return 0.0 if self.min is None else self.min
-
-    @property
-    def high(self) -> float:
-        """Return `max` of a range that has been checked."""
-        return 0.0 if self.max is None else self.max
+    def bounds(self) -> tuple[float, float]:
+        """Return `min` and `max` of a range that has been checked."""
+        return self.min or 0.0, self.max or 0.0
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield ranges that are empty, or that their scale does not have."""
@@ -108,7 +103,7 @@ class Tuning(Section):
         epochs = self.ranges.get("epochs")
         if epochs is None:
             return int(str(hyperparameters.get("epochs", 5)))
-        return max(int(float(str(value))) for value in epochs.values or (epochs.high,))
+        return max(int(float(str(value))) for value in epochs.values or epochs.bounds)
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield goals, strategies and ranges that do not fit each other."""
