@@ -170,10 +170,10 @@ def _delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
         print("would stop the server on this machine, if it runs")
         return None
     file.require("delete")
-    found = [each for each in resources.find(aws, file.settings) if each.is_deletable]
+    found = [item for item in resources.find(aws, file.settings) if item.is_deletable]
     objects = [] if arguments.keep_output else resources.outputs(aws, file.settings)
-    for each in found:
-        print(f"{'stop' if each.is_job else 'delete'} {each}")
+    for resource in found:
+        print(f"{'stop' if resource.is_job else 'delete'} {resource}")
     if objects:
         print(f"delete {len(objects)} objects in {file.settings.output}/, models included")
     if not found and not objects:

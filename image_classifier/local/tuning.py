@@ -229,7 +229,7 @@ def _suggest(trial: optuna.Trial, name: str, limits: Range) -> object:
 
 def _line(trial: FrozenTrial) -> str:
     value = "" if trial.value is None else f" {trial.value:.5g}"
-    params = " ".join(f"{name}={format_value(found)}" for name, found in trial.params.items())
+    params = " ".join(f"{name}={format_value(value)}" for name, value in trial.params.items())
     return f"trial {trial.number}: {trial.state.name.lower()}{value} {params}"
 
 

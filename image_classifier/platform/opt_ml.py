@@ -149,9 +149,9 @@ def _is_finished(base_dir: Path) -> bool:
     if any(path.stat().st_mtime_ns > written for path in (base_dir / CHECKPOINTS).iterdir()):
         return False
     try:
-        made = len(json.loads(report.read_text())["history"])
-        wanted = json.loads(manifest.read_text())["provenance"]["hyperparameters"]["epochs"]
-        return bool(made >= wanted)
+        completed = len(json.loads(report.read_text())["history"])
+        requested = json.loads(manifest.read_text())["provenance"]["hyperparameters"]["epochs"]
+        return bool(completed >= requested)
     except (KeyError, TypeError, ValueError):
         # Written by another program.
         return False

@@ -55,5 +55,5 @@ def _instances(section: Training | Endpoint | Transform) -> str:
 
 def _hour(prices: dict[str, Any], section: Training | Endpoint | Transform) -> float:
     """Return the price of the instances; not a number if the table lacks their type."""
-    found = (each["instances"].get(section.instance_type) for each in prices["lists"])
+    found = (table["instances"].get(section.instance_type) for table in prices["lists"])
     return next(filter(None, found), math.nan) * section.instance_count

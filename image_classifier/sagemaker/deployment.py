@@ -81,8 +81,8 @@ def newest_job(aws: Aws, settings: Settings) -> str:
         "StatusEquals": "Completed",
     }
     for page in aws.pages("ListTrainingJobs", request):
-        for each in page["TrainingJobSummaries"]:
-            name = str(each["TrainingJobName"])
+        for summary in page["TrainingJobSummaries"]:
+            name = str(summary["TrainingJobName"])
             if is_ours(settings, name, with_trials=False):
                 return name
     raise UserError(f"{settings.name} has no completed training job: train first, or name --job")
@@ -94,8 +94,8 @@ def collect_models(aws: Aws, settings: Settings, job: str | None) -> str:
     Each is named after its training job. SageMaker caches models by name, so none is overwritten.
     """
     prefix = f"{settings.output}/models/"
-    for each in settings.endpoint.models or (job,):
-        source = find_model(aws, settings, each)
+    for model_job in settings.endpoint.models or (job,):
+        source = find_model(aws, settings, model_job)
         # s3://bucket/prefix/JOB/output/model.tar.gz
         name = source.rsplit("/", 3)[1]
         S3Uri.parse(source).copy(aws, S3Uri.parse(f"{prefix}{name}.tar.gz"))
@@ -104,5 +104,5 @@ def collect_models(aws: Aws, settings: Settings, job: str | None) -> str:
 
 
 def _exists(aws: Aws, name: str) -> bool:
-    found = aws.pages("ListEndpoints", {"NameContains": name})
-    return any(each["EndpointName"] == name for page in found for each in page["Endpoints"])
+    pages = aws.pages("ListEndpoints", {"NameContains": name})
+    return any(found["EndpointName"] == name for page in pages for found in page["Endpoints"])

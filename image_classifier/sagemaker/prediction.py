@@ -139,10 +139,10 @@ def _invoke_asynchronously(
     answer = aws.query("InvokeEndpointAsync", request, "sagemaker-runtime")
     output, failure = answer["OutputLocation"], answer.get("FailureLocation")
     for _ in range(ASYNCHRONOUS_SECONDS):
-        if (found := S3Uri.parse(output).read(aws)) is not None:
-            return decode_response(found)
-        if failure and (found := S3Uri.parse(failure).read(aws)) is not None:
-            raise UserError(f"the endpoint rejected the image: {found.decode(errors='replace')}")
+        if (content := S3Uri.parse(output).read(aws)) is not None:
+            return decode_response(content)
+        if failure and (content := S3Uri.parse(failure).read(aws)) is not None:
+            raise UserError(f"the endpoint rejected the image: {content.decode(errors='replace')}")
         time.sleep(1)
     raise UserError(
         f"no response at {output} after {ASYNCHRONOUS_SECONDS} s: see the log in CloudWatch"

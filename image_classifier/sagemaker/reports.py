@@ -36,11 +36,11 @@ def fetch(aws: Aws, file: SettingsFile, folder: Path, *, job: str | None = None)
     extract(packed, target)
     packed.unlink()
     rules = S3Uri.parse(f"{settings.output}/{name}/rule-output/")
-    for each in rules.objects(aws):
-        relative = PurePosixPath(each["Key"].removeprefix(rules.key))
+    for found in rules.objects(aws):
+        relative = PurePosixPath(found["Key"].removeprefix(rules.key))
         is_inside = not relative.is_absolute() and ".." not in relative.parts
         if is_inside and relative.suffix in _REPORTS:
-            S3Uri(rules.bucket, each["Key"]).download(aws, target / "rule-output" / relative)
+            S3Uri(rules.bucket, found["Key"]).download(aws, target / "rule-output" / relative)
     return sorted(target.rglob("*.html"))
 
 

@@ -52,16 +52,16 @@ def find(aws: Aws, settings: Settings) -> Iterator[Resource]:
     for noun in KINDS:
         key = f"{noun}Summaries" if noun.endswith("Job") else f"{noun}s"
         for page in aws.pages(f"List{noun}s", {"NameContains": settings.name}):
-            for each in page[key]:
-                name = str(each[f"{noun}Name"])
+            for summary in page[key]:
+                name = str(summary[f"{noun}Name"])
                 if is_ours(settings, name):
-                    yield Resource(noun, name, each.get(f"{noun}Status"))
+                    yield Resource(noun, name, summary.get(f"{noun}Status"))
 
 
 def outputs(aws: Aws, settings: Settings) -> list[S3Uri]:
     """Return every object that jobs and endpoints wrote; the images of the channels are not."""
     prefix = S3Uri.parse(f"{settings.output}/")
-    return [S3Uri(prefix.bucket, each["Key"]) for each in prefix.objects(aws)]
+    return [S3Uri(prefix.bucket, found["Key"]) for found in prefix.objects(aws)]
 
 
 def delete(aws: Aws, settings: Settings, resources: list[Resource], objects: list[S3Uri]) -> None:
@@ -70,11 +70,11 @@ def delete(aws: Aws, settings: Settings, resources: list[Resource], objects: lis
     Raises:
         UserError: AWS rejected a request; earlier ones are done.
     """
-    for each in resources:
-        verb, past = ("Stop", "stopping") if each.is_job else ("Delete", "deleted")
-        aws.send(f"{verb}{each.noun}", {f"{each.noun}Name": each.name})
+    for resource in resources:
+        verb, past = ("Stop", "stopping") if resource.is_job else ("Delete", "deleted")
+        aws.send(f"{verb}{resource.noun}", {f"{resource.noun}Name": resource.name})
         if not aws.is_dry:
-            aws.show(f"{past} {each}")
+            aws.show(f"{past} {resource}")
     if objects and aws.is_dry:
         aws.show(f"DeleteObjects: {len(objects)} objects in {settings.output}/")
     elif objects:

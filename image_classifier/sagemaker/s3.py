@@ -122,7 +122,7 @@ def delete(aws: Aws, objects: list[S3Uri]) -> None:
         batch = objects[start : start + _BATCH]
         request = {
             "Bucket": batch[0].bucket,
-            "Delete": {"Objects": [{"Key": each.key} for each in batch], "Quiet": True},
+            "Delete": {"Objects": [{"Key": uri.key} for uri in batch], "Quiet": True},
         }
         if errors := aws.query("DeleteObjects", request, "s3").get("Errors"):
             first = f"{errors[0]['Key']}: {errors[0]['Code']}"

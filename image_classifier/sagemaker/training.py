@@ -35,7 +35,7 @@ def train(
     if wait:
         answer = aws.wait("DescribeTrainingJob", name, f"; {_LOG}")
         metrics = answer.get("FinalMetricDataList") or []
-        values = {each["MetricName"]: each["Value"] for each in metrics}
+        values = {metric["MetricName"]: metric["Value"] for metric in metrics}
         for metric in METRIC_NAMES:
             if metric in values:
                 aws.show(f"  {metric}={values[metric]:.5g}")
@@ -70,8 +70,8 @@ def _show_best(aws: Aws, best: Answer) -> None:
     metric = best.get("FinalHyperParameterTuningJobObjectiveMetric") or {}
     value = f" {metric['MetricName']}={metric['Value']:.5g}" if metric else ""
     aws.show(f"best: {best['TrainingJobName']}{value}")
-    for name, found in sorted((best.get("TunedHyperParameters") or {}).items()):
-        aws.show(f"  {name} = {found}")
+    for name, value in sorted((best.get("TunedHyperParameters") or {}).items()):
+        aws.show(f"  {name} = {value}")
 
 
 def _with_best(aws: Aws, settings: Settings, tuning_job: str) -> Settings:

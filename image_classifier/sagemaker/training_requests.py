@@ -163,8 +163,8 @@ def _debugging(settings: Settings, rule_image: str | None) -> Request:
     if rule_image is not None:
         rules = {
             "DebugRuleConfigurations": [
-                _rule(rule_image, each["RuleConfigurationName"], each["RuleParameters"])
-                for each in debugger.configurations()
+                _rule(rule_image, rule["RuleConfigurationName"], rule["RuleParameters"])
+                for rule in debugger.configurations()
             ],
             "ProfilerRuleConfigurations": [_rule(rule_image, name, {}) for name in profiler.rules],
         }

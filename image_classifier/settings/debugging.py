@@ -79,7 +79,7 @@ class Debugger(Section):
 
     def collections(self) -> list[str]:
         """Return the tensor collections that the rules need, in a fixed order."""
-        return sorted({each for rule in self.rules for each in RULES[rule][1]})
+        return sorted({name for rule in self.rules for name in RULES[rule][1]})
 
 
 class Profiler(Section):

@@ -17,7 +17,7 @@ MAX_DEFINITIONS, MAX_EXPRESSION = 20, 500
 
 def expressions(settings: Settings) -> dict[str, str]:
     """Return every metric's regular expression: the program's metrics, then the settings' own."""
-    return {each["Name"]: each["Regex"] for each in METRIC_DEFINITIONS} | settings.metrics
+    return {metric["Name"]: metric["Regex"] for metric in METRIC_DEFINITIONS} | settings.metrics
 
 
 def definitions(settings: Settings) -> list[dict[str, str]]:
@@ -29,17 +29,17 @@ def mistakes(settings: Settings) -> Iterator[Mistake]:
     """Yield what is wrong with the metrics and the tuning objective."""
     lines = LOG.read_text(encoding="utf-8").splitlines()
     for name, pattern in settings.metrics.items():
-        sentence = mistake(name, pattern, lines)
-        if sentence is not None:
-            yield Mistake(("metrics", name), sentence)
+        message = mistake(name, pattern, lines)
+        if message is not None:
+            yield Mistake(("metrics", name), message)
     known = list(expressions(settings))
     if len(known) > MAX_DEFINITIONS:
         yield Mistake(("metrics",), f"are more than {MAX_DEFINITIONS}, including the program's")
-    wanted = known[0] if settings.tuning is None else settings.tuning.objective
-    if wanted not in known:
-        hint = suggestion(wanted, known)
-        yield Mistake(("tuning", "objective"), f"is unknown, got {wanted!r}{hint}")
-    if wanted == "images_per_second":
+    objective = known[0] if settings.tuning is None else settings.tuning.objective
+    if objective not in known:
+        hint = suggestion(objective, known)
+        yield Mistake(("tuning", "objective"), f"is unknown, got {objective!r}{hint}")
+    if objective == "images_per_second":
         yield Mistake(("tuning", "objective"), "is a speed: name a metric of the predictions")
 
 

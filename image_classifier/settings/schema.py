@@ -246,8 +246,8 @@ class Settings(Section):
         if self.endpoint.kind == "serverless" and (has_vpc or self.aws.network_isolation):
             yield "endpoint.kind", "serverless supports neither a VPC nor network isolation"
         if self.aws.network_isolation and self._downloads_weights():
-            sentence = "network_isolation prevents the download of pretrained weights"
-            yield "aws.network_isolation", f"{sentence}: add the channel weights to data.channels"
+            problem = "network_isolation prevents the download of pretrained weights"
+            yield "aws.network_isolation", f"{problem}: add the channel weights to data.channels"
 
     def _downloads_weights(self) -> bool:
         given = self.hyperparameters

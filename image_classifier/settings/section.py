@@ -30,7 +30,7 @@ class Mistake(NamedTuple):
     """What is wrong with a key."""
 
     path: KeyPath
-    sentence: str
+    message: str
 
 
 class Section(BaseModel):
@@ -54,8 +54,8 @@ def validate(kind: type[SectionType], content: dict[str, Any]) -> tuple[SectionT
         section, errors = kind.model_validate(content), []
     except ValidationError as error:
         errors = error.errors()
-        section = kind.model_validate(_without(content, [_path(each) for each in errors]))
-    mistakes = [Mistake(_path(each), _sentence(each, section)) for each in errors]
+        section = kind.model_validate(_without(content, [_path(error) for error in errors]))
+    mistakes = [Mistake(_path(error), _message(error, section)) for error in errors]
     wrong = {mistake.path for mistake in mistakes}
     # A key of the wrong type has its default here: only its type is worth a message.
     return section, mistakes + [each for each in _contradictions(section) if each.path not in wrong]
@@ -114,7 +114,7 @@ def _without(content: dict[str, Any], paths: list[KeyPath]) -> dict[str, Any]:
     return kept
 
 
-def _sentence(error: ErrorDetails, section: Section) -> str:
+def _message(error: ErrorDetails, section: Section) -> str:
     if error["type"] == "extra_forbidden":
         *tables, key = _path(error)
         for name in tables:
@@ -128,8 +128,8 @@ def _sentence(error: ErrorDetails, section: Section) -> str:
 
 
 def _contradictions(section: Section, path: KeyPath = ()) -> Iterator[Mistake]:
-    for key, sentence in section.contradictions():
-        yield Mistake((*path, *key.split(".")) if key else path, sentence)
+    for key, message in section.contradictions():
+        yield Mistake((*path, *key.split(".")) if key else path, message)
     for name, value in section:
         if isinstance(value, Section):
             yield from _contradictions(value, (*path, name))

@@ -94,9 +94,9 @@ def read(path: Path, images: Path = IMAGES) -> SettingsFile:
     mistakes += [*_hyperparameter_mistakes(settings), *metric_definitions.mistakes(settings)]
     if mistakes:
         lines = find_lines(text)
-        found = sorted({(_line_of(each.path, lines), *each) for each in mistakes})
+        found = sorted({(_line_of(mistake.path, lines), *mistake) for mistake in mistakes})
         raise UserError(
-            "\n".join(f"{path}:{line}: {'.'.join(key)} {sentence}" for line, key, sentence in found)
+            "\n".join(f"{path}:{line}: {'.'.join(key)} {message}" for line, key, message in found)
         )
     return SettingsFile(path, _with_images(settings, images))
 

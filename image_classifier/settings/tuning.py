@@ -117,13 +117,13 @@ class Tuning(Section):
             yield "early_stopping", "is part of Hyperband: leave it out"
         if not 1 <= len(self.ranges) <= MAX_RANGES:
             yield "ranges", f"must be 1 to {MAX_RANGES}, got {len(self.ranges)}"
-        for name, each in self.ranges.items():
-            if self.strategy == "Grid" and not each.values:
+        for name, limits in self.ranges.items():
+            if self.strategy == "Grid" and not limits.values:
                 yield f"ranges.{name}", "must be values: Grid does not sample between min and max"
-            if is_integer(name) and each.scaling == "ReverseLogarithmic":
+            if is_integer(name) and limits.scaling == "ReverseLogarithmic":
                 yield f"ranges.{name}", "takes integers, which ReverseLogarithmic does not support"
-            ends = [end for end in (each.min, each.max) if end is not None]
-            reasons = (rejection({name: value}) for value in each.values or ends)
+            ends = [end for end in (limits.min, limits.max) if end is not None]
+            reasons = (rejection({name: value}) for value in limits.values or ends)
             # Several values are rejected for the same reason.
             if reason := next(filter(None, reasons), None):
                 yield f"ranges.{name}", reason
