@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         aws = Aws(
             region=file.settings.aws.region or None,
             is_dry=arguments.dry_run,
-            show=_ignore if arguments.quiet else partial(print, flush=True),
+            show=(lambda _text: None) if arguments.quiet else partial(print, flush=True),
         )
         verb, _ = _VERBS[arguments.verb]
         run = _run_locally if arguments.local and not aws.is_dry else verb
@@ -53,10 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if result is not None and not aws.is_dry:
         print(result)
     return 0
-
-
-def _ignore(text: str) -> None:
-    del text
 
 
 def _run_locally(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:

@@ -68,9 +68,13 @@ class Aws:
         """
         service_model.check(operation, request)
         if self.is_dry:
-            self.show(json.dumps({operation: request}, indent=2))
+            self.show_request(operation, request)
         else:
             self.query(operation, request)
+
+    def show_request(self, operation: str, request: Mapping[str, object]) -> None:
+        """Print a request that a dry run does not send."""
+        self.show(json.dumps({operation: request}, indent=2))
 
     def query(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"

@@ -41,6 +41,11 @@ def endpoint_config(settings: Settings, name: str) -> Request:
     """Return CreateEndpointConfig with one variant, the model of the same name."""
     endpoint = settings.endpoint
     variant: Request = {"ModelName": name, "VariantName": VARIANT}
+    request: Request = {
+        "EndpointConfigName": name,
+        "ProductionVariants": [variant],
+        "Tags": tags(settings),
+    }
     if endpoint.kind == "serverless":
         variant["ServerlessConfig"] = {
             "MemorySizeInMB": endpoint.memory_mb,
@@ -53,12 +58,6 @@ def endpoint_config(settings: Settings, name: str) -> Request:
             "InitialVariantWeight": 1,
             "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
         }
-    request: Request = {
-        "EndpointConfigName": name,
-        "ProductionVariants": [variant],
-        "Tags": tags(settings),
-    }
-    if endpoint.kind != "serverless":
         request |= kms_key(settings)
     if endpoint.kind == "asynchronous":
         output = {

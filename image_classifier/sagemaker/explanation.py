@@ -1,6 +1,5 @@
 """`explain`: explain the predictions of an endpoint, or of the server on this machine."""
 
-import json
 from pathlib import Path
 
 from container.classifier.errors import UserError
@@ -60,7 +59,7 @@ def explain(
         if model is not None:
             request["TargetModel"] = model
         request["Body"] = "an image with masked segments"
-        aws.show(json.dumps({"InvokeEndpoint": request}, indent=2))
+        aws.show_request("InvokeEndpoint", request)
         return output
     endpoint: Endpoint
     if port is None:

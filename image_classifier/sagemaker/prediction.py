@@ -117,11 +117,8 @@ def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | 
             )
         request["TargetModel"] = model
     if aws.is_dry:
-        aws.show(
-            json.dumps(
-                {"InvokeEndpoint": request | {"Body": f"{len(request['Body'])} bytes"}}, indent=2
-            )
-        )
+        size = f"{len(request['Body'])} bytes"
+        aws.show_request("InvokeEndpoint", request | {"Body": size})
         return {}
     answer = aws.query("InvokeEndpoint", request, "sagemaker-runtime")
     return decode_response(answer["Body"].read())
@@ -134,7 +131,7 @@ def _invoke_asynchronously(
     source.write(aws, body)
     request["InputLocation"] = str(source)
     if aws.is_dry:
-        aws.show(json.dumps({"InvokeEndpointAsync": request}, indent=2))
+        aws.show_request("InvokeEndpointAsync", request)
         return {}
     answer = aws.query("InvokeEndpointAsync", request, "sagemaker-runtime")
     output, failure = answer["OutputLocation"], answer.get("FailureLocation")

@@ -27,9 +27,8 @@ def is_ours(settings: Settings, name: str, *, with_trials: bool = True) -> bool:
 
 def tags(settings: Settings) -> list[dict[str, str]]:
     """Return the tags of every resource of these settings."""
-    return [
-        {"Key": k, "Value": v} for k, v in (dict(settings.aws.tags) | {TAG: settings.name}).items()
-    ]
+    values = {**settings.aws.tags, TAG: settings.name}
+    return [{"Key": key, "Value": value} for key, value in values.items()]
 
 
 def vpc(settings: Settings) -> Request:
