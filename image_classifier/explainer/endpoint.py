@@ -2,7 +2,7 @@
 
 import time
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import boto3
@@ -29,13 +29,6 @@ BUSY = (
 MAX_SHOWN = 500
 
 
-class Response(NamedTuple):
-    """A body and its media type, without parameters."""
-
-    body: bytes
-    media_type: str
-
-
 class RejectedError(UserError):
     """The endpoint rejects the request's content; a retry cannot help."""
 
@@ -43,12 +36,13 @@ class RejectedError(UserError):
 class Endpoint(Protocol):
     """A model that is invoked over HTTP."""
 
-    @property
-    def name(self) -> str:
-        """The URL, or the name on SageMaker."""
+    name: str
+    """The URL, or the name on SageMaker."""
 
-    def invoke(self, body: bytes, content_type: str, accept: str) -> Response:
-        """Send a request and return the response; callable from several threads.
+    def invoke(self, body: bytes, content_type: str, accept: str) -> tuple[bytes, str]:
+        """Send a request; return the response's body and its media type, without parameters.
+
+        Callable from several threads.
 
         Raises:
             RejectedError: the endpoint rejects the content of the request.
@@ -88,8 +82,8 @@ class HttpEndpoint:
             ),
         )
 
-    def invoke(self, body: bytes, content_type: str, accept: str) -> Response:
-        """Send a request and return the response."""
+    def invoke(self, body: bytes, content_type: str, accept: str) -> tuple[bytes, str]:
+        """Send a request; return the response's body and media type."""
         headers = {"Content-Type": content_type, "Accept": accept}
         try:
             response = self._pool.request("POST", self.name, body=body, headers=headers)
@@ -101,7 +95,7 @@ class HttpEndpoint:
         if response.status != HTTPStatus.OK:
             text = response.data[:MAX_SHOWN].decode(errors="replace").strip()
             raise _error(f"{self.name} responded {response.status}: {text}", response.status)
-        return Response(response.data, _media_type(response.headers.get("Content-Type"), accept))
+        return response.data, _media_type(response.headers.get("Content-Type"), accept)
 
 
 class SageMakerEndpoint:
@@ -137,14 +131,14 @@ class SageMakerEndpoint:
                 "no AWS region is set: give --region or set AWS_DEFAULT_REGION"
             ) from error
 
-    def invoke(self, body: bytes, content_type: str, accept: str) -> Response:
-        """Send a request and return the response."""
+    def invoke(self, body: bytes, content_type: str, accept: str) -> tuple[bytes, str]:
+        """Send a request; return the response's body and media type."""
         request = {**self._parameters, "Body": body, "ContentType": content_type, "Accept": accept}
         for attempt in range(ATTEMPTS):
             try:
                 response = self._client.invoke_endpoint(**request)
                 media_type = _media_type(response.get("ContentType"), accept)
-                return Response(response["Body"].read(), media_type)
+                return response["Body"].read(), media_type
             except botocore.exceptions.ClientError as error:
                 # The container's own status: boto3 retries only what the service rejects.
                 status = error.response.get("OriginalStatusCode")

@@ -135,12 +135,8 @@ def explain(
 ) -> Explanation:
     """Explain a model's prediction for an image.
 
-    Args:
-        image: The image with its superpixels.
-        model: The model to explain.
-        shap: The settings.
-        randomized: The same network with random weights, for the sanity check.
-        on_progress: Called with the number of new evaluations of each batch.
+    `randomized` is the same network with random weights, for the sanity check; `on_progress` is
+    called with the number of new evaluations of each batch.
 
     Raises:
         UserError: the model fails.

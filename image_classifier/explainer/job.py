@@ -22,8 +22,8 @@ from image_classifier.explainer.analysis import Analysis
 from image_classifier.explainer.explanation import explain
 from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.model import Model
+from image_classifier.explainer.report import Summary
 from image_classifier.explainer.results import FOLDER, Result
-from image_classifier.explainer.summary import Summary
 
 ANALYSIS = "analysis.json"
 
@@ -168,11 +168,11 @@ class Job:
         summary = Summary.of(self._read_results(names), unreadable)
         with results.replacing(self.output / ANALYSIS) as file:
             local_values = self.analysis.shap.save_local_shap_values
-            summary.write(file, self._read_results(names), local_values=local_values)
+            summary.write_json(file, self._read_results(names), local_values=local_values)
         report_name = f"{self.analysis.methods.report.name}.html"
         with results.replacing(self.output / report_name) as file:
             endpoint = self.model.endpoint.name
-            report.write(file, self.analysis, summary, self._read_results(names), endpoint)
+            report.write_page(file, self.analysis, summary, self._read_results(names), endpoint)
         return summary
 
 

@@ -82,11 +82,7 @@ class Model:
         """Return the scores (S, C) of an image's coalitions (S, M), in their order.
 
         The thread that sends a batch also masks it, so at most `parallel` batches are in memory.
-
-        Args:
-            image: The image to mask.
-            coalitions: The visible superpixels.
-            on_progress: Called with the number of coalitions of each response.
+        `on_progress` is called with the number of coalitions of each response.
 
         Raises:
             UserError: the endpoint fails, or its responses differ from the first one.
@@ -114,8 +110,8 @@ class Model:
     def _invoke(self, images: Pixels) -> Scores:
         content_type, accept = self.predictor.content_type, self.predictor.accept_type
         body = encode_images(images, content_type)
-        response = self.endpoint.invoke(body, content_type, accept)
-        return parse_scores(response.body, response.media_type, self.predictor.probability)
+        answer, media_type = self.endpoint.invoke(body, content_type, accept)
+        return parse_scores(answer, media_type, self.predictor.probability)
 
 
 def _class_names(label_headers: tuple[str, ...] | None, first: Scores) -> tuple[str, ...]:

@@ -133,14 +133,7 @@ def find_copies(scan: Scan) -> Indices:
 def audit(
     images: list[Labeled], scan: Scan, copies: Indices, earlier: Sequence[Finding] = ()
 ) -> Audit:
-    """Audit N images that have their final splits.
-
-    Args:
-        images: N.
-        scan: Of these images.
-        copies: Of `find_copies`.
-        earlier: Findings about files that are not among the images.
-    """
+    """Audit images that have their final splits; add findings about other files to the result."""
     found = list(earlier)
     for image, item in zip(images, scan.measured, strict=True):
         found += _audit_one(image, item)

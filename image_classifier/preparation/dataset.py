@@ -3,15 +3,13 @@
 import csv
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from container.classifier.errors import UserError
-from image_classifier.preparation import split
-from image_classifier.preparation.duplicates import Indices, connected
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.quarantine import Transfer
 from image_classifier.preparation.scan import Scan
@@ -19,8 +17,6 @@ from image_classifier.preparation.scan import Scan
 MANIFEST = "manifest.jsonl"
 FINDINGS = "findings.jsonl"
 PAGE = "report.html"
-
-DEFAULT_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,53 +36,6 @@ class Row:
     """The image's path in its source."""
 
 
-def plan_splits(
-    images: Sequence[Labeled], scan: Scan, copies: Indices, requested: Mapping[str, float | None]
-) -> list[Labeled]:
-    """Return images with a split each.
-
-    Existing splits stay as they are. If validation is missing, it is taken from training; test
-    only if its share is given.
-
-    Args:
-        images: N.
-        scan: Of these images.
-        copies: (N,): equal numbers for copies of each other, which stay together.
-        requested: Shares of `validation` and `test`; None: the default.
-
-    Raises:
-        UserError: a share is given for an existing split, or no image is left for a split.
-    """
-    existing = {image.split for image in images} - {None}
-    shares = {}
-    for name, share in requested.items():
-        if name not in existing:
-            is_default = not existing or (name == "validation" and "train" in existing)
-            shares[name] = (DEFAULT_SHARE if is_default else 0.0) if share is None else share
-        elif share is not None:
-            raise UserError(f"the source has a {name} split, which is kept: omit --{name}")
-    split.check_shares(shares)
-    indices = [index for index, item in enumerate(images) if item.split in {None, "train"}]
-    if not any(shares.values()) or not indices:
-        return [replace(image, split=image.split or "train") for image in images]
-    groups = _groups(images, copies)
-    assigned = split.assign(
-        [scan.measured[index].sha256 for index in indices],
-        [images[index].class_name for index in indices],
-        groups[indices].tolist(),
-        shares,
-    )
-    if empty := [name for name, share in shares.items() if share and name not in assigned]:
-        raise UserError(
-            f"no image is left for {empty[0]}: there are too few images, or nearly all of them "
-            "must stay together (copies, --group); give a larger share, or 0"
-        )
-    found = list(images)
-    for index, name in zip(indices, assigned, strict=True):
-        found[index] = replace(found[index], split=name)
-    return found
-
-
 def write(
     folder: Path,
     images: Sequence[Labeled],
@@ -96,15 +45,7 @@ def write(
     *,
     quiet: bool,
 ) -> None:
-    """Write class folders and tables, without images that cannot be decoded.
-
-    Args:
-        folder: Contains the images.
-        images: With a split each.
-        scan: Of these images.
-        out: An empty folder.
-        transfer: Copies or moves a file.
-        quiet: No progress bar.
+    """Write class folders and tables into an empty folder, without images that cannot be decoded.
 
     Raises:
         UserError: two images would get one path.
@@ -166,13 +107,3 @@ def read_manifest(folder: Path) -> list[Row] | None:
         if inner.is_absolute() or ".." in inner.parts:
             raise UserError(f"{path} names {row.path!r}, which leaves the folder")
     return rows
-
-
-def _groups(images: Sequence[Labeled], copies: Indices) -> Indices:
-    """Return (N,): equal numbers for images that copies or groups connect."""
-    pairs = list(enumerate(copies.tolist()))
-    firsts: dict[str, int] = {}
-    for index, image in enumerate(images):
-        if image.group is not None:
-            pairs.append((index, firsts.setdefault(image.group, index)))
-    return connected(len(images), pairs)

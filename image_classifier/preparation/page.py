@@ -46,13 +46,7 @@ def write(audit: Audit, folder: Path, title: str, path: Path) -> None:
 
 
 def render(audit: Audit, folder: Path, title: str) -> str:
-    """Return the page about a data set.
-
-    Args:
-        audit: Of the data set.
-        folder: Contains its images.
-        title: The heading.
-    """
+    """Return the page about a data set, whose images are in `folder`."""
     environment = Environment(
         loader=PackageLoader("image_classifier.preparation", "."),
         autoescape=True,

@@ -8,13 +8,14 @@ from tempfile import TemporaryDirectory
 
 from container.classifier.channel import LabeledFile, class_names_of
 from container.classifier.errors import UserError
-from image_classifier.preparation import dataset, findings, labels, manifests, page, quarantine
+from image_classifier.preparation import dataset, findings, labels, manifests, page
 from image_classifier.preparation.audit import Audit, audit, find_copies
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
-from image_classifier.preparation.quarantine import Transfer
+from image_classifier.preparation.quarantine import move_bad_images
 from image_classifier.preparation.scan import Scan, scan
 from image_classifier.preparation.sources import list_images, open_source
+from image_classifier.preparation.split import plan_splits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,10 +75,10 @@ def prepare(
         transfer = shutil.copyfile if source.is_dir() else shutil.move
         images, scanned, left_out = _read(folder, reading, quiet=quiet)
         copies = find_copies(scanned)
-        images = dataset.plan_splits(images, scanned, copies, shares)
+        images = plan_splits(images, scanned, copies, shares)
         found = audit(images, scanned, copies, left_out)
         if fix:
-            found = _without_bad(found, folder, fix, transfer)
+            found = move_bad_images(found, folder, fix, transfer)
         staged = Path(scratch, "staged")
         staged.mkdir()
         findings.write(found.findings, staged / dataset.FINDINGS)
@@ -114,7 +115,7 @@ def audit_source(
         images, scanned, left_out = _read(folder, reading, quiet=quiet)
         found = audit(images, scanned, find_copies(scanned), left_out)
         if fix:
-            found = _without_bad(found, folder, fix, shutil.move)
+            found = move_bad_images(found, folder, fix, shutil.move)
             remaining = {image.name for image in found.images}
             if rows := dataset.read_manifest(folder):
                 dataset.write_tables(folder, [row for row in rows if row.path in remaining])
@@ -158,16 +159,3 @@ def _label(
     if reading.label:
         pattern = labels.compile_pattern(reading.label, labels.LABEL_PATTERNS, "label")
     return labels.label_by_layout(names, pattern)
-
-
-def _without_bad(found: Audit, folder: Path, fix: Path, transfer: Transfer) -> Audit:
-    """Move bad images to `fix`, and audit the remaining ones."""
-    chosen = quarantine.choose(found)
-    if not chosen:
-        return found
-    quarantine.move(folder, chosen, fix, transfer)
-    remaining = [i for i, image in enumerate(found.images) if image.name not in chosen]
-    if not remaining:
-        raise UserError(f"every image was bad: all of them are in {fix}")
-    images, scanned = [found.images[index] for index in remaining], found.scan.of(remaining)
-    return audit(images, scanned, find_copies(scanned), found.earlier)

@@ -102,14 +102,7 @@ class Scan:
 def scan(
     folder: Path, names: Sequence[str], class_names: Sequence[str], *, quiet: bool = False
 ) -> Scan:
-    """Read N images.
-
-    Args:
-        folder: Contains the images.
-        names: N paths in the folder.
-        class_names: The classes of the N images.
-        quiet: No progress bar.
-    """
+    """Read N images, by their paths in `folder`, of N classes."""
     measured = []
     hashes = np.zeros(len(names), np.uint64)
     thumbnails = np.zeros((len(names), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), np.uint8)

@@ -3,8 +3,61 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 
 from container.classifier.errors import UserError
+from image_classifier.preparation.duplicates import Indices, connected
+from image_classifier.preparation.labels import Labeled
+from image_classifier.preparation.scan import Scan
+
+DEFAULT_SHARE = 0.1
+
+
+def plan_splits(
+    images: Sequence[Labeled], scan: Scan, copies: Indices, requested: Mapping[str, float | None]
+) -> list[Labeled]:
+    """Return images with a split each.
+
+    Existing splits stay as they are. If validation is missing, it is taken from training; test
+    only if its share is given.
+
+    Args:
+        images: N.
+        scan: Of these images.
+        copies: (N,): equal numbers for copies of each other, which stay together.
+        requested: Shares of `validation` and `test`; None: the default.
+
+    Raises:
+        UserError: a share is given for an existing split, or no image is left for a split.
+    """
+    existing = {image.split for image in images} - {None}
+    shares = {}
+    for name, share in requested.items():
+        if name not in existing:
+            is_default = not existing or (name == "validation" and "train" in existing)
+            shares[name] = (DEFAULT_SHARE if is_default else 0.0) if share is None else share
+        elif share is not None:
+            raise UserError(f"the source has a {name} split, which is kept: omit --{name}")
+    check_shares(shares)
+    indices = [index for index, item in enumerate(images) if item.split in {None, "train"}]
+    if not any(shares.values()) or not indices:
+        return [replace(image, split=image.split or "train") for image in images]
+    groups = _groups(images, copies)
+    assigned = assign(
+        [scan.measured[index].sha256 for index in indices],
+        [images[index].class_name for index in indices],
+        groups[indices].tolist(),
+        shares,
+    )
+    if empty := [name for name, share in shares.items() if share and name not in assigned]:
+        raise UserError(
+            f"no image is left for {empty[0]}: there are too few images, or nearly all of them "
+            "must stay together (copies, --group); give a larger share, or 0"
+        )
+    found = list(images)
+    for index, name in zip(indices, assigned, strict=True):
+        found[index] = replace(found[index], split=name)
+    return found
 
 
 def check_shares(shares: Mapping[str, float]) -> None:
@@ -58,3 +111,13 @@ def assign(
                 for index in indices:
                     splits[index] = split
     return splits
+
+
+def _groups(images: Sequence[Labeled], copies: Indices) -> Indices:
+    """Return (N,): equal numbers for images that copies or groups connect."""
+    pairs = list(enumerate(copies.tolist()))
+    firsts: dict[str, int] = {}
+    for index, image in enumerate(images):
+        if image.group is not None:
+            pairs.append((index, firsts.setdefault(image.group, index)))
+    return connected(len(images), pairs)
