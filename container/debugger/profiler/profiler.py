@@ -30,10 +30,10 @@ def interval_of(path: Path) -> float | None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return INTERVAL_SECONDS
+        document = {}
     except (OSError, ValueError, RecursionError) as error:
         logger.warning("debugger: %s is not JSON (%s): the profiler uses defaults", path, error)
-        return INTERVAL_SECONDS
+        document = {}
     items = document.items() if isinstance(document, dict) else ()
     given = {str(key).lower(): str(value) for key, value in items}
     if given.get("disableprofiler", "").lower() == "true":

@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psutil
@@ -18,24 +18,20 @@ Sample = tuple[str, str, str, float]
 """Type, name, dimension and value, as in SageMaker's lines."""
 
 
-class SystemSampler:
+class SystemSampler(threading.Thread):
     """A thread that writes system metrics until it is stopped."""
 
     def __init__(self, directory: Path, node: str, interval_seconds: float) -> None:
         """Write below `directory`, under the name of a `node` such as algo-1."""
+        super().__init__(name="profiler", daemon=True)
         self._directory, self._node, self._interval = directory, node, interval_seconds
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="profiler", daemon=True)
-
-    def start(self) -> None:
-        """Start sampling."""
-        self._thread.start()
+        self._is_stopping = threading.Event()
 
     def stop(self) -> None:
         """Stop sampling; does not wait for a disk that hangs."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        self._is_stopping.set()
+        if self.is_alive():
+            self.join(timeout=5)
 
     def write(self, now: float, samples: list[Sample]) -> None:
         """Append samples taken at `now` seconds since the epoch."""
@@ -54,14 +50,13 @@ class SystemSampler:
                 }
                 file.write(json.dumps(line) + "\n")
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Sample until `stop` is called."""
         try:
-            with contextlib.ExitStack() as stack:
-                samplers = [_cpus(), _memory(), _rates()]
-                if handles := _gpu_handles(stack):
-                    samplers.append(_gpus(handles))
-                while not self._stop.wait(self._interval):
-                    self.write(time.time(), [s for sampler in samplers for s in next(sampler)])
+            with contextlib.closing(_gpus()) as gpus:
+                samplers = [_cpus(), _memory(), _rates(), gpus]
+                while not self._is_stopping.wait(self._interval):
+                    self.write(time.time(), [s for sampler in samplers for s in next(sampler, [])])
         except Exception as error:  # noqa: BLE001 - the training continues after any error
             logger.warning("debugger: sampling of system metrics has stopped: %s", error)
 
@@ -119,29 +114,27 @@ def _counters() -> dict[tuple[str, str, str], float]:
     return found
 
 
-def _gpu_handles(stack: contextlib.ExitStack) -> list[object]:
-    """Return handles of NVIDIA's GPUs: none without the library, the driver or a GPU."""
+def _gpus() -> Generator[list[Sample], None, None]:
+    """Yield the use of NVIDIA's GPUs; nothing without the library, the driver or a GPU."""
     try:
         import pynvml  # noqa: PLC0415
 
         pynvml.nvmlInit()
-        stack.callback(pynvml.nvmlShutdown)
         count = pynvml.nvmlDeviceGetCount()
-        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
     except Exception:  # noqa: BLE001 - each cause has its own exception
-        return []
-
-
-def _gpus(handles: list[object]) -> Iterator[list[Sample]]:
-    import pynvml  # noqa: PLC0415
-
-    while True:
-        samples: list[Sample] = []
-        for number, handle in enumerate(handles):
-            used = pynvml.nvmlDeviceGetUtilizationRates(handle)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            samples += [
-                ("gpu", f"gpu{number}", "GPUUtilization", float(used.gpu)),
-                ("gpu", f"gpu{number}", "GPUMemoryUtilization", 100 * memory.used / memory.total),
-            ]
-        yield samples
+        return
+    try:
+        while True:
+            samples: list[Sample] = []
+            for number, handle in enumerate(handles):
+                used = pynvml.nvmlDeviceGetUtilizationRates(handle)
+                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+                percent = 100 * memory.used / memory.total
+                samples += [
+                    ("gpu", f"gpu{number}", "GPUUtilization", float(used.gpu)),
+                    ("gpu", f"gpu{number}", "GPUMemoryUtilization", percent),
+                ]
+            yield samples
+    finally:
+        pynvml.nvmlShutdown()

@@ -92,14 +92,8 @@ class Timeline:
         origin = min(event.start for event in events)
         end = max(event.start + event.seconds for event in events)
         names = list(dict.fromkeys(event.name for event in events))
-        metadata: list[dict[str, object]] = [
-            {"start_time_since_epoch_in_micros": int(origin * _MICRO)},
-        ]
-        metadata += [{"name": name} for name in names]
-        document: list[dict[str, object]] = [
-            {"name": "process_name", "ph": "M", "pid": pid, "args": arguments}
-            for pid, arguments in zip((0, *range(len(names))), metadata, strict=True)
-        ]
+        document = [_metadata(0, start_time_since_epoch_in_micros=int(origin * _MICRO))]
+        document += [_metadata(pid, name=name) for pid, name in enumerate(names)]
         document += [
             {
                 "name": event.name,
@@ -115,3 +109,7 @@ class Timeline:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{int(end * _MICRO)}_{self._node}_pythontimeline.json"
         path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _metadata(pid: int, **values: object) -> dict[str, object]:
+    return {"name": "process_name", "ph": "M", "pid": pid, "args": values}

@@ -16,10 +16,7 @@ MAX_SIZE = 256 * 2**20
 
 # The format of our log and of many other programs.
 _LINE = re.compile(r"\bepoch[=: ]+(?P<epoch>\d+)\b")
-_VALUES = {
-    "TRAIN": re.compile(r"\btrain_loss[=: ]+(?P<value>[-+\w.]+)"),
-    "EVAL": re.compile(r"\bval_loss[=: ]+(?P<value>[-+\w.]+)"),
-}
+_LOSSES = {"TRAIN": "train_loss", "EVAL": "val_loss"}
 _NAME = "loss_output_0"
 
 
@@ -58,8 +55,8 @@ def _from_lines(text: str) -> dict[tuple[int, str], float]:
     found = {}
     for line in text.splitlines():
         epoch = _LINE.search(line)
-        for mode, pattern in _VALUES.items():
-            value = pattern.search(line)
+        for mode, name in _LOSSES.items():
+            value = re.search(rf"\b{name}[=: ]+(?P<value>[-+\w.]+)", line)
             if epoch and value:
                 try:
                     found[int(epoch["epoch"]), mode] = float(value["value"])
@@ -75,7 +72,7 @@ def _from_json(text: str) -> dict[tuple[int, str], float]:
         return {}
     found = {}
     for epoch, metrics in enumerate(history if isinstance(history, list) else [], start=1):
-        for mode, name in (("TRAIN", "train_loss"), ("EVAL", "val_loss")):
+        for mode, name in _LOSSES.items():
             value = metrics.get(name) if isinstance(metrics, dict) else None
             if isinstance(value, int | float):
                 found[epoch, mode] = float(value)

@@ -46,15 +46,7 @@ class TensorFiles:
     """The records in a directory, which grow while a training writes them."""
 
     def __init__(self, directory: Path) -> None:
-        """Set the directory.
-
-        Raises:
-            UserError: it has no tensor files.
-        """
-        if not (directory / "index").is_dir():
-            raise UserError(
-                f"{directory} has no tensors: expected smdebug's folders index and events"
-            )
+        """Set the directory, which has smdebug's folders index and events."""
         self.directory = directory.resolve()
         self._read: set[Path] = set()
         self._tensors: dict[tuple[str, str], list[Record]] = {}
@@ -66,20 +58,16 @@ class TensorFiles:
         Raises:
             UserError: a file is damaged.
         """
-        for path in self._new_files():
-            self._read.add(path)
-            match = _INDEX.fullmatch(path.name)
-            if match:
+        paths = sorted(set(self.directory.glob("index/*/*.json")) - self._read)
+        matches = {path: match for path in paths if (match := _INDEX.fullmatch(path.name))}
+        first = min((match["worker"] for match in matches.values()), default="")
+        for path, match in matches.items():
+            if match["worker"] == first:
+                self._read.add(path)
                 self._add(path, int(match["order"]))
         for records in self._tensors.values():
             records.sort(key=lambda record: record.order)
         return Records(self._tensors, [self._times[order] for order in sorted(self._times)])
-
-    def _new_files(self) -> list[Path]:
-        paths = sorted(set(self.directory.glob("index/*/*.json")) - self._read)
-        workers = {match["worker"] for path in paths if (match := _INDEX.fullmatch(path.name))}
-        first = min(workers, default="")
-        return [path for path in paths if path.name.endswith(f"_{first}.json")]
 
     def _add(self, path: Path, order: int) -> None:
         try:

@@ -83,7 +83,6 @@ class Observer:
         self._profiler: Profiler | None = None
         self._has_profile = False
         self._recorder: TensorRecorder | None = None
-        self._normalize: Callable[[Tensor], Tensor] | None = None
         self.status = "off"
         """State of the recording."""
 
@@ -111,15 +110,16 @@ class Observer:
         settings = self._settings
         if settings is None:
             return
-        self._normalize = normalize
         self._start_profiler(settings, module)
         path = Path(os.environ.get(CONFIGURATION_VARIABLE) or settings.configuration_path)
         try:
             from container.debugger.recording.tensor_recorder import TensorRecorder  # noqa: PLC0415
 
             document = hook_configuration.read(path)
-            configuration = hook_configuration.choose(document, settings.output_dir, total_steps)
-            recorder = TensorRecorder(configuration, module, first_step=first_step, epoch=epoch)
+            document = hook_configuration.choose(document, settings.output_dir, total_steps)
+            recorder = TensorRecorder(
+                document, module, normalize, first_step=first_step, epoch=epoch
+            )
         except Exception as error:
             # A broken installation can raise anything.
             reason = str(error) if isinstance(error, UserError) else _in_words(error)
@@ -155,13 +155,7 @@ class Observer:
 
     def batch(self, labels: npt.NDArray[np.int64], images: Tensor) -> None:
         """Record a step's labels (N,) and images (N, 3, H, W) from 0 to 255."""
-
-        def record(recorder: TensorRecorder) -> None:
-            recorder.labels(labels)
-            if recorder.needs_images and self._normalize is not None:
-                recorder.images(self._normalize(images))
-
-        self._record(record)
+        self._record(lambda recorder: recorder.batch(labels, images))
 
     def gradients(self) -> None:
         """Record the complete gradients, before the optimizer's step."""

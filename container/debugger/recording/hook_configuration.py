@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from container.classifier.errors import UserError
 
@@ -21,15 +21,7 @@ LOSS_RECORDS, TENSOR_RECORDS = 100, 20
 # Recording all weights takes between a tenth and half of a step's time.
 MIN_TENSOR_INTERVAL = 10
 
-Document = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class HookConfiguration:
-    """Directory and document for smdebug."""
-
-    directory: Path
-    document: Document
+Document = dict[str, Any]
 
 
 def read(path: Path) -> Document | None:
@@ -58,18 +50,18 @@ def read(path: Path) -> Document | None:
     return document
 
 
-def choose(document: Document | None, output_dir: Path, total_steps: int) -> HookConfiguration:
-    """Return the configuration of a run of `total_steps`.
+def choose(document: Document | None, output_dir: Path, total_steps: int) -> Document:
+    """Return the document for smdebug in a run of `total_steps`, with the directory of tensors.
 
     A document without collections, which the SDK sends with every job, selects the default ones.
     With the file SageMaker uploads `output_dir`/tensors; without it only `output_dir`/data.
     """
     given = dict(document or {})
     default = output_dir / "tensors" if document is not None else output_dir / "data/debug/tensors"
-    directory = Path(str(given.get(LOCAL_PATH) or default))
+    given[LOCAL_PATH] = str(Path(given.get(LOCAL_PATH) or default))
     if not given.get(COLLECTIONS) and not given.get(PARAMETERS):
         given[COLLECTIONS] = default_collections(total_steps)
-    return HookConfiguration(directory, {**given, LOCAL_PATH: str(directory)})
+    return given
 
 
 def default_collections(total_steps: int) -> list[Document]:
@@ -80,12 +72,11 @@ def default_collections(total_steps: int) -> list[Document]:
     """
     losses = max(1, min(LOSS_INTERVAL, total_steps // LOSS_RECORDS))
     tensors = max(MIN_TENSOR_INTERVAL, min(TENSOR_INTERVAL, total_steps // TENSOR_RECORDS))
+    evaluations = {"eval.save_interval": "1"}
     return [
-        _collection("losses", losses, {"eval.save_interval": "1"}),
-        _collection("labels", losses, {"include_regex": "^labels$", "eval.save_interval": "1"}),
-        _collection(
-            "predictions", losses, {"include_regex": "^predictions$", "eval.save_interval": "1"}
-        ),
+        _collection("losses", losses, evaluations),
+        _collection("labels", losses, {"include_regex": "^labels$", **evaluations}),
+        _collection("predictions", losses, {"include_regex": "^predictions$", **evaluations}),
         _collection("gradients", tensors, {"reductions": REDUCTIONS}),
         _collection("weights", tensors, {"reductions": REDUCTIONS}),
         _collection("update_ratio", tensors, {"include_regex": "^update_ratio$"}),

@@ -5,7 +5,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from container.debugger.recording import activations
-from container.debugger.recording.hook_configuration import HookConfiguration
+from container.debugger.recording.hook_configuration import LOCAL_PATH, Document
 from container.debugger.recording.patched_smdebug import (
     VARIABLES,
     ModeKeys,
@@ -48,22 +50,6 @@ class BudgetError(Exception):
     """The run has reached a limit on disk space."""
 
 
-class View:
-    """The part of a module's interface that smdebug's hook uses."""
-
-    def __init__(self, module: nn.Module) -> None:
-        """Wrap `module`."""
-        self.module = module
-        self._module_name = type(module).__name__
-
-    def _get_name(self) -> str:
-        return self._module_name
-
-    def named_parameters(self) -> Sequence[tuple[str, nn.Parameter]]:
-        """Return the parameters."""
-        return [*self.module.named_parameters()]
-
-
 class TensorRecorder:
     """Writes the tensors of a configuration; the caller handles all exceptions.
 
@@ -72,17 +58,26 @@ class TensorRecorder:
     """
 
     def __init__(
-        self, configuration: HookConfiguration, module: nn.Module, *, first_step: int, epoch: int
+        self,
+        document: Document,
+        module: nn.Module,
+        normalize: Callable[[Tensor], Tensor],
+        *,
+        first_step: int,
+        epoch: int,
     ) -> None:
         """Record `module` from a step on, and delete an earlier run's files of later steps.
+
+        `normalize` converts images (N, 3, H, W) to the module's input.
 
         Raises:
             OSError: the directory is not writable.
         """
-        self.directory = configuration.directory
-        self.view = View(module)
+        self.directory = Path(document[LOCAL_PATH])
+        self._module, self._normalize = module, normalize
+        self._name = type(module).__name__
         self._prepare(_file_number(first_step, epoch))
-        self._hook = _make_hook(configuration.document)
+        self._hook = _make_hook(document)
         self._due: frozenset[str] = frozenset()
         self._before: list[tuple[str, nn.Parameter, Tensor]] = []
         self._exported = 0
@@ -91,37 +86,27 @@ class TensorRecorder:
         """Begin a training step, and record the weights before it."""
         self._begin(ModeKeys.TRAIN, number, _file_number(number, epoch))
 
-    def is_due(self, collection: str) -> bool:
-        """Return whether this step records a collection."""
-        return collection in self._due
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether this step records images or activations."""
-        return bool(self._due - DIRECT) or self.is_due("input_image")
-
-    def labels(self, labels: npt.NDArray[np.int64]) -> None:
-        """Record a batch's labels (N,)."""
+    def batch(self, labels: npt.NDArray[np.int64], images: Tensor) -> None:
+        """Record a batch's labels (N,), images (N, 3, H, W), and the activations of layers."""
         self._save("labels", labels)
-
-    def images(self, images: Tensor) -> None:
-        """Record the network's input (N, 3, H, W) and the activations of its layers."""
-        if self.is_due("input_image"):
-            self._save("input_image", activations.sample(images, PIXELS_SIDE))
-        if self._due - DIRECT:
-            activations.observe(self.view.module, images[:ACTIVATION_IMAGES], self._save_layer)
+        needs_activations = bool(self._due - DIRECT)
+        if needs_activations or "input_image" in self._due:
+            inputs = self._normalize(images)
+            self._save("input_image", activations.sample(inputs, PIXELS_SIDE))
+            if needs_activations:
+                activations.observe(self._module, inputs[:ACTIVATION_IMAGES], self._save_layer)
 
     def gradients(self) -> None:
         """Record the gradients before clipping and the optimizer's step."""
         if self._due:
-            for name, parameter in self.view.named_parameters():
+            prefix = self._hook.GRADIENT_PREFIX + self._name
+            for name, parameter in self._module.named_parameters():
                 if parameter.grad is not None:
-                    prefix = self._hook.GRADIENT_PREFIX + self.view._module_name  # noqa: SLF001
                     self._hook._save_for_tensor(f"{prefix}_{name}", parameter.grad)  # noqa: SLF001
-        if self.is_due("update_ratio"):
+        if "update_ratio" in self._due:
             self._before = [
                 (name, parameter, parameter.detach().clone())
-                for name, parameter in self.view.named_parameters()
+                for name, parameter in self._module.named_parameters()
                 if parameter.requires_grad
             ]
 
@@ -136,13 +121,12 @@ class TensorRecorder:
             for (name, _, _), ratio in zip(self._before, torch.stack(ratios).tolist(), strict=True):
                 # Otherwise smdebug's readers would consider it a weight.
                 short = name.replace("weight", "w").replace("bias", "b")
-                tensor = f"update_ratio/{self.view._module_name}_{short}"  # noqa: SLF001
-                self._save("update_ratio", np.float32(ratio), tensor)
+                self._save("update_ratio", np.float32(ratio), f"update_ratio/{self._name}_{short}")
         self._before = []
 
     def loss(self, totals: Tensor) -> None:
         """Record the mean loss of (summed loss, correct predictions, images)."""
-        if self.is_due("losses"):
+        if "losses" in self._due:
             loss, _, images = totals.tolist()
             self._hook.record_tensor_value(LOSS, torch.tensor(loss / images))
 
@@ -151,7 +135,7 @@ class TensorRecorder:
     ) -> None:
         """Record an evaluation after `epoch` epochs: loss, and labels with predictions."""
         self._begin(ModeKeys.EVAL, epoch, number + epoch)
-        if self.is_due("losses"):
+        if "losses" in self._due:
             self._hook.record_tensor_value(LOSS, torch.tensor(loss))
         labels, predictions = np.nonzero(confusion)
         counts = confusion[labels, predictions]
@@ -202,7 +186,13 @@ class TensorRecorder:
         hook.step, hook.mode_steps[mode] = file_number - 1, number - 1
         if hook.writer is not None:
             self.flush()
-        hook.forward_pre_hook(self.view, ())
+        # The part of a module's interface that the hook uses.
+        view = SimpleNamespace(
+            _module_name=self._name,
+            _get_name=lambda: self._name,
+            named_parameters=self._module.named_parameters,
+        )
+        hook.forward_pre_hook(view, ())
         self._due = frozenset(each.name for each in hook._get_collections_to_save_for_step())  # noqa: SLF001
         if self._due:
             hook.last_saved_step = hook.step
@@ -213,13 +203,13 @@ class TensorRecorder:
         self._hook._save_for_tensor(f"{path}_output_{number}", after)  # noqa: SLF001
         if kind == "relu":
             self._save("relu_activity", activations.activity(after), f"{path}_activity_{number}")
-        elif kind is not None and self.is_due("saturable_input"):
+        elif kind is not None:
             values = activations.sample(before, SATURABLE_SIDE)
             self._save("saturable_input", values, f"{path}_input_{number}")
 
     def _save(self, collection: str, value: Tensor | npt.ArrayLike, name: str = "") -> None:
         """Record a tensor in one collection, which contains it by name."""
-        if self.is_due(collection):
+        if collection in self._due:
             chosen = self._hook.get_collection(collection)
             chosen.add_tensor_name(name or collection)
             self._hook._write_for_tensor(name or collection, value, {chosen})  # noqa: SLF001
@@ -245,7 +235,7 @@ def _file_number(step: int, epoch: int) -> int:
     return step + epoch + 1
 
 
-def _make_hook(document: Mapping[str, object]) -> TensorHook:
+def _make_hook(document: Document) -> TensorHook:
     with (
         tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file,
         mock.patch.dict(os.environ, VARIABLES),

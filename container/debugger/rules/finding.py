@@ -64,11 +64,11 @@ class Verdict:
     def to_json(self) -> dict[str, object]:
         """Return the entry of SageMaker's rule reports, with status and details added."""
         lines = [f"{name}:{value}" for name, value in self.parameters.items()]
-        violations = [asdict(each) for each in self.finding.violations]
-        for each in violations:
+        violations = [asdict(violation) for violation in self.finding.violations]
+        for row in violations:
             # JSON has no NaN.
-            if not math.isfinite(each["value"]):
-                each["value"] = str(each["value"])
+            if not math.isfinite(row["value"]):
+                row["value"] = str(row["value"])
         return {
             "RuleName": self.rule,
             "Status": self.status,

@@ -147,8 +147,8 @@ def overtraining(
 def _rise(windows: Sequence[Window], limit_percent: float) -> Violation | None:
     """Return a violation if the last window is significantly above the best one."""
     last = windows[-1]
-    # A window with NaN is never the best.
-    best = min(windows, key=lambda window: _or_inf(_mean(window)))
+    finite = [window for window in windows if math.isfinite(_mean(window))]
+    best = min(finite, key=_mean, default=windows[0])
     risen = _percent(_mean(best), _mean(last))
     is_significant = risen > limit_percent and _standard_errors(best, last) > SIGNIFICANT_RISE
     if math.isfinite(_mean(last)) and not is_significant:
@@ -212,24 +212,18 @@ def _mean(window: Window) -> float:
     return sum(point.value for point in window) / len(window)
 
 
-def _or_inf(value: float) -> float:
-    return value if math.isfinite(value) else math.inf
-
-
 def _percent(before: float, after: float) -> float:
     return 100 * (after - before) / max(abs(before), _TINY)
 
 
 def _standard_errors(before: Window, after: Window) -> float:
     """Return by how many standard errors the mean has risen (Welch 1947)."""
-    squares = sum(_squared_error(window) for window in (before, after))
-    return (_mean(after) - _mean(before)) / math.sqrt(max(squares, _TINY**2))
-
-
-def _squared_error(window: Window) -> float:
-    mean = _mean(window)
-    variance = sum((point.value - mean) ** 2 for point in window) / max(len(window) - 1, 1)
-    return variance / len(window)
+    squared_error = 0.0
+    for window in (before, after):
+        mean = _mean(window)
+        variance = sum((point.value - mean) ** 2 for point in window) / max(len(window) - 1, 1)
+        squared_error += variance / len(window)
+    return (_mean(after) - _mean(before)) / math.sqrt(max(squared_error, _TINY**2))
 
 
 def _rank_deviations(before: Window, after: Window) -> float:

@@ -12,6 +12,8 @@ from container.debugger.rules.finding import Finding, Value, Verdict
 
 logger = logging.getLogger(__name__)
 
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -57,15 +59,13 @@ class Rule:
         kinds = typing.get_args(hint) or (hint,)
         if type(None) in kinds and text.strip().lower() in {"", "none", "null"}:
             return None
+        kind: Callable[[str], Value] = kinds[0]
         try:
-            if bool in kinds:
-                return {"true": True, "1": True, "false": False, "0": False}[text.strip().lower()]
-            if int in kinds:
-                return int(text)
-            return float(text) if float in kinds else text
+            return BOOLEANS[text.strip().lower()] if kind is bool else kind(text)
         except (ValueError, KeyError):
-            kind = next(kind.__name__ for kind in kinds if kind is not type(None))
-            raise UserError(f"{self.name}: {name} must be of type {kind}, got {text!r}") from None
+            raise UserError(
+                f"{self.name}: {name} must be of type {kinds[0].__name__}, got {text!r}"
+            ) from None
 
     def evaluate(self, source: object, parameters: Mapping[str, Value] | None = None) -> Verdict:
         """Return the verdict on a source; an exception of the rule becomes an `Error` verdict.

@@ -37,9 +37,19 @@ def weight_update_ratio(
         known = [point for point in points if math.isfinite(point.value)]
         large = [point for point in known if point.value > large_threshold]
         if large:
-            violations.append(_ratio(large[-1], name, f"above {large_threshold:g}", "high"))
+            point, limit = large[-1], f"above {large_threshold:g}"
+            size, factor = "high", "divide"
         elif known and all(point.value < small_threshold for point in known):
-            violations.append(_ratio(known[-1], name, f"below {small_threshold:g}", "low"))
+            point, limit = known[-1], f"below {small_threshold:g}"
+            size, factor = "low", "multiply"
+        else:
+            continue
+        sentence = (
+            f"the ratio of a step's change to the weights' norm is {point.value:.3g}, {limit}"
+        )
+        cause = f"the learning rate is far too {size} for this layer"
+        remedy = f"{factor} learning_rate by 10, or set find_learning_rate=true"
+        violations.append(Violation(point.step, name, point.value, sentence, cause, remedy))
     count = sum(map(len, later.values()))
     return Finding(count, violations, lacks="" if count else "weights around two steps or more")
 
@@ -166,15 +176,3 @@ def tensor_variance(
             break
     count = sum(map(len, variances.values()))
     return Finding(count, violations, lacks="" if count else "any tensor")
-
-
-def _ratio(point: Point, name: str, limit: str, size: str) -> Violation:
-    factor = "divide" if size == "high" else "multiply"
-    return Violation(
-        point.step,
-        name,
-        point.value,
-        f"the ratio of a step's change to the weights' norm is {point.value:.3g}, {limit}",
-        cause=f"the learning rate is far too {size} for this layer",
-        remedy=f"{factor} learning_rate by 10, or set find_learning_rate=true",
-    )
