@@ -34,7 +34,7 @@ from container.debugger.profiler.system_metrics import INTERVAL_SECONDS, SystemS
 from container.debugger.recording.debug_session import PROFILER, Observer, Settings
 from container.debugger.report import advice
 from container.debugger.rules import selection
-from container.debugger.rules.finding import ISSUES
+from container.debugger.rules.rule import ISSUES
 from container.networks.network import Network, build
 from container.training.data import images, sampling
 from container.training.data.images import ImageSet

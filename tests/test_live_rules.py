@@ -13,7 +13,7 @@ from container.debugger import sources
 from container.debugger.recording.live_rules import LiveRules
 from container.debugger.recording.patched_smdebug import Hook, ModeKeys, forget_hook
 from container.debugger.rules import selection
-from container.debugger.rules.finding import ISSUES, NO_ISSUES
+from container.debugger.rules.rule import ISSUES, NO_ISSUES
 from container.debugger.rules.selection import RULES
 from container.training import job
 from container.training.sagemaker.environment import TrainingEnvironment

@@ -16,14 +16,13 @@ from torch.profiler import ProfilerActivity, profile
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.debugger.__main__ import main
-from container.debugger.profiler import operators, rules, timeline
 from container.debugger.profiler import profile as profiles
-from container.debugger.profiler.operators import OperatorSampler
+from container.debugger.profiler import profiler, rules, timeline
 from container.debugger.profiler.profile import Profile
-from container.debugger.profiler.profiler import interval_of
+from container.debugger.profiler.profiler import OperatorSampler, interval_of
 from container.debugger.profiler.timeline import Event, Timeline
 from container.debugger.report import advice, render
-from container.debugger.rules.finding import (
+from container.debugger.rules.rule import (
     INSUFFICIENT,
     ISSUES,
     NO_ISSUES,
@@ -67,7 +66,7 @@ def test_operators_of_some_steps_are_profiled(base_dir: Path) -> None:
     assert "aten::convolution_backward" in names
     calls = [each.calls for each in found if each.name.startswith("Optimizer.step")]
     assert calls
-    assert set(calls) == {operators.STEPS}
+    assert set(calls) == {profiler.STEPS}
     assert "aten::convolution_backward" in (base_dir / "output/data/debug-report.html").read_text()
 
 

@@ -18,7 +18,7 @@ from container.debugger.__main__ import main
 from container.debugger.reading import metric_log
 from container.debugger.reading.records import Record, Records
 from container.debugger.rules import selection
-from container.debugger.rules.finding import INSUFFICIENT, ISSUES, NO_ISSUES, Value, Verdict
+from container.debugger.rules.rule import INSUFFICIENT, ISSUES, NO_ISSUES, Value, Verdict
 from container.debugger.rules.selection import RULES
 
 RANDOM = np.random.default_rng(0)

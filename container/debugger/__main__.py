@@ -10,7 +10,7 @@ from container.classifier.errors import UserError
 from container.debugger import report, sources
 from container.debugger.reading.records import DamagedTensorError, Records
 from container.debugger.rules import selection
-from container.debugger.rules.finding import ERROR, INSUFFICIENT, ISSUES, Verdict
+from container.debugger.rules.rule import ERROR, INSUFFICIENT, ISSUES, Verdict
 
 # Exit codes: no issues, issues, no data.
 OK, ISSUES_FOUND, FAILED = 0, 1, 2

@@ -14,8 +14,8 @@ from container.debugger.profiler import rules as profiler_rules
 from container.debugger.profiler import timeline
 from container.debugger.profiler.profile import Profile, percentiles
 from container.debugger.reading.records import GRADIENTS, WEIGHTS, Mode, Records
-from container.debugger.rules.finding import ISSUES, Verdict
 from container.debugger.rules.inputs import BIAS
+from container.debugger.rules.rule import ISSUES, Verdict
 from container.debugger.rules.selection import RULES
 
 TEMPLATE = "debug_report.html.jinja"

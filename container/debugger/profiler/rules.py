@@ -2,8 +2,7 @@
 
 from container.debugger.profiler import step_rules, system_rules
 from container.debugger.profiler.profile import Profile
-from container.debugger.rules.finding import Verdict
-from container.debugger.rules.rule import collect
+from container.debugger.rules.rule import Verdict, collect
 
 RULES = collect(system_rules, step_rules)
 

@@ -8,8 +8,7 @@ from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.debugger.profiler import timeline
 from container.debugger.profiler.profile import CPU, Profile
 from container.debugger.profiler.timeline import Event
-from container.debugger.rules.finding import Finding, Violation
-from container.debugger.rules.rule import rule
+from container.debugger.rules.rule import Finding, Violation, rule
 
 # Smallest share of the steps' time that is worth advice.
 MIN_SHARE = 0.1

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from container.debugger.profiler.profile import CPU, GPU, GPU_MEMORY, IO_WAIT, Profile, Series
-from container.debugger.rules.finding import Finding, Violation
-from container.debugger.rules.rule import rule
+from container.debugger.rules.rule import Finding, Violation, rule
 
 NO_GPU = "metrics of a GPU"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from container.debugger.reading import metric_log
 from container.debugger.reading.records import Records
-from container.debugger.rules.finding import ISSUES, Verdict
+from container.debugger.rules.rule import ISSUES, Verdict
 from container.debugger.rules.selection import SelectedRule, evaluate_all
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ import numpy as np
 
 from container.debugger.reading.records import Records
 from container.debugger.rules import inputs
-from container.debugger.rules.finding import Finding, Violation
 from container.debugger.rules.inputs import Labels
-from container.debugger.rules.rule import rule
+from container.debugger.rules.rule import Finding, Violation, rule
 
 # Evaluations before mistakes count: at first every network predicts one class for most images.
 EVALUATIONS = 3

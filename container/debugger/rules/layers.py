@@ -7,9 +7,8 @@ import numpy as np
 
 from container.debugger.reading.records import GRADIENTS, LOSSES, WEIGHTS, Point, Records
 from container.debugger.rules import inputs
-from container.debugger.rules.finding import Finding, Violation
 from container.debugger.rules.losses import loss_not_decreasing
-from container.debugger.rules.rule import rule
+from container.debugger.rules.rule import Finding, Violation, rule
 
 # A layer's gradients vanish relative to those of the others: in a network that has learned its
 # images all gradients are small.

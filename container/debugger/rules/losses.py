@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from container.debugger.reading.records import LOSSES, Point, Records
 from container.debugger.rules import inputs
-from container.debugger.rules.finding import Finding, Violation
-from container.debugger.rules.rule import rule
+from container.debugger.rules.rule import Finding, Violation, rule
 
 # Standard errors from which a rise is significant.
 SIGNIFICANT_RISE = 3.0

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from container.classifier.errors import UserError
 from container.debugger.reading.records import Records
 from container.debugger.rules import images, layers, losses, stalled, weights
-from container.debugger.rules.finding import Value, Verdict
-from container.debugger.rules.rule import collect
+from container.debugger.rules.rule import Value, Verdict, collect
 
 # AWS's rules on tensors, by name.
 RULES = collect(losses, layers, weights, images, stalled)

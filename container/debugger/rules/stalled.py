@@ -3,8 +3,7 @@
 import itertools
 
 from container.debugger.reading.records import Records
-from container.debugger.rules.finding import Finding, Violation
-from container.debugger.rules.rule import rule
+from container.debugger.rules.rule import Finding, Violation, rule
 
 
 @rule(

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from container.debugger.reading.records import GRADIENTS, WEIGHTS, Point, Records
 from container.debugger.rules import inputs
-from container.debugger.rules.finding import Finding, Violation
-from container.debugger.rules.rule import rule
+from container.debugger.rules.rule import Finding, Violation, rule
 
 # Two records with equal reductions hold the same tensor.
 COMPARED = ("min", "max", "mean", "std", "abs_mean", "l2")
