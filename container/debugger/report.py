@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -13,7 +13,7 @@ from container.debugger.profiler import profile as profiles
 from container.debugger.profiler import rules as profiler_rules
 from container.debugger.profiler import timeline
 from container.debugger.profiler.profile import Profile, percentiles
-from container.debugger.reading.records import GRADIENTS, WEIGHTS, Mode, Records
+from container.debugger.reading.records import GRADIENTS, WEIGHTS, Records
 from container.debugger.rules.inputs import BIAS
 from container.debugger.rules.rule import ISSUES, Verdict
 from container.debugger.rules.selection import RULES
@@ -70,12 +70,12 @@ def render(records: Records | None, profile: Profile | None, verdicts: Sequence[
         advice=advice(verdicts),
         summary=_summary(profile),
         usage=profile.system_usage(),
-        phases=_phases(profile),
-        operators=_operators(profile),
+        phases=(phases := _phases(profile)),
+        phase_plot=charts.shares(phases),
+        operators=profile.operators,
+        max_operators=MAX_OPERATORS,
         verdicts=sorted(verdicts, key=lambda verdict: STATUSES.index(verdict.status)),
-        descriptions={
-            name: rule.description for name, rule in (RULES | profiler_rules.RULES).items()
-        },
+        rules=RULES | profiler_rules.RULES,
         steps=_durations(profile, timeline.STEP, "ms per step"),
         loading=_durations(profile, timeline.DATA, "ms to load images"),
         system_plots=_system_plots(profile),
@@ -115,26 +115,11 @@ def _summary(profile: Profile) -> dict[str, str]:
     return rows
 
 
-def _phases(profile: Profile) -> dict[str, object]:
+def _phases(profile: Profile) -> dict[str, float]:
+    """Return the seconds of every phase except the initialization, the longest first."""
     seconds = profile.phase_seconds()
     seconds.pop(timeline.INITIALIZATION, None)
-    total = sum(seconds.values())
-    if not total:
-        return {}
-    ordered = dict(sorted(seconds.items(), key=lambda item: -item[1]))
-    rows = [(name, value, 100 * value / total) for name, value in ordered.items()]
-    return {"bar": charts.shares(ordered), "rows": rows}
-
-
-def _operators(profile: Profile) -> dict[str, object]:
-    """Return the longest operators with their shares of the time of all operators."""
-    cpu_us = sum(each.cpu_us for each in profile.operators) or 1.0
-    gpu_us = sum(each.gpu_us for each in profile.operators)
-    rows = [
-        (each, 100 * each.cpu_us / cpu_us, 100 * each.gpu_us / (gpu_us or 1.0))
-        for each in profile.operators[:MAX_OPERATORS]
-    ]
-    return {"rows": rows, "has_gpu": gpu_us > 0} if rows else {}
+    return dict(sorted(seconds.items(), key=lambda item: -item[1])) if any(seconds.values()) else {}
 
 
 def _durations(profile: Profile, name: str, x_label: str) -> dict[str, object]:
@@ -163,11 +148,8 @@ def _system_plots(profile: Profile) -> dict[str, Markup]:
 
 
 def _loss_plot(records: Records) -> Markup:
-    modes: Mapping[str, Mode] = {"training": records.training, "validation": "EVAL"}
-    series = {
-        name: [(point.order, point.value) for point in records.losses(mode)]
-        for name, mode in modes.items()
-    }
+    losses = {"training": records.losses(records.training), "validation": records.losses("EVAL")}
+    series = {name: [(p.order, p.value) for p in points] for name, points in losses.items()}
     return charts.lines(series, x_label="record")
 
 

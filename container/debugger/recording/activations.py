@@ -5,8 +5,10 @@ batch normalization, on the module that was neither compiled nor distributed, an
 Functions that are not modules, such as DenseNet's `relu`, are not recorded.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ Receive = Callable[[str, str | None, Tensor, Tensor], None]
 def observe(module: nn.Module, images: Tensor, receive: Receive) -> None:
     """Run the module on `images`, and call `receive` for every layer without child layers."""
     inputs: dict[nn.Module, Tensor] = {}
-    calls: dict[str, int] = {}
+    calls: Counter[str] = Counter()
     handles = []
 
     def before(layer: nn.Module, arguments: tuple[object, ...]) -> None:
@@ -36,14 +38,12 @@ def observe(module: nn.Module, images: Tensor, receive: Receive) -> None:
             is_in_place = bool(getattr(layer, "inplace", False))
             inputs[layer] = arguments[0].clone() if is_in_place else arguments[0]
 
-    def after(name: str, kind: str | None) -> Callable[[nn.Module, object, object], None]:
-        def hook(layer: nn.Module, _arguments: object, output: object) -> None:
-            if layer in inputs and isinstance(output, Tensor):
-                number = calls.get(name, 0)
-                calls[name] = number + 1
-                receive(f"{name}|{number}", kind, inputs.pop(layer), output)
-
-        return hook
+    def after(
+        name: str, kind: str | None, layer: nn.Module, _arguments: object, output: object
+    ) -> None:
+        if layer in inputs and isinstance(output, Tensor):
+            receive(f"{name}|{calls[name]}", kind, inputs.pop(layer), output)
+            calls[name] += 1
 
     for path, layer in module.named_modules():
         if any(True for _ in layer.children()):
@@ -52,7 +52,7 @@ def observe(module: nn.Module, images: Tensor, receive: Receive) -> None:
         name = path if kind is None or path.endswith(kind) else f"{path}_{kind}"
         handles += [
             layer.register_forward_pre_hook(before),
-            layer.register_forward_hook(after(name, kind)),
+            layer.register_forward_hook(partial(after, name, kind)),
         ]
     # A single image has no statistics.
     training = [layer for layer in module.modules() if layer.training and len(images) > 1]

@@ -17,7 +17,13 @@ MIN_IMAGES = 10
 MAX_DEVIATION = 6.0
 
 
-@rule("ClassImbalance")
+@rule(
+    "ClassImbalance",
+    cause="the channel has far more images of some classes, so that the network hardly learns the "
+    "others",
+    remedy="leave class_balance=auto, or set class_balance=sampling; add images of the rare "
+    "classes",
+)
 def class_imbalance(
     records: Records,
     *,
@@ -143,14 +149,7 @@ def _imbalance(labels: Labels, step: int, threshold: float) -> list[Violation]:
         f"class {common} is {ratio:.3g} times as frequent as class {rare} ({counts.max()} and "
         f"{counts.min()} of {len(labels)} images); the limit is {threshold:g}"
     )
-    cause = (
-        "the channel has far more images of some classes, so that the network hardly learns the "
-        "others"
-    )
-    remedy = (
-        "leave class_balance=auto, or set class_balance=sampling; add images of the rare classes"
-    )
-    return [Violation(step, "labels", float(ratio), sentence, cause, remedy)]
+    return [Violation(step, "labels", float(ratio), sentence)]
 
 
 def _misclassified(
