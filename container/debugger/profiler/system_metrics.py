@@ -54,7 +54,7 @@ class SystemSampler(threading.Thread):
         """Sample until `stop` is called."""
         try:
             with contextlib.closing(_gpus()) as gpus:
-                samplers = [_cpus(), _memory(), _rates(), gpus]
+                samplers = [_cpus_and_memory(), _rates(), gpus]
                 while not self._is_stopping.wait(self._interval):
                     self.write(time.time(), [s for sampler in samplers for s in next(sampler, [])])
         except Exception as error:  # noqa: BLE001 - the training continues after any error
@@ -66,7 +66,7 @@ def hour(seconds: float) -> str:
     return time.strftime("%Y%m%d%H", time.gmtime(seconds))
 
 
-def _cpus() -> Iterator[list[Sample]]:
+def _cpus_and_memory() -> Iterator[list[Sample]]:
     # The first call only sets the start of the interval.
     psutil.cpu_times_percent(percpu=True)
     while True:
@@ -78,12 +78,7 @@ def _cpus() -> Iterator[list[Sample]]:
                 ("cpu", f"cpu{number}", "CPUUtilization", used),
                 ("cpu", f"cpu{number}", "I/OWaitPercentage", waiting),
             ]
-        yield samples
-
-
-def _memory() -> Iterator[list[Sample]]:
-    while True:
-        yield [("memory", "MemoryUsedPercent", "", psutil.virtual_memory().percent)]
+        yield [*samples, ("memory", "MemoryUsedPercent", "", psutil.virtual_memory().percent)]
 
 
 def _rates() -> Iterator[list[Sample]]:

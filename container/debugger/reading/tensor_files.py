@@ -77,7 +77,10 @@ class TensorFiles:
             mode, step = str(document["meta"]["mode"]), int(document["meta"]["mode_step"])
             if "event_file_name" not in document["meta"]:
                 return
-            events = self._resolve(str(document["meta"]["event_file_name"]))
+            event_file = str(document["meta"]["event_file_name"])
+            events = (self.directory / event_file).resolve()
+            if not events.is_relative_to(self.directory):
+                raise ValueError(f"it refers to a file outside of the folder: {event_file!r}")
             found: dict[str, Record] = {}
             for entry in document["tensor_payload"]:
                 name, kind = _split(str(entry["tensorname"]))
@@ -91,12 +94,6 @@ class TensorFiles:
         self._times[order] = (step, float(time))
         for name, record in found.items():
             self._tensors.setdefault((name, mode), []).append(record)
-
-    def _resolve(self, name: str) -> Path:
-        path = (self.directory / name).resolve()
-        if not path.is_relative_to(self.directory):
-            raise ValueError(f"it refers to a file outside of the folder: {name!r}")
-        return path
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -98,13 +98,6 @@ def update_ratios(records: Records, name: str, distance: int, epsilon: float) ->
     return points
 
 
-def orders_with_gradient(records: Records, name: str) -> set[int] | None:
-    """Return the records in which a weight has a gradient; None if no gradients are recorded."""
-    if not records.names(GRADIENTS, records.training):
-        return None
-    return {record.order for record in records.of(f"gradient/{name}", records.training)}
-
-
 def last_evaluation(
     records: Records, labels: str, predictions: str, *, argmax: bool
 ) -> tuple[Labels, Labels] | None:

@@ -80,12 +80,13 @@ def unchanged_tensor(
         )
 
     pattern = inputs.patterns(collection_names, tensor_regex) or [WEIGHTS]
+    has_gradients = bool(records.names(GRADIENTS, records.training))
     count, violations = 0, []
     for name in records.names(pattern, records.training):
-        trained = inputs.orders_with_gradient(records, name)
+        trained = {record.order for record in records.of(f"gradient/{name}", records.training)}
         found = []
         for record in records.of(name, records.training):
-            if trained is None or record.order in trained:
+            if record.order in trained or not has_gradients:
                 reductions = map(record.reduction, COMPARED)
                 known = [value for value in reductions if value is not None]
                 found += [(record.step, known)] if known else []
