@@ -43,7 +43,7 @@ class Behavior:
 
     probabilities: Callable[[Pixels], Rows] = patch_probabilities
     answer: Callable[[Rows], object] = ours
-    takes_many: bool = True
+    accepts_batches: bool = True
     busy: int = 0
     """Number of requests to reject with 503 first."""
     fails_after: int | None = None
@@ -53,8 +53,8 @@ class Behavior:
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     images: int = 0
-    at_a_time: int = 0
-    most_at_a_time: int = 0
+    in_flight: int = 0
+    max_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -82,8 +82,8 @@ def patch_server(behavior: Behavior | None = None) -> Iterator[Behavior]:
             with served.lock:
                 served.paths.append(unquote(self.path))
                 served.headers.append(dict(self.headers))
-                served.at_a_time += 1
-                served.most_at_a_time = max(served.most_at_a_time, served.at_a_time)
+                served.in_flight += 1
+                served.max_in_flight = max(served.max_in_flight, served.in_flight)
                 is_busy, served.busy = served.busy > 0, served.busy - 1
                 is_broken = served.fails_after is not None
                 is_broken = is_broken and len(served.paths) > (served.fails_after or 0)
@@ -91,7 +91,7 @@ def patch_server(behavior: Behavior | None = None) -> Iterator[Behavior]:
                 self._answer(body, is_busy=is_busy, is_broken=is_broken)
             finally:
                 with served.lock:
-                    served.at_a_time -= 1
+                    served.in_flight -= 1
 
         def _answer(self, body: bytes, *, is_busy: bool, is_broken: bool) -> None:
             images = decode(body, self.headers["Content-Type"])
@@ -99,7 +99,7 @@ def patch_server(behavior: Behavior | None = None) -> Iterator[Behavior]:
                 self._send(503, {"error": "busy"}, {"Retry-After": "0"})
             elif is_broken:
                 self._send(500, {"error": "the model broke"})
-            elif len(images) > 1 and not served.takes_many:
+            elif len(images) > 1 and not served.accepts_batches:
                 self._send(415, {"error": "one image a request"})
             else:
                 served.images += len(images)

@@ -90,15 +90,15 @@ class Planted:
             csv.writer(file).writerows([("path", "label", "split", "patient"), *self.rows])
 
 
-def planted(root: Path, each: int = 10) -> Planted:
-    """Write sound images of four classes, and `each` faults of every kind that an image has."""
+def planted(root: Path, count: int = 10) -> Planted:
+    """Write sound images of four classes, and `count` faults of every kind that an image has."""
     found = Planted(root)
     for name in CLASSES:
         for number in range(50):
             split = "validation" if number % 5 == 0 else "train"
             found.image(f"sound/{name}{number}.png", _png(f"{name}{number}", name), name, split)
     for plant in (_broken, _odd, _copies, _grouped, _unlisted):
-        for number in range(each):
+        for number in range(count):
             plant(found, number, CLASSES[number % len(CLASSES)])
     # A class that is rare in training, and missing in validation.
     for number in range(4):
@@ -152,24 +152,24 @@ def _odd(found: Planted, number: int, name: str) -> None:
 
 def _copies(found: Planted, number: int, name: str) -> None:
     other = CLASSES[(number + 1) % len(CLASSES)]
-    places: Sequence[tuple[str, str, str]] = (
+    copies: Sequence[tuple[str, str, str]] = (
         ("copy", name, "train"),
         ("copy-across-splits", name, "validation"),
         ("copy-with-two-labels", other, "train"),
     )
-    for kind, label, split in places:
-        for how, again in (("exact", _itself), ("near", _nearly)):
-            image = drawn(f"{how}{kind}{number}", name)
-            found.image(f"{how}-{kind}{number}.png", encoded(image, "PNG"), name)
-            path = f"again/{how}-{kind}{number}.{'png' if how == 'exact' else 'jpg'}"
-            found.image(path, again(image, number), label, split, kind=f"{how}-{kind}")
+    for kind, label, split in copies:
+        for similarity, copy in (("exact", _exact_copy), ("near", _near_copy)):
+            image = drawn(f"{similarity}{kind}{number}", name)
+            found.image(f"{similarity}-{kind}{number}.png", encoded(image, "PNG"), name)
+            path = f"again/{similarity}-{kind}{number}.{'png' if similarity == 'exact' else 'jpg'}"
+            found.image(path, copy(image, number), label, split, kind=f"{similarity}-{kind}")
 
 
-def _itself(image: Image.Image, _: int) -> bytes:
+def _exact_copy(image: Image.Image, _: int) -> bytes:
     return encoded(image, "PNG")
 
 
-def _nearly(image: Image.Image, number: int) -> bytes:
+def _near_copy(image: Image.Image, number: int) -> bytes:
     if number % 2:
         return encoded(image, "JPEG", quality=40)
     smaller = image.resize((48, 48), Image.Resampling.LANCZOS)

@@ -46,7 +46,7 @@ def is_right(
     segments: npt.NDArray[np.int64],
     where: npt.NDArray[np.bool_],
 ) -> bool:
-    """Tell whether the values (M,) of superpixels (H, W) for the class `patch` name the patch.
+    """Return whether the values (M,) of superpixels (H, W) for the class `patch` name the patch.
 
     The highest is on the patch for the most part, and no superpixel without a pixel of the patch
     has a tenth of its value.

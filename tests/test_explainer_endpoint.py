@@ -104,12 +104,12 @@ def test_batches_reduce_requests_and_few_are_in_flight(behavior: Behavior) -> No
 
     assert model.accepts_batches
     assert len(behavior.paths) == 2 + 160 // MAX_BATCH
-    assert behavior.most_at_a_time <= 3
+    assert behavior.max_in_flight <= 3
     assert sum(counts) == 160
 
 
 def test_endpoint_without_batches_gets_one_image_per_request(behavior: Behavior) -> None:
-    behavior.takes_many = False
+    behavior.accepts_batches = False
     with probed(HttpEndpoint(behavior.url, parallel=3)) as model:
         found = model.scores(image(), all_coalitions(16)[:20])
 
@@ -202,7 +202,7 @@ def test_sagemaker_endpoint_is_invoked(account: Behavior) -> None:
 
 
 def test_error_message_of_the_container_is_reported(account: Behavior) -> None:
-    account.takes_many = False
+    account.accepts_batches = False
     endpoint = SageMakerEndpoint(Predictor(endpoint_name="hands"), region="eu-west-1", parallel=1)
 
     with probed(endpoint) as model:

@@ -215,7 +215,7 @@ def test_unreadable_image_is_named_and_left_out(
 
     assert "left out patch/00.png: not an image" in capsys.readouterr().err
     found = analysis_of(tmp_path / "out")
-    assert [one["file"] for one in found["unreadable"]] == ["patch/00.png"]
+    assert [image["file"] for image in found["unreadable"]] == ["patch/00.png"]
     assert len(found["images"]) == COUNT - 1
 
 
@@ -259,7 +259,7 @@ def test_baseline_replaces_hidden_superpixels(
 
     assert explain(images, tmp_path / "out", behavior, "--config", settings) == 0
 
-    # The baseline alone has the reason everywhere.
+    # The baseline alone is red everywhere.
     expected = analysis_of(tmp_path / "out")["explanations"]["kernel_shap"]["patch"]
     assert expected["expected_value"] > 0.9
     page = (tmp_path / "out/report.html").read_text("utf-8")

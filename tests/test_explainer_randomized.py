@@ -23,7 +23,7 @@ def test_model_and_shuffled_weights_are_served_and_explained(
     assert main(["randomize", str(artifact), str(tmp_path / "shuffled/model")]) == 0
 
     with serving(tmp_path / "shuffled") as shuffled:
-        url, other_url = (f"http://127.0.0.1:{one.port}" for one in (server, shuffled))
+        url, other_url = (f"http://127.0.0.1:{running.port}" for running in (server, shuffled))
         command = ["explain", str(images), "--output", str(tmp_path / "out"), "--url", url]
         assert main([*command, "--randomized-url", other_url]) == 0
 
@@ -40,7 +40,8 @@ def test_shuffling_keeps_classes_and_preprocessing(artifact: Path, tmp_path: Pat
     assert after.manifest.class_names == before.manifest.class_names
     assert after.manifest.preprocessing == before.manifest.preprocessing
     before_rows, after_rows = (
-        np.array([each.probabilities for each in one.golden_answers]) for one in (before, after)
+        np.array([answer.probabilities for answer in model.golden_answers])
+        for model in (before, after)
     )
     assert np.abs(before_rows - after_rows).max() > 0.01
 

@@ -49,7 +49,7 @@ def test_sound_images_have_no_findings(faulty: Planted, audited: Audit) -> None:
     by_kind: dict[str, set[str]] = defaultdict(set)
     for kind, path in faulty.faults:
         by_kind[kind] |= {path, path.removeprefix("again/")}
-    moved = {kind for kind, about in KINDS.items() if about.is_moved}
+    moved = {name for name, kind in KINDS.items() if kind.is_moved}
 
     found = named(audited)
 
@@ -100,14 +100,14 @@ def test_fix_moves_bad_images_and_loses_nothing(faulty: Planted, tmp_path: Path)
     fixed = audit_source(root, READING, fix=quarantine, quiet=True)
 
     left = {finding.kind for finding in fixed.findings}
-    assert not left & {kind for kind, about in KINDS.items() if about.is_moved}
+    assert not left & {name for name, kind in KINDS.items() if kind.is_moved}
     moved = [json.loads(line) for line in (quarantine / "moved.jsonl").read_text().splitlines()]
     after = [path for folder in (root, quarantine) for path in folder.rglob("*") if path.is_file()]
     assert sorted(p.read_bytes() for p in after if p.name != "moved.jsonl") == before
     for item in moved:
         Path(item["to"]).rename(item["from"])
     assert sorted(path.read_bytes() for path in root.rglob("*") if path.is_file()) == before
-    # Of copies across splits the one outside training stays; of contradicting copies none does.
+    # Copies across splits: the one outside training stays. Contradicting copies: none stays.
     moved_names = {Path(item["from"]).relative_to(root).as_posix() for item in moved}
     assert "exact-copy-across-splits0.png" in moved_names
     assert "again/exact-copy-across-splits0.png" not in moved_names
@@ -117,7 +117,7 @@ def test_fix_moves_bad_images_and_loses_nothing(faulty: Planted, tmp_path: Path)
     } <= moved_names
 
 
-def test_fault_gives_exit_code_1_and_a_line_for_programs(
+def test_audit_with_a_fault_exits_with_1_and_writes_json_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(tmp_path / "data" / "train", {"ant": 6, "bee": 6})

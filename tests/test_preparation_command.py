@@ -60,8 +60,7 @@ def test_prepare_makes_class_folders_splits_and_tables(prepared: Path) -> None:
             file.class_name for file in found
         )
     assert Counter(row["split"] for row in rows(prepared)) == splits
-    one = rows(prepared)[0]
-    assert one.keys() >= {"path", "sha256", "size_bytes", "mode", "label", "split"}
+    assert rows(prepared)[0].keys() >= {"path", "sha256", "size_bytes", "mode", "label", "split"}
     assert all((prepared / row["path"]).is_file() for row in rows(prepared))
     assert {path.name for path in prepared.parent.iterdir()} == {"out"}
 

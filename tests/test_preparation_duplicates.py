@@ -64,16 +64,16 @@ def test_nearly_blank_images_are_not_copies() -> None:
 def test_all_pairs_within_seven_bits_are_found() -> None:
     random = np.random.default_rng(1)
     hashes = random.integers(0, 2**63, 400, dtype=np.uint64)
-    for place in range(0, 300, 3):
+    for index in range(0, 300, 3):
         bits = random.permutation(64)[: random.integers(0, 12)]
         flips = np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64), initial=np.uint64(0))
-        hashes[place + 1] = hashes[place] ^ flips
+        hashes[index + 1] = hashes[index] ^ flips
     distances = np.bitwise_count(hashes[:, None] ^ hashes[None])
     expected = {(i, j) for i, j in np.argwhere(distances <= 7).tolist() if i < j}
 
     found = {
         (min(pair), max(pair))
-        for first, second in duplicates._near_pairs(hashes)
+        for first, second in duplicates.near_pairs(hashes)
         for pair in zip(first.tolist(), second.tolist(), strict=True)
     }
 

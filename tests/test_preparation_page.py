@@ -13,7 +13,7 @@ from tests.planted import drawn, planted, save
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    found = planted(folder / "data", each=2)
+    found = planted(folder / "data", count=2)
     hostile = "<img src=x onerror=alert(1)>"
     found.image(f"{hostile}.png", b"nothing", hostile)
     for number in range(3):

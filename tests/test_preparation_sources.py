@@ -196,7 +196,7 @@ def test_missing_or_unknown_source_is_rejected(tmp_path: Path) -> None:
         pass
 
 
-def test_unsupported_files_and_folder_links_are_left_out_and_reported(tmp_path: Path) -> None:
+def test_unsupported_files_and_folder_links_are_reported(tmp_path: Path) -> None:
     for name in ("ant/1.JPG", "ant/notes.txt", "ant/.hidden.png", "ant/2.tif", ".git/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -211,7 +211,7 @@ def test_unsupported_files_and_folder_links_are_left_out_and_reported(tmp_path: 
     ]
 
 
-def test_broken_links_and_pipes_are_left_out_and_reported(tmp_path: Path) -> None:
+def test_broken_links_and_pipes_are_reported(tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
     (tmp_path / "2.png").symlink_to("nowhere")
     os.mkfifo(tmp_path / "3.png")

@@ -57,7 +57,7 @@ def test_few_new_images_move_few_old_ones() -> None:
 
     after = assign([*old, *new], names, range(1020), SHARES)
 
-    moved = sum(one != other for one, other in zip(before, after[:1000], strict=True))
+    moved = sum(split != new_split for split, new_split in zip(before, after[:1000], strict=True))
     assert moved < 50
 
 

@@ -176,19 +176,21 @@ def _audit_copies(images: Sequence[Labeled], scan: Scan, copies: Indices) -> Ite
             near[int(copies[index])].append(index)
     for indices in exact.values():
         if len(indices) > 1:
-            yield from _audit_same("exact-copy", "the same file", [images[i] for i in indices])
+            yield from _audit_copy_group(
+                "exact-copy", "the same file", [images[i] for i in indices]
+            )
     for indices in near.values():
         if len({scan.measured[index].sha256 for index in indices}) > 1:
             text = "the same image, re-encoded or resized"
-            yield from _audit_same("near-copy", text, [images[index] for index in indices])
+            yield from _audit_copy_group("near-copy", text, [images[index] for index in indices])
 
 
-def _audit_same(kind: str, text: str, images: Sequence[Labeled]) -> Iterator[Finding]:
+def _audit_copy_group(kind: str, text: str, images: Sequence[Labeled]) -> Iterator[Finding]:
     text = f"{text}, {len(images)} times"
     others = [image.name for image in images[1:]]
     if len(split_names(images)) == len(class_names(images)) == 1:
         yield Finding(kind, images[0].name, text, tuple(others))
-    yield from _audit_together(kind, text, images, others)
+    yield from _audit_group(kind, text, images, others)
 
 
 def _audit_groups(images: Sequence[Labeled]) -> Iterator[Finding]:
@@ -199,10 +201,10 @@ def _audit_groups(images: Sequence[Labeled]) -> Iterator[Finding]:
     for group, members in groups.items():
         others = [image.name for image in members[1 : MAX_OTHERS + 1]]
         text = f"group {group}: {len(members)} images"
-        yield from _audit_together("group", text, members, others)
+        yield from _audit_group("group", text, members, others)
 
 
-def _audit_together(
+def _audit_group(
     kind: str, text: str, images: Sequence[Labeled], others: Sequence[str]
 ) -> Iterator[Finding]:
     """Check that images that belong together have one split and one class."""
@@ -211,7 +213,7 @@ def _audit_together(
         ("with-two-labels", "as", class_names(images)),
     ):
         if len(names) > 1:
-            detail = f"{text}, {word} {_listed(names)}"
+            detail = f"{text}, {word} {_join(names)}"
             yield Finding(f"{kind}-{suffix}", images[0].name, detail, tuple(others))
 
 
@@ -270,6 +272,6 @@ def _find_leaks(images: Sequence[Labeled], copies: Indices) -> list[Leak]:
     return leaks
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + more

@@ -66,20 +66,20 @@ def clusters(hashes: npt.NDArray[np.uint64], thumbnails: Pixels) -> Indices:
         (N,): the index of the first image in each image's cluster.
     """
     pairs: list[tuple[int, int]] = []
-    leaders: list[int] = []
+    representatives: list[int] = []
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))
     for same_hash in np.split(order, starts[1:]):
-        leaders += _lead(same_hash, thumbnails, pairs)
-    led = np.array(sorted(leaders), dtype=np.int64)
-    for first, second in _near_pairs(hashes[led]):
-        candidates = np.stack([led[first], led[second]])
+        representatives += _pair_same_hash(same_hash, thumbnails, pairs)
+    compared = np.array(sorted(representatives), dtype=np.int64)
+    for first, second in near_pairs(hashes[compared]):
+        candidates = np.stack([compared[first], compared[second]])
         pairs += candidates[:, _is_same(thumbnails, *candidates)].T.tolist()
     return connected(len(hashes), pairs)
 
 
 def connected(count: int, pairs: Sequence[tuple[int, int]]) -> Indices:
-    """Return (count,): the smallest index in each one's connected component."""
+    """Return (count,): the smallest index in the connected component of each index."""
     if not pairs:
         return np.arange(count)
     graph = coo_array((np.ones(len(pairs), bool), np.array(pairs).T), shape=(count, count))
@@ -89,19 +89,21 @@ def connected(count: int, pairs: Sequence[tuple[int, int]]) -> Indices:
     return found
 
 
-def _lead(indices: Indices, thumbnails: Pixels, pairs: list[tuple[int, int]]) -> list[int]:
+def _pair_same_hash(
+    indices: Indices, thumbnails: Pixels, pairs: list[tuple[int, int]]
+) -> list[int]:
     """Add the pairs of same images among those of one hash; return one image of each cluster."""
-    leaders: list[int] = []
-    while len(indices) and len(leaders) < MAX_ROUNDS:
-        leader, rest = int(indices[0]), indices[1:]
-        leaders.append(leader)
-        is_same = _is_same(thumbnails, np.full(len(rest), leader), rest)
-        pairs += [(leader, index) for index in rest[is_same].tolist()]
-        indices = rest[~is_same]
-    return leaders
+    representatives: list[int] = []
+    while len(indices) and len(representatives) < MAX_ROUNDS:
+        first, others = int(indices[0]), indices[1:]
+        representatives.append(first)
+        is_same = _is_same(thumbnails, np.full(len(others), first), others)
+        pairs += [(first, index) for index in others[is_same].tolist()]
+        indices = others[~is_same]
+    return representatives
 
 
-def _near_pairs(hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[Indices, Indices]]:
+def near_pairs(hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[Indices, Indices]]:
     """Find all pairs of N hashes within the largest distance; some of them several times.
 
     Yields:
@@ -113,14 +115,14 @@ def _near_pairs(hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[Indices, Indic
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
         for flip in (0, *(1 << bit for bit in range(PART_BITS))):
-            wanted = keys ^ flip
-            # Pairs with a flipped bit are searched only from the side where the bit is 0.
-            queries = np.flatnonzero(wanted >= keys)
-            starts = np.searchsorted(ordered, wanted[queries], "left")
-            counts = np.searchsorted(ordered, wanted[queries], "right") - starts
+            flipped = keys ^ flip
+            # Pairs with a flipped bit are searched only from the hash whose bit is 0.
+            queries = np.flatnonzero(flipped >= keys)
+            starts = np.searchsorted(ordered, flipped[queries], "left")
+            counts = np.searchsorted(ordered, flipped[queries], "right") - starts
             for first, second in _expand(queries, starts, counts, order):
                 distances = np.bitwise_count(hashes[first] ^ hashes[second])
-                # With equal keys each pair is found from both sides, and each index with itself.
+                # With equal keys each pair is found twice, and each index with itself.
                 near = (distances <= MAX_DISTANCE) & ((first < second) | (flip != 0))
                 if near.any():
                     yield first[near], second[near]
@@ -144,16 +146,16 @@ def _is_same(thumbnails: Pixels, first: Indices, second: Indices) -> npt.NDArray
     found = np.zeros(len(first), dtype=bool)
     for begin in range(0, len(first), THUMBNAIL_BLOCK):
         block = slice(begin, begin + THUMBNAIL_BLOCK)
-        one, other = (
+        left, right = (
             thumbnails[indices[block]].astype(np.float32).reshape(len(indices[block]), -1, 3)
             for indices in (first, second)
         )
-        colors = np.abs(one - other).mean(axis=(1, 2))
-        gray = np.abs(one.mean(axis=2) - other.mean(axis=2)).mean(axis=1)
-        one -= one.mean(axis=1, keepdims=True)
-        other -= other.mean(axis=1, keepdims=True)
-        norms = np.sqrt((one**2).sum(axis=(1, 2)) * (other**2).sum(axis=(1, 2)))
-        correlation = (one * other).sum(axis=(1, 2)) / np.maximum(norms, 1e-6)
+        colors = np.abs(left - right).mean(axis=(1, 2))
+        gray = np.abs(left.mean(axis=2) - right.mean(axis=2)).mean(axis=1)
+        left -= left.mean(axis=1, keepdims=True)
+        right -= right.mean(axis=1, keepdims=True)
+        norms = np.sqrt((left**2).sum(axis=(1, 2)) * (right**2).sum(axis=(1, 2)))
+        correlation = (left * right).sum(axis=(1, 2)) / np.maximum(norms, 1e-6)
         found[block] = (
             (gray <= MAX_DIFFERENCE)
             & (colors <= MAX_COLOR_DIFFERENCE)

@@ -100,9 +100,9 @@ def summary(findings: Sequence[Finding]) -> list[str]:
     """Return one line per kind: its severity, its count, and its first finding."""
     counts = Counter(item.kind for item in findings)
     lines = []
-    for kind, about in KINDS.items():
-        if kind in counts:
-            first = next(item for item in findings if item.kind == kind)
+    for name, kind in KINDS.items():
+        if name in counts:
+            first = next(item for item in findings if item.kind == name)
             path = f"{first.path}: " if first.path else ""
-            lines.append(f"{about.severity:8}{counts[kind]:6}  {kind}: {path}{first.detail}")
+            lines.append(f"{kind.severity:8}{counts[name]:6}  {name}: {path}{first.detail}")
     return lines
