@@ -61,8 +61,7 @@ class Debugger(Section):
     service: bool = False
     """Also use SageMaker Debugger, if the account has it."""
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield parameters of rules that are not used."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         for rule in self.parameters:
             if rule not in self.rules:
                 yield f"parameters.{rule}", "belongs to a rule that rules does not name"

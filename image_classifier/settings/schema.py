@@ -72,8 +72,7 @@ class Aws(Section):
     tags: dict[Annotated[str, AfterValidator(_check_tag)], str] = Field(default_factory=dict)
     """Tags of all created resources."""
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield half a VPC."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if bool(self.subnets) != bool(self.security_groups):
             missing = "security_groups" if self.subnets else "subnets"
             given = "subnets" if self.subnets else "security_groups"
@@ -101,8 +100,7 @@ class Data(Section):
     mode: Literal["File", "FastFile"] = "File"
     """`FastFile` streams images when they are read, `File` copies all of them first."""
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield that the training channel is missing."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if not find_channel(TRAINING, self.channels):
             yield "channels", "must have training"
 
@@ -129,8 +127,7 @@ class Training(Section):
         """Return the time limit of a spot job."""
         return round((self.max_wait_hours or 2 * self.max_hours) * HOUR)
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield time limits that do not fit spot instances, or their absence."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if self.max_wait_hours is not None and not self.spot:
             yield "max_wait_hours", "requires spot = true"
         elif self.max_wait_hours is not None and self.max_wait_hours < self.max_hours:
@@ -147,8 +144,7 @@ class DataCapture(Section):
     requests: bool = True
     answers: bool = True
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield that nothing is captured."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if not (self.requests or self.answers):
             yield "answers", "and requests are both false: drop the section to capture nothing"
 
@@ -171,8 +167,7 @@ class Endpoint(Section):
     capture: DataCapture | None = None
     """[endpoint.capture]: store requests and responses on S3."""
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield keys that this kind of endpoint does not support."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if self.kind == "serverless" and self.capture is not None:
             yield "capture", "is not supported by serverless endpoints"
         if self.kind == "multi-model" and re.match(r"ml\.[gp]\d", self.instance_type):
@@ -233,8 +228,7 @@ class Settings(Section):
     transform: Transform = Transform()
     explain: Explain = Explain()
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield values that contradict those of another section."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if not self.name:
             yield "name", "is missing: it begins the names of all created resources"
         for key in ("train", "serve"):

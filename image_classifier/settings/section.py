@@ -40,8 +40,20 @@ class Section(BaseModel):
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
     )
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield keys, dotted below this section, whose values contradict those of other keys."""
+    def contradictions(self, path: KeyPath = ()) -> Iterator[Mistake]:
+        """Yield values that contradict those of other keys, here and in the sections below."""
+        for key, message in self._contradictions():
+            yield Mistake((*path, *key.split(".")) if key else path, message)
+        for name, value in self:
+            if isinstance(value, Section):
+                yield from value.contradictions((*path, name))
+            elif isinstance(value, Mapping):
+                for key, item in value.items():
+                    if isinstance(item, Section):
+                        yield from item.contradictions((*path, name, key))
+
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yield keys, dotted below this section, and what their values contradict."""
         yield from ()
 
 
@@ -58,7 +70,8 @@ def validate(kind: type[SectionType], content: dict[str, Any]) -> tuple[SectionT
     mistakes = [Mistake(_path(error), _message(error, section)) for error in errors]
     wrong = {mistake.path for mistake in mistakes}
     # A key of the wrong type has its default here: only its type is worth a message.
-    return section, mistakes + [each for each in _contradictions(section) if each.path not in wrong]
+    mistakes += [found for found in section.contradictions() if found.path not in wrong]
+    return section, mistakes
 
 
 def like(pattern: str, example: str) -> AfterValidator:
@@ -125,15 +138,3 @@ def _message(error: ErrorDetails, section: Section) -> str:
     text = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     text, *rest = re.sub(r"^\w+ should", "must", text).split(";", 1)
     return ";".join([f"{text}, got {error['input']!r}", *rest])
-
-
-def _contradictions(section: Section, path: KeyPath = ()) -> Iterator[Mistake]:
-    for key, message in section.contradictions():
-        yield Mistake((*path, *key.split(".")) if key else path, message)
-    for name, value in section:
-        if isinstance(value, Section):
-            yield from _contradictions(value, (*path, name))
-        elif isinstance(value, Mapping):
-            for key, item in value.items():
-                if isinstance(item, Section):
-                    yield from _contradictions(item, (*path, name, key))

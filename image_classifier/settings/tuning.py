@@ -31,8 +31,7 @@ class Range(Section):
         """Return `min` and `max` of a range that has been checked."""
         return self.min or 0.0, self.max or 0.0
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield ranges that are empty, or that their scale does not have."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if self.values:
             if self.min is not None or self.max is not None:
                 yield "values", "cannot be combined with min or max: drop one of them"
@@ -58,8 +57,7 @@ class WarmStart(Section):
     type: Literal["IdenticalDataAndAlgorithm", "TransferLearning"] = "TransferLearning"
     """What the parents have in common with this tuning job."""
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield a wrong number of parents."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if not 1 <= len(self.parents) <= MAX_PARENTS:
             yield "parents", f"must name one to five tuning jobs, got {len(self.parents)}"
 
@@ -105,8 +103,7 @@ class Tuning(Section):
             return int(str(hyperparameters.get("epochs", 5)))
         return max(int(float(str(value))) for value in epochs.values or epochs.bounds)
 
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield goals, strategies and ranges that do not fit each other."""
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         if self.parallel > self.jobs:
             yield "parallel", f"is more than jobs, {self.jobs}"
         if self.goal == "Maximize" and self.objective.endswith("loss"):
