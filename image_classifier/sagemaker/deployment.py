@@ -57,7 +57,8 @@ def find_model(aws: Aws, settings: Settings, job: str | None) -> str:
     if job is not None and job.startswith("s3://"):
         return job
     if aws.is_dry:
-        return f"{settings.output}/{job or f'{settings.name}-TRAINING-JOB'}/output/model.tar.gz"
+        name = job or f"{settings.name}-TRAINING-JOB"
+        return f"{settings.output}/{name}/output/model.tar.gz"
     name = job or newest_job(aws, settings)
     answer = aws.query("DescribeTrainingJob", {"TrainingJobName": name})
     found = (answer.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
