@@ -312,9 +312,7 @@ def memory(scratch: Path, data: Path, count: int) -> Mapping[str, object]:
 
 
 def _segment(path: Path, analysis: Analysis) -> SegmentedImage:
-    pixels = images.read(path)
-    segments = images.superpixels(pixels, analysis.shap.image_config)
-    return SegmentedImage(pixels, segments, images.noise(pixels, analysis.shap.seed))
+    return images.segment(images.read(path), analysis.shap)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from skimage.segmentation import find_boundaries, slic
 
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels, decode_image
-from image_classifier.explainer.analysis import ImageConfig
+from image_classifier.explainer.analysis import Shap
 from image_classifier.explainer.shapley import Coalitions, Values
 
 # Length of the shorter side in pixels. Networks have smaller inputs, and every evaluation sends
@@ -99,33 +99,29 @@ def read(path: Path) -> Pixels:
     return np.asarray(image)
 
 
-def superpixels(pixels: Pixels, config: ImageConfig) -> Segments:
+def segment(pixels: Pixels, shap: Shap, baseline: Pixels | None = None) -> SegmentedImage:
     """Divide an image into superpixels by SLIC (Achanta et al. 2012).
 
-    Returns:
-        Numbers of shape (H, W), from 0 without gaps; an image with few edges can have fewer
-        superpixels than configured.
+    An image with few edges can have fewer superpixels than configured. Without a baseline, which
+    is resized to the image, white noise replaces hidden superpixels: Clarify's default.
     """
+    config = shap.image_config
     labels = slic(
         pixels,
         n_segments=config.num_segments,
         compactness=config.segment_compactness,
         start_label=0,
     )
+    # Without gaps.
     _, numbers = np.unique(labels, return_inverse=True)
-    return numbers.reshape(labels.shape).astype(np.int64)
-
-
-def noise(pixels: Pixels, seed: int) -> Pixels:
-    """Return white noise of an image's shape: Clarify's default baseline."""
-    return np.random.default_rng(seed).integers(0, 256, pixels.shape, np.uint8)
-
-
-def resize_like(pixels: Pixels, other: Pixels) -> Pixels:
-    """Resize an image to the size of another."""
-    height, width = other.shape[:2]
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    segments = numbers.reshape(labels.shape).astype(np.int64)
+    if baseline is None:
+        hidden = np.random.default_rng(shap.seed).integers(0, 256, pixels.shape, np.uint8)
+    else:
+        height, width = pixels.shape[:2]
+        resized = Image.fromarray(baseline).resize((width, height), Image.Resampling.BILINEAR)
+        hidden = np.asarray(resized)
+    return SegmentedImage(pixels, segments, hidden)
 
 
 def encode_jpeg(pixels: Pixels, side: int | None = None) -> bytes:

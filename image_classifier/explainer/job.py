@@ -81,16 +81,9 @@ class Job:
                     unreadable[name] = str(error)
                     continue
                 self._probe_models(pixels)
-                self._explain(path, name, self._segment(pixels, baseline), bar)
+                image = images.segment(pixels, self.analysis.shap, baseline)
+                self._explain(path, name, image, bar)
         return unreadable
-
-    def _segment(self, pixels: Pixels, baseline: Pixels | None) -> SegmentedImage:
-        shap = self.analysis.shap
-        if baseline is None:
-            hidden = images.noise(pixels, shap.seed)
-        else:
-            hidden = images.resize_like(baseline, pixels)
-        return SegmentedImage(pixels, images.superpixels(pixels, shap.image_config), hidden)
 
     def _explain(
         self, path: Path, name: str, image: SegmentedImage, bar: "tqdm[tuple[str, Path]]"

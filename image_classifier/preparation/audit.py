@@ -133,7 +133,11 @@ def find_copies(scan: Scan) -> Indices:
 def audit(
     images: list[Labeled], scan: Scan, copies: Indices, earlier: Sequence[Finding] = ()
 ) -> Audit:
-    """Audit images that have their final splits; add findings about other files to the result."""
+    """Audit images that have their final splits.
+
+    `copies` are those of `find_copies`; `earlier` are findings about files that are not among the
+    images.
+    """
     found = list(earlier)
     for image, item in zip(images, scan.measured, strict=True):
         found += _audit_one(image, item)

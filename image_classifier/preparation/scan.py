@@ -102,7 +102,7 @@ class Scan:
 def scan(
     folder: Path, names: Sequence[str], class_names: Sequence[str], *, quiet: bool = False
 ) -> Scan:
-    """Read N images, by their paths in `folder`, of N classes."""
+    """Read N images: `names` are their paths in `folder`, `class_names` their classes."""
     measured = []
     hashes = np.zeros(len(names), np.uint64)
     thumbnails = np.zeros((len(names), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), np.uint8)
