@@ -152,7 +152,7 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
     now_decoded = time.monotonic()
     training, validation = (features.compute(net, each, arithmetic, stop=stop) for each in decoded)
     now_computed = time.monotonic()
-    choice = frozen_stage.train(
+    _, on_features = frozen_stage.train(
         net,
         training,
         validation,
@@ -168,7 +168,7 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
     evaluation = evaluate(Classifier(net.module), decoded[1], exact, 2, stop)
     return {
         "val_accuracy": evaluation.accuracy,
-        "accuracy_on_features": choice.evaluation.accuracy,
+        "accuracy_on_features": on_features.accuracy,
         "decoding_seconds": now_decoded - start,
         "features_seconds": now_computed - now_decoded,
         "heads_seconds": end - now_computed,

@@ -161,6 +161,16 @@ def test_number_of_worst_mistakes_is_limited() -> None:
     assert [mistake.index for mistake in found] == list(range(count - 1, 9, -1))
 
 
+def test_scores_of_a_class_are_returned_by_name() -> None:
+    confusion = np.array([[4, 1, 0], [1, 3, 1], [0, 0, 5]])
+
+    scores = Outcome.of("val", Evaluation(0.0, confusion), None).per_class("abc")["b"]
+
+    intervals = {name: scores.pop(f"{name}_interval_95") for name in ("precision", "recall", "f1")}
+    assert scores == pytest.approx({"precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9, "images": 5})
+    assert all(isinstance(interval, list) for interval in intervals.values())
+
+
 def test_accuracy_below_the_minimum_is_rejected() -> None:
     found = assessment(outcome("val", 81, 263 - 81))
 

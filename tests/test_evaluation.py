@@ -16,7 +16,6 @@ from container.training.evaluation.evaluation import (
     evaluate,
     evaluation_of,
     logits_of,
-    per_class,
     wilson,
 )
 from container.training.evaluation.inference import to_images
@@ -88,12 +87,6 @@ def test_wilson_intervals_equal_published_ones(
 
 def test_wilson_interval_of_no_images_is_0_to_1() -> None:
     assert wilson([0.0, 0.5], [0, 0]).tolist() == [[0, 1], [0, 1]]
-
-
-def test_scores_per_class_are_returned_by_name() -> None:
-    assert per_class(Evaluation(0.0, CONFUSION).counts, ("a", "b", "c"))["b"] == pytest.approx(
-        {"precision": 3 / 4, "recall": 3 / 5, "f1": 6 / 9, "images": 5}
-    )
 
 
 def test_loss_is_the_mean_over_all_images() -> None:

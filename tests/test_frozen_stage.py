@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from container.classifier.errors import UserError
 from container.networks.network import Classifier, Network, build
-from container.training.evaluation.evaluation import evaluate
+from container.training.evaluation.evaluation import Evaluation, evaluate
 from container.training.head import features, frozen_stage, head_bank
 from container.training.head.features import Features
-from container.training.head.frozen_stage import Choice
 from container.training.head.head_bank import Bank, HeadTrainer, Rates, Standardization
 from container.training.hyperparameters import Hyperparameters
 from container.training.recipe import HEAD_LEARNING_RATES, HEAD_WEIGHT_DECAYS
@@ -46,7 +45,7 @@ def train(
     objective: str = "val_accuracy",
     class_weights: npt.NDArray[np.float32] | None = None,
     **hyperparameters: object,
-) -> Choice:
+) -> tuple[Rates, Evaluation]:
     return frozen_stage.train(
         network,
         *data,
@@ -75,13 +74,13 @@ def test_the_evaluation_is_that_of_the_whole_network(name: str) -> None:
     network, training, validation = build(name, 3), noise(60, 32), noise(31, 32)
     data = [features.compute(network, p, FLOAT32, StopRequest()) for p in (training, validation)]
 
-    choice = train(network, (data[0], data[1]))
+    _, on_features = train(network, (data[0], data[1]))
 
     evaluation = evaluate(Classifier(network.module), validation, FLOAT32, 3, StopRequest())
     assert evaluation is not None
-    assert choice.evaluation.loss == pytest.approx(evaluation.loss, rel=1e-3)
-    assert choice.evaluation.loss != pytest.approx(np.log(3), rel=1e-2)
-    assert choice.evaluation.confusion.tolist() == evaluation.confusion.tolist()
+    assert on_features.loss == pytest.approx(evaluation.loss, rel=1e-3)
+    assert on_features.loss != pytest.approx(np.log(3), rel=1e-2)
+    assert on_features.confusion.tolist() == evaluation.confusion.tolist()
 
 
 def test_the_head_standardizes_by_the_training_features() -> None:
@@ -100,7 +99,7 @@ def test_the_head_standardizes_by_the_training_features() -> None:
 
 
 def test_separable_classes_are_separated() -> None:
-    assert train(build_small(), EASY).evaluation.accuracy == 1
+    assert train(build_small(), EASY)[1].accuracy == 1
 
 
 def test_only_the_head_changes() -> None:
@@ -131,7 +130,7 @@ def test_the_chosen_head_is_the_best_one_in_the_log(
 ) -> None:
     caplog.set_level(logging.INFO)
 
-    choice = train(build_small(), HARD, objective=objective)
+    rates, evaluation = train(build_small(), HARD, objective=objective)
 
     rows = table(caplog.messages)
     assert len(rows) == len(HEAD_LEARNING_RATES) * len(HEAD_WEIGHT_DECAYS)
@@ -139,10 +138,10 @@ def test_the_chosen_head_is_the_best_one_in_the_log(
         best = min(rows, key=lambda row: row["loss"])
     else:
         best = max(rows, key=lambda row: (row["accuracy"], -row["loss"]))
-    assert choice.evaluation.loss == pytest.approx(best["loss"], rel=1e-3)
-    assert choice.evaluation.accuracy == pytest.approx(best["accuracy"], rel=1e-3)
-    assert choice.rates == Rates(best["learning_rate"], best["weight_decay"])
-    assert caplog.messages[-1].startswith(f"frozen_stage chosen {choice.rates} steps=20 seconds=")
+    assert evaluation.loss == pytest.approx(best["loss"], rel=1e-3)
+    assert evaluation.accuracy == pytest.approx(best["accuracy"], rel=1e-3)
+    assert rates == Rates(best["learning_rate"], best["weight_decay"])
+    assert caplog.messages[-1].startswith(f"frozen_stage chosen {rates} steps=20 seconds=")
 
 
 @pytest.mark.parametrize("fine_tuning", ["none", "staged"])
@@ -192,16 +191,14 @@ def test_a_class_with_more_weight_is_predicted_more_often() -> None:
     shares = []
     for weight in (0.2, 1, 5):
         weights = np.array([1, 1, weight], np.float32)
-        shares.append(train(build_small(), HARD, class_weights=weights).evaluation.confusion[:, 2])
+        shares.append(train(build_small(), HARD, class_weights=weights)[1].confusion[:, 2])
 
     counts = [int(share.sum()) for share in shares]
     assert counts[0] < counts[1] < counts[2]
 
 
 def test_label_smoothing_lowers_confidence() -> None:
-    sure, unsure = (
-        train(build_small(), EASY, label_smoothing=share).evaluation.loss for share in (0, 0.5)
-    )
+    sure, unsure = (train(build_small(), EASY, label_smoothing=share)[1].loss for share in (0, 0.5))
 
     # The smoothed labels are (0.67, 0.17, 0.17).
     assert sure < 0.1 < unsure < -np.log(0.5)

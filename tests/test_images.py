@@ -18,7 +18,7 @@ from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing, preprocess
 from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.training.data.images import ImageSet, decode
-from container.training.sagemaker.stop import Stopped, StopRequest
+from container.training.sagemaker.stop import Stop, Stopped, StopRequest
 from tests.opt_ml import IS_ROOT, needs_unshare, square, wait_for
 
 SETTINGS = Preprocessing(image_size=16)
@@ -306,7 +306,7 @@ def test_waiting_process_decodes_if_the_other_one_is_killed(slow: Path) -> None:
     assert "decoded_images=new files=301 " in output
 
 
-class StopWhileWaiting(StopRequest):
+class StopWhileWaiting(Stop):
     """A stop that is requested at the second check."""
 
     checks = 0

@@ -14,16 +14,15 @@ from safetensors.torch import load_file
 from container.classifier.artifact import WEIGHTS, Artifact
 from container.training import job
 from container.training.sagemaker.environment import TrainingEnvironment
-from container.training.sagemaker.stop import Stopped, StopRequest
+from container.training.sagemaker.stop import Stop, Stopped, StopRequest
 from tests.opt_ml import HYPERPARAMETERS, configure, make_job, metrics, train_here, write_images
 
 
-class StopAfter(StopRequest):
+class StopAfter(Stop):
     """A stop that is requested once it has been read a number of times."""
 
     def __init__(self, reads: int) -> None:
         self.reads = reads
-        super().__init__()
 
     @property
     def requested(self) -> bool:
@@ -151,7 +150,7 @@ def test_the_found_learning_rate_is_restored_from_a_checkpoint(
     environment = TrainingEnvironment(base_dir=base_dir)
     caplog.set_level(logging.INFO)
 
-    class StopInSecondEpoch(StopRequest):
+    class StopInSecondEpoch(Stop):
         @property
         def requested(self) -> bool:
             return any(message.startswith("epoch=1 ") for message in caplog.messages)

@@ -198,7 +198,7 @@ def test_confused_pairs_are_sorted_by_their_number() -> None:
 
     found = report.confused_pairs(confusion, ("a", "b", "c"))
 
-    assert [(pair.true, pair.predicted, pair.images, pair.share) for pair in found] == [
+    assert found == [
         ("c", "a", 4, 0.4),
         ("a", "b", 3, 0.3),
         ("a", "c", 2, 0.2),

@@ -24,7 +24,7 @@ from container.debugger.recording.debug_session import Observer, Settings
 from container.training import job
 from container.training.fitting.cluster import Cluster
 from container.training.sagemaker.environment import TrainingEnvironment
-from container.training.sagemaker.stop import StopRequest
+from container.training.sagemaker.stop import Stop, StopRequest
 from tests import observed
 from tests.observed import Network, TrueNorms, collection
 from tests.opt_ml import configure, failure, make_job, metrics, train_here, write_json
@@ -359,13 +359,13 @@ def test_resumed_run_writes_the_records_of_an_uninterrupted_run(
     assert train_here(whole, "train") == 0
     base_dir = make_job(tmp_path / "stopped", epochs="2", debug="required", mixup="0.2")
 
-    class StopInSecondEpoch(StopRequest):
-        looks = 0
+    class StopInSecondEpoch(Stop):
+        reads = 0
 
         @property
         def requested(self) -> bool:
-            self.looks += any(message.startswith("epoch=1 ") for message in caplog.messages)
-            return self.looks > 2
+            self.reads += any(message.startswith("epoch=1 ") for message in caplog.messages)
+            return self.reads > 2
 
     environment = TrainingEnvironment(base_dir=base_dir)
     caplog.clear()

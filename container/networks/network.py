@@ -144,6 +144,10 @@ class Network:
     heads: tuple[str, ...]
     """Names of the layers whose shape depends on the number of classes."""
 
+    def in_head(self, name: str) -> bool:
+        """Return whether a parameter, or a layer within another one, is part of a head."""
+        return name.startswith(tuple(f"{head}." for head in self.heads))
+
 
 def build(name: str, num_classes: int, image_size: int = 224) -> Network:
     """Build a network with random weights and a head for `num_classes`.

@@ -77,11 +77,10 @@ def _run_job(environment: TrainingEnvironment, stop: StopRequest) -> None:
     job.run(environment, stop)
 
 
-class OneLine(logging.Formatter):
-    """A formatter of one-line messages: a file name must not imitate a line of metrics."""
+class _OneLineFormatter(logging.Formatter):
+    """Escapes the line ends of messages: a file name must not imitate a line of metrics."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        """Return the message with its line ends escaped."""
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
@@ -89,7 +88,7 @@ def _log_to_stdout(level: int) -> None:
     # File names may not be UTF-8.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(OneLine("%(message)s"))
+    handler.setFormatter(_OneLineFormatter("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 

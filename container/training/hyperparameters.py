@@ -4,6 +4,7 @@ Imports the standard library only, so that they can be checked before a job is c
 """
 
 import ast
+import contextlib
 import json
 import typing
 from collections.abc import Callable, Mapping
@@ -231,7 +232,8 @@ def _parse(name: str, hint: object, value: object) -> Value:
     """Parse one value: Python's repr, JSON, JSON within a string, or plain text."""
     text = str(value).strip()
     if text.startswith('"') and text.endswith('"'):
-        text = _unquote(text)
+        with contextlib.suppress(ValueError):
+            text = str(json.loads(text)).strip()
     parts = _parts(hint)
     if NoneType in parts and text.lower() in {"", "none", "null"}:
         return None
@@ -250,13 +252,6 @@ def _parts(hint: object) -> list[object]:
 
 def _choices(hint: object) -> list[str]:
     return [part for part in _parts(hint) if isinstance(part, str)]
-
-
-def _unquote(text: str) -> str:
-    try:
-        return str(json.loads(text)).strip()
-    except ValueError:
-        return text
 
 
 def _parse_bool(text: str) -> bool:

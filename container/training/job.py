@@ -47,9 +47,9 @@ def run(environment: TrainingEnvironment, stop: Stop) -> None:
     with cluster.joined(environment.hosts(), stop) as joined:
         task = _read_task(environment, joined.world_size, stop)
         stop.check()
-        read = [each.sha256 for each in (task.training, task.validation, task.test) if each]
+        channels = (task.training, task.validation, task.test)
         joined.check_equal(
-            repr((task.class_names, read)),
+            repr((task.class_names, [decoded.sha256 for decoded in channels if decoded])),
             "the hosts hold different images: every channel must be FullyReplicated, "
             "not ShardedByS3Key",
         )
@@ -142,8 +142,8 @@ def _debug_settings(
     if hyperparameters.debug == "off":
         return None
     return Settings(
-        configuration_path=environment.hook_configuration_path,
-        profiler_configuration_path=environment.profiler_configuration_path,
+        configuration_path=environment.config_path("debughookconfig.json"),
+        profiler_configuration_path=environment.config_path("profilerconfig.json"),
         node=environment.hosts().current,
         output_dir=environment.output_dir,
         is_first=joined.is_first,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from container.classifier.errors import UserError
+from container.classifier.manifest import FLIPS
 from container.networks.network import SMALL
 from container.training.data.sampling import Balance
 from container.training.hyperparameters import Hyperparameters
@@ -66,17 +67,14 @@ def flips(hyperparameters: Hyperparameters) -> list[tuple[int, ...]]:
     """
     if not hyperparameters.test_time_augmentation:
         return []
-    allowed = []
-    if hyperparameters.horizontal_flip:
-        allowed.append((3,))
-    if hyperparameters.vertical_flip:
-        allowed.append((2,))
-    if not allowed:
+    horizontal, vertical = hyperparameters.horizontal_flip, hyperparameters.vertical_flip
+    if not (horizontal or vertical):
         raise UserError(
             "test_time_augmentation averages over flips, and no flip is allowed: set "
             "horizontal_flip=true or vertical_flip=true if they change no label"
         )
-    return [*allowed, *([(2, 3)] if len(allowed) > 1 else [])]
+    allowed = (horizontal, vertical, horizontal and vertical)
+    return [axes for axes, is_allowed in zip(FLIPS, allowed, strict=True) if is_allowed]
 
 
 def head_candidates(hyperparameters: Hyperparameters) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,10 @@ MAX_NAMED = 10
 # Format of the cache entries; entries of another version are decoded again.
 FORMAT_VERSION = 1
 
+# A cache entry: pixels of shape (files, image_size, image_size, 3), of which broken images leave
+# unused rows at the end; SHA-256; error messages by the indices of the broken files.
+_Entry: TypeAlias = tuple[Pixels, str, Mapping[int, str]]
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
@@ -52,20 +56,6 @@ class ImageSet:
     def __len__(self) -> int:
         """Return N."""
         return len(self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A cache entry: raw pixels, followed by the rest as JSON."""
-
-    pixels: Pixels
-    """uint8 of shape (files, image_size, image_size, 3); broken images leave unused rows at the
-    end."""
-
-    sha256: str
-
-    broken: Mapping[int, str]
-    """Error messages by the indices of the broken files."""
 
 
 def decode(
@@ -101,21 +91,17 @@ def decode(
                     "(volume_size) or a smaller image_size"
                 ) from error
             entry = _read(partial, shape)
-    logger.info(
-        "decoded_images=%s files=%d gigabytes=%.2f cache=%s",
-        origin,
-        len(files),
-        gigabytes,
-        cache.directory,
-    )
-    _check_broken([f"{files[i].path} ({why})" for i, why in entry.broken.items()], len(files))
-    readable = [file for index, file in enumerate(files) if index not in entry.broken]
+    pixels, sha256, broken = entry
+    numbers = f"files={len(files)} gigabytes={gigabytes:.2f}"
+    logger.info("decoded_images=%s %s cache=%s", origin, numbers, cache.directory)
+    _check_broken([f"{files[i].path} ({reason})" for i, reason in broken.items()], len(files))
+    readable = [file for index, file in enumerate(files) if index not in broken]
     label_of = {name: label for label, name in enumerate(class_names)}
     return ImageSet(
-        entry.pixels[: len(readable)],
+        pixels[: len(readable)],
         np.array([label_of[file.class_name] for file in readable], dtype=np.int64),
         tuple(file.path for file in readable),
-        entry.sha256,
+        sha256,
     )
 
 
@@ -150,7 +136,7 @@ def _find(cache: Cache, key: str, shape: tuple[int, ...]) -> _Entry | None:
 
 
 def _read(file: BinaryIO, shape: tuple[int, ...]) -> _Entry:
-    """Map the pixels of a cache entry and read its JSON.
+    """Map the pixels of a cache entry, and read the JSON after them.
 
     Raises:
         ValueError: the entry is truncated.
@@ -158,7 +144,7 @@ def _read(file: BinaryIO, shape: tuple[int, ...]) -> _Entry:
     file.seek(math.prod(shape))
     index = json.loads(file.read())
     pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=shape)
-    return _Entry(pixels, index["sha256"], dict(index["broken"]))
+    return pixels, index["sha256"], dict(index["broken"])
 
 
 def _decode_into(

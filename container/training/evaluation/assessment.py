@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,7 @@ from container.training.evaluation.calibration import (
     fit_temperature,
     predictions_of,
 )
-from container.training.evaluation.evaluation import (
-    Evaluation,
-    evaluation_of,
-    logits_of,
-    per_class,
-)
+from container.training.evaluation.evaluation import Evaluation, evaluation_of, logits_of
 from container.training.evaluation.progress import Best
 from container.training.sagemaker.stop import Stop, Stopped
 
@@ -46,7 +41,7 @@ class Mistake:
     """Probability of the predicted class."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The performance of the saved weights on a channel's images."""
 
@@ -61,26 +56,31 @@ class Outcome:
     @classmethod
     def of(cls, part: str, evaluation: Evaluation, calibration: Calibration | None) -> Self:
         """Add the confidence intervals to an evaluation."""
-        return cls(
-            part=part,
-            evaluation=evaluation,
-            intervals=bootstrap.intervals(evaluation),
-            calibration=calibration,
-        )
+        return cls(part, evaluation, bootstrap.intervals(evaluation), calibration)
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, Json]:
         """Return every metric and its confidence interval, by name."""
-        classes = per_class(self.evaluation.counts, class_names)
-        for label, scores in enumerate(classes.values()):
-            for name, interval in self.intervals.by_class.items():
-                scores[f"{name}_interval_95"] = interval[label].tolist()
         return {
             **self.evaluation.metrics(self.part),
             **{
                 f"{self.part}_{name}_interval_95": interval.tolist()
                 for name, interval in self.intervals.averages.items()
             },
-            "classes": dict(classes),
+            "classes": dict(self.per_class(class_names)),
+            "calibration": dict(self.calibration.metrics()) if self.calibration else None,
+        }
+
+    def per_class(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return precision, recall, F1, their intervals and the number of images per class."""
+        counts = self.evaluation.counts
+        scores, intervals = counts.scores(), self.intervals.by_class
+        return {
+            class_name: {
+                **{name: float(values[label]) for name, values in scores.items()},
+                "images": int(counts.actual[label]),
+                **{f"{name}_interval_95": intervals[name][label].tolist() for name in scores},
+            }
+            for label, class_name in enumerate(class_names)
         }
 
 
@@ -109,8 +109,8 @@ class Assessment:
         """Return the manifest's metrics."""
         return {
             "epoch": self.epoch,
-            **self._metrics_of(self.validation, class_names),
-            "test": self._metrics_of(self.test, class_names) if self.test else None,
+            **self.validation.metrics(class_names),
+            "test": self.test.metrics(class_names) if self.test else None,
         }
 
     def reaches(self, min_accuracy: float) -> bool:
@@ -132,16 +132,6 @@ class Assessment:
             f"{outcome.evaluation.accuracy:.4g} (95 % confidence: {low:.3f} to {high:.3f}), less "
             f"than min_accuracy={min_accuracy:g}: {report} shows the mistakes"
         )
-
-    def _metrics_of(self, outcome: Outcome, class_names: Sequence[str]) -> dict[str, Json]:
-        calibration: Json = None
-        if outcome.calibration is not None:
-            calibration = {
-                "temperature": self.temperature,
-                "ece_before": outcome.calibration.before.error,
-                "ece_after": outcome.calibration.after.error,
-            }
-        return {**outcome.metrics(class_names), "calibration": calibration}
 
 
 def assess(

@@ -78,6 +78,7 @@ class Reliability:
 class Calibration:
     """The reliability of a channel's predictions before and after temperature scaling."""
 
+    temperature: float
     before: Reliability
     after: Reliability
 
@@ -90,7 +91,15 @@ class Calibration:
             Reliability.of(predictions_of(logits, labels, value), labels)
             for value in (1.0, temperature)
         )
-        return cls(before, after)
+        return cls(temperature, before, after)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the temperature and the expected calibration errors, by their names in the log."""
+        return {
+            "temperature": self.temperature,
+            "ece_before": self.before.error,
+            "ece_after": self.after.error,
+        }
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:

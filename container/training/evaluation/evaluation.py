@@ -1,6 +1,6 @@
 """Evaluation of a classifier: loss, confusion matrix and the scores that follow from it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from container.classifier.artifact_files import Json
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
@@ -163,18 +162,6 @@ def in_parts(
     for start in range(0, len(labels), size):
         part = slice(start, start + size)
         yield torch.from_numpy(logits[part]).double(), torch.from_numpy(labels[part])
-
-
-def per_class(counts: Counts, class_names: Sequence[str]) -> dict[str, dict[str, Json]]:
-    """Return precision, recall, F1 and the number of images per class."""
-    scores = counts.scores()
-    return {
-        name: {
-            **{score: float(values[label]) for score, values in scores.items()},
-            "images": int(counts.actual[label]),
-        }
-        for label, name in enumerate(class_names)
-    }
 
 
 def _mean(

@@ -58,28 +58,28 @@ class CompositeOptimizer(Optimizer):
     def __init__(self, *optimizers: Optimizer) -> None:
         """Combine optimizers of different parameters."""
         self.optimizers = optimizers
-        self.param_groups = [group for one in optimizers for group in one.param_groups]
+        self.param_groups = [group for part in optimizers for group in part.param_groups]
 
     def step(self, _closure: object = None) -> None:  # type: ignore[override]
         """Step all optimizers."""
-        for one in self.optimizers:
-            one.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - torch's
         """Reset all gradients."""
-        for one in self.optimizers:
-            one.zero_grad(set_to_none)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all optimizers."""
-        return {str(number): one.state_dict() for number, one in enumerate(self.optimizers)}
+        return {str(number): part.state_dict() for number, part in enumerate(self.optimizers)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for number, one in enumerate(self.optimizers):
-            one.load_state_dict(state_dict[str(number)])
+        for number, optimizer in enumerate(self.optimizers):
+            optimizer.load_state_dict(state_dict[str(number)])
         # Loading replaces the groups.
-        self.param_groups = [group for one in self.optimizers for group in one.param_groups]
+        self.param_groups = [group for part in self.optimizers for group in part.param_groups]
 
 
 def make_optimizer(
@@ -115,11 +115,10 @@ def make_optimizer(
 
 def _matrices(network: Network) -> set[str]:
     """Return the names of the weights of hidden layers, which Muon trains."""
-    heads = tuple(f"{name}." for name in network.heads)
     return {
         f"{name}.weight"
         for name, layer in network.module.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear) and not f"{name}.".startswith(heads)
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not network.in_head(f"{name}.weight")
     }
 
 

@@ -128,18 +128,17 @@ def _load(network: Network, state: Mapping[str, Tensor], source: str) -> None:
     own = network.module.state_dict()
     if isinstance(network.module, VisionTransformer):
         state = _at_size(network.module, state)
-    heads = tuple(f"{name}." for name in network.heads)
     # A head for other classes has other shapes: the network keeps its new head.
     matching = {
         name: tensor
         for name, tensor in state.items()
-        if not name.startswith(heads) or (name in own and tensor.shape == own[name].shape)
+        if not network.in_head(name) or (name in own and tensor.shape == own[name].shape)
     }
     wrong = {
         "missing": [
             name
             for name in own.keys() - matching.keys()
-            if not name.startswith(heads) and not name.endswith("num_batches_tracked")
+            if not network.in_head(name) and not name.endswith("num_batches_tracked")
         ],
         "unknown": list(matching.keys() - own.keys()),
         "with another shape": [

@@ -18,9 +18,8 @@ GROUPS, LAST_GROUPS = 6, 4
 
 def depths(network: Network) -> dict[str, int]:
     """Return the depth of each parameter: 0 in the first layers, GROUPS in the head."""
-    heads = tuple(f"{name}." for name in network.heads)
     names = [name for name, _ in network.module.named_parameters()]
-    body = [name for name in names if not name.startswith(heads)]
+    body = [name for name in names if not network.in_head(name)]
     # torchvision's networks name their layers in the order of the forward pass.
     return dict.fromkeys(names, GROUPS) | {
         name: index * GROUPS // len(body) for index, name in enumerate(body)
@@ -44,9 +43,8 @@ def hold_statistics(network: Network, *, pretrained: bool) -> None:
 
     Those of a pretrained network's new head too: they are exact for the training images.
     """
-    heads = tuple(f"{name}." for name in network.heads)
     for name, layer in network.module.named_modules():
         if isinstance(layer, _BatchNorm):
             is_frozen = layer.affine and not layer.weight.requires_grad
-            if is_frozen or (pretrained and name.startswith(heads)):
+            if is_frozen or (pretrained and network.in_head(name)):
                 layer.eval()

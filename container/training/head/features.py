@@ -90,12 +90,7 @@ def _key(network: Network, images: ImageSet, arithmetic: Arithmetic) -> str:
     return f"features-{digest.hexdigest()}"
 
 
-def compute(
-    network: Network,
-    images: ImageSet,
-    arithmetic: Arithmetic,
-    stop: Stop,
-) -> Features:
+def compute(network: Network, images: ImageSet, arithmetic: Arithmetic, stop: Stop) -> Features:
     """Compute the input of the network's last head, as in evaluation.
 
     Raises:
@@ -103,12 +98,19 @@ def compute(
         Stopped: a stop was requested.
     """
     start = time.monotonic()
+    classifier = arithmetic.place(Classifier(network.module))
     try:
         # Written and then mapped: written pages do not count as memory of this process.
-        with tempfile.TemporaryFile() as file:
-            for batch in _batches(network, images, arithmetic):
+        with (
+            tempfile.TemporaryFile() as file,
+            _without_head(network),
+            # disable=None: a progress bar on a terminal only.
+            tqdm(total=len(images), desc="features", unit=" images", disable=None) as bar,
+        ):
+            for batch in answers(classifier, images, arithmetic):
                 stop.check()
                 file.write(batch.tobytes())
+                bar.update(len(batch))
             file.flush()
             shape = (len(images), batch.shape[1])
             values = np.memmap(file, np.float32, "r", shape=shape)
@@ -120,21 +122,6 @@ def compute(
     seconds = time.monotonic() - start
     logger.info("frozen_features images=%d dimensions=%d seconds=%.1f", *shape, seconds)
     return Features(values, images.labels)
-
-
-def _batches(
-    network: Network, images: ImageSet, arithmetic: Arithmetic
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the features (n, D) of each batch of images."""
-    classifier = arithmetic.place(Classifier(network.module))
-    with (
-        _without_head(network),
-        # disable=None: a progress bar on a terminal only.
-        tqdm(total=len(images), desc="features", unit=" images", disable=None) as bar,
-    ):
-        for batch in answers(classifier, images, arithmetic):
-            yield batch
-            bar.update(len(batch))
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,16 +27,6 @@ from container.training.sagemaker.stop import Stop
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The chosen head."""
-
-    rates: Rates
-
-    evaluation: Evaluation
-    """On the features, which may have been computed in bfloat16."""
-
-
 def train(
     network: Network,
     training: Features,
@@ -48,19 +37,15 @@ def train(
     class_weights: npt.NDArray[np.float32] | None,
     device: torch.device,
     stop: Stop,
-) -> Choice:
-    """Train a bank of heads and give the network the best one.
+) -> tuple[Rates, Evaluation]:
+    """Train a bank of heads, and replace the network's last head by the best one.
 
-    Args:
-        network: Its last head is replaced.
-        training: Features to train on.
-        validation: Features to choose the best head by.
-        hyperparameters: Of the job.
-        objective: Decides which head is the best, and the loss between equal ones. The loss alone
-            would prefer heads that are merely less confident.
-        class_weights: Weights of the classes in the loss, of shape (C,).
-        device: Of the heads.
-        stop: Is checked before every epoch.
+    `objective` decides which head is the best, and the loss between equal ones: the loss alone
+    would prefer heads that are merely less confident. `class_weights` (C,) apply to the loss.
+
+    Returns:
+        The rates of the best head, and its evaluation on the features, which may have been computed
+        in bfloat16.
 
     Raises:
         UserError: no head has a finite loss.
@@ -89,7 +74,7 @@ def train(
         trainer.total_steps,
         time.monotonic() - start,
     )
-    return Choice(bank.rates[best], evaluations[best])
+    return bank.rates[best], evaluations[best]
 
 
 def _best(evaluations: Sequence[Evaluation], objective: str) -> int:

@@ -1,6 +1,7 @@
 """Heat maps of the pixels that decide a prediction (Grad-CAM, Selvaraju et al. 2017)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,6 @@ from container.networks.network import Classifier
 
 # Images whose gradients are in memory at the same time.
 BATCH_SIZE = 8
-
-Hook = Callable[[nn.Module, tuple[object, ...], object], object]
 
 
 def heat_maps(
@@ -65,21 +64,19 @@ def _heat_maps(classifier: Classifier, module: nn.Module, images: Tensor, labels
 
 def _last_map(classifier: Classifier, images: Tensor) -> str | None:
     """Return the name of the module of the last feature map (N, C, H, W), if any."""
-    last: list[str | None] = [None]
+    last: str | None = None
 
-    def note(name: str) -> Hook:
-        def hook(_module: nn.Module, _inputs: tuple[object, ...], output: object) -> None:
-            if not isinstance(output, Tensor):
-                return
-            if output.dim() == 4 and min(output.shape[2:]) > 1:  # noqa: PLR2004 - N, C, H, W
-                last[0] = name
-            elif output.dim() == 3:  # noqa: PLR2004 - N, tokens, C
-                last[0] = None
-
-        return hook
+    def note(name: str, _module: nn.Module, _inputs: tuple[object, ...], output: object) -> None:
+        nonlocal last
+        if not isinstance(output, Tensor):
+            return
+        if output.dim() == 4 and min(output.shape[2:]) > 1:  # noqa: PLR2004 - N, C, H, W
+            last = name
+        elif output.dim() == 3:  # noqa: PLR2004 - N, tokens, C
+            last = None
 
     handles = [
-        module.register_forward_hook(note(name))
+        module.register_forward_hook(partial(note, name))
         for name, module in classifier.named_modules()
         if name
     ]
@@ -89,4 +86,4 @@ def _last_map(classifier: Classifier, images: Tensor) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    return last[0]
+    return last

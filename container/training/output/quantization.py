@@ -143,16 +143,9 @@ def add_int8(
 ) -> Manifest:
     """Add an int8 network to an artifact if it is accurate enough; return the new manifest.
 
-    An error leaves the artifact with float32.
-
-    Args:
-        directory: The artifact's folder.
-        manifest: The artifact's manifest.
-        training: Images for the calibration.
-        validation: Images for the comparison.
-        predicted: Classes of the validation images by the float32 network, of shape (N,).
-        max_drop: Maximum drop of the accuracy.
-        stop: Checked several times a second.
+    Calibrates on the training images. Compares with `predicted`, the classes (N,) of the validation
+    images by the float32 network: the accuracy may drop by `max_drop`. An error leaves the artifact
+    with float32.
     """
     start, comparison, is_int8 = time.monotonic(), None, False
     limit = TimeLimit(stop, LIMIT_SECONDS)
@@ -165,11 +158,9 @@ def add_int8(
             comparison = compare(network, validation, predicted, len(pixels), limit)
             reason = comparison.reason(max_drop)
             if comparison.is_accurate(max_drop):
-                golden = [
-                    preprocess(answer.data, manifest.preprocessing)
-                    for answer in source.golden_answers
-                ]
-                probabilities = network.predict(np.stack(golden))
+                images = [answer.data for answer in source.golden_answers]
+                golden = np.stack([preprocess(data, manifest.preprocessing) for data in images])
+                probabilities = network.predict(golden)
                 result = _with_verdict(manifest, INT8, reason, comparison)
                 with artifact.extending(directory, result) as partial:
                     shutil.move(onnx_model, partial / artifact.INT8_MODEL)

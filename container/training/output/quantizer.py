@@ -1,11 +1,11 @@
-"""Quantize an ONNX file to int8 with NNCF: `quantizer MODEL PIXELS TARGET`.
+"""Quantize an ONNX file to int8 with NNCF: `quantizer MODEL PIXELS TARGET [--transformer]`.
 
 A separate program, because NNCF cannot be interrupted: training kills it after a stop request or
 its time limit, and continues if it fails.
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 # NNCF imports every backend that is installed, and sends telemetry to its vendor.
@@ -50,27 +50,18 @@ def limit_threads(count: int) -> None:
     onnxruntime.SessionOptions = limited
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="container.training.output.quantizer")
-    parser.add_argument("model", type=Path)
-    parser.add_argument("pixels", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--transformer", action="store_true")
-    arguments = parser.parse_args()
+    model, pixels, target, *options = arguments
     supervisor.end_with_supervisor()
     if (quota := machine.cpu_quota()) is not None:
         limit_threads(max(1, int(quota)))
     if sys.platform == "linux":
         # If memory runs out, the kernel kills this program instead of the training.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    quantize(
-        arguments.model,
-        arguments.pixels,
-        arguments.target,
-        is_transformer=arguments.transformer,
-    )
+    is_transformer = "--transformer" in options
+    quantize(Path(model), Path(pixels), Path(target), is_transformer=is_transformer)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

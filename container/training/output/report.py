@@ -4,7 +4,6 @@ import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +31,6 @@ FEW_CLASSES = 20
 MAX_CONFUSED_PAIRS = 20
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConfusedPair:
-    """Images of one class that are classified as another one."""
-
-    true: str
-    predicted: str
-    images: int
-    share: float
-    """Fraction of the true class's images."""
-
-
 def render(
     manifest: Manifest,
     assessment: Assessment,
@@ -55,14 +43,8 @@ def render(
 ) -> str:
     """Return the page.
 
-    Args:
-        manifest: The artifact's manifest.
-        assessment: The performance of the saved weights.
-        training: The images of the training channel.
-        validation: The images of the validation channel, whose mistakes are shown.
-        plots: PNG files by name.
-        choices: Sentences about values that the job chose.
-        heat_maps: Grad-CAM maps of the mistakes, of shape (N, S, S), 0 to 1, if there are any.
+    `plots` are PNG files by name, `choices` sentences about values that the job chose. The Grad-CAM
+    `heat_maps` of the mistakes are of shape (N, S, S), 0 to 1.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -72,7 +54,10 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
+    # The test images are independent, so their channel comes first.
+    outcomes = {"test": assessment.test, "validation": assessment.validation}
+    counts = np.bincount(training.labels, minlength=len(manifest.class_names))
     hyperparameters = manifest.provenance["hyperparameters"]
     min_accuracy = hyperparameters["min_accuracy"] if isinstance(hyperparameters, dict) else None
     return environment.get_template(TEMPLATE).render(
@@ -80,8 +65,12 @@ def render(
         assessment=assessment,
         min_accuracy=min_accuracy,
         quantization=manifest.metrics[quantization.METRICS],
-        channels=_channels(assessment, manifest.class_names),
-        training_images=_training_images(training, manifest.class_names),
+        channels=[
+            _channel(name, outcome, manifest.class_names)
+            for name, outcome in outcomes.items()
+            if outcome
+        ],
+        training_images=dict(zip(manifest.class_names, counts.tolist(), strict=True)),
         mistakes=_mistakes(assessment, validation, manifest.class_names, heat_maps),
         plots={name: _data_uri(png, "png") for name, png in plots.items()},
         choices=choices,
@@ -92,62 +81,40 @@ def render(
 
 def confused_pairs(
     confusion: npt.NDArray[np.int64], class_names: Sequence[str]
-) -> list[ConfusedPair]:
-    """Return the pairs of classes that are confused most often."""
+) -> list[tuple[str, str, int, float]]:
+    """Return the most frequent mistakes.
+
+    Each is the true and the predicted class, their number of images, and the fraction of the true
+    class's images.
+    """
     wrong = confusion * ~np.eye(len(confusion), dtype=bool)
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSED_PAIRS]
     cells = [divmod(cell, len(confusion)) for cell in order.tolist()]
     return [
-        ConfusedPair(
-            true=class_names[true],
-            predicted=class_names[predicted],
-            images=int(wrong[true, predicted]),
-            share=float(wrong[true, predicted] / confusion[true].sum()),
-        )
+        (class_names[true], class_names[predicted], images, images / int(confusion[true].sum()))
         for true, predicted in cells
-        if wrong[true, predicted]
+        if (images := int(wrong[true, predicted]))
     ]
 
 
-def _channels(assessment: Assessment, class_names: Sequence[str]) -> list[dict[str, object]]:
-    """Return the values of each channel; the test channel, which is independent, comes first."""
-    outcomes = {"test": assessment.test, "validation": assessment.validation}
-    return [_channel(name, outcome, class_names) for name, outcome in outcomes.items() if outcome]
-
-
 def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[str, object]:
-    confusion = outcome.evaluation.confusion
-    actual = outcome.evaluation.counts.actual
-    scores = outcome.evaluation.counts.scores()
-    order: Sequence[int] = range(len(class_names))
+    confusion, counts = outcome.evaluation.confusion, outcome.evaluation.counts
+    classes = outcome.per_class(class_names)
     if len(class_names) > FEW_CLASSES:
-        order = np.argsort(scores["f1"], kind="stable").tolist()
+        classes = dict(sorted(classes.items(), key=lambda item: float(item[1]["f1"])))
     return {
         "name": name,
-        "images": int(actual.sum()),
+        "images": int(counts.actual.sum()),
         "correct": int(confusion.trace()),
         "loss": outcome.evaluation.loss,
-        "averages": outcome.evaluation.counts.averages(),
+        "averages": counts.averages(),
         "intervals": outcome.intervals.averages,
         "calibration": outcome.calibration,
-        "classes": [
-            {
-                "name": class_names[label],
-                "scores": {name: values[label] for name, values in scores.items()},
-                "intervals": {k: v[label] for k, v in outcome.intervals.by_class.items()},
-                "images": int(actual[label]),
-            }
-            for label in order
-        ],
+        "classes": classes,
         "confused": confused_pairs(confusion, class_names),
-        "largest_class": class_names[int(actual.argmax())],
-        "largest_share": actual.max() / actual.sum(),
+        "largest_class": class_names[int(counts.actual.argmax())],
+        "largest_fraction": counts.actual.max() / counts.actual.sum(),
     }
-
-
-def _training_images(training: ImageSet, class_names: Sequence[str]) -> dict[str, int]:
-    counts = np.bincount(training.labels, minlength=len(class_names)).tolist()
-    return dict(zip(class_names, counts, strict=True))
 
 
 def _mistakes(
@@ -200,7 +167,3 @@ def _flat(values: Json) -> dict[str, Json]:
     for name, value in values.items() if isinstance(values, dict) else ():
         flat |= _flat(value) if isinstance(value, dict) else {name: value}
     return flat
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

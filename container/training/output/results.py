@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -128,8 +127,7 @@ def _log(assessment: Assessment) -> None:
     metrics = assessment.validation.evaluation.metrics()
     logger.info("%s", log_line({"best_epoch": assessment.epoch, **metrics}))
     if calibration := assessment.validation.calibration:
-        errors = {"ece_before": calibration.before.error, "ece_after": calibration.after.error}
-        logger.info("%s", log_line({"temperature": assessment.temperature, **errors}))
+        logger.info("%s", log_line(calibration.metrics()))
     if assessment.test:
         logger.info("%s", log_line(assessment.test.evaluation.metrics("test")))
 
@@ -143,15 +141,16 @@ def _write_reports(
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     confusion = assessment.validation.evaluation.confusion
-    document = {
-        **manifest.metrics,
-        "confusion": confusion.tolist(),
-        "history": result.history,
-    }
+    document = {**manifest.metrics, "confusion": confusion.tolist(), "history": result.history}
     if assessment.test:
         document["test_confusion"] = assessment.test.evaluation.confusion.tolist()
     (directory / "metrics.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    figures = _draw(assessment, result.history, task.class_names)
+    figures = {
+        "learning_curves": plots.learning_curves(result.history, assessment.epoch),
+        "confusion_matrix": plots.confusion_matrix(confusion, task.class_names),
+    }
+    if assessment.validation.calibration:
+        figures["reliability"] = plots.reliability(assessment.validation.calibration)
     for name, png in figures.items():
         (directory / f"{name}.png").write_bytes(png)
     page = report.render(
@@ -181,18 +180,3 @@ def _heat_maps(
         # The report is written without them, because gradients need memory.
         logger.warning("no heat maps of the mistakes: %s", error)
         return None
-
-
-def _draw(
-    assessment: Assessment, history: Sequence[Mapping[str, float]], class_names: Sequence[str]
-) -> dict[str, bytes]:
-    """Return the plots as PNG by file name."""
-    figures = {
-        "learning_curves": plots.learning_curves(history, assessment.epoch),
-        "confusion_matrix": plots.confusion_matrix(
-            assessment.validation.evaluation.confusion, class_names
-        ),
-    }
-    if assessment.validation.calibration:
-        figures["reliability"] = plots.reliability(assessment.validation.calibration)
-    return figures

@@ -73,15 +73,9 @@ class TrainingEnvironment:
         """The folder of debugger and profiler records."""
         return self.base_dir / "output"
 
-    @property
-    def hook_configuration_path(self) -> Path:
-        """SageMaker's configuration of the tensors to record, which may be missing."""
-        return self._config_path("debughookconfig.json")
-
-    @property
-    def profiler_configuration_path(self) -> Path:
-        """SageMaker's configuration of the profiler, which may be missing."""
-        return self._config_path("profilerconfig.json")
+    def config_path(self, name: str) -> Path:
+        """Return the path of one of SageMaker's configuration files, which may be missing."""
+        return self.base_dir / "input" / "config" / name
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -100,15 +94,11 @@ class TrainingEnvironment:
         Raises:
             UserError: the file is missing or is not a JSON object.
         """
-        config = self._config("hyperparameters.json")
+        config = self._object("hyperparameters.json")
         if config is None:
             raise UserError(
-                f"no {self._config_path('hyperparameters.json')}: SageMaker writes it for every "
+                f"no {self.config_path('hyperparameters.json')}: SageMaker writes it for every "
                 "job; outside of SageMaker, local_test/train_local.sh does"
-            )
-        if not isinstance(config, dict):
-            raise UserError(
-                f"hyperparameters.json must hold an object, got {type(config).__name__}"
             )
         return config
 
@@ -118,13 +108,7 @@ class TrainingEnvironment:
         Raises:
             UserError: there is no training channel, a folder is missing, or Pipe mode is used.
         """
-        config = self._config("inputdataconfig.json")
-        if config is None:
-            config = {}
-        if not isinstance(config, dict):
-            raise UserError(
-                f"inputdataconfig.json must hold an object, got {type(config).__name__}"
-            )
+        config = self._object("inputdataconfig.json") or {}
         for name, channel in config.items():
             mode = channel.get("TrainingInputMode") if isinstance(channel, dict) else None
             if mode == "Pipe":
@@ -226,11 +210,14 @@ class TrainingEnvironment:
             raise UserError(f"channel {name!r} has no folder {path}")
         return path
 
-    def _config_path(self, name: str) -> Path:
-        return self.base_dir / "input" / "config" / name
+    def _object(self, name: str) -> Mapping[str, object] | None:
+        config = self._config(name)
+        if config is None or isinstance(config, dict):
+            return config
+        raise UserError(f"{name} must hold an object, got {type(config).__name__}")
 
     def _config(self, name: str) -> object:
-        path = self._config_path(name)
+        path = self.config_path(name)
         try:
             document: object = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 import signal
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -36,17 +37,11 @@ class Stop(ABC):
             raise Stopped
 
 
+@dataclass(eq=False, kw_only=True)
 class StopRequest(Stop):
     """A stop that a signal requests."""
 
-    def __init__(self, *, requested: bool = False) -> None:
-        """Start without a request, unless one is given."""
-        self._requested = requested
-
-    @property
-    def requested(self) -> bool:
-        """Whether a stop was requested."""
-        return self._requested
+    requested: bool = False
 
     def listen(self) -> None:
         """Request a stop on SIGTERM and SIGINT.
@@ -59,7 +54,7 @@ class StopRequest(Stop):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _handle(self, _signal: int, _frame: FrameType | None) -> None:
-        self._requested = True
+        self.requested = True
 
 
 class TimeLimit(Stop):

@@ -153,7 +153,9 @@ def _started(ranks: Sequence[Rank], stop: StopRequest) -> Iterator[list[subproce
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         for rank in ranks:
             # Without it, PyTorch logs pages about a lost connection before our message.
-            defaults = {"TORCH_CPP_LOG_LEVEL": "ERROR", **_threads(rank.count)}
+            defaults = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+            if rank.count > 1:
+                defaults[THREADS_VARIABLE] = str(max(1, int(machine.usable_cpus()) // rank.count))
             variables = {**defaults, **os.environ, **rank.variables()}
             command = [sys.executable, "-m", "container.training", "train"]
             children.append(subprocess.Popen(command, env=variables))
@@ -163,13 +165,6 @@ def _started(ranks: Sequence[Rank], stop: StopRequest) -> Iterator[list[subproce
         for child in children:
             child.kill()
             child.wait()
-
-
-def _threads(count: int) -> Mapping[str, str]:
-    """Return each process's share of the CPUs, if several processes share them."""
-    if count == 1:
-        return {}
-    return {THREADS_VARIABLE: str(max(1, int(machine.usable_cpus()) // count))}
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], stop: Stop) -> None:
