@@ -139,8 +139,8 @@ def test_mixup_blends_pixels_like_targets() -> None:
 
     assert blend is not None
     mixed = blend(torch.full((50, 3, 8, 8), 200.0), torch.zeros(50, 3, 8, 8))
-    torch.testing.assert_close(mixed[:, 1, 4, 4], 200 * blend.share)
-    assert len(set(blend.share.tolist())) == 50
+    torch.testing.assert_close(mixed[:, 1, 4, 4], 200 * blend.weight)
+    assert len(set(blend.weight.tolist())) == 50
 
 
 def test_cutmix_pastes_the_targets_fraction() -> None:
@@ -151,7 +151,7 @@ def test_cutmix_pastes_the_targets_fraction() -> None:
     assert set(pasted.flatten().tolist()) == {0.0, 1.0}
     # Except for the pixels at the square's edge.
     torch.testing.assert_close(
-        pasted.mean(dim=(1, 2, 3)), 1 - blend.share, rtol=0, atol=2 / 64 + 1e-3
+        pasted.mean(dim=(1, 2, 3)), 1 - blend.weight, rtol=0, atol=2 / 64 + 1e-3
     )
 
 

@@ -12,7 +12,7 @@ from container.training.recipe import (
     check_compiler,
     flips,
     image_size,
-    smallest_share,
+    min_images_per_rank,
     wants_download,
 )
 
@@ -48,15 +48,15 @@ def test_the_default_image_size_depends_on_the_network(
     ("images", "batch_size", "hosts", "share"),
     [(24, 8, 1, 8), (25, 8, 1, 6), (9, 8, 1, 4), (9, 8, 2, 2), (5, 64, 1, 5), (1000, 64, 4, 15)],
 )
-def test_the_smallest_share_is_that_of_the_smallest_batch(
+def test_the_min_images_per_rank_is_that_of_the_smallest_batch(
     images: int, batch_size: int, hosts: int, share: int
 ) -> None:
-    assert smallest_share(images, batch_size, hosts) == share
+    assert min_images_per_rank(images, batch_size, hosts) == share
 
 
 def test_batches_too_small_for_all_ranks_are_rejected() -> None:
     with pytest.raises(UserError, match="3 images in batches of 64 leave some of the 4 "):
-        smallest_share(3, 64, 4)
+        min_images_per_rank(3, 64, 4)
 
 
 def test_the_number_format_is_the_given_precision() -> None:

@@ -4,7 +4,9 @@ What one program writes, another one reads by the name that is defined here. Imp
 library only.
 """
 
+import os
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 TRAINING, VALIDATION, TEST, WEIGHTS = "training", "validation", "test", "weights"
 
@@ -50,3 +52,8 @@ PROCESSES_VARIABLE = "SAGEMAKER_CLASSIFIER_PROCESSES"
 def find_channel(channel: str, names: Collection[str]) -> str | None:
     """Return the first of a channel's accepted names that is in `names`, if any is."""
     return next((name for name in CHANNEL_NAMES[channel] if name in names), None)
+
+
+def base_dir() -> Path:
+    """Return the folder of SageMaker's files in a container; BASE_DIR_VARIABLE overrides it."""
+    return Path(os.environ.get(BASE_DIR_VARIABLE, "/opt/ml"))

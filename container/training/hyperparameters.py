@@ -196,12 +196,13 @@ class Hyperparameters:
             value = getattr(self, name)
             if value is None:
                 continue
+            choices = [part for part in _parts(hint) if isinstance(part, str)]
             if typing.get_origin(hint) is Annotated:
                 low, high = hint.__metadata__[0]
                 # NaN fails this comparison too.
                 if not low <= value <= high:
                     raise UserError(f"{name} must be {low} to {high}, got {value!r}")
-            elif (choices := _choices(hint)) and value not in choices:
+            elif choices and value not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
         if self.find_learning_rate and self.learning_rate is not None:
             raise UserError(
@@ -248,10 +249,6 @@ def _parts(hint: object) -> list[object]:
     """Return the types of an optional hint, with the choices of a Literal instead of `str`."""
     parts = typing.get_args(hint)
     return [inner for part in parts for inner in _parts(part)] or [hint]
-
-
-def _choices(hint: object) -> list[str]:
-    return [part for part in _parts(hint) if isinstance(part, str)]
 
 
 def _parse_bool(text: str) -> bool:

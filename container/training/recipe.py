@@ -32,7 +32,7 @@ _WEIGHT_DECAYS = {"adamw": 0.01, "adam": 0.0, "sgd": 0.0005, "muon": 0.01}
 HEAD_LEARNING_RATES: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
 HEAD_WEIGHT_DECAYS: tuple[float, ...] = (0.3, 1.0, 3.0)
 
-# Share of the epochs in which only the last layers of a pretrained network learn.
+# Fraction of the epochs in which only the last layers of a pretrained network learn.
 FIRST_STAGE = 1 / 3
 
 # Ratio of the largest class to the smallest one. Below it, balancing costs more than it gains.
@@ -101,20 +101,20 @@ def check_compiler(hyperparameters: Hyperparameters) -> None:
         )
 
 
-def smallest_share(images: int, batch_size: int, ranks: int) -> int:
+def min_images_per_rank(images: int, batch_size: int, ranks: int) -> int:
     """Return the number of images of a batch that the rank with the fewest receives.
 
     Raises:
         UserError: it receives none.
     """
     batches = math.ceil(images / batch_size)
-    share = images // batches // ranks
-    if share == 0:
+    count = images // batches // ranks
+    if count == 0:
         raise UserError(
             f"{images} images in batches of {batch_size} leave some of the {ranks} "
             "processes without any: use a larger batch_size or fewer hosts and GPUs"
         )
-    return share
+    return count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ is a right hand.
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,7 @@ from container.training.hyperparameters import Hyperparameters
 GRAY = 127.5
 
 
-@dataclass(frozen=True, slots=True)
-class Draws:
+class Draws(NamedTuple):
     """Random parameters for each of N images."""
 
     affine: Tensor
@@ -35,11 +34,9 @@ class Draws:
     square: Tensor
     """(N, 2): center of cutout's square, as fractions of the side."""
 
-    def of(self, indices: npt.NDArray[np.int64]) -> Self:
+    def of(self, indices: npt.NDArray[np.int64]) -> "Draws":
         """Return the parameters of some of the images."""
-        return type(self)(
-            self.affine[indices], self.gain[indices], self.brightness[indices], self.square[indices]
-        )
+        return Draws(*(values[indices] for values in self))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +129,7 @@ class Augmentation:
 class Blend:
     """Parameters that combine each image of a batch with the one before it in the batch."""
 
-    share: Tensor
+    weight: Tensor
     """(N,): fraction of the target probability that the image keeps."""
 
     box: Tensor | None
@@ -140,15 +137,15 @@ class Blend:
 
     def of(self, indices: npt.NDArray[np.int64]) -> Self:
         """Return the parameters of some of the images."""
-        return type(self)(self.share[indices], None if self.box is None else self.box[indices])
+        return type(self)(self.weight[indices], None if self.box is None else self.box[indices])
 
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
         """Return images (N, 3, H, W) combined with `others`, of the same shape."""
-        share = self.share.to(images.device, non_blocking=True)[:, None, None, None]
+        weight = self.weight.to(images.device, non_blocking=True)[:, None, None, None]
         if self.box is None:
-            return images * share + others * (1 - share)
+            return images * weight + others * (1 - weight)
         box = self.box.to(images.device, non_blocking=True)
-        return torch.where(_square_mask(box, (1 - share).sqrt(), images), others, images)
+        return torch.where(_square_mask(box, (1 - weight).sqrt(), images), others, images)
 
 
 def draw_blend(
@@ -158,7 +155,7 @@ def draw_blend(
 
     Args:
         count: N, the number of images.
-        mixup: Alpha of the beta distribution of the shares; 0 for no mixup.
+        mixup: Alpha of the beta distribution of the images' weights; 0 for no mixup.
         cutmix: The same for CutMix. If both are set, one is chosen at random.
         random: Random generator.
     """
@@ -166,13 +163,13 @@ def draw_blend(
     if not alphas:
         return None
     alpha, pastes = alphas[random.integers(len(alphas))]
-    share = random.beta(alpha, alpha, count)
+    weight = random.beta(alpha, alpha, count)
     if not pastes:
-        return Blend(_float32(share), None)
-    # The square is within the image, so that its area is the other image's share.
-    side = np.sqrt(1 - share)[:, None]
+        return Blend(_float32(weight), None)
+    # The square is within the image, so that its area is the other image's weight.
+    side = np.sqrt(1 - weight)[:, None]
     box = side / 2 + random.random((count, 2)) * (1 - side)
-    return Blend(_float32(share), _float32(box))
+    return Blend(_float32(weight), _float32(box))
 
 
 def _grid(affine: Tensor, images: Tensor) -> Tensor:

@@ -42,17 +42,14 @@ class Cache:
         Raises:
             UserError: the folder cannot be created, or other users can access it.
         """
-        if chosen := os.environ.get(CACHE_DIR_VARIABLE):
-            with _os_errors_reported(Path(chosen)):
-                Path(chosen).mkdir(mode=0o700, parents=True, exist_ok=True)
-            return cls(Path(chosen))
-        directory = Path(tempfile.gettempdir(), f"image-classifier-{os.geteuid()}")
+        chosen = os.environ.get(CACHE_DIR_VARIABLE)
+        directory = Path(chosen or f"{tempfile.gettempdir()}/image-classifier-{os.geteuid()}")
         with _os_errors_reported(directory):
-            directory.mkdir(mode=0o700, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = directory.lstat()
         # In a folder that all users share, another user may have created it first.
         is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
-        if not is_private or status.st_uid != os.geteuid():
+        if not chosen and not (is_private and status.st_uid == os.geteuid()):
             raise UserError(
                 f"{directory}, for decoded images, is not a private folder of this user: remove "
                 f"it, or set {CACHE_DIR_VARIABLE} to another folder"

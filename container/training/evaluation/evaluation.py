@@ -83,20 +83,20 @@ class Evaluation:
 def is_better(objective: str, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
     """Return whether `metrics` are better than `best`; ties are decided by validation loss."""
     sign = -1 if objective == "val_loss" else 1
-    ours, theirs = sign * metrics[objective], sign * best[objective]
-    return (ours, -metrics["val_loss"]) > (theirs, -best["val_loss"])
+    new, old = sign * metrics[objective], sign * best[objective]
+    return (new, -metrics["val_loss"]) > (old, -best["val_loss"])
 
 
-def wilson(share: npt.ArrayLike, n: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def wilson(fraction: npt.ArrayLike, n: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return 95 % confidence intervals (..., 2) of fractions of `n` images (Wilson 1927).
 
     For n = 0 the interval is 0 to 1.
     """
-    share, n = np.asarray(share, dtype=float), np.asarray(n, dtype=float)
+    fraction, n = np.asarray(fraction, dtype=float), np.asarray(n, dtype=float)
     z = Z_95
     # Multiplied by n, so that n = 0 does not divide by zero.
-    center = (share * n + z * z / 2) / (n + z * z)
-    margin = z * np.sqrt(share * (1 - share) * n + z * z / 4) / (n + z * z)
+    center = (fraction * n + z * z / 2) / (n + z * z)
+    margin = z * np.sqrt(fraction * (1 - fraction) * n + z * z / 4) / (n + z * z)
     return np.stack([center - margin, center + margin], axis=-1).clip(0, 1)
 
 

@@ -45,15 +45,12 @@ class WeightAverage:
         # A smaller decay at first: the weights of the first steps are far from the later ones.
         decay = min(self.decay, (1 + step) / (10 + step))
         averages, values = self.classifier.state_dict(), classifier.state_dict()
-        is_real = {name: value.is_floating_point() for name, value in values.items()}
+        real = [name for name, value in values.items() if value.is_floating_point()]
         torch._foreach_lerp_(
-            [averages[name] for name in values if is_real[name]],
-            [values[name] for name in values if is_real[name]],
-            1 - decay,
+            [averages[name] for name in real], [values[name] for name in real], 1 - decay
         )
-        for name in values:
-            if not is_real[name]:
-                averages[name].copy_(values[name])
+        for name in values.keys() - real:
+            averages[name].copy_(values[name])
 
 
 class Learner:

@@ -17,7 +17,7 @@ MUON_MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 3
 
-# AdamW trains the parameters that Muon is not made for, at this share of Muon's learning rate.
+# AdamW trains the parameters that Muon is not made for, at this fraction of Muon's learning rate.
 ADAMW_FACTOR = 0.25
 
 
@@ -87,7 +87,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Create an optimizer without weight decay for biases and normalization layers.
 
-    `factor` in each parameter group is its share of the schedule's learning rate, which depends on
+    `factor` in each parameter group multiplies the schedule's learning rate, which depends on
     the depth in a pretrained network.
     """
     depth_of = unfreezing.depths(network)

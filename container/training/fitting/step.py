@@ -29,7 +29,7 @@ class TrainingStep:
     """Updates the weights of a classifier with one batch.
 
     Random numbers are drawn for the whole batch from the seed and the number of the step, and each
-    rank uses its share of them.
+    rank uses its part of them.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TrainingStep:
         The observer receives the images of the first part only.
 
         Returns:
-            Summed loss, correct answers and images of this rank's share, on the device.
+            Summed loss, correct answers and images of this rank, on the device.
         """
         observer = observer or Observer()
         random = np.random.default_rng((self.hyperparameters.seed, number))
@@ -77,7 +77,7 @@ class TrainingStep:
         # For dropout only, which each rank draws independently.
         torch.manual_seed(int(random.integers(2**62)) + self.cluster.rank)
         rank, world_size = self.cluster.rank, self.cluster.world_size
-        # Every rank has a share of each part, because batch normalization exchanges statistics.
+        # Every rank has images of each part, because batch normalization exchanges statistics.
         count = min(self.hyperparameters.gradient_accumulation_steps, len(batch) // world_size)
         parts = [part[rank::world_size] for part in np.array_split(np.arange(len(batch)), count)]
         totals = torch.zeros(3, dtype=torch.float64, device=self.arithmetic.device)
@@ -118,8 +118,8 @@ class TrainingStep:
                 logits = model(images).float()
             losses = self._losses(logits, labels)
             if blend is not None:
-                share = blend.share.to(losses.device, non_blocking=True)
-                losses = share * losses + (1 - share) * self._losses(logits, other_labels)
+                weight = blend.weight.to(losses.device, non_blocking=True)
+                losses = weight * losses + (1 - weight) * self._losses(logits, other_labels)
             loss = losses.sum()
         # The ranks average their gradients, so the mean is over the batch, not over a rank's part.
         with observer.phase(BACKWARD):

@@ -27,7 +27,7 @@ def depths(network: Network) -> dict[str, int]:
 
 
 def learning_rate_factor(depth: int) -> float:
-    """Return the share of the learning rate at a depth."""
+    """Return the factor of the learning rate at a depth."""
     return float(FIRST_LAYER_FACTOR ** (1 - depth / GROUPS))
 
 

@@ -75,8 +75,8 @@ class Standardization:
     def __call__(self, values: npt.NDArray[np.float32]) -> Tensor:
         """Return standardized features (n, D), on the device."""
         # torch needs writable memory, and the mapped file is read-only.
-        own = torch.from_numpy(np.require(values, requirements="W")).to(self.mean.device)
-        return (own - self.mean) / self.deviation
+        copy = torch.from_numpy(np.require(values, requirements="W")).to(self.mean.device)
+        return (copy - self.mean) / self.deviation
 
 
 class Bank(nn.Module):
@@ -96,7 +96,7 @@ class Bank(nn.Module):
         self.rates = rates
         self.scaled_weights = nn.Parameter(torch.zeros(len(rates), classes, features))
         self.scaled_biases = nn.Parameter(torch.zeros(len(rates), classes, 1))
-        pairs = torch.tensor([(own.learning_rate, own.weight_decay) for own in rates])
+        pairs = torch.tensor([(head.learning_rate, head.weight_decay) for head in rates])
         self.register_buffer("learning_rates", pairs[:, 0].view(-1, 1, 1))
         self.register_buffer("weight_decays", pairs[:, 1].view(-1, 1, 1))
 
@@ -116,9 +116,9 @@ class Bank(nn.Module):
         return logits.view(len(features), len(self.rates), -1)
 
     @torch.no_grad()
-    def decay(self, share: float) -> None:
-        """Apply weight decay to the weights, not the biases, at a share of the peak rates."""
-        self.scaled_weights.mul_(1 - share * self.learning_rates * self.weight_decays)
+    def decay(self, factor: float) -> None:
+        """Apply weight decay to the weights, not the biases, at the peak rates times `factor`."""
+        self.scaled_weights.mul_(1 - factor * self.learning_rates * self.weight_decays)
 
     @torch.inference_mode()
     def evaluate(self, features: Features, standardize: Standardization) -> list[Evaluation]:
@@ -128,13 +128,13 @@ class Bank(nn.Module):
         for part in _parts(features):
             logits = self(standardize(features.values[part])).cpu()
             labels = torch.from_numpy(features.labels[part])
-            for head, own in enumerate(logits.unbind(dim=1)):
-                losses[head] += cross_entropy(own, labels, reduction="sum")
+            for head, head_logits in enumerate(logits.unbind(dim=1)):
+                losses[head] += cross_entropy(head_logits, labels, reduction="sum")
             answers.append(logits.argmax(dim=2))
         predicted, num_classes = torch.cat(answers).numpy(), logits.shape[2]
         return [
-            Evaluation(float(loss), confusion_matrix(features.labels, own, num_classes))
-            for loss, own in zip(losses / len(features), predicted.T, strict=True)
+            Evaluation(float(loss), confusion_matrix(features.labels, classes, num_classes))
+            for loss, classes in zip(losses / len(features), predicted.T, strict=True)
         ]
 
 
@@ -174,8 +174,8 @@ class HeadTrainer:
                 number = epoch * self.steps_per_epoch + index
                 self._step(batch, one_cycle(number, self.total_steps))
 
-    def _step(self, batch: npt.NDArray[np.int64], share: float) -> None:
-        """Make a step of AdamW (Loshchilov and Hutter 2019)."""
+    def _step(self, batch: npt.NDArray[np.int64], factor: float) -> None:
+        """Make a step of AdamW (Loshchilov and Hutter 2019) at the peak rates times `factor`."""
         logits = self.bank(self.standardize(self.features.values[batch]))
         labels = torch.from_numpy(self.features.labels[batch]).to(self.device)
         # The loss is a sum over the heads, so each head has the gradient of its mean loss.
@@ -187,8 +187,8 @@ class HeadTrainer:
             label_smoothing=self.label_smoothing,
         )
         (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
-        self.bank.decay(share)
-        self.optimizer.param_groups[0]["lr"] = share
+        self.bank.decay(factor)
+        self.optimizer.param_groups[0]["lr"] = factor
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -43,11 +43,11 @@ def learning_curves(history: Sequence[Mapping[str, float]], saved: int) -> bytes
 def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str]) -> bytes:
     """Draw the confusion matrix (C, C); colors are fractions of the true class."""
     count = len(class_names)
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    fractions = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = min(max(4.5, 0.5 * count + 2), 30)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
-    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axis.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="fraction of the true class")
     axis.set(xlabel="predicted", ylabel="true")
     # Without parse_math, because a dollar sign in a name would start a formula.
@@ -56,7 +56,7 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str
     axis.set_yticks(range(count), names, parse_math=False)
     if count <= MAX_NUMBERED_CLASSES:
         for (row, column), number in np.ndenumerate(confusion):
-            dark = shares[row, column] > 0.5  # noqa: PLR2004
+            dark = fractions[row, column] > 0.5  # noqa: PLR2004
             color = "white" if dark else "black"
             axis.text(column, row, str(number), ha="center", va="center", color=color)
     return _png(figure)
