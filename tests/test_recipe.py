@@ -45,13 +45,13 @@ def test_the_default_image_size_depends_on_the_network(
 
 
 @pytest.mark.parametrize(
-    ("images", "batch_size", "hosts", "share"),
+    ("images", "batch_size", "hosts", "expected"),
     [(24, 8, 1, 8), (25, 8, 1, 6), (9, 8, 1, 4), (9, 8, 2, 2), (5, 64, 1, 5), (1000, 64, 4, 15)],
 )
-def test_the_min_images_per_rank_is_that_of_the_smallest_batch(
-    images: int, batch_size: int, hosts: int, share: int
+def test_fewest_images_per_rank_are_in_the_smallest_batch(
+    images: int, batch_size: int, hosts: int, expected: int
 ) -> None:
-    assert min_images_per_rank(images, batch_size, hosts) == share
+    assert min_images_per_rank(images, batch_size, hosts) == expected
 
 
 def test_batches_too_small_for_all_ranks_are_rejected() -> None:
