@@ -147,7 +147,7 @@ def test_the_recipe_is_described_in_sentences() -> None:
     ]
 
 
-def test_the_default_moving_average_spans_a_share_of_the_run() -> None:
+def test_the_default_moving_average_spans_a_fraction_of_the_run() -> None:
     def decay(**settings: object) -> float:
         hyperparameters = Hyperparameters(batch_size=10, **settings)  # type: ignore[arg-type]
         return Recipe.of(hyperparameters, EVEN, pretrained=False).ema_decay

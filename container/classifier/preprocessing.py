@@ -96,12 +96,8 @@ def decode_image(data: bytes, side: int | None = None) -> Image.Image:
     """Decode an image to upright RGB.
 
     The EXIF orientation is applied, transparency becomes white, 16-bit gray keeps its upper 8 bits,
-    and only the first frame of an animation is decoded.
-
-    Args:
-        data: The image file.
-        side: Minimum side in pixels. If given, a JPEG may be decoded at a half, a quarter or an
-            eighth of its size, which is faster.
+    and only the first frame of an animation is decoded. Given a minimum `side` in pixels, a JPEG
+    may be decoded at a half, a quarter or an eighth of its size, which is faster.
 
     Raises:
         ImageError: the format is unknown, or the image is damaged or too large.
@@ -140,15 +136,9 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
 
 
 def fit(image: Image.Image, settings: Preprocessing, size: Size | None = None) -> Pixels:
-    """Crop the center square of an RGB image and resize it.
+    """Crop the center square of an RGB image, and resize it to (image_size, image_size, 3).
 
-    Args:
-        image: The image.
-        settings: Size and crop.
-        size: Width and height of the content, from the top left corner, if it is not the whole.
-
-    Returns:
-        uint8 of shape (image_size, image_size, 3).
+    `size` is the width and height of the content, from the top left corner, if it is not the whole.
     """
     width, height = size or image.size
     side = min(width, height) * settings.crop_fraction

@@ -151,13 +151,10 @@ class Blend:
 def draw_blend(
     count: int, mixup: float, cutmix: float, random: np.random.Generator
 ) -> Blend | None:
-    """Draw the parameters of mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019).
+    """Draw the parameters of mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) for N images.
 
-    Args:
-        count: N, the number of images.
-        mixup: Alpha of the beta distribution of the images' weights; 0 for no mixup.
-        cutmix: The same for CutMix. If both are set, one is chosen at random.
-        random: Random generator.
+    `mixup` and `cutmix` are the alphas of the beta distribution of the images' weights, 0 for
+    neither. If both are set, one is chosen at random.
     """
     alphas = [(alpha, pastes) for alpha, pastes in ((mixup, False), (cutmix, True)) if alpha > 0]
     if not alphas:

@@ -50,16 +50,9 @@ def class_weights(labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArra
 def batches(
     labels: npt.NDArray[np.int64], batch_size: int, random: np.random.Generator, *, balanced: bool
 ) -> list[npt.NDArray[np.int64]]:
-    """Shuffle an epoch's images into batches of nearly equal size, at most `batch_size`.
+    """Shuffle an epoch's N images into batches of nearly equal size; return the indices by batch.
 
-    Args:
-        labels: Of shape (N,).
-        batch_size: Maximum number of images per batch.
-        random: Random generator.
-        balanced: Draw N images, the same number of each class, instead of each image once.
-
-    Returns:
-        Indices of images, by batch.
+    If `balanced`, draw N images, the same number of each class, instead of each image once.
     """
     count = len(labels)
     order = _balanced(labels, random) if balanced else np.arange(count)
