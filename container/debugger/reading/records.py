@@ -50,6 +50,9 @@ class Record:
                 self._known[name] = float(np.asarray(self.loaders[name](), np.float64).mean())
             elif "" in self.loaders:
                 self._reduce(np.asarray(self.loaders[""](), np.float64))
+            elif name == "zeros" and (mean := self.reduction("abs_mean")) is not None:
+                # Without the whole tensor only this can be derived.
+                self._known[name] = float(mean == 0)
         return self._known.get(name)
 
     def whole(self) -> Array | None:

@@ -15,12 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # Names that AWS's rules expect; they are appended to the names of other modules.
-KINDS: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu",
-    nn.Sigmoid: "sigmoid",
-    nn.Tanh: "tanh",
-}
+KINDS = {nn.ReLU: "relu", nn.ReLU6: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 
 # Receives a layer's name, its kind if it is an activation, its input and its output.
 Receive = Callable[[str, str | None, Tensor, Tensor], None]

@@ -5,13 +5,12 @@ It does not affect the training: after an error it logs the reason once and stop
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,7 +150,7 @@ class Observer:
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return a context manager that times a phase of the training."""
-        return self._profiler.phase(name) if self._profiler else contextlib.nullcontext()
+        return self._profiler.phase(name) if self._profiler else nullcontext()
 
     def batch(self, labels: npt.NDArray[np.int64], images: Tensor) -> None:
         """Record a step's labels (N,) and images (N, 3, H, W) from 0 to 255."""

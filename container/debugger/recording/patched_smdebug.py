@@ -195,15 +195,10 @@ def make_tensor_proto(nparray_data: npt.ArrayLike, tag: str) -> object:
     return _make_tensor_proto(np.asarray(nparray_data).view(_Bytes), tag)
 
 
-def _patch() -> None:
-    smdebug.core.tfevent.util.make_tensor_proto = make_tensor_proto
-    smdebug.core.writer.make_tensor_proto = make_tensor_proto
-    smdebug.core.writer.EventFileWriter = DirectWriter
-    # Otherwise every step reads the profiler's settings.
-    profiler_config_parser.load_config = lambda: None
-    own_logger = logging.getLogger("smdebug")
-    own_logger.handlers.clear()
-    own_logger.propagate = True
-
-
-_patch()
+smdebug.core.tfevent.util.make_tensor_proto = make_tensor_proto
+smdebug.core.writer.make_tensor_proto = make_tensor_proto
+smdebug.core.writer.EventFileWriter = DirectWriter
+# Otherwise every step reads the profiler's settings.
+profiler_config_parser.load_config = lambda: None
+logging.getLogger("smdebug").handlers.clear()
+logging.getLogger("smdebug").propagate = True

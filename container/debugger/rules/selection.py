@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 from container.classifier.errors import UserError
 from container.debugger.reading.records import Records
-from container.debugger.rules import images, layers, losses, stalled, weights
+from container.debugger.rules import data, layers, losses, weights
 from container.debugger.rules.rule import Value, Verdict, collect
 
 # AWS's rules on tensors, by name.
-RULES = collect(losses, layers, weights, images, stalled)
+RULES = collect(losses, layers, weights, data)
 
 # Names that AWS also uses.
 ALIASES = {"StalledTrainingRule": "StalledTraining"}

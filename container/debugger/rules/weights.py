@@ -115,18 +115,7 @@ def all_zero(
 ) -> Finding:
     """Find tensors that are zero in `threshold` percent of their values, except at first."""
     pattern = inputs.patterns(collection_names, tensor_regex) or [GRADIENTS, WEIGHTS]
-    zeros: dict[str, list[Point]] = {}
-    for name in records.names(pattern, records.training):
-        if inputs.BIAS.search(name) and not tensor_regex:
-            continue
-        for record in records.of(name, records.training):
-            share = record.reduction("zeros")
-            mean = record.reduction("abs_mean")
-            if share is None and mean is not None:
-                # Without the whole tensor only this can be derived.
-                share = float(mean == 0)
-            if share is not None:
-                zeros.setdefault(name, []).append(Point(record.order, record.step, share))
+    zeros = inputs.series(records, pattern, "zeros", without_biases=not tensor_regex)
     later = inputs.without_first(zeros)
     violations = [
         Violation(

@@ -1,4 +1,6 @@
-"""Rules on images and their classes."""
+"""Rules on the data: images, their classes, and the times between records."""
+
+import itertools
 
 import numpy as np
 
@@ -50,7 +52,16 @@ def class_imbalance(
     step = max((step for found in batches.values() for step, _ in found), default=0)
     violations = []
     if len(labels) >= samples:
-        violations += _imbalance(labels, step, threshold_imbalance)
+        classes, counts = np.unique(labels, return_counts=True)
+        ratio = float(counts.max() / counts.min())
+        if ratio > threshold_imbalance:
+            rare, common = classes[counts.argmin()], classes[counts.argmax()]
+            sentence = (
+                f"class {common} is {ratio:.3g} times as frequent as class {rare} ({counts.max()} "
+                f"and {counts.min()} of {len(labels)} images); the limit is "
+                f"{threshold_imbalance:g}"
+            )
+            violations.append(Violation(step, "labels", ratio, sentence))
     if evaluated is not None:
         violations += _misclassified(*evaluated, step=step, threshold=threshold_misprediction)
     is_enough = len(labels) >= samples or evaluated is not None
@@ -139,17 +150,35 @@ def check_input_images(
     return Finding(count, [Violation(samples[-1][0], "input_image", mean, sentence)])
 
 
-def _imbalance(labels: Labels, step: int, threshold: float) -> list[Violation]:
-    classes, counts = np.unique(labels, return_counts=True)
-    ratio = counts.max() / counts.min()
-    if ratio <= threshold:
-        return []
-    rare, common = classes[counts.argmin()], classes[counts.argmax()]
-    sentence = (
-        f"class {common} is {ratio:.3g} times as frequent as class {rare} ({counts.max()} and "
-        f"{counts.min()} of {len(labels)} images); the limit is {threshold:g}"
-    )
-    return [Violation(step, "labels", float(ratio), sentence)]
+@rule(
+    "StalledTraining",
+    cause="the training waited for the loader, the disk or another process of the job",
+    remedy="check disk, network and CPU at that time in the system metrics",
+)
+def stalled_training(
+    records: Records, *, threshold: float = 1800.0, stop_training_on_fire: bool = False
+) -> Finding:
+    """Find long intervals in which nothing was recorded.
+
+    Args:
+        records: of a training.
+        threshold: seconds between two records.
+        stop_training_on_fire: has no effect; the selection's `stoptraining` action stops a job.
+    """
+    del stop_training_on_fire
+    violations = [
+        Violation(
+            step,
+            "all",
+            after - before,
+            f"nothing was recorded for {after - before:.4g} seconds before step {step}; "
+            f"the limit is {threshold:g}",
+        )
+        for (_, before), (step, after) in itertools.pairwise(records.times)
+        if after - before > threshold
+    ]
+    count = len(records.times)
+    return Finding(count, violations, lacks="" if count > 1 else "two records")
 
 
 def _misclassified(
