@@ -73,10 +73,10 @@ def shares(values: Mapping[str, float]) -> Markup:
 
 
 def _drawable(line: Line, *, logarithmic: bool) -> Line:
+    points = [(x, y) for x, y in line if math.isfinite(y)]
     if logarithmic:
-        line = [(x, math.log10(y)) for x, y in line if math.isfinite(y) and y > 0]
-    finite = [(x, y) for x, y in line if math.isfinite(y)]
-    return finite[:: math.ceil(len(finite) / MAX_POINTS) or 1]
+        points = [(x, math.log10(y)) for x, y in points if y > 0]
+    return points[:: math.ceil(len(points) / MAX_POINTS) or 1]
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

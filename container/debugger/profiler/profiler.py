@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 # The values that SageMaker's API accepts, in milliseconds.
 INTERVALS = (100, 200, 500, 1000, 5000, 60_000)
 
-DEFAULT_NODE = "algo-1"
-
 # Steps before the profiled ones: they allocate memory, choose algorithms and compile.
 SKIPPED, STEPS = 5, 3
 
@@ -67,7 +65,7 @@ class Profiler:
     ) -> None:
         """Start the sampling thread; `wait_for_device` synchronizes the GPU, if there is one."""
         self.directory = directory
-        self._node = node if node.startswith("algo-") else DEFAULT_NODE
+        self._node = node if node.startswith("algo-") else "algo-1"
         self._timeline = Timeline(directory, self._node, wait_for_device=wait_for_device)
         self._operators = OperatorSampler(has_gpu=wait_for_device is not None)
         self._sampler = SystemSampler(directory, self._node, interval_seconds)

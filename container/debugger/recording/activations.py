@@ -6,7 +6,7 @@ Functions that are not modules, such as DenseNet's `relu`, are not recorded.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -49,10 +49,9 @@ def observe(module: nn.Module, images: Tensor, receive: Receive) -> None:
             layer.register_forward_pre_hook(before),
             layer.register_forward_hook(partial(after, name, kind)),
         ]
-    # A single image has no statistics.
-    training = [layer for layer in module.modules() if layer.training and len(images) > 1]
     try:
-        with _evaluating(module), _batch_statistics(training), torch.no_grad():
+        # A single image has no statistics.
+        with _evaluating(module, use_batch_statistics=len(images) > 1), torch.no_grad():
             module(images)
     finally:
         for handle in handles:
@@ -74,34 +73,27 @@ def sample(values: Tensor, side: int) -> Tensor:
 
 
 @contextmanager
-def _batch_statistics(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Make batch normalization use the statistics of the batch, as in training, without updates.
+def _evaluating(module: nn.Module, *, use_batch_statistics: bool) -> Iterator[None]:
+    """Put all layers into evaluation mode, and restore the mode of each.
 
-    The running statistics are useless before the first step: they normalize nothing, so that the
-    scales of well initialized layers seem to differ a thousandfold.
+    With `use_batch_statistics`, batch normalization that is training uses the statistics of the
+    batch, without updates. The running statistics are useless before the first step: they normalize
+    nothing, so that the scales of well initialized layers seem to differ a thousandfold.
     """
+    modes = [(layer, layer.training) for layer in module.modules()]
     buffers = [
         (layer, name, buffer)
-        for layer in layers
-        if isinstance(layer, _BatchNorm)
+        for layer, is_training in modes
+        if use_batch_statistics and is_training and isinstance(layer, _BatchNorm)
         for name, buffer in layer.named_buffers()
     ]
-    for layer, name, _ in buffers:
-        setattr(layer, name, None)
-    try:
-        yield
-    finally:
-        for layer, name, buffer in buffers:
-            setattr(layer, name, buffer)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put all layers into evaluation mode, and restore the mode of each."""
-    modes = [(layer, layer.training) for layer in module.modules()]
     module.eval()
+    for normalization, name, _ in buffers:
+        setattr(normalization, name, None)
     try:
         yield
     finally:
+        for normalization, name, buffer in buffers:
+            setattr(normalization, name, buffer)
         for layer, is_training in modes:
             layer.training = is_training

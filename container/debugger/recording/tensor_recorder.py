@@ -144,10 +144,27 @@ class TensorRecorder:
         self.flush()
 
     def flush(self) -> None:
-        """Finish the step's files."""
+        """Finish the step's files.
+
+        Raises:
+            BudgetError: the files exceed the budget, or the disk is nearly full.
+        """
         self._hook._close_writers()  # noqa: SLF001
-        if self._due:
-            self._count_bytes()
+        if not self._due:
+            return
+        folder = self.directory / "events" / f"{self._hook.step:012}"
+        self._bytes += sum(path.stat().st_size for path in folder.glob("*"))
+        names = sum(len(each.tensor_names) for each in self._hook.get_collections().values())
+        if names > self._exported:
+            # For every new tensor: smdebug itself writes the list only once.
+            self._hook.export_collections()
+            self._exported = names
+        if self._bytes > BUDGET:
+            raise BudgetError(
+                f"{self._bytes / 2**20:.0f} MB are written; the limit is {BUDGET / 2**20:.0f} MB"
+            )
+        if shutil.disk_usage(self.directory).free < MIN_FREE:
+            raise BudgetError(f"less than {MIN_FREE / 2**20:.0f} MB of disk space are free")
 
     def close(self) -> None:
         """Finish all files, and mark the training as ended."""
@@ -213,21 +230,6 @@ class TensorRecorder:
             chosen = self._hook.get_collection(collection)
             chosen.add_tensor_name(name or collection)
             self._hook._write_for_tensor(name or collection, value, {chosen})  # noqa: SLF001
-
-    def _count_bytes(self) -> None:
-        folder = self.directory / "events" / f"{self._hook.step:012}"
-        self._bytes += sum(path.stat().st_size for path in folder.glob("*"))
-        names = sum(len(each.tensor_names) for each in self._hook.get_collections().values())
-        if names > self._exported:
-            # For every new tensor: smdebug itself writes the list only once.
-            self._hook.export_collections()
-            self._exported = names
-        if self._bytes > BUDGET:
-            raise BudgetError(
-                f"{self._bytes / 2**20:.0f} MB are written; the limit is {BUDGET / 2**20:.0f} MB"
-            )
-        if shutil.disk_usage(self.directory).free < MIN_FREE:
-            raise BudgetError(f"less than {MIN_FREE / 2**20:.0f} MB of disk space are free")
 
 
 def _file_number(step: int, epoch: int) -> int:

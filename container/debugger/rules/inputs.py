@@ -80,9 +80,8 @@ def arrays(
 
 def unit_means(values: npt.NDArray[np.bool_]) -> Values:
     """Return the share of true values of each unit: (N, C, ...) to (C,)."""
-    others = tuple(axis for axis in range(values.ndim) if axis != 1)
-    share: Values = values.mean(axis=others)
-    return share
+    means: Values = values.mean(axis=tuple(axis for axis in range(values.ndim) if axis != 1))
+    return means
 
 
 def update_ratios(records: Records, name: str, distance: int, epsilon: float) -> list[Point]:
