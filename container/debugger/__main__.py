@@ -82,8 +82,8 @@ def _print(verdicts: Sequence[Verdict]) -> None:
             print(f"    required: {verdict.finding.lacks}")
         if verdict.error:
             print(f"    {verdict.error}")
-        for each in verdict.finding.violations[:MAX_VIOLATIONS]:
-            print(f"    step {each.step}, {each.tensor}: {each.sentence}")
+        for violation in verdict.finding.violations[:MAX_VIOLATIONS]:
+            print(f"    step {violation.step}, {violation.tensor}: {violation.sentence}")
         if (more := len(verdict.finding.violations) - MAX_VIOLATIONS) > 0:
             print(f"    and {more} more")
         if worst := verdict.worst:

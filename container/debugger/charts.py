@@ -58,7 +58,7 @@ def histogram(values: Sequence[float], *, x_label: str, bins: int = 40) -> Marku
     return _svg(parts)
 
 
-def shares(values: Mapping[str, float]) -> Markup:
+def stacked_bar(values: Mapping[str, float]) -> Markup:
     """Draw the parts of a whole as one stacked bar."""
     total = sum(values.values())
     if total <= 0:

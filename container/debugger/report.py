@@ -71,7 +71,7 @@ def render(records: Records | None, profile: Profile | None, verdicts: Sequence[
         summary=_summary(profile),
         usage=profile.system_usage(),
         phases=(phases := _phases(profile)),
-        phase_plot=charts.shares(phases),
+        phase_plot=charts.stacked_bar(phases),
         operators=profile.operators,
         max_operators=MAX_OPERATORS,
         verdicts=sorted(verdicts, key=lambda verdict: STATUSES.index(verdict.status)),
@@ -138,7 +138,7 @@ def _system_plots(profile: Profile) -> dict[str, Markup]:
     for title, kind in SYSTEM_PLOTS.items():
         series = profile.values(*kind)
         if series:
-            start = min(float(each[0, 0]) for each in series.values())
+            start = min(float(values[0, 0]) for values in series.values())
             shown = {
                 name: [(float(x) - start, float(y)) for x, y in values]
                 for name, values in list(series.items())[: len(charts.COLORS)]

@@ -142,8 +142,8 @@ class OperatorSampler:
         """Write the table below the profiler's directory, unless it is empty."""
         if not self._operators:
             return
-        longest = sorted(self._operators.values(), key=lambda each: -each.cpu_us - each.gpu_us)
-        rows = [each._asdict() for each in longest[:MAX_OPERATORS]]
+        longest = sorted(self._operators.values(), key=lambda row: -row.cpu_us - row.gpu_us)
+        rows = [row._asdict() for row in longest[:MAX_OPERATORS]]
         folder = directory / "framework" / "operators"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{node}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -10,8 +10,8 @@ from container.debugger.profiler.profile import CPU, Profile
 from container.debugger.profiler.timeline import Event
 from container.debugger.rules.rule import Finding, Violation, rule
 
-# Smallest share of the steps' time that is worth advice.
-MIN_SHARE = 0.1
+# Smallest fraction of the steps' time that is worth advice.
+MIN_FRACTION = 0.1
 
 MIN_STEPS = 20
 NO_STEPS = f"{MIN_STEPS} timed steps"
@@ -32,18 +32,18 @@ def dataloader(
     waits = [event for event in profile.durations(timeline.DATA) if event.step in steps]
     if len(waits) < MIN_STEPS:
         return Finding(len(waits), lacks=NO_STEPS)
-    share = sum(event.seconds for event in waits) / sum(steps.values())
-    if share <= MIN_SHARE:
+    ratio = sum(event.seconds for event in waits) / sum(steps.values())
+    if ratio <= MIN_FRACTION:
         return Finding(len(waits))
     longest = max(waits, key=lambda event: event.seconds)
     violation = Violation(
         longest.step,
         timeline.DATA,
-        share,
-        f"steps wait for images in {share:.0%} of their time; step {longest.step} waited longest, "
+        ratio,
+        f"steps wait for images in {ratio:.0%} of their time; step {longest.step} waited longest, "
         f"{longest.seconds:.3g} s",
         remedy=f"put the cache on a faster disk ({CACHE_DIR_VARIABLE} names its folder); "
-        f"without the wait the steps are {1 / (1 - min(share, 0.99)):.2f} times as fast",
+        f"without the wait the steps are {1 / (1 - min(ratio, 0.99)):.2f} times as fast",
     )
     return Finding(len(waits), [violation])
 
@@ -73,7 +73,7 @@ def step_outlier(
     limit = mean + stddev * seconds.std()
     slow = [event for event in events if event.seconds > limit]
     lost = sum(event.seconds - mean for event in slow)
-    if len(slow) <= n_outliers or lost < MIN_SHARE * seconds.sum():
+    if len(slow) <= n_outliers or lost < MIN_FRACTION * seconds.sum():
         return Finding(len(events))
     worst = max(slow, key=lambda event: event.seconds)
     sentence = (

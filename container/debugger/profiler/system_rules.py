@@ -179,11 +179,11 @@ def _bottleneck(
     if points < patience:
         return Finding(points, lacks=f"{patience} samples")
     is_blocked = (gpu[:points, 1] < low) & (load[:points, 1] > high)
-    share = float(100 * is_blocked.sum() / points)
-    if share <= threshold:
+    idle = float(100 * is_blocked.sum() / points)
+    if idle <= threshold:
         return Finding(points)
-    sentence = f"in {share:.0f} % of samples {what} (above {high:g} %) and GPUs are below {low:g} %"
-    return Finding(points, [Violation(0, "GPUUtilization", share, sentence)])
+    sentence = f"in {idle:.0f} % of samples {what} (above {high:g} %) and GPUs are below {low:g} %"
+    return Finding(points, [Violation(0, "GPUUtilization", idle, sentence)])
 
 
 def _mean(series: Mapping[str, Series]) -> Series | None:
@@ -191,7 +191,7 @@ def _mean(series: Mapping[str, Series]) -> Series | None:
     if not series:
         return None
     count = min(map(len, series.values()))
-    mean: Series = np.mean([each[:count] for each in series.values()], axis=0)
+    mean: Series = np.mean([samples[:count] for samples in series.values()], axis=0)
     return mean
 
 

@@ -91,8 +91,8 @@ class Records:
         patterns = [pattern] if isinstance(pattern, str) else list(pattern)
         found = {
             name
-            for name, own in self.tensors
-            if mode in {None, own} and any(re.search(each, name) for each in patterns)
+            for name, tensor_mode in self.tensors
+            if mode in {None, tensor_mode} and any(re.search(regex, name) for regex in patterns)
         }
         return sorted(found)
 

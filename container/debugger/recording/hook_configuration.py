@@ -40,8 +40,8 @@ def read(path: Path) -> Document | None:
         raise UserError(f"{path} must hold an object, got {type(document).__name__}")
     collections = document.get(COLLECTIONS) or []
     if not isinstance(collections, list) or not all(
-        isinstance(each, dict) and isinstance(each.get("CollectionName"), str)
-        for each in collections
+        isinstance(collection, dict) and isinstance(collection.get("CollectionName"), str)
+        for collection in collections
     ):
         raise UserError(f"{path}: {COLLECTIONS} must be a list of objects with a CollectionName")
     local = document.get(LOCAL_PATH)
@@ -67,8 +67,8 @@ def choose(document: Document | None, output_dir: Path, total_steps: int) -> Doc
 def default_collections(total_steps: int) -> list[Document]:
     """Return the default collections: losses often, reductions of tensors rarely.
 
-    Whole tensors are labels, predictions, a sample of the input's pixels, and the share of positive
-    outputs of each ReLU unit.
+    Whole tensors are labels, predictions, a sample of the input's pixels, and the fraction of
+    positive outputs of each ReLU unit.
     """
     losses = max(1, min(LOSS_INTERVAL, total_steps // LOSS_RECORDS))
     tensors = max(MIN_TENSOR_INTERVAL, min(TENSOR_INTERVAL, total_steps // TENSOR_RECORDS))

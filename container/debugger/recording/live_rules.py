@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Largest share of the training's time for evaluating rules; rules that stop it have no limit.
-MAX_SHARE = 0.005
+# Largest fraction of the training's time for evaluating rules; rules that stop it have no limit.
+MAX_FRACTION = 0.005
 
 
 class LiveRules:
@@ -43,7 +43,7 @@ class LiveRules:
     def evaluate_if_due(self, directory: Path | None) -> None:
         """Evaluate, unless evaluations have taken too much time so far."""
         start = time.monotonic()
-        is_due = self._spent <= MAX_SHARE * (start - self._start)
+        is_due = self._spent <= MAX_FRACTION * (start - self._start)
         if is_due or self.stopping_rules:
             self.evaluate(directory)
         self._spent += time.monotonic() - start

@@ -154,7 +154,7 @@ class TensorRecorder:
             return
         folder = self.directory / "events" / f"{self._hook.step:012}"
         self._bytes += sum(path.stat().st_size for path in folder.glob("*"))
-        names = sum(len(each.tensor_names) for each in self._hook.get_collections().values())
+        names = sum(len(c.tensor_names) for c in self._hook.get_collections().values())
         if names > self._exported:
             # For every new tensor: smdebug itself writes the list only once.
             self._hook.export_collections()
@@ -210,7 +210,7 @@ class TensorRecorder:
             named_parameters=self._module.named_parameters,
         )
         hook.forward_pre_hook(view, ())
-        self._due = frozenset(each.name for each in hook._get_collections_to_save_for_step())  # noqa: SLF001
+        self._due = frozenset(c.name for c in hook._get_collections_to_save_for_step())  # noqa: SLF001
         if self._due:
             hook.last_saved_step = hook.step
 

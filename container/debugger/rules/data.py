@@ -87,28 +87,28 @@ def confusion(
 ) -> Finding:
     """Find classes that are confused, by the confusion matrix of the last evaluation.
 
-    Its rows are normalized: the shares of each class's images that are predicted as each class.
+    Its rows are normalized: the fractions of each class's images that are predicted as each class.
     """
     wanted = [f"{labels}|{labels_collection}", f"{predictions}|{predictions_collection}"]
     evaluated = inputs.last_evaluation(records, *wanted, argmax=False)
     if evaluated is None or len(evaluated[0]) == 0:
         return Finding(0, lacks="labels and predictions of an evaluation")
     step = max((record.step for record in records.of(labels, "EVAL")[-1:]), default=0)
-    count = max(int(max(each.max() for each in evaluated)) + 1, category_no or 0)
+    count = max(int(max(classes.max() for classes in evaluated)) + 1, category_no or 0)
     matrix = np.zeros((count, count))
     np.add.at(matrix, evaluated, 1)
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    ratios = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     violations = []
     for true in np.flatnonzero(matrix.sum(axis=1)).tolist():
-        for predicted, share in enumerate(shares[true].tolist()):
-            if true == predicted and share < min_diag:
+        for predicted, ratio in enumerate(ratios[true].tolist()):
+            if true == predicted and ratio < min_diag:
                 limit = f"the minimum is {min_diag:.0%}"
-            elif true != predicted and share > max_off_diag:
+            elif true != predicted and ratio > max_off_diag:
                 limit = f"the limit is {max_off_diag:.0%}"
             else:
                 continue
-            sentence = f"{100 * share:.3g} % of class {true} are classified as {predicted}; {limit}"
-            violations.append(Violation(step, "predictions", share, sentence))
+            sentence = f"{100 * ratio:.3g} % of class {true} are classified as {predicted}; {limit}"
+            violations.append(Violation(step, "predictions", ratio, sentence))
     return Finding(len(evaluated[0]), violations)
 
 
@@ -186,13 +186,13 @@ def _misclassified(
 ) -> list[Violation]:
     violations = []
     for label in np.unique(labels).tolist():
-        own = predictions[labels == label]
-        share = float((own != label).mean())
-        if len(own) >= MIN_IMAGES and share > threshold:
+        predicted = predictions[labels == label]
+        ratio = float((predicted != label).mean())
+        if len(predicted) >= MIN_IMAGES and ratio > threshold:
             sentence = (
-                f"{share:.0%} of class {label} are misclassified; the limit is {threshold:.0%}"
+                f"{ratio:.0%} of class {label} are misclassified; the limit is {threshold:.0%}"
             )
             cause = "the class is rare, looks like another one, or is labeled incorrectly"
             remedy = "set class_balance=sampling, and check the class in report.html"
-            violations.append(Violation(step, "predictions", share, sentence, cause, remedy))
+            violations.append(Violation(step, "predictions", ratio, sentence, cause, remedy))
     return violations

@@ -26,18 +26,15 @@ def patterns(collection_names: str | None, tensor_regex: str | None) -> list[str
         UserError: one is not a regular expression.
     """
     known = {"losses": LOSSES, "gradients": GRADIENTS, "weights": WEIGHTS, "biases": "bias"}
-    found = [known.get(name.strip(), name.strip()) for name in _split(collection_names)]
-    found += _split(tensor_regex)
+    names, regexes = ((text or "").split(",") for text in (collection_names, tensor_regex))
+    found = [known.get(name.strip(), name.strip()) for name in names if name.strip()]
+    found += [regex for regex in regexes if regex.strip()]
     for pattern in found:
         try:
             re.compile(pattern)
         except re.error as error:
             raise UserError(f"{pattern!r} is not a regular expression: {error}") from None
     return found
-
-
-def _split(text: str | None) -> list[str]:
-    return [part for part in (text or "").split(",") if part.strip()]
 
 
 def is_trained(records: Records) -> bool:
@@ -105,10 +102,10 @@ def last_evaluation(
     Raises:
         UserError: their shapes differ.
     """
-    found = [list(arrays(records, [each], "EVAL").values()) for each in (labels, predictions)]
+    found = [list(arrays(records, [regex], "EVAL").values()) for regex in (labels, predictions)]
     if not all(found):
         return None
-    true, predicted = (each[0][-1][1] for each in found)
+    true, predicted = (tensors[0][-1][1] for tensors in found)
     if argmax and predicted.ndim > 1:
         predicted = predicted.argmax(axis=1)
     if true.shape != predicted.shape:

@@ -12,7 +12,7 @@ from container.debugger.rules.rule import Finding, Violation, rule
 
 # A layer's gradients vanish relative to those of the others: in a network that has learned its
 # images all gradients are small.
-SMALL_SHARE = 1e-3
+SMALL_RATIO = 1e-3
 
 # Records that are averaged: each is of a few images.
 LAST = 10
@@ -48,7 +48,7 @@ def vanishing_gradient(records: Records, *, threshold: float = 1e-7) -> Finding:
     for name, points in later.items():
         last = points[-1]
         if all(
-            point.value < threshold and point.value <= SMALL_SHARE * largest.get(point.order, 0.0)
+            point.value < threshold and point.value <= SMALL_RATIO * largest.get(point.order, 0.0)
             for point in points
         ):
             sentence = (

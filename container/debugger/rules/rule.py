@@ -125,7 +125,7 @@ class Rule:
     def defaults(self) -> dict[str, Value]:
         """The parameters with their default values."""
         _, *parameters = inspect.signature(self.function).parameters.values()
-        return {each.name: each.default for each in parameters}
+        return {parameter.name: parameter.default for parameter in parameters}
 
     def parse(self, name: str, text: str) -> Value:
         """Convert the text of a parameter, which SageMaker sends as a string.
@@ -166,8 +166,8 @@ class Rule:
             logger.debug("rule %s failed", self.name, exc_info=True)
             error = f"{type(raised).__name__}: {raised}"
         violations = [
-            replace(each, cause=each.cause or self.cause, remedy=each.remedy or self.remedy)
-            for each in finding.violations
+            replace(found, cause=found.cause or self.cause, remedy=found.remedy or self.remedy)
+            for found in finding.violations
         ]
         finding = replace(finding, violations=violations)
         return Verdict(rule=self.name, finding=finding, parameters=used, error=error)

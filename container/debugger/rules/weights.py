@@ -73,10 +73,10 @@ def unchanged_tensor(
     A weight without a gradient in a record is frozen then, so that the record is excluded.
     """
 
-    def is_close(one: Sequence[float], other: Sequence[float]) -> bool:
+    def is_close(first: Sequence[float], second: Sequence[float]) -> bool:
         return all(
             abs(a - b) <= atol + rtol * abs(b) or (equal_nan and math.isnan(a) and math.isnan(b))
-            for a, b in zip(one, other, strict=True)
+            for a, b in zip(first, second, strict=True)
         )
 
     pattern = inputs.patterns(collection_names, tensor_regex) or [WEIGHTS]
