@@ -312,19 +312,22 @@ def test_two_settings_of_the_profiler_configuration_are_read(
 
 
 def test_full_disk_ends_timing_but_not_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "framework").touch()
-    monkeypatch.setattr(timeline, "FILE_EVENTS", 3)
     caplog.set_level(logging.WARNING)
     own = Timeline(tmp_path, "algo-1", wait_for_device=None)
 
+    for _ in range(timeline.FILE_EVENTS):
+        own.add(timeline.STEP, 0.0, 0.1)
     for number in range(9):
         own.begin_step(number)
         with own.phase(timeline.STEP):
             pass
 
     assert len(caplog.messages) == 1
+    # Nothing is left that it would write.
+    own.flush()
 
 
 def test_device_is_synchronized_only_in_timed_steps(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from container.debugger.rules import selection
 from container.debugger.rules.rule import INSUFFICIENT, ISSUES, NO_ISSUES, Value, Verdict
 from container.debugger.rules.selection import RULES
 
-RANDOM = np.random.default_rng(0)
-
 Recorded = dict[tuple[str, str], list[tuple[int, Any]]]
+
+
+def normal(*shape: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    return np.random.default_rng(seed).normal(size=shape)
 
 
 def records(tensors: Recorded, times: list[tuple[int, float]] | None = None) -> Records:
@@ -42,22 +44,22 @@ def losses(values: npt.ArrayLike, mode: str = "TRAIN", every: int = 1, first: in
     return {("CrossEntropyLoss_output_0", mode): series}
 
 
-def falling(count: int = 60, noise: float = 0.05) -> npt.NDArray[np.float64]:
+def falling(count: int = 60, noise: float = 0.05, seed: int = 0) -> npt.NDArray[np.float64]:
     steps: npt.NDArray[np.float64] = np.exp(-np.arange(count) / 15)
-    return steps + noise * RANDOM.normal(size=count) + 0.3
+    return steps + noise * normal(count, seed=seed) + 0.3
 
 
 def gradients(scales: Mapping[str, float], steps: int = 4) -> Recorded:
     return {
         (f"gradient/Net_{name}", "TRAIN"): [
-            (step, scale * RANDOM.normal(size=50)) for step in range(steps)
+            (step, scale * normal(50, seed=step)) for step in range(steps)
         ]
         for name, scale in scales.items()
     }
 
 
 def weights(change: float) -> Recorded:
-    start = RANDOM.normal(size=50)
+    start = normal(50)
     moved = [(step, start + step * change) for step in range(5)]
     return {("Net_conv.weight", "TRAIN"): moved, **gradients({"conv.weight": 1}, 5)}
 
@@ -71,29 +73,29 @@ def images(values: npt.NDArray[np.float64]) -> Recorded:
 
 
 def photographs(mean: float, std: float) -> npt.NDArray[np.float64]:
-    return np.clip(mean + std * RANDOM.normal(size=(300, 3, 4, 4)), -2.1, 2.6)
+    return np.clip(mean + std * normal(300, 3, 4, 4), -2.1, 2.6)
 
 
 def labels(counts: list[int]) -> Recorded:
     return {("labels", "TRAIN"): [(0, np.repeat(np.arange(len(counts)), counts))]}
 
 
-def evaluation(right: float) -> Recorded:
+def evaluation(accuracy: float) -> Recorded:
     true = np.repeat([0, 1], 100)
-    named = np.where(np.arange(200) % 100 < 100 * right, true, 1 - true)
+    predicted = np.where(np.arange(200) % 100 < 100 * accuracy, true, 1 - true)
     steps = (1, 2, 3)
     return {
         ("labels", "EVAL"): [(step, true) for step in steps],
-        ("predictions", "EVAL"): [(step, named) for step in steps],
+        ("predictions", "EVAL"): [(step, predicted) for step in steps],
     }
 
 
-def activity(shares: npt.ArrayLike, count: int = 3) -> Recorded:
-    return {("relu_activity_0", "TRAIN"): [(i, np.asarray(shares)) for i in range(count)]}
+def activity(fractions: npt.ArrayLike, count: int = 3) -> Recorded:
+    return {("relu_activity_0", "TRAIN"): [(i, np.asarray(fractions)) for i in range(count)]}
 
 
 def saturated(scale: float) -> Recorded:
-    return {("act_sigmoid_input_0", "TRAIN"): [(0, scale * RANDOM.normal(size=(20, 8, 2, 2)))]}
+    return {("act_sigmoid_input_0", "TRAIN"): [(0, scale * normal(20, 8, 2, 2))]}
 
 
 def ratios(values: list[float]) -> Recorded:
@@ -102,15 +104,13 @@ def ratios(values: list[float]) -> Recorded:
 
 def initialized(ratio: float, curve: npt.NDArray[np.float64]) -> Recorded:
     inputs = {
-        (f"layer{i}.relu_input_0", "TRAIN"): [
-            (s, ratio**i * RANDOM.normal(size=40)) for s in (0, 1)
-        ]
+        (f"layer{i}.relu_input_0", "TRAIN"): [(s, ratio**i * normal(40, seed=s)) for s in (0, 1)]
         for i in range(2)
     }
     return {**inputs, **losses(curve)}
 
 
-FLAT = 0.7 + 0.05 * RANDOM.normal(size=60)
+FLAT = 0.7 + 0.05 * normal(60)
 
 BROKEN: dict[str, list[Recorded]] = {
     "LossNotDecreasing": [
@@ -137,8 +137,8 @@ BROKEN: dict[str, list[Recorded]] = {
     "ClassImbalance": [labels([600, 20]), evaluation(0.2)],
     "Confusion": [evaluation(0.8)],
     "CheckInputImages": [
-        images(RANDOM.uniform(0, 1, (300, 3, 4, 4))),
-        images(RANDOM.uniform(0, 255, (300, 3, 4, 4))),
+        images(np.random.default_rng(0).uniform(0, 1, (300, 3, 4, 4))),
+        images(np.random.default_rng(0).uniform(0, 255, (300, 3, 4, 4))),
         images((photographs(-0.5, 0.8) - 0.45) / 0.23),
     ],
     "StalledTraining": [],
@@ -148,11 +148,11 @@ HEALTHY: dict[str, list[Recorded]] = {
     "LossNotDecreasing": [
         losses(falling()),
         # Most of the fall is in the first records.
-        losses(0.15 + 0.85 * np.exp(-np.arange(36) / 4) + 0.03 * RANDOM.normal(size=36)),
+        losses(0.15 + 0.85 * np.exp(-np.arange(36) / 4) + 0.03 * normal(36)),
         # It falls slowly, which ten records do not show.
-        losses(0.7 - 0.0005 * np.arange(160) + 0.08 * np.random.default_rng(2).normal(size=160)),
+        losses(0.7 - 0.0005 * np.arange(160) + 0.08 * normal(160, seed=2)),
         # Trained before: evaluation 0 comes first.
-        losses(0.2 + 0.05 * RANDOM.normal(size=60), first=1)
+        losses(0.2 + 0.05 * normal(60), first=1)
         | {("CrossEntropyLoss_output_0", "EVAL"): [(0, 0.2), (70, 0.2)]},
     ],
     "Overfit": [
@@ -182,9 +182,7 @@ HEALTHY: dict[str, list[Recorded]] = {
         initialized(1, FLAT),
         # The initialization is good, but the learning rate is too high.
         initialized(1, FLAT)
-        | {
-            ("layer2.relu_input_0", "TRAIN"): [(s, RANDOM.normal(size=40) * 1e9**s) for s in (0, 1)]
-        },
+        | {("layer2.relu_input_0", "TRAIN"): [(s, normal(40, seed=s) * 1e9**s) for s in (0, 1)]},
     ],
     "DeadRelu": [activity([0, 0.1, 0.2, 0.5])],
     "SaturatedActivation": [saturated(3)],
@@ -212,7 +210,7 @@ def verdict(rule: str, recorded: Recorded) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("rule", "recorded"), [(rule, each) for rule, several in BROKEN.items() for each in several]
+    ("rule", "recorded"), [(rule, case) for rule, cases in BROKEN.items() for case in cases]
 )
 def test_rule_finds_its_fault(rule: str, recorded: Recorded) -> None:
     found = verdict(rule, recorded)
@@ -223,7 +221,7 @@ def test_rule_finds_its_fault(rule: str, recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "recorded"), [(rule, each) for rule, several in HEALTHY.items() for each in several]
+    ("rule", "recorded"), [(rule, case) for rule, cases in HEALTHY.items() for case in cases]
 )
 def test_rule_finds_no_issue_in_a_healthy_run(rule: str, recorded: Recorded) -> None:
     assert verdict(rule, recorded).status == NO_ISSUES, verdict(rule, recorded)
@@ -254,12 +252,12 @@ def test_stalled_training_is_found_by_record_times() -> None:
 
 
 def test_noise_neither_causes_nor_hides_issues() -> None:
-    def share(curve: Callable[[], npt.NDArray[np.float64]]) -> float:
-        found = [verdict("LossNotDecreasing", losses(curve())).status for _ in range(200)]
-        return found.count(ISSUES) / 200
+    def issues(curves: list[npt.NDArray[np.float64]]) -> float:
+        statuses = [verdict("LossNotDecreasing", losses(curve)).status for curve in curves]
+        return statuses.count(ISSUES) / len(statuses)
 
-    assert share(lambda: 0.7 + 0.1 * RANDOM.normal(size=60)) > 0.97
-    assert share(lambda: falling(noise=0.1)) < 0.02
+    assert issues([0.7 + 0.1 * normal(60, seed=seed) for seed in range(200)]) > 0.97
+    assert issues([falling(noise=0.1, seed=seed) for seed in range(200)]) < 0.02
 
 
 def test_defaults_are_those_that_aws_documents() -> None:
