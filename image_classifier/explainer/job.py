@@ -27,7 +27,7 @@ from image_classifier.explainer.results import FOLDER, Result
 
 ANALYSIS = "analysis.json"
 
-# Of the files of a result; results of another version are computed again.
+# Version of the result files; results of another version are computed again.
 FORMAT_VERSION = 1
 
 # The scores of a server differ slightly between precisions.

@@ -17,7 +17,7 @@ from image_classifier.explainer.explanation import Sanity
 from image_classifier.explainer.image import encode_jpeg
 from image_classifier.explainer.results import IMAGE, OUTLINES, Result
 
-# Of analysis.json.
+# Version of the format of analysis.json.
 VERSION = "1.0"
 
 TEMPLATE = "report.html.jinja"

@@ -41,7 +41,7 @@ def exact(values: Values) -> Values:
     """
     segments = int(values.shape[0]).bit_length() - 1
     numbers = np.arange(len(values))
-    sizes = np.array([int(number).bit_count() for number in numbers])
+    sizes = np.bitwise_count(numbers)
     shapley = np.empty((segments, values.shape[1]))
     for segment in range(segments):
         without = numbers[(numbers >> segment & 1) == 0]

@@ -15,8 +15,8 @@ from image_classifier.preparation.labels import Labeled, class_names, split_name
 from image_classifier.preparation.scan import Measured, Scan
 from image_classifier.preparation.suspects import NEIGHBORS, find_suspects
 
-# Networks need at least as many pixels.
-TINY_SIDE = 16
+# Networks need images of at least this height and width.
+MIN_SIZE = 16
 
 # Training balances classes from this ratio on.
 IMBALANCE = 3.0
@@ -26,7 +26,7 @@ PLAIN_MODES = ("RGB", "L")
 # Orientation values that EXIF defines, without 1 for upright.
 ROTATED = range(2, 9)
 
-# Further images and names that one finding lists.
+# Limits of the further images and of the names in one finding.
 MAX_OTHERS, MAX_LISTED = 20, 5
 
 # Pillow's name of JPEG files that contain several images.
@@ -159,7 +159,7 @@ def _audit_one(image: Labeled, item: Measured) -> Iterator[Finding]:
         yield Finding("wrong-extension", name, f"the format is {item.format}, the suffix {suffix}")
     if item.problem:
         return
-    if min(item.width, item.height) < TINY_SIDE:
+    if min(item.width, item.height) < MIN_SIZE:
         yield Finding("tiny", name, f"{item.width} x {item.height} pixels")
     if item.is_constant:
         yield Finding("constant", name, f"one color everywhere, brightness {item.brightness:.0f}")

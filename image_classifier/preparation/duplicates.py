@@ -22,11 +22,18 @@ THUMBNAIL_SIZE = 16
 # Size of the image whose frequencies are computed, and the number of frequencies per axis.
 HASH_SIZE, FREQUENCIES = 32, 8
 
+# The lowest frequencies of the discrete cosine transform, (8, 32).
+_ANGLES = np.pi * (2 * np.arange(HASH_SIZE) + 1) * np.arange(FREQUENCIES)[:, None] / (2 * HASH_SIZE)
+_COSINES = np.cos(_ANGLES).astype(np.float32)
+
 # Contains 99.9 % of the copies of 5,000 images in JPEG of quality 30 or at half the size.
 MAX_DISTANCE = 7
 
 # Four parts of 16 bits: if at most 7 bits differ, at most one differs in one of the parts.
 PARTS, PART_BITS = 4, 16
+
+# Neighboring frequencies are correlated; spread over the parts, each part discriminates better.
+_ORDER = np.arange(64).reshape(-1, PARTS).T.ravel()
 
 # Mean differences of two thumbnails in gray and in color, in levels of 255. Copies of quality 30
 # have up to 2.7, the two most similar of 2,500 different hands 3.3; strong colors lose more.
@@ -162,16 +169,3 @@ def _is_same(thumbnails: Pixels, first: Indices, second: Indices) -> npt.NDArray
             & (correlation >= MIN_CORRELATION)
         )
     return found
-
-
-def _cosines() -> npt.NDArray[np.float32]:
-    """Return the lowest frequencies of the discrete cosine transform, (8, 32)."""
-    pixels, frequencies = np.arange(HASH_SIZE), np.arange(FREQUENCIES)
-    angles = np.pi * (2 * pixels + 1) * frequencies[:, None] / (2 * HASH_SIZE)
-    return np.cos(angles).astype(np.float32)
-
-
-_COSINES = _cosines()
-
-# Neighboring frequencies are correlated; spread over the parts, each part discriminates better.
-_ORDER = np.arange(64).reshape(-1, PARTS).T.ravel()

@@ -135,8 +135,7 @@ def _read(
         images = labels.add_groups(images, pattern)
     for name in class_names_of([LabeledFile(folder, image.class_name) for image in images]):
         labels.check_class_name(name)
-    names, class_names = [item.name for item in images], [item.class_name for item in images]
-    return images, scan(folder, names, class_names, quiet=quiet), [*left_out, *unlabeled]
+    return images, scan(folder, images, quiet=quiet), [*left_out, *unlabeled]
 
 
 def _label(

@@ -23,8 +23,9 @@ from container.classifier.errors import ImageError
 from container.classifier.machine import usable_cpus
 from container.classifier.preprocessing import FORMATS, Pixels, decode_image
 from image_classifier.preparation.duplicates import THUMBNAIL_SIZE, perceptual_hash
+from image_classifier.preparation.labels import Labeled, class_names
 
-# Of the copies that are averaged per class and reduced to thumbnails.
+# Height and width of the copies that are averaged per class and reduced to thumbnails.
 SMALL_SIZE = 48
 
 # Images that a process reads at a time.
@@ -99,23 +100,21 @@ class Scan:
         return np.array([not (item.problem or item.is_constant) for item in self.measured], bool)
 
 
-def scan(
-    folder: Path, names: Sequence[str], class_names: Sequence[str], *, quiet: bool = False
-) -> Scan:
-    """Read N images: `names` are their paths in `folder`, `class_names` their classes."""
+def scan(folder: Path, images: Sequence[Labeled], *, quiet: bool = False) -> Scan:
+    """Read the images of a folder."""
     measured = []
-    hashes = np.zeros(len(names), np.uint64)
-    thumbnails = np.zeros((len(names), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), np.uint8)
-    sums = {name: np.zeros((SMALL_SIZE, SMALL_SIZE, 3), np.float32) for name in class_names}
+    hashes = np.zeros(len(images), np.uint64)
+    thumbnails = np.zeros((len(images), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), np.uint8)
+    sums = {name: np.zeros((SMALL_SIZE, SMALL_SIZE, 3), np.float32) for name in class_names(images)}
     counts = Counter[str]()
     step = SMALL_SIZE // THUMBNAIL_SIZE
-    files = _measure_all([folder / name for name in names])
-    bar = tqdm(files, total=len(names), desc="read", unit=" images", disable=quiet or None)
+    files = _measure_all([folder / image.name for image in images])
+    bar = tqdm(files, total=len(images), desc="read", unit=" images", disable=quiet or None)
     for index, (item, small) in enumerate(bar):
         measured.append(item)
         if small is not None:
-            sums[class_names[index]] += small
-            counts[class_names[index]] += 1
+            sums[images[index].class_name] += small
+            counts[images[index].class_name] += 1
             hashes[index] = perceptual_hash(small)
             blocks = small.reshape(THUMBNAIL_SIZE, step, THUMBNAIL_SIZE, step, 3)
             thumbnails[index] = blocks.mean(axis=(1, 3)).round()

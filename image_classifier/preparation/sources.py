@@ -32,7 +32,7 @@ UNSUPPORTED = frozenset(
 # An image of 50 megapixels has 200 MB as BMP; training does not read larger ones.
 MAX_FILE_BYTES = 200_000_000
 
-# Left free on the disk.
+# Disk space that stays free.
 SPARE_BYTES = 500_000_000
 
 CHUNK_BYTES = 1 << 20

@@ -16,7 +16,7 @@ DEFAULT_SHARE = 0.1
 def plan_splits(
     images: Sequence[Labeled], scan: Scan, copies: Indices, requested: Mapping[str, float | None]
 ) -> list[Labeled]:
-    """Return images with a split each.
+    """Return the images, each with its split.
 
     Existing splits stay as they are. If validation is missing, it is taken from training; test
     only if its share is given.
