@@ -38,9 +38,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's signature
-        """When the worker stops, accept the backlog and close the listeners.
+        """After SIGTERM, accept the backlog and close the listeners.
 
-        gunicorn closes them after the last response: clients could connect, wait, and be reset.
+        gunicorn calls this, but would close them last: clients could connect, wait, and be reset.
         """
         super().set_accept_enabled(enabled and self.alive)
         if self.alive:
