@@ -49,7 +49,7 @@ from image_classifier.explainer.endpoint import HttpEndpoint
 from image_classifier.explainer.explanation import Evaluations, explain
 from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.job import Job
-from image_classifier.explainer.model import PARALLEL, Model
+from image_classifier.explainer.model import Model
 from image_classifier.explainer.randomized import randomize
 from tests import red_patch
 
@@ -86,7 +86,7 @@ class Served:
         """Start the server."""
         contender = partial(ours, self._precision, PYTHON)
         server = self._stack.enter_context(running(contender, self._base_dir))
-        endpoint = HttpEndpoint(f"http://127.0.0.1:{server.port}", parallel=PARALLEL)
+        endpoint = HttpEndpoint(f"http://127.0.0.1:{server.port}")
         return self._stack.enter_context(Model(endpoint, PREDICTOR))
 
     def __exit__(self, *_error: object) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from container.classifier.errors import UserError
 from container.classifier.vocabulary import NPY
 from image_classifier.explainer.analysis import Analysis, Predictor
-from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
+from image_classifier.explainer.endpoint import PARALLEL, Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.job import ANALYSIS, Job
-from image_classifier.explainer.model import PARALLEL, Model
+from image_classifier.explainer.model import Model
 
 DONE, FAILED, STOPPED = 0, 1, 130
 

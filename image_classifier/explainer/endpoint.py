@@ -26,6 +26,9 @@ BUSY = (
     HTTPStatus.GATEWAY_TIMEOUT,
 )
 
+# Requests in flight: two per core of a small machine.
+PARALLEL = 4
+
 MAX_SHOWN = 500
 
 
@@ -53,7 +56,7 @@ class Endpoint(Protocol):
 class HttpEndpoint:
     """A server of SageMaker's contract at a URL."""
 
-    def __init__(self, url: str, *, parallel: int) -> None:
+    def __init__(self, url: str, *, parallel: int = PARALLEL) -> None:
         """Use `http://host:port`, or a URL with the path of the model.
 
         Raises:
@@ -101,7 +104,9 @@ class HttpEndpoint:
 class SageMakerEndpoint:
     """An endpoint of an AWS account."""
 
-    def __init__(self, predictor: Predictor, *, region: str | None, parallel: int) -> None:
+    def __init__(
+        self, predictor: Predictor, *, region: str | None, parallel: int = PARALLEL
+    ) -> None:
         """Create a client with boto3's credentials.
 
         Raises:

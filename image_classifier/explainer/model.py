@@ -11,7 +11,7 @@ import numpy.typing as npt
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels
 from image_classifier.explainer.analysis import Predictor
-from image_classifier.explainer.endpoint import Endpoint, RejectedError
+from image_classifier.explainer.endpoint import PARALLEL, Endpoint, RejectedError
 from image_classifier.explainer.image import SegmentedImage
 from image_classifier.explainer.payloads import BATCH_TYPES, Scores, encode_images, parse_scores
 from image_classifier.explainer.shapley import Coalitions
@@ -21,9 +21,6 @@ MAX_BODY_BYTES = 5_000_000
 
 # Larger batches are no faster, and delay other clients.
 MAX_BATCH = 16
-
-# Requests in flight: two per core of a small machine.
-PARALLEL = 4
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from container.classifier.vocabulary import NPY
 from image_classifier.explainer.analysis import Analysis, Predictor
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.job import ANALYSIS, Job
-from image_classifier.explainer.model import PARALLEL, Model
+from image_classifier.explainer.model import Model
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -43,12 +43,8 @@ def explain(
             "an asynchronous endpoint is too slow for hundreds of requests per image: "
             "`deploy --local` its model and `explain --local`, or deploy another kind of endpoint"
         )
-    predictor = Predictor(
-        # This project's server accepts several images in an array.
-        content_type=NPY,
-        endpoint_name=settings.name,
-        target_model=model,
-    )
+    # This project's server accepts several images in an array.
+    predictor = Predictor(content_type=NPY, endpoint_name=settings.name, target_model=model)
     analysis = Analysis.create(
         predictor,
         num_samples=settings.explain.num_samples,
@@ -63,11 +59,9 @@ def explain(
         return output
     endpoint: Endpoint
     if port is None:
-        endpoint = SageMakerEndpoint(
-            predictor, region=settings.aws.region or None, parallel=PARALLEL
-        )
+        endpoint = SageMakerEndpoint(predictor, region=settings.aws.region or None)
     else:
-        endpoint = HttpEndpoint(f"http://127.0.0.1:{port}", parallel=PARALLEL)
+        endpoint = HttpEndpoint(f"http://127.0.0.1:{port}")
     with Model(endpoint, predictor) as classifier:
         summary = Job(
             images=images, output=output, analysis=analysis, model=classifier, is_quiet=is_quiet
