@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from benchmarks.conditions import conditions
-from container.classifier import channel
+from container.classifier import labeled_images
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing
 from container.debugger import sources
@@ -157,8 +157,8 @@ def healthy() -> Iterator[tuple[str, Case]]:
 
 def load(folder: Path) -> tuple[ImageSet, ImageSet]:
     """Decode some images of a folder, the same number of each class."""
-    files = channel.labeled_files(folder)
-    names = channel.class_names_of(files)
+    files = labeled_images.labeled_files(folder)
+    names = labeled_images.class_names_of(files)
     each = (TRAINING + VALIDATION) // len(names)
     random = np.random.default_rng(0)
     chosen = []

@@ -39,8 +39,8 @@ from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.classifier import artifact
 from container.classifier.manifest import Manifest
+from container.classifier.media_types import NPY
 from container.classifier.preprocessing import Preprocessing
-from container.classifier.vocabulary import NPY
 from container.training.output.export import export_onnx, golden_answers
 from image_classifier.explainer import image as images
 from image_classifier.explainer import shapley

@@ -37,7 +37,7 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.conditions import conditions
 from benchmarks.training import Case, make_tree, train
-from container.classifier import channel
+from container.classifier import labeled_images
 from container.classifier.preprocessing import Preprocessing
 from container.networks.network import MEAN, STD, Classifier, build
 from container.training import recipe
@@ -146,9 +146,9 @@ def train_frozen_stage(directory: Path, weights_file: Path, seed: int) -> Measur
         weights.load_channel(net, Path(weights_channel))
     decoded = []
     for folder in (CASE.training, CASE.validation):
-        files = channel.labeled_files(directory / folder)
+        files = labeled_images.labeled_files(directory / folder)
         settings = Preprocessing(image_size=recipe.image_size(hyperparameters))
-        decoded.append(images.decode(files, channel.class_names_of(files), settings, stop))
+        decoded.append(images.decode(files, labeled_images.class_names_of(files), settings, stop))
     now_decoded = time.monotonic()
     training, validation = (features.compute(net, each, arithmetic, stop=stop) for each in decoded)
     now_computed = time.monotonic()

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from benchmarks.conditions import conditions
 from benchmarks.training import Case, hurricane, make_tree, train, unpacked
-from container.classifier import channel
+from container.classifier import labeled_images
 from container.classifier.artifact import Artifact
 from container.classifier.preprocessing import Pixels
 from container.serving.model.engine import Engine
@@ -102,7 +102,7 @@ def _compare(base_dir: Path) -> dict[str, Any]:
 
 
 def _validation(base_dir: Path, artifact: Artifact) -> ImageSet:
-    files = channel.labeled_files(base_dir / "input" / "data" / "validation")
+    files = labeled_images.labeled_files(base_dir / "input" / "data" / "validation")
     manifest = artifact.manifest
     return images.decode(files, manifest.class_names, manifest.preprocessing, StopRequest())
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
 from benchmarks.conditions import conditions
-from container.classifier import channel
+from container.classifier import labeled_images
 from container.classifier.preprocessing import Preprocessing
 from container.networks import network
 from container.training.data import images
@@ -146,13 +146,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(arguments.data / "dogs.tar") as archive:
             archive.extractall(scratch, filter="data")
-        found = channel.labeled_files(Path(scratch, "dogs", "train"))
+        found = labeled_images.labeled_files(Path(scratch, "dogs", "train"))
         random = np.random.default_rng(0)
         chosen = random.permutation(len(found))[: arguments.steps * BATCH_SIZE]
         files = [found[i] for i in chosen]
         start = time.monotonic()
         decoded = images.decode(
-            files, channel.class_names_of(files), Preprocessing(image_size=SIZE), StopRequest()
+            files,
+            labeled_images.class_names_of(files),
+            Preprocessing(image_size=SIZE),
+            StopRequest(),
         )
         decoding = len(files) / (time.monotonic() - start)
         speeds, losses = _alternate(decoded, arguments.rounds)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from container.classifier.vocabulary import CACHE_DIR_VARIABLE
+from container.classifier.environment import CACHE_DIR_VARIABLE
 from tests.artifacts import write_artifact
 from tests.containers import SERVE_IMAGE, TRAIN_IMAGE, build, has_engine
 from tests.servers import Server, serving

@@ -19,7 +19,7 @@ from container.classifier.artifact import (
     write_int8_answers,
     writing,
 )
-from container.classifier.artifact_files import Json, sha256_of
+from container.classifier.checked_files import Json, sha256_of
 from container.classifier.errors import ArtifactError
 from container.classifier.manifest import INT8, MANIFEST, Manifest
 from container.classifier.preprocessing import Preprocessing

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from container.classifier.channel import mirrored_classes
+from container.classifier.labeled_images import mirrored_classes
 from container.training.data.augmentation import Augmentation, draw_blend
 from container.training.hyperparameters import Hyperparameters
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from werkzeug.exceptions import NotAcceptable, UnprocessableEntity
 
-from container.classifier.vocabulary import RESPONSE_MEDIA_TYPES
+from container.classifier.media_types import RESPONSE_MEDIA_TYPES
 from container.serving.http.encoding import choose_media_type, encode_response
 from container.serving.model.outcome import Result
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import base_dir
 from container.training.sagemaker.environment import Channels, Hosts, TrainingEnvironment
 from tests.opt_ml import write_json
 

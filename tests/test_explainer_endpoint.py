@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import CSV, JSON, JSON_LINES, NPY
+from container.classifier.media_types import CSV, JSON, JSON_LINES, NPY
 from image_classifier.explainer.analysis import JPEG, PNG, Predictor
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.image import SegmentedImage

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from container.classifier.channel import LabeledFile, labeled_files
+from container.classifier.environment import CACHE_DIR_VARIABLE
 from container.classifier.errors import UserError
+from container.classifier.labeled_images import LabeledFile, labeled_files
 from container.classifier.preprocessing import Preprocessing, preprocess
-from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.training.data.images import ImageSet, decode
 from container.training.sagemaker.stop import Stop, Stopped, StopRequest
 from tests.opt_ml import IS_ROOT, needs_unshare, square, wait_for
@@ -29,7 +29,7 @@ PROGRAM = """
 import logging, sys
 from pathlib import Path
 from container.classifier.preprocessing import Preprocessing
-from container.classifier.channel import class_names_of, labeled_files
+from container.classifier.labeled_images import class_names_of, labeled_files
 from container.training.data.images import decode
 from container.training.sagemaker.stop import StopRequest
 
@@ -335,7 +335,7 @@ import logging, sys
 from pathlib import Path
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing
-from container.classifier.channel import class_names_of, labeled_files
+from container.classifier.labeled_images import class_names_of, labeled_files
 from container.training.data.images import decode
 from container.training.sagemaker.stop import StopRequest
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import IMAGE_SUFFIXES
+from container.classifier.media_types import IMAGE_SUFFIXES
 from image_classifier.platform import opt_ml, processes
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main
 

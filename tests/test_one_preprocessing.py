@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from container.classifier.artifact import ONNX_MODEL, WEIGHTS, Artifact
-from container.classifier.channel import LabeledFile
+from container.classifier.labeled_images import LabeledFile
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.networks.network import Classifier, ServedClassifier, build
 from container.serving.http.decoding import choose_splitter

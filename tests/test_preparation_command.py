@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from container.classifier.channel import labeled_files
+from container.classifier.labeled_images import labeled_files
 from image_classifier.platform import hands
 from image_classifier.preparation.__main__ import main
 from image_classifier.preparation.scan import MIN_PARALLEL

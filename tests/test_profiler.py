@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from container.classifier.environment import CACHE_DIR_VARIABLE
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.debugger.__main__ import main
 from container.debugger.profiler import profile as profiles
 from container.debugger.profiler import profiler, rules, timeline

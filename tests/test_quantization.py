@@ -17,7 +17,7 @@ from torchvision.models import VisionTransformer
 
 from container.classifier import machine
 from container.classifier.artifact import INT8_ANSWERS, INT8_MODEL, Artifact
-from container.classifier.artifact_files import sha256_of
+from container.classifier.checked_files import sha256_of
 from container.classifier.manifest import FLOAT32, INT8, MANIFEST, Manifest
 from container.classifier.preprocessing import Pixels, preprocess
 from container.serving.model.outcome import Probabilities

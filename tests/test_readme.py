@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from container.classifier.media_types import RESPONSE_MEDIA_TYPES
 from container.classifier.metric_lines import METRIC_NAMES
-from container.classifier.vocabulary import RESPONSE_MEDIA_TYPES
 from tests.processes import free_port
 from tests.readme import README, ROOT, TABLES, with_tables
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from container.classifier import machine
 from container.classifier.artifact import WEIGHTS
-from container.classifier.artifact_files import sha256_of
+from container.classifier.checked_files import sha256_of
 from container.classifier.errors import ArtifactError, UserError
 from container.classifier.manifest import MANIFEST, Manifest
 from container.classifier.preprocessing import Pixels, Preprocessing

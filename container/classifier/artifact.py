@@ -1,5 +1,14 @@
-"""The files of a trained classifier: training writes them, serving reads them.
+"""The artifact: the files of a trained classifier in /opt/ml/model.
 
+| file | content |
+|---|---|
+| `manifest.json` | class names, preprocessing, metrics, provenance, SHA-256 of the other files |
+| `weights.safetensors` | the network's parameters |
+| `model.onnx` | the network, from uint8 pixels to probabilities |
+| `model.int8.onnx` | the same in int8, if its accuracy suffices |
+| `golden/` | a few images, with the probabilities of both networks |
+
+Training writes them, serving reads them.
 Independent of SageMaker, networks and HTTP. An artifact consists of JSON, safetensors, ONNX and
 images; it has no pickles, so loading it cannot run code.
 """
@@ -13,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from container.classifier.artifact_files import (
+from container.classifier.checked_files import (
     MAX_JSON_BYTES,
     check_sha256,
     damage_reported,

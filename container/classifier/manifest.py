@@ -6,7 +6,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Self
 
-from container.classifier.artifact_files import Json, damage_reported, read_json
+from container.classifier.checked_files import Json, damage_reported, read_json
 from container.classifier.errors import ArtifactError
 from container.classifier.preprocessing import Preprocessing
 

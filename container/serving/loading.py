@@ -14,10 +14,10 @@ from pathlib import Path
 
 from flask import Flask
 
+from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
 from container.classifier.machine import memory_limit_bytes
 from container.classifier.manifest import Manifest
-from container.classifier.vocabulary import base_dir
 from container.serving.http.app import create_app
 from container.serving.http.connection import start_read_watch
 from container.serving.http.multi_model import create_multi_model_app

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from container.classifier.errors import UserError
-from container.classifier.vocabulary import (
+from container.classifier.environment import (
     ERROR_RECORDS_VARIABLE,
-    JSON,
     MULTI_MODEL_VARIABLE,
     PAGE_VARIABLE,
     PORT_VARIABLE,
-    RESPONSE_MEDIA_TYPES,
 )
+from container.classifier.errors import UserError
+from container.classifier.media_types import JSON, RESPONSE_MEDIA_TYPES
 
 MIB = 2**20
 

@@ -7,8 +7,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import base_dir
 from container.training.sagemaker import supervisor
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import SIGNALS, Stopped, StopRequest

@@ -5,9 +5,9 @@ import logging
 
 import torch
 
-from container.classifier import channel, machine
-from container.classifier.channel import LabeledFile
+from container.classifier import labeled_images, machine
 from container.classifier.errors import UserError
+from container.classifier.labeled_images import LabeledFile
 from container.classifier.manifest import MANIFEST
 from container.classifier.preprocessing import Preprocessing
 from container.debugger.recording.debug_session import Observer, Settings
@@ -158,22 +158,22 @@ def _find_files(
     """Return the class names, and the files for training, validation and test."""
     if channels.unused:
         logger.warning("channels not used: %s", ", ".join(channels.unused))
-    training = channel.labeled_files(channels.training)
-    class_names = channel.class_names_of(training)
+    training = labeled_images.labeled_files(channels.training)
+    class_names = labeled_images.class_names_of(training)
     flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
-    if flips and (pairs := channel.mirrored_classes(class_names)):
+    if flips and (pairs := labeled_images.mirrored_classes(class_names)):
         logger.warning(
             "flips are on, and classes look like left and right (%s): a flip makes one of the "
             "other; set horizontal_flip=false vertical_flip=false",
             ", ".join(f"{left}/{right}" for left, right in pairs[:5]),
         )
     held_out = {
-        name: channel.labeled_files(path)
+        name: labeled_images.labeled_files(path)
         for name, path in (("validation", channels.validation), ("test", channels.test))
         if path is not None
     }
     for name, files in held_out.items():
-        channel.check_classes(files, class_names, name)
+        labeled_images.check_classes(files, class_names, name)
     if channels.validation is None:
         fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
         training, held_out["validation"] = sampling.split_validation(training, fraction, seed)

@@ -1,4 +1,7 @@
-"""What a job's hyperparameters become for its network and data: all defaults of unset ones."""
+"""What unset hyperparameters become for a job's network and data.
+
+Only unset `debug_rules` depend on nothing else: `container.debugger.rules.selection` has them.
+"""
 
 import itertools
 import math

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import NPY
+from container.classifier.media_types import NPY
 from image_classifier.explainer.analysis import Analysis, Predictor
 from image_classifier.explainer.endpoint import PARALLEL, Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.job import ANALYSIS, Job

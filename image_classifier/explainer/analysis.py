@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import ANY_IMAGE, JSON, NPY, RESPONSE_MEDIA_TYPES
+from container.classifier.media_types import ANY_IMAGE, JSON, NPY, RESPONSE_MEDIA_TYPES
 
 JPEG, PNG = "image/jpeg", "image/png"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from container.classifier.artifact_files import sha256_of
+from container.classifier.checked_files import sha256_of
 from container.classifier.errors import UserError
+from container.classifier.media_types import IMAGE_SUFFIXES
 from container.classifier.preprocessing import Pixels
-from container.classifier.vocabulary import IMAGE_SUFFIXES
 from image_classifier.explainer import image as images
 from image_classifier.explainer import report, results
 from image_classifier.explainer.analysis import Analysis

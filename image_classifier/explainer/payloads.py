@@ -12,8 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from container.classifier.errors import UserError
+from container.classifier.media_types import CSV, JSON, JSON_LINES, NPY
 from container.classifier.preprocessing import Pixels
-from container.classifier.vocabulary import CSV, JSON, JSON_LINES, NPY
 from image_classifier.explainer.analysis import JPEG, PNG
 
 # Types of which one body can contain several images, if the endpoint accepts that.

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from container.classifier.environment import BASE_DIR_VARIABLE, JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import BASE_DIR_VARIABLE, JOB_NAME_VARIABLE
 from image_classifier.platform import opt_ml, processes
 
 LOG = "training.log"

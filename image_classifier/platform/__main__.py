@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from container.classifier.environment import BASE_DIR_VARIABLE
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import BASE_DIR_VARIABLE
 from image_classifier.platform import opt_ml, processes
 
 # val_accuracy is 1.0 with seeds 0 and 1; takes two minutes on two cores with three other jobs.

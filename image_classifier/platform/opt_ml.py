@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, find_channel
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import CHANNEL_NAMES, TRAINING, find_channel
 
 DATA = Path("input/data")
 HYPERPARAMETERS = Path("input/config/hyperparameters.json")

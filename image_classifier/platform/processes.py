@@ -17,14 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from container.classifier.errors import UserError
-from container.classifier.vocabulary import (
+from container.classifier.environment import (
     BASE_DIR_VARIABLE,
     JOB_NAME_VARIABLE,
     MULTI_MODEL_VARIABLE,
     PAGE_VARIABLE,
     PORT_VARIABLE,
 )
+from container.classifier.errors import UserError
 from image_classifier.platform import opt_ml
 
 ROOT = Path(__file__).resolve().parents[2]

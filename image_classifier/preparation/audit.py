@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from container.classifier.channel import mirrored_classes
-from container.classifier.vocabulary import IMAGE_MEDIA_TYPES
+from container.classifier.labeled_images import mirrored_classes
+from container.classifier.media_types import IMAGE_MEDIA_TYPES
 from image_classifier.preparation.duplicates import Indices, clusters
 from image_classifier.preparation.findings import Finding, in_order
 from image_classifier.preparation.labels import Labeled, class_names, split_names

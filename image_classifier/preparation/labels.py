@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from container.classifier.channel import (
+from container.classifier.channel_names import SPLITS
+from container.classifier.errors import UserError
+from container.classifier.labeled_images import (
     LABEL_IN_NAME,
     LabeledFile,
     check_labels_in_names,
     is_ignored,
 )
-from container.classifier.errors import UserError
-from container.classifier.vocabulary import SPLITS
 from image_classifier.preparation.findings import Finding
 
 SPLIT_FOLDER = re.compile(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from container.classifier.channel import LabeledFile, class_names_of
 from container.classifier.errors import UserError
+from container.classifier.labeled_images import LabeledFile, class_names_of
 from image_classifier.preparation import dataset, findings, labels, manifests, page
 from image_classifier.preparation.audit import Audit, audit, find_copies
 from image_classifier.preparation.findings import Finding

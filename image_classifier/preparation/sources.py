@@ -17,9 +17,9 @@ from typing import IO
 
 from tqdm import tqdm
 
-from container.classifier.channel import visible_entries
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import IMAGE_SUFFIXES
+from container.classifier.labeled_images import visible_entries
+from container.classifier.media_types import IMAGE_SUFFIXES
 from image_classifier.preparation.findings import Finding
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -1,6 +1,6 @@
 """Requests that create models, endpoints and transform jobs, from settings alone."""
 
-from container.classifier.vocabulary import ERROR_RECORDS_VARIABLE
+from container.classifier.environment import ERROR_RECORDS_VARIABLE
 from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request

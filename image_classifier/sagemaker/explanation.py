@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import NPY
+from container.classifier.media_types import NPY
 from image_classifier.explainer.analysis import Analysis, Predictor
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.job import ANALYSIS, Job

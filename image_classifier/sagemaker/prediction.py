@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import IMAGE_MEDIA_TYPES
+from container.classifier.media_types import IMAGE_MEDIA_TYPES
 from image_classifier.sagemaker import deployment, endpoint_requests
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri

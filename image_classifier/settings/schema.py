@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from container.classifier.vocabulary import CHANNEL_NAMES, TRAINING, WEIGHTS, find_channel
+from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, WEIGHTS, find_channel
 from image_classifier.settings import service_model
 from image_classifier.settings.debugging import Debugger, Profiler
 from image_classifier.settings.section import Scalar, Section, Strings, like, one_of, to_strings

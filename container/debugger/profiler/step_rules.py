@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from container.classifier.vocabulary import CACHE_DIR_VARIABLE
+from container.classifier.environment import CACHE_DIR_VARIABLE
 from container.debugger.profiler import timeline
 from container.debugger.profiler.profile import CPU, Profile
 from container.debugger.profiler.timeline import Event

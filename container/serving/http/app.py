@@ -10,7 +10,7 @@ from werkzeug import Response as BaseResponse
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 from container.classifier.machine import usable_cpus
-from container.classifier.vocabulary import JSON, JSON_LINES
+from container.classifier.media_types import JSON, JSON_LINES
 from container.serving.http.body import drain_body, read_body
 from container.serving.http.connection import FORCE_CLOSE, connection_of, has_disconnected
 from container.serving.http.decoding import choose_splitter, split_body

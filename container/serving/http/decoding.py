@@ -35,8 +35,8 @@ from werkzeug.exceptions import (
 )
 
 from container.classifier.errors import ImageError
+from container.classifier.media_types import ANY_IMAGE, IMAGE_MEDIA_TYPES, JSON, JSON_LINES, NPY
 from container.classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
-from container.classifier.vocabulary import ANY_IMAGE, IMAGE_MEDIA_TYPES, JSON, JSON_LINES, NPY
 from container.serving.model.outcome import ImageDecoder
 from container.serving.settings import BATCH_IMAGES
 

@@ -27,7 +27,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import HTTPException, NotAcceptable
 from werkzeug.http import parse_accept_header
 
-from container.classifier.vocabulary import CSV, JSON, RESPONSE_MEDIA_TYPES
+from container.classifier.media_types import CSV, JSON, RESPONSE_MEDIA_TYPES
 from container.serving.http.errors import describe
 from container.serving.model.outcome import Probabilities, Result
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
-from container.classifier.vocabulary import JSON
+from container.classifier.media_types import JSON
 
 # SageMaker forwards at most 2,048 characters of an error; JSON may escape one as six.
 MAX_MESSAGE = 300

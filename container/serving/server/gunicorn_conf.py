@@ -7,8 +7,8 @@ import resource
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from container.classifier.environment import base_dir
 from container.classifier.machine import gpu_count
-from container.classifier.vocabulary import base_dir
 from container.serving.http.metrics import Metrics, shared_table
 from container.serving.model.slots import Slots
 from container.serving.server.drain import Worker, is_stopping

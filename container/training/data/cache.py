@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from container.classifier.environment import CACHE_DIR_VARIABLE
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import CACHE_DIR_VARIABLE
 from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ import PIL
 from tqdm import tqdm
 
 from container.classifier import machine, preprocessing
-from container.classifier.channel import LabeledFile
 from container.classifier.errors import ImageError, UserError
+from container.classifier.labeled_images import LabeledFile
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.training.data.cache import Cache
 from container.training.sagemaker.stop import Stop

@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from container.classifier.channel import LabeledFile
 from container.classifier.errors import UserError
+from container.classifier.labeled_images import LabeledFile
 
 Balance: TypeAlias = Literal["none", "weights", "sampling"]
 

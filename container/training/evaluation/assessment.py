@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from container.classifier.artifact_files import Json
+from container.classifier.checked_files import Json
 from container.classifier.errors import UserError
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet

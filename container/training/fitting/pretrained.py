@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from container.classifier.artifact import WEIGHTS
-from container.classifier.artifact_files import sha256_of
+from container.classifier.checked_files import sha256_of
 from container.classifier.errors import UserError
 from container.networks.network import AUXILIARY, SMALL, Network
 

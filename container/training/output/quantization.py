@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from container.classifier import artifact, machine
 from container.classifier.artifact import Artifact
-from container.classifier.artifact_files import Json
+from container.classifier.checked_files import Json
 from container.classifier.errors import ArtifactError
 from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Pixels, preprocess

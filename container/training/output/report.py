@@ -11,7 +11,7 @@ import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from container.classifier.artifact_files import Json
+from container.classifier.checked_files import Json
 from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Pixels
 from container.training.data.images import ImageSet

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from container.classifier.artifact_files import Json
+from container.classifier.checked_files import Json
+from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.manifest import FLOAT32, Manifest
 from container.classifier.metric_lines import log_line
-from container.classifier.vocabulary import JOB_NAME_VARIABLE
 from container.training.device import Arithmetic
 from container.training.evaluation.assessment import Assessment, assess
 from container.training.fitting.loop import Trainer

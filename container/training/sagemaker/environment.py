@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from container.classifier.errors import UserError
-from container.classifier.vocabulary import (
+from container.classifier.channel_names import (
     CHANNEL_NAMES,
-    JOB_NAME_VARIABLE,
     TEST,
     TRAINING,
     VALIDATION,
     WEIGHTS,
     find_channel,
 )
+from container.classifier.environment import JOB_NAME_VARIABLE
+from container.classifier.errors import UserError
 
 logger = logging.getLogger(__name__)
 

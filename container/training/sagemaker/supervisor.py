@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Self
 
 from container.classifier import machine
+from container.classifier.environment import PROCESSES_VARIABLE
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import PROCESSES_VARIABLE
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import SIGNALS, Stop, StopRequest
 

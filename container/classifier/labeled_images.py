@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from container.classifier.vocabulary import IMAGE_SUFFIXES
+from container.classifier.media_types import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

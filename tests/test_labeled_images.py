@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from container.classifier.channel import (
+from container.classifier.errors import UserError
+from container.classifier.labeled_images import (
     LabeledFile,
     check_classes,
     class_names_of,
     labeled_files,
 )
-from container.classifier.errors import UserError
 from container.training.data.sampling import split_validation
 
 

@@ -1,0 +1,20 @@
+"""Media types of requests and responses, and suffixes of image files."""
+
+from collections.abc import Mapping
+
+# The images that are accepted, by the suffix of their files.
+IMAGE_MEDIA_TYPES: Mapping[str, str] = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+}
+IMAGE_SUFFIXES = frozenset(IMAGE_MEDIA_TYPES)
+
+ANY_IMAGE, NPY = "application/x-image", "application/x-npy"
+JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+
+# Of responses, in the server's order of preference.
+RESPONSE_MEDIA_TYPES = (JSON, JSON_LINES, CSV)
