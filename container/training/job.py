@@ -74,13 +74,13 @@ def run(environment: TrainingEnvironment, stop: Stop) -> None:
             if joined.is_first and is_free and trainer.progress.best is not None:
                 # As if stopped: the device that has failed is not used for more than necessary.
                 ending: Stop = StopRequest(requested=True)
-                results.write(environment, trainer, ending, is_failed=True)
+                results.write(environment, task, trainer.result(), ending, is_failed=True)
             raise
         finally:
             trainer.observer.close()
         ending = StopRequest(requested=True) if joined.agreed(stop).requested else stop
         if joined.is_first and (is_free or trainer.progress.best is not None):
-            assessment = results.write(environment, trainer, ending)
+            assessment = results.write(environment, task, trainer.result(), ending)
     # Outside the block, so that a failure does not interrupt the other hosts.
     if assessment is not None:
         report = environment.output_data_dir / results.REPORT

@@ -14,12 +14,12 @@ from container.debugger.profiler.timeline import CHECKPOINT, EVALUATION
 from container.debugger.recording.debug_session import Observer
 from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import Evaluation, evaluate
-from container.training.evaluation.progress import Best, Progress
+from container.training.evaluation.progress import Progress
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.learner import Learner
 from container.training.fitting.step import Model
-from container.training.fitting.task import Task
+from container.training.fitting.task import Task, TrainingResult
 from container.training.head import features, frozen_stage
 from container.training.recipe import Recipe
 from container.training.sagemaker.stop import Stop, Stopped
@@ -83,12 +83,18 @@ class Trainer:
         elif self.progress.epoch < self.recipe.epochs:
             logger.info("early_stopping_at_epoch=%d", self.progress.epoch)
 
-    def load_best(self) -> Best | None:
-        """Load and return the best epoch's weights; None if no epoch was finished."""
-        best = self.progress.best
+    def result(self) -> TrainingResult:
+        """Load the best epoch's weights and return them with the history."""
+        best, classifier = self.progress.best, self.learner.classifier
         if best is not None:
-            self.learner.classifier.load_state_dict(best.weights)
-        return best
+            classifier.load_state_dict(best.weights)
+        return TrainingResult(
+            classifier=classifier,
+            best=best,
+            history=self.progress.history,
+            recipe=self.recipe,
+            arithmetic=self.arithmetic,
+        )
 
     @property
     def _step_number(self) -> int:

@@ -18,8 +18,7 @@ from container.classifier.manifest import FLOAT32, Manifest
 from container.classifier.metric_lines import log_line
 from container.training.device import Arithmetic
 from container.training.evaluation.assessment import Assessment, assess
-from container.training.fitting.loop import Trainer
-from container.training.fitting.task import Task
+from container.training.fitting.task import Task, TrainingResult
 from container.training.output import grad_cam, plots, quantization, report
 from container.training.output.export import write_artifact
 from container.training.sagemaker.environment import TrainingEnvironment
@@ -35,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 def write(
     environment: TrainingEnvironment,
-    trainer: Trainer,
+    task: Task,
+    result: TrainingResult,
     stop: Stop,
     *,
     is_failed: bool = False,
@@ -51,21 +51,20 @@ def write(
     Raises:
         UserError: the disk is full.
     """
-    task, classifier = trainer.task, trainer.learner.classifier
-    best, assessment = trainer.load_best(), None
-    if best is not None:
+    assessment = None
+    if result.best is not None:
         assessment = assess(
-            classifier,
-            trainer.arithmetic.device,
-            best,
+            result.classifier,
+            result.arithmetic.device,
+            result.best,
             validation=task.validation,
             test=task.test,
             stop=stop,
         )
         if not is_failed:
             _log(assessment)
-    manifest = _manifest(trainer, assessment)
-    write_artifact(environment.model_dir, manifest, classifier, task.validation.paths)
+    manifest = _manifest(task, result, assessment)
+    write_artifact(environment.model_dir, manifest, result.classifier, task.validation.paths)
     if assessment and assessment.is_final and task.hyperparameters.quantize == "auto":
         # After the artifact is complete: a stop or a lack of memory may end the job here.
         manifest = quantization.add_int8(
@@ -79,15 +78,14 @@ def write(
         )
     if assessment:
         try:
-            _write_reports(environment.output_data_dir, trainer, assessment, manifest)
+            _write_reports(environment.output_data_dir, task, result, assessment, manifest)
         except OSError as error:
             # The job does not fail, because the model is written.
             logger.warning("not all reports are written: %s", error)
     return assessment
 
 
-def _manifest(trainer: Trainer, assessment: Assessment | None) -> Manifest:
-    task = trainer.task
+def _manifest(task: Task, result: TrainingResult, assessment: Assessment | None) -> Manifest:
     is_wanted = task.hyperparameters.quantize == "auto"
     reason = quantization.NOT_TRIED if is_wanted else quantization.NOT_WANTED
     metrics: dict[str, Json] = assessment.metrics(task.class_names) if assessment else {}
@@ -97,8 +95,8 @@ def _manifest(trainer: Trainer, assessment: Assessment | None) -> Manifest:
         preprocessing=task.preprocessing,
         metrics={**metrics, quantization.METRICS: quantization.verdict(FLOAT32, reason)},
         temperature=assessment.temperature if assessment else 1.0,
-        flips=tuple(map(tuple, trainer.learner.classifier.flips)),
-        provenance=_provenance(task, trainer.arithmetic),
+        flips=tuple(map(tuple, result.classifier.flips)),
+        provenance=_provenance(task, result.arithmetic),
     )
 
 
@@ -135,17 +133,20 @@ def _log(assessment: Assessment) -> None:
 
 
 def _write_reports(
-    directory: Path, trainer: Trainer, assessment: Assessment, manifest: Manifest
+    directory: Path,
+    task: Task,
+    result: TrainingResult,
+    assessment: Assessment,
+    manifest: Manifest,
 ) -> None:
-    task, history = trainer.task, trainer.progress.history
     directory.mkdir(parents=True, exist_ok=True)
     confusion = assessment.validation.evaluation.confusion
-    document = {**manifest.metrics, "confusion": confusion.tolist(), "history": history}
+    document = {**manifest.metrics, "confusion": confusion.tolist(), "history": result.history}
     if assessment.test:
         document["test_confusion"] = assessment.test.evaluation.confusion.tolist()
     (directory / "metrics.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     figures = {
-        "learning_curves": plots.learning_curves(history, assessment.epoch),
+        "learning_curves": plots.learning_curves(result.history, assessment.epoch),
         "confusion_matrix": plots.confusion_matrix(confusion, task.class_names),
     }
     if assessment.validation.calibration:
@@ -158,22 +159,23 @@ def _write_reports(
         training=task.training,
         validation=task.validation,
         plots=figures,
-        choices=trainer.recipe.sentences(task.training.labels),
-        heat_maps=_heat_maps(trainer, assessment),
+        choices=result.recipe.sentences(task.training.labels),
+        heat_maps=_heat_maps(task, result, assessment),
     )
     # File names may not be UTF-8.
     (directory / REPORT).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _heat_maps(trainer: Trainer, assessment: Assessment) -> npt.NDArray[np.float32] | None:
+def _heat_maps(
+    task: Task, result: TrainingResult, assessment: Assessment
+) -> npt.NDArray[np.float32] | None:
     """Return heat maps (N, S, S) of the misclassified images, or None."""
     if not assessment.mistakes:
         return None
     indices = [mistake.index for mistake in assessment.mistakes]
     predicted = [mistake.predicted for mistake in assessment.mistakes]
     try:
-        pixels = trainer.task.validation.pixels[indices]
-        return grad_cam.heat_maps(trainer.learner.classifier, pixels, predicted)
+        return grad_cam.heat_maps(result.classifier, task.validation.pixels[indices], predicted)
     except RuntimeError as error:
         # The report is written without them, because gradients need memory.
         logger.warning("no heat maps of the mistakes: %s", error)
