@@ -68,3 +68,4 @@ lock: setup  ## Lock the packages that pyproject.toml requires
 	$(LOCK) --group train -c requirements/dev.txt -o requirements/train.txt pyproject.toml
 	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt pyproject.toml
 	$(LOCK) --group serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt pyproject.toml
+	$(LOCK) --group docs -c requirements/dev.txt -o requirements/docs.txt pyproject.toml

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_name("banned_words.txt")
 SUFFIXES = {".cfg", ".html", ".ipynb", ".jinja", ".md", ".py", ".sh", ".toml", ".yml", ""}
 # Generated, quoted, or data.
-EXEMPT = ("requirements/", "tests/banned_words.txt", "CHANGELOG.md")
+EXEMPT = ("requirements/", "tests/banned_words.txt", "CHANGELOG.md", "LICENSE")
 
 
 def rules() -> tuple[list[tuple[re.Pattern[str], str]], list[str]]:
