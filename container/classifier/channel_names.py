@@ -16,6 +16,12 @@ CHANNEL_NAMES: Mapping[str, tuple[str, ...]] = {
 SPLITS = ("train", "validation", "test")
 
 
+def find_folder(name: str, folders: Collection[str]) -> str | None:
+    """Return the folder of a channel in `folders`: of this name, or of another accepted one."""
+    accepted = next((names for names in CHANNEL_NAMES.values() if name in names), ())
+    return next((folder for folder in (name, *accepted) if folder in folders), None)
+
+
 def find_channel(channel: str, names: Collection[str]) -> str | None:
     """Return the first of a channel's accepted names that is in `names`, if any is."""
     return next((name for name in CHANNEL_NAMES[channel] if name in names), None)

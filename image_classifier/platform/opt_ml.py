@@ -1,5 +1,6 @@
 """The /opt/ml tree of one training job on this machine: SageMaker's files and folders."""
 
+import itertools
 import json
 import os
 import shutil
@@ -44,7 +45,8 @@ def create(base_dir: Path) -> None:
 
 def channels(base_dir: Path) -> list[str]:
     """Return the channels that exist in the tree."""
-    return [name for name in CHANNEL_NAMES if (base_dir / DATA / name).is_dir()]
+    accepted = itertools.chain(*CHANNEL_NAMES.values())
+    return [name for name in accepted if (base_dir / DATA / name).is_dir()]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from container.classifier.channel_names import find_folder
 from container.classifier.errors import UserError
 from image_classifier.settings import metric_definitions, section
 from image_classifier.settings.schema import Settings
@@ -46,20 +47,23 @@ class SettingsFile:
         return None if local is None else (self.path.parent / local).resolve()
 
     def local_channels(self) -> dict[str, Path]:
-        """Return the folder of every channel on this machine.
+        """Return the folder of every channel on this machine, which may have another accepted name.
 
         Raises:
             UserError: a channel has no folder.
         """
         if self.local_data is None:
             raise UserError(f"{self.path}: --local needs data.local, the folder of the channels")
-        channels = {name: self.local_data / name for name in self.settings.data.channels}
+        folders = {path.name for path in self.local_data.glob("*/")}
+        channels = {name: find_folder(name, folders) for name in self.settings.data.channels}
         for name, folder in channels.items():
-            if not folder.is_dir():
+            if folder is None:
+                found = f"found {', '.join(sorted(folders)[:10]) or 'no folders'} there"
                 raise UserError(
-                    f"no folder {folder} for channel {name}: fix data.local or data.channels"
+                    f"no folder {self.local_data / name} for channel {name}, {found}: "
+                    "fix data.local or data.channels"
                 )
-        return channels
+        return {name: self.local_data / folder for name, folder in channels.items() if folder}
 
     def require(self, verb: str) -> None:
         """Check that the file has the keys that a verb needs on SageMaker.
