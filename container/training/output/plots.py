@@ -22,21 +22,35 @@ MAX_NUMBERED_CLASSES = 20
 BLUE, ORANGE = "#0072b2", "#d55e00"
 
 
-def learning_curves(history: Sequence[Mapping[str, float]], saved: int) -> bytes:
-    """Draw loss and accuracy by epoch, with a mark at the epoch `saved`, from 1."""
+def learning_curves(
+    history: Sequence[Mapping[str, float]], saved: int, initial: Mapping[str, float] | None = None
+) -> bytes:
+    """Draw loss and accuracy by epoch, with a mark at the epoch `saved`.
+
+    Args:
+        history: the metrics of the epochs from 1 on.
+        saved: the epoch whose weights were saved; 0 means before the first epoch.
+        initial: the validation metrics of epoch 0, if they are known.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)
-    epochs = range(1, len(history) + 1)
+    epochs = (
+        dict(enumerate(history, 1)) if initial is None else dict(enumerate((initial, *history)))
+    )
     styles = (("train", "training", ORANGE, "--"), ("val", "validation", BLUE, "-"))
     for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
         for part, label, color, line in styles:
-            values = [metrics[f"{part}_{name}"] for metrics in history]
-            axis.plot(epochs, values, line, color=color, marker="o", label=label)
-        axis.axvline(saved, color="gray", linestyle=":", label="saved")
+            key = f"{part}_{name}"
+            points = {epoch: metrics[key] for epoch, metrics in epochs.items() if key in metrics}
+            axis.plot([*points], [*points.values()], line, color=color, marker="o", label=label)
+        axis.axvline(saved, color="gray", linestyle=":", label="saved weights")
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
+    # From zero, so that small differences look small.
+    axes[0].set_ylim(bottom=0)
+    axes[1].set_ylim(0, 1.02)
     return _png(figure)
 
 

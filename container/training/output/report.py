@@ -1,6 +1,5 @@
 """The report of a training: one page without scripts and without external files."""
 
-import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -8,23 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from container.classifier.checked_files import Json
 from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Pixels
+from container.classifier.report_page import RAISES, data_uri, template
 from container.training.data.images import ImageSet
 from container.training.evaluation.assessment import Assessment, Outcome
 from container.training.output import quantization
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 # In pixels; twice the displayed size, for high-density screens.
 THUMBNAIL_SIZE = 320
-
-# Blue, as in the explanations of single predictions.
-HEAT = (20, 90, 230)
 
 # With more classes, the worst come first, and a table lists the most confused pairs.
 FEW_CLASSES = 20
@@ -46,21 +42,13 @@ def render(
     `plots` are PNG files by name, `choices` sentences about values that the job chose. The Grad-CAM
     `heat_maps` of the mistakes are of shape (N, S, S), 0 to 1.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        # Class and file names may contain HTML.
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
     # The test images are independent, so their channel comes first.
     outcomes = {"test": assessment.test, "validation": assessment.validation}
     counts = np.bincount(training.labels, minlength=len(manifest.class_names))
     hyperparameters = manifest.provenance["hyperparameters"]
     min_accuracy = hyperparameters["min_accuracy"] if isinstance(hyperparameters, dict) else None
-    return environment.get_template(TEMPLATE).render(
+    return template(TEMPLATE).render(
+        facts=_facts(manifest, outcomes, int(counts.sum())),
         manifest=manifest,
         assessment=assessment,
         min_accuracy=min_accuracy,
@@ -70,9 +58,10 @@ def render(
             for name, outcome in outcomes.items()
             if outcome
         ],
+        few_classes=FEW_CLASSES,
         training_images=dict(zip(manifest.class_names, counts.tolist(), strict=True)),
         mistakes=_mistakes(assessment, validation, manifest.class_names, heat_maps),
-        plots={name: _data_uri(png, "png") for name, png in plots.items()},
+        plots={name: data_uri(png, "png") for name, png in plots.items()},
         choices=choices,
         hyperparameters=_flat(hyperparameters),
         provenance=_flat({**manifest.provenance, "hyperparameters": {}}),
@@ -95,6 +84,19 @@ def confused_pairs(
         for true, predicted in cells
         if (images := int(wrong[true, predicted]))
     ]
+
+
+def _facts(
+    manifest: Manifest, outcomes: Mapping[str, Outcome | None], training: int
+) -> dict[str, str]:
+    """Return the job and the data, for the top of the page."""
+    evaluated = {name: outcome.evaluation for name, outcome in outcomes.items() if outcome}
+    images = {"training": training} | {n: int(e.confusion.sum()) for n, e in evaluated.items()}
+    counts = ", ".join(f"{count:,} {name} images" for name, count in images.items())
+    return {
+        "Training job": str(manifest.provenance.get("training_job_name") or "on this machine"),
+        "Data": f"{len(manifest.class_names):,} classes, {counts}",
+    }
 
 
 def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[str, object]:
@@ -140,12 +142,14 @@ def _mistakes(
 
 
 def _with_heat_map(pixels: Pixels, heat_map: npt.NDArray[np.float32]) -> Pixels:
-    """Return an image in gray with the heat map in blue."""
+    """Return an image in gray with the heat map in red, as in the explanations."""
     gray = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32)[..., None]
     # Pale, so that the color is visible.
     background = 0.55 * gray + 0.45 * 255
     opacity = 0.8 * heat_map[..., None]
-    mixed: Pixels = ((1 - opacity) * background + opacity * np.array(HEAT)).round().astype(np.uint8)
+    mixed: Pixels = (
+        ((1 - opacity) * background + opacity * np.array(RAISES)).round().astype(np.uint8)
+    )
     return mixed
 
 
@@ -154,11 +158,7 @@ def _thumbnail(pixels: Pixels) -> str:
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)
-    return _data_uri(file.getvalue(), "jpeg")
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return data_uri(file.getvalue(), "jpeg")
 
 
 def _flat(values: Json) -> dict[str, Json]:

@@ -145,8 +145,10 @@ def _write_reports(
     if assessment.test:
         document["test_confusion"] = assessment.test.evaluation.confusion.tolist()
     (directory / "metrics.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    # The history has no epoch 0, which is the trained head's.
+    initial = None if assessment.epoch else assessment.validation.evaluation.metrics()
     figures = {
-        "learning_curves": plots.learning_curves(result.history, assessment.epoch),
+        "learning_curves": plots.learning_curves(result.history, assessment.epoch, initial),
         "confusion_matrix": plots.confusion_matrix(confusion, task.class_names),
     }
     if assessment.validation.calibration:
