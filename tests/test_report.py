@@ -202,7 +202,7 @@ def test_calibration_that_did_not_help_is_reported() -> None:
 
 def test_epoch_0_is_drawn_if_its_weights_were_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(plots, "_png", lambda figure: drawn.append(figure) or b"")
+    monkeypatch.setattr(plots, "_png", drawn.append)
 
     plots.learning_curves([HISTORY], 0, {"val_loss": 0.25, "val_accuracy": 0.875})
     plots.learning_curves([HISTORY], 1)
@@ -210,10 +210,10 @@ def test_epoch_0_is_drawn_if_its_weights_were_saved(monkeypatch: pytest.MonkeyPa
     for figure, validation in zip(drawn, ([0.25, 0.5], [0.5]), strict=True):
         loss, accuracy = figure.axes
         training, other, saved = loss.lines
-        assert list(training.get_ydata()) == [1.0]
-        assert list(other.get_ydata()) == validation
-        assert list(other.get_xdata())[-1] == 1
-        assert saved.get_xdata()[0] == 2 - len(validation)
+        assert np.asarray(training.get_ydata()).tolist() == [1.0]
+        assert np.asarray(other.get_ydata()).tolist() == validation
+        assert np.asarray(other.get_xdata()).tolist()[-1] == 1
+        assert np.asarray(saved.get_xdata()).tolist()[0] == 2 - len(validation)
         assert loss.get_ylim()[0] == accuracy.get_ylim()[0] == 0
 
 

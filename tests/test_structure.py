@@ -1,6 +1,7 @@
 """Limits on the size of modules and functions, and on names of gunicorn that are not public."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,20 @@ def test_functions_fit_a_screen() -> None:
     }
 
     assert long == {}
+
+
+def test_installed_packages_contain_all_data_files() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    files = [
+        path
+        for package in ("container", "image_classifier")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".py"
+    ]
+
+    assert [path for path in files if not any(path.match(pattern) for pattern in patterns)] == []
+    assert ROOT / "container/classifier/report.css" in files
 
 
 def test_only_the_drain_uses_internals_of_gunicorn() -> None:
