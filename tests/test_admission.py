@@ -50,6 +50,33 @@ def test_next_request_does_not_overtake_one_that_waits() -> None:
     assert granted == [1, 2, 3]
 
 
+def test_request_that_could_not_be_served_in_time_does_not_enter_the_queue() -> None:
+    lengths: list[int] = []
+    slots = Slots(1, max_queued=100, timeout=0.2, on_queue=lengths.append)
+
+    def wait_in_queue() -> threading.Thread:
+        before = len(lengths)
+        thread = threading.Thread(target=slots.acquire)
+        thread.start()
+        while len(lengths) == before:
+            time.sleep(0.001)
+        return thread
+
+    assert slots.acquire()
+    # Two releases with 0.4 s between them: no more than 16 requests may wait.
+    waiting = [wait_in_queue()]
+    slots.release()
+    time.sleep(0.4)
+    waiting.append(wait_in_queue())
+    slots.release()
+    waiting += [wait_in_queue() for _ in range(16)]
+
+    assert not slots.acquire()
+    for thread in waiting:
+        thread.join()
+    assert max(lengths) == 16
+
+
 def test_suspension_is_no_silence_and_a_hang_is(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)

@@ -8,6 +8,9 @@ from threading import Lock
 # The smallest limit of the queue that the measured rate can lead to.
 MIN_QUEUED = 16
 
+# Before a rejection, because some clients send the next request at once.
+REJECTION_SECONDS = 1.0
+
 
 class Slots:
     """A semaphore in which a new request does not overtake those that wait, as in `threading`'s."""
@@ -19,13 +22,14 @@ class Slots:
 
         Args:
             free: Requests in flight.
-            max_queued: Requests that wait for a slot.
+            max_queued: Requests, and so threads, that wait for a slot or a rejection.
             timeout: How long each of them waits, in seconds.
             on_queue: Called with the length of the queue when it changes.
         """
         self._free, self._max_queued, self._timeout = free, max_queued, timeout
         self._on_queue = on_queue
         self._queue: deque[Lock] = deque()
+        self._excess = 0
         self._lock = Lock()
         # The average time between two releases, while requests wait.
         self._released, self._interval = 0.0, 1e-6
@@ -41,13 +45,22 @@ class Slots:
             if self._free:
                 self._free -= 1
                 return True
-            # Rejected at once, a request costs less than after the timeout.
-            served_in_time = 1.2 * self._timeout / self._interval
-            if len(self) >= min(self._max_queued, max(served_in_time, MIN_QUEUED)):
+            if len(self) + self._excess >= self._max_queued:
                 return False
-            handover.acquire()
-            self._queue.append(handover)
-            self._on_queue(len(self))
+            # A request that would reach its timeout in the queue does not enter it.
+            served_in_time = 1.2 * self._timeout / self._interval
+            is_excess = len(self) >= max(served_in_time, MIN_QUEUED)
+            if is_excess:
+                self._excess += 1
+            else:
+                handover.acquire()
+                self._queue.append(handover)
+                self._on_queue(len(self))
+        if is_excess:
+            time.sleep(min(REJECTION_SECONDS, self._timeout))
+            with self._lock:
+                self._excess -= 1
+            return False
         if handover.acquire(timeout=self._timeout):
             return True
         with self._lock:
