@@ -34,7 +34,7 @@ instance_count = 0  # greater than or equal to 1
 max_wait_hours = 3.0  # requires spot = true
 volume_gb = "30"  # valid integer
 [hyperparameters]
-learning_rat = 0.1  # unknown hyperparameters learning_rat
+learning_rat = 0.1  # is unknown; did you mean learning_rate
 epochs = "three"  # whole number
 batch_size = 0  # must be 1 to
 optimizer = "adamm"  # adamw, sgd
@@ -110,7 +110,7 @@ def test_thirty_mistakes_are_reported_with_one_line_each(tmp_path: Path) -> None
         (TUNING.replace("jobs = 4", "jobs = 1"), "is more than jobs"),
         (TUNING.replace("[32, 64, 128]", "[32, 32]"), "twice"),
         (TUNING.replace("[32, 64, 128]", '[32, "many"]'), "whole number, got 'many'"),
-        (TUNING.replace("epochs =", "epoch ="), "unknown hyperparameters epoch"),
+        (TUNING.replace("epochs =", "epoch ="), "is unknown; did you mean epochs"),
         (TUNING + "[tuning.warm_start]\nparents = []\n", "one to five"),
         ("[debugger]\nrules = []\n[debugger.parameters.overfit]\npatience = 1\n", "does not name"),
         ('[metrics]\nval_loss = "val_accuracy=([0-9.]+)"\n', "matches val_accuracy, not val_loss"),

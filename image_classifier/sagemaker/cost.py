@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from image_classifier.settings.schema import Endpoint, Settings, Training, Transform
+from image_classifier.settings.inference import Endpoint, Transform
+from image_classifier.settings.schema import Settings, Training
 
 PRICES = Path(__file__).with_name("prices.toml")
 

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from image_classifier.settings.section import Scalar, Section, one_of, to_strings
+from image_classifier.settings import known_names
+from image_classifier.settings.fields import Scalar, one_of
+from image_classifier.settings.section import Section, to_strings
+from image_classifier.settings.suggestion import suggestion
 
 # The service's name of each rule, and the tensor collections that it reads.
 RULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -48,23 +51,36 @@ PROFILER_RULES = (
 
 
 class Debugger(Section):
-    """[debugger]."""
+    """[debugger]: rules that check the tensors of a training job."""
 
     rules: Annotated[tuple[Annotated[str, one_of(RULES)], ...], Field(strict=False)] = ()
-    """Rules that check every training job."""
+    """Rules that check every training job. Unset: all rules that need no parameters."""
     train_save_interval: int | None = Field(default=None, ge=1)
     """Steps between two records in training. Unset: the training program chooses."""
     eval_save_interval: int | None = Field(default=None, ge=1)
     """Steps between two records in evaluation. Unset: the training program chooses."""
     parameters: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
-    """[debugger.parameters.RULE]: parameters of a rule."""
+    """[debugger.parameters.RULE]: parameters of one of the `rules`, by their names in SageMaker."""
     service: bool = False
-    """Also use SageMaker Debugger, if the account has it."""
+    """Evaluate the rules with SageMaker Debugger too, which new accounts do not have."""
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
-        for rule in self.parameters:
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+        for rule, parameters in self.parameters.items():
             if rule not in self.rules:
-                yield f"parameters.{rule}", "belongs to a rule that rules does not name"
+                hint = "" if rule in RULES else suggestion(rule, RULES)
+                yield (
+                    f"parameters.{rule}",
+                    f"belongs to a rule that rules does not name{hint}",
+                    "rules",
+                )
+            if rule not in RULES:
+                continue
+            known = known_names.RULES[RULES[rule][0]]
+            for name, value in parameters.items():
+                if name not in known:
+                    yield f"parameters.{rule}.{name}", f"is unknown{suggestion(name, known)}"
+                elif not _is_of_type(known[name], value):
+                    yield f"parameters.{rule}.{name}", f"must be {known[name]}, got {value!r}"
 
     def configurations(self) -> list[dict[str, Any]]:
         """Return name and parameters of every rule, in the format of the API."""
@@ -82,9 +98,32 @@ class Debugger(Section):
 
 
 class Profiler(Section):
-    """[profiler]."""
+    """[profiler]: what is measured on the machines of a training job."""
 
     interval_ms: Literal[100, 200, 500, 1000, 5000, 60_000] = 500
     """Milliseconds between two samples of CPU, memory, disk and network use."""
     rules: Annotated[tuple[Annotated[str, one_of(PROFILER_RULES)], ...], Field(strict=False)] = ()
     """Profiler rules of SageMaker Debugger, used if `debugger.service` is true."""
+
+
+def _is_of_type(words: str, value: object) -> bool:
+    """Return whether a parameter's value can be converted to a type, given in words."""
+    text = str(value).strip()
+    try:
+        if words == "a whole number":
+            int(text)
+        elif words == "a number":
+            float(text)
+    except ValueError:
+        return False
+    return words != "true or false" or text.lower() in {"true", "false", "1", "0"}
+
+
+def unknown_rule(text: str) -> str | None:
+    """Return a name in the hyperparameter `debug_rules` that is no rule's, or None."""
+    text = text.strip()
+    if text.startswith(("[", "{")) or text.lower() == "none":
+        # SageMaker's JSON: the training program reads it.
+        return None
+    names = (part.strip().rstrip("!") for part in text.split(","))
+    return next((name for name in names if name and name not in known_names.RULES), None)

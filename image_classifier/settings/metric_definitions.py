@@ -6,7 +6,8 @@ from pathlib import Path
 
 from container.classifier.metric_lines import METRIC_DEFINITIONS, METRIC_NAMES
 from image_classifier.settings.schema import Settings
-from image_classifier.settings.section import Mistake, suggestion
+from image_classifier.settings.section import Mistake
+from image_classifier.settings.suggestion import suggestion
 
 # Log lines of the training program, one of each kind.
 LOG = Path(__file__).with_name("log_lines.txt")

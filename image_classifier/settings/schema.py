@@ -9,12 +9,24 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, WEIGHTS, find_channel
-from image_classifier.settings import service_model
 from image_classifier.settings.debugging import Debugger, Profiler
-from image_classifier.settings.section import Scalar, Section, Strings, like, one_of, to_strings
+from image_classifier.settings.fields import (
+    BUCKET,
+    CONTAINER_IMAGE,
+    ContainerImage,
+    Count,
+    Scalar,
+    Strings,
+    TagKey,
+    instance_for,
+    like,
+    one_of,
+)
+from image_classifier.settings.inference import Endpoint, Explain, Transform
+from image_classifier.settings.section import Section, to_strings
 from image_classifier.settings.tuning import Tuning
 
 HOUR = 3600
@@ -22,32 +34,8 @@ HOUR = 3600
 # A tuning job's name has 32 characters, 14 of which are the time.
 MAX_NAME = 17
 _ROLE = r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+"
-_BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-_CONTAINER_IMAGE = r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+"
-_ECR_EXAMPLE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/image-classifier-train:TAG"
 
 CHANNELS = tuple(itertools.chain(*CHANNEL_NAMES.values()))
-
-Count = Annotated[int, Field(ge=1, le=100)]
-ContainerImage = Annotated[str, like(_CONTAINER_IMAGE, f"a container image in ECR, {_ECR_EXAMPLE}")]
-
-
-def _instance_type(enumeration: str) -> AfterValidator:
-    """Return a validator of instance types, by the name of SageMaker's list of them."""
-
-    def check(name: str) -> str:
-        if name not in service_model.choices(enumeration):
-            hint = "" if name.startswith("ml.") else f"; did you mean ml.{name}?"
-            raise ValueError(f"must be an instance type that SageMaker has for this{hint}")
-        return name
-
-    return AfterValidator(check)
-
-
-def _check_tag(key: str) -> str:
-    if key.lower().startswith("aws:") or len(key) > 128:  # noqa: PLR2004 - the API's limit
-        raise ValueError("must be a tag key of up to 128 characters that does not begin with aws:")
-    return key
 
 
 class Aws(Section):
@@ -56,150 +44,100 @@ class Aws(Section):
     role: Annotated[str, like(_ROLE, "arn:aws:iam::111122223333:role/NAME")] = ""
     """ARN of the role that jobs and endpoints run as."""
     region: Annotated[str, like(r"[a-z]{2}(-[a-z]+)+-\d", "eu-west-1")] = ""
-    """Such as eu-west-1. Unset: the environment's region."""
-    bucket: Annotated[str, like(_BUCKET, "my-bucket, a name without s3://")] = ""
-    """Bucket for job output: s3://BUCKET/NAME/."""
+    """Region of all resources, such as eu-west-1. Unset: the region of the environment."""
+    bucket: Annotated[str, like(BUCKET, "my-bucket, a name without s3://")] = ""
+    """Bucket for the output of jobs and endpoints, in s3://BUCKET/NAME/output/."""
     subnets: Strings = ()
-    """With `security_groups`: the VPC in which jobs and endpoints run."""
+    """Subnets of the VPC in which jobs and endpoints run. Needs `security_groups`."""
     security_groups: Strings = ()
-    """With `subnets`: the VPC in which jobs and endpoints run."""
+    """Security groups of jobs and endpoints in the VPC. Needs `subnets`."""
     network_isolation: bool = False
-    """Containers have no network access and no credentials."""
+    """Run containers without network access and credentials."""
     encrypt_traffic: bool = False
     """Encrypt the traffic between the hosts of a job."""
     kms_key: str | None = None
-    """Key that encrypts the disks and the output on S3."""
-    tags: dict[Annotated[str, AfterValidator(_check_tag)], str] = Field(default_factory=dict)
-    """Tags of all created resources."""
+    """KMS key (its id or ARN) that encrypts the disks and the output on S3."""
+    tags: dict[TagKey, str] = Field(default_factory=dict)
+    """Tags of all created resources: a table of keys and values."""
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if bool(self.subnets) != bool(self.security_groups):
             missing = "security_groups" if self.subnets else "subnets"
             given = "subnets" if self.subnets else "security_groups"
-            yield given, f"define a VPC only together with {missing}"
+            yield given, f"define a VPC only together with {missing}", missing
 
 
 class ContainerImages(Section):
-    """[images]: the container images. Unset: those that push.sh wrote into images.json."""
+    """[images]: the container images in Amazon ECR."""
 
     train: ContainerImage | None = None
+    """Container image that trains. Unset: the one that push.sh wrote into images.json."""
     serve: ContainerImage | None = None
+    """Container image that serves. Unset: the one that push.sh wrote into images.json."""
 
 
 class Data(Section):
     """[data]: the channels, each a folder of its name, on this machine and on S3."""
 
     local: str | None = None
-    """Folder on this machine, relative to the settings file."""
-    s3: Annotated[str, like(rf"s3://{_BUCKET}(/.*)?", "s3://bucket/prefix")] | None = None
-    """Such as s3://BUCKET/images. Unset: s3://BUCKET/NAME/data."""
+    """Folder on this machine with a folder per channel, relative to the settings file."""
+    s3: Annotated[str, like(rf"s3://{BUCKET}(/.*)?", "s3://bucket/prefix")] | None = None
+    """Prefix on S3 with a folder per channel. Unset: s3://BUCKET/NAME/data."""
     channels: Annotated[
         tuple[Annotated[str, one_of(CHANNELS)], ...], Field(strict=False, min_length=1)
     ] = ("training", "validation")
-    """Channels of a training job."""
+    """Channels of a training job: folders of `local` and `s3`. `train` is the same as `training`;
+    `val` and `valid` are the same as `validation`; `model` is the same as `weights`."""
     mode: Literal["File", "FastFile"] = "File"
     """`FastFile` streams images when they are read, `File` copies all of them first."""
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if not find_channel(TRAINING, self.channels):
             yield "channels", "must have training"
+        for channel, accepted in CHANNEL_NAMES.items():
+            given = [name for name in self.channels if name in accepted]
+            if len(given) > 1:
+                # The training program would read only one of them.
+                yield (
+                    "channels",
+                    f"name {channel} {len(given)} times, as {', '.join(given)}: keep one",
+                )
 
 
 class Training(Section):
     """[training]: the instances of a training job."""
 
-    instance_type: Annotated[str, _instance_type("TrainingInstanceType")] = "ml.g5.xlarge"
+    instance_type: Annotated[str, instance_for("TrainingInstanceType")] = "ml.g5.xlarge"
+    """Instance type of training jobs. `ml.g5.xlarge` has a GPU."""
     instance_count: Count = 1
-
+    """Instances of a training job. Several train one network together."""
     volume_gb: int = Field(default=30, ge=1, le=16_384)
-    """Disk of each instance."""
+    """Disk of each instance, in GB. It holds the images and their decoded copy."""
     max_hours: float = Field(default=24.0, ge=0.02, le=672)
-    """Time limit of a training job."""
+    """Time limit of a training job, in hours."""
     spot: bool = False
     """Use spot instances, which are cheaper; an interrupted job continues from its checkpoint."""
     max_wait_hours: float | None = None
-    """Time limit of a spot job, waiting included. Unset: twice max_hours."""
+    """Time limit of a spot job in hours, waiting included. Unset: twice `max_hours`."""
     keep_alive_minutes: int = Field(default=0, ge=0, le=60)
-    """How long the instances stay warm for the next job."""
+    """Minutes for which the instances stay warm, and cost money, for the next job."""
 
     @property
     def max_wait_seconds(self) -> int:
         """Return the time limit of a spot job."""
         return round((self.max_wait_hours or 2 * self.max_hours) * HOUR)
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if self.max_wait_hours is not None and not self.spot:
             yield "max_wait_hours", "requires spot = true"
         elif self.max_wait_hours is not None and self.max_wait_hours < self.max_hours:
             yield "max_wait_hours", f"is less than max_hours, {self.max_hours:g}"
         if self.spot and self.keep_alive_minutes:
-            yield "keep_alive_minutes", "is not for spot instances: set it to 0 or spot = false"
-
-
-class DataCapture(Section):
-    """[endpoint.capture]: requests and responses that the endpoint stores on S3."""
-
-    percent: int = Field(default=100, ge=1, le=100)
-    """Share of the requests."""
-    requests: bool = True
-    answers: bool = True
-
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
-        if not (self.requests or self.answers):
-            yield "answers", "and requests are both false: drop the section to capture nothing"
-
-
-class Endpoint(Section):
-    """[endpoint]: how the model is served."""
-
-    kind: Literal["real-time", "serverless", "asynchronous", "multi-model"] = "real-time"
-    instance_type: Annotated[str, _instance_type("ProductionVariantInstanceType")] = "ml.c7i.large"
-
-    instance_count: Count = 1
-    memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 3072
-    """Serverless: memory, to which the CPU share is proportional."""
-    max_concurrency: int = Field(default=5, ge=1, le=200)
-    """Serverless: concurrent requests."""
-    models: Strings = ()
-    """Multi-model: training jobs whose models `deploy` copies under one prefix."""
-    environment: dict[str, str] = Field(default_factory=dict)
-    """Environment variables of the server; the README lists them."""
-    capture: DataCapture | None = None
-    """[endpoint.capture]: store requests and responses on S3."""
-
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
-        if self.kind == "serverless" and self.capture is not None:
-            yield "capture", "is not supported by serverless endpoints"
-        if self.kind == "multi-model" and re.match(r"ml\.[gp]\d", self.instance_type):
-            yield "instance_type", "has a GPU: SageMaker serves multi-model endpoints on CPUs only"
-        if self.models and self.kind != "multi-model":
-            yield "models", 'requires kind = "multi-model"'
-
-
-class Transform(Section):
-    """[transform]: batch predictions for a folder of images."""
-
-    instance_type: Annotated[str, _instance_type("TransformInstanceType")] = "ml.c7i.xlarge"
-    instance_count: Count = 1
-
-    content_type: str = "application/x-image"
-    """Media type of the input."""
-    accept: Literal["application/json", "application/jsonlines", "text/csv"] = "application/json"
-    """Media type of the output. In CSV, one image that cannot be decoded fails the job."""
-    max_payload_mb: int = Field(default=6, ge=1, le=100)
-    """Size limit of an image."""
-
-
-class Explain(Section):
-    """[explain]: explanations of predictions."""
-
-    instance_type: Annotated[str, _instance_type("ProcessingInstanceType")] = "ml.c5.xlarge"
-    """Instance type of a SageMaker Clarify job, if the account has Clarify."""
-    instance_count: Count = 1
-    num_samples: int = Field(default=500, ge=1, le=10_000)
-    """Masked images to predict per explained image."""
-    num_segments: int = Field(default=20, ge=2, le=1000)
-    """Segments into which an image is divided."""
+            yield (
+                "keep_alive_minutes",
+                "is not for spot instances: set it to 0 or spot = false",
+                "spot",
+            )
 
 
 class Settings(Section):
@@ -212,15 +150,16 @@ class Settings(Section):
             f"my-job2: up to {MAX_NAME} small letters, digits and single hyphens, a letter first",
         ),
     ] = ""
-    """Prefix of the names of all created resources."""
+    """Prefix of the names of all created resources. The only required key."""
     aws: Aws = Aws()
     images: ContainerImages = ContainerImages()
     data: Data = Data()
     training: Training = Training()
     hyperparameters: dict[str, Scalar] = Field(default_factory=dict)
-    """[hyperparameters]: as the README lists them."""
+    """[hyperparameters]: hyperparameters of the training program, which checks their values."""
     metrics: dict[str, str] = Field(default_factory=dict)
-    """[metrics]: more metrics, by name: regular expressions that find them in the log."""
+    """[metrics]: more metrics of the log, by name: a regular expression with one group, around the
+    number. They can be a tuning objective and are shown on SageMaker."""
     tuning: Tuning | None = None
     debugger: Debugger = Debugger()
     profiler: Profiler = Profiler()
@@ -228,20 +167,24 @@ class Settings(Section):
     transform: Transform = Transform()
     explain: Explain = Explain()
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if not self.name:
             yield "name", "is missing: it begins the names of all created resources"
         for key in ("train", "serve"):
-            uri = re.fullmatch(_CONTAINER_IMAGE, getattr(self.images, key) or "")
+            uri = re.fullmatch(CONTAINER_IMAGE, getattr(self.images, key) or "")
             if uri and self.aws.region and uri["region"] != self.aws.region:
                 regions = f"is in {uri['region']}, and aws.region is {self.aws.region}"
-                yield f"images.{key}", f"{regions}: SageMaker pulls only from its own region"
+                problem = f"{regions}: SageMaker pulls only from its own region"
+                yield f"images.{key}", problem, "aws.region"
         has_vpc = bool(self.aws.subnets)
         if self.endpoint.kind == "serverless" and (has_vpc or self.aws.network_isolation):
             yield "endpoint.kind", "serverless supports neither a VPC nor network isolation"
+        if self.debugger.rules and "debug_rules" in self.hyperparameters:
+            yield "hyperparameters.debug_rules", "replaces debugger.rules: keep one of them"
         if self.aws.network_isolation and self._downloads_weights():
             problem = "network_isolation prevents the download of pretrained weights"
-            yield "aws.network_isolation", f"{problem}: add the channel weights to data.channels"
+            remedy = "add the channel weights to data.channels"
+            yield "aws.network_isolation", f"{problem}: {remedy}", "data.channels"
 
     def _downloads_weights(self) -> bool:
         given = self.hyperparameters

@@ -1,29 +1,18 @@
 """Strict pydantic models for the settings file; all mistakes are collected."""
 
 import copy
-import difflib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
+
+from image_classifier.settings.suggestion import suggestion
 
 # The keys from the top of the file to a value, without indices of lists.
 KeyPath = tuple[str, ...]
-
-# Lax in this one respect: TOML has lists, and frozen models have tuples.
-Strings = Annotated[tuple[str, ...], Field(strict=False)]
-
-
-def _check_scalar(value: object) -> object:
-    if not isinstance(value, (str, int, float, bool)):
-        raise ValueError("must be one value")  # noqa: TRY004 - pydantic collects ValueErrors
-    return value
-
-
-Scalar = Annotated[object, AfterValidator(_check_scalar)]
 
 
 class Mistake(NamedTuple):
@@ -40,20 +29,38 @@ class Section(BaseModel):
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
     )
 
-    def contradictions(self, path: KeyPath = ()) -> Iterator[Mistake]:
-        """Yield values that contradict those of other keys, here and in the sections below."""
-        for key, message in self._contradictions():
-            yield Mistake((*path, *key.split(".")) if key else path, message)
+    def contradictions(
+        self, wrong: frozenset[KeyPath] = frozenset(), path: KeyPath = ()
+    ) -> Iterator[Mistake]:
+        """Yield values that contradict those of other keys, here and in the sections below.
+
+        Args:
+            wrong: keys that have their default here, because their values are invalid. What
+                depends on them is unknown.
+            path: the keys from the top of the file to this section.
+        """
+        for key, message, *needed in self._contradictions():
+            found = (*path, *key.split("."))
+            if found[-1] == "":
+                found = found[:-1]
+                is_known = all(other[: len(found)] != found for other in wrong)
+            else:
+                is_known = wrong.isdisjoint({found, *((*path, *k.split(".")) for k in needed)})
+            if is_known:
+                yield Mistake(found, message)
         for name, value in self:
             if isinstance(value, Section):
-                yield from value.contradictions((*path, name))
+                yield from value.contradictions(wrong, (*path, name))
             elif isinstance(value, Mapping):
                 for key, item in value.items():
                     if isinstance(item, Section):
-                        yield from item.contradictions((*path, name, key))
+                        yield from item.contradictions(wrong, (*path, name, key))
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield keys, dotted below this section, and what their values contradict."""
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+        """Yield keys, dotted below this section, a message, and the other keys it depends on.
+
+        A key that ends with a dot, or is empty, means the content of a table as a whole.
+        """
         yield from ()
 
 
@@ -68,38 +75,9 @@ def validate(kind: type[SectionType], content: dict[str, Any]) -> tuple[SectionT
         errors = error.errors()
         section = kind.model_validate(_without(content, [_path(error) for error in errors]))
     mistakes = [Mistake(_path(error), _message(error, section)) for error in errors]
-    wrong = {mistake.path for mistake in mistakes}
     # A key of the wrong type has its default here: only its type is worth a message.
-    mistakes += [found for found in section.contradictions() if found.path not in wrong]
-    return section, mistakes
-
-
-def like(pattern: str, example: str) -> AfterValidator:
-    """Return a validator of text that is empty or matches a regular expression."""
-
-    def check(text: str) -> str:
-        if text and not re.fullmatch(pattern, text):
-            raise ValueError(f"must look like {example}")
-        return text
-
-    return AfterValidator(check)
-
-
-def one_of(names: Collection[str]) -> AfterValidator:
-    """Return a validator of text that is one of the names."""
-
-    def check(name: str) -> str:
-        if name not in names:
-            raise ValueError(f"is unknown{suggestion(name, names)}")
-        return name
-
-    return AfterValidator(check)
-
-
-def suggestion(name: str, names: Collection[str]) -> str:
-    """Return the end of a message about an unknown name."""
-    near = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(names)}"
+    wrong = frozenset(mistake.path for mistake in mistakes)
+    return section, [*mistakes, *section.contradictions(wrong)]
 
 
 def to_strings(values: Mapping[str, object]) -> dict[str, str]:

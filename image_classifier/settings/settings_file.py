@@ -4,16 +4,16 @@ import json
 import operator
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier.channel_names import find_folder
 from container.classifier.errors import UserError
-from image_classifier.settings import metric_definitions, section
+from image_classifier.settings import checks, section
+from image_classifier.settings.overrides import apply
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.section import KeyPath, Mistake
-from image_classifier.settings.tuning import rejection
 
 # Where push.sh writes the URIs of the container images.
 IMAGES = Path(__file__).resolve().parents[2] / "images.json"
@@ -80,8 +80,20 @@ class SettingsFile:
             raise UserError(f"{self.path}: {verb} needs {', '.join(missing)}{hint}")
 
 
-def read(path: Path, images: Path = IMAGES) -> SettingsFile:
+def read(
+    path: Path,
+    images: Path = IMAGES,
+    overrides: Sequence[str] = (),
+    *,
+    with_folders: bool = False,
+) -> SettingsFile:
     """Read a settings file; container images that it does not name come from images.json.
+
+    Args:
+        path: the settings file.
+        images: images.json.
+        overrides: texts KEY=VALUE that replace values of the file.
+        with_folders: check also that the folders of the channels exist on this machine.
 
     Raises:
         UserError: the file cannot be read, or has mistakes: one line each.
@@ -94,15 +106,36 @@ def read(path: Path, images: Path = IMAGES) -> SettingsFile:
         raise UserError(
             f"{path}:{line[1] if line else len(text.splitlines())}: invalid TOML: {error}"
         ) from None
+    except RecursionError:
+        raise UserError(f"{path}:1: invalid TOML: too many brackets within brackets") from None
+    overridden = apply(content, overrides)
     settings, mistakes = section.validate(Settings, content)
-    mistakes += [*_hyperparameter_mistakes(settings), *metric_definitions.mistakes(settings)]
+    file = SettingsFile(path, settings)
+    mistakes += checks.find_mistakes(settings)
+    if with_folders and not any(mistake.path[:1] == ("data",) for mistake in mistakes):
+        mistakes += checks.find_missing_folders(settings, file.local_data)
     if mistakes:
-        lines = find_lines(text)
-        found = sorted({(_line_of(mistake.path, lines), *mistake) for mistake in mistakes})
-        raise UserError(
-            "\n".join(f"{path}:{line}: {'.'.join(key)} {message}" for line, key, message in found)
-        )
+        raise UserError("\n".join(_located(path, text, mistakes, overridden)))
     return SettingsFile(path, _with_images(settings, images))
+
+
+def _located(
+    path: Path, text: str, mistakes: Iterable[Mistake], overridden: Collection[KeyPath]
+) -> list[str]:
+    """Return the mistakes in the order of the file, with the line or the option of each."""
+    lines = find_lines(text)
+    found = set()
+    for key, message in mistakes:
+        is_override = any(
+            option == key[: len(option)] or (option[: len(key)] == key and key not in lines)
+            for option in overridden
+        )
+        line = 0 if is_override else _line_of(key, lines)
+        found.add((line, key, message))
+    return [
+        f"{f'{path}:{line}' if line else '--set'}: {'.'.join(key)} {message}"
+        for line, key, message in sorted(found)
+    ]
 
 
 def find_lines(text: str) -> dict[KeyPath, int]:
@@ -111,20 +144,20 @@ def find_lines(text: str) -> dict[KeyPath, int]:
     `tomllib` does not report lines. The document must be valid.
     """
     found: dict[KeyPath, int] = {}
-    table: list[str] = []
-    start = 1
-    for number, line in enumerate(text.splitlines(), 1):
-        if start == number and line.lstrip().startswith("["):
-            table = []
-        table.append(line)
+    header, statement, start = "", "", 1
+    for number, line in enumerate(text.split("\n"), 1):
+        statement += line + "\n"
+        is_header = line.lstrip().startswith("[") and start == number
         try:
-            content = tomllib.loads("\n".join(table))
+            content = tomllib.loads(statement if is_header else header + statement)
         except tomllib.TOMLDecodeError:
             # A value that spans several lines.
             continue
+        if is_header:
+            header = statement
         for path in _paths(content):
             found.setdefault(path, start)
-        start = number + 1
+        statement, start = "", number + 1
     return found
 
 
@@ -144,25 +177,13 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} has more than a megabyte: name a settings file (TOML)")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): name a settings file (TOML)"
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8: save it as UTF-8") from None
-
-
-def _hyperparameter_mistakes(settings: Settings) -> list[Mistake]:
-    """Return why the training program would reject each hyperparameter, else all together."""
-    given = settings.hyperparameters
-    reasons = {name: rejection({name: value}) for name, value in given.items()}
-    found = [Mistake(("hyperparameters", n), reason) for n, reason in reasons.items() if reason]
-    tuned = settings.tuning.ranges if settings.tuning else {}
-    fixed = {name: value for name, value in given.items() if name not in tuned}
-    if not found and (reason := rejection(fixed)):
-        found = [Mistake(("hyperparameters",), reason)]
-    return found
 
 
 def _with_images(settings: Settings, path: Path) -> Settings:

@@ -8,8 +8,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from container.classifier.errors import UserError
-from container.training.hyperparameters import Hyperparameters
-from image_classifier.settings.section import Scalar, Section, Strings
+from container.training.hyperparameters import (
+    FOREIGN_NAMES,
+    FOREIGN_PREFIXES,
+    Hyperparameters,
+)
+from image_classifier.settings.debugging import unknown_rule
+from image_classifier.settings.fields import Scalar, Strings
+from image_classifier.settings.known_names import NETWORKS, RULES
+from image_classifier.settings.section import Section
+from image_classifier.settings.suggestion import suggestion
 
 # The default quotas of the service.
 MAX_JOBS, MAX_PARALLEL, MAX_RANGES, MAX_VALUES, MAX_PARENTS = 750, 10, 30, 30, 5
@@ -19,8 +27,9 @@ class Range(Section):
     """[tuning.ranges.NAME]: `min` and `max`, or `values`."""
 
     min: float | None = None
+    """Least value. Needs `max`."""
     max: float | None = None
-
+    """Greatest value. Needs `min`."""
     values: Annotated[tuple[Scalar, ...], Field(strict=False, max_length=MAX_VALUES)] = ()
     """Values to choose from, instead of `min` and `max`."""
     scaling: Literal["Auto", "Linear", "Logarithmic", "ReverseLogarithmic"] = "Auto"
@@ -31,7 +40,7 @@ class Range(Section):
         """Return `min` and `max` of a range that has been checked."""
         return self.min or 0.0, self.max or 0.0
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if self.values:
             if self.min is not None or self.max is not None:
                 yield "values", "cannot be combined with min or max: drop one of them"
@@ -53,34 +62,39 @@ class WarmStart(Section):
     """[tuning.warm_start]: use the results of earlier tuning jobs."""
 
     parents: Strings = ()
-    """One to five tuning jobs."""
+    """Names of one to five earlier tuning jobs."""
     type: Literal["IdenticalDataAndAlgorithm", "TransferLearning"] = "TransferLearning"
     """What the parents have in common with this tuning job."""
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if not 1 <= len(self.parents) <= MAX_PARENTS:
             yield "parents", f"must name one to five tuning jobs, got {len(self.parents)}"
 
 
 class Tuning(Section):
-    """[tuning]."""
+    """[tuning]: the search of hyperparameters."""
 
     objective: str = "val_accuracy"
-    """One of the metrics; the last value that a job logs counts."""
+    """Metric to optimize, whose last value in the log counts: one of the training program's, or of
+    `[metrics]`."""
     goal: Literal["Maximize", "Minimize"] | None = None
-    """Unset: `Minimize` for a loss, else `Maximize`."""
+    """Whether the objective is to be small or large. Unset: `Minimize` for a loss, else
+    `Maximize`."""
     strategy: Literal["Bayesian", "Random", "Grid", "Hyperband"] = "Bayesian"
+    """How values are chosen. `Grid` tries all combinations of `values`; `Hyperband` stops bad jobs
+    early."""
     jobs: int = Field(default=20, ge=1, le=MAX_JOBS)
-    """Training jobs in total."""
+    """Training jobs in total. Not used by `Grid`."""
     parallel: int = Field(default=2, ge=1, le=MAX_PARALLEL)
     """Training jobs at a time."""
     early_stopping: bool = False
     """Stop jobs that are unlikely to become the best."""
     seed: int = 0
+    """Seed of the search."""
     ranges: dict[str, Range] = Field(default_factory=dict)
-    """[tuning.ranges]: the searched hyperparameters."""
+    """The searched hyperparameters."""
     warm_start: WarmStart | None = None
-    """[tuning.warm_start]: use the results of earlier tuning jobs."""
+    """Use the results of earlier tuning jobs. Unset: use none."""
 
     @property
     def is_minimized(self) -> bool:
@@ -103,17 +117,25 @@ class Tuning(Section):
             return int(str(hyperparameters.get("epochs", 5)))
         return max(int(float(str(value))) for value in epochs.values or epochs.bounds)
 
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if self.parallel > self.jobs:
-            yield "parallel", f"is more than jobs, {self.jobs}"
+            yield "parallel", f"is more than jobs, {self.jobs}", "jobs"
         if self.goal == "Maximize" and self.objective.endswith("loss"):
-            yield "goal", f"would make {self.objective} as large as possible: Minimize it"
+            yield (
+                "goal",
+                f"would make {self.objective} as large as possible: Minimize it",
+                "objective",
+            )
         if self.goal == "Minimize" and not self.objective.endswith("loss"):
-            yield "goal", f"would make {self.objective} as small as possible: Maximize it"
+            yield (
+                "goal",
+                f"would make {self.objective} as small as possible: Maximize it",
+                "objective",
+            )
         if self.early_stopping and self.strategy == "Hyperband":
-            yield "early_stopping", "is part of Hyperband: leave it out"
+            yield "early_stopping", "is part of Hyperband: leave it out", "strategy"
         if not 1 <= len(self.ranges) <= MAX_RANGES:
-            yield "ranges", f"must be 1 to {MAX_RANGES}, got {len(self.ranges)}"
+            yield "ranges.", f"must be 1 to {MAX_RANGES}, got {len(self.ranges)}"
         for name, limits in self.ranges.items():
             if self.strategy == "Grid" and not limits.values:
                 yield f"ranges.{name}", "must be values: Grid does not sample between min and max"
@@ -134,8 +156,19 @@ def is_integer(name: str) -> bool:
 
 def rejection(hyperparameters: Mapping[str, object]) -> str | None:
     """Return why the training program would reject hyperparameters, or None."""
+    known = typing.get_type_hints(Hyperparameters)
+    for name in hyperparameters:
+        is_foreign = name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES
+        if name not in known and not is_foreign:
+            return f"is unknown{suggestion(name, known)}"
     try:
-        Hyperparameters.from_strings(hyperparameters)
+        parsed = Hyperparameters.from_strings(hyperparameters)
     except UserError as error:
         return str(error).removeprefix(f"{next(iter(hyperparameters), '')} ")
+    if parsed.network not in NETWORKS:
+        return (
+            f"is an unknown network, got {parsed.network!r}{suggestion(parsed.network, NETWORKS)}"
+        )
+    if parsed.debug_rules and (rule := unknown_rule(parsed.debug_rules)):
+        return f"has an unknown rule, got {rule!r}{suggestion(rule, RULES)}"
     return None

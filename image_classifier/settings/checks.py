@@ -1,0 +1,82 @@
+"""Checks of a settings file beyond the types of its values: hyperparameters, metrics, folders."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import botocore.session
+
+from container.classifier.channel_names import CHANNEL_NAMES
+from image_classifier.settings import metric_definitions
+from image_classifier.settings.schema import Settings
+from image_classifier.settings.section import Mistake
+from image_classifier.settings.tuning import rejection
+
+# What SageMaker needs and this machine does not, with hints for messages.
+PUSH_HINT = "./push.sh writes it into images.json"
+SAGEMAKER_KEYS = {
+    "aws.role": "the ARN of the role that jobs run as",
+    "aws.bucket": "the bucket for output",
+    "images.train": PUSH_HINT,
+    "images.serve": PUSH_HINT,
+}
+
+
+def find_mistakes(settings: Settings) -> Iterator[Mistake]:
+    """Yield what the training program, or SageMaker, would reject."""
+    yield from _hyperparameters(settings)
+    yield from metric_definitions.mistakes(settings)
+
+
+def _hyperparameters(settings: Settings) -> Iterator[Mistake]:
+    """Yield why the training program would reject hyperparameters: each, or several together."""
+    given = settings.hyperparameters
+    reasons = {name: rejection({name: value}) for name, value in given.items()}
+    yield from (Mistake(("hyperparameters", n), reason) for n, reason in reasons.items() if reason)
+    ranges = settings.tuning.ranges if settings.tuning else {}
+    # A trial has one value of each range.
+    tried = {name: (limits.values or limits.bounds)[0] for name, limits in ranges.items()}
+    valid = {name: value for name, value in given.items() if not reasons[name]}
+    trial = valid | {name: value for name, value in tried.items() if not rejection({name: value})}
+    if reason := rejection(trial):
+        # It begins with one of the names.
+        name, _, rest = reason.partition(" ")
+        table = ("hyperparameters",) if name in given else ("tuning", "ranges")
+        yield Mistake((*table, name), rest)
+
+
+def find_missing_folders(settings: Settings, folder: Path | None) -> Iterator[Mistake]:
+    """Yield which folders of `data.local` do not exist on this machine.
+
+    Args:
+        settings: settings whose values are valid.
+        folder: `data.local` as an absolute path; None if it is unset.
+    """
+    if folder is None:
+        return
+    if not folder.is_dir():
+        hint = "fix the path, or remove the key if the images are only on S3"
+        yield Mistake(("data", "local"), f"is not a folder: {folder}; {hint}")
+        return
+    found = sorted(path.name for path in folder.glob("*/"))
+    listed = ", ".join(f"{name}/" for name in found[:10]) or "no folders"
+    for channel in settings.data.channels:
+        accepted = next(names for names in CHANNEL_NAMES.values() if channel in names)
+        if not set(found) & set(accepted):
+            message = f"name {channel!r}, which has no folder in {folder}: found {listed}"
+            yield Mistake(("data", "channels"), message)
+        elif channel not in found and len(set(found) & set(accepted)) > 1:
+            both = " and ".join(f"{name}/" for name in found if name in accepted)
+            message = f"name {channel!r}, and {folder} has {both}: name one of them"
+            yield Mistake(("data", "channels"), message)
+
+
+def missing_for_sagemaker(settings: Settings) -> list[str]:
+    """Return the keys that SageMaker needs and the settings lack, each with a hint."""
+    missing = [
+        f"{key} ({hint})"
+        for key, hint in SAGEMAKER_KEYS.items()
+        if not getattr(getattr(settings, key.split(".")[0]), key.split(".")[1])
+    ]
+    if not (settings.aws.region or botocore.session.get_session().get_config_variable("region")):
+        missing.append("aws.region (or the environment variable AWS_REGION)")
+    return missing

@@ -1,0 +1,107 @@
+"""[endpoint], [transform] and [explain]: how a trained model is used."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from image_classifier.settings.fields import Count, Strings, instance_for
+from image_classifier.settings.known_names import ENVIRONMENT
+from image_classifier.settings.section import Section
+from image_classifier.settings.suggestion import find_near, suggestion
+
+# All variables with this prefix are the server's. Others are unknown only if they are similar.
+OWN_PREFIX, SIMILAR = "SAGEMAKER_CLASSIFIER_", 0.9
+
+
+class DataCapture(Section):
+    """[endpoint.capture]: requests and responses that the endpoint stores on S3."""
+
+    percent: int = Field(default=100, ge=1, le=100)
+    """Percentage of the requests that is stored."""
+    requests: bool = True
+    """Store requests, which contain the images."""
+    answers: bool = True
+    """Store responses."""
+
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+        if not (self.requests or self.answers):
+            yield "answers", "and requests are both false: drop the section to capture nothing"
+
+
+class Endpoint(Section):
+    """[endpoint]: how the model is served."""
+
+    kind: Literal["real-time", "serverless", "asynchronous", "multi-model"] = "real-time"
+    """`real-time`: instances that respond at once. `serverless`: costs nothing without requests.
+    `asynchronous`: reads images from S3 and writes responses to S3. `multi-model`: serves several
+    models on the same instances."""
+    instance_type: Annotated[str, instance_for("ProductionVariantInstanceType")] = "ml.c7i.large"
+    """Instance type of the endpoint. Not used by `serverless`."""
+    instance_count: Count = 1
+    """Instances of the endpoint. Not used by `serverless`."""
+    memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 3072
+    """Memory of a `serverless` endpoint, in MB. Its share of CPUs is proportional to it."""
+    max_concurrency: int = Field(default=5, ge=1, le=200)
+    """Concurrent requests of a `serverless` endpoint."""
+    models: Strings = ()
+    """Training jobs whose models `deploy` copies to a `multi-model` endpoint. Unset: the newest."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the server: a table of names and values."""
+    capture: DataCapture | None = None
+    """Store requests and responses on S3. Unset: store nothing."""
+
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+        if self.kind == "serverless" and self.capture is not None:
+            yield "capture", "is not supported by serverless endpoints"
+        if self.kind == "multi-model" and re.match(r"ml\.[gp]\d", self.instance_type):
+            yield (
+                "instance_type",
+                "has a GPU: SageMaker serves multi-model endpoints on CPUs only",
+                "kind",
+            )
+        if self.models and self.kind != "multi-model":
+            yield "models", 'requires kind = "multi-model"', "kind"
+        for name, value in self.environment.items():
+            if name in ENVIRONMENT:
+                if (reason := ENVIRONMENT[name].rejection(value)) is not None:
+                    yield f"environment.{name}", reason
+            elif name.startswith(OWN_PREFIX) or find_near(name, ENVIRONMENT, SIMILAR):
+                yield f"environment.{name}", f"is unknown{suggestion(name, ENVIRONMENT)}"
+
+
+class Transform(Section):
+    """[transform]: batch predictions for a folder of images."""
+
+    instance_type: Annotated[str, instance_for("TransformInstanceType")] = "ml.c7i.xlarge"
+    """Instance type of transform jobs."""
+    instance_count: Count = 1
+    """Instances of a transform job. They share the images."""
+    content_type: str = "application/x-image"
+    """Media type of the input."""
+    accept: Literal["application/json", "application/jsonlines", "text/csv"] = "application/json"
+    """Media type of the output. In CSV, one image that cannot be decoded fails the job."""
+    max_payload_mb: int = Field(default=6, ge=1, le=100)
+    """Size limit of an image, in MB."""
+
+
+class Explain(Section):
+    """[explain]: explanations of predictions."""
+
+    instance_type: Annotated[str, instance_for("ProcessingInstanceType")] = "ml.c5.xlarge"
+    """Instance type of a SageMaker Clarify job, if the account has Clarify."""
+    instance_count: Count = 1
+    """Instances of a SageMaker Clarify job."""
+    num_samples: int = Field(default=500, ge=1, le=10_000)
+    """Masked images that are predicted per explained image: at least 2 * `num_segments` + 2."""
+    num_segments: int = Field(default=20, ge=2, le=1000)
+    """Approximate number of segments into which an image is divided."""
+
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+        least = 2 * self.num_segments + 2
+        if self.num_samples < least:
+            limits = f"{self.num_segments} segments need {least} samples, got {self.num_samples}"
+            key = "num_samples" if "num_samples" in self.model_fields_set else "num_segments"
+            other = {"num_samples": "num_segments", "num_segments": "num_samples"}[key]
+            yield key, f"is impossible: {limits}", other
