@@ -31,6 +31,7 @@ from container.debugger.rules.rule import (
     Violation,
 )
 from tests.opt_ml import make_job, train_here, write_json
+from tests.report_pages import check_report
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,7 @@ def test_smdebug_readers_read_the_files(base_dir: Path) -> None:
 def test_report_has_all_sections_and_no_external_references(base_dir: Path) -> None:
     page = (base_dir / "output" / "data" / "debug-report.html").read_text()
 
+    check_report(page)
     titles = re.findall(r"<h2>(.*?)</h2>", page)
     assert titles == [
         "Advice",
@@ -140,8 +142,8 @@ def test_report_has_all_sections_and_no_external_references(base_dir: Path) -> N
         "Analyzing the training loop",
         "Losses and tensors",
     ]
-    assert "http" not in page
-    assert "<script" not in page
+    assert "http:" not in page
+    assert "https:" not in page
     assert not re.search(r"[>, ]nan\b", page)
     assert page.count("<polyline") > 10
     for name in ("OverallSystemUsage", "LowGPUUtilization", "LossNotDecreasing"):
@@ -158,10 +160,24 @@ def test_command_writes_the_report_again(base_dir: Path, tmp_path: Path) -> None
 
 
 def test_report_without_data_states_what_is_missing() -> None:
-    page = render(None, None, [])
+    page = render(None, None, [], "job")
 
+    check_report(page)
+    assert "No rule could be evaluated" in page
+    assert " rules had too little data: " in page
     assert "No phases were timed" in page
     assert "System metrics were not sampled" in page
+
+
+def test_rates_of_bytes_are_in_megabytes() -> None:
+    key = ("algo-1", "network", "ReceiveBytesPerSecond", "Algorithm")
+    profile = Profile({key: [(0.0, 91_770_000.0), (1.0, 2e9)]})
+
+    page = render(None, profile, [], "job")
+
+    assert "network received, MB/s" in page
+    assert ">2000<" in page
+    assert "e+0" not in page
 
 
 def test_advice_lists_causes_before_consequences() -> None:

@@ -66,7 +66,8 @@ def _write_report(path: Path, output: Path) -> None:
         records = Records({}, [])
     verdicts = selection.evaluate_all(selection.select(None), records)
     try:
-        output.write_text(report.render(records, profile, verdicts), encoding="utf-8")
+        page = report.render(records, profile, verdicts, str(path))
+        output.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from None
     except DamagedTensorError as error:

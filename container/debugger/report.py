@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
+from container.classifier.report_page import template
 from container.debugger import charts
 from container.debugger.profiler import profile as profiles
 from container.debugger.profiler import rules as profiler_rules
@@ -15,17 +15,20 @@ from container.debugger.profiler import timeline
 from container.debugger.profiler.profile import Profile, percentiles
 from container.debugger.reading.records import GRADIENTS, WEIGHTS, Records
 from container.debugger.rules.inputs import BIAS
-from container.debugger.rules.rule import ISSUES, Verdict
+from container.debugger.rules.rule import ERROR, INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
 from container.debugger.rules.selection import RULES
 
-TEMPLATE = "debug_report.html.jinja"
+TEMPLATE = Path(__file__).with_name("debug_report.html.jinja")
 
 # Lines of a tensor plot.
 MAX_LINES = 6
 
 MAX_OPERATORS = 15
 
-STATUSES = (ISSUES, "Error", "NoIssuesFound", "InsufficientData")
+STATUSES = (ISSUES, ERROR, NO_ISSUES, INSUFFICIENT)
+
+# Colors of the stylesheet.
+STYLES = {ISSUES: "bad", ERROR: "bad", NO_ISSUES: "good", INSUFFICIENT: "faint"}
 
 # Problems of the model precede problems of speed, and causes precede consequences: dead units pass
 # no gradient, and without a gradient no weight changes.
@@ -55,23 +58,24 @@ TENSOR_PLOTS = {
 }
 
 
-def render(records: Records | None, profile: Profile | None, verdicts: Sequence[Verdict]) -> str:
-    """Return the page; sections without data state that they have none."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def render(
+    records: Records | None, profile: Profile | None, verdicts: Sequence[Verdict], job: str
+) -> str:
+    """Return the page about a training job; sections without data state that they have none."""
     records, profile = records or Records({}, []), profile or Profile()
     verdicts = [*verdicts, *profiler_rules.evaluate_all(profile)]
-    return environment.get_template(TEMPLATE).render(
+    return template(TEMPLATE, number=_number).render(
+        facts={"Training job": job, "Data": _data(records, profile)},
         advice=advice(verdicts),
+        by_status={
+            status: [verdict.rule for verdict in verdicts if verdict.status == status]
+            for status in STATUSES
+        },
+        styles=STYLES,
         summary=_summary(profile),
         usage=profile.system_usage(),
         phases=(phases := _phases(profile)),
-        phase_plot=charts.stacked_bar(phases),
+        phase_plot=charts.stacked_bar(phases, title="Shares of the phases"),
         operators=profile.operators,
         max_operators=MAX_OPERATORS,
         verdicts=sorted(verdicts, key=lambda verdict: STATUSES.index(verdict.status)),
@@ -79,8 +83,7 @@ def render(records: Records | None, profile: Profile | None, verdicts: Sequence[
         steps=_durations(profile, timeline.STEP, "ms per step"),
         loading=_durations(profile, timeline.DATA, "ms to load images"),
         system_plots=_system_plots(profile),
-        loss_plot=_loss_plot(records),
-        tensor_plots=_tensor_plots(records),
+        tensor_plots=_loss_plot(records) | _tensor_plots(records),
     )
 
 
@@ -92,6 +95,23 @@ def advice(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
         for verdict in sorted(verdicts, key=lambda verdict: order.index(verdict.rule))
         if verdict.status == ISSUES and (worst := verdict.worst)
     ]
+
+
+def _data(records: Records, profile: Profile) -> str:
+    """Return what was recorded, for the top of the page."""
+    counts = {
+        "tensors": len({name for name, _ in records.tensors}),
+        "recorded steps": len({step for step, _ in records.times}),
+        "timed steps": len(profile.durations(timeline.STEP)),
+        "system metrics": len(profile.metrics),
+    }
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
+
+
+def _number(value: float) -> str:
+    """Return a number with four digits, or a large one without an exponent."""
+    large = 10_000
+    return f"{value:,.0f}" if abs(value) >= large else f"{value:.4g}"
 
 
 def _summary(profile: Profile) -> dict[str, str]:
@@ -129,7 +149,7 @@ def _durations(profile: Profile, name: str, x_label: str) -> dict[str, object]:
     return {
         "count": len(milliseconds),
         "percentiles": percentiles(milliseconds),
-        "plot": charts.histogram(milliseconds, x_label=x_label),
+        "plot": charts.histogram(milliseconds, title=f"Histogram, {x_label}", x_label=x_label),
     }
 
 
@@ -143,14 +163,15 @@ def _system_plots(profile: Profile) -> dict[str, Markup]:
                 name: [(float(x) - start, float(y)) for x, y in values]
                 for name, values in list(series.items())[: len(charts.COLORS)]
             }
-            plots[title] = charts.lines(shown, x_label="seconds")
+            plots[title] = charts.lines(shown, title=title, x_label="seconds", y_max=100)
     return plots
 
 
-def _loss_plot(records: Records) -> Markup:
+def _loss_plot(records: Records) -> dict[str, Markup]:
     losses = {"training": records.losses(records.training), "validation": records.losses("EVAL")}
     series = {name: [(p.order, p.value) for p in points] for name, points in losses.items()}
-    return charts.lines(series, x_label="record")
+    plot = charts.lines(series, title="Losses", x_label="record")
+    return {"Losses": plot} if plot else {}
 
 
 def _tensor_plots(records: Records) -> dict[str, Markup]:
@@ -166,7 +187,9 @@ def _tensor_plots(records: Records) -> dict[str, Markup]:
         }
         if any(series.values()):
             full_title = f"{title} ({len(chosen)} of {len(names)} tensors)"
-            plots[full_title] = charts.lines(series, x_label="step", logarithmic=True)
+            plots[full_title] = charts.lines(
+                series, title=full_title, x_label="step", logarithmic=True
+            )
     return plots
 
 

@@ -20,6 +20,16 @@ MAX_SIZE = 256 * 2**20
 GPU, GPU_MEMORY = ("gpu", "GPUUtilization"), ("gpu", "GPUMemoryUtilization")
 CPU, IO_WAIT = ("cpu", "CPUUtilization"), ("cpu", "I/OWaitPercentage")
 
+# Titles of SageMaker's other metrics, each with the size of its unit.
+TITLES = {
+    "MemoryUsedPercent": ("memory, %", 1),
+    "IOPS": ("disk operations, 1/s", 1),
+    "ReadThroughputInBytesPerSecond": ("disk read, MB/s", 1e6),
+    "WriteThroughputInBytesPerSecond": ("disk written, MB/s", 1e6),
+    "ReceiveBytesPerSecond": ("network received, MB/s", 1e6),
+    "TransmitBytesPerSecond": ("network sent, MB/s", 1e6),
+}
+
 _MICRO = 1e6
 
 Series = npt.NDArray[np.float64]
@@ -60,13 +70,16 @@ class Profile:
         return [event for event in self.events if event.name == name]
 
     def system_usage(self) -> dict[str, dict[str, float]]:
-        """Return percentiles of every system metric, over all CPUs and GPUs of a node."""
+        """Return percentiles of every system metric, over all CPUs and GPUs of a node.
+
+        The names contain the units; rates of bytes are in MB/s.
+        """
         gathered: dict[str, list[float]] = {}
         titles = {CPU: "CPU, %", IO_WAIT: "I/O wait, %", GPU: "GPU, %", GPU_MEMORY: "GPU memory, %"}
         for (node, kind, name, dimension), series in self.metrics.items():
-            unit = "%" if kind == "memory" else "1/s"
-            title = titles.get((kind, dimension), f"{name}, {unit}")
-            gathered.setdefault(f"{node}: {title}", []).extend(value for _, value in series)
+            title, divisor = TITLES.get(name, (f"{name}, {'%' if kind == 'memory' else '1/s'}", 1))
+            title = titles.get((kind, dimension), title)
+            gathered.setdefault(f"{node}: {title}", []).extend(v / divisor for _, v in series)
         return {name: percentiles(values) for name, values in gathered.items()}
 
     def phase_seconds(self) -> dict[str, float]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
 from container.debugger.profiler import profile
 from container.debugger.profiler.profiler import Profiler, interval_of
@@ -207,7 +208,8 @@ class Observer:
         from container.debugger import report  # noqa: PLC0415
 
         profiled = profile.read(settings.output_dir / PROFILER) if self._has_profile else None
-        page = report.render(rules.records(self._directory), profiled, verdicts)
+        job = os.environ.get(JOB_NAME_VARIABLE) or "on this machine"
+        page = report.render(rules.records(self._directory), profiled, verdicts, job)
         (directory / REPORT).write_text(page, encoding="utf-8")
 
     def _start_profiler(self, settings: Settings, module: nn.Module) -> None:
