@@ -1,4 +1,4 @@
-"""Writes the names that `check` knows without importing PyTorch: `python -m tests.known_names`.
+"""Writes names for `check`, which does not import PyTorch: `python -m tests.known_names`.
 
 They are those of torchvision's networks, the debugger's rules and the server's variables.
 """

@@ -3,21 +3,17 @@
 import ast
 import itertools
 import re
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from container.serving.settings import MIB, Settings
 from container.serving.sizing import Sizing
 from image_classifier.preparation.findings import KINDS
-from image_classifier.settings import schema
-from image_classifier.settings.section import Section
 from tests import hostile_images
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 IMAGES = ROOT / "docs" / "images.md"
-SAGEMAKER = ROOT / "docs" / "sagemaker.md"
 PREPARATION = ROOT / "docs" / "preparation.md"
 
 HYPERPARAMETERS = ROOT / "container" / "training" / "hyperparameters.py"
@@ -84,29 +80,6 @@ def sizing_table() -> str:
     return "\n".join(rows)
 
 
-def settings_table() -> str:
-    """Return the table of the settings file's keys."""
-    return "\n".join(["| key | default | meaning |", "|---|---|---|", *_keys(schema.Settings)])
-
-
-def _keys(section: type[Section], prefix: str = "") -> Iterator[str]:
-    """Yield a row for every key of a section, sections below it last."""
-    sections = {}
-    for name, field in section.model_fields.items():
-        kinds = [field.annotation, *typing.get_args(field.annotation)]
-        below = next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
-        if below is not None:
-            sections[f"{prefix}{name}{'.NAME' if typing.get_origin(kinds[0]) is dict else ''}."] = (
-                below
-            )
-        else:
-            default = field.default if field.default not in {None, "", ()} else ""
-            shown = "" if field.default_factory else default
-            yield f"| `{prefix}{name}` | {shown} | {field.description or ''} |"
-    for name, below in sections.items():
-        yield from _keys(below, name)
-
-
 def findings_table() -> str:
     """Return the kinds of findings."""
     rows = ["| kind | severity | means | moved by `--fix` |", "|---|---|---|---|"]
@@ -122,7 +95,6 @@ TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
         "environment": environment_table,
         "sizing": sizing_table,
     },
-    SAGEMAKER: {"settings": settings_table},
     IMAGES: {"images": hostile_images.table},
     PREPARATION: {"findings": findings_table},
 }

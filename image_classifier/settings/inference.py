@@ -23,7 +23,7 @@ class DataCapture(Section):
     requests: bool = True
     """Store requests, which contain the images."""
     answers: bool = True
-    """Store responses."""
+    """Store responses, which contain the predictions."""
 
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if not (self.requests or self.answers):
