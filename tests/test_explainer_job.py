@@ -18,6 +18,7 @@ from image_classifier.explainer.__main__ import main
 from tests.chromium import PROGRAM, browsing
 from tests.endpoints import Behavior, Rows, patch_server
 from tests.red_patch import draw, is_right, write_images
+from tests.report_pages import check_report
 
 COUNT = 4
 
@@ -102,7 +103,7 @@ def test_results_have_heat_maps_and_values_per_class(
     assert found["explanations"]["kernel_shap"]["patch"]["mean_score"] > 0.9
 
 
-def test_superpixels_that_raise_the_score_are_blue(
+def test_superpixels_that_raise_the_score_are_red_and_others_blue(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:
     explain(images / "patch/00.png", tmp_path / "out", behavior)
@@ -112,7 +113,7 @@ def test_superpixels_that_raise_the_score_are_blue(
     inner = np.zeros_like(where)
     rows, columns = np.nonzero(where)
     inner[rows.min() + 5 : rows.max() - 4, columns.min() + 5 : columns.max() - 4] = True
-    blue, red = (
+    red, blue = (
         np.asarray(Image.open(tmp_path / "out" / image["heat_maps"][name]), dtype=int)
         for name in ("patch", "none")
     )
@@ -318,6 +319,8 @@ def test_report_is_self_contained_and_escapes_names(
         shown = browser.run("[...document.images].filter((i) => i.naturalWidth > 0).length")
         pages = [url for url in browser.requested if not url.startswith("data:")]
 
+    page = check_report((tmp_path / "out/report.html").read_text("utf-8"))
+    assert f"Data{tmp_path / 'images'}" in re.sub(r"\s", "", page.text)
     assert browser.errors == []
     assert pages == [(tmp_path / "out/report.html").as_uri()]
     assert shown == 4 * COUNT

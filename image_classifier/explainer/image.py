@@ -13,6 +13,7 @@ from skimage.segmentation import find_boundaries, slic
 
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Pixels, decode_image
+from container.classifier.report_page import LOWERS, RAISES
 from image_classifier.explainer.analysis import Shap
 from image_classifier.explainer.shapley import Coalitions, Values
 
@@ -23,8 +24,6 @@ MAX_SIDE = 512
 # No photograph is larger.
 MAX_FILE_BYTES = 100 * 2**20
 
-# Clarify's colors: blue raises a class's score, red lowers it.
-BLUE, RED = (20, 90, 230), (220, 30, 30)
 YELLOW = (255, 220, 0)
 
 # Below 1, so that the image stays visible under the strongest color.
@@ -63,7 +62,9 @@ class SegmentedImage:
         return drawn
 
     def heat_map(self, values: Values, max_value: float) -> Pixels:
-        """Color superpixels by their Shapley values (M,); `max_value` gets the strongest color.
+        """Color superpixels by their Shapley values (M,): red raises the score, blue lowers it.
+
+        `max_value` gets the strongest color.
 
         Returns:
             uint8 of shape (H, W, 3).
@@ -73,7 +74,7 @@ class SegmentedImage:
         background = 0.55 * gray + 0.45 * 255
         strength = np.abs(values) / max_value if max_value > 0 else np.zeros(len(values))
         opacity = MAX_OPACITY * strength.clip(0, 1)[self.segments][..., None]
-        colors = np.where(values[:, None] > 0, BLUE, RED)[self.segments]
+        colors = np.where(values[:, None] > 0, RAISES, LOWERS)[self.segments]
         mixed = (1 - opacity) * background + opacity * colors
         mixed[find_boundaries(self.segments, mode="inner")] *= 0.85
         return mixed.round().astype(np.uint8)

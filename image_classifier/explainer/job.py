@@ -28,7 +28,7 @@ from image_classifier.explainer.results import FOLDER, Result
 ANALYSIS = "analysis.json"
 
 # Version of the result files; results of another version are computed again.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # The scores of a server differ slightly between precisions.
 SCORE_TOLERANCE = 0.01
@@ -164,8 +164,14 @@ class Job:
             summary.write_json(file, self._read_results(names), local_values=local_values)
         report_name = f"{self.analysis.methods.report.name}.html"
         with results.replacing(self.output / report_name) as file:
-            endpoint = self.model.endpoint.name
-            report.write_page(file, self.analysis, summary, self._read_results(names), endpoint)
+            report.write_page(
+                file,
+                self.analysis,
+                summary,
+                self._read_results(names),
+                endpoint=self.model.endpoint.name,
+                data=str(self.images),
+            )
         return summary
 
 

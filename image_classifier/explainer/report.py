@@ -1,6 +1,5 @@
 """The results of an analysis: analysis.json, and a self-contained HTML page."""
 
-import base64
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +8,9 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from container.classifier.report_page import data_uri, template
 from image_classifier.explainer.analysis import Analysis
 from image_classifier.explainer.explanation import Sanity
 from image_classifier.explainer.image import encode_jpeg
@@ -20,7 +19,7 @@ from image_classifier.explainer.results import IMAGE, OUTLINES, Result
 # Version of the format of analysis.json.
 VERSION = "1.0"
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 # In pixels; twice the displayed size, for high-resolution screens.
 THUMBNAIL_SIZE = 400
@@ -123,21 +122,13 @@ def write_page(
     analysis: Analysis,
     summary: Summary,
     results: Iterable[Result],
+    *,
     endpoint: str,
+    data: str,
 ) -> None:
-    """Write the HTML page, with one result in memory at a time."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        # Names of classes and files are untrusted.
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
-    environment.filters["thumbnail"] = _thumbnail
-    environment.filters["points"] = _points
-    parts = environment.get_template(TEMPLATE).generate(
+    """Write the HTML page, with one result in memory at a time; `data` is the images' folder."""
+    parts = template(TEMPLATE, thumbnail=_thumbnail, points=_points).generate(
+        facts={"Endpoint": endpoint, "Data": data},
         analysis=analysis,
         summary=summary,
         faithfulness=summary.faithfulness(),
@@ -157,8 +148,7 @@ def write_page(
 def _thumbnail(path: Path) -> str:
     """Return the data URI of a small copy of an image."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
-    data = encode_jpeg(pixels, THUMBNAIL_SIZE)
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    return data_uri(encode_jpeg(pixels, THUMBNAIL_SIZE), "jpeg")
 
 
 def _points(curve: tuple[float, ...]) -> str:
