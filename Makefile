@@ -8,7 +8,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 PORT ?= 8080
 export PORT
 
-.PHONY: help setup prepare up down predict test lint format lock
+.PHONY: help setup prepare up down predict test lint format docs lock
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ INSTALL = install --no-deps --require-hashes --requirement
 	.venv/bin/pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
-prepare: setup  ## Prepare the data set OUT from SOURCE, a folder or an archive (docs/preparation.md)
+prepare: setup  ## Prepare the data set OUT from SOURCE, a folder or an archive (docs/how-to/own-data.md)
 	.venv/bin/python -m image_classifier.preparation prepare "$(SOURCE)" "$(OUT)" $(OPTIONS)
 
 up:  ## Train on the sample images and serve the model on PORT (default 8080)
@@ -58,6 +58,16 @@ lint: setup  ## Check style, types, imports, prose, scripts and Dockerfiles
 format: setup  ## Format the code and apply automatic fixes
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+# Separate, because the site needs none of the other packages.
+.venv/docs/ready: requirements/docs.txt
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/pip install --quiet --no-deps --require-hashes --requirement $<
+	touch $@
+
+docs: .venv/docs/ready  ## Build the documentation site, site/index.html
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
+	@echo 'open site/index.html'
 
 # `make lock UPGRADE=--upgrade` takes the latest versions; without it only changes in pyproject.toml.
 LOCK = .venv/bin/uv pip compile --quiet $(UPGRADE) --generate-hashes --universal \

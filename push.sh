@@ -8,9 +8,9 @@
 #   --region REGION    default: AWS_REGION, AWS_DEFAULT_REGION, or the AWS CLI's region
 #   --prefix PREFIX    repositories are PREFIX-train and PREFIX-serve (default: image-classifier)
 #   --cpu, --gpu       device of the serving container image (default: --cpu); the tag for GPUs is
-#                      COMMIT-gpu, see docs/gpu.md
+#                      COMMIT-gpu, see docs/how-to/gpu.md
 #   train, serve       only one container image (default: both)
-# Needs: git, docker with buildx, the AWS CLI (v2) and credentials. The README lists the
+# Needs: git, docker with buildx, the AWS CLI (v2) and credentials. docs/how-to/deploy.md lists the
 #        permissions.
 # Reads: ECR_REGISTRY, a registry instead of the account's, for tests on this machine;
 #        AWS_ENDPOINT_URL, another address of AWS's APIs; TORCH_INDEX_URL, see Dockerfile.train.

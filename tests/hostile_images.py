@@ -1,6 +1,6 @@
 """Unusual and hostile images, each with the expected response.
 
-`docs/images.md` shows these rows, `test_hostile_images.py` sends them.
+`docs/reference/images.md` shows these rows, `test_hostile_images.py` sends them.
 """
 
 import io

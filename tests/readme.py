@@ -5,19 +5,24 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
+from container.classifier import artifact
+from container.debugger.profiler import rules as profiler_rules
+from container.debugger.rules import selection
+from container.debugger.rules.rule import Rule
+from container.serving.http import multi_model
 from container.serving.settings import MIB, Settings
 from container.serving.sizing import Sizing
 from image_classifier.preparation.findings import KINDS
-from tests import hostile_images
+from tests import command_lines, hostile_images
+from tests.documents import DOCS, ROOT
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-IMAGES = ROOT / "docs" / "images.md"
-PREPARATION = ROOT / "docs" / "preparation.md"
+REFERENCE = DOCS / "reference"
 
 HYPERPARAMETERS = ROOT / "container" / "training" / "hyperparameters.py"
 SETTINGS = ROOT / "container" / "serving" / "settings.py"
+MANIFEST = ROOT / "container" / "classifier" / "manifest.py"
 
 # Processors and GB: serverless endpoints, then ml.c7i.large to 4xlarge and ml.m7i.16xlarge.
 MACHINES = ((1, 1), (2, 3), (2, 4), (4, 8), (8, 16), (16, 32), (64, 256))
@@ -89,24 +94,69 @@ def findings_table() -> str:
     return "\n".join(rows)
 
 
+def docstring_table(module: ModuleType) -> str:
+    """Return the table in a module's docstring."""
+    lines = (module.__doc__ or "").splitlines()
+    return "\n".join(line for line in lines if line.startswith("|"))
+
+
+def manifest_table() -> str:
+    """Return the table of the manifest's keys."""
+    rows = ["| key | meaning |", "|---|---|"]
+    for name, _, words in documented_fields(MANIFEST, "Manifest"):
+        rows.append(f"| `{name}` | {words or MANIFEST_KEYS[name]} |")
+    return "\n".join(rows)
+
+
+def rules_table(rules: Mapping[str, Rule]) -> str:
+    """Return the table of rules with their parameters."""
+    rows = ["| rule | description | parameters |", "|---|---|---|"]
+    for name, rule in rules.items():
+        parameters = ", ".join(
+            f"`{parameter}`" if default is None else f"`{parameter}={default}`"
+            for parameter, default in rule.defaults.items()
+        )
+        # A pipe would end the cell.
+        escaped = parameters.replace("|", r"\|")
+        rows.append(f"| {name} | {rule.description} | {escaped} |")
+    return "\n".join(rows)
+
+
+# Of keys whose names describe them in the code.
+MANIFEST_KEYS = {
+    "network": "A torchvision network by name, or `small`.",
+    "preprocessing": "Image size, crop, interpolation, mean and standard deviation.",
+}
+
 TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
-    README: {
-        "hyperparameters": hyperparameters_table,
-        "environment": environment_table,
-        "sizing": sizing_table,
+    REFERENCE / "command-line.md": {"programs": command_lines.sections},
+    REFERENCE / "hyperparameters.md": {"hyperparameters": hyperparameters_table},
+    REFERENCE / "environment.md": {"environment": environment_table, "sizing": sizing_table},
+    REFERENCE / "images.md": {"images": hostile_images.table},
+    REFERENCE / "findings.md": {"findings": findings_table},
+    REFERENCE / "http-api.md": {"multi-model": lambda: docstring_table(multi_model)},
+    REFERENCE / "artifact.md": {
+        "artifact": lambda: docstring_table(artifact),
+        "manifest": manifest_table,
     },
-    IMAGES: {"images": hostile_images.table},
-    PREPARATION: {"findings": findings_table},
+    REFERENCE / "rules.md": {
+        "rules": lambda: rules_table(selection.RULES),
+        "profiler-rules": lambda: rules_table(profiler_rules.RULES),
+    },
 }
 
 
 def with_tables(document: Path) -> str:
-    """Return a document's text with its tables made anew."""
+    """Return a document's text with its tables made anew.
+
+    A table replaces the one after its mark, or everything up to `<!-- end -->` if that follows.
+    """
     text = document.read_text(encoding="utf-8")
     for name, table in TABLES[document].items():
         before, mark, after = text.partition(f"<!-- {name} -->\n")
         assert mark, f"{document.name} has no place for {name}"
-        rest = re.sub(r"^\n?(?:[|].*\n)+", "", after)
+        _, end, rest = after.partition("\n<!-- end -->")
+        rest = end + rest if end else re.sub(r"^\n?(?:[|].*\n)+", "", after)
         text = f"{before}{mark}\n{table()}\n{rest}"
     return text
 

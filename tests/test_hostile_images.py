@@ -1,4 +1,4 @@
-"""Every row of `docs/images.md`, against the real program."""
+"""Every row of `docs/reference/images.md`, against the real program."""
 
 import json
 from collections.abc import Iterator

@@ -6,16 +6,15 @@ The numbers in the names are those of the contract's checklist.
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,8 +35,8 @@ from container.serving.model.registry import Registry
 from container.serving.settings import MIB, Settings
 from tests.artifacts import CLASS_NAMES, write_artifact
 from tests.bodies import JPEG, PNG
+from tests.documents import blocks, run
 from tests.processes import resident_bytes
-from tests.readme import README
 from tests.servers import Answer, Server, request, serving, starting
 
 HASH = "8f14e45fceea167a5a36dedd4bea2543"
@@ -555,26 +554,14 @@ def test_killed_worker_stops_the_program_because_its_models_are_lost(
         assert "the worker and its models are lost" in running.log.read_text()
 
 
-def test_commands_of_the_readme_work(server: Server, artifact: Path, tmp_path: Path) -> None:
+def test_commands_of_the_guide_work(server: Server, artifact: Path, tmp_path: Path) -> None:
     place(server, "hands", artifact)
     (tmp_path / "image.jpg").write_bytes(JPEG)
-    blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    block = next(block for block in blocks if "localhost:8080/models" in block)
-    here = block.replace(":8080", f":{server.port}").replace("/opt/ml", str(server.log.parent))
-    # The first line starts a container; then commands and their output alternate.
-    _docker, *lines = here.splitlines()
+    (block,) = blocks(mark="multi-model")
+    text = block.text.replace("/opt/ml", str(server.log.parent))
 
-    for command, expected in zip(lines[::2], lines[1::2], strict=True):
-        output = subprocess.run(
-            ["bash", "-ec", command.removeprefix("$ ")],  # noqa: S607 - bash is on the PATH
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        pattern = re.escape(expected).replace(r"\.\.\.", ".*")
-        assert re.fullmatch(pattern, output.strip()), output
-    assert len(lines) == 12
+    run(replace(block, text=text), tmp_path, {}, port=str(server.port))
+    assert len(list(block.commands())) == 6
 
 
 def heavy_network() -> torch.nn.Module:

@@ -7,9 +7,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.documents import ROOT
 from tests.opt_ml import make_job, train_here
 from tests.planted import folders
-from tests.readme import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

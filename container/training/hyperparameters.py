@@ -181,7 +181,10 @@ class Hyperparameters:
     """Minimum time between checkpoints. A stop and the last epoch write one too."""
 
     debug: Literal["auto", "required", "off"] = "auto"
-    """Record tensors (docs/debugger.md). `required`: fail the job if they cannot be recorded."""
+    """Record tensors (docs/how-to/debug.md).
+
+    `required`: fail the job if they cannot be recorded.
+    """
 
     debug_rules: str | None = None
     """Debugger rules, as comma-separated names or SageMaker's JSON. `none`: no rules.

@@ -58,7 +58,7 @@ KINDS: Mapping[str, Kind] = {
     "mirrored-classes": Kind(
         WARNING, "two classes differ by left and right: horizontal flips corrupt the labels"
     ),
-    "odd-mode": Kind(NOTE, "palette, CMYK, alpha, 1 or 16 bits: read as docs/images.md describes"),
+    "odd-mode": Kind(NOTE, "palette, CMYK, alpha, 1 or 16 bits: see docs/reference/images.md"),
     "exif-rotated": Kind(NOTE, "stored rotated or mirrored: read upright by its EXIF orientation"),
     "gray-as-rgb": Kind(NOTE, "a gray image stored with color channels"),
 }

@@ -30,7 +30,7 @@ _S3_CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 6},
 )
 
-_ACCESS = "grant the user, or the role, the permissions that docs/sagemaker.md lists"
+_ACCESS = "grant the user, or the role, the permissions that docs/how-to/deploy.md lists"
 
 _REMEDIES: Mapping[str, str] = {
     "AccessDenied": _ACCESS,

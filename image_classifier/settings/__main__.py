@@ -11,7 +11,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 DOCUMENTS: Mapping[Path, Callable[[], str]] = {
     DOCS / "settings.schema.json": lambda: json.dumps(json_schema(), indent=2) + "\n",
-    DOCS / "settings.md": markdown,
+    DOCS / "reference" / "settings.md": markdown,
 }
 
 if __name__ == "__main__":

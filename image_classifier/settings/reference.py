@@ -19,8 +19,8 @@ with its line.
 `--set hyperparameters.network=resnet50`. Text needs no quotation marks there.
 
 Editors that support JSON Schema in TOML, such as VS Code with the extension Even Better TOML,
-complete and check keys with [settings.schema.json](settings.schema.json). Name it in the first line
-of the file, as a path from the file or as a URL:
+complete and check keys with [settings.schema.json](../settings.schema.json). Name it in the first
+line of the file, as a path from the file or as a URL:
 
 ```toml
 #:schema ../docs/settings.schema.json
@@ -32,7 +32,7 @@ MAX_LISTED = 20
 
 
 def markdown() -> str:
-    """Return the text of docs/settings.md."""
+    """Return the text of docs/reference/settings.md."""
     schema = json_schema()
     parts = [INTRODUCTION, *_section("", schema, schema)]
     names = ", ".join(f"`{name}`" for name in NETWORKS)

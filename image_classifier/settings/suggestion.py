@@ -20,5 +20,5 @@ def suggestion(name: str, names: Collection[str]) -> str:
     if near is not None:
         return f"; did you mean {near}?"
     if len(names) > MAX_LISTED:
-        return f"; docs/settings.md lists the {len(names)} known names"
+        return f"; docs/reference/settings.md lists the {len(names)} known names"
     return f"; known are {', '.join(names)}"
