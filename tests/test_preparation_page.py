@@ -8,6 +8,7 @@ from image_classifier.preparation.page import histogram
 from image_classifier.preparation.pipeline import Reading, audit_source
 from tests.chromium import PROGRAM, Browser, browsing
 from tests.planted import drawn, planted, save
+from tests.report_pages import check_report
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reading = Reading(manifests=[Path("labels.csv")], columns={"group": "patient"})
     audit_source(folder / "data", reading, page_path=folder / "page.html", quiet=True)
     return folder / "page.html"
+
+
+def test_page_is_one_of_the_reports(page: Path) -> None:
+    found = check_report(page.read_text("utf-8"))
+
+    assert str(page.parent) in found.text
 
 
 @pytest.mark.skipif(not PROGRAM, reason="needs Chromium")

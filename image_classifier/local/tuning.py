@@ -78,7 +78,7 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
             study.stop()
         show(_line(trial))
         _remove_worse_trials(study, folder)
-        tuning_page.write(folder / PAGE, study, settings.name, tuning)
+        tuning_page.write(folder / PAGE, study, settings.name, tuning, str(file.local_data))
 
     show(f"{left} of {total} trials to go, {parallel} at a time, in {folder}")
     with Programs(threads=max(1, cpus // parallel)) as programs, handle_stop_signals(programs.stop):

@@ -1,6 +1,5 @@
 """The report of a local tuning job: one self-contained page with charts and all trials."""
 
-import base64
 import io
 import threading
 import warnings
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 import optuna
-from jinja2 import Environment, StrictUndefined
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from optuna.exceptions import ExperimentalWarning
@@ -20,6 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as charts
 
+from container.classifier.report_page import data_uri, template
 from image_classifier.settings.tuning import Tuning
 
 # PED-ANOVA compares the best half with all trials.
@@ -39,8 +38,8 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     return max(ordered, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
 
-def write(path: Path, study: optuna.Study, name: str, tuning: Tuning) -> None:
-    """Write the page atomically."""
+def write(path: Path, study: optuna.Study, name: str, tuning: Tuning, data: str) -> None:
+    """Write the page atomically; `data` is the images' folder."""
     names, metric = list(tuning.ranges), tuning.objective
     with _PYPLOT_LOCK, warnings.catch_warnings():
         # All functions of optuna.visualization.matplotlib are experimental.
@@ -58,13 +57,10 @@ def write(path: Path, study: optuna.Study, name: str, tuning: Tuning) -> None:
         images = {
             "Optimization history": _chart(study, history),
             "Hyperparameter importances": _chart(study, importances, MIN_TRIALS),
-            "Trials": _chart(study, coordinates),
+            "Parallel coordinates": _chart(study, coordinates),
         }
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["four_digits"] = format_value
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    text = template(TEMPLATE, four_digits=format_value).render(
+        facts={"Project": name, "Data": data},
         name=name,
         metric=metric,
         names=names,
@@ -82,15 +78,17 @@ def format_value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _chart(study: optuna.Study, plot: Callable[[], Axes], min_trials: int = 1) -> str:
-    """Return a chart as an HTML image, or a sentence if too few trials are complete."""
+def _chart(study: optuna.Study, plot: Callable[[], Axes], min_trials: int = 1) -> tuple[str, int]:
+    """Return a chart as the URL of an image, empty with fewer completed trials than `min_trials`.
+
+    The second value is `min_trials`.
+    """
     if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < min_trials:
-        return f"<p>This chart needs {min_trials} completed trials.</p>"
+        return "", min_trials
     # Charts are drawn outside the main thread, where windows cannot be opened.
     mpl.use("Agg")
     buffer = io.BytesIO()
     plot()
     plt.savefig(buffer, format="png", bbox_inches="tight")
     plt.close()
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="" src="data:image/png;base64,{data}">'
+    return data_uri(buffer.getvalue(), "png"), min_trials

@@ -1,6 +1,5 @@
 """Renders an HTML page about a data set, without scripts and external files."""
 
-import base64
 import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -8,19 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from container.classifier.errors import ImageError
 from container.classifier.preprocessing import decode_image
+from container.classifier.report_page import data_uri, template
 from image_classifier.preparation.audit import Audit
 from image_classifier.preparation.findings import KINDS, Finding
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 THUMBNAIL_SIZE = 96
 SAMPLES = 8
 
 # With a thousand classes the page would be too long.
 MAX_CLASSES = 60
+
+# Rows of the table of classes that are visible at once.
+MAX_ROWS = 40
 
 # Findings of one kind that are listed, and that are shown with images.
 MAX_LISTED, MAX_SHOWN = 200, 12
@@ -39,26 +43,21 @@ class Bar:
     """As a fraction of the highest bar."""
 
 
-def write(audit: Audit, folder: Path, title: str, path: Path) -> None:
-    """Render the page and write it to a file."""
+def write(audit: Audit, folder: Path, path: Path, *, title: str, source: Path) -> None:
+    """Render the page and write it to a file; `source` is the folder or archive of the images."""
     # File names can contain bytes that are not UTF-8.
-    path.write_text(render(audit, folder, title), encoding="utf-8", errors="backslashreplace")
-
-
-def render(audit: Audit, folder: Path, title: str) -> str:
-    """Return the page about a data set, whose images are in `folder`."""
-    environment = Environment(
-        loader=PackageLoader("image_classifier.preparation", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
+    path.write_text(
+        render(audit, folder, title, source), encoding="utf-8", errors="backslashreplace"
     )
-    environment.filters["thumbnail"] = lambda name: _thumbnail(folder / name)
+
+
+def render(audit: Audit, folder: Path, title: str, source: Path) -> str:
+    """Return the page about a data set, whose images are in `folder`."""
     shown = audit.class_names[:MAX_CLASSES]
     readable = [item for item in audit.scan.measured if not item.problem]
-    return environment.get_template("page.html.jinja").render(
-        title=title,
+    return template(TEMPLATE, thumbnail=lambda name: _thumbnail(folder / name)).render(
+        facts={"Project": title, "Data": source},
+        name=title,
         audit=audit,
         kinds=KINDS,
         counts=audit.counts,
@@ -73,6 +72,7 @@ def render(audit: Audit, folder: Path, title: str) -> str:
         formats=Counter(f"{item.format} {item.mode}" for item in readable).most_common(),
         megabytes=sum(item.size_bytes for item in audit.scan.measured) / 1e6,
         max_listed=MAX_LISTED,
+        max_rows=MAX_ROWS,
     )
 
 
@@ -127,4 +127,4 @@ def _thumbnail(path: Path) -> str:
 def _data_uri(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(file.getvalue(), "jpeg")

@@ -82,7 +82,7 @@ def prepare(
         staged = Path(scratch, "staged")
         staged.mkdir()
         findings.write(found.findings, staged / dataset.FINDINGS)
-        page.write(found, folder, out.name, staged / dataset.PAGE)
+        page.write(found, folder, staged / dataset.PAGE, title=out.name, source=source)
         dataset.write(folder, found.images, found.scan, staged, transfer, quiet=quiet)
         staged.chmod(0o755)
         staged.replace(out)
@@ -120,7 +120,7 @@ def audit_source(
             if rows := dataset.read_manifest(folder):
                 dataset.write_tables(folder, [row for row in rows if row.path in remaining])
         if page_path:
-            page.write(found, folder, source.name, page_path)
+            page.write(found, folder, page_path, title=source.name, source=source)
     return found
 
 
