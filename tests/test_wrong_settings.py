@@ -19,9 +19,11 @@ FILES = sorted((Path(__file__).parent / "wrong_settings").glob("*.toml"))
 def check(path: Path, *overrides: str) -> list[tuple[int, str]]:
     """Return the lines and the messages of the mistakes in a file; 0 is the command line."""
     with pytest.raises(UserError) as caught:
-        settings_file.read(path, path.parent / "none", overrides, with_folders=True)
+        settings_file.read(path, path.parent / "none", overrides, is_check=True)
     found = []
     for sentence in str(caught.value).splitlines():
+        if sentence.startswith("missing for SageMaker only: "):
+            continue
         match = re.fullmatch(rf"(?:{re.escape(str(path))}:(\d+)|--set): (.*)", sentence)
         assert match, sentence
         found.append((int(match[1] or 0), match[2]))

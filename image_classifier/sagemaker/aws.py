@@ -50,6 +50,10 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
+class NoAccountError(UserError):
+    """A region or credentials are missing."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Aws:
     """The account's APIs in one region."""
@@ -75,6 +79,10 @@ class Aws:
     def show_request(self, operation: str, request: Mapping[str, object]) -> None:
         """Print a request that a dry run does not send."""
         self.show(json.dumps({operation: request}, indent=2))
+
+    def show_placeholder(self, what: str, value: str) -> None:
+        """Print what a dry run uses in place of something that it lacks."""
+        self.show(f"placeholder for {what}: {value}")
 
     def query(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
@@ -139,12 +147,18 @@ class Aws:
     def container_image(self, framework: str) -> str:
         """Return the URI of AWS's container image `debugger` or `clarify` in this region.
 
+        In a dry run without the SageMaker SDK, a placeholder names it.
+
         Raises:
             UserError: the SageMaker SDK is not installed.
         """
         try:
             from sagemaker import image_uris  # noqa: PLC0415 - optional, and takes seconds
         except ImportError:
+            if self.is_dry:
+                placeholder = f"111122223333.dkr.ecr.PLACEHOLDER.amazonaws.com/{framework}"
+                self.show_placeholder(f"AWS's container image {framework}", placeholder)
+                return placeholder
             raise UserError(
                 f"the address of AWS's container image {framework} is in the SageMaker SDK: "
                 "install the dependency group sdk (pip install 'sagemaker>=2.257,<3')"
@@ -166,9 +180,9 @@ def explained(operation: str) -> Iterator[None]:
         message = f"AWS rejected {operation}: {code}: {reason}"
         raise UserError(f"{message}: {remedy}" if remedy else message) from None
     except exceptions.NoRegionError:
-        raise UserError("no region: set aws.region in the settings, or AWS_REGION") from None
+        raise NoAccountError("no region: set aws.region in the settings, or AWS_REGION") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-        raise UserError(
+        raise NoAccountError(
             f"{operation}: no AWS credentials: run `aws configure`, or set AWS_PROFILE"
         ) from None
     except exceptions.BotoCoreError as error:

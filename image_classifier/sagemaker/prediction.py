@@ -33,7 +33,11 @@ def predict(
     file.require("predict")
     settings = file.settings
     for image in images:
-        body, media_type = read_image(image)
+        if aws.is_dry and not image.is_file():
+            aws.show_placeholder(f"{image}, which does not exist", "an empty JPEG file")
+            body, media_type = b"", "image/jpeg"
+        else:
+            body, media_type = read_image(image)
         request = {
             "EndpointName": settings.name,
             "ContentType": media_type,

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from container.classifier.errors import UserError
 from image_classifier.sagemaker import s3
-from image_classifier.sagemaker.aws import Aws
+from image_classifier.sagemaker.aws import Aws, NoAccountError
 from image_classifier.sagemaker.request_fields import is_ours
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
@@ -48,7 +49,22 @@ class Resource:
 
 
 def find(aws: Aws, settings: Settings) -> Iterator[Resource]:
-    """Yield all resources that have the settings' name."""
+    """Yield all resources that have the settings' name.
+
+    In a dry run without an account, placeholders name them.
+    """
+    try:
+        yield from _list(aws, settings)
+    except NoAccountError as error:
+        if not aws.is_dry:
+            raise
+        aws.show_placeholder("the resources on SageMaker", str(error))
+        for noun in KINDS:
+            suffix = "" if noun == "Endpoint" else "-YYMMDD-HHMMSS"
+            yield Resource(noun, f"{settings.name}{suffix}", "InProgress")
+
+
+def _list(aws: Aws, settings: Settings) -> Iterator[Resource]:
     for noun in KINDS:
         key = f"{noun}Summaries" if noun.endswith("Job") else f"{noun}s"
         for page in aws.pages(f"List{noun}s", {"NameContains": settings.name}):
@@ -59,9 +75,18 @@ def find(aws: Aws, settings: Settings) -> Iterator[Resource]:
 
 
 def outputs(aws: Aws, settings: Settings) -> list[S3Uri]:
-    """Return every object that jobs and endpoints wrote; the images of the channels are not."""
+    """Return every object that jobs and endpoints wrote; the images of the channels are not.
+
+    In a dry run that cannot list them, a placeholder names them.
+    """
     prefix = S3Uri.parse(f"{settings.output}/")
-    return [S3Uri(prefix.bucket, found["Key"]) for found in prefix.objects(aws)]
+    try:
+        return [S3Uri(prefix.bucket, found["Key"]) for found in prefix.objects(aws)]
+    except UserError as error:
+        if not aws.is_dry:
+            raise
+        aws.show_placeholder(f"the objects in {prefix}", str(error))
+        return [S3Uri(prefix.bucket, f"{prefix.key}PLACEHOLDER")]
 
 
 def delete(aws: Aws, settings: Settings, resources: list[Resource], objects: list[S3Uri]) -> None:

@@ -75,7 +75,14 @@ def _show_best(aws: Aws, best: Answer) -> None:
 
 
 def _with_best(aws: Aws, settings: Settings, tuning_job: str) -> Settings:
-    """Return the settings with the hyperparameters of a tuning job's best training job."""
+    """Return the settings with the hyperparameters of a tuning job's best training job.
+
+    A dry run does not ask for them.
+    """
+    if aws.is_dry:
+        what = f"the best hyperparameters of {tuning_job}"
+        aws.show_placeholder(what, "those of the settings")
+        return settings
     request = {"HyperParameterTuningJobName": tuning_job}
     best = aws.query("DescribeHyperParameterTuningJob", request).get("BestTrainingJob")
     if not best:

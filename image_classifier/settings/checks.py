@@ -1,14 +1,13 @@
 """Checks of a settings file beyond the types of its values: hyperparameters, metrics, folders."""
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import botocore.session
-
 from container.classifier.channel_names import CHANNEL_NAMES
-from image_classifier.settings import metric_definitions
+from image_classifier.settings import metric_definitions, service_model
 from image_classifier.settings.schema import Settings
-from image_classifier.settings.section import Mistake
+from image_classifier.settings.section import KeyPath, Mistake
 from image_classifier.settings.tuning import rejection
 
 # What SageMaker needs and this machine does not, with hints for messages.
@@ -44,12 +43,15 @@ def _hyperparameters(settings: Settings) -> Iterator[Mistake]:
         yield Mistake((*table, name), rest)
 
 
-def find_missing_folders(settings: Settings, folder: Path | None) -> Iterator[Mistake]:
+def find_missing_folders(
+    settings: Settings, folder: Path | None, wrong: Collection[KeyPath]
+) -> Iterator[Mistake]:
     """Yield which folders of `data.local` do not exist on this machine.
 
     Args:
-        settings: settings whose values are valid.
+        settings: the settings, with defaults for wrong keys.
         folder: `data.local` as an absolute path; None if it is unset.
+        wrong: keys with mistakes.
     """
     if folder is None:
         return
@@ -57,9 +59,11 @@ def find_missing_folders(settings: Settings, folder: Path | None) -> Iterator[Mi
         hint = "fix the path, or remove the key if the images are only on S3"
         yield Mistake(("data", "local"), f"is not a folder: {folder}; {hint}")
         return
+    if ("data", "channels") in wrong and "channels" not in settings.data.model_fields_set:
+        return
     found = sorted(path.name for path in folder.glob("*/"))
     listed = ", ".join(f"{name}/" for name in found[:10]) or "no folders"
-    for channel in settings.data.channels:
+    for channel in dict.fromkeys(settings.data.channels):
         accepted = next(names for names in CHANNEL_NAMES.values() if channel in names)
         if not set(found) & set(accepted):
             message = f"name {channel!r}, which has no folder in {folder}: found {listed}"
@@ -70,13 +74,13 @@ def find_missing_folders(settings: Settings, folder: Path | None) -> Iterator[Mi
             yield Mistake(("data", "channels"), message)
 
 
-def missing_for_sagemaker(settings: Settings) -> list[str]:
-    """Return the keys that SageMaker needs and the settings lack, each with a hint."""
+def missing_for_sagemaker(settings: Settings) -> str | None:
+    """Return a sentence about the keys that only SageMaker needs and the settings lack, or None."""
     missing = [
         f"{key} ({hint})"
         for key, hint in SAGEMAKER_KEYS.items()
-        if not getattr(getattr(settings, key.split(".")[0]), key.split(".")[1])
+        if not operator.attrgetter(key)(settings)
     ]
-    if not (settings.aws.region or botocore.session.get_session().get_config_variable("region")):
+    if not (settings.aws.region or service_model.configured_region()):
         missing.append("aws.region (or the environment variable AWS_REGION)")
-    return missing
+    return f"missing for SageMaker only: {', '.join(missing)}" if missing else None

@@ -22,6 +22,12 @@ def _sagemaker() -> ServiceModel:
     return botocore.session.get_session().get_service_model("sagemaker")
 
 
+def configured_region() -> str | None:
+    """Return the region of the environment or of AWS's configuration file, if there is one."""
+    region = botocore.session.get_session().get_config_variable("region")
+    return str(region) if region else None
+
+
 def choices(shape: str) -> tuple[str, ...]:
     """Return the values of one of SageMaker's enumerations, such as `TrainingInstanceType`."""
     return tuple(_sagemaker().shape_for(shape).metadata["enum"])

@@ -33,6 +33,10 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+class SettingsError(UserError):
+    """Mistakes in a settings file; each line begins with the file and the line of one."""
+
+
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
     """A file without mistakes."""
@@ -85,7 +89,7 @@ def read(
     images: Path = IMAGES,
     overrides: Sequence[str] = (),
     *,
-    with_folders: bool = False,
+    is_check: bool = False,
 ) -> SettingsFile:
     """Read a settings file; container images that it does not name come from images.json.
 
@@ -93,30 +97,39 @@ def read(
         path: the settings file.
         images: images.json.
         overrides: texts KEY=VALUE that replace values of the file.
-        with_folders: check also that the folders of the channels exist on this machine.
+        is_check: check also that the folders of the channels exist on this machine, and list
+            after the mistakes what is missing for SageMaker.
 
     Raises:
-        UserError: the file cannot be read, or has mistakes: one line each.
+        UserError: the file cannot be read, or an override is not KEY=VALUE.
+        SettingsError: the file has mistakes: one line each.
     """
     text = _text(path)
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
-        raise UserError(
+        raise SettingsError(
             f"{path}:{line[1] if line else len(text.splitlines())}: invalid TOML: {error}"
         ) from None
     except RecursionError:
-        raise UserError(f"{path}:1: invalid TOML: too many brackets within brackets") from None
+        raise SettingsError(f"{path}:1: invalid TOML: too many brackets within brackets") from None
     overridden = apply(content, overrides)
     settings, mistakes = section.validate(Settings, content)
     file = SettingsFile(path, settings)
     mistakes += checks.find_mistakes(settings)
-    if with_folders and not any(mistake.path[:1] == ("data",) for mistake in mistakes):
-        mistakes += checks.find_missing_folders(settings, file.local_data)
-    if mistakes:
-        raise UserError("\n".join(_located(path, text, mistakes, overridden)))
-    return SettingsFile(path, _with_images(settings, images))
+    if is_check:
+        wrong = {mistake.path for mistake in mistakes}
+        mistakes += checks.find_missing_folders(settings, file.local_data, wrong)
+    lines = _located(path, text, mistakes, overridden)
+    try:
+        settings = _with_images(settings, images)
+    except UserError as error:
+        lines.append(str(error))
+    if lines:
+        missing = checks.missing_for_sagemaker(settings) if is_check else None
+        raise SettingsError("\n".join(filter(None, (*lines, missing))))
+    return SettingsFile(path, settings)
 
 
 def _located(
