@@ -25,8 +25,11 @@ class _ParserFound(Exception):  # noqa: N818 - no error
     pass
 
 
-def parser_of(module: str) -> argparse.ArgumentParser:
-    """Return the parser of a program, which is not executed further."""
+def parser_of(module: str, verb: str = "") -> argparse.ArgumentParser:
+    """Return the parser of a program, which is not executed further.
+
+    A program may define the options of a verb only if its command line has it.
+    """
     found = []
 
     def capture(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
@@ -35,7 +38,7 @@ def parser_of(module: str) -> argparse.ArgumentParser:
 
     with (
         patch.object(argparse.ArgumentParser, "parse_args", capture),
-        patch.object(sys, "argv", [module]),
+        patch.object(sys, "argv", [module, *([verb] if verb else [])]),
         contextlib.suppress(_ParserFound),
     ):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -51,6 +54,11 @@ def subparsers_of(
             summaries = {choice.dest: choice.help or "" for choice in action._choices_actions}
             for name, below in action.choices.items():
                 yield name, summaries.get(name, ""), below
+
+
+def parser_of_verb(module: str, verb: str) -> argparse.ArgumentParser:
+    """Return the parser of a verb's options."""
+    return next(p for name, _, p in subparsers_of(parser_of(module, verb)) if name == verb)
 
 
 def _row(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
@@ -82,7 +90,8 @@ def sections(modules: Sequence[str] = PROGRAMS) -> str:
     for module in modules:
         parser = parser_of(module)
         lines += [f"## python -m {module}", "", parser.description or "", ""]
-        for name, summary, below in subparsers_of(parser):
+        for name, summary, _ in subparsers_of(parser):
+            below = parser_of_verb(module, name)
             lines += [f"### {module.rpartition('.')[2]} {name}", ""]
             sentence = summary[:1].upper() + summary[1:]
             lines += [f"{sentence}.".replace("..", "."), "", *_table(below)]
