@@ -1,5 +1,6 @@
 """The web page at `/`, in a real browser with the real server."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.artifacts import write_artifact
+from container.classifier.report_page import read_stylesheet
+from container.serving.http.page import golden_images
+from tests.artifacts import encode, random_pixels, write_artifact
 from tests.bodies import JPEG, PNG
 from tests.chromium import PROGRAM, Browser, browsing
 from tests.servers import Server, serving
@@ -71,7 +74,7 @@ def test_dropped_image_is_shown_with_bars_of_probabilities(
     assert widths == pytest.approx(found, abs=0.06)
     assert browser.text("#problem") == ""
     assert browser.run("document.title") == "Image classifier"
-    assert browser.run("document.querySelectorAll('img').length") == 1
+    assert browser.run("document.querySelectorAll('img:not(#images img)').length") == 1
 
 
 @needs_browser
@@ -122,6 +125,60 @@ def test_valid_file_is_predicted_after_a_damaged_one(browser: Browser, tmp_path:
 
 
 @needs_browser
+def test_examples_are_predicted(browser: Browser, server: Server) -> None:
+    browser.wait_for("images.children.length === 3")
+
+    browser.run("images.children[1].click()")
+    browser.wait_for("!answer.hidden && preview.naturalWidth > 0")
+
+    example = server.get("/examples/1").body
+    found = json.loads(server.invoke(example).body)["predictions"][0]["ranking"]
+    assert shares(browser)[0] == pytest.approx(100 * found[0]["probability"], abs=0.06)
+    assert browser.run("[...known.children].map((item) => item.textContent)") == [
+        "cat",
+        HOSTILE,
+        "Übergröße",
+    ]
+    assert browser.errors == []
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_page_fits_the_window(browser: Browser, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.command("Emulation.setDeviceMetricsOverride", **size)
+    browser.wait_for("images.children.length === 3")
+
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    browser.command("Emulation.clearDeviceMetricsOverride")
+
+
+def test_examples_are_the_golden_images(server: Server) -> None:
+    document = json.loads(server.get("/examples").body)
+
+    assert document["class_names"] == ["cat", HOSTILE, "Übergröße"]
+    assert document["images"] == ["examples/0", "examples/1", "examples/2"]
+    for number, url in enumerate(document["images"]):
+        answer = server.get(f"/{url}")
+        assert answer.status == 200
+        assert answer.body == encode(random_pixels(seed=number))
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    for path in ("/examples/3", "/examples/-1", "/examples/../manifest.json", "/examples/0.png"):
+        assert server.get(path).status == 404
+
+
+def test_links_among_the_golden_images_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "golden" / "0.png").write_bytes(PNG)
+    (tmp_path / "golden" / "1.png").symlink_to("/etc/passwd")
+    (tmp_path / "golden" / "answers.json").write_text("[]")
+
+    assert golden_images(tmp_path) == [tmp_path / "golden" / "0.png"]
+    assert golden_images(tmp_path / "nowhere") == []
+
+
+@needs_browser
 def test_page_sends_requests_only_to_this_server(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
@@ -144,15 +201,19 @@ def test_page_is_accessible_to_screen_readers_and_keyboards(
     browser.wait_for("!answer.hidden")
 
     nodes = browser.command("Accessibility.getFullAXTree")["nodes"]
-    named = {
-        node["role"]["value"]: node["name"]["value"]
+    named = [
+        (node["role"]["value"], node["name"]["value"])
         for node in nodes
         if not node["ignored"] and node.get("name", {}).get("value")
-    }
-    assert named["heading"] == "Image classifier"
-    assert "choose one" in named["button"]
-    assert named["image"] == "Your image"
-    assert named["region"] == "Classes"
+    ]
+    headings = [name for role, name in named if role == "heading"]
+    assert headings == ["Image classifier", "Examples", "3 classes"]
+    buttons = [name for role, name in named if role == "button"]
+    assert "choose one" in buttons[0]
+    assert buttons[1:] == [f"Classify example {number}" for number in (1, 2, 3)]
+    assert ("image", "Your image") in named
+    assert ("region", "Classes") in named
+    assert ("complementary", "Model") in named
     # The keyboard reaches the file input, and its focus is visible.
     browser.run("file.focus()")
     assert browser.run("document.activeElement === file")
@@ -171,9 +232,11 @@ def test_page_is_one_file_with_a_strict_content_security_policy(server: Server) 
     assert text.count("<script") == 1
     assert not re.search(r"(?:src|href)=\"(?!data:,)", text)
     assert "http" not in text
+    assert read_stylesheet() in text
 
 
 def test_page_is_off_by_default(artifact: Path, tmp_path: Path) -> None:
     shutil.copytree(artifact, tmp_path / "model")
     with serving(tmp_path) as server:
-        assert server.get("/").status == 404
+        for path in ("/", "/examples", "/examples/0"):
+            assert server.get(path).status == 404

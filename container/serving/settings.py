@@ -124,7 +124,8 @@ class Settings:
     """SAGEMAKER_CLASSIFIER_METRICS: `true` for Prometheus metrics on `/metrics`."""
 
     has_page: bool = False
-    """SAGEMAKER_CLASSIFIER_PAGE: `true` for a web page on `/` that classifies an image. `make up`
+    """SAGEMAKER_CLASSIFIER_PAGE: `true` for a web page on `/` that classifies an image. The page
+    shows the class names and the artifact's golden images to everyone who can connect. `make up`
     sets it."""
 
     log_level: int = 20

@@ -9,6 +9,7 @@ from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug import Response as BaseResponse
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
+from container.classifier.environment import base_dir
 from container.classifier.machine import usable_cpus
 from container.classifier.media_types import JSON, JSON_LINES
 from container.serving.http.body import drain_body, read_body
@@ -17,7 +18,7 @@ from container.serving.http.decoding import choose_splitter, split_body
 from container.serving.http.encoding import choose_media_type, encode_response
 from container.serving.http.errors import error_response
 from container.serving.http.metrics import CONTENT_TYPE, Metrics
-from container.serving.http.page import read_page
+from container.serving.http.page import add_page
 from container.serving.http.request_log import RequestLog
 from container.serving.model.errors import RETRY_AFTER_SECONDS, Overloaded
 from container.serving.model.pool import Pool
@@ -64,10 +65,7 @@ def create_app(loading: "Future[Predictor]", settings: Settings, pool: Pool) -> 
             )
 
     if settings.has_page:
-
-        @app.get("/")
-        def page() -> Response:
-            return read_page()
+        add_page(app, base_dir() / "model", partial(_loaded, loading))
 
     return app
 
