@@ -369,7 +369,7 @@ def test_14_hung_worker_is_replaced_but_not_after_the_machine_resumes(
 def test_every_restarted_worker_becomes_ready(base_dir: Path) -> None:
     # Starts can hang if two threads create their first tensors at the same time.
     with serving(base_dir) as server:
-        for _ in range(60):
+        for _ in range(30):
             worker = server.worker()
             os.kill(worker, signal.SIGKILL)
             while (replacement := server.workers()) in ([], [worker]):
