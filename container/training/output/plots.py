@@ -47,7 +47,8 @@ def learning_curves(
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend()
+        # Where good curves do not end.
+        axis.legend(loc="upper right" if name == "loss" else "lower right")
     # From zero, so that small differences look small.
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylim(0, 1.02)
