@@ -97,7 +97,8 @@ def pattern_of(lines: Iterable[str]) -> re.Pattern[str]:
             expression += r"(?:[^\n]*\n)*?"
         else:
             expression += re.escape(line).replace(r"\.\.\.", ".*?") + r"\s*?\n"
-    return re.compile(expression)
+    # The hint at the next step, on stderr, is not shown.
+    return re.compile(expression + r"(?:next: [^\n]*\n)?")
 
 
 def run(block: Block, folder: Path, environment: Mapping[str, str], **replaced: str) -> str:
