@@ -72,10 +72,11 @@ docs: .venv/docs/ready  ## Build the documentation site, site/index.html
 # `make lock UPGRADE=--upgrade` takes the latest versions; without it only changes in pyproject.toml.
 LOCK = .venv/bin/uv pip compile --quiet $(UPGRADE) --generate-hashes --universal \
 	--python-version 3.11 --no-header --no-annotate
+# Without pyproject.toml as an input, only the group is locked, not what the command needs.
 lock: setup  ## Lock the packages that pyproject.toml requires
 	$(LOCK) --group dev -o requirements/dev.txt pyproject.toml
-	$(LOCK) --group setup -c requirements/dev.txt -o requirements/setup.txt pyproject.toml
-	$(LOCK) --group train -c requirements/dev.txt -o requirements/train.txt pyproject.toml
-	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt pyproject.toml
-	$(LOCK) --group serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt pyproject.toml
-	$(LOCK) --group docs -c requirements/dev.txt -o requirements/docs.txt pyproject.toml
+	$(LOCK) --group setup -c requirements/dev.txt -o requirements/setup.txt
+	$(LOCK) --group train -c requirements/dev.txt -o requirements/train.txt
+	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt
+	$(LOCK) --group serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt
+	$(LOCK) --group docs -c requirements/dev.txt -o requirements/docs.txt

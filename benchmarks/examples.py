@@ -45,9 +45,12 @@ def main() -> None:
     for path in sorted(EXAMPLES.glob("*.toml")):
         if arguments.names and path.stem not in arguments.names:
             continue
+        data = path.stem.partition("-")[0]
+        if not (arguments.data / f"{data}.tar").is_file():
+            print(f"{path.stem:<14} no {data}.tar in {arguments.data}", flush=True)
+            continue
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            data = path.stem.partition("-")[0]
             with tarfile.open(arguments.data / f"{data}.tar") as archive:
                 archive.extractall(folder / "all", filter="data")
             fill(folder / "all", folder / "images")

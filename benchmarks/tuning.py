@@ -30,8 +30,7 @@ from pathlib import Path
 
 from benchmarks.conditions import conditions
 from container.classifier.machine import usable_cpus
-from image_classifier.local import trial
-from image_classifier.local import tuning as local_tuning
+from image_classifier.local import packing, trial
 from image_classifier.settings import settings_file
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
@@ -175,7 +174,7 @@ def _tuned(file: SettingsFile, folder: Path) -> float:
         }
         command = ["image_classifier", "tune", str(file.path), "--local"]
         print(_run(command, variables, Path(scratch)), file=sys.stderr)
-        best = Path(scratch, ".launcher", "hands", "tuning", local_tuning.BEST)
+        best = Path(scratch, ".launcher", "hands", "tuning", packing.BEST)
         return float(json.loads(best.read_text(encoding="utf-8"))["objective"])
 
 

@@ -2,4 +2,4 @@
 
 from image_classifier.cli import main
 
-raise SystemExit(main())
+raise SystemExit(main(program="python -m image_classifier"))

@@ -19,6 +19,7 @@ from container.classifier.errors import UserError
 from image_classifier.cli import main
 from image_classifier.local import trial, tuning_page
 from image_classifier.local import tuning as local_tuning
+from image_classifier.local.stopped import StoppedError
 from image_classifier.local.trial import Programs, TrialFailedError
 from image_classifier.local.tuning_page import best_trial
 from image_classifier.sagemaker import training_requests
@@ -138,7 +139,7 @@ def test_search_killed_before_the_export_exports_without_training(
     with monkeypatch.context() as patch:
         patch.setattr(local_tuning, "finish", _interrupt)
         assert main(["tune", str(path), "--local"]) == 130
-    assert capsys.readouterr().err == "python -m image_classifier: stopped\n"
+    assert capsys.readouterr().err == "image-classifier: stopped\n"
     assert not (folder / "trial-000/model/manifest.json").exists()
 
     assert main(["tune", str(path), "--local"]) == 0
@@ -253,7 +254,7 @@ def test_stopped_grid_search_tries_every_point_once(
     monkeypatch.setattr(trial, "run", run)
     monkeypatch.setattr(local_tuning, "finish", lambda *_: None)
 
-    with pytest.raises(UserError, match="stopped; the next"):
+    with pytest.raises(StoppedError, match="stopped; the next"):
         local_tuning.run(file, tmp_path / "out", print)
     assert len(tried) == 1
     local_tuning.run(file, tmp_path / "out", print)

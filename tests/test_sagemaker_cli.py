@@ -481,8 +481,8 @@ def test_rejections_by_aws_are_reported_with_a_remedy(
     settings = write(tmp_path)
     assert run("deploy", settings, "--job", "hands-none") == 1
     error = capsys.readouterr().err
-    assert "python -m image_classifier: AWS rejected DescribeTrainingJob: Validation" in error
-    assert "`python -m image_classifier status` lists the resources" in error
+    assert "image-classifier: AWS rejected DescribeTrainingJob: Validation" in error
+    assert "`image-classifier status` lists the resources" in error
 
     assert run("deploy", settings) == 1
     assert "train first, or name --job" in capsys.readouterr().err

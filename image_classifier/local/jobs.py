@@ -2,14 +2,18 @@
 
 import http.client
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, TextIO
 
+from container.classifier.channel_names import TEST, VALIDATION
 from container.classifier.errors import UserError
+from container.classifier.manifest import MANIFEST
 from image_classifier.local import trial
-from image_classifier.local import tuning as local_tuning
+from image_classifier.local.packing import BEST, MODEL, pack
+from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import opt_ml, processes
 from image_classifier.sagemaker import prediction
 from image_classifier.sagemaker.reports import extract
@@ -22,29 +26,68 @@ FOLDER, DEPLOYED = "ml", "deployed"
 PORT = 8080
 
 
-def train(file: SettingsFile, folder: Path, *, from_tuning: bool) -> Path:
+def train(
+    file: SettingsFile,
+    folder: Path,
+    *,
+    from_tuning: bool,
+    show: Callable[[str], None] = lambda _text: None,
+) -> Path:
     """Train in `folder`; return the model, packed as SageMaker packs one.
+
+    A server of the earlier model is stopped, and that model is removed: a training that fails
+    leaves nothing that could be taken for its result.
 
     Raises:
         UserError: a channel is missing, or the training failed.
+        StoppedError: SIGINT or SIGTERM stopped the training.
     """
-    channels = file.local_channels()
+    channels = trial.find_channels(file)
     hyperparameters = file.settings.job_hyperparameters()
     if from_tuning:
-        best = folder / "tuning" / local_tuning.BEST
+        best = folder / "tuning" / BEST
         if not best.is_file():
             raise UserError(f"no {best}: `tune --local` first")
         hyperparameters |= to_strings(json.loads(best.read_text("utf-8"))["hyperparameters"])
-    base_dir = folder / FOLDER
+    processes.require("torch")
+    base_dir, packed = folder / FOLDER, folder / MODEL
+    if processes.stop(base_dir):
+        show("the server of the earlier model is stopped")
+    packed.unlink(missing_ok=True)
     trial.prepare(base_dir, channels, hyperparameters)
-    exit_code = processes.train(base_dir)
+    is_stopped = Event()
+    exit_code = processes.train(base_dir, on_stop=is_stopped.set)
     if exit_code:
-        failure = base_dir / opt_ml.FAILURE
-        reason = failure.read_text(errors="replace") if failure.is_file() else f"code {exit_code}"
-        raise UserError(f"the training failed: {reason.splitlines()[0]}")
-    packed = folder / local_tuning.MODEL
-    local_tuning.pack(base_dir / "model", packed)
+        raise UserError(f"the training failed: {_failure(base_dir) or f'code {exit_code}'}")
+    has_model = (base_dir / "model" / MANIFEST).is_file()
+    if has_model:
+        pack(base_dir / "model", packed)
+    if is_stopped.is_set():
+        saved = f"{packed} has its best weights so far" if has_model else "it has no model yet"
+        raise StoppedError(f"the training is stopped: {saved}; `train --local` continues it")
     return packed
+
+
+def summary(folder: Path) -> list[str]:
+    """Return the accuracies of the last training, in percent, and the path of its report."""
+    output = folder / FOLDER / "output" / "data"
+    try:
+        metrics = json.loads((output / "metrics.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        # The program has logged why it could not write them.
+        return []
+    found = [(VALIDATION, "val", metrics), (TEST, "test", metrics.get("test") or {})]
+    lines = []
+    for part, prefix, values in found:
+        if (accuracy := values.get(f"{prefix}_accuracy")) is None:
+            continue
+        low, high = values[f"{prefix}_accuracy_interval_95"]
+        images = sum(each["images"] for each in values["classes"].values())
+        lines.append(
+            f"accuracy {accuracy:.1%} (95 % confidence: {low:.1%} to {high:.1%}) "
+            f"on {images} {part} images"
+        )
+    return [*lines, f"report: {output / 'report.html'}"]
 
 
 def reports(folder: Path) -> list[Path]:
@@ -59,17 +102,38 @@ def reports(folder: Path) -> list[Path]:
     return pages
 
 
+def open_log(folder: Path, *, of_server: bool) -> TextIO:
+    """Open the log of the last training, or of the server.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    names = (FOLDER, DEPLOYED) if of_server else (FOLDER,)
+    file_name = processes.LOG_FILE if of_server else processes.TRAINING_LOG
+    paths = [path for name in names if (path := folder / name / file_name).is_file()]
+    if not paths:
+        verb = "deploy" if of_server else "train"
+        raise UserError(f"no {file_name} in {folder}: `{verb} --local` first")
+    newest = max(paths, key=lambda path: path.stat().st_mtime)
+    return newest.open(encoding="utf-8", errors="backslashreplace")
+
+
 def deploy(folder: Path, archive: Path | None, port: int) -> None:
     """Serve a model on this machine until `delete --local`; by default the last trained one.
 
     Raises:
-        UserError: the model is missing, or the server does not become healthy.
+        UserError: the model is missing, the last training failed, or the server does not become
+            healthy.
     """
     base_dir = folder / FOLDER
     if archive is not None:
         base_dir = folder / DEPLOYED
         opt_ml.create(base_dir)
         extract(archive, base_dir / "model")
+    elif reason := _failure(base_dir):
+        raise UserError(f"the last training failed: {reason}; fix it, then `train --local`")
+    elif not (base_dir / "model" / MANIFEST).is_file():
+        raise UserError(f"no model in {base_dir / 'model'}: `train --local` first")
     stop(folder)
     processes.serve(base_dir, port)
 
@@ -109,3 +173,9 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
                     f"no server responds on port {port} ({error}): `deploy --local` first"
                 ) from None
         yield image, prediction.decode_response(response)
+
+
+def _failure(base_dir: Path) -> str | None:
+    """Return the first line of the last training's failure, if it failed."""
+    failure = base_dir / opt_ml.FAILURE
+    return failure.read_text(errors="replace").splitlines()[0] if failure.is_file() else None

@@ -17,8 +17,9 @@ from typing import TextIO
 from container.classifier.environment import BASE_DIR_VARIABLE, JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
 from image_classifier.platform import opt_ml, processes
+from image_classifier.settings.settings_file import SettingsFile
 
-LOG = "training.log"
+LOG = processes.TRAINING_LOG
 
 # Starts of the log lines after which the network does not change. A checkpoint exists then; only
 # the best trial continues, with the export of its model, quantization and reports.
@@ -131,6 +132,20 @@ class Programs(AbstractContextManager["Programs"]):
         # macOS raises PermissionError for processes that have ended.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
+
+
+def find_channels(file: SettingsFile) -> dict[str, Path]:
+    """Return the folder of every channel.
+
+    Raises:
+        UserError: a channel has no folder.
+    """
+    sample = processes.TEST_DIR / opt_ml.DATA
+    if file.local_data == sample and not any(sample.glob("*/")):
+        raise UserError(
+            f"no images in {sample}: draw them with `python -m image_classifier.platform prepare`"
+        )
+    return file.local_channels()
 
 
 def run(

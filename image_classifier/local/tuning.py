@@ -9,7 +9,6 @@ import itertools
 import json
 import re
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from container.classifier.errors import UserError
 from container.classifier.machine import usable_cpus
 from image_classifier.local import trial as trials
 from image_classifier.local import tuning_page
+from image_classifier.local.packing import BEST, MODEL, pack
+from image_classifier.local.stopped import StoppedError
 from image_classifier.local.trial import Programs, TrialFailedError
 from image_classifier.local.tuning_page import best_trial, format_value
 from image_classifier.platform.processes import handle_stop_signals
@@ -31,7 +32,7 @@ from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 from image_classifier.settings.tuning import Range, Tuning, is_integer
 
-DATABASE, PAGE, BEST, MODEL = "study.db", "tuning.html", "best.json", "model.tar.gz"
+DATABASE, PAGE = "study.db", "tuning.html"
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -42,13 +43,13 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
     Writes the page, the best hyperparameters and the model into `folder`.
 
     Raises:
-        UserError: the settings have no tuning, a channel is missing, no trial completed, or the
-            search was stopped.
+        UserError: the settings have no tuning, a channel is missing, or no trial completed.
+        StoppedError: the search was stopped.
     """
     settings, tuning = file.settings, file.settings.tuning
     if tuning is None:
         raise UserError(f"{file.path}: tune needs [tuning]")
-    channels = file.local_channels()
+    channels = trials.find_channels(file)
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study(folder, file, tuning)
     total = tuning.trial_count
@@ -89,7 +90,7 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
         if best is not None and not programs.is_stopped:
             finish(best, folder, programs, show)
         if programs.is_stopped:
-            raise UserError(f"stopped; the next `tune --local` continues with {folder}")
+            raise StoppedError(f"stopped; the next `tune --local` continues with {folder}")
     if best is None:
         raise UserError(f"no trial completed: read {folder}/trial-*/{trials.LOG}")
     return best
@@ -165,15 +166,6 @@ def finish(
     pack(base_dir / "model", model_path)
     # Last, because it states which trial the model is of.
     best_path.write_text(text, encoding="utf-8")
-
-
-def pack(model: Path, target: Path) -> None:
-    """Pack a model's folder as SageMaker does, atomically."""
-    partial = target.with_suffix(".partial")
-    with tarfile.open(partial, "w:gz") as archive:
-        for path in sorted(model.iterdir()):
-            archive.add(path, path.name)
-    partial.replace(target)
 
 
 def _fixed(settings: Settings, tuning: Tuning) -> dict[str, object]:

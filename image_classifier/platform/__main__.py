@@ -150,9 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--base-dir",
             type=Path,
-            default=Path(
-                os.environ.get(BASE_DIR_VARIABLE, processes.ROOT / "local_test" / "test_dir")
-            ),
+            default=Path(os.environ.get(BASE_DIR_VARIABLE, processes.TEST_DIR)),
             metavar="DIR",
             help=f"folder instead of /opt/ml (default: ${BASE_DIR_VARIABLE}, else %(default)s)",
         )

@@ -29,23 +29,28 @@ from image_classifier.platform import opt_ml
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# The tree of `make up`, with the drawn sample images.
+TEST_DIR = ROOT / "local_test" / "test_dir"
+
 # SageMaker's timeouts: from SIGTERM to SIGKILL, and of Local Mode for /ping.
 TRAINING_GRACE_SECONDS = 120
 SERVING_GRACE_SECONDS = 30
 STARTUP_SECONDS = 120
 
-PID_FILE, LOG_FILE = "serving.pid", "serving.log"
+PID_FILE, LOG_FILE, TRAINING_LOG = "serving.pid", "serving.log", "training.log"
 
 _ALREADY_STARTING = "a server is starting in this folder already: wait until it responds"
 
 
-def train(base_dir: Path, root: Path = ROOT) -> int:
-    """Run a training job with its log on standard output; return its exit code.
+def train(base_dir: Path, root: Path = ROOT, on_stop: Callable[[], None] = lambda: None) -> int:
+    """Run a training job with its log on standard output and in a file; return its exit code.
 
-    On SIGTERM and SIGINT the program gets SIGTERM, and SIGKILL after SageMaker's timeout.
+    On SIGTERM and SIGINT the program gets SIGTERM, and SIGKILL after SageMaker's timeout;
+    `on_stop` is called.
 
     Raises:
         UserError: the tree is not prepared, or packages are missing.
+        BrokenPipeError: the reader of standard output has ended, and so has the training.
     """
     require("torch")
     if not (base_dir / opt_ml.HYPERPARAMETERS).is_file():
@@ -61,18 +66,24 @@ def train(base_dir: Path, root: Path = ROOT) -> int:
         [sys.executable, "-m", "container.training", "train"],
         cwd=root,
         env=_environment(base_dir) | job,
+        stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    killer = threading.Timer(TRAINING_GRACE_SECONDS, process.kill)
+    # Its children too: the log ends when no process can write to it.
+    killer = threading.Timer(TRAINING_GRACE_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
 
     def stop_training() -> None:
+        on_stop()
         process.terminate()
         if not killer.is_alive():
             killer.start()
 
-    with handle_stop_signals(stop_training):
+    with handle_stop_signals(stop_training), (base_dir / TRAINING_LOG).open("wb") as log:
+        is_read = _copy(process, log, stop_training)
         exit_code = process.wait()
     killer.cancel()
+    if not is_read:
+        raise BrokenPipeError
     # Like shells and Docker: 137 for SIGKILL.
     return exit_code if exit_code >= 0 else 128 - exit_code
 
@@ -162,9 +173,39 @@ def require(package: str) -> None:
         UserError: it is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"{sys.executable} has no {package}: run `make setup`, then use .venv/bin/python"
-        )
+        raise UserError(missing(package))
+
+
+def missing(package: str) -> str:
+    """Return the message about a package that training and serving on this machine need."""
+    return (
+        f"{sys.executable} has no {package}: pip install 'image-classifier[local]', "
+        "or in a checkout `make setup` and then use .venv/bin"
+    )
+
+
+def _copy(process: subprocess.Popen[bytes], log: IO[bytes], stop: Callable[[], None]) -> bool:
+    """Copy the output of a training to its log and to standard output, until it ends.
+
+    If the reader of standard output ends, the training is stopped, which leaves a checkpoint.
+
+    Returns:
+        Whether all of the output was read.
+    """
+    is_read = True
+    if process.stdout is None:
+        raise AssertionError
+    with process.stdout as lines:
+        for line in lines:
+            log.write(line)
+            log.flush()
+            try:
+                if is_read:
+                    print(line.decode(errors="backslashreplace"), end="", flush=True)
+            except BrokenPipeError:
+                is_read = False
+                stop()
+    return is_read
 
 
 def _start(base_dir: Path, port: int, root: Path, pid_file: IO[str]) -> subprocess.Popen[bytes]:

@@ -141,11 +141,18 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    commands = parser.add_subparsers(required=True)
+    for name, parent in parents().items():
+        commands.add_parser(name, parents=[parent], help=parent.description)
+    return parser
+
+
+def parents() -> dict[str, argparse.ArgumentParser]:
+    """Return the options of every command, for parsers that have them as a parent."""
     source, bucket = (argparse.ArgumentParser(add_help=False) for _ in range(2))
     _add_source(source)
     bucket.add_argument("folder", type=Path)
     bucket.add_argument("address", metavar="s3://BUCKET/PREFIX")
-    commands = parser.add_subparsers(required=True)
     parsers = {}
     for name, run, parent, summary in (
         ("prepare", _prepare, source, "make train/, validation/ and test/ with class folders"),
@@ -153,7 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         ("upload", _upload, bucket, "send new and changed files to S3"),
         ("check", _check, bucket, "compare a folder with S3"),
     ):
-        parsers[name] = commands.add_parser(name, parents=[parent], help=summary)
+        parsers[name] = argparse.ArgumentParser(
+            add_help=False, parents=[parent], description=summary
+        )
         parsers[name].set_defaults(run=run)
         parsers[name].add_argument("--quiet", action="store_true", help="print only errors")
     parsers["prepare"].add_argument("out", type=Path, help="the new folder")
@@ -164,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     for option, summary in (("--findings", "write JSON Lines"), ("--page", "write an HTML page")):
         parsers["audit"].add_argument(option, type=Path, metavar="FILE", help=f"{summary} there")
     parsers["upload"].add_argument("--dry-run", action="store_true", help="list what would be sent")
-    return parser
+    return parsers
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

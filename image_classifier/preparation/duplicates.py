@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from container.classifier.preprocessing import Pixels
 
@@ -87,13 +85,19 @@ def clusters(hashes: npt.NDArray[np.uint64], thumbnails: Pixels) -> Indices:
 
 def connected(count: int, pairs: Sequence[tuple[int, int]]) -> Indices:
     """Return (count,): the smallest index in the connected component of each index."""
-    if not pairs:
-        return np.arange(count)
-    graph = coo_array((np.ones(len(pairs), bool), np.array(pairs).T), shape=(count, count))
-    components = connected_components(graph, directed=False)[1]
-    _, first, inverse = np.unique(components, return_index=True, return_inverse=True)
-    found: Indices = first[inverse]
-    return found
+    parents = list(range(count))
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            # Halves the path, so that later searches are short.
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    for pair in pairs:
+        low, high = sorted(map(root, pair))
+        parents[high] = low
+    return np.array([root(index) for index in range(count)], dtype=np.int64)
 
 
 def _pair_same_hash(

@@ -42,8 +42,8 @@ _REMEDIES: Mapping[str, str] = {
     "UnrecognizedClientException": "the credentials are invalid: log in, or set AWS_PROFILE",
     "ResourceLimitExceeded": "request a higher quota (Service Quotas, SageMaker), or use another "
     "instance type or fewer instances",
-    "ResourceInUse": "wait until it is done, or `python -m image_classifier delete` it",
-    "ResourceNotFound": "`python -m image_classifier status` lists the resources",
+    "ResourceInUse": "wait until it is done, or `image-classifier delete` it",
+    "ResourceNotFound": "`image-classifier status` lists the resources",
     "NoSuchBucket": "create the bucket, or name another one",
     "ThrottlingException": "wait a minute and try again",
     "ModelError": "the server returned it; its log is in CloudWatch, /aws/sagemaker/Endpoints",

@@ -31,7 +31,7 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
         aws.send("CreateEndpoint", {**request, "Tags": tags(settings)})
     if aws.is_dry:
         return settings.name
-    aws.show(f"endpoint {settings.name}: costs money until `python -m image_classifier delete`")
+    aws.show(f"endpoint {settings.name}: costs money until `image-classifier delete`")
     if wait:
         log = f"; its log is in CloudWatch, /aws/sagemaker/Endpoints/{settings.name}"
         aws.wait("DescribeEndpoint", settings.name, log)

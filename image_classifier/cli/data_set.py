@@ -1,0 +1,23 @@
+"""`prepare`, `audit` and `upload`: the commands of `image_classifier.preparation`."""
+
+import argparse
+from collections.abc import Callable
+
+from container.classifier.errors import UserError
+from image_classifier.preparation import __main__ as preparation
+
+
+def parser(verb: str) -> argparse.ArgumentParser:
+    """Return the options of a verb, for a parser that has them as its parent."""
+    parent = preparation.parents()[verb]
+    run: Callable[[argparse.Namespace], int] = parent.get_default("run")
+
+    def checked(arguments: argparse.Namespace) -> None:
+        if run(arguments) != preparation.DONE:
+            raise UserError(
+                f"the audit of {arguments.source} found faults: remove these files, or "
+                f"move them with --fix DIR"
+            )
+
+    parent.set_defaults(run=checked)
+    return parent

@@ -1,0 +1,173 @@
+"""The verbs with a settings file on SageMaker, and those that need no place."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+
+from container.classifier.errors import UserError
+from image_classifier.cli import results, rules
+from image_classifier.cli.results import LOCAL_RUNS
+from image_classifier.sagemaker import (
+    clarify,
+    deployment,
+    prediction,
+    reports,
+    resources,
+    training,
+)
+from image_classifier.sagemaker import cost as costs
+from image_classifier.sagemaker import logs as job_logs
+from image_classifier.sagemaker.aws import Aws
+from image_classifier.settings import checks
+from image_classifier.settings.settings_file import SettingsFile
+
+# Returns the result to print, or None if everything is printed already.
+Verb = Callable[[Aws, SettingsFile, argparse.Namespace], object]
+
+
+def check(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+    """Report that the file, which has been read, has no mistakes."""
+    missing = checks.missing_for_sagemaker(file.settings)
+    return "\n".join(filter(None, (f"{file.path}: no mistakes", missing)))
+
+
+def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Run a training job."""
+    return training.train(aws, file, from_tuning=arguments.from_tuning, wait=arguments.wait)
+
+
+def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Run a tuning job."""
+    return training.tune(aws, file, wait=arguments.wait)
+
+
+def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Create or update the endpoint."""
+    return deployment.deploy(aws, file, job=arguments.job, wait=arguments.wait)
+
+
+def predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Print the predictions of the endpoint."""
+    answers = prediction.predict(aws, file, arguments.images, model=arguments.model)
+    results.print_predictions(answers, arguments)
+    return None
+
+
+def transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Classify a folder on S3."""
+    return prediction.transform(aws, file, arguments.images, job=arguments.job, wait=arguments.wait)
+
+
+def explain(
+    aws: Aws, file: SettingsFile, arguments: argparse.Namespace, port: int | None = None
+) -> object:
+    """Explain predictions: of the server on `port` of this machine, or else of the endpoint."""
+    images, classes = arguments.images, arguments.clarify
+    if classes is not None:
+        if len(images) > 1:
+            raise UserError("--clarify explains one s3://bucket/folder/ of images: name only that")
+        job, wait = arguments.job, arguments.wait
+        return clarify.explain(aws, file, images[0], classes, job=job, wait=wait)
+    try:
+        # scikit-image takes a second to import.
+        from image_classifier.sagemaker import explanation  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"explain needs the package {error.name}: pip install 'image-classifier[explain]'"
+        ) from None
+    with results.one_path(images) as path:
+        return explanation.explain(
+            aws,
+            file,
+            path,
+            LOCAL_RUNS / file.settings.name / "explanations",
+            port=port,
+            model=arguments.model,
+            is_quiet=arguments.quiet,
+        )
+
+
+def report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Download and open a job's reports."""
+    folder = LOCAL_RUNS / file.settings.name / "reports"
+    pages = reports.fetch(aws, file, folder, job=arguments.job)
+    results.open_pages(pages, arguments)
+    return None
+
+
+def logs(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Print the log of a training job, or of the endpoint."""
+    settings = file.settings
+    if arguments.endpoint:
+        lines = job_logs.of_endpoint(aws, settings)
+    else:
+        lines = job_logs.of_training(aws, settings, arguments.job)
+    for line in lines:
+        print(line)
+    return None
+
+
+def debug(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Evaluate the rules on a job's records."""
+    name = arguments.job or deployment.newest_job(aws, file.settings)
+    folder = LOCAL_RUNS / file.settings.name / "reports"
+    reports.fetch(aws, file, folder, job=name)
+    rules.evaluate(folder / name, arguments)
+    return None
+
+
+def status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+    """List the resources on SageMaker."""
+    found = "\n".join(map(str, resources.find(aws, file.settings)))
+    return found or f"{file.settings.name} has no resources on SageMaker"
+
+
+def delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Delete the resources on SageMaker after a confirmation."""
+    if arguments.local:
+        # A dry run, see main.
+        print("would stop the server on this machine, if it runs")
+        return None
+    file.require("delete")
+    found = [item for item in resources.find(aws, file.settings) if item.is_deletable]
+    objects = [] if arguments.keep_output else resources.outputs(aws, file.settings)
+    for resource in found:
+        print(f"{'stop' if resource.is_job else 'delete'} {resource}")
+    if objects:
+        print(f"delete {len(objects)} objects in {file.settings.output}/, models included")
+    if not found and not objects:
+        print(f"{file.settings.name} has nothing to delete")
+        return None
+    if not (aws.is_dry or arguments.yes):
+        _confirm()
+    resources.delete(aws, file.settings, found, objects)
+    return None
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        raise UserError("no terminal to confirm on: add --yes")
+    if input("delete all of these? [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise UserError("nothing was deleted")
+
+
+def cost(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Estimate the costs."""
+    return "\n".join(costs.estimate(file.settings, arguments.hours))
+
+
+VERBS: Mapping[str, Verb] = {
+    "check": check,
+    "train": train,
+    "tune": tune,
+    "report": report,
+    "deploy": deploy,
+    "predict": predict,
+    "explain": explain,
+    "transform": transform,
+    "logs": logs,
+    "debug": debug,
+    "status": status,
+    "delete": delete,
+    "cost": cost,
+}

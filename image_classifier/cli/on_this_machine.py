@@ -1,0 +1,104 @@
+"""The verbs with --local: the same settings on this machine."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from container.classifier.errors import UserError
+from image_classifier.cli import on_sagemaker, results, rules
+from image_classifier.cli.on_sagemaker import Verb
+from image_classifier.cli.results import LOCAL_RUNS
+from image_classifier.local import jobs
+from image_classifier.local.packing import MODEL
+from image_classifier.platform import processes
+from image_classifier.sagemaker.aws import Aws
+from image_classifier.settings.settings_file import SettingsFile
+
+
+def folder_of(file: SettingsFile) -> Path:
+    """Return the folder of everything that these settings make on this machine."""
+    return LOCAL_RUNS / file.settings.name
+
+
+def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Train; return the packed model."""
+    folder = folder_of(file)
+    packed = jobs.train(file, folder, from_tuning=arguments.from_tuning is not None, show=aws.show)
+    for line in jobs.summary(folder):
+        aws.show(line)
+    return packed
+
+
+def tune(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+    """Search hyperparameters; return the best model."""
+    try:
+        # Optuna takes a second to import.
+        from image_classifier.local import tuning  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UserError(processes.missing(str(error.name))) from None
+    folder = folder_of(file) / "tuning"
+    best = tuning.run(file, folder, aws.show)
+    aws.show(f"best: trial {best.number}, {best.value:.5g}")
+    for name, value in sorted(best.params.items()):
+        aws.show(f"  {name} = {value}")
+    aws.show(str(folder / tuning.PAGE))
+    return folder / MODEL
+
+
+def deploy(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Start the server; return its address."""
+    archive = None if arguments.job is None else Path(arguments.job)
+    port = arguments.port or jobs.PORT
+    jobs.deploy(folder_of(file), archive, port)
+    return f"http://127.0.0.1:{port}"
+
+
+def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Print the predictions of the server."""
+    port = arguments.port or jobs.port(folder_of(file))
+    results.print_predictions(jobs.predict(arguments.images, port), arguments)
+    return None
+
+
+def explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Explain the predictions of the server."""
+    port = arguments.port or jobs.port(folder_of(file))
+    return on_sagemaker.explain(aws, file, arguments, port=port)
+
+
+def report(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Open the reports of the last training."""
+    results.open_pages(jobs.reports(folder_of(file)), arguments)
+    return None
+
+
+def logs(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Print the log of the last training, or of the server."""
+    with jobs.open_log(folder_of(file), of_server=arguments.endpoint) as log:
+        for line in log:
+            print(line, end="")
+    return None
+
+
+def debug(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Evaluate the rules on the records of the last training."""
+    rules.evaluate(folder_of(file) / jobs.FOLDER, arguments)
+    return None
+
+
+def delete(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+    """Stop the server."""
+    return "the server is stopped" if jobs.stop(folder_of(file)) else "no server was running"
+
+
+VERBS: Mapping[str, Verb] = {
+    "train": train,
+    "tune": tune,
+    "report": report,
+    "deploy": deploy,
+    "predict": predict,
+    "explain": explain,
+    "logs": logs,
+    "debug": debug,
+    "delete": delete,
+}

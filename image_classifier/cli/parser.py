@@ -1,0 +1,111 @@
+"""The command line: options of every verb, and help texts that end with an example."""
+
+import argparse
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from image_classifier.cli.verbs import VERBS
+
+DESCRIPTION = "Train, tune, deploy and use image classifiers, on SageMaker or on this machine."
+
+# Their options are those of `python -m image_classifier.preparation`.
+PREPARATION = ("prepare", "audit", "upload")
+
+# With a settings file, the others without one.
+WITH_SETTINGS = tuple(name for name in VERBS if name not in {*PREPARATION, "init"})
+
+
+def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
+    """Parse a command line; exit with its help, or with code 2 if it is wrong."""
+    chosen = next((argument for argument in argv if not argument.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=DESCRIPTION,
+        epilog=f"example: {program} train settings.toml --local\n"
+        f"`{program} VERB --help` describes a verb, with an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"image-classifier {version()}")
+    # Of verbs without these options.
+    parser.set_defaults(local=False, dry_run=False, quiet=False)
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        subparsers.add_parser(
+            name,
+            help=verb.summary,
+            description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+            epilog=f"example: {program} {name} {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=_parents(name) if name == chosen else [],
+        )
+    _add_options(subparsers.choices)
+    return parser.parse_args(argv)
+
+
+def version() -> str:
+    """Return the installed version."""
+    try:
+        return metadata.version("image-classifier")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _parents(verb: str) -> list[argparse.ArgumentParser]:
+    """Return the parser of a verb's options, where another module defines them."""
+    if verb == "init":
+        from image_classifier.cli import starter  # noqa: PLC0415 - Pillow is not always needed
+
+        return [starter.parser()]
+    if verb in PREPARATION:
+        # NumPy and Pillow take a second to import.
+        from image_classifier.cli import data_set  # noqa: PLC0415
+
+        return [data_set.parser(verb)]
+    return []
+
+
+def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
+    def add(verbs: str, name: str, help_text: str, **options: Any) -> None:  # noqa: ANN401 - argparse's
+        for verb in verbs.split():
+            parsers[verb].add_argument(name, help=help_text, **options)
+
+    def flag(verbs: str, name: str, help_text: str) -> None:
+        add(verbs, name, help_text, action="store_true")
+
+    every = " ".join(WITH_SETTINGS)
+    add(every, "settings", "settings file (TOML)", type=Path, metavar="SETTINGS")
+    add("predict", "images", "image files", type=Path, nargs="+", metavar="IMAGE")
+    add("transform", "images", "s3://bucket/folder/ of images", metavar="S3")
+    images_help = "images or a folder of images; with --clarify s3://bucket/folder/"
+    add("explain", "images", images_help, nargs="+", metavar="IMAGE")
+    flag(every, "--quiet", "print only the result")
+    set_help = "replace a value of the settings file, such as hyperparameters.epochs=3"
+    override = {"metavar": "KEY=VALUE", "action": "append", "default": [], "dest": "overrides"}
+    add(every, "--set", set_help, **override)
+    changing = "train tune deploy predict transform explain delete"
+    flag(changing, "--dry-run", "validate and print the requests; send none")
+    no_wait_help = "return when SageMaker has started"
+    waiting = "train tune deploy transform explain"
+    add(waiting, "--no-wait", no_wait_help, dest="wait", action="store_false")
+    job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
+    add("deploy transform explain", "--job", job_help)
+    add("report debug logs", "--job", "training job (default: the newest one)")
+    local = "train tune deploy predict explain report logs debug delete"
+    flag(local, "--local", "run on this machine, without an account or Docker")
+    port_help = "port of the local server (default: the deployed server's, else 8080)"
+    add("deploy predict explain", "--port", port_help, type=int)
+    add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
+    flag("predict debug", "--json", "print complete responses as JSON")
+    add("predict explain", "--model", "model of a multi-model endpoint", metavar="NAME")
+    clarify_help = (
+        "use a SageMaker Clarify job (closed to new accounts): all class names, in model order"
+    )
+    add("explain", "--clarify", clarify_help, nargs="+", metavar="CLASS")
+    flag("logs", "--endpoint", "the endpoint's log, or with --local the server's")
+    add("debug", "--rules", "names of rules, separated by commas (default: all)", metavar="NAMES")
+    flag("report", "--no-open", "only print the reports' paths")
+    flag("delete", "--yes", "do not ask for confirmation")
+    flag("delete", "--keep-output", "keep job output on S3: models, reports")
+    add("cost", "--hours", "of one training job (default: %(default)s)", type=float, default=1.0)

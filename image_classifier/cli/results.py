@@ -1,0 +1,55 @@
+"""Output of verbs: predictions, pages, and the images that they are for."""
+
+import argparse
+import json
+import webbrowser
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from container.classifier.errors import UserError
+from image_classifier.sagemaker import prediction
+from image_classifier.sagemaker.aws import Answer
+
+# Folder of everything that runs on this machine.
+LOCAL_RUNS = Path(".launcher")
+
+
+def print_predictions(
+    answers: Iterable[tuple[Path, Answer]], arguments: argparse.Namespace
+) -> None:
+    """Print each image's class, or with --json its complete response."""
+    for image, answer in answers:
+        text = json.dumps(answer) if arguments.json else prediction.format_line(image, answer)
+        print(text, flush=True)
+
+
+def open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:
+    """Print the paths of pages; open them in the browser unless --no-open is given."""
+    for page in pages:
+        print(page)
+        if not arguments.no_open:
+            webbrowser.open(page.resolve().as_uri())
+
+
+@contextmanager
+def one_path(images: Sequence[str]) -> Iterator[Path]:
+    """Yield the only path of `images`, or a temporary folder with links to all of them.
+
+    Raises:
+        UserError: one of several is not a file.
+    """
+    if len(images) == 1:
+        yield Path(images[0])
+        return
+    with TemporaryDirectory(prefix="images-") as folder:
+        for number, image in enumerate(map(Path, images), 1):
+            if not image.is_file():
+                raise UserError(f"{image} is not a file: name images, or a single folder")
+            link = Path(folder, image.name)
+            if link.is_symlink():
+                # Another folder has an image of this name.
+                link = link.with_stem(f"{link.stem}-{number}")
+            link.symlink_to(image.resolve())
+        yield Path(folder)

@@ -1,0 +1,132 @@
+"""The verbs: their help, an example of each, and the step that follows it."""
+
+import argparse
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verb:
+    """A verb of the command."""
+
+    summary: str
+    """Line in the list of verbs."""
+
+    example: str
+    """Arguments that the end of the help text shows."""
+
+    then: str
+    """The next step on SageMaker, with the names of arguments in braces."""
+
+    then_here: str | None = None
+    """The next step on this machine; None: the same, with --local."""
+
+    def next_step(self, arguments: argparse.Namespace, result: object, program: str) -> str:
+        """Return the command that follows the verb, with the values of its arguments."""
+        if arguments.dry_run:
+            return "the same command without --dry-run"
+        values = {
+            name: shlex.quote(str(value[0] if isinstance(value, list) and value else value))
+            for name, value in (vars(arguments) | {"result": result}).items()
+        }
+        values |= {"command": program, "local": " --local" if arguments.local else ""}
+        is_here = arguments.local and self.then_here is not None
+        return str(self.then_here if is_here else self.then).format(**values)
+
+
+# In the order of the journey.
+VERBS: Mapping[str, Verb] = {
+    "prepare": Verb(
+        summary="make a data set of a folder or an archive of images",
+        example="archive.zip data/hands",
+        then="{command} init --data {out} --output settings.toml",
+    ),
+    "audit": Verb(
+        summary="report what is wrong with a folder or an archive of images",
+        example="data/hands --page audit.html",
+        then="{command} prepare {source} FOLDER",
+    ),
+    "init": Verb(
+        summary="write a settings file for a data set",
+        example="--data data/hands --output settings.toml",
+        then="{command} check {output}",
+    ),
+    "check": Verb(
+        summary="list the mistakes in a settings file",
+        example="settings.toml",
+        then="{command} train {settings} --local (or without --local, on SageMaker)",
+    ),
+    "cost": Verb(
+        summary="estimate the cost of the settings on SageMaker",
+        example="settings.toml --hours 2",
+        then="{command} train {settings} --dry-run",
+    ),
+    "upload": Verb(
+        summary="send the new and changed files of a data set to S3",
+        example="data/hands s3://my-bucket/hands/data",
+        then='set data.s3 = "{address}" in the settings file, then {command} train SETTINGS',
+    ),
+    "tune": Verb(
+        summary="search hyperparameters; print the best ones",
+        example="settings.toml --local",
+        then="{command} train {settings} --from-tuning {result}",
+        then_here="{command} train {settings} --local --from-tuning best",
+    ),
+    "train": Verb(
+        summary="run a training job; print its name, or with --local the path of its model",
+        example="settings.toml --local",
+        then="{command} report {settings} (the reports), {command} deploy {settings} (an endpoint)",
+        then_here="{command} report {settings} --local (the reports), "
+        "{command} deploy {settings} --local (a server)",
+    ),
+    "report": Verb(
+        summary="open a training job's reports",
+        example="settings.toml --local",
+        then="{command} deploy {settings}{local}",
+    ),
+    "logs": Verb(
+        summary="print the log of a training job, or of the endpoint",
+        example="settings.toml --local",
+        then="{command} report {settings}{local}",
+    ),
+    "debug": Verb(
+        summary="evaluate the debugger's rules on a training job's records",
+        example="settings.toml --local --rules overfit,vanishing_gradient",
+        then="{command} report {settings}{local}",
+    ),
+    "deploy": Verb(
+        summary="create an endpoint for a trained model, or update it; "
+        "with --local start a server on this machine",
+        example="settings.toml --local --port 8080",
+        then="{command} predict {settings} IMAGE{local}",
+    ),
+    "predict": Verb(
+        summary="print the predicted classes of images",
+        example="settings.toml image.jpg --local",
+        then="{command} explain {settings} {images}{local}",
+    ),
+    "explain": Verb(
+        summary="show which parts of images led to the predictions",
+        example="settings.toml image.jpg --local",
+        then="{command} delete {settings} (an endpoint costs money until it is deleted)",
+        then_here="{command} delete {settings} --local (stops the server)",
+    ),
+    "transform": Verb(
+        summary="classify a folder of images on S3 without an endpoint",
+        example="settings.toml s3://my-bucket/images/",
+        then="aws s3 cp --recursive {result} predictions",
+    ),
+    "status": Verb(
+        summary="list all resources of the settings on SageMaker",
+        example="settings.toml",
+        then="{command} delete {settings} (after a confirmation)",
+    ),
+    "delete": Verb(
+        summary="list all resources of the settings, then delete them; "
+        "with --local stop the server",
+        example="settings.toml --local",
+        then="{command} status {settings} (shows what remains)",
+        then_here="{command} deploy {settings} --local (starts the server again)",
+    ),
+}

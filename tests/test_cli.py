@@ -1,0 +1,319 @@
+"""The command: help, version, exit codes, closed pipes, next steps, and `init`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from container.training.hyperparameters import Hyperparameters
+from image_classifier.cli import main, program, starter
+from image_classifier.cli.verbs import VERBS
+from image_classifier.platform import processes
+from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS
+from image_classifier.settings import settings_file
+from tests.opt_ml import write_images
+from tests.planted import drawn, encoded, save
+from tests.settings_files import EXAMPLES, TUNING, write
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """Start the command in a separate process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "image_classifier", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
+
+
+def data_set(folder: Path, *splits: str, size: int = 24, per_class: int = 4) -> Path:
+    """Write splits of two classes with images of one size; return their folder."""
+    for split in splits:
+        for class_name in ("ant", "bee"):
+            for number in range(per_class):
+                path = folder / split / class_name / f"{number}.png"
+                save(drawn(f"{split}{number}", class_name, size), path)
+    return folder
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_describes_the_verb_and_ends_with_an_example(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: image-classifier {verb} ")
+    assert " ".join(text.split()).count(VERBS[verb].summary[1:40]) == 1
+    assert text.splitlines()[-1] == f"example: image-classifier {verb} {VERBS[verb].example}"
+
+
+def test_list_of_verbs_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"\n    {verb}" in text for verb in VERBS)
+
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("image-classifier ")
+
+
+def test_examples_in_the_help_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    for name, verb in VERBS.items():
+        # Files do not exist; a wrong option would exit with code 2.
+        assert main([name, *verb.example.split(), "--quiet"]) == 1
+        assert capsys.readouterr().err.startswith("image-classifier: ")
+
+
+def test_script_and_module_have_their_own_names(tmp_path: Path) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    module, _, function = project["scripts"][program.PROGRAM].partition(":")
+    assert getattr(import_module(module), function) is main
+
+    with start("check", "none.toml", cwd=tmp_path) as process:
+        _, error = process.communicate()
+    assert process.returncode == program.MISTAKE
+    assert error.startswith("python -m image_classifier: none.toml cannot be read")
+
+
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["check"], ["check", "a", "--local"]])
+def test_wrong_usage_has_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+
+    assert end.value.code == 2
+    assert "usage: image-classifier" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["cost", EXAMPLES / "hands.toml"]])
+def test_closed_pipe_is_no_traceback(arguments: list[object]) -> None:
+    with start(*arguments) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        error = process.stderr.read()
+
+    assert error == ""
+    # argparse ignores the error if Python does not buffer stdout.
+    assert process.returncode == program.CLOSED_PIPE or arguments == ["--help"]
+
+
+def test_interrupted_preparation_has_exit_code_130(tmp_path: Path) -> None:
+    image = encoded(drawn(0), "PNG")
+    for count in range(3000):
+        path = tmp_path / "in" / ("ant" if count % 2 else "bee") / f"{count}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    with start("prepare", "in", "out", cwd=tmp_path) as process:
+        while not any(path.name.startswith(".prepare-") for path in tmp_path.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate()
+
+    assert process.returncode == program.INTERRUPTED
+    assert error.endswith("python -m image_classifier: stopped\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_next_step_is_on_stderr_unless_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write(tmp_path, TUNING)
+
+    assert main(["check", str(settings), "--set", "tuning.jobs=3"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{settings}: no mistakes\n"
+    assert printed.err.startswith(f"next: image-classifier train {settings} --local")
+
+    assert main(["check", str(settings), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["tune", str(settings), "--dry-run"]) == 0
+    assert capsys.readouterr().err == "next: the same command without --dry-run\n"
+
+
+def test_paths_in_the_next_step_are_quoted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+
+    assert main(["check", str(write(folder))]) == 0
+
+    assert f"train '{folder}/settings.toml' --local" in capsys.readouterr().err
+
+
+def test_data_set_verbs_have_the_exit_codes_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = data_set(tmp_path / "in", "all", per_class=20)
+    out = tmp_path / "out"
+    assert main(["prepare", str(source / "all"), str(out), "--test", "0.2"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == (
+        f"next: image-classifier init --data {out} --output settings.toml"
+    )
+    assert f"{out} is ready" in printed.out
+
+    assert main(["prepare", str(source / "all"), str(out)]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main(["audit", str(out), "--quiet"]) == 0
+    (out / "train" / "ant" / "broken.png").write_bytes(b"no image")
+    assert main(["audit", str(out), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"image-classifier: the audit of {out} found faults")
+    assert error.count("\n") == 1
+
+
+def test_init_writes_settings_without_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = data_set(tmp_path / "My data 1", "train", "valid", "test")
+    output = tmp_path / "project" / "settings.toml"
+
+    assert main(["init", "--data", str(data), "--output", str(output)]) == 0
+
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == str(output)
+    assert printed.err == f"next: image-classifier check {output}\n"
+    file = settings_file.read(output)
+    assert file.settings.name == "my-data-1"
+    assert file.settings.data.channels == ("train", "valid", "test")
+    assert file.local_channels()["valid"] == data / "valid"
+    text = output.read_text("utf-8")
+    # Values that are needed on SageMaker are placeholders in comments.
+    assert "# role = " in text
+    assert "@" not in text
+    assert main(["check", str(output)]) == 0
+    assert main(["cost", str(output)]) == 0
+
+
+def test_init_keeps_an_existing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, output = data_set(tmp_path / "data", "train"), tmp_path / "settings.toml"
+    output.write_text("mine")
+    command = ["init", "--data", str(data), "--output", str(output)]
+
+    assert main(command) == 1
+    assert "exists already: add --replace" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert main([*command, "--replace", "--name", "Not a name"]) == 1
+    assert "name must look like" in capsys.readouterr().err
+    assert main([*command, "--replace"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("2024_Ants & Bees!", "ants-bees"), ("ä", "images"), ("x" * 30, "x" * 17)],
+)
+def test_name_comes_from_the_folder(name: str, expected: str, tmp_path: Path) -> None:
+    data, output = data_set(tmp_path / name, "train"), tmp_path / "settings.toml"
+
+    assert main(["init", "--data", str(data), "--output", str(output), "--quiet"]) == 0
+
+    assert settings_file.read(output).settings.name == expected
+
+
+def test_init_explains_what_a_data_set_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = data_set(tmp_path / "classes", ".")
+
+    assert main(["init", "--data", str(classes)]) == 1
+    error = capsys.readouterr().err
+    assert "no folder train/ or training/" in error
+    assert "found ant, bee: `prepare" in error
+    assert main(["init", "--data", str(tmp_path / "a.zip")]) == 1
+    assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("size", "images", "network", "image_size"),
+    [(40, 60, "small", 32), (300, 100, "resnet18", 224), (150, 800, "small", 128)],
+)
+def test_network_suits_number_and_size_of_images(
+    size: int, images: int, network: str, image_size: int, tmp_path: Path
+) -> None:
+    data = starter.DataSet(
+        folder=tmp_path,
+        channels=["train"],
+        images=images,
+        classes=["a", "b"],
+        side=size,
+        weights=(),
+    )
+
+    assert (data.network, data.image_size) == (network, image_size)
+    text = starter.render(data, "x", tmp_path)
+    given = tomllib.loads(text)["hyperparameters"]
+    assert Hyperparameters.from_strings({k: json.dumps(v).strip('"') for k, v in given.items()})
+    # Comments do not exceed a line of the other files.
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_weights_decide_the_network(tmp_path: Path) -> None:
+    data = data_set(tmp_path / "data", "train")
+    (data / "model").mkdir()
+    (data / "model" / "resnet50-11ad3fa6.pth").touch()
+
+    found = starter.DataSet.read(data)
+
+    assert found.network == "resnet50"
+    assert list(found.channels) == ["train", "model"]
+
+
+def test_images_that_cannot_be_read_are_left_to_the_audit(tmp_path: Path) -> None:
+    write_images(tmp_path / "train", per_class=2)
+    (tmp_path / "train" / "red" / "0.png").write_bytes(b"no image")
+
+    assert starter.DataSet.read(tmp_path).side == 20
+    for path in (tmp_path / "train").rglob("*.png"):
+        path.write_bytes(b"no image")
+    assert main(["init", "--data", str(tmp_path), "--output", str(tmp_path / "s.toml")]) == 1
+
+
+def test_hands_example_has_the_drawn_images_and_their_hyperparameters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = settings_file.read(EXAMPLES / "hands.toml")
+
+    assert file.local_data == processes.TEST_DIR / "input" / "data"
+    assert file.settings.job_hyperparameters().items() >= SAMPLE_HYPERPARAMETERS.items()
+    # As in a fresh clone.
+    clone = tmp_path / "clone"
+    (clone / "examples").mkdir(parents=True)
+    example = clone / "examples" / "hands.toml"
+    example.write_text((EXAMPLES / "hands.toml").read_text("utf-8"))
+    monkeypatch.setattr(processes, "TEST_DIR", clone / "local_test" / "test_dir")
+    assert main(["train", str(example), "--local"]) == 1
+    assert "draw them with `python -m image_classifier.platform prepare`" in capsys.readouterr().err
+
+
+def test_large_images_are_opened_without_decoding(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        path = tmp_path / "train" / name / "1.png"
+        path.parent.mkdir(parents=True)
+        Image.new("L", (3000, 2000)).save(path)
+
+    assert starter.DataSet.read(tmp_path).side == 2000

@@ -1,0 +1,147 @@
+"""The journey of a new user, as processes: an archive of images becomes explained predictions."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.opt_ml import COLORS, square
+from tests.processes import free_port
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+PROGRAM = "python -m image_classifier"
+
+
+def kaggle_zip(path: Path) -> Path:
+    """Write an archive with a wrapper folder, splits in it, and what macOS leaves behind."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for split, first, count in (("train", 0, 30), ("valid", 100, 8), ("test", 200, 8)):
+            for class_name in COLORS:
+                for number in range(first, first + count):
+                    name = f"squares/{split}/{class_name}/{number}.png"
+                    archive.writestr(name, square(class_name, number))
+                    archive.writestr(f"__MACOSX/{name.replace('/', '/._')}", b"resource fork")
+        archive.writestr("squares/.DS_Store", b"x")
+        archive.writestr("squares/readme.txt", b"x")
+    return path
+
+
+class User:
+    """Someone who runs one command after the other in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.next_step = ""
+
+    def run(self, *arguments: str) -> list[str]:
+        """Run a command that must succeed; return the lines of its output."""
+        finished = subprocess.run(
+            [sys.executable, "-m", "image_classifier", *arguments],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr + finished.stdout
+        assert "Traceback" not in finished.stderr
+        last = finished.stderr.splitlines()[-1]
+        assert last.startswith("next: "), finished.stderr
+        self.next_step = last.removeprefix("next: ").split(" (")[0]
+        return finished.stdout.splitlines()
+
+    def follow(self, *more: str) -> list[str]:
+        """Run the command that the last one named as the next step."""
+        assert self.next_step.startswith(f"{PROGRAM} ")
+        return self.run(*self.next_step.removeprefix(f"{PROGRAM} ").split(), *more)
+
+
+@pytest.mark.slow
+def test_archive_becomes_explained_predictions(tmp_path: Path) -> None:
+    user, port = User(tmp_path), free_port()
+    kaggle_zip(tmp_path / "squares.zip")
+
+    user.run("prepare", "squares.zip", "squares")
+    assert {path.name for path in (tmp_path / "squares").iterdir() if path.is_dir()} == {
+        "train",
+        "validation",
+        "test",
+    }
+    assert user.follow()[-1] == "settings.toml"
+    assert user.follow()[0] == "settings.toml: no mistakes"
+    assert user.next_step == f"{PROGRAM} train settings.toml --local"
+
+    log = user.follow()
+    assert log[-1] == ".launcher/squares/model.tar.gz"
+    assert log[-2] == "report: .launcher/squares/ml/output/data/report.html"
+    found = re.fullmatch(r"accuracy ([\d.]+)% \(95 % confidence: .*\) on 24 test images", log[-3])
+    assert found
+    assert float(found[1]) > 90
+    assert user.next_step == f"{PROGRAM} report settings.toml --local"
+
+    pages = user.follow("--no-open")
+    assert all((tmp_path / page).is_file() for page in pages)
+    assert any(page.endswith("report.html") for page in pages)
+    assert user.run("logs", "settings.toml", "--local")[-1] == log[-5]
+    assert user.next_step == f"{PROGRAM} report settings.toml --local"
+    user.run("report", "settings.toml", "--local", "--no-open")
+
+    assert user.follow("--port", str(port))[-1] == f"http://127.0.0.1:{port}"
+    try:
+        image = "squares/test/red/200.png"
+        (line,) = user.run("predict", "settings.toml", image, "--local")
+        assert line.startswith(f"{image}: red (")
+        (document,) = user.run("predict", "settings.toml", image, "--local", "--json")
+        assert json.loads(document)["class_names"] == sorted(COLORS)
+        assert user.next_step == f"{PROGRAM} explain settings.toml {image} --local"
+        assert user.follow()[-1].endswith(".html")
+        images = [image, "squares/test/blue/201.png"]
+        page = Path(user.run("explain", "settings.toml", *images, "--local")[-1])
+        assert (tmp_path / page).is_file()
+        analysis = json.loads((tmp_path / page.parent / "analysis.json").read_text())
+        assert analysis
+    finally:
+        stopped = user.run("delete", "settings.toml", "--local", "--yes")
+    assert stopped == ["the server is stopped"]
+
+
+@pytest.mark.slow
+def test_failed_training_leaves_no_older_result(tmp_path: Path) -> None:
+    user = User(tmp_path)
+    kaggle_zip(tmp_path / "squares.zip")
+    user.run("prepare", "squares.zip", "squares")
+    user.run("init", "--data", "squares", "--output", "settings.toml")
+    settings = tmp_path / "settings.toml"
+    text = settings.read_text().replace("epochs = 40", 'epochs = 1\nquantize = "none"')
+    settings.write_text(text)
+    user.run("train", "settings.toml", "--local")
+    model = tmp_path / ".launcher/squares/model.tar.gz"
+    assert model.is_file()
+    port = str(free_port())
+    user.run("deploy", "settings.toml", "--local", "--port", port)
+    settings.write_text(text.replace("epochs = 1\n", "epochs = 1\nmin_accuracy = 1.0\nseed = 1\n"))
+    for path in (tmp_path / "squares/train/red").iterdir():
+        path.write_bytes(square("green", int(path.stem)))
+
+    def fails(verb: str, *more: str) -> str:
+        finished = subprocess.run(
+            [sys.executable, "-m", "image_classifier", verb, "settings.toml", *more, "--local"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 1, finished.stdout
+        return finished.stderr
+
+    assert "the training failed: the accuracy on the test images is" in fails("train")
+    assert not model.exists()
+    assert "the last training failed" in fails("deploy", "--port", port)
+    assert "`deploy --local` first" in fails("predict", "squares/test/red/200.png")
