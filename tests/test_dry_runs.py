@@ -9,6 +9,7 @@ import boto3
 import pytest
 
 from container.classifier.errors import UserError
+from image_classifier.cli.program import main
 from image_classifier.sagemaker import (
     clarify,
     deployment,
@@ -171,3 +172,26 @@ def test_check_lists_separately_what_is_missing_for_sagemaker(tmp_path: Path) ->
         "images.serve (./push.sh writes it into images.json), "
         "aws.region (or the environment variable AWS_REGION)"
     )
+
+
+def test_command_checks_overrides_and_fills_placeholders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write(tmp_path, "", NAME))
+
+    assert main(["check", path, "--set", "hyperparameters.network=resnet19"]) == 1
+    mistake, missing = capsys.readouterr().err.splitlines()[:2]
+    assert mistake.startswith("--set: hyperparameters.network is an unknown network")
+    assert missing.startswith("missing for SageMaker only: aws.role")
+    assert main(["check", path, "--set", "training.spot=true"]) == 0
+    first, missing = capsys.readouterr().out.splitlines()
+    assert first == f"{path}: no mistakes"
+    assert missing.startswith("missing for SageMaker only: ")
+    assert main(["train", path, "--dry-run", "--set", "training.spot=true"]) == 0
+    printed = capsys.readouterr().out
+    assert "placeholder for aws.bucket: placeholder-bucket\n" in printed
+    assert '"EnableManagedSpotTraining": true' in printed
+    assert main(["delete", path, "--dry-run"]) == 0
+    assert "placeholder for the resources on SageMaker: " in capsys.readouterr().out
+    assert main(["explain", path, "s3://my-bucket/c/", "--clarify", "a", "b", "--dry-run"]) == 0
+    assert "CreateProcessingJob" in capsys.readouterr().out
