@@ -41,6 +41,8 @@ def parser_of(module: str, verb: str = "") -> argparse.ArgumentParser:
         patch.object(sys, "argv", [module, *([verb] if verb else [])]),
         contextlib.suppress(_ParserFound),
     ):
+        # runpy warns about a module that another program has imported.
+        sys.modules.pop(f"{module}.__main__", None)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     return found[0]
 
