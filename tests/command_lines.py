@@ -41,9 +41,13 @@ def parser_of(module: str, verb: str = "") -> argparse.ArgumentParser:
         patch.object(sys, "argv", [module, *([verb] if verb else [])]),
         contextlib.suppress(_ParserFound),
     ):
-        # runpy warns about a module that another program has imported.
-        sys.modules.pop(f"{module}.__main__", None)
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        # runpy warns if it is imported already.
+        imported = sys.modules.pop(f"{module}.__main__", None)
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        finally:
+            if imported is not None:
+                sys.modules[f"{module}.__main__"] = imported
     return found[0]
 
 
@@ -91,10 +95,11 @@ def sections(modules: Sequence[str] = PROGRAMS) -> str:
     lines = []
     for module in modules:
         parser = parser_of(module)
-        lines += [f"## python -m {module}", "", parser.description or "", ""]
+        title = "image-classifier" if module == "image_classifier" else f"python -m {module}"
+        lines += [f"## {title}", "", parser.description or "", ""]
         for name, summary, _ in subparsers_of(parser):
             below = parser_of_verb(module, name)
-            lines += [f"### {module.rpartition('.')[2]} {name}", ""]
+            lines += [f"### {title.rpartition('.')[2]} {name}", ""]
             sentence = summary[:1].upper() + summary[1:]
             lines += [f"{sentence}.".replace("..", "."), "", *_table(below)]
     return "\n".join(lines).rstrip()

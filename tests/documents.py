@@ -34,8 +34,11 @@ MARKS = {
     "setup": ".ci/run",
 }
 
-# As on a terminal, where curl shows no progress.
-_QUIET_CURL = 'curl() { command curl --silent --show-error --noproxy localhost "$@"; }\n'
+# curl shows no progress on a terminal. The command is that of this checkout.
+_QUIET_CURL = """
+curl() { command curl --silent --show-error --noproxy localhost "$@"; }
+image-classifier() { python -m image_classifier "$@"; }
+"""
 
 _BLOCK = re.compile(
     r"(?:<!-- (?P<kind>test|file): (?P<mark>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```",

@@ -85,6 +85,8 @@ def test_console_blocks_name_what_executes_them(block: Block) -> None:
 
 def program_of(words: list[str]) -> tuple[str, list[str]] | None:
     """Return the module and the arguments of a command of ours."""
+    if words[0] == "image-classifier":
+        return "image_classifier", words[1:]
     if "-m" in words and words[0] in {"python", ".venv/bin/python"} and words[2] in PROGRAMS:
         return words[2], words[3:]
     return None
