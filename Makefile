@@ -17,6 +17,7 @@ setup: .venv/ready  ## Install everything into .venv
 
 # --no-deps: the lock lists all packages, some in versions that smdebug's metadata excludes.
 # --no-config: the overrides in pyproject.toml have no hashes; they are in the lock.
+# --compile-bytecode, as pip does: some packages compile with warnings, which tests treat as errors.
 # uv does not read pip's settings. Where only these name a package index, pip installs.
 INSTALL = install --no-deps --require-hashes --requirement
 .venv/ready: requirements/setup.txt requirements/dev.txt
@@ -24,7 +25,7 @@ INSTALL = install --no-deps --require-hashes --requirement
 		{ echo 'make: Python 3.11 is needed: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip $(INSTALL) requirements/setup.txt
-	.venv/bin/uv --no-config pip $(INSTALL) requirements/dev.txt || \
+	.venv/bin/uv --no-config pip $(INSTALL) requirements/dev.txt --compile-bytecode || \
 		.venv/bin/pip $(INSTALL) requirements/dev.txt
 	.venv/bin/pip install --no-deps --no-build-isolation --editable .
 	touch $@
