@@ -1,7 +1,6 @@
 """The command: help, version, exit codes, closed pipes, next steps, and `init`."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -30,7 +29,6 @@ def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start the command in a separate process."""
     return subprocess.Popen(
         [sys.executable, "-m", "image_classifier", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -146,7 +146,7 @@ def test_verbs_that_need_aws_run_as_a_dry_run(command: str, tmp_path: Path) -> N
     run(
         replace(dry_runs()[command], text=f"$ {command}\n"),
         tmp_path,
-        {"PYTHONPATH": str(ROOT), "AWS_EC2_METADATA_DISABLED": "true"},
+        {"AWS_EC2_METADATA_DISABLED": "true"},
     )
 
 
@@ -182,7 +182,7 @@ def test_blocks_with_a_data_set(page: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_tutorial_from_a_zip_to_an_endpoint(tmp_path: Path) -> None:
     port = str(free_port())
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {"OMP_NUM_THREADS": "1"}
     for block in blocks([TUTORIAL]):
         if block.kind == "file":
             (tmp_path / block.mark).write_text(block.text, encoding="utf-8")

@@ -44,7 +44,7 @@ class User:
         finished = subprocess.run(
             [sys.executable, "-m", "image_classifier", *arguments],
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -90,6 +90,8 @@ def test_archive_becomes_explained_predictions(tmp_path: Path) -> None:
     assert any(page.endswith("report.html") for page in pages)
     assert user.run("logs", "settings.toml", "--local")[-1] == log[-5]
     assert user.next_step == f"{PROGRAM} report settings.toml --local"
+    verdicts = user.run("debug", "settings.toml", "--local", "--rules", "all_zero", "--json")
+    assert [verdict["RuleName"] for verdict in json.loads("\n".join(verdicts))] == ["AllZero"]
     user.run("report", "settings.toml", "--local", "--no-open")
 
     assert user.follow("--port", str(port))[-1] == f"http://127.0.0.1:{port}"
@@ -133,7 +135,7 @@ def test_failed_training_leaves_no_older_result(tmp_path: Path) -> None:
         finished = subprocess.run(
             [sys.executable, "-m", "image_classifier", verb, "settings.toml", *more, "--local"],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,

@@ -20,6 +20,7 @@ from container.debugger.reading.records import Record, Records
 from container.debugger.rules import selection
 from container.debugger.rules.rule import INSUFFICIENT, ISSUES, NO_ISSUES, Value, Verdict
 from container.debugger.rules.selection import RULES
+from image_classifier.settings import debugging
 
 Recorded = dict[tuple[str, str], list[tuple[int, Any]]]
 
@@ -302,6 +303,18 @@ def test_rules_are_selected_by_name_or_as_sdk_json() -> None:
         ("Overfit", True),
     ]
     assert selection.select("none") == []
+
+
+def test_a_rule_may_be_named_as_in_the_settings_file() -> None:
+    document = '[{"RuleParameters": {"rule_to_invoke": "stalled_training_rule"}}]'
+    named = selection.select("all_zero, overfit!")
+
+    assert [(rule.name, rule.stops) for rule in named] == [("AllZero", False), ("Overfit", True)]
+    assert [rule.name for rule in selection.select(document)] == ["StalledTraining"]
+    for name, (rule, _) in debugging.RULES.items():
+        assert [selected.name for selected in selection.select(name)] == [
+            selected.name for selected in selection.select(rule)
+        ]
 
 
 @pytest.mark.parametrize(

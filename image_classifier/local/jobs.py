@@ -82,7 +82,7 @@ def summary(folder: Path) -> list[str]:
         if (accuracy := values.get(f"{prefix}_accuracy")) is None:
             continue
         low, high = values[f"{prefix}_accuracy_interval_95"]
-        images = sum(each["images"] for each in values["classes"].values())
+        images = sum(scores["images"] for scores in values["classes"].values())
         lines.append(
             f"accuracy {accuracy:.1%} (95 % confidence: {low:.1%} to {high:.1%}) "
             f"on {images} {part} images"

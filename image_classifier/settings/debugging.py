@@ -126,4 +126,8 @@ def unknown_rule(text: str) -> str | None:
         # SageMaker's JSON: the training program reads it.
         return None
     names = (part.strip().rstrip("!") for part in text.split(","))
-    return next((name for name in names if name and name not in known_names.RULES), None)
+    known = {name.lower() for name in known_names.RULES}
+    # The training program accepts the names of `rules` too, such as all_zero.
+    return next(
+        (name for name in names if name and name.replace("_", "").lower() not in known), None
+    )

@@ -97,7 +97,11 @@ def _from_json(text: str) -> list[SelectedRule]:
 
 
 def _known(name: str) -> str:
-    name = ALIASES.get(name, name)
-    if name not in RULES:
+    """Return a rule's name; the SDK's functions and the settings file have `all_zero`."""
+    known = {rule.lower(): rule for rule in RULES} | {
+        alias.lower(): rule for alias, rule in ALIASES.items()
+    }
+    found = known.get(name.replace("_", "").lower())
+    if found is None:
         raise UserError(f"unknown rule {name!r}; the rules are {', '.join(RULES)}")
-    return name
+    return found

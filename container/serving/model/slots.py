@@ -13,7 +13,7 @@ REJECTION_SECONDS = 1.0
 
 
 class Slots:
-    """A semaphore in which a new request does not overtake those that wait, as in `threading`'s."""
+    """A semaphore in which, unlike in `threading.Semaphore`, no request overtakes another one."""
 
     def __init__(
         self, free: int, *, max_queued: int, timeout: float, on_queue: Callable[[int], None]
