@@ -34,6 +34,9 @@ MARKS = {
     "setup": ".ci/run",
 }
 
+# They tell a program below make that it is one.
+_MAKE_VARIABLES = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+
 # curl shows no progress on a terminal. The command is that of this checkout.
 _QUIET_CURL = """
 curl() { command curl --silent --show-error --noproxy localhost "$@"; }
@@ -115,12 +118,14 @@ def run(block: Block, folder: Path, environment: Mapping[str, str], **replaced: 
     """
     path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     port = replaced.get("port", "8080")
+    # Under `make test`, make would otherwise announce the folders that it enters.
+    inherited = {key: value for key, value in os.environ.items() if key not in _MAKE_VARIABLES}
     everything = ""
     for command, output in block.commands():
         result = subprocess.run(
             ["bash", "-c", _QUIET_CURL + command.replace(":8080", f":{port}")],  # noqa: S607
             cwd=folder,
-            env={**os.environ, "PATH": path, **environment},
+            env={**inherited, "PATH": path, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
