@@ -572,6 +572,14 @@ def test_every_instance_has_one_price_with_source_and_date() -> None:
     assert all(each["source"] and isinstance(each["read"], date) for each in lists)
 
 
+def test_cost_of_an_endpoint_on_graviton(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("cost", write(tmp_path, '[endpoint]\ninstance_type = "ml.c8g.xlarge"\n')) == 0
+
+    assert "$0.19 an hour" in capsys.readouterr().out
+
+
 def test_cost_of_an_instance_without_a_price_is_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

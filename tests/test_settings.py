@@ -8,8 +8,11 @@ import pytest
 
 from container.classifier.errors import UserError
 from container.classifier.metric_lines import METRIC_DEFINITIONS
+from image_classifier.sagemaker.endpoint_requests import model
 from image_classifier.settings import metric_definitions as metrics
-from image_classifier.settings import settings_file
+from image_classifier.settings import service_model, settings_file
+from image_classifier.settings.inference import Endpoint
+from image_classifier.settings.settings_file import SettingsError
 from image_classifier.settings.tuning import is_integer
 from tests.settings_files import BEGINNING, EXAMPLES, REGISTRY, TUNING, read
 
@@ -163,6 +166,49 @@ def test_container_images_default_to_those_pushed_to_the_region(tmp_path: Path) 
     assert here.train == f"{REGISTRY}/t@sha256:1"
     assert named.train == f"{REGISTRY}/image-classifier-train:abc"
     assert elsewhere.train is None
+
+
+def test_endpoints_on_graviton_use_the_container_image_for_arm64(tmp_path: Path) -> None:
+    for file, serve in {"images.json": "s@sha256:1", "images-arm64.json": "s@sha256:2"}.items():
+        pushed = {"region": "eu-west-1", "tag": "abc", "serve": f"{REGISTRY}/{serve}"}
+        (tmp_path / file).write_text(json.dumps(pushed))
+    beginning = 'name = "hands"\n[aws]\nregion = "eu-west-1"\n[endpoint]\ninstance_type = '
+
+    for instance_type, serve in {
+        "ml.c7g.large": "s@sha256:2",
+        "ml.c7i.large": "s@sha256:1",
+    }.items():
+        settings = read(tmp_path, "", f'{beginning}"{instance_type}"\n').settings
+        endpoint = model(settings, "hands-1", "s3://b/model.tar.gz")
+        # Transform jobs have no such instances.
+        job = model(settings, "hands-1", "s3://b/model.tar.gz", is_for_transform=True)
+        assert f"'{REGISTRY}/{serve}'" in str(endpoint["PrimaryContainer"])
+        assert f"'{REGISTRY}/s@sha256:1'" in str(job["PrimaryContainer"])
+
+
+def test_endpoint_on_graviton_without_a_container_image_for_arm64_is_rejected(
+    tmp_path: Path,
+) -> None:
+    file = read(tmp_path, '[endpoint]\ninstance_type = "ml.c8g.large"\n')
+
+    with pytest.raises(UserError, match=r"images\.serve_arm64 .*--platform linux/arm64 serve"):
+        file.require("deploy")
+    file.require("transform")
+
+
+def test_only_families_with_arm64_processors_are_arm64() -> None:
+    names = service_model.choices("ProductionVariantInstanceType")
+
+    found = {name.split(".")[1] for name in names if Endpoint(instance_type=name).is_arm64}
+
+    assert {"c7g", "c8g", "m6gd", "r8g", "p6e-gb200"} <= found
+    assert not found & {"g4dn", "g5", "g6e", "g7", "c7i", "m5", "p5", "p6-b200", "inf2", "trn1"}
+    assert not Endpoint(kind="serverless", instance_type="ml.c7g.large").is_arm64
+
+
+def test_container_image_with_the_tag_for_arm64_is_rejected_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"images\.serve has the tag of push\.sh for arm64"):
+        read(tmp_path, "", f'name = "hands"\n[images]\nserve = "{REGISTRY}/s:abc-arm64"\n')
 
 
 def test_damaged_images_json_is_rejected(tmp_path: Path) -> None:

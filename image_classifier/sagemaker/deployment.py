@@ -38,11 +38,16 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
     return settings.name
 
 
-def create_single_model(aws: Aws, settings: Settings, job: str | None) -> str:
+def create_single_model(
+    aws: Aws, settings: Settings, job: str | None, *, is_for_transform: bool = False
+) -> str:
     """Create a model for a transform job or Clarify, of any kind of endpoint; return its name."""
     name = new_name(settings)
     model = find_model(aws, settings, job)
-    aws.send("CreateModel", endpoint_requests.model(settings, name, model, is_single=True))
+    request = endpoint_requests.model(
+        settings, name, model, is_single=True, is_for_transform=is_for_transform
+    )
+    aws.send("CreateModel", request)
     return name
 
 

@@ -14,14 +14,22 @@ VARIANT = "AllTraffic"
 TRANSFORM_ENVIRONMENT = {ERROR_RECORDS_VARIABLE: "true"}
 
 
-def model(settings: Settings, name: str, artifact: str, *, is_single: bool = False) -> Request:
+def model(
+    settings: Settings,
+    name: str,
+    artifact: str,
+    *,
+    is_single: bool = False,
+    is_for_transform: bool = False,
+) -> Request:
     """Return CreateModel.
 
     `artifact` is a model.tar.gz on S3, or a prefix of several; with `is_single` the model is for a
-    job, not for a multi-model endpoint.
+    job, not for a multi-model endpoint. Transform jobs run on amd64 processors only.
     """
+    is_arm64 = settings.endpoint.is_arm64 and not is_for_transform
     container: Request = {
-        "Image": settings.images.serve,
+        "Image": settings.images.serve_arm64 if is_arm64 else settings.images.serve,
         "ModelDataUrl": artifact,
         "Environment": dict(settings.endpoint.environment),
     }

@@ -62,7 +62,7 @@ def transform(
     file.require("transform")
     settings = file.settings
     source = S3Uri.parse(images)
-    name = deployment.create_single_model(aws, settings, job)
+    name = deployment.create_single_model(aws, settings, job, is_for_transform=True)
     request = endpoint_requests.transform_job(settings, name, name, str(source))
     aws.send("CreateTransformJob", request)
     output = f"{settings.output}/{name}"

@@ -12,11 +12,13 @@ from image_classifier.settings.tuning import rejection
 
 # What SageMaker needs and this machine does not, with hints for messages.
 PUSH_HINT = "./push.sh writes it into images.json"
+ARM64_PUSH_HINT = "./push.sh --platform linux/arm64 serve writes it into images-arm64.json"
 SAGEMAKER_KEYS = {
     "aws.role": "the ARN of the role that jobs run as",
     "aws.bucket": "the bucket for output",
     "images.train": PUSH_HINT,
     "images.serve": PUSH_HINT,
+    "images.serve_arm64": ARM64_PUSH_HINT,
 }
 
 
@@ -79,7 +81,8 @@ def missing_for_sagemaker(settings: Settings) -> str | None:
     missing = [
         f"{key} ({hint})"
         for key, hint in SAGEMAKER_KEYS.items()
-        if not operator.attrgetter(key)(settings)
+        if key != f"images.{'serve' if settings.endpoint.is_arm64 else 'serve_arm64'}"
+        and not operator.attrgetter(key)(settings)
     ]
     if not (settings.aws.region or service_model.configured_region()):
         missing.append("aws.region (or the environment variable AWS_REGION)")

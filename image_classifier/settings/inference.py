@@ -14,6 +14,9 @@ from image_classifier.settings.suggestion import find_near, suggestion
 # All variables with this prefix are the server's. Others are unknown only if they are similar.
 OWN_PREFIX, SIMILAR = "SAGEMAKER_CLASSIFIER_", 0.9
 
+# Families of instances with arm64 processors: ml.c7g, ml.m6gd, ml.p6e-gb200; not ml.g5 or ml.g4dn.
+ARM64 = re.compile(r"ml\.[a-z]+\d+(g|e-gb)")
+
 
 class DataCapture(Section):
     """[endpoint.capture]: requests and responses that the endpoint stores on S3."""
@@ -38,7 +41,8 @@ class Endpoint(Section):
     `asynchronous`: reads images from S3 and writes responses to S3. `multi-model`: serves several
     models on the same instances."""
     instance_type: Annotated[str, instance_for("ProductionVariantInstanceType")] = "ml.c7i.large"
-    """Instance type of the endpoint. Not used by `serverless`."""
+    """Instance type of the endpoint. Not used by `serverless`. Graviton processors, such as
+    `ml.c7g.large`, run the container image `images.serve_arm64`."""
     instance_count: Count = 1
     """Instances of the endpoint. Not used by `serverless`."""
     memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 3072
@@ -51,6 +55,11 @@ class Endpoint(Section):
     """Environment variables of the server: a table of names and values."""
     capture: DataCapture | None = None
     """Store requests and responses on S3. Unset: store nothing."""
+
+    @property
+    def is_arm64(self) -> bool:
+        """Whether the instances have arm64 processors (Graviton, Grace)."""
+        return self.kind != "serverless" and bool(ARM64.match(self.instance_type))
 
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if self.kind == "serverless" and self.capture is not None:

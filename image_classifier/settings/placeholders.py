@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from image_classifier.settings import service_model
-from image_classifier.settings.settings_file import REQUIRED, SettingsFile
+from image_classifier.settings.settings_file import SettingsFile, required
 
 REGION = "eu-west-1"
 
@@ -14,6 +14,7 @@ _VALUES: Mapping[str, str] = {
     "aws.bucket": "placeholder-bucket",
     "images.train": f"{_REGISTRY}/image-classifier-train:PLACEHOLDER",
     "images.serve": f"{_REGISTRY}/image-classifier-serve:PLACEHOLDER",
+    "images.serve_arm64": f"{_REGISTRY}/image-classifier-serve:PLACEHOLDER-arm64",
     "aws.region": "{region}",
 }
 
@@ -28,7 +29,7 @@ def fill(file: SettingsFile, verb: str) -> tuple[SettingsFile, dict[str, str]]:
     settings = file.settings
     known = settings.aws.region or service_model.configured_region()
     filled = {}
-    for key in (*REQUIRED.get(verb, ()), "aws.region"):
+    for key in (*required(verb, settings), "aws.region"):
         section_name, _, name = key.partition(".")
         section = getattr(settings, section_name)
         is_missing = (

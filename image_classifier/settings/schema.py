@@ -74,6 +74,14 @@ class ContainerImages(Section):
     """Container image that trains. Unset: the one that push.sh wrote into images.json."""
     serve: ContainerImage | None = None
     """Container image that serves. Unset: the one that push.sh wrote into images.json."""
+    serve_arm64: ContainerImage | None = None
+    """Container image that serves on endpoints with Graviton processors. Unset: the one that
+    push.sh --platform linux/arm64 wrote into images-arm64.json."""
+
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+        for key in ("train", "serve"):
+            if (getattr(self, key) or "").endswith("-arm64"):
+                yield key, "has the tag of push.sh for arm64: only images.serve_arm64 is for arm64"
 
 
 class Data(Section):
@@ -170,7 +178,7 @@ class Settings(Section):
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if not self.name:
             yield "name", "is missing: it begins the names of all created resources"
-        for key in ("train", "serve"):
+        for key in ContainerImages.model_fields:
             uri = re.fullmatch(CONTAINER_IMAGE, getattr(self.images, key) or "")
             if uri and self.aws.region and uri["region"] != self.aws.region:
                 regions = f"is in {uri['region']}, and aws.region is {self.aws.region}"

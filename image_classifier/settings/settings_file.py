@@ -15,8 +15,9 @@ from image_classifier.settings.overrides import apply
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.section import KeyPath, Mistake
 
-# Where push.sh writes the URIs of the container images.
+# Where push.sh writes the URIs of the container images; those for arm64 are in another file.
 IMAGES = Path(__file__).resolve().parents[2] / "images.json"
+ARM64_IMAGES = "images-arm64.json"
 
 MAX_BYTES = 1_000_000
 
@@ -31,6 +32,15 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "report": ("aws.bucket",),
     "delete": ("aws.bucket",),
 }
+
+
+def required(verb: str, settings: Settings) -> tuple[str, ...]:
+    """Return the keys that a verb needs on SageMaker with these settings."""
+    keys = REQUIRED.get(verb, ())
+    # Transform jobs have no instances with arm64 processors.
+    if settings.endpoint.is_arm64 and verb != "transform":
+        keys = tuple("images.serve_arm64" if key == "images.serve" else key for key in keys)
+    return keys
 
 
 class SettingsError(UserError):
@@ -75,11 +85,13 @@ class SettingsFile:
         Raises:
             UserError: keys are missing; all of them are listed.
         """
-        required = REQUIRED.get(verb, ())
-        missing = [name for name in required if not operator.attrgetter(name)(self.settings)]
+        keys = required(verb, self.settings)
+        missing = [name for name in keys if not operator.attrgetter(name)(self.settings)]
         if missing:
             hint = ""
-            if any(name.startswith("images") for name in missing):
+            if "images.serve_arm64" in missing:
+                hint = f" (endpoint.instance_type is arm64); {checks.ARM64_PUSH_HINT}"
+            elif any(name.startswith("images") for name in missing):
                 hint = "; ./push.sh writes the container images into images.json"
             raise UserError(f"{self.path}: {verb} needs {', '.join(missing)}{hint}")
 
@@ -201,19 +213,26 @@ def _text(path: Path) -> str:
 
 def _with_images(settings: Settings, path: Path) -> Settings:
     """Return the settings with the pushed container images, if they are in the settings' region."""
+    arm64 = _pushed_images(path.with_name(ARM64_IMAGES), settings.aws.region)
+    found = _pushed_images(path, settings.aws.region)
+    if "serve" in arm64:
+        found["serve_arm64"] = arm64["serve"]
+    images = settings.images.model_copy(
+        update=found | settings.images.model_dump(exclude_none=True)
+    )
+    return settings.model_copy(update={"images": images})
+
+
+def _pushed_images(path: Path, region: str) -> dict[str, str]:
+    """Return the container images of a file of push.sh, unless they are in another region."""
     if not path.is_file():
-        return settings
+        return {}
     try:
         pushed = json.loads(path.read_text(encoding="utf-8"))
-        region = str(pushed["region"])
+        pushed_region = str(pushed["region"])
         found = {name: str(pushed[name]) for name in ("train", "serve") if name in pushed}
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} was not written by push.sh: run ./push.sh again, or remove the file"
         ) from None
-    if settings.aws.region not in {"", region}:
-        return settings
-    images = settings.images.model_copy(
-        update=found | settings.images.model_dump(exclude_none=True)
-    )
-    return settings.model_copy(update={"images": images})
+    return found if region in {"", pushed_region} else {}
