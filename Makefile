@@ -39,8 +39,8 @@ up:  ## Train on the sample images and serve the model on PORT (default 8080)
 down:  ## Stop what `make up` started
 	local_test/down.sh
 
-predict:  ## Send FILE to the server (default: an image from test_dir)
-	local_test/predict.sh $(if $(FILE),"$(FILE)")
+predict:  ## Classify FILE (default: an image from test_dir); JSON=yes prints the whole response
+	local_test/predict.sh $(if $(JSON),--json) $(if $(FILE),"$(FILE)")
 
 # Tests marked `docker` are deselected if no Docker engine is found.
 test: setup  ## Run the tests; `make test TESTS='-m "not slow"'` runs some

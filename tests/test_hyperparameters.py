@@ -122,6 +122,15 @@ def test_hyperparameters_of_tuners_and_toolkits_are_ignored(name: str) -> None:
     assert Hyperparameters.from_strings({name: '"x"'}) == Hyperparameters()
 
 
+def test_changes_are_the_values_that_differ_from_the_defaults() -> None:
+    given = {"network": "small", "epochs": "5", "augment": "False", "learning_rate": "0.01"}
+
+    changes = Hyperparameters.from_strings(given).changes()
+
+    assert sorted(changes.split()) == ["augment=false", "learning_rate=0.01", "network=small"]
+    assert Hyperparameters().changes() == ""
+
+
 def test_every_default_is_valid() -> None:
     defaults = dataclasses.asdict(Hyperparameters())
 

@@ -529,7 +529,10 @@ def _run(clone: Path, *command: str, **variables: str) -> subprocess.CompletedPr
 
 @pytest.fixture
 def requests(free_port: int) -> Iterator[list[tuple[str, bytes]]]:
-    """Serve on the free port, with 415 for text; yield the media types and bodies of requests."""
+    """Serve on the free port; yield the media types and bodies of requests.
+
+    Text gets 415, JSON is echoed.
+    """
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -538,7 +541,7 @@ def requests(free_port: int) -> Iterator[list[tuple[str, bytes]]]:
             requests.append((self.headers["Content-Type"], body))
             self.send_response(415 if self.headers["Content-Type"] == "text/plain" else 200)
             self.end_headers()
-            self.wfile.write(b"answer")
+            self.wfile.write(body if body.startswith(b"{") else b"answer")
 
     with http.server.HTTPServer(("127.0.0.1", free_port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -568,6 +571,31 @@ def test_predict_prefers_validation_images(
     _run(clone, "local_test/predict.sh", PORT=str(free_port))
 
     assert requests == [("image/png", b"unseen")]
+
+
+ANSWER = (
+    r'{"predictions":[{"class_name":"\u00e9t\u00e9","probability":0.9,"probabilities":[0.1,0.9],'
+    r'"ranking":[{"class_name":"\u00e9t\u00e9","probability":0.9},'
+    r'{"class_name":"a, b","probability":0.1}]},{"error":{"code":"x","message":"no image"}}],'
+    r'"class_names":["a, b","\u00e9t\u00e9"]}'
+)
+
+
+@pytest.mark.usefixtures("requests")
+def test_predict_prints_a_line_per_prediction(clone: Path, free_port: int) -> None:
+    (clone / "1.json").write_text(ANSWER)
+
+    result = _run(clone, "make", "--silent", "predict", "FILE=1.json", PORT=str(free_port))
+
+    assert result.stdout == "1.json: été (90.0%), next best a, b (10.0%)\n1.json: no image\n"
+
+
+@pytest.mark.usefixtures("requests")
+def test_predict_prints_the_response_as_json(clone: Path, free_port: int) -> None:
+    (clone / "1.json").write_text(ANSWER)
+    command = ("make", "--silent", "predict", "FILE=1.json", "JSON=yes")
+
+    assert _run(clone, *command, PORT=str(free_port)).stdout == f"{ANSWER}\n"
 
 
 @pytest.mark.parametrize(

@@ -237,11 +237,16 @@ def test_predict_prints_the_predicted_class(
 ) -> None:
     settings, image = write(tmp_path), tmp_path / "a.png"
     image.write_bytes(b"png")
-    answer = {"predictions": [{"class_name": "0L", "probability": 0.75}], "class_names": ["0L"]}
+    ranking = [
+        {"class_name": "0L", "probability": 0.75},
+        {"class_name": "1R", "probability": 0.25},
+    ]
+    prediction = {**ranking[0], "probabilities": [0.75, 0.25], "ranking": ranking}
+    answer = {"predictions": [prediction], "class_names": ["0L", "1R"]}
     _answer_with(account, json.dumps(answer))
 
     assert run("predict", settings, image) == 0
-    assert last_line(capsys) == f"{image}: 0L (75.0%)"
+    assert last_line(capsys) == f"{image}: 0L (75.0%), next best 1R (25.0%)"
     # moto repeats its last response.
     assert run("predict", settings, image, "--json") == 0
     assert json.loads(last_line(capsys)) == answer

@@ -231,6 +231,15 @@ class Hyperparameters:
             raise UserError(f"unknown hyperparameters {', '.join(unknown)}; known are {known}")
         return cls(**{name: _parse(name, hints[name], value) for name, value in own.items()})  # type: ignore[arg-type]
 
+    def changes(self) -> str:
+        """Return the values that differ from the defaults, as a command line has them."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return " ".join(
+            f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+            for name, (value, default) in values.items()
+            if value != default
+        )
+
 
 def _parse(name: str, hint: object, value: object) -> Value:
     """Parse one value: Python's repr, JSON, JSON within a string, or plain text."""

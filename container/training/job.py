@@ -1,6 +1,5 @@
 """A training job from its channels to its artifact."""
 
-import dataclasses
 import logging
 
 import torch
@@ -90,8 +89,7 @@ def run(environment: TrainingEnvironment, stop: Stop) -> None:
 def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task:
     """Read the job's files and check them before the slow work starts."""
     hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
-    values = dataclasses.asdict(hyperparameters).items()
-    logger.info("hyperparameters: %s", " ".join(f"{name}={value}" for name, value in values))
+    logger.info("hyperparameters: %s", hyperparameters.changes() or "the defaults")
     recipe.check_compiler(hyperparameters)
     selection.select(hyperparameters.debug_rules)
     channels = environment.channels()

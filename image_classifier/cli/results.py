@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker import prediction
+from image_classifier.platform import answers
 from image_classifier.sagemaker.aws import Answer
 
 # Folder of everything that runs on this machine.
@@ -17,12 +17,13 @@ LOCAL_RUNS = Path(".launcher")
 
 
 def print_predictions(
-    answers: Iterable[tuple[Path, Answer]], arguments: argparse.Namespace
+    responses: Iterable[tuple[Path, Answer]], arguments: argparse.Namespace
 ) -> None:
-    """Print each image's class, or with --json its complete response."""
-    for image, answer in answers:
-        text = json.dumps(answer) if arguments.json else prediction.format_line(image, answer)
-        print(text, flush=True)
+    """Print each image's class and the next best one, or with --json its complete response."""
+    for image, answer in responses:
+        lines = [json.dumps(answer)] if arguments.json else answers.lines(str(image), answer)
+        for line in lines:
+            print(line, flush=True)
 
 
 def open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:

@@ -107,12 +107,6 @@ def decode_response(body: bytes) -> Answer:
     raise UserError(f"not a response of the server: {body[:300].decode(errors='replace')}")
 
 
-def format_line(image: Path, answer: Answer) -> str:
-    """Return an image's most probable class as a line of text."""
-    best = answer["predictions"][0]
-    return f"{image}: {best['class_name']} ({best['probability']:.1%})"
-
-
 def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Answer:
     if settings.endpoint.kind == "multi-model":
         if model is None:

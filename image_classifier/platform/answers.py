@@ -1,0 +1,43 @@
+"""Lines of text about the server's predictions: `python -m image_classifier.platform.answers NAME`.
+
+Imports the standard library only, so that any Python can print them.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def lines(name: str, answer: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line about each prediction of a response: the class, then the next best one.
+
+    Args:
+        name: what was sent, such as an image file.
+        answer: the response, parsed.
+    """
+    for prediction in answer["predictions"]:
+        if "error" in prediction:
+            yield f"{name}: {prediction['error']['message']}"
+            continue
+        text = f"{name}: {_class(prediction)}"
+        others = prediction.get("ranking", [])[1:2]
+        yield text + "".join(f", next best {_class(other)}" for other in others)
+
+
+def _class(prediction: Mapping[str, Any]) -> str:
+    return f"{prediction['class_name']} ({prediction['probability']:.1%})"
+
+
+def main() -> int:
+    """Read a response from standard input and print its lines; return 1 if it is none."""
+    try:
+        found = list(lines(sys.argv[1], json.load(sys.stdin)))
+    except (ValueError, LookupError, TypeError):
+        return 1
+    print("\n".join(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
