@@ -30,7 +30,7 @@ def _class(prediction: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Read a response from standard input and print its lines; return 1 if it is none."""
+    """Read a response from standard input and print its lines; return 1 if it is not one."""
     try:
         found = list(lines(sys.argv[1], json.load(sys.stdin)))
     except (ValueError, LookupError, TypeError):
