@@ -127,7 +127,11 @@ BROKEN: dict[str, list[Recorded]] = {
         losses(falling(150)) | losses([0.9, 0.5, *[0.5] * 12], "EVAL", every=10, first=10)
     ],
     "VanishingGradient": [gradients(VANISHED), gradients({"a.weight": 0, "b.weight": 0.1})],
-    "ExplodingTensor": [gradients({"a.weight": math.inf}), losses([1.0, math.nan])],
+    "ExplodingTensor": [
+        gradients({"a.weight": math.inf}),
+        losses([1.0, math.nan]),
+        losses([1.0, 0.9]) | losses([1.0, math.nan], "EVAL"),
+    ],
     "PoorWeightInitialization": [initialized(50, FLAT)],
     "DeadRelu": [activity([0, 0, 0, 0.5])],
     "SaturatedActivation": [saturated(40)],

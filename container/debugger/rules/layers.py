@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from container.debugger.reading.records import GRADIENTS, LOSSES, WEIGHTS, Point, Records
+from container.debugger.reading.records import GRADIENTS, LOSSES, WEIGHTS, Mode, Point, Records
 from container.debugger.rules import inputs
 from container.debugger.rules.losses import loss_not_decreasing
 from container.debugger.rules.rule import Finding, Violation, rule
@@ -71,12 +71,16 @@ def exploding_tensor(
     tensor_regex: str | None = None,
     only_nan: bool = False,
 ) -> Finding:
-    """Find tensors with NaN or infinite values."""
+    """Find tensors with NaN or infinite values, the validation loss among them."""
     pattern = inputs.patterns(collection_names, tensor_regex) or [LOSSES, GRADIENTS, WEIGHTS]
+    chosen: list[tuple[str, Mode]] = [
+        *((name, records.training) for name in records.names(pattern, records.training)),
+        *((name, "EVAL") for name in records.names(LOSSES, "EVAL")),
+    ]
     count, violations = 0, []
-    for name in records.names(pattern, records.training):
+    for name, mode in chosen:
         is_finite = True
-        for record in records.of(name, records.training):
+        for record in records.of(name, mode):
             # Each of them reveals it, and not all need be recorded.
             reductions = map(record.reduction, ("min", "max", "mean", "l2", "abs_mean"))
             known = [value for value in reductions if value is not None]
@@ -85,7 +89,10 @@ def exploding_tensor(
             worst = next((value for value in known if not math.isfinite(value)), 0.0)
             if is_finite and (math.isnan(worst) or (math.isinf(worst) and not only_nan)):
                 is_finite = False
-                violations.append(Violation(record.step, name, worst, f"it contains {worst}"))
+                sentence = f"it contains {worst}"
+                if mode == "EVAL":
+                    sentence = f"the validation loss is {worst} at evaluation {record.step}"
+                violations.append(Violation(record.step, name, worst, sentence))
     return Finding(count, violations, lacks="" if count else "any tensor")
 
 
