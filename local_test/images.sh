@@ -11,8 +11,10 @@ first_image() {
         [[ -d $channel ]] || continue
         # Like training: by suffix, without hidden files and folders of desktops.
         image=$(find "$channel" \( -name '.?*' -o -name __MACOSX \) -prune -o -type f \
-            \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.webp' \
-            -o -iname '*.gif' -o -iname '*.bmp' \) -print | sort | sed -n 1p)
+            \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.jpe' -o -iname '*.jfif' \
+            -o -iname '*.png' -o -iname '*.webp' -o -iname '*.gif' -o -iname '*.bmp' \
+            -o -iname '*.tif' -o -iname '*.tiff' -o -iname '*.avif' -o -iname '*.heic' \
+            -o -iname '*.heif' \) -print | sort | sed -n 1p)
         if [[ -n $image ]]; then
             printf '%s\n' "$image"
             return

@@ -8,16 +8,18 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from container.classifier.environment import IMAGE_MEMORY_VARIABLE, MB
+from container.classifier.jpeg import MAX_SCANS, MAX_SEGMENTS
 from container.classifier.preprocessing import (
     MAX_HEADER_PIECES,
-    MAX_PIXELS,
-    MAX_SCANS,
-    MAX_SEGMENTS,
+    NAMES,
+    PIXEL_BYTES,
     Pixels,
 )
 from container.serving.settings import MIB, ONLINE_PAYLOAD_MB
@@ -25,9 +27,8 @@ from tests.artifacts import encode, random_pixels
 from tests.odd_images import ORIENTATION
 
 UNSET = "application/octet-stream"
-NO_IMAGE = "not an image of a known format (JPEG, PNG, WEBP, GIF, BMP)"
+NO_IMAGE = f"not an image of a known format ({NAMES})"
 DAMAGED = "the image is damaged: "
-TOO_LARGE = f"the image has more than {MAX_PIXELS} pixels"
 
 PIXELS = random_pixels()
 OTHERS = random_pixels(seed=1)
@@ -141,10 +142,52 @@ def plain() -> bytes:
     return saved(Image.new("RGB", (50, 40), COLOR))
 
 
+def too_large(width: int, height: int) -> str:
+    """Return the error of an image of a format that needs PIXEL_BYTES."""
+    needed = -(-PIXEL_BYTES * width * height // MB)
+    return f"decoding {width} x {height} pixels takes {needed} MB, {IMAGE_MEMORY_VARIABLE} allows"
+
+
 def endless_scans(before: bytes = b"") -> bytes:
     data = saved(IMAGE, "JPEG", progressive=True)
-    last_scan = data[data.rindex(b"\xff\xda") : -2]
-    return data[:-2] + before + MAX_SCANS * last_scan + data[-2:]
+    last = data.rindex(b"\xff\xda")
+    scan = data[data.rindex(b"\xff\xda", 0, last) : last]
+    return data[:last] + before + MAX_SCANS * scan + data[last:]
+
+
+def large_jpeg() -> bytes:
+    """Return 200 megapixels of one color."""
+    return saved(Image.new("L", (16_320, 12_240), 128), "JPEG")
+
+
+def bmp_without_alpha() -> bytes:
+    """Return the image with four channels, of which the alpha channel is zero."""
+    height, width = PIXELS.shape[:2]
+    core = struct.pack("<IiiHHIIiiII", 124, width, -height, 1, 32, 3, 0, 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    bgra = np.dstack([PIXELS[..., ::-1], np.zeros((height, width), np.uint8)])
+    head = core + masks + bytes(124 - len(core) - len(masks))
+    return b"BM" + struct.pack("<IHHI", 138 + bgra.size, 0, 0, 138) + head + bgra.tobytes()
+
+
+def small_frame() -> bytes:
+    """Return a GIF of 100 x 80 pixels whose first frame covers its top left quarter."""
+    data = bytearray(saved(PALETTE, "GIF"))
+    data[6:10] = struct.pack("<HH", 100, 80)
+    return bytes(data)
+
+
+def small_frame_on_white() -> bytes:
+    canvas = Image.new("RGB", (100, 80), "white")
+    canvas.paste(PALETTE.convert("RGB"))
+    return saved(canvas)
+
+
+def with_wrong_checksum(data: bytes, name: bytes) -> bytes:
+    """Change the checksum of a PNG's chunk."""
+    start = data.index(name)
+    end = start + 4 + int.from_bytes(data[start - 4 : start])
+    return data[:end] + bytes([data[end] ^ 1]) + data[end + 1 :]
 
 
 def endless_segments() -> bytes:
@@ -177,11 +220,29 @@ def wide_gif() -> bytes:
     return bytes(data)
 
 
+def many_strips() -> bytes:
+    """Return a TIFF with a strip for each of its 70,000 rows."""
+    count, start = 70_000, 8 + 2 + 9 * 12 + 4
+    entries = ((256, 1), (257, count), (258, 8), (259, 1), (262, 1), (273, 0), (277, 1), (278, 1))
+    directory = b"".join(
+        struct.pack("<HHII", tag, 4, count if tag == 273 else 1, start if tag == 273 else value)
+        for tag, value in (*entries, (279, 1))
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, 9) + directory + bytes(4)
+    return head + struct.pack("<I", start) * count
+
+
 def bmp_header(width: int, height: int) -> bytes:
     """Return a BMP that holds nothing."""
     core = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + core
 
+
+PROGRESSIVE = saved(IMAGE, "JPEG", progressive=True)
+AVIF = encode(PIXELS, "AVIF")
+HEIC = (Path(__file__).parent / "drawn.heic").read_bytes()
+# As a phone appends it: a name, and a film whose bytes may be anything.
+TRAILER = b"\0\0\1\0SEFT\xff\xc4" + np.random.default_rng(1).bytes(3000) + JPEG
 
 BAD_EXIF = b"Exif\0\0II*\0\xff\xff\xff\xff"
 LARGEST = ONLINE_PAYLOAD_MB * MIB
@@ -298,6 +359,18 @@ ROWS = (
         seen=on_white,
     ),
     Row(
+        image="BMP with an alpha channel that is zero",
+        body=bmp_without_alpha,
+        answer="without its alpha",
+        seen=lambda: PNG,
+    ),
+    Row(
+        image="GIF whose first frame covers a part",
+        body=small_frame,
+        answer="on white",
+        seen=small_frame_on_white,
+    ),
+    Row(
         image="animated GIF",
         body=lambda: animated("GIF", PALETTE),
         answer="the first frame",
@@ -377,28 +450,42 @@ ROWS = (
         seen=plain,
     ),
     Row(
+        image="JPEG of 200 megapixels",
+        body=large_jpeg,
+        answer="as any other",
+        seen=lambda: saved(Image.new("RGB", (8, 8), (128, 128, 128))),
+    ),
+    Row(
         image="decompression bomb: a PNG of 65,536 x 65,536 pixels",
         body=lambda: png(2**16, 2**16, chunk(b"IDAT", zlib.compress(bytes(2**20)))),
         status=422,
-        answer=TOO_LARGE,
+        answer=too_large(2**16, 2**16),
     ),
     Row(
         image="decompression bomb: a BMP of 100,000 x 100,000 pixels",
         body=lambda: bmp_header(100_000, 100_000),
         status=422,
-        answer=TOO_LARGE,
+        answer=too_large(100_000, 100_000),
     ),
     Row(
         image="decompression bomb: a small GIF with a frame of 65,535 x 65,535 pixels",
         body=wide_gif,
         status=422,
-        answer=TOO_LARGE,
+        answer=too_large(65_535, 65_535),
     ),
     Row(
         image="decompression bomb: a PNG with 50 MB of text in 50 KB",
-        body=lambda: png(50, 40, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000), 1))),
-        status=422,
-        answer=DAMAGED + "Decompressed data too large",
+        body=lambda: (
+            PNG[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000), 1)) + PNG[33:]
+        ),
+        answer="as without the text, which is not read",
+        seen=lambda: PNG,
+    ),
+    Row(
+        image="PNG with a color profile of 2 MB",
+        body=lambda: saved(IMAGE, icc_profile=noise(2_000_000)),
+        answer="as without the profile",
+        seen=lambda: PNG,
     ),
     Row(
         image="PNG that claims 7,000 x 7,000 pixels and has none",
@@ -410,7 +497,7 @@ ROWS = (
         image="0 x 0 pixels",
         body=lambda: png(0, 0, chunk(b"IDAT", zlib.compress(b""))),
         status=422,
-        answer=NO_IMAGE,
+        answer=DAMAGED + "not identified by this driver",
     ),
     # Broken ones.
     Row(
@@ -420,10 +507,58 @@ ROWS = (
         answer=DAMAGED,
     ),
     Row(
-        image="JPEG without its last two bytes",
-        body=lambda: JPEG[:-2],
+        image="JPEG without its last 100 bytes, with an end marker",
+        body=lambda: JPEG[:-100] + b"\xff\xd9",
         status=422,
         answer=DAMAGED + "image file is truncated",
+    ),
+    Row(
+        image="JPEG without its last 100 bytes, with a phone's trailer",
+        body=lambda: JPEG[:-100] + TRAILER,
+        status=422,
+        answer=DAMAGED + "image file is truncated",
+    ),
+    Row(
+        image="progressive JPEG without its last scan",
+        body=lambda: PROGRESSIVE[: PROGRESSIVE.rindex(b"\xff\xc4")],
+        status=422,
+        answer=DAMAGED + "image file is truncated",
+    ),
+    Row(
+        image="JPEG without its end marker",
+        body=lambda: JPEG[:-2],
+        answer="as the whole one: every pixel is there",
+        seen=lambda: encode(opened(JPEG)),
+    ),
+    Row(
+        image="progressive JPEG without its end marker",
+        body=lambda: PROGRESSIVE[:-2],
+        answer="as the whole one",
+        seen=lambda: encode(opened(JPEG)),
+    ),
+    Row(
+        image="JPEG with a phone's trailer instead of its end marker",
+        body=lambda: JPEG[:-2] + TRAILER,
+        answer="as the whole one",
+        seen=lambda: encode(opened(JPEG)),
+    ),
+    Row(
+        image="JPEG with 100 bytes of padding before its end marker",
+        body=lambda: JPEG[:-2] + bytes(100) + JPEG[-2:],
+        answer="as the whole one",
+        seen=lambda: encode(opened(JPEG)),
+    ),
+    Row(
+        image="PNG with a wrong checksum of its resolution",
+        body=lambda: with_wrong_checksum(saved(IMAGE, dpi=(72, 72)), b"pHYs"),
+        answer="as the whole one",
+        seen=lambda: PNG,
+    ),
+    Row(
+        image="PNG with a wrong checksum of its header",
+        body=lambda: with_wrong_checksum(PNG, b"IHDR"),
+        status=422,
+        answer=DAMAGED + "broken PNG file (bad header checksum in b'IHDR')",
     ),
     Row(
         image="PNG cut in half",
@@ -532,8 +667,50 @@ ROWS = (
     Row(
         image="TIFF",
         body=lambda: saved(IMAGE, "TIFF"),
+        answer="as any other",
+        seen=lambda: PNG,
+    ),
+    Row(
+        image="compressed TIFF of 16 bits",
+        body=lambda: saved(Image.open(io.BytesIO(deep_gray())), "TIFF", compression="tiff_lzw"),
+        answer="the upper 8 bits",
+        seen=lambda: saved(Image.fromarray(PIXELS[..., 0])),
+    ),
+    Row(
+        image="TIFF of 32-bit numbers",
+        body=lambda: saved(IMAGE.convert("F"), "TIFF"),
         status=422,
-        answer=NO_IMAGE,
+        answer="a TIFF of 32-bit numbers has no known white: save it with 8 bits",
+    ),
+    Row(
+        image="TIFF of 70,000 strips",
+        body=many_strips,
+        status=422,
+        answer="the image has 70000 strips or tiles, more than 65536",
+    ),
+    Row(
+        image="AVIF",
+        body=lambda: AVIF,
+        answer="as any other",
+        seen=lambda: encode(opened(AVIF)),
+    ),
+    Row(
+        image="HEIC, as phones write it",
+        body=lambda: HEIC,
+        answer="as any other",
+        seen=lambda: encode(opened(HEIC)),
+    ),
+    Row(
+        image="AVIF cut in half",
+        body=lambda: AVIF[: len(AVIF) // 2],
+        status=422,
+        answer=DAMAGED,
+    ),
+    Row(
+        image="HEIC cut in half",
+        body=lambda: HEIC[: len(HEIC) // 2],
+        status=422,
+        answer=DAMAGED,
     ),
     # Under another name.
     Row(

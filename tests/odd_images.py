@@ -18,6 +18,7 @@ KINDS = (
     ("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L"), ("PNG", "LA"),
     ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "I;16"), ("PNG", "1"), ("WEBP", "RGB"),
     ("WEBP", "RGBA"), ("GIF", "P"), ("BMP", "RGB"),
+    ("TIFF", "RGB"), ("AVIF", "RGB"),
 )  # fmt: skip
 
 # Those that have a place for EXIF.

@@ -101,13 +101,13 @@ def test_image_numbers_in_names_are_not_labels(tmp_path: Path) -> None:
 def test_ignored_files_and_empty_folders_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.tif")
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.psd")
     (tmp_path / "empty").mkdir()
 
     labeled_files(tmp_path)
 
-    assert "1 files are ignored because they are not .bmp" in caplog.text
-    assert "dog/2.tif" in caplog.text
+    assert "1 files are ignored because they are not .avif" in caplog.text
+    assert "dog/2.psd" in caplog.text
     assert "folders without images are not classes: empty" in caplog.text
 
 

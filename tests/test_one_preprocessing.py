@@ -119,4 +119,4 @@ def test_torch_and_the_served_network_agree_on_every_image(
 def test_the_images_are_as_odd_as_they_are_meant_to_be(paths: Sequence[Path]) -> None:
     suffixes = {path.suffix for path in paths}
 
-    assert suffixes == {".jpeg", ".png", ".webp", ".gif", ".bmp"}
+    assert suffixes == {".jpeg", ".png", ".webp", ".gif", ".bmp", ".tiff", ".avif"}

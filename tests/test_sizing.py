@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from container.classifier.preprocessing import MAX_PIXELS
 from container.serving.settings import MIB, Settings
-from container.serving.sizing import IMAGE_BYTES, Sizing, models_budget
+from container.serving.sizing import Sizing, models_budget
 
 GIB = 1024 * MIB
 
@@ -43,8 +42,9 @@ def test_sizes_are_derived_from_cpus_and_memory(
     assert found == expected
 
 
-def test_memory_for_an_image_is_the_peak_of_the_largest_one() -> None:
-    assert IMAGE_BYTES == 16 * MAX_PIXELS
+def test_more_memory_for_each_image_leaves_less_of_them() -> None:
+    assert sizing(8, 4).images == 4
+    assert sizing(8, 4, Settings(image_mb=3200)).images == 1
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_pytorch_has_a_process_for_each_gpu_and_all_cores_decode(
 def test_models_get_three_quarters_of_the_memory_beside_server_and_image(
     gib: float, budget: int
 ) -> None:
-    assert models_budget(int(gib * GIB)) // MIB == budget
+    assert models_budget(Settings(), int(gib * GIB)) // MIB == budget
 
 
 @pytest.mark.parametrize(

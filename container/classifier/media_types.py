@@ -6,10 +6,17 @@ from collections.abc import Mapping
 IMAGE_MEDIA_TYPES: Mapping[str, str] = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
+    ".jpe": "image/jpeg",
+    ".jfif": "image/jpeg",
     ".png": "image/png",
     ".webp": "image/webp",
     ".gif": "image/gif",
     ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".avif": "image/avif",
+    ".heic": "image/heif",
+    ".heif": "image/heif",
 }
 IMAGE_SUFFIXES = frozenset(IMAGE_MEDIA_TYPES)
 

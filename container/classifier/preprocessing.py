@@ -6,42 +6,51 @@ mean, standard deviation) is the network's first layer.
 
 import io
 import math
-import re
 import warnings
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from pi_heif import register_heif_opener
+from PIL import (
+    AvifImagePlugin,
+    ExifTags,
+    Image,
+    ImageFile,
+    ImageOps,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
+from container.classifier.environment import IMAGE_MEMORY_VARIABLE, MB, image_bytes
 from container.classifier.errors import ImageError, UserError
+from container.classifier.jpeg import START_OF_IMAGE, read_jpeg
+from container.classifier.png import SIGNATURE, without_metadata
+from container.classifier.tiff import TILE_LENGTH, TILE_WIDTH, check_parts
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Size: TypeAlias = tuple[float, float]
 
 # Common formats only: each decoder is an attack surface.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+NAMES = ", ".join(FORMATS)
 
-# More than the 48 megapixels of a phone's camera. Decoding needs 4 bytes per pixel for JPEG and 16
-# for WebP, the maximum of all formats: 0.8 GB, which fits into a serverless endpoint of 1 GB.
-# Pillow checks the size in the header before it decodes.
-MAX_PIXELS = 50_000_000
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.simplefilter("error", Image.DecompressionBombWarning)
+# Decoding a pixel needs at most this memory in any format but JPEG; WebP's decoder needs most.
+PIXEL_BYTES = 16
 
-# Each scan of a progressive JPEG covers all of its pixels. Encoders write about ten; a file of
-# 200 KB with thousands would take minutes.
-MAX_SCANS = 100
+# The memory limit is checked below: it depends on the format.
+Image.MAX_IMAGE_PIXELS = None
 
-# Segments are tables, profiles and so on: a large profile has a hundred. Pillow joins the segments
-# of EXIF in quadratic time.
-MAX_SEGMENTS = 1000
-START_OF_IMAGE, START_OF_SCAN, END_OF_IMAGE = b"\xff\xd8", b"\xda", b"\xd9"
+# Pillow warns of what it repairs, and of the reason why a file of a known format cannot be opened.
+Image.WARN_POSSIBLE_FORMATS = True
+UNOPENED = " opening failed. "
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+warnings.filterwarnings("error", message=f".*{UNOPENED}", category=UserWarning)
 
-# Markers of segments with a length. Without one are stuffed bytes and restarts, which are within a
-# scan, and markers that Pillow or libjpeg skip.
-MARKER = re.compile(rb"\xff([^\x00-\xbf\xc8\xd0-\xd8\xf0-\xfd\xff])", re.DOTALL)
+# Requests are decoded in parallel already.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 # Pillow reads a header in pieces and keeps an object for each comment of a GIF: 25 MB of very short
 # comments needed 1.1 GB. A profile of 25 MB has this many pieces, in blocks of 255 bytes.
@@ -109,30 +118,36 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
     """Decode an image; return also the width and height of its content in pixels."""
     try:
         # Before Pillow reads the segments.
-        if data.startswith(START_OF_IMAGE):
-            _check_segments(data)
+        jpeg = read_jpeg(data) if data.startswith(START_OF_IMAGE) else None
+        if jpeg:
+            data = jpeg.data
+        elif data.startswith(SIGNATURE):
+            data = without_metadata(data)
+        else:
+            check_parts(data)
         file = _File(data)
         with Image.open(file, formats=FORMATS) as image:
             file.pieces_left = math.inf
             scale = 1 if side is None else _scale(image, side)
             width, height = image.size
-            if scale > 1:
-                image.draft(None, (width // scale, height // scale))
-            image.load()
+            if jpeg:
+                _check_memory(image, jpeg.needed_bytes(width, height, scale))
+                decoded = jpeg.decode(width, height, scale)
+                decoded.info = image.info
+            else:
+                _check_memory(image, PIXEL_BYTES * width * height)
+                decoded = _load(image)
             is_whole = width % scale == height % scale == 0
-            upright = _to_rgb(_upright(image))
+            upright = _to_rgb(_upright(decoded))
             return upright, upright.size if is_whole else (width / scale, height / scale)
     except UnidentifiedImageError:
-        raise ImageError(
-            f"not an image of a known format ({', '.join(FORMATS)}), {len(data)} bytes"
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"the image has more than {MAX_PIXELS} pixels") from None
-    except (ImageError, MemoryError):
+        raise ImageError(f"not an image of a known format ({NAMES}), {len(data)} bytes") from None
+    except (ImageError, UserError, MemoryError):
         raise
     except Exception as error:
         # Pillow's decoders raise exceptions of any type for a damaged file.
-        raise ImageError(f"the image is damaged: {error}") from error
+        reason = str(error).rpartition(UNOPENED)[2]
+        raise ImageError(f"the image is damaged: {reason}") from error
 
 
 def fit(image: Image.Image, settings: Preprocessing, size: Size | None = None) -> Pixels:
@@ -167,27 +182,38 @@ def preprocess(data: bytes, settings: Preprocessing) -> Pixels:
     return fit(image, settings, size)
 
 
-def _check_segments(data: bytes) -> None:
-    """Count a JPEG's segments and scans; data after its end, such as a video, are ignored.
+def _check_memory(image: Image.Image, needed: int) -> None:
+    """Check the memory for decoding before any of it is allocated.
 
     Raises:
-        ImageError: there are too many segments or scans.
+        ImageError: the image needs more than IMAGE_MEMORY_VARIABLE allows.
     """
-    segments, scans, position = 0, 0, len(START_OF_IMAGE)
-    while match := MARKER.search(data, position):
-        if match[1] == END_OF_IMAGE:
-            if scans:
-                return
-            # Pillow continues if there was no image yet.
-            position = match.end()
-            continue
-        segments += 1
-        scans += match[1] == START_OF_SCAN
-        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
-            kind, most = ("scans", MAX_SCANS) if scans > MAX_SCANS else ("segments", MAX_SEGMENTS)
-            raise ImageError(f"the image has more than {most} {kind}")
-        # A segment starts with its length; its content, such as a thumbnail, is skipped.
-        position = match.end() + max(2, int.from_bytes(data[match.end() : match.end() + 2]))
+    limit = image_bytes()
+    if needed > limit:
+        raise ImageError(
+            f"decoding {image.width} x {image.height} pixels takes {-(-needed // MB)} MB, "
+            f"{IMAGE_MEMORY_VARIABLE} allows {limit // MB}"
+        )
+
+
+def _load(image: ImageFile.ImageFile) -> Image.Image:
+    """Load the pixels of an image that is not a JPEG."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tile = [image.tag_v2.get(tag, 1) for tag in (TILE_WIDTH, TILE_LENGTH)]
+        _check_memory(image, PIXEL_BYTES * math.prod(tile))
+        if image.mode in {"I", "F"}:
+            raise ImageError("a TIFF of 32-bit numbers has no known white: save it with 8 bits")
+    box = image.tile[0].extents if image.tile else None
+    image.load()
+    if image.format == "GIF" and box and box != (0, 0, *image.size):
+        # Outside of its first frame a GIF is transparent.
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(_to_rgb(image.crop(box)), box[:2])
+        return canvas
+    if image.format == "BMP" and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        # Programs that ignore alpha leave it zero. The other formats have transparency on purpose.
+        return image.convert("RGB")
+    return image
 
 
 def _scale(image: Image.Image, side: int) -> int:

@@ -61,7 +61,9 @@ def application() -> Flask:
     if settings.multi_model:
         registry = Registry(
             base_dir() / "models",
-            budget=models_budget(memory_limit_bytes(), server_bytes(batches=sizing.batched > 0)),
+            budget=models_budget(
+                settings, memory_limit_bytes(), server_bytes(batches=sizing.batched > 0)
+            ),
             needed=partial(_loaded_bytes, sizing),
             load=load,
         )

@@ -9,6 +9,11 @@ from typing import Self, TypeVar
 
 from container.classifier.environment import (
     ERROR_RECORDS_VARIABLE,
+    IMAGE_MB,
+    IMAGE_MEMORY_VARIABLE,
+    MAX_IMAGE_MB,
+    MB,
+    MIN_IMAGE_MB,
     MULTI_MODEL_VARIABLE,
     PAGE_VARIABLE,
     PORT_VARIABLE,
@@ -102,6 +107,12 @@ class Settings:
     max_body_bytes: int = ONLINE_PAYLOAD_MB * MIB
     """SAGEMAKER_MAX_PAYLOAD_IN_MB: Largest body. Default: 25 MB; in a transform job, 100 MB."""
 
+    image_mb: int = IMAGE_MB
+    """SAGEMAKER_CLASSIFIER_IMAGE_MB: Memory in MB that decoding one image may take. Larger images
+    are rejected. Default: 800, which is enough for 50 megapixels in any format. A JPEG is decoded
+    at a half, a quarter or an eighth of its size if that is enough for the network, so it may have
+    more pixels. Training and `prepare` read this variable too."""
+
     max_images: int = ONLINE_IMAGES
     """Images per request."""
 
@@ -131,6 +142,11 @@ class Settings:
     log_level: int = 20
     """SAGEMAKER_CONTAINER_LOG_LEVEL: Level of Python's `logging`. Default: 20. 30 hides the request
     log and the start-up messages."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Memory that decoding one image may take."""
+        return self.image_mb * MB
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -168,6 +184,7 @@ class Settings:
             timeout_seconds=timeout,
             # SageMaker sets 0 for a chunked body of any length.
             max_body_bytes=MIB * (payload_mb or default_mb),
+            image_mb=read.number(IMAGE_MEMORY_VARIABLE, IMAGE_MB, MIN_IMAGE_MB, MAX_IMAGE_MB),
             max_images=BATCH_IMAGES if is_batch else ONLINE_IMAGES,
             transform_payload_mb=min(payload_mb or DEFAULT_TRANSFORM_PAYLOAD_MB, BATCH_PAYLOAD_MB),
             has_execution_parameters=batch != "True",

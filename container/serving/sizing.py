@@ -27,10 +27,6 @@ LOADING_COPIES, LOADING_BYTES, ACTIVATION_BYTES = 3, 20 * MIB, 64
 # Share of the memory without the server and one image; the rest is for more images and bodies.
 MODELS_SHARE = 0.75
 
-# The largest image with the decoder that needs most, WebP's: 50 megapixels of 16 bytes. A literal,
-# because gunicorn's master imports this module and needs neither NumPy nor Pillow.
-IMAGE_BYTES = 800_000_000
-
 # Requests in flight, whose bodies are in memory. With more of them a request would wait longer
 # after its body was read, and a rejection would then cost nearly as much as a prediction.
 MIN_THREADS, THREADS_PER_IMAGE = 8, 4
@@ -50,9 +46,9 @@ def server_bytes(*, batches: bool) -> int:
     return TORCH_SERVER_BYTES if batches else SERVER_BYTES
 
 
-def models_budget(memory: int, server: int = SERVER_BYTES) -> int:
+def models_budget(settings: Settings, memory: int, server: int = SERVER_BYTES) -> int:
     """Return the memory limit of all models of a multi-model endpoint together, in bytes."""
-    return max(0, int(MODELS_SHARE * (memory - server - IMAGE_BYTES)))
+    return max(0, int(MODELS_SHARE * (memory - server - settings.image_bytes)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,11 +86,11 @@ class Sizing:
             memory: Memory limit in bytes.
             model_bytes: Size of the network's file, 0 on a multi-model endpoint.
         """
-        needed = SERVER_BYTES + IMAGE_BYTES
+        needed = SERVER_BYTES + settings.image_bytes
         if settings.multi_model:
             # One process, because every request must find the models that another one loaded.
             workers, max_streams = 1, CPUS_PER_WORKER
-            needed += models_budget(memory)
+            needed += models_budget(settings, memory)
         else:
             needed += COPIES * model_bytes
             workers = settings.workers or max(
@@ -127,8 +123,10 @@ class Sizing:
         """Choose the sizes for PyTorch: one process for each GPU; all cores decode images."""
         workers = 1 if settings.multi_model else settings.workers or max(1, gpus)
         server = server_bytes(batches=True)
-        models = models_budget(memory, server) if settings.multi_model else COPIES * model_bytes
-        free = memory // workers - server - models - IMAGE_BYTES
+        models = COPIES * model_bytes
+        if settings.multi_model:
+            models = models_budget(settings, memory, server)
+        free = memory // workers - server - models - settings.image_bytes
         # The GPU computes one batch while the next one is collected.
         batched = 2 * settings.max_batch_size
         images, threads = _images_and_threads(settings, free, -(-processors // workers), batched)
@@ -177,7 +175,7 @@ def _images_and_threads(
     settings: Settings, free: int, max_images: int, batched: int = 0
 ) -> tuple[int, int]:
     """Divide the free memory between images, the first of which is not in it, and bodies."""
-    images = max(1, min(max_images, 1 + free // IMAGE_BYTES))
-    bodies = (free - (images - 1) * IMAGE_BYTES) // settings.max_body_bytes
+    images = max(1, min(max_images, 1 + free // settings.image_bytes))
+    bodies = (free - (images - 1) * settings.image_bytes) // settings.max_body_bytes
     chosen = max(MIN_THREADS, images, min(THREADS_PER_IMAGE * images + batched, bodies))
     return images, settings.threads or chosen

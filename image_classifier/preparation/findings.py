@@ -23,7 +23,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "undecodable": Kind(
-        FAULT, "unknown image format, damaged, or above 50 megapixels", is_moved=True
+        FAULT, "unknown image format, damaged, or too large to decode", is_moved=True
     ),
     "truncated": Kind(FAULT, "the file ends before the image does", is_moved=True),
     "missing-file": Kind(FAULT, "a manifest names a file that does not exist"),
