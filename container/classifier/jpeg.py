@@ -84,7 +84,7 @@ class Jpeg:
         size = (pixels.shape[1], pixels.shape[0])
         # Programs invert the colors of a CMYK JPEG, as Adobe does.
         mode, raw_mode = ("CMYK", "CMYK;I") if is_cmyk else ("RGB", colors)
-        return Image.frombuffer(mode, size, pixels, "raw", raw_mode, 0, 1)
+        return Image.frombytes(mode, size, memoryview(pixels).cast("B"), "raw", raw_mode)
 
 
 def read_jpeg(data: bytes) -> Jpeg:

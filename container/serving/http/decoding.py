@@ -65,8 +65,9 @@ def choose_splitter(content_type: str | None) -> Splitter:
     media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
     if splitter := SPLITTERS.get(media_type):
         return splitter
+    others = (name for name in SPLITTERS if not name.startswith("image/"))
     raise UnsupportedMediaType(
-        f"Content-Type {media_type[:60]!r} is not one of {', '.join(SPLITTERS)}"
+        f"Content-Type {media_type[:60]!r} is not one of {', '.join(('image/*', *others))}"
     )
 
 
