@@ -82,6 +82,8 @@ def run(environment: TrainingEnvironment, stop: Stop) -> None:
             assessment = results.write(environment, task, trainer.result(), ending)
     # Outside the block, so that a failure does not interrupt the other hosts.
     if assessment is not None:
+        for sentence in assessment.sentences():
+            logger.info("%s", sentence)
         report = environment.output_data_dir / results.REPORT
         assessment.check_accuracy(settings.min_accuracy, report)
 

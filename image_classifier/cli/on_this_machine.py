@@ -24,7 +24,7 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
     """Train; return the packed model."""
     folder = folder_of(file)
     packed = jobs.train(file, folder, from_tuning=arguments.from_tuning is not None, show=aws.show)
-    for line in jobs.summary(folder):
+    if line := jobs.report_line(folder):
         aws.show(line)
     return packed
 

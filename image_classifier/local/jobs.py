@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TextIO
 
-from container.classifier.channel_names import TEST, VALIDATION
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from image_classifier.local import trial
@@ -68,26 +67,10 @@ def train(
     return packed
 
 
-def summary(folder: Path) -> list[str]:
-    """Return the accuracies of the last training, in percent, and the path of its report."""
-    output = folder / FOLDER / "output" / "data"
-    try:
-        metrics = json.loads((output / "metrics.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        # The program has logged why it could not write them.
-        return []
-    found = [(VALIDATION, "val", metrics), (TEST, "test", metrics.get("test") or {})]
-    lines = []
-    for part, prefix, values in found:
-        if (accuracy := values.get(f"{prefix}_accuracy")) is None:
-            continue
-        low, high = values[f"{prefix}_accuracy_interval_95"]
-        images = sum(scores["images"] for scores in values["classes"].values())
-        lines.append(
-            f"accuracy {accuracy:.1%} (95 % confidence: {low:.1%} to {high:.1%}) "
-            f"on {images} {part} images"
-        )
-    return [*lines, f"report: {output / 'report.html'}"]
+def report_line(folder: Path) -> str:
+    """Return a line with the path of the last training's report; empty if there is none."""
+    report = folder / FOLDER / "output" / "data" / "report.html"
+    return f"report: {report}" if report.is_file() else ""
 
 
 def reports(folder: Path) -> list[Path]:

@@ -14,13 +14,13 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import PIL
-from tqdm import tqdm
 
 from container.classifier import machine, preprocessing
 from container.classifier.errors import ImageError, UserError
 from container.classifier.labeled_images import LabeledFile
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.training.data.cache import Cache
+from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
@@ -157,16 +157,16 @@ def _decode_into(
     broken: dict[int, str] = {}
     digest = hashlib.sha256()
     decoded = _decode_all([file.path for file in files], settings)
-    # disable=None: no progress bar unless the output is a terminal.
-    bar = tqdm(decoded, total=len(files), desc="decode", unit=" images", disable=None)
-    for index, (pixels, sha256) in enumerate(bar):
-        stop.check()
-        if isinstance(pixels, ImageError):
-            broken[index] = str(pixels)
-            continue
-        # Written, not mapped: written data does not count as memory of this process.
-        file.write(pixels.data)
-        digest.update(sha256 + files[index].class_name.encode())
+    with ProgressBar("decode", len(files)) as bar:
+        for index, (pixels, sha256) in enumerate(decoded):
+            stop.check()
+            bar.update(1)
+            if isinstance(pixels, ImageError):
+                broken[index] = str(pixels)
+                continue
+            # Written, not mapped: written data does not count as memory of this process.
+            file.write(pixels.data)
+            digest.update(sha256 + files[index].class_name.encode())
     file.seek(size_bytes)
     document = {"sha256": digest.hexdigest(), "broken": list(broken.items())}
     file.write(json.dumps(document).encode())

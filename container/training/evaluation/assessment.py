@@ -70,6 +70,15 @@ class Outcome:
             "calibration": dict(self.calibration.metrics()) if self.calibration else None,
         }
 
+    def sentence(self) -> str:
+        """Return the accuracy with its confidence interval, in percent."""
+        low, high = self.intervals.averages["accuracy"]
+        name = "validation" if self.part == "val" else self.part
+        return (
+            f"accuracy {self.evaluation.accuracy:.1%} (95 % confidence: {low:.1%} to {high:.1%}) "
+            f"on {self.evaluation.confusion.sum()} {name} images"
+        )
+
     def per_class(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return precision, recall, F1, their intervals and the number of images per class."""
         counts = self.evaluation.counts
@@ -112,6 +121,10 @@ class Assessment:
             **self.validation.metrics(class_names),
             "test": self.test.metrics(class_names) if self.test else None,
         }
+
+    def sentences(self) -> list[str]:
+        """Return the accuracy on each channel with its confidence interval, in percent."""
+        return [outcome.sentence() for outcome in (self.validation, self.test) if outcome]
 
     def reaches(self, min_accuracy: float) -> bool:
         """Return whether the test accuracy, or else the validation accuracy, is high enough."""

@@ -6,7 +6,6 @@ import time
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from container.classifier.errors import UserError
 from container.classifier.metric_lines import log_line
@@ -21,6 +20,7 @@ from container.training.fitting.learner import Learner
 from container.training.fitting.step import Model
 from container.training.fitting.task import Task, TrainingResult
 from container.training.head import features, frozen_stage
+from container.training.progress_bar import ProgressBar
 from container.training.recipe import Recipe
 from container.training.sagemaker.stop import Stop, Stopped
 from container.training.schedule import one_cycle
@@ -157,13 +157,11 @@ class Trainer:
         totals = self._own_totals()
         start, images_before = time.monotonic(), progress.totals[2]
         batches = self.learner.batches(progress.epoch)
-        with tqdm(
-            desc=f"epoch {progress.epoch + 1}",
-            total=len(batches),
-            initial=progress.batch,
-            unit=" steps",
-            leave=False,
-            disable=None if self.cluster.is_first else True,
+        with ProgressBar(
+            f"epoch {progress.epoch + 1}",
+            sum(map(len, batches)),
+            done=sum(map(len, batches[: progress.batch])),
+            is_shown=self.cluster.is_first,
         ) as bar:
             while progress.batch < len(batches):
                 is_stopped, is_due = self.cluster.any_rank(stop.requested, checkpoints.is_due())
@@ -180,8 +178,8 @@ class Trainer:
                 totals += self.learner.train_step(
                     model, number, batches[progress.batch], rate, self.observer
                 )
+                bar.update(len(batches[progress.batch]))
                 progress.batch += 1
-                bar.update()
         # The only wait for the device in the epoch.
         progress.totals = tuple(self.cluster.total(totals).tolist())
         return (progress.totals[2] - images_before) / (time.monotonic() - start)

@@ -15,7 +15,6 @@ import PIL
 import torch
 import torchvision
 from torch import nn
-from tqdm import tqdm
 
 from container.classifier import preprocessing
 from container.classifier.errors import UserError
@@ -26,6 +25,7 @@ from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
 from container.training.evaluation import inference
 from container.training.evaluation.inference import answers
+from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
@@ -104,8 +104,7 @@ def compute(network: Network, images: ImageSet, arithmetic: Arithmetic, stop: St
         with (
             tempfile.TemporaryFile() as file,
             _without_head(network),
-            # disable=None: a progress bar on a terminal only.
-            tqdm(total=len(images), desc="features", unit=" images", disable=None) as bar,
+            ProgressBar("features", len(images)) as bar,
         ):
             for batch in answers(classifier, images, arithmetic):
                 stop.check()

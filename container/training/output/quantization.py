@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from container.classifier import artifact, machine
 from container.classifier.artifact import Artifact
@@ -28,6 +27,7 @@ from container.classifier.errors import ArtifactError
 from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Pixels, preprocess
 from container.training.data.images import ImageSet
+from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop, Stopped, TimeLimit
 
 CALIBRATION_IMAGES = 300
@@ -235,10 +235,12 @@ def compare(
     count = min(COMPARED_IMAGES, len(validation))
     indices = np.linspace(0, len(validation) - 1, count).astype(int)
     batches = []
-    for start in tqdm(range(0, count, BATCH_SIZE), desc="int8", unit=" batches", disable=None):
-        stop.check()
-        pixels = validation.pixels[indices[start : start + BATCH_SIZE]]
-        batches.append(network.predict(pixels).argmax(axis=1))
+    with ProgressBar("int8", count) as bar:
+        for start in range(0, count, BATCH_SIZE):
+            stop.check()
+            pixels = validation.pixels[indices[start : start + BATCH_SIZE]]
+            batches.append(network.predict(pixels).argmax(axis=1))
+            bar.update(len(pixels))
     labels, float32, int8 = validation.labels[indices], predicted[indices], np.concatenate(batches)
     return Comparison(
         calibration_images=calibration_images,
