@@ -68,7 +68,7 @@ def train(
 
 
 def report_line(folder: Path) -> str:
-    """Return a line with the path of the last training's report; empty if there is none."""
+    """Return a line with the path of the last training's report; empty without one."""
     report = folder / FOLDER / "output" / "data" / "report.html"
     return f"report: {report}" if report.is_file() else ""
 
