@@ -193,5 +193,20 @@ def _unlisted(found: Planted, number: int, name: str) -> None:
     found.faults.append(("missing-file", f"missing{number}.png"))
     save(drawn(f"unlabeled{number}", name), found.root / f"unlabeled{number}.png")
     found.faults.append(("unlabeled", f"unlabeled{number}.png"))
-    save(drawn(f"tiff{number}", name), found.root / f"scan{number}.tiff")
-    found.faults.append(("unsupported", f"scan{number}.tiff"))
+    found.image(f"scan{number}.tiff", encoded(drawn(f"t{number}"), "TIFF"), name, kind="converted")
+    for kind, path, data in (
+        ("unsupported", f"scan{number}.dcm", b"\0" * 128 + b"DICM"),
+        ("unknown", f"cache{number}.bin", b"\0\1\2"),
+        ("other-file", f"notes{number}.txt", b"sharp"),
+        ("archive", f"more{number}.zip", b"PK"),
+    ):
+        (found.root / path).write_bytes(data)
+        found.faults.append((kind, path))
+    # The names of two files, and of one in other case.
+    found.rows.append((f"{number}same.png", name, "train", ""))
+    for folder in ("one", "two"):
+        path = f"{folder}/{number}same.png"
+        found.image(path, _png(f"{folder}{number}", name), name, kind="")
+    found.faults.append(("ambiguous-file", f"{number}same.png"))
+    found.rows.append((f"SOUND/{name}{number}.png", name, "train", ""))
+    found.faults.append(("other-case", f"SOUND/{name}{number}.png"))

@@ -101,20 +101,19 @@ def test_image_numbers_in_names_are_not_labels(tmp_path: Path) -> None:
 def test_ignored_files_and_empty_folders_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.psd")
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.txt")
     (tmp_path / "empty").mkdir()
 
     labeled_files(tmp_path)
 
-    assert "1 files are ignored because they are not .avif" in caplog.text
-    assert "dog/2.psd" in caplog.text
+    assert f"1 files are not used: {tmp_path}/dog/2.txt (not an image)" in caplog.text
     assert "folders without images are not classes: empty" in caplog.text
 
 
 def test_mixed_layouts_are_rejected(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.png", "2_dog.png")
 
-    with pytest.raises(UserError, match=r"mixes class folders with loose images such as 2_dog"):
+    with pytest.raises(UserError, match=r"both class folders and loose images such as 2_dog"):
         labeled_files(tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_within_reads_one_folder_of_an_archive(
     out = tmp_path / "out"
 
     assert main(["prepare", twice, str(out), "--quiet"]) == 2
-    assert "fingers is next to them: name the folder" in capsys.readouterr().err
+    assert "fingers is next to them: use only the folder" in capsys.readouterr().err
     assert main(["prepare", twice, str(out), "--quiet", "--within", "absent"]) == 2
     assert "has no folder absent; it has fingers, test, train" in capsys.readouterr().err
     assert main(["prepare", twice, str(out), "--quiet", "--within", "../in"]) == 2

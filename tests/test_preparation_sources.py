@@ -207,6 +207,7 @@ def test_unsupported_files_and_folder_links_are_reported(tmp_path: Path) -> None
     assert images == ["ant/1.JPG"]
     assert [(item.kind, item.path) for item in findings] == [
         ("unsupported", "ant/2.tif"),
+        ("other-file", "ant/notes.txt"),
         ("link", "more"),
     ]
 

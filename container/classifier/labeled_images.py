@@ -1,26 +1,26 @@
-"""The labeled images of a channel, in one of two layouts.
+"""The labeled images of a channel, with the checks that preparation and training share.
 
-Class folders: `<class name>/.../<file>.jpg`. Or the label in the file name, with all files in one
-folder: `<anything>_<class name>.png`. Images are not decoded here.
+Images are not decoded here.
 """
 
 import logging
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from container.classifier.channel_names import TEST, VALIDATION
+from container.classifier.class_folders import LayoutError
 from container.classifier.errors import UserError
-from container.classifier.media_types import IMAGE_SUFFIXES
+from container.classifier.image_files import Unused, described, find_images, is_ignored
+from container.classifier.layout import place
 
 logger = logging.getLogger(__name__)
 
-LABEL_IN_NAME = re.compile(r"_(?P<label>[^_.]+)\.[^.]+$")
-
-# Files and folders that archives and desktops leave behind.
-_IGNORED = re.compile(r"\.|__MACOSX$|Thumbs\.db$")
+# More files that cannot be read are a broken data set.
+MAX_BROKEN_FRACTION = 0.05
 
 # Such as "left", "hand_left" and "3L".
 _LEFT_AND_RIGHT = (
@@ -37,53 +37,59 @@ class LabeledFile:
     class_name: str
 
 
-def is_ignored(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden or left behind by a desktop."""
-    return _IGNORED.match(name) is not None
-
-
-def visible_entries(directory: Path) -> list[Path]:
-    """Return the files and folders at any depth that are not ignored, sorted."""
-    return sorted(
-        path
-        for path in directory.rglob("*")
-        if not any(map(is_ignored, path.relative_to(directory).parts))
-    )
-
-
-def labeled_files(directory: Path) -> list[LabeledFile]:
-    """Find a channel's images, sorted by path.
+def labeled_files(directory: Path, *, is_whole: bool = True) -> list[LabeledFile]:
+    """Find a channel's images, sorted by path; see `labeled_splits`.
 
     Raises:
-        UserError: the channel has no image, an image has no label, both layouts are mixed, or a
-            folder is a symbolic link.
+        UserError: as `labeled_splits`, or the channel contains several splits.
     """
-    entries = visible_entries(directory)
-    if links := [path for path in entries if path.is_symlink() and path.is_dir()]:
+    splits = labeled_splits(directory, is_whole=is_whole)
+    if len(splits) > 1:
         raise UserError(
-            f"{links[0]} is a link to a folder, and links are not followed: put the folder there"
+            f"{directory} contains the splits {', '.join(splits)}: make each of them a channel"
         )
-    paths = [
-        path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
-    ]
-    if not paths:
+    ((_, files),) = splits.items()
+    return files
+
+
+def labeled_splits(directory: Path, *, is_whole: bool = True) -> dict[str, list[LabeledFile]]:
+    """Find the images of a channel by the splits that it contains; log the files not used.
+
+    Args:
+        directory: The channel's folder.
+        is_whole: Whether it has images of all classes, as that of training does.
+
+    Returns:
+        The images, sorted by path; under `train` if the channel contains no splits.
+
+    Raises:
+        UserError: the channel has no image, an image has no label, the layout is not certain, a
+            folder is a symbolic link, a folder has lost all of its images, or more than 5 % of the
+            files cannot be read.
+    """
+    names, unused = find_images(directory)
+    if links := [item for item in unused if item.kind == "link"]:
+        raise UserError(
+            f"{directory / links[0].name} is a link to a folder, and links are not followed: put "
+            "the folder there"
+        )
+    _check_unused(directory, names, unused)
+    if not names:
         raise UserError(
             f"no image under {directory}: expected <class name>/<file>.jpg or "
             "<name>_<class name>.png; check the channel's name, its S3 prefix and the role"
         )
-    in_folders = [path for path in paths if path.parent != directory]
-    if in_folders and len(in_folders) < len(paths):
-        loose = next(path for path in paths if path.parent == directory)
-        raise UserError(
-            f"{directory} mixes class folders with loose images such as {loose.name}: "
-            "put every image into its class folder"
-        )
-    _warn_about_others(directory, entries, paths)
-    if in_folders:
-        return [LabeledFile(path, path.relative_to(directory).parts[0]) for path in paths]
-    files = [LabeledFile(path, _label_in_name(path)) for path in paths]
-    check_labels_in_names(files)
-    return files
+    try:
+        placed = place(names, is_whole=is_whole)
+    except LayoutError as error:
+        raise UserError(f"{directory}: {error}") from error
+    splits: dict[str, list[LabeledFile]] = defaultdict(list)
+    for item in placed:
+        if item.class_name is None:
+            raise UserError(f"{directory / item.name} has no label: {item.reason}")
+        splits[item.split or "train"].append(LabeledFile(directory / item.name, item.class_name))
+    _warn_about_empty_folders(directory, names)
+    return dict(splits)
 
 
 def class_names_of(files: Sequence[LabeledFile]) -> tuple[str, ...]:
@@ -133,36 +139,68 @@ def check_classes(files: Sequence[LabeledFile], class_names: Sequence[str], chan
         )
 
 
-def check_labels_in_names(files: Sequence[LabeledFile]) -> None:
-    """Reject file names that end with image numbers, such as IMG_0001.jpg, instead of labels."""
-    counts = Counter(file.class_name for file in files)
-    if len(files) > 2 and len(counts) == len(files):  # noqa: PLR2004
+def check_splits(splits: Mapping[str, Sequence[LabeledFile]]) -> tuple[str, ...]:
+    """Check that splits can be trained on and evaluated; return the names of the classes.
+
+    Args:
+        splits: The files of `train`, `validation` and `test`, and of others, which are not checked.
+
+    Raises:
+        UserError: there are no files for training, or of fewer than two classes, or another split
+            has classes that training lacks.
+    """
+    if not splits.get("train"):
         raise UserError(
-            f"labels were read from the file names, such as {files[0].class_name!r} from "
-            f"{files[0].path.name}, and every image has a different label: put the images into "
-            "class folders, or name them <name>_<class name>.png"
+            f"there are no images for training, only those of {', '.join(splits)}: add them"
+        )
+    class_names = class_names_of(splits["train"])
+    for name in (VALIDATION, TEST):
+        check_classes(splits.get(name, ()), class_names, name)
+    return class_names
+
+
+def _check_unused(directory: Path, images: Sequence[str], unused: Sequence[Unused]) -> None:
+    """Log the files that are not used; check that few of them can be images.
+
+    Raises:
+        UserError: a folder has lost all of its images, or more than 5 % of all files are lost.
+    """
+    if not unused:
+        return
+    shown = described([f"{directory / item.name} ({item.reason})" for item in unused])
+    logger.warning("%d files are not used: %s", len(unused), shown)
+    lost = [item for item in unused if item.is_lost]
+    used = {folder for name in images for folder in PurePosixPath(name).parents}
+    for item in lost:
+        folder = PurePosixPath(item.name).parent
+        if folder not in used and folder.name:
+            raise UserError(
+                f"no file in {directory / folder} can be read, such as {directory / item.name} "
+                f"({item.reason})"
+            )
+    broken = [f"{directory / item.name} ({item.reason})" for item in lost]
+    check_fraction(broken, len(images) + len(lost))
+
+
+def check_fraction(broken: Sequence[str], total: int) -> None:
+    """Check that few files cannot be read.
+
+    Args:
+        broken: Their paths with the reasons.
+        total: The number of all files.
+
+    Raises:
+        UserError: more than 5 % cannot be read.
+    """
+    if len(broken) > MAX_BROKEN_FRACTION * total:
+        raise UserError(
+            f"{len(broken)} of {total} images cannot be read, more than {MAX_BROKEN_FRACTION:.0%}: "
+            f"{described(broken)}"
         )
 
 
-def _warn_about_others(directory: Path, entries: Sequence[Path], images: Sequence[Path]) -> None:
-    """Log the files that are not images of a supported type, and the empty folders."""
-    known = set(images)
-    if others := [path for path in entries if path not in known and path.is_file()]:
-        logger.warning(
-            "%d files are ignored because they are not %s, such as %s",
-            len(others),
-            ", ".join(sorted(IMAGE_SUFFIXES)),
-            others[0],
-        )
-    classes = {path.relative_to(directory).parts[0] for path in images}
-    folders = [path.name for path in entries if path.parent == directory and path.is_dir()]
-    if empty := [name for name in folders if name not in classes]:
+def _warn_about_empty_folders(directory: Path, names: Sequence[str]) -> None:
+    used = {name.partition("/")[0] for name in names}
+    folders = [path.name for path in sorted(directory.iterdir()) if path.is_dir()]
+    if empty := [name for name in folders if name not in used and not is_ignored(name)]:
         logger.warning("folders without images are not classes: %s", ", ".join(empty[:10]))
-
-
-def _label_in_name(path: Path) -> str:
-    if match := LABEL_IN_NAME.search(path.name):
-        return match["label"]
-    raise UserError(
-        f"{path.name} has no label: name images outside of class folders <name>_<class name>.png"
-    )

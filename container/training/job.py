@@ -5,6 +5,7 @@ import logging
 import torch
 
 from container.classifier import labeled_images, machine
+from container.classifier.channel_names import SPLITS
 from container.classifier.errors import UserError
 from container.classifier.labeled_images import LabeledFile
 from container.classifier.manifest import MANIFEST
@@ -158,8 +159,8 @@ def _find_files(
     """Return the class names, and the files for training, validation and test."""
     if channels.unused:
         logger.warning("channels not used: %s", ", ".join(channels.unused))
-    training = labeled_images.labeled_files(channels.training)
-    class_names = labeled_images.class_names_of(training)
+    training, held_out = _read_channels(channels)
+    class_names = labeled_images.check_splits({"train": training, **held_out})
     flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
     if flips and (pairs := labeled_images.mirrored_classes(class_names)):
         logger.warning(
@@ -167,17 +168,37 @@ def _find_files(
             "other; set horizontal_flip=false vertical_flip=false",
             ", ".join(f"{left}/{right}" for left, right in pairs[:5]),
         )
-    held_out = {
-        name: labeled_images.labeled_files(path)
-        for name, path in (("validation", channels.validation), ("test", channels.test))
-        if path is not None
-    }
-    for name, files in held_out.items():
-        labeled_images.check_classes(files, class_names, name)
-    if channels.validation is None:
+    if "validation" not in held_out:
         fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
         training, held_out["validation"] = sampling.split_validation(training, fraction, seed)
     return class_names, {"training": training, **held_out}
+
+
+def _read_channels(channels: Channels) -> tuple[list[LabeledFile], dict[str, list[LabeledFile]]]:
+    """Return the files for training, and those of validation and test.
+
+    A single channel can contain the folders of all splits.
+
+    Raises:
+        UserError: it is not certain which files are for training.
+    """
+    held_out = {
+        name: labeled_images.labeled_files(path, is_whole=False)
+        for name, path in (("validation", channels.validation), ("test", channels.test))
+        if path is not None
+    }
+    splits = labeled_images.labeled_splits(channels.training)
+    if len(splits) == 1:
+        ((_, training),) = splits.items()
+        return training, held_out
+    counts = ", ".join(f"{name} ({len(files)} images)" for name, files in splits.items())
+    if held_out or "train" not in splits or splits.keys() - set(SPLITS):
+        raise UserError(
+            f"the training channel contains the splits {counts}: make the folder of each split a "
+            "channel, `training`, `validation` and `test`"
+        )
+    logger.info("the training channel contains splits, which are used as channels: %s", counts)
+    return splits.pop("train"), splits
 
 
 def _load_weights(

@@ -74,6 +74,9 @@ def _reading(arguments: argparse.Namespace) -> Reading:
         group=arguments.group,
         manifests=arguments.manifest,
         columns=dict(arguments.columns),
+        classes=arguments.classes,
+        has_splits=arguments.splits != "none",
+        encoding=arguments.encoding,
     )
 
 
@@ -202,6 +205,23 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MEANING=NAME",
         help=f"the manifest's names of the columns {', '.join(COLUMNS)}",
+    )
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help='JSON or CSV with the names of the labels, such as {"0": "cat"}',
+    )
+    parser.add_argument(
+        "--splits",
+        choices=("folders", "none"),
+        default="folders",
+        help="none: folders such as train and test are classes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="of names in an archive and of tables that are not UTF-8, such as cp1252 or gbk",
     )
     parser.add_argument(
         "--group",

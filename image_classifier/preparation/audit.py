@@ -153,9 +153,16 @@ def _audit_one(image: Labeled, item: Measured) -> Iterator[Finding]:
     name, suffix = image.name, PurePosixPath(image.name).suffix.lower()
     if item.problem:
         yield Finding("truncated" if item.ends_early else "undecodable", name, item.problem)
+    if item.original:
+        yield Finding("converted", name, f"{item.original}, which becomes {item.format}")
     # Pillow names formats as their media types do, in upper case.
-    expected = IMAGE_MEDIA_TYPES[suffix].removeprefix("image/").upper()
-    if item.format and item.format.replace(MPO, "JPEG") != expected:
+    expected = IMAGE_MEDIA_TYPES.get(suffix, "").removeprefix("image/").upper()
+    if (
+        item.format
+        and expected
+        and not item.original
+        and item.format.replace(MPO, "JPEG") != expected
+    ):
         yield Finding("wrong-extension", name, f"the format is {item.format}, the suffix {suffix}")
     if item.problem:
         return

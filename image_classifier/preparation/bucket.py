@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from container.classifier.errors import UserError
-from container.classifier.labeled_images import visible_entries
+from container.classifier.image_files import visible_entries
 from image_classifier.sagemaker import s3
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri

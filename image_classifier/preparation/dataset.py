@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from container.classifier.errors import UserError
+from image_classifier.preparation.conversion import convert, suffix_of, written_name
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.quarantine import Transfer
 from image_classifier.preparation.scan import Scan
@@ -17,6 +18,7 @@ from image_classifier.preparation.scan import Scan
 MANIFEST = "manifest.jsonl"
 FINDINGS = "findings.jsonl"
 PAGE = "report.html"
+TABLES = "info_*.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,17 @@ def write(
         UserError: two images would get one path.
     """
     rows: dict[str, Row] = {}
+    converted = {
+        image.name for image, item in zip(images, scan.measured, strict=True) if item.original
+    }
     for image, item in zip(images, scan.measured, strict=True):
         if item.problem:
             continue
         label, split_name = image.class_name, image.split or "train"
-        path = f"{split_name}/{label}/{image.inner}"
+        inner = written_name(image.inner, item.format, is_converted=bool(item.original))
+        path = f"{split_name}/{label}/{inner}"
+        if path.casefold() in rows and inner != image.inner:
+            path = f"{split_name}/{label}/{image.inner}{suffix_of(item.format)}"
         content = (item.sha256, item.size_bytes, item.mode, item.width, item.height)
         row = Row(path, *content, label, split_name, image.group, image.name)
         # File systems of macOS and Windows ignore case.
@@ -67,7 +75,11 @@ def write(
     for row in tqdm(rows.values(), desc="write", unit=" images", disable=quiet or None):
         target = out / row.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        transfer(folder / row.source, target)
+        source = folder / row.source
+        if row.source in converted:
+            target.write_bytes(convert(source.read_bytes()).data)
+        else:
+            transfer(source, target)
     write_tables(out, list(rows.values()))
 
 

@@ -27,6 +27,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "truncated": Kind(FAULT, "the file ends before the image does", is_moved=True),
     "missing-file": Kind(FAULT, "a manifest names a file that does not exist"),
+    "ambiguous-file": Kind(FAULT, "a manifest names a file by a name that several files have"),
+    "other-case": Kind(FAULT, "a manifest names a file in other upper and lower case"),
     "exact-copy-across-splits": Kind(FAULT, "the same file in several splits", is_moved=True),
     "exact-copy-with-two-labels": Kind(
         FAULT, "the same file in several classes: one label is wrong", is_moved=True
@@ -48,6 +50,8 @@ KINDS: Mapping[str, Kind] = {
     "wrong-extension": Kind(WARNING, "the file's suffix does not match its format"),
     "unsupported": Kind(WARNING, "a format that the training program does not read: left out"),
     "unlabeled": Kind(WARNING, "no label by the pattern or the manifest: left out"),
+    "unknown": Kind(WARNING, "a file of an unknown format: left out"),
+    "archive": Kind(WARNING, "an archive in the source, which is not unpacked: left out"),
     "no-file": Kind(WARNING, "a broken link, a pipe or a device: left out"),
     "link": Kind(WARNING, "a link to a folder, which is not followed: left out"),
     "label-suspect": Kind(WARNING, "the most similar images belong to one other class"),
@@ -58,6 +62,8 @@ KINDS: Mapping[str, Kind] = {
     "mirrored-classes": Kind(
         WARNING, "two classes differ by left and right: horizontal flips corrupt the labels"
     ),
+    "other-file": Kind(NOTE, "a text, a table or another file that is not an image: not used"),
+    "converted": Kind(NOTE, "TIFF, HEIF, AVIF, PPM or JPEG 2000, which `prepare` converts"),
     "odd-mode": Kind(NOTE, "palette, CMYK, alpha, 1 or 16 bits: see docs/reference/images.md"),
     "exif-rotated": Kind(NOTE, "stored rotated or mirrored: read upright by its EXIF orientation"),
     "gray-as-rgb": Kind(NOTE, "a gray image stored with color channels"),

@@ -1,28 +1,29 @@
-"""Lists of labeled images: CSV, JSON Lines, SageMaker's .lst and augmented manifests."""
+"""Lists of labeled images: labels, splits and groups of the images that their rows name."""
 
-import csv
-import io
-import json
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from container.classifier.class_folders import LayoutError, check_labels
 from container.classifier.errors import UserError
+from container.classifier.layout import Placed, place
+from container.classifier.split_names import role_of
 from image_classifier.preparation.findings import Finding
-from image_classifier.preparation.labels import Labeled, role_of
-
-MAX_BYTES = 500_000_000
+from image_classifier.preparation.labels import Labeled
+from image_classifier.preparation.references import References
+from image_classifier.preparation.tables import Numbered, Record, column_name, read_records
 
 # Usual names of the columns; `--columns` names others.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": (
         "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path",
-        "image_name", "image_id", "img", "id",
+        "image_name", "image_id", "img", "img_path", "image_file", "images", "fname", "file_id",
+        "id", "id_code",
     ),
     "label": (
-        "label", "labels", "class", "class_name", "category", "target", "breed", "species", "name",
+        "label", "labels", "class", "class_name", "category", "target", "breed", "species",
+        "class_id", "classid", "label_name", "category_name", "diagnosis", "dx", "name",
     ),
     "split": ("split", "subset", "set", "partition"),
     "group": (),
@@ -31,7 +32,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 # Keys of augmented manifests.
 SOURCE, METADATA = "source-ref", "-metadata"
 
-Record: TypeAlias = Mapping[str, object]
+# Cells of a table with a column for every class.
+_FLAGS: Mapping[str, bool] = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,189 +43,165 @@ class Row:
     reference: str
     """The image's path, or its address in S3."""
 
-    label: str
+    label: str | None
+    """None: the folder of the image is its class."""
+
     split: str | None = None
     group: str | None = None
 
 
-def read(path: Path, columns: Mapping[str, str]) -> list[Row]:
+def read(path: Path, columns: Mapping[str, str], encoding: str | None = None) -> list[Row]:
     """Read a manifest.
 
     Args:
         path: A .csv, .tsv, .txt, .lst, .jsonl, .ndjson, .json or .manifest file.
         columns: The manifest's names of the columns (or keys) `path`, `label`, `split`, `group`.
+        encoding: None: UTF-8.
 
     Raises:
         UserError: its format is unknown or damaged, or a row has no path or label.
         OSError: it cannot be read.
     """
-    suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        raise UserError(f"{path} is not a manifest: expected .csv, .tsv, .lst, .jsonl or .manifest")
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path} is larger than {MAX_BYTES // 10**6} MB: split the manifest")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: save it with this encoding") from error
-    keys: Mapping[str, str] = {}
-    rows = []
-    for number, record in _READERS[suffix](path, text):
-        # The columns of .lst files have no names.
-        keys = keys or _keys(path, record, {} if suffix == ".lst" else columns)
-        rows.append(_row(path, number, record, keys))
-    if not rows:
+    usual = {name for names in COLUMNS.values() for name in names}
+    chosen = {column_name(name) for name in columns.values() if not name.isdecimal()}
+    records = list(read_records(path, usual | chosen, encoding))
+    if not records:
         raise UserError(f"{path} lists no images")
-    return rows
+    # The columns of .lst files have no names.
+    keys = _keys(path, records, {} if path.suffix.lower() == ".lst" else columns)
+    return [_row(path, number, record, keys) for number, record in records]
 
 
 def label_by_manifests(
-    manifests: Mapping[str, Sequence[Row]], names: Sequence[str]
+    manifests: Mapping[str, Sequence[Row]], names: Sequence[str], *, has_splits: bool = True
 ) -> tuple[list[Labeled], list[Finding]]:
     """Label the images that manifests list.
 
     Args:
         manifests: Rows by manifest name; with several manifests, each name stands for a split.
         names: The existing images.
+        has_splits: Whether folders can be splits, if the manifests have none.
 
     Returns:
         The labeled images, and findings about rows without an image and images without a row.
 
     Raises:
-        UserError: no row has an image, or rows contradict each other.
+        UserError: no row has an image, rows contradict each other, or the labels are no classes.
     """
-    known, by_end = frozenset(names), defaultdict[str, list[str]](list)
-    for path in map(PurePosixPath, names):
-        for end in {path.name, path.stem, str(path.with_suffix(""))}:
-            by_end[end].append(str(path))
     labeled: dict[str, Labeled] = {}
     findings: list[Finding] = []
+    folders: dict[str, Placed] | None = None
     for manifest, rows in manifests.items():
         split = role_of(Path(manifest).stem) if len(manifests) > 1 else None
+        references = References(names, [row.reference for row in rows])
         for row in rows:
-            name = _find(row.reference, known, by_end)
+            name = references.find(row.reference)
             if name is None:
-                text = f"{manifest} lists it, but the file does not exist"
-                findings.append(Finding("missing-file", row.reference, text))
+                kind, text = references.why_not(row.reference)
+                findings.append(Finding(kind, row.reference, f"{manifest} lists it, but {text}"))
                 continue
-            found = Labeled(name, row.label, name, row.split or split, row.group)
+            label = row.label
+            if label is None:
+                folders = folders or _folders(names)
+                label = folders[name].class_name
+            if label is None:
+                raise UserError(f"{manifest} has no label for {name}, and it is in no class folder")
+            found = Labeled(name, label, name, row.split or split, row.group)
             if labeled.setdefault(name, found) != found:
                 raise UserError(f"{manifest} has contradicting rows for {name}: keep one of them")
     if not labeled:
         raise UserError(
             f"no image that {', '.join(manifests)} lists exists, for example {findings[0].path}: "
-            f"paths are relative to the source's folder, which contains {names[0]}"
+            f"{findings[0].detail}; paths are relative to the source's folder, which contains "
+            f"{names[0]}"
         )
     unlisted = [name for name in names if name not in labeled]
     findings += [Finding("unlabeled", name, "no manifest has a row for it") for name in unlisted]
-    without = [image.name for image in labeled.values() if image.split is None]
+    images = [labeled[name] for name in sorted(labeled)]
+    without = [image.name for image in images if image.split is None]
     if without and len(without) < len(labeled):
         raise UserError(
             f"some images have a split and others do not, for example {without[0]}: add it"
         )
-    return [labeled[name] for name in sorted(labeled)], findings
-
-
-def _find(
-    reference: str, known: Collection[str], by_end: Mapping[str, Sequence[str]]
-) -> str | None:
-    """Return the path of the file that a manifest refers to, or None without one candidate.
-
-    Tries the reference and then ever shorter ends of it, because an S3 address begins with a
-    bucket and a prefix. Then the file name alone, also without a suffix.
-    """
-    path = PurePosixPath(reference.replace("\\", "/"))
-    for start in range(len(path.parts)):
-        if (end := "/".join(path.parts[start:])) in known:
-            return end
-    for end in (str(path), path.name):
-        if len(candidates := by_end.get(end, ())) == 1:
-            return candidates[0]
-    return None
-
-
-def _read_csv(path: Path, text: str) -> Iterator[tuple[int, Record]]:
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     try:
-        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
-        yield from enumerate(reader, start=2)
-    except csv.Error as error:
-        raise UserError(f"{path} is not a valid CSV file: {error}") from error
+        check_labels({image.name: image.class_name for image in images}, in_names=False)
+    except LayoutError as error:
+        raise UserError(f"{error}, or name another column with --columns label=NAME") from error
+    return (_with_splits(images) if without and has_splits else images), findings
 
 
-def _read_lst(path: Path, text: str) -> Iterator[tuple[int, Record]]:
-    """Read lines of an index, the number of a class and a path, separated by tabs."""
-    for number, line in _lines(text):
-        cells = [cell.strip() for cell in line.split("\t")]
-        if len(cells) != 3:  # noqa: PLR2004
-            raise UserError(
-                f"{path}, line {number}: expected an index, the number of one class and a path, "
-                f"separated by tabs, got {line[:80]!r}"
-            )
-        _, label, image = cells
-        # im2rec writes numbers as 3.000000.
-        label = label.rstrip("0").rstrip(".") if "." in label else label
-        yield number, {"path": image, "label": label}
+def _folders(names: Sequence[str]) -> dict[str, Placed]:
+    """Return the class folder of each image.
+
+    Raises:
+        UserError: the layout is not certain.
+    """
+    return {item.name: item for item in place(names)}
 
 
-def _read_json_lines(path: Path, text: str) -> Iterator[tuple[int, Record]]:
-    for number, line in _lines(text):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number} is not JSON: {str(error)[:80]}") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number} is not a JSON object")
-        yield number, record
+def _with_splits(images: Sequence[Labeled]) -> list[Labeled]:
+    """Return images with the splits of their folders, if they are in several splits."""
+    anything = re.compile("(?P<label>.)")
+    placed = place([image.name for image in images], anything)
+    if len({item.split for item in placed}) == 1:
+        return list(images)
+    return [replace(image, split=item.split) for image, item in zip(images, placed, strict=True)]
 
 
-_READERS: Mapping[str, Callable[[Path, str], Iterator[tuple[int, Record]]]] = {
-    **dict.fromkeys((".csv", ".tsv", ".txt"), _read_csv),
-    ".lst": _read_lst,
-    **dict.fromkeys((".jsonl", ".json", ".manifest", ".ndjson"), _read_json_lines),
-}
-
-
-def _lines(text: str) -> Iterable[tuple[int, str]]:
-    """Return the numbered lines that are not blank."""
-    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-
-
-def _keys(path: Path, first: Record, columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the manifest's names of the columns, by its first record."""
-    # csv puts surplus cells under None.
-    found = [name for name in first if name]
+def _keys(
+    path: Path, records: Sequence[Numbered], columns: Mapping[str, str]
+) -> dict[str, str | Sequence[str]]:
+    """Return the manifest's names of the columns; several for the labels of a one-hot table."""
+    found = [name for name in records[0][1] if name]
     if SOURCE in found:
         # The label of an augmented manifest is the only other key, or `class`.
         others = [key for key in found if key != SOURCE and not key.endswith(METADATA)]
         columns = {"path": SOURCE, "label": others[0] if len(others) == 1 else "class", **columns}
-    by_lower = {name.strip().lower(): name for name in found}
-    keys = {}
+    by_name = {column_name(name): name for name in found}
+    keys: dict[str, str | Sequence[str]] = {}
     for meaning, usual in COLUMNS.items():
         if wanted := columns.get(meaning):
             if wanted not in found:
                 raise UserError(f"{path} has no column {wanted!r}: it has {', '.join(found)}")
             keys[meaning] = wanted
-        elif known := next((by_lower[name] for name in usual if name in by_lower), None):
+        elif known := next((by_name[name] for name in usual if name in by_name), None):
             keys[meaning] = known
-        elif meaning in {"path", "label"}:
-            raise UserError(
-                f"{path} has no column with a usual name for the {meaning}: it has "
-                f"{', '.join(found)}; name it with --columns {meaning}=NAME"
-            )
+    if "path" not in keys:
+        raise _missing(path, "path", found)
+    if "label" not in keys and found != ["path"]:
+        others = [name for name in found if name not in {*keys.values(), *columns.values()}]
+        if not _is_one_hot(records, others):
+            raise _missing(path, "label", found)
+        keys["label"] = others
     return keys
 
 
-def _row(path: Path, number: int, record: Record, keys: Mapping[str, str]) -> Row:
+def _missing(path: Path, meaning: str, found: Sequence[str]) -> UserError:
+    return UserError(
+        f"{path} has no column with a usual name for the {meaning}: it has {', '.join(found)}; "
+        f"name it with --columns {meaning}=NAME"
+    )
+
+
+def _is_one_hot(records: Sequence[Numbered], columns: Sequence[str]) -> bool:
+    return len(columns) > 1 and all(
+        str(record.get(name)).strip() in _FLAGS for _, record in records for name in columns
+    )
+
+
+def _row(path: Path, number: int, record: Record, keys: Mapping[str, str | Sequence[str]]) -> Row:
     values: dict[str, str] = {}
     for meaning, key in keys.items():
+        if not isinstance(key, str):
+            values[meaning] = _hot_column(path, number, record, key)
+            continue
         value = record.get(key)
         metadata = record.get(f"{key}{METADATA}")
         if meaning == "label" and isinstance(metadata, dict):
             value = metadata.get("class-name", value)
         if isinstance(value, str | int | float) and str(value).strip():
             values[meaning] = str(value).strip()
-    if "path" not in values or "label" not in values:
+    if "path" not in values or ("label" not in values and "label" in keys):
         raise UserError(f"{path}, row {number} has no path or no label: {str(dict(record))[:100]}")
     split = values.get("split")
     role = role_of(split) if split else None
@@ -231,4 +209,15 @@ def _row(path: Path, number: int, record: Record, keys: Mapping[str, str]) -> Ro
         raise UserError(
             f"{path}, row {number}: {split!r} is not a split: use train, validation or test"
         )
-    return Row(values["path"], values["label"], role, values.get("group"))
+    return Row(values["path"], values.get("label"), role, values.get("group"))
+
+
+def _hot_column(path: Path, number: int, record: Record, columns: Sequence[str]) -> str:
+    """Return the column of a one-hot row that is 1."""
+    hot = [name for name in columns if _FLAGS[str(record[name]).strip()]]
+    if len(hot) != 1:
+        raise UserError(
+            f"{path}, row {number} has {len(hot)} labels ({', '.join(hot) or 'none'}): every image "
+            "needs exactly one; remove this row, or name a column with --columns label=NAME"
+        )
+    return hot[0]

@@ -13,6 +13,7 @@ from container.classifier.errors import ImageError
 from container.classifier.preprocessing import decode_image
 from container.classifier.report_page import data_uri, template
 from image_classifier.preparation.audit import Audit
+from image_classifier.preparation.conversion import convert
 from image_classifier.preparation.findings import KINDS, Finding
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -117,7 +118,7 @@ def _findings(audit: Audit) -> dict[str, list[tuple[Finding, list[str]]]]:
 def _thumbnail(path: Path) -> str:
     """Return the data URI of a small copy of an image; empty if the image cannot be read."""
     try:
-        image = decode_image(path.read_bytes())
+        image = decode_image(convert(path.read_bytes()).data)
     except (ImageError, OSError):
         return ""
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), reducing_gap=2.0)

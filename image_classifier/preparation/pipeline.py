@@ -1,14 +1,15 @@
 """The steps from a source to a prepared data set, and the audit among them."""
 
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
-from container.classifier.labeled_images import LabeledFile, class_names_of
-from image_classifier.preparation import dataset, findings, labels, manifests, page
+from container.classifier.labeled_images import LabeledFile, check_splits, class_names_of
+from image_classifier.preparation import classes, dataset, findings, labels, manifests, page
 from image_classifier.preparation.audit import Audit, audit, find_copies
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
@@ -36,6 +37,15 @@ class Reading:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     """The manifests' names of `path`, `label`, `split` and `group`."""
+
+    classes: Path | None = None
+    """A file with the names of the labels; where `manifests` are searched."""
+
+    has_splits: bool = True
+    """Whether folders can be splits."""
+
+    encoding: str | None = None
+    """Of names in archives, and of manifests, that are not UTF-8."""
 
 
 def prepare(
@@ -69,13 +79,16 @@ def prepare(
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix=".prepare-", dir=out.parent) as scratch,
-        open_source(source, reading.within, Path(scratch), quiet=quiet) as folder,
+        open_source(
+            source, reading.within, Path(scratch), encoding=reading.encoding, quiet=quiet
+        ) as folder,
     ):
         # Unpacked files can be moved, those of a folder are copied.
         transfer = shutil.copyfile if source.is_dir() else shutil.move
         images, scanned, left_out = _read(folder, reading, quiet=quiet)
         copies = find_copies(scanned)
         images = plan_splits(images, scanned, copies, shares)
+        check_trainable(images, scanned)
         found = audit(images, scanned, copies, left_out)
         if fix:
             found = move_bad_images(found, folder, fix, transfer)
@@ -111,7 +124,7 @@ def audit_source(
     """
     if fix and not source.is_dir():
         raise UserError(f"{source} is an archive, which is not changed: use `prepare --fix`")
-    with open_source(source, reading.within, quiet=quiet) as folder:
+    with open_source(source, reading.within, encoding=reading.encoding, quiet=quiet) as folder:
         images, scanned, left_out = _read(folder, reading, quiet=quiet)
         found = audit(images, scanned, find_copies(scanned), left_out)
         if fix:
@@ -128,8 +141,14 @@ def _read(
     folder: Path, reading: Reading, *, quiet: bool
 ) -> tuple[list[Labeled], Scan, list[Finding]]:
     """Find, label, group and scan a folder's images; return findings about other files too."""
-    paths, left_out = list_images(folder)
+    own = (dataset.MANIFEST, dataset.FINDINGS, dataset.PAGE, *folder.glob(dataset.TABLES))
+    files = [*reading.manifests, *([reading.classes] if reading.classes else [])]
+    used = [str(path) for path in (*own, *files)]
+    paths, left_out = list_images(folder, used)
     images, unlabeled = _label(folder, paths, reading)
+    if reading.classes:
+        names = classes.read(_in_source(folder, reading.classes), reading.encoding)
+        images = classes.rename(images, names)
     if reading.group:
         pattern = labels.compile_pattern(reading.group, labels.GROUP_PATTERNS, "group")
         images = labels.add_groups(images, pattern)
@@ -138,18 +157,22 @@ def _read(
     return images, scan(folder, images, quiet=quiet), [*left_out, *unlabeled]
 
 
+def _in_source(folder: Path, path: Path) -> Path:
+    """Return a file in the source, or else in the working directory."""
+    return folder / path if (folder / path).is_file() else path
+
+
 def _label(
     folder: Path, names: Sequence[str], reading: Reading
 ) -> tuple[list[Labeled], list[Finding]]:
     if reading.label and reading.manifests:
         raise UserError("--label and --manifest both define labels: omit one")
     if reading.manifests:
-        rows = {}
-        for path in reading.manifests:
-            in_source = folder / path
-            chosen = in_source if in_source.is_file() else path
-            rows[path.name] = manifests.read(chosen, reading.columns)
-        return manifests.label_by_manifests(rows, names)
+        rows = {
+            str(path): manifests.read(_in_source(folder, path), reading.columns, reading.encoding)
+            for path in reading.manifests
+        }
+        return manifests.label_by_manifests(rows, names, has_splits=reading.has_splits)
     if reading.columns:
         raise UserError(
             "--columns names the columns of a manifest: name the manifest with --manifest"
@@ -157,4 +180,26 @@ def _label(
     pattern = None
     if reading.label:
         pattern = labels.compile_pattern(reading.label, labels.LABEL_PATTERNS, "label")
-    return labels.label_by_layout(names, pattern)
+    return labels.label_by_layout(names, pattern, has_splits=reading.has_splits)
+
+
+def check_trainable(images: Sequence[Labeled], scanned: Scan) -> None:
+    """Check that the training program accepts the images that can be read.
+
+    Raises:
+        UserError: it would not.
+    """
+    splits: dict[str, list[LabeledFile]] = defaultdict(list)
+    contents: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for image, item in zip(images, scanned.measured, strict=True):
+        if not item.problem:
+            split = image.split or "train"
+            splits[split].append(LabeledFile(Path(image.name), image.class_name))
+            contents[split].append((image.class_name, item.sha256))
+    readable = {file.class_name for files in splits.values() for file in files}
+    if lost := [name for name in labels.class_names(images) if name not in readable]:
+        raise UserError(f"no image of the class {lost[0]!r} can be read: remove or replace them")
+    check_splits(splits)
+    for name in ("validation", "test"):
+        if name in contents and sorted(contents[name]) == sorted(contents["train"]):
+            raise UserError(f"the {name} split holds the images of training: use other images")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from container.classifier.errors import ImageError
 from container.classifier.machine import usable_cpus
 from container.classifier.preprocessing import FORMATS, Pixels, decode_image
+from image_classifier.preparation.conversion import convert
 from image_classifier.preparation.duplicates import THUMBNAIL_SIZE, perceptual_hash
 from image_classifier.preparation.labels import Labeled, class_names
 
@@ -70,6 +71,12 @@ class Measured:
 
     problem: str = ""
     """Why it cannot be decoded; empty if it can."""
+
+    original: str = ""
+    """Pillow's name of the format before the image was converted; empty if it was not.
+
+    The other facts are those of the converted file.
+    """
 
     ends_early: bool = False
 
@@ -143,7 +150,13 @@ def _measure_file(path: Path) -> tuple[Measured, Pixels | None]:
 
 def measure(data: bytes) -> tuple[Measured, Pixels | None]:
     """Measure one image's file; return its small copy too, None if it cannot be decoded."""
-    header = _read_header(Measured(len(data), hashlib.sha256(data).hexdigest()), data)
+    try:
+        converted = convert(data)
+    except ImageError as error:
+        return Measured(len(data), hashlib.sha256(data).hexdigest(), problem=str(error)), None
+    data = converted.data
+    size_and_hash = Measured(len(data), hashlib.sha256(data).hexdigest())
+    header = replace(_read_header(size_and_hash, data), original=converted.original)
     try:
         image = decode_image(data)
     except ImageError as error:

@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -18,19 +18,22 @@ from typing import IO
 from tqdm import tqdm
 
 from container.classifier.errors import UserError
-from container.classifier.labeled_images import visible_entries
+from container.classifier.image_files import find_images, visible_entries
 from container.classifier.media_types import IMAGE_SUFFIXES
+from container.classifier.split_names import normalized
+from image_classifier.preparation.conversion import CONVERTED
 from image_classifier.preparation.findings import Finding
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-# Image formats that the training program does not read.
-UNSUPPORTED = frozenset(
-    {".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".svg", ".ico"}
-)
-
 # An image of 50 megapixels has 200 MB as BMP; training does not read larger ones.
 MAX_FILE_BYTES = 200_000_000
+
+# ImageNet has 1.4 million files and 150 GB.
+MAX_ENTRIES, MAX_TOTAL_BYTES = 3_000_000, 1_000_000_000_000
+
+# Archives in archives, such as the train.zip and test.zip of a competition.
+MAX_NESTED = 2
 
 # Disk space that stays free.
 SPARE_BYTES = 500_000_000
@@ -41,13 +44,18 @@ CHUNK_BYTES = 1 << 20
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
 DAMAGED_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, KeyError)
 
-# Flag of a zip entry.
-ENCRYPTED = 1
+# Flags and a method of zip entries.
+ENCRYPTED, IS_UTF_8, DEFLATE_64 = 1, 0x800, 9
 
 
 @contextmanager
 def open_source(
-    source: Path, within: str = ".", unpack_in: Path | None = None, *, quiet: bool = False
+    source: Path,
+    within: str = ".",
+    unpack_in: Path | None = None,
+    *,
+    encoding: str | None = None,
+    quiet: bool = False,
 ) -> Iterator[Path]:
     """Yield a folder of a source; an archive is unpacked temporarily.
 
@@ -55,6 +63,7 @@ def open_source(
         source: A folder or an archive.
         within: The folder's path in the source.
         unpack_in: Where to unpack an archive; None: in the system's temporary folder.
+        encoding: Of names in the archive that are not UTF-8.
         quiet: No progress bar.
 
     Raises:
@@ -66,7 +75,7 @@ def open_source(
         yield _folder_of(source, within, source)
     elif source.is_file() and source.name.lower().endswith(ARCHIVE_SUFFIXES):
         with TemporaryDirectory(prefix=".unpacked-", dir=unpack_in) as folder:
-            _unpack(source, Path(folder), quiet=quiet)
+            _Unpacking(source, encoding, quiet=quiet).unpack(source, Path(folder))
             yield _folder_of(Path(folder), within, source)
     else:
         problem = "is neither a folder nor an archive" if source.exists() else "does not exist"
@@ -75,41 +84,59 @@ def open_source(
         )
 
 
-def list_images(folder: Path) -> tuple[list[str], list[Finding]]:
-    """List a folder's images.
+def list_images(folder: Path, used: Collection[str] = ()) -> tuple[list[str], list[Finding]]:
+    """List a folder's images, those too that are converted.
+
+    Args:
+        folder: The folder.
+        used: Files in it that are used otherwise, such as a manifest.
 
     Returns:
         Sorted paths in the folder, with slashes, and findings about what was left out.
 
     Raises:
-        UserError: it contains no image.
+        UserError: it contains no image, or a link that leads out of the folder.
     """
-    images: list[str] = []
-    findings: list[Finding] = []
-    for path in visible_entries(folder):
-        name, suffix = path.relative_to(folder).as_posix(), path.suffix.lower()
-        if path.is_dir():
-            if path.is_symlink():
-                text = "links to folders are not followed: put the folder there"
-                findings.append(Finding("link", name, text))
-        elif suffix in UNSUPPORTED:
-            text = f"the training program does not read {suffix}: convert it to {_suffixes()}"
-            findings.append(Finding("unsupported", name, text))
-        elif suffix in IMAGE_SUFFIXES and path.is_file():
-            images.append(name)
-        elif suffix in IMAGE_SUFFIXES:
-            # Reading a pipe would block forever.
-            findings.append(Finding("no-file", name, "a broken link, a pipe or a device"))
+    images, unused = find_images(folder)
+    images += [item.name for item in unused if item.format in CONVERTED]
+    findings = [
+        Finding(item.kind, item.name, item.reason)
+        for item in unused
+        if item.format not in CONVERTED and item.name not in used
+    ]
+    root = folder.resolve()
+    for name in images:
+        path = folder / name
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise UserError(
+                f"{path} is a link to {path.resolve()}, outside of the source: put the file there"
+            )
     if not images:
-        raise UserError(f"found no image: expected files that end with {_suffixes()}")
+        archives = [item.path for item in findings if item.kind == "archive"]
+        hint = f"; {archives[0]} is an archive: name it as the source" if archives else ""
+        raise UserError(f"found no image: expected files that end with {_suffixes()}{hint}")
     return sorted(images), findings
 
 
 def _folder_of(folder: Path, within: str, source: Path) -> Path:
-    found = folder / within
+    found = _normalized_path(folder, within)
     if not found.is_dir() or not found.resolve().is_relative_to(folder.resolve()):
         folders = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
         raise UserError(f"{source} has no folder {within}; it has {folders or 'no folders'}")
+    return found
+
+
+def _normalized_path(folder: Path, within: str) -> Path:
+    """Return a path in a folder, whose names can be in another form of Unicode."""
+    found = folder
+    for part in Path(within).parts:
+        same = found / part
+        if not same.exists() and found.is_dir():
+            matches = [
+                path for path in found.iterdir() if normalized(path.name) == normalized(part)
+            ]
+            same = matches[0] if matches else same
+        found = same
     return found
 
 
@@ -117,30 +144,94 @@ def _suffixes() -> str:
     return ", ".join(sorted(IMAGE_SUFFIXES))
 
 
-def _unpack(archive: Path, folder: Path, *, quiet: bool) -> None:
-    entries_of = _zip_entries if archive.name.lower().endswith(".zip") else _tar_entries
-    try:
-        with closing(entries_of(archive)) as entries:
-            bar = tqdm(entries, desc="unpack", unit=" files", disable=quiet or None)
-            _write(archive, bar, folder)
-    except (*DAMAGED_ZIP, *DAMAGED_TAR) as error:
-        raise UserError(f"{archive} is damaged ({error}): download or copy it again") from error
+class _Unpacking:
+    """Unpacks one source, with limits on everything in it together."""
+
+    def __init__(self, source: Path, encoding: str | None, *, quiet: bool) -> None:
+        self._source, self._encoding, self._quiet = source, encoding, quiet
+        self._entries = 0
+        self._bytes = 0
+
+    def unpack(self, archive: Path, folder: Path, depth: int = 0) -> None:
+        """Unpack an archive, and the archives in it."""
+        is_zip = archive.name.lower().endswith(".zip")
+        entries_of = _zip_entries if is_zip else _tar_entries
+        try:
+            with closing(entries_of(archive, self._encoding)) as entries:
+                bar = tqdm(entries, desc="unpack", unit=" files", disable=self._quiet or None)
+                self._write(archive, bar, folder)
+        except (*DAMAGED_ZIP, *DAMAGED_TAR) as error:
+            raise UserError(f"{archive} is damaged ({error}): download or copy it again") from error
+        if depth == MAX_NESTED:
+            return
+        for path in visible_entries(folder):
+            suffix = next((end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)), "")
+            inner = path.with_name(path.name[: -len(suffix)] if suffix else path.name)
+            if suffix and path.is_file() and inner.name and not inner.exists():
+                inner.mkdir()
+                self.unpack(path, inner, depth + 1)
+                path.unlink()
+
+    def _write(self, archive: Path, entries: Iterable[tuple[str, IO[bytes]]], folder: Path) -> None:
+        free = shutil.disk_usage(folder).free - SPARE_BYTES
+        for name, content in entries:
+            target = folder / name.replace("\\", "/")
+            self._entries += 1
+            if self._entries > MAX_ENTRIES or self._bytes > MAX_TOTAL_BYTES:
+                raise UserError(
+                    f"{self._source} contains more than {MAX_ENTRIES} files or "
+                    f"{MAX_TOTAL_BYTES // 10**9} GB: split it, or unpack it and name the folder"
+                )
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with content, target.open("xb") as file:
+                    written = _copy(archive, name, content, file, free)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UserError(
+                    f"{archive} contains {name!r} twice, or as a file and a folder: repack it"
+                ) from error
+            except OSError as error:
+                raise UserError(
+                    f"{archive}: {name[:80]!r} cannot be unpacked: {error.strerror or error}"
+                ) from error
+            free -= written
+            self._bytes += written
 
 
-def _zip_entries(archive: Path) -> Generator[tuple[str, IO[bytes]]]:
+def _zip_entries(archive: Path, encoding: str | None) -> Generator[tuple[str, IO[bytes]]]:
     """Yield names and contents of files."""
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
-            _check_name(archive, info.filename, is_link=stat.S_ISLNK(info.external_attr >> 16))
+            name = _zip_name(archive, info, encoding)
+            _check_name(archive, name, is_link=stat.S_ISLNK(info.external_attr >> 16))
             if info.flag_bits & ENCRYPTED:
                 raise UserError(f"{archive} is encrypted: unpack it first, and name the folder")
+            if info.compress_type == DEFLATE_64:
+                raise UserError(
+                    f"{archive} is compressed with Deflate64, as Windows does with large files: "
+                    "unpack it with Windows or 7-Zip, and name the folder"
+                )
             if not info.is_dir():
-                yield info.filename, opened.open(info)
+                yield name, opened.open(info)
 
 
-def _tar_entries(archive: Path) -> Generator[tuple[str, IO[bytes]]]:
+def _zip_name(archive: Path, info: zipfile.ZipInfo, encoding: str | None) -> str:
+    """Return an entry's name: many programs write UTF-8 without the flag that says so."""
+    if info.flag_bits & IS_UTF_8 or info.filename.isascii():
+        return info.filename
+    data = info.filename.encode("cp437")
+    try:
+        return data.decode(encoding or "utf-8")
+    except (UnicodeDecodeError, LookupError) as error:
+        raise UserError(
+            f"{archive} contains {info.filename!r}, which is not {encoding or 'UTF-8'}: name the "
+            "encoding with --encoding, such as cp1252, gbk or shift_jis"
+        ) from error
+
+
+def _tar_entries(archive: Path, encoding: str | None) -> Generator[tuple[str, IO[bytes]]]:
     """Yield names and contents of files."""
-    with tarfile.open(archive) as opened:
+    with tarfile.open(archive, encoding=encoding or "utf-8") as opened:
         for member in opened:
             is_absolute = member.islnk() and PurePosixPath(member.linkname).is_absolute()
             _check_name(archive, member.name, is_link=member.issym() or is_absolute)
@@ -159,24 +250,6 @@ def _check_name(archive: Path, name: str, *, is_link: bool = False) -> None:
         raise UserError(f"{archive} contains {name!r}, which leaves the folder: it is not unpacked")
     if is_link:
         raise UserError(f"{archive} contains the link {name!r}: pack the file itself")
-
-
-def _write(archive: Path, entries: Iterable[tuple[str, IO[bytes]]], folder: Path) -> None:
-    free = shutil.disk_usage(folder).free - SPARE_BYTES
-    for name, content in entries:
-        target = folder / name.replace("\\", "/")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with content, target.open("xb") as file:
-                free -= _copy(archive, name, content, file, free)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UserError(
-                f"{archive} contains {name!r} twice, or as a file and a folder: repack it"
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"{archive}: {name[:80]!r} cannot be unpacked: {error.strerror or error}"
-            ) from error
 
 
 def _copy(archive: Path, name: str, content: IO[bytes], file: IO[bytes], free: int) -> int:

@@ -17,18 +17,14 @@ import PIL
 
 from container.classifier import machine, preprocessing
 from container.classifier.errors import ImageError, UserError
-from container.classifier.labeled_images import LabeledFile
+from container.classifier.image_files import described
+from container.classifier.labeled_images import LabeledFile, check_fraction
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.training.data.cache import Cache
 from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
-
-# More broken images are a broken data set.
-MAX_BROKEN_FRACTION = 0.05
-
-MAX_NAMED = 10
 
 # Format of the cache entries; entries of another version are decoded again.
 FORMAT_VERSION = 1
@@ -194,10 +190,7 @@ def _decode_all(
 
 
 def _check_broken(broken: Sequence[str], total: int) -> None:
-    if not broken:
-        return
-    named = "; ".join(broken[:MAX_NAMED]) + ("; ..." if len(broken) > MAX_NAMED else "")
-    counted = f"{len(broken)} of {total} images cannot be read"
-    if len(broken) > MAX_BROKEN_FRACTION * total:
-        raise UserError(f"{counted}, more than {MAX_BROKEN_FRACTION:.0%}: {named}")
-    logger.warning("%s and are left out: %s", counted, named)
+    check_fraction(broken, total)
+    if broken:
+        counted = f"{len(broken)} of {total} images cannot be read"
+        logger.warning("%s and are left out: %s", counted, described(broken))

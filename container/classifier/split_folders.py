@@ -1,0 +1,164 @@
+"""Folders that are splits, as their names and the folders next to them show."""
+
+from collections.abc import Mapping, Sequence
+
+from container.classifier.class_folders import LayoutError, Parts, by_folder
+from container.classifier.split_names import SplitName, is_container, split_name
+
+ONLY_SPLITS = "--within FOLDER, or --splits none if they are classes"
+
+
+def wrapper_depth(paths: Sequence[Parts], *, has_splits: bool, is_whole: bool) -> int:
+    """Return the number of folders that enclose all images, as archives often have them.
+
+    Args:
+        paths: All images of a source.
+        has_splits: Whether folders can be splits.
+        is_whole: Whether a single folder is no class, because a classifier has several.
+    """
+    depth = 0
+    while len(folders := by_folder([path[depth:] for path in paths])) == 1:
+        ((folder, below),) = folders.items()
+        if len(below) < len(paths) or not by_folder(below):
+            break
+        role = split_name(folder) if has_splits else None
+        if role and not _holds_splits(below):
+            break
+        if not (is_whole or is_container(folder) or role):
+            break
+        depth += 1
+    return depth
+
+
+def assign_splits(paths: Sequence[Parts]) -> list[tuple[str | None, Parts]]:
+    """Return the split of each image, None without splits, and its path in the split.
+
+    Of several folders with one role, such as test and test_another, the one with the shortest
+    name is the split; the others become separate splits, so that they are not mixed.
+
+    Raises:
+        LayoutError: it is not certain whether folders are splits or classes.
+    """
+    folders = by_folder(paths)
+    roles = {name: role for name in sorted(folders) if (role := split_name(name))}
+    others = [name for name in sorted(folders) if name not in roles]
+    loose = [path[0] for path in paths if len(path) == 1]
+    if not roles:
+        return _splits_below(paths, folders)
+    if others or loose:
+        if _are_classes(folders, roles, others, loose):
+            return [(None, path) for path in paths]
+        raise LayoutError(
+            f"{', '.join(roles)} look like splits, but {(others + loose)[0]} is next to them: use "
+            "only the folder that contains the splits",
+            ONLY_SPLITS,
+        )
+    is_flat = {name: all(len(path) == 1 for path in below) for name, below in folders.items()}
+    exact = any(role.is_exact for role in roles.values())
+    different = {role.role for role in roles.values()}
+    if len(folders) > 1 and not exact and all(is_flat.values()):
+        if len(different) == 1:
+            # Such as freight_train and steam_train.
+            return [(None, path) for path in paths]
+        rests = {role.rest for role in roles.values()}
+        if len(rests) > 1:
+            return [(roles[path[0]].role, (roles[path[0]].rest, *path[1:])) for path in paths]
+    named = _named(roles)
+    unwrapped = {name: _inner_depth(below, roles[name].role) for name, below in folders.items()}
+    found: list[tuple[str | None, Parts]] = [
+        (named[path[0]], path[1 + unwrapped[path[0]] :]) for path in paths
+    ]
+    _check_single_level(found)
+    return found
+
+
+def _are_classes(
+    folders: Mapping[str, Sequence[Parts]],
+    roles: Mapping[str, SplitName],
+    others: Sequence[str],
+    loose: Sequence[str],
+) -> bool:
+    """Return whether a folder with a split's name is a class, as the folders next to it show."""
+    if loose or any(map(is_container, others)):
+        return False
+    flat = {all(len(path) == 1 for path in below) for below in folders.values()}
+    if flat == {True}:
+        return len(roles) == 1 or not any(role.is_exact for role in roles.values())
+    found = {role.role for role in roles.values()}
+    return flat == {False} and len(roles) == 1 and "train" not in found
+
+
+def _splits_below(
+    paths: Sequence[Parts], folders: Mapping[str, Sequence[Parts]]
+) -> list[tuple[str | None, Parts]]:
+    """Return the splits of class folders that contain folders of splits, if they do."""
+    holders = [name for name, below in folders.items() if _holds_splits(below)]
+    if not holders:
+        return [(None, path) for path in paths]
+    if len(holders) == len(folders) and all(len(path) == 3 for path in paths):  # noqa: PLR2004
+        found = []
+        for path in paths:
+            role = split_name(path[1])
+            found.append((role.role if role else None, (path[0], *path[2:])))
+        return found
+    other = next((name for name in sorted(folders) if name != holders[0]), "an image")
+    raise LayoutError(
+        f"the folder {holders[0]} contains splits, and {other} is next to it: use only the folder "
+        "that contains the splits",
+        ONLY_SPLITS,
+    )
+
+
+def _holds_splits(paths: Sequence[Parts]) -> bool:
+    """Return whether the folders in a folder are splits, at least two of them."""
+    roles = [split_name(name) for name in by_folder(paths)]
+    is_loose = any(len(path) == 1 for path in paths)
+    found = {role.role for role in roles if role}
+    return all(roles) and not is_loose and len(found) > 1
+
+
+def _inner_depth(paths: Sequence[Parts], role: str) -> int:
+    """Return the number of folders of a split that enclose all of its images: train/train/..."""
+    depth = 0
+    while len(folders := {path[depth] for path in paths}) == 1 and all(
+        len(path) > depth + 1 for path in paths
+    ):
+        (folder,) = folders
+        inner = split_name(folder)
+        if not (is_container(folder) or (inner and inner.role == role)):
+            break
+        depth += 1
+    return depth
+
+
+def _named(roles: Mapping[str, SplitName]) -> dict[str, str]:
+    """Return the split of every folder.
+
+    Raises:
+        LayoutError: several folders are for training.
+    """
+    found: dict[str, str] = {}
+    training = sorted(name for name, role in roles.items() if role.role == "train")
+    if len(training) > 1:
+        raise LayoutError(
+            f"the folders {', '.join(training)} are all for training: keep one, or put the others "
+            "into it",
+            ONLY_SPLITS,
+        )
+    for folder in sorted(roles, key=lambda name: (len(name), name)):
+        role = roles[folder].role
+        found[folder] = folder if role in found.values() else role
+    return found
+
+
+def _check_single_level(found: Sequence[tuple[str | None, Parts]]) -> None:
+    """Check that no split contains splits."""
+    for split in {split for split, _ in found}:
+        inner = by_folder([path for name, path in found if name == split])
+        roles = {name for name in inner if split_name(name)}
+        if inner and roles == set(inner) and len(roles) > 1:
+            raise LayoutError(
+                f"the split {split} contains folders that look like splits, "
+                f"{', '.join(sorted(roles))}: keep one level of splits",
+                ONLY_SPLITS,
+            )

@@ -1,0 +1,134 @@
+"""Names of folders and manifests that stand for splits, such as `train2017` and `Test Images`."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+# Images of this split have no labels, such as those of a competition that are to be predicted.
+UNLABELED = "unlabeled"
+
+# Words that stand for a split.
+_ROLES = {
+    "train": ("train", "trn", "training"),
+    "validation": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
+    "test": ("test", "tst", "testing", "holdout", "heldout"),
+    UNLABELED: ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"),
+}
+
+# Words that are added to them without a meaning of their own.
+CONTAINERS = frozenset(
+    [
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "pic",
+        "pics",
+        "picture",
+        "pictures",
+        "photo",
+        "photos",
+        "data",
+        "dataset",
+        "datasets",
+        "file",
+        "files",
+        "jpg",
+        "jpgs",
+        "jpeg",
+        "jpegs",
+        "png",
+        "pngs",
+        "folder",
+    ]
+)
+_FILLERS = CONTAINERS | frozenset(
+    [
+        "set",
+        "sets",
+        "split",
+        "splits",
+        "dir",
+        "samples",
+        "sample",
+        "input",
+        "x",
+        "final",
+        "full",
+        "cls",
+        "class",
+        "classes",
+        "of",
+        "the",
+        "to",
+        "for",
+        "part",
+        "my",
+    ]
+)
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
+_HOLD_OUT = re.compile(r"(hold|held)[ _.-]?out", re.IGNORECASE)
+_COMPOUND = re.compile(r"(?P<word>[a-z]+?)(?:set|data|dataset|images|imgs|img)$")
+_BY_WORD = {word: role for role, words in _ROLES.items() for word in words}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitName:
+    """What the name of a folder says about its split."""
+
+    role: str
+    """train, validation, test or unlabeled."""
+
+    is_exact: bool
+    """Whether the name has no further word with a meaning, as `train_cats` has."""
+
+    rest: str
+    """The name without the word of the split, such as `cats`."""
+
+
+def normalized(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC): macOS writes the decomposed one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_name(name: str) -> SplitName | None:
+    """Return what a name says about a split; None if nothing."""
+    name = _HOLD_OUT.sub("holdout", normalized(name))
+    matches = list(_WORD.finditer(name))
+    roles = [_role(match[0].lower()) for match in matches]
+    found = {role for role in roles if role}
+    if found == {"train", "validation"}:
+        # trainval is what remains without the test split.
+        found = {"train"}
+    others = [
+        index
+        for index, (match, role) in enumerate(zip(matches, roles, strict=True))
+        if not role and match[0].lower() not in _FILLERS
+    ]
+    if len(found) != 1:
+        return None
+    positions = [index for index, role in enumerate(roles) if role]
+    is_between = any(i < positions[0] for i in others) and any(i > positions[-1] for i in others)
+    if is_between:
+        return None
+    first, last = matches[positions[0]], matches[positions[-1]]
+    rest = (name[: first.start()] + name[last.end() :]).strip(" _-.()")
+    return SplitName(found.pop(), not others, rest if others else "")
+
+
+def role_of(name: str) -> str | None:
+    """Return the split that the name of a folder or a manifest stands for."""
+    found = split_name(name)
+    return found.role if found else None
+
+
+def is_container(name: str) -> bool:
+    """Return whether a folder's name, such as `images`, has no meaning of its own."""
+    words = [match[0].lower() for match in _WORD.finditer(name)]
+    return bool(words) and all(word in CONTAINERS or word == "jpegimages" for word in words)
+
+
+def _role(word: str) -> str | None:
+    compound = _COMPOUND.match(word)
+    return _BY_WORD.get(word) or (_BY_WORD.get(compound["word"]) if compound else None)

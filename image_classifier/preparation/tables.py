@@ -1,0 +1,181 @@
+"""Records of lists of images: CSV with and without a header, JSON, and SageMaker's manifests."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from container.classifier.errors import UserError
+from container.classifier.media_types import IMAGE_SUFFIXES
+
+MAX_BYTES = 500_000_000
+
+Record: TypeAlias = Mapping[str, object]
+Numbered: TypeAlias = tuple[int, Record]
+
+# Suffixes of images that tables list, which need not be of a format that training reads.
+_SUFFIXES = IMAGE_SUFFIXES | {".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif", ".jp2", ".jpe"}
+
+
+def read_text(path: Path, encoding: str | None = None) -> str:
+    """Read a text file, UTF-8 if no encoding is given.
+
+    Raises:
+        UserError: it is too large, or has another encoding.
+        OSError: it cannot be read.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES // 10**6} MB: split the manifest")
+    try:
+        return path.read_text(encoding=encoding or "utf-8-sig")
+    except (UnicodeDecodeError, LookupError) as error:
+        raise UserError(
+            f"{path} is not {encoding or 'UTF-8'}: save it as UTF-8, or name its encoding with "
+            "--encoding"
+        ) from error
+
+
+def read_records(
+    path: Path, known: Collection[str], encoding: str | None = None
+) -> Iterator[Numbered]:
+    """Yield the records of a list with their line numbers.
+
+    Records without names of their columns have the numbers `1`, `2` and so on as keys, unless it
+    is clear which column is the `path` and which the `label`.
+
+    Args:
+        path: A .csv, .tsv, .txt, .lst, .jsonl, .ndjson, .json or .manifest file.
+        known: Names of columns, in lower case, by which a header is recognized.
+        encoding: None: UTF-8.
+
+    Raises:
+        UserError: its format is unknown or damaged.
+        OSError: it cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix in {".csv", ".tsv", ".txt"}:
+        return _read_table(path, read_text(path, encoding), known)
+    if suffix not in _READERS:
+        raise UserError(f"{path} is not a manifest: expected .csv, .tsv, .lst, .jsonl or .manifest")
+    return _READERS[suffix](path, read_text(path, encoding))
+
+
+def is_image_path(text: str) -> bool:
+    """Return whether a cell is the path of an image."""
+    return PurePosixPath(text.strip()).suffix.lower() in _SUFFIXES
+
+
+def column_name(name: str) -> str:
+    """Return the name of a column as it is compared: lower case, with underscores."""
+    return "_".join(name.strip().lower().split())
+
+
+def _read_table(path: Path, text: str, known: Collection[str]) -> Iterator[Numbered]:
+    rows = list(_rows(path, text))
+    if not rows:
+        return
+    first = rows[0][1]
+    # A name that is known comes first: a header can be the path of no image.
+    has_names = any(column_name(cell) in known for cell in first)
+    has_header = has_names or not (any(map(is_image_path, first)) or _is_list(first))
+    names = first if has_header else _names(first)
+    for number, cells in rows[1:] if has_header else rows:
+        yield number, dict(zip(names, cells, strict=False))
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the numbered rows that are not blank."""
+    line = text.partition("\n")[0]
+    delimiter = max(",;\t", key=line.count)
+    if path.suffix.lower() == ".txt" and delimiter not in line:
+        yield from ((number, _cells(line)) for number, line in _lines(text))
+        return
+    try:
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+        yield from ((number, row) for number, row in enumerate(reader, 1) if any(row))
+    except csv.Error as error:
+        raise UserError(f"{path} is not a valid CSV file: {error}") from error
+
+
+def _cells(line: str) -> list[str]:
+    """Return the cells of a line with a space between them: a path and a label."""
+    cells = line.strip().rsplit(maxsplit=1)
+    has_space_in_path = len(cells) > 1 and (is_image_path(cells[1]) or "/" in cells[1])
+    return [line.strip()] if has_space_in_path and not cells[0].isdecimal() else cells
+
+
+def _is_list(cells: Sequence[str]) -> bool:
+    """Return whether a row is a path without a label and a suffix, as in class/name."""
+    return len(cells) == 1 and "/" in cells[0]
+
+
+def _names(first: Sequence[str]) -> list[str]:
+    """Return names for the columns of a table without a header."""
+    names = [str(number) for number in range(1, len(first) + 1)]
+    paths = [index for index, cell in enumerate(first) if is_image_path(cell)]
+    if len(first) == 1:
+        names[0] = "path"
+    elif len(paths) == 1:
+        names[paths[0]] = "path"
+        if len(names) == 2:  # noqa: PLR2004
+            names[1 - paths[0]] = "label"
+    return names
+
+
+def _read_lst(path: Path, text: str) -> Iterator[Numbered]:
+    """Read lines of an index, the number of a class and a path, separated by tabs."""
+    for number, line in _lines(text):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) != 3:  # noqa: PLR2004
+            raise UserError(
+                f"{path}, line {number}: expected an index, the number of one class and a path, "
+                f"separated by tabs, got {line[:80]!r}"
+            )
+        _, label, image = cells
+        # im2rec writes numbers as 3.000000.
+        label = label.rstrip("0").rstrip(".") if "." in label else label
+        yield number, {"path": image, "label": label}
+
+
+def _read_json_lines(path: Path, text: str) -> Iterator[Numbered]:
+    for number, line in _lines(text):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number} is not JSON: {str(error)[:80]}") from error
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number} is not a JSON object")
+        yield number, record
+
+
+def _read_json(path: Path, text: str) -> Iterator[Numbered]:
+    """Read JSON Lines, a list of objects, labels by path, or lists of paths by label."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        yield from _read_json_lines(path, text)
+        return
+    if isinstance(document, list) and all(isinstance(item, dict) for item in document):
+        yield from enumerate(document, 1)
+    elif isinstance(document, dict) and all(isinstance(item, list) for item in document.values()):
+        pairs = [(name, label) for label, names in document.items() for name in names]
+        yield from ((n, {"path": name, "label": label}) for n, (name, label) in enumerate(pairs, 1))
+    elif isinstance(document, dict) and all(is_image_path(name) for name in document):
+        pairs = list(document.items())
+        yield from ((n, {"path": name, "label": label}) for n, (name, label) in enumerate(pairs, 1))
+    else:
+        yield from _read_json_lines(path, text)
+
+
+_READERS: Mapping[str, Callable[[Path, str], Iterator[Numbered]]] = {
+    ".lst": _read_lst,
+    ".json": _read_json,
+    **dict.fromkeys((".jsonl", ".manifest", ".ndjson"), _read_json_lines),
+}
+
+
+def _lines(text: str) -> Iterable[tuple[int, str]]:
+    """Return the numbered lines that are not blank."""
+    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
