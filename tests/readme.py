@@ -15,7 +15,7 @@ from container.serving.http import multi_model
 from container.serving.settings import MIB, Settings
 from container.serving.sizing import Sizing
 from image_classifier.preparation.findings import KINDS
-from tests import command_lines, hostile_images
+from tests import command_lines, hostile_images, public_layouts
 from tests.documents import DOCS, ROOT
 
 REFERENCE = DOCS / "reference"
@@ -134,6 +134,7 @@ TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     REFERENCE / "environment.md": {"environment": environment_table, "sizing": sizing_table},
     REFERENCE / "images.md": {"images": hostile_images.table},
     REFERENCE / "findings.md": {"findings": findings_table},
+    REFERENCE / "layouts.md": {"layouts": public_layouts.layouts_table},
     REFERENCE / "http-api.md": {"multi-model": lambda: docstring_table(multi_model)},
     REFERENCE / "artifact.md": {
         "artifact": lambda: docstring_table(artifact),

@@ -80,7 +80,7 @@ def check_class_folders(paths: Sequence[Parts]) -> None:
         raise LayoutError(
             f"the folders {_listed(names)} are an alphabetical index of the class folders: "
             "remove this level",
-            "or use --label folder",
+            "--label folder",
         )
 
 
@@ -105,7 +105,7 @@ def check_labels(labels: Mapping[str, str], *, in_names: bool) -> None:
         raise LayoutError(
             f"{where}, and {what}: put the images into class folders, or name them "
             "<name>_<class name>.png",
-            "or use another label, such as --label name-number for great_dane_12.jpg",
+            "another label, such as --label name-number for great_dane_12.jpg",
         )
     if in_names and all(map(_COUNTER.fullmatch, counts)):
         prefixes = {name[: name.rfind(label)] for name, label in labels.items()}
@@ -113,7 +113,7 @@ def check_labels(labels: Mapping[str, str], *, in_names: bool) -> None:
             raise LayoutError(
                 f"{found}, and they are counters: put the images into class folders, or name them "
                 "<name>_<class name>.png",
-                "or use --label name-number, which takes the text before the number, or "
+                "--label name-number, which takes the text before the number, or "
                 "--label last-underscore if the numbers are the classes",
             )
 

@@ -13,62 +13,18 @@ ARCHIVE_SUFFIXES = (
 )  # fmt: skip
 
 # Formats of images without a common start, and of cameras, whose files contain small copies.
-_UNSUPPORTED_SUFFIXES = frozenset(
-    [
-        ".tif",
-        ".tiff",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jp2",
-        ".psd",
-        ".svg",
-        ".ico",
-        ".dcm",
-        ".dng",
-        ".nef",
-        ".cr2",
-        ".cr3",
-        ".arw",
-        ".raw",
-    ]
-)
+_UNSUPPORTED_SUFFIXES = frozenset({
+        ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".svg", ".ico", ".dcm",
+        ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw",
+})  # fmt: skip
 _RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw"})
 
 # Tables, documents, models and videos that data sets contain.
-_OTHER_SUFFIXES = frozenset(
-    [
-        ".mat",
-        ".npy",
-        ".npz",
-        ".pdf",
-        ".h5",
-        ".hdf5",
-        ".xls",
-        ".xlsx",
-        ".doc",
-        ".docx",
-        ".pkl",
-        ".pickle",
-        ".pt",
-        ".pth",
-        ".onnx",
-        ".db",
-        ".sqlite",
-        ".parquet",
-        ".mp4",
-        ".avi",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".wav",
-        ".mp3",
-        ".tfrecord",
-        ".tfrecords",
-        ".rec",
-        ".idx",
-    ]
-)
+_OTHER_SUFFIXES = frozenset({
+        ".mat", ".npy", ".npz", ".pdf", ".h5", ".hdf5", ".xls", ".xlsx", ".doc", ".docx", ".pkl",
+        ".pickle", ".pt", ".pth", ".onnx", ".db", ".sqlite", ".parquet", ".mp4", ".avi", ".mov",
+        ".mkv", ".webm", ".wav", ".mp3", ".tfrecord", ".tfrecords", ".rec", ".idx",
+})  # fmt: skip
 
 # Files and folders that archives, desktops, editors and network storage leave behind.
 _IGNORED = re.compile(

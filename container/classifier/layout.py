@@ -137,7 +137,7 @@ def _mixed(name: str) -> LayoutError:
     return LayoutError(
         f"there are both class folders and loose images such as {name}: put every image into its "
         "class folder",
-        "or use --label PATTERN",
+        "--label PATTERN",
     )
 
 

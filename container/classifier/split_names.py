@@ -15,56 +15,12 @@ _ROLES = {
     UNLABELED: ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"),
 }
 
-# Words that are added to them without a meaning of their own.
-CONTAINERS = frozenset(
-    [
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "pic",
-        "pics",
-        "picture",
-        "pictures",
-        "photo",
-        "photos",
-        "data",
-        "dataset",
-        "datasets",
-        "file",
-        "files",
-        "jpg",
-        "jpgs",
-        "jpeg",
-        "jpegs",
-        "png",
-        "pngs",
-        "folder",
-    ]
+# Words that are added to them and have no meaning for a class.
+_CONTAINER = re.compile(
+    r"(image|img|pic(ture)?|photo|data(set)?|file|jpe?g|png)s?|folder|jpegimages"
 )
-_FILLERS = CONTAINERS | frozenset(
-    [
-        "set",
-        "sets",
-        "split",
-        "splits",
-        "dir",
-        "samples",
-        "sample",
-        "input",
-        "x",
-        "final",
-        "full",
-        "cls",
-        "class",
-        "classes",
-        "of",
-        "the",
-        "to",
-        "for",
-        "part",
-        "my",
-    ]
+_FILLER = re.compile(
+    r"(set|split|sample|class)(e?s)?|dir|input|x|final|full|cls|of|the|to|for|part|my"
 )
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
@@ -75,7 +31,7 @@ _BY_WORD = {word: role for role, words in _ROLES.items() for word in words}
 
 @dataclass(frozen=True, slots=True)
 class SplitName:
-    """What the name of a folder says about its split."""
+    """The split that a folder's name stands for."""
 
     role: str
     """train, validation, test or unlabeled."""
@@ -93,7 +49,7 @@ def normalized(name: str) -> str:
 
 
 def split_name(name: str) -> SplitName | None:
-    """Return what a name says about a split; None if nothing."""
+    """Return the split that a name stands for; None without one."""
     name = _HOLD_OUT.sub("holdout", normalized(name))
     matches = list(_WORD.finditer(name))
     roles = [_role(match[0].lower()) for match in matches]
@@ -104,7 +60,7 @@ def split_name(name: str) -> SplitName | None:
     others = [
         index
         for index, (match, role) in enumerate(zip(matches, roles, strict=True))
-        if not role and match[0].lower() not in _FILLERS
+        if not (role or _is_filler(match[0].lower()))
     ]
     if len(found) != 1:
         return None
@@ -124,9 +80,13 @@ def role_of(name: str) -> str | None:
 
 
 def is_container(name: str) -> bool:
-    """Return whether a folder's name, such as `images`, has no meaning of its own."""
+    """Return whether a folder's name, such as `images`, has no meaning for a class."""
     words = [match[0].lower() for match in _WORD.finditer(name)]
-    return bool(words) and all(word in CONTAINERS or word == "jpegimages" for word in words)
+    return bool(words) and all(map(_CONTAINER.fullmatch, words))
+
+
+def _is_filler(word: str) -> bool:
+    return bool(_CONTAINER.fullmatch(word) or _FILLER.fullmatch(word))
 
 
 def _role(word: str) -> str | None:

@@ -27,7 +27,7 @@ def read(path: Path, encoding: str | None = None) -> dict[str, str]:
         encoding: None: UTF-8.
 
     Raises:
-        UserError: it is none of these, or two labels have one name.
+        UserError: it is something else, or two labels have one name.
         OSError: it cannot be read.
     """
     text = read_text(path, encoding)

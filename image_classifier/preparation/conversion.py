@@ -23,27 +23,10 @@ CONVERTED: Mapping[str, str] = {
 }
 
 # Other suffixes of images, which are replaced: the end of a name can be another part of it.
-_SUFFIXES = frozenset(
-    [
-        ".jfif",
-        ".jpe",
-        ".pjpeg",
-        ".pjp",
-        ".apng",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jp2",
-        ".j2k",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-    ]
-)
+_SUFFIXES = frozenset({
+        ".jfif", ".jpe", ".pjpeg", ".pjp", ".apng", ".dib", ".tif", ".tiff", ".heic", ".heif",
+        ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm",
+})  # fmt: skip
 
 # Modes that PNG and JPEG have in common with the network's input. 16 bits stay in a PNG.
 _MODES = {"RGB", "L", "I;16"}

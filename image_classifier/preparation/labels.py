@@ -78,7 +78,7 @@ def label_by_layout(
     try:
         placed = place(names, pattern, has_splits=has_splits)
     except LayoutError as error:
-        raise UserError(f"{error}: {error.options}") from error
+        raise UserError(f"{error} ({error.options})") from error
     labeled, findings = [], []
     for item in placed:
         if item.class_name is None:

@@ -216,7 +216,7 @@ def _zip_entries(archive: Path, encoding: str | None) -> Generator[tuple[str, IO
 
 
 def _zip_name(archive: Path, info: zipfile.ZipInfo, encoding: str | None) -> str:
-    """Return an entry's name: many programs write UTF-8 without the flag that says so."""
+    """Return an entry's name: many programs write UTF-8 without its flag."""
     if info.flag_bits & IS_UTF_8 or info.filename.isascii():
         return info.filename
     data = info.filename.encode("cp437")
