@@ -1,6 +1,6 @@
 """Folders that are splits, as their names and the folders next to them show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from container.classifier.class_folders import LayoutError, Parts, by_folder
 from container.classifier.split_names import SplitName, is_container, split_name
@@ -60,9 +60,14 @@ def assign_splits(paths: Sequence[Parts]) -> list[tuple[str | None, Parts]]:
         if len(different) == 1:
             # Such as freight_train and steam_train.
             return [(None, path) for path in paths]
-        rests = {role.rest for role in roles.values()}
-        if len(rests) > 1:
+        if _name_classes(roles.values()):
             return [(roles[path[0]].role, (roles[path[0]].rest, *path[1:])) for path in paths]
+        if len({role.rest for role in roles.values()}) > 1:
+            raise LayoutError(
+                f"the folders {', '.join(roles)} can be splits or classes: put the class folders "
+                "into folders of splits",
+                ONLY_SPLITS,
+            )
     named = _named(roles)
     unwrapped = {name: _inner_depth(below, roles[name].role) for name, below in folders.items()}
     found: list[tuple[str | None, Parts]] = [
@@ -129,6 +134,12 @@ def _inner_depth(paths: Sequence[Parts], role: str) -> int:
             break
         depth += 1
     return depth
+
+
+def _name_classes(roles: Collection[SplitName]) -> bool:
+    """Return whether folders name a split and a class, such as train_cats and test_cats."""
+    trained = {role.rest for role in roles if role.role == "train"}
+    return len(trained) > 1 and {role.rest for role in roles} == trained
 
 
 def _named(roles: Mapping[str, SplitName]) -> dict[str, str]:

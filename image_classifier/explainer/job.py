@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from container.classifier import image_files
 from container.classifier.checked_files import sha256_of
 from container.classifier.errors import UserError
 from container.classifier.media_types import IMAGE_SUFFIXES
@@ -56,9 +57,9 @@ class Job:
         Raises:
             UserError: no image can be read, the model fails, or the disk is full.
         """
-        files = find_images(self.images, self.output)
+        files, unused = find_images(self.images, self.output)
         try:
-            unreadable = self._explain_all(files)
+            unreadable = {**unused, **self._explain_all(files)}
             explained = [name for name in files if name not in unreadable]
             if not explained:
                 name, why = next(iter(unreadable.items()))
@@ -175,28 +176,35 @@ class Job:
         return summary
 
 
-def find_images(images: Path, output: Path) -> dict[str, Path]:
+def find_images(images: Path, output: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Return the images in a folder by their relative paths, sorted; or the one of a file.
+
+    Returns:
+        The images, and the files that are not used with the reasons.
 
     Raises:
         UserError: no image was found.
     """
     if images.is_file():
-        return {images.name: images}
+        return {images.name: images}, {}
+    names, unused = image_files.find_images(images)
+    # The heat maps of an earlier run.
+    earlier = (output / FOLDER).resolve()
     found = {
-        path.relative_to(images).as_posix(): path
-        for path in sorted(images.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        # Hidden files of desktops and archives, and the heat maps of an earlier run.
-        and not any(part.startswith(".") for part in path.relative_to(images).parts)
-        and not path.resolve().is_relative_to((output / FOLDER).resolve())
+        name: images / name
+        for name in names
+        if not (images / name).resolve().is_relative_to(earlier)
     }
     if not found:
         missing = "no images in" if images.is_dir() else "there is no"
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"{missing} {images}: expected an image, or a folder with {suffixes} in it")
-    return found
+    results_of_runs = output.resolve()
+    return found, {
+        item.name: item.reason
+        for item in unused
+        if not (images / item.name).resolve().is_relative_to(results_of_runs)
+    }
 
 
 def _read_baseline(path: Path) -> Pixels:
