@@ -198,7 +198,7 @@ def test_configuration_that_is_not_a_json_object_is_rejected(
 def test_class_folders_mixed_with_loose_images_are_rejected(job: Path) -> None:
     (data(job) / "training" / "loose_red.png").write_bytes(square("red", 0))
 
-    assert "mixes class folders with loose images such as loose_red.png" in rejection(job)
+    assert "both class folders and loose images such as loose_red.png" in rejection(job)
 
 
 def test_loose_images_without_a_label_are_rejected(job: Path) -> None:

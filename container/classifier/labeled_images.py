@@ -86,7 +86,7 @@ def labeled_splits(directory: Path, *, is_whole: bool = True) -> dict[str, list[
     splits: dict[str, list[LabeledFile]] = defaultdict(list)
     for item in placed:
         if item.class_name is None:
-            raise UserError(f"{directory / item.name} has no label: {item.reason}")
+            raise UserError(f"{item.name} has no label: {item.reason}")
         splits[item.split or "train"].append(LabeledFile(directory / item.name, item.class_name))
     _warn_about_empty_folders(directory, names)
     return dict(splits)

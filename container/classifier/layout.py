@@ -101,7 +101,7 @@ def _by_layout(
     if not all(flat.values()):
         return Placed(name, split, None, inner, f"{split} has no class folders, as train has")
     match = LABEL_IN_NAME.search(path[-1])
-    reason = "" if match else "its name has no label: <name>_<class name>.png"
+    reason = "" if match else "name images outside of class folders <name>_<class name>.png"
     return Placed(name, split, match["label"] if match else None, inner, reason)
 
 
