@@ -193,7 +193,7 @@ def _unlisted(found: Planted, number: int, name: str) -> None:
     found.faults.append(("missing-file", f"missing{number}.png"))
     save(drawn(f"unlabeled{number}", name), found.root / f"unlabeled{number}.png")
     found.faults.append(("unlabeled", f"unlabeled{number}.png"))
-    found.image(f"scan{number}.tiff", encoded(drawn(f"t{number}"), "TIFF"), name, kind="converted")
+    found.image(f"scan{number}.ppm", encoded(drawn(f"t{number}"), "PPM"), name, kind="converted")
     for kind, path, data in (
         ("unsupported", f"scan{number}.dcm", b"\0" * 128 + b"DICM"),
         ("unknown", f"cache{number}.bin", b"\0\1\2"),

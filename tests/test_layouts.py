@@ -56,7 +56,7 @@ def test_public_layout_gives_its_classes_and_splits(
 
 @pytest.mark.parametrize(
     "layout",
-    [item for item in LAYOUTS if not item.options and item.kind in {"JPEG", "PNG", "WEBP"}],
+    [item for item in LAYOUTS if not item.options and item.kind != "PPM"],
     ids=lambda layout: layout.name,
 )
 def test_a_single_training_channel_is_read_as_prepare_reads_it(

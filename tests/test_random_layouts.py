@@ -11,6 +11,7 @@ import unicodedata
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -96,7 +97,7 @@ def trees(draw: st.DrawFn) -> Tree:
     template = draw(st.sampled_from(WITH_SPLITS if has_splits else WITHOUT))
     if template.endswith("_{c}"):
         classes = [name.replace("_", "-").replace(".", "-") for name in classes]
-    form = draw(st.sampled_from(["NFC", "NFD"]))
+    form: Literal["NFC", "NFD"] = draw(st.sampled_from(("NFC", "NFD")))
     suffix = draw(st.sampled_from([".jpg", ".PNG", ".jfif", ""]))
     wrapper = draw(st.sampled_from(["", "animals/", "archive/animals/", "data/"]))
     is_listed = draw(st.booleans())

@@ -13,10 +13,9 @@ ARCHIVE_SUFFIXES = (
 )  # fmt: skip
 
 # Formats of images without a common start, and of cameras, whose files contain small copies.
-_UNSUPPORTED_SUFFIXES = frozenset({
-        ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".psd", ".svg", ".ico", ".dcm",
-        ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw",
-})  # fmt: skip
+_UNSUPPORTED_SUFFIXES = frozenset(
+    {".psd", ".svg", ".ico", ".jp2", ".dcm", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw"}
+)
 _RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw"})
 
 # Tables, documents, models and videos that data sets contain.
@@ -136,11 +135,11 @@ def _why_unused(path: Path, name: str) -> Unused | None:
     except OSError as error:
         return Unused(name, "no-file", error.strerror or str(error))
     found, suffix = image_format(start), path.suffix.lower()
-    if found in FORMATS:
+    if found in FORMATS and suffix not in _RAW_SUFFIXES:
         return None
     if found or suffix in _UNSUPPORTED_SUFFIXES:
         kind = suffix if suffix in _RAW_SUFFIXES else found
-        text = f"training does not read {kind or suffix}: `prepare` converts TIFF, HEIF and AVIF"
+        text = f"training does not read {kind or suffix}: convert it to PNG"
         return Unused(name, "unsupported", text, "" if suffix in _RAW_SUFFIXES else found)
     if suffix in _OTHER_SUFFIXES or _is_text(start):
         return Unused(name, "other-file", "not an image")

@@ -18,7 +18,7 @@ from container.classifier.class_folders import (
 from container.classifier.split_folders import assign_splits, wrapper_depth
 from container.classifier.split_names import UNLABELED, normalized
 
-LABEL_IN_NAME = re.compile(r"_(?P<label>[^_.]+)\.[^.]+$")
+LABEL_IN_NAME = re.compile(r"_(?P<label>[^_./]+)(\.[^./]+)?$")
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ KINDS: Mapping[str, Kind] = {
         WARNING, "two classes differ by left and right: horizontal flips corrupt the labels"
     ),
     "other-file": Kind(NOTE, "a text, a table or another file that is not an image: not used"),
-    "converted": Kind(NOTE, "TIFF, HEIF, AVIF, PPM or JPEG 2000, which `prepare` converts"),
+    "converted": Kind(NOTE, "PPM or JPEG 2000, which `prepare` converts to PNG"),
     "odd-mode": Kind(NOTE, "palette, CMYK, alpha, 1 or 16 bits: see docs/reference/images.md"),
     "exif-rotated": Kind(NOTE, "stored rotated or mirrored: read upright by its EXIF orientation"),
     "gray-as-rgb": Kind(NOTE, "a gray image stored with color channels"),

@@ -143,9 +143,11 @@ def _with_splits(images: Sequence[Labeled]) -> list[Labeled]:
     """Return images with the splits of their folders, if they are in several splits."""
     anything = re.compile("(?P<label>.)")
     placed = place([image.name for image in images], anything)
-    if len({item.split for item in placed}) == 1:
+    pairs = list(zip(images, placed, strict=True))
+    is_class = all(role_of(image.class_name) == item.split for image, item in pairs)
+    if is_class or len({item.split for item in placed}) == 1:
         return list(images)
-    return [replace(image, split=item.split) for image, item in zip(images, placed, strict=True)]
+    return [replace(image, split=item.split) for image, item in pairs]
 
 
 def _keys(

@@ -16,7 +16,7 @@ Record: TypeAlias = Mapping[str, object]
 Numbered: TypeAlias = tuple[int, Record]
 
 # Suffixes of images that tables list, which need not be of a format that training reads.
-_SUFFIXES = IMAGE_SUFFIXES | {".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif", ".jp2", ".jpe"}
+_SUFFIXES = IMAGE_SUFFIXES | {".ppm", ".pgm", ".jp2", ".pnm"}
 
 
 def read_text(path: Path, encoding: str | None = None) -> str:
