@@ -197,7 +197,7 @@ def test_missing_or_unknown_source_is_rejected(tmp_path: Path) -> None:
 
 
 def test_unsupported_files_and_folder_links_are_reported(tmp_path: Path) -> None:
-    for name in ("ant/1.JPG", "ant/notes.txt", "ant/.hidden.png", "ant/2.tif", ".git/3.png"):
+    for name in ("ant/1.JPG", "ant/notes.txt", "ant/.hidden.png", "ant/2.psd", ".git/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "more").symlink_to(tmp_path / "ant")
@@ -206,7 +206,7 @@ def test_unsupported_files_and_folder_links_are_reported(tmp_path: Path) -> None
 
     assert images == ["ant/1.JPG"]
     assert [(item.kind, item.path) for item in findings] == [
-        ("unsupported", "ant/2.tif"),
+        ("unsupported", "ant/2.psd"),
         ("other-file", "ant/notes.txt"),
         ("link", "more"),
     ]
