@@ -1,6 +1,7 @@
 """The command: help, version, exit codes, closed pipes, next steps, and `init`."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 
 from container.training.hyperparameters import Hyperparameters
 from image_classifier.cli import main, program, starter
-from image_classifier.cli.verbs import VERBS
+from image_classifier.cli.verbs import PROGRAM, VERBS
 from image_classifier.platform import processes
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS
 from image_classifier.settings import settings_file
@@ -57,7 +58,10 @@ def test_help_describes_the_verb_and_ends_with_an_example(
     text = capsys.readouterr().out
     assert text.startswith(f"usage: image-classifier {verb} ")
     assert " ".join(text.split()).count(VERBS[verb].summary[1:40]) == 1
-    assert text.splitlines()[-1] == f"example: image-classifier {verb} {VERBS[verb].example}"
+    example, page = text.splitlines()[-2:]
+    assert example == f"example: image-classifier {verb} {VERBS[verb].example}"
+    assert page == f"documentation: docs/{VERBS[verb].page}"
+    assert (REPOSITORY / "docs" / VERBS[verb].page).is_file()
 
 
 def test_list_of_verbs_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,14 +82,86 @@ def test_examples_in_the_help_are_valid(
     monkeypatch.chdir(tmp_path)
 
     for name, verb in VERBS.items():
+        if name == "completion":
+            # It reads no file.
+            continue
         # Files do not exist; a wrong option would exit with code 2.
         assert main([name, *verb.example.split(), "--quiet"]) == 1
         assert capsys.readouterr().err.startswith("image-classifier: ")
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script_has_verbs_and_options(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", shell]) == 0
+
+    printed = capsys.readouterr()
+    assert all(verb in printed.out for verb in VERBS)
+    assert "no-wait" in printed.out
+    # The options of `prepare` are another module's.
+    assert "manifest" in printed.out
+    assert printed.err.startswith(f"next: save the script where {shell} loads completions")
+
+
+def test_bash_completes_verbs_options_and_files(tmp_path: Path) -> None:
+    (tmp_path / "birds.toml").touch()
+    script = """
+source <("$0" -m image_classifier completion bash --quiet)
+for words in "image-classifier tr" "image-classifier train --loc" "image-classifier train bir"; do
+    COMP_WORDS=($words) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+    COMP_LINE=$words COMP_POINT=${#words}
+    _shtab_image_classifier image-classifier "${COMP_WORDS[COMP_CWORD]}"
+    echo "${COMPREPLY[@]}"
+done
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    printed = subprocess.check_output(
+        ["bash", "-c", script, sys.executable],  # noqa: S607 - on the PATH
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+    )
+
+    assert [line.split() for line in printed.splitlines()] == [
+        ["transform", "train"] if printed.startswith("transform") else ["train", "transform"],
+        ["--local"],
+        ["birds.toml"],
+    ]
+
+
+def test_results_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = write(tmp_path, TUNING)
+
+    assert main(["check", str(settings), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mistakes"] == []
+    assert main(["check", str(settings), "--json", "--set", "tuning.jobs=-1"]) == 1
+    (mistake,) = json.loads(capsys.readouterr().out)["mistakes"]
+    assert "tuning.jobs" in mistake
+    assert main(["cost", str(settings), "--json"]) == 0
+    (first, *_) = json.loads(capsys.readouterr().out)["costs"]
+    assert first["dollars"] > 0
+    assert "training" in first["description"]
+
+
+def test_new_settings_name_their_schema_for_editors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data_set(tmp_path / "data", "train")
+    output = tmp_path / "below" / "settings.toml"
+
+    assert main(["init", "--data", "data", "--output", str(output)]) == 0
+
+    first = output.read_text("utf-8").splitlines()[0]
+    schema = output.parent / first.removeprefix("#:schema ")
+    assert "properties" in json.loads(schema.read_text("utf-8"))
+
+
 def test_script_and_module_have_their_own_names(tmp_path: Path) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
-    module, _, function = project["scripts"][program.PROGRAM].partition(":")
+    module, _, function = project["scripts"][PROGRAM].partition(":")
     assert getattr(import_module(module), function) is main
 
     with start("check", "none.toml", cwd=tmp_path) as process:

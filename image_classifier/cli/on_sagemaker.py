@@ -1,6 +1,7 @@
 """The verbs with a settings file on SageMaker, and those that need no place."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping
 
@@ -25,9 +26,11 @@ from image_classifier.settings.settings_file import SettingsFile
 Verb = Callable[[Aws, SettingsFile, argparse.Namespace], object]
 
 
-def check(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+def check(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Report that the file, which has been read, has no mistakes."""
     missing = checks.missing_for_sagemaker(file.settings)
+    if arguments.json:
+        return json.dumps({"file": str(file.path), "mistakes": [], "note": missing})
     return "\n".join(filter(None, (f"{file.path}: no mistakes", missing)))
 
 
@@ -116,10 +119,13 @@ def debug(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
     return None
 
 
-def status(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+def status(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """List the resources on SageMaker."""
-    found = "\n".join(map(str, resources.find(aws, file.settings)))
-    return found or f"{file.settings.name} has no resources on SageMaker"
+    listed = list(resources.find(aws, file.settings))
+    if arguments.json:
+        keys = [{"kind": r.noun, "name": r.name, "status": r.status} for r in listed]
+        return json.dumps(keys)
+    return "\n".join(map(str, listed)) or f"{file.settings.name} has no resources on SageMaker"
 
 
 def delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
@@ -153,7 +159,10 @@ def _confirm() -> None:
 
 def cost(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Estimate the costs."""
-    return "\n".join(costs.estimate(file.settings, arguments.hours))
+    estimate = costs.estimate(file.settings, arguments.hours)
+    if arguments.json:
+        return json.dumps(estimate.document())
+    return "\n".join(estimate.lines())
 
 
 VERBS: Mapping[str, Verb] = {

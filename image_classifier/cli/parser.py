@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from image_classifier.cli import completion
 from image_classifier.cli.verbs import VERBS
 
 DESCRIPTION = "Train, tune, deploy and use image classifiers, on SageMaker or on this machine."
@@ -14,7 +15,8 @@ DESCRIPTION = "Train, tune, deploy and use image classifiers, on SageMaker or on
 PREPARATION = ("prepare", "audit", "upload")
 
 # With a settings file, the others without one.
-WITH_SETTINGS = tuple(name for name in VERBS if name not in {*PREPARATION, "init"})
+COMPLETION = "completion"
+WITH_SETTINGS = tuple(name for name in VERBS if name not in {*PREPARATION, "init", COMPLETION})
 
 
 def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
@@ -36,11 +38,12 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
             name,
             help=verb.summary,
             description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
-            epilog=f"example: {program} {name} {verb.example}",
+            epilog=f"example: {program} {name} {verb.example}\ndocumentation: docs/{verb.page}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=_parents(name) if name == chosen else [],
+            parents=_parents(name) if chosen in {name, COMPLETION} else [],
         )
     _add_options(subparsers.choices)
+    completion.add_options(subparsers.choices[COMPLETION], parser)
     return parser.parse_args(argv)
 
 
@@ -98,6 +101,7 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     add("deploy predict explain", "--port", port_help, type=int)
     add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
     flag("predict debug", "--json", "print complete responses as JSON")
+    flag("check cost report status", "--json", "print the result as JSON")
     add("predict explain", "--model", "model of a multi-model endpoint", metavar="NAME")
     clarify_help = (
         "use a SageMaker Clarify job (closed to new accounts): all class names, in model order"

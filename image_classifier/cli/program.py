@@ -5,6 +5,7 @@ interrupted; 141 the reader of stdout ended, as for every program in a shell's p
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -13,12 +14,10 @@ from functools import partial
 
 from container.classifier.errors import UserError
 from image_classifier.cli import on_sagemaker, on_this_machine, parser
-from image_classifier.cli.verbs import VERBS
+from image_classifier.cli.verbs import PROGRAM, VERBS
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.settings import placeholders, settings_file
 from image_classifier.settings.settings_file import SettingsError
-
-PROGRAM = "image-classifier"
 
 DONE, MISTAKE, INTERRUPTED, CLOSED_PIPE = 0, 1, 130, 141
 
@@ -51,6 +50,9 @@ def _run(argv: Sequence[str], program: str) -> int:
     except SettingsError as error:
         # Each line begins with the file and the line of a mistake, as editors read them.
         print(error, file=sys.stderr)
+        if arguments.verb == "check" and arguments.json:
+            mistakes = str(error).splitlines()
+            print(json.dumps({"file": str(arguments.settings), "mistakes": mistakes, "note": None}))
         return MISTAKE
     except UserError as error:
         reason = str(error)

@@ -28,8 +28,12 @@ def print_predictions(
 
 def open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:
     """Print the paths of pages; open them in the browser unless --no-open is given."""
+    pages = list(pages)
+    if arguments.json:
+        print(json.dumps(list(map(str, pages))))
     for page in pages:
-        print(page)
+        if not arguments.json:
+            print(page)
         if not arguments.no_open:
             webbrowser.open(page.resolve().as_uri())
 

@@ -15,9 +15,14 @@ from PIL import Image, UnidentifiedImageError
 from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, WEIGHTS, find_channel
 from container.classifier.errors import UserError
 from container.classifier.labeled_images import LabeledFile, class_names_of, labeled_files
+from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.cli.starter_text import TEMPLATE
 from image_classifier.settings import settings_file
+from image_classifier.settings.json_schema import json_schema
 from image_classifier.settings.schema import MAX_NAME
+
+# Named in the first line of a new file, for editors. Written for the installed version.
+SCHEMA = LOCAL_RUNS / "settings.schema.json"
 
 # Images whose size is read.
 SAMPLE = 200
@@ -146,6 +151,8 @@ def run(arguments: argparse.Namespace) -> Path:
     text = render(data, arguments.name or _name(data.folder), output.absolute().parent)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
+    SCHEMA.parent.mkdir(exist_ok=True)
+    SCHEMA.write_text(json.dumps(json_schema()), encoding="utf-8")
     # A name that was given can be wrong.
     settings_file.read(output)
     if not arguments.quiet:
@@ -163,6 +170,7 @@ def render(data: DataSet, name: str, beside: Path) -> str:
     local = Path(os.path.relpath(data.folder.absolute(), beside)).as_posix()
     fine_tuning = "# fine_tuning = " if is_small else "fine_tuning = "
     values = {
+        "schema": Path(os.path.relpath(SCHEMA.absolute(), beside)).as_posix(),
         "name": json.dumps(name),
         "images": data.images,
         "classes": len(data.classes),

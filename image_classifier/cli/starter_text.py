@@ -1,6 +1,7 @@
 """The text of a new settings file; values are between two @."""
 
 TEMPLATE = """\
+#:schema @schema@
 # Settings of an image classifier: @images@ training images of @classes@ classes, @side@ pixels.
 # `image-classifier check FILE` lists the mistakes. Keys that are left out have their defaults.
 

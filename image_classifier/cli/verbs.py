@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+PROGRAM = "image-classifier"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verb:
@@ -15,6 +17,9 @@ class Verb:
 
     example: str
     """Arguments that the end of the help text shows."""
+
+    page: str
+    """Documentation page, in the folder docs/ of the repository."""
 
     then: str
     """The next step on SageMaker, with the names of arguments in braces."""
@@ -30,7 +35,11 @@ class Verb:
             name: shlex.quote(str(value[0] if isinstance(value, list) and value else value))
             for name, value in (vars(arguments) | {"result": result}).items()
         }
-        values |= {"command": program, "local": " --local" if arguments.local else ""}
+        values |= {
+            "page": self.page,
+            "command": program,
+            "local": " --local" if arguments.local else "",
+        }
         is_here = arguments.local and self.then_here is not None
         return str(self.then_here if is_here else self.then).format(**values)
 
@@ -40,42 +49,50 @@ VERBS: Mapping[str, Verb] = {
     "prepare": Verb(
         summary="make a data set of a folder or an archive of images",
         example="archive.zip data/hands",
+        page="how-to/own-data.md",
         then="{command} init --data {out} --output settings.toml",
     ),
     "audit": Verb(
         summary="report what is wrong with a folder or an archive of images",
         example="data/hands --page audit.html",
+        page="how-to/own-data.md",
         then="{command} prepare {source} FOLDER",
     ),
     "init": Verb(
         summary="write a settings file for a data set",
         example="--data data/hands --output settings.toml",
+        page="tutorial.md",
         then="{command} check {output}",
     ),
     "check": Verb(
         summary="list the mistakes in a settings file",
         example="settings.toml",
+        page="reference/settings.md",
         then="{command} train {settings} --local (or without --local, on SageMaker)",
     ),
     "cost": Verb(
         summary="estimate the cost of the settings on SageMaker",
         example="settings.toml --hours 2",
+        page="how-to/cut-costs.md",
         then="{command} train {settings} --dry-run",
     ),
     "upload": Verb(
         summary="send the new and changed files of a data set to S3",
         example="data/hands s3://my-bucket/hands/data",
+        page="how-to/own-data.md",
         then='set data.s3 = "{address}" in the settings file, then {command} train SETTINGS',
     ),
     "tune": Verb(
         summary="search hyperparameters; print the best ones",
         example="settings.toml --local",
+        page="how-to/tune.md",
         then="{command} train {settings} --from-tuning {result}",
         then_here="{command} train {settings} --local --from-tuning best",
     ),
     "train": Verb(
         summary="run a training job; print its name, or with --local the path of its model",
         example="settings.toml --local",
+        page="tutorial.md",
         then="{command} report {settings} (the reports), {command} deploy {settings} (an endpoint)",
         then_here="{command} report {settings} --local (the reports), "
         "{command} deploy {settings} --local (a server)",
@@ -83,50 +100,65 @@ VERBS: Mapping[str, Verb] = {
     "report": Verb(
         summary="open a training job's reports",
         example="settings.toml --local",
+        page="tutorial.md",
         then="{command} deploy {settings}{local}",
     ),
     "logs": Verb(
         summary="print the log of a training job, or of the endpoint",
         example="settings.toml --local",
+        page="how-to/debug.md",
         then="{command} report {settings}{local}",
     ),
     "debug": Verb(
         summary="evaluate the debugger's rules on a training job's records",
         example="settings.toml --local --rules overfit,vanishing_gradient",
+        page="how-to/debug.md",
         then="{command} report {settings}{local}",
     ),
     "deploy": Verb(
         summary="create an endpoint for a trained model, or update it; "
         "with --local start a server on this machine",
         example="settings.toml --local --port 8080",
+        page="how-to/deploy.md",
         then="{command} predict {settings} IMAGE{local}",
     ),
     "predict": Verb(
         summary="print the predicted classes of images",
         example="settings.toml image.jpg --local",
+        page="how-to/deploy.md",
         then="{command} explain {settings} {images}{local}",
     ),
     "explain": Verb(
         summary="show which parts of images led to the predictions",
         example="settings.toml image.jpg --local",
+        page="how-to/explain.md",
         then="{command} delete {settings} (an endpoint costs money until it is deleted)",
         then_here="{command} delete {settings} --local (stops the server)",
     ),
     "transform": Verb(
         summary="classify a folder of images on S3 without an endpoint",
         example="settings.toml s3://my-bucket/images/",
+        page="how-to/batch.md",
         then="aws s3 cp --recursive {result} predictions",
     ),
     "status": Verb(
         summary="list all resources of the settings on SageMaker",
         example="settings.toml",
+        page="how-to/clean-up.md",
         then="{command} delete {settings} (after a confirmation)",
     ),
     "delete": Verb(
         summary="list all resources of the settings, then delete them; "
         "with --local stop the server",
         example="settings.toml --local",
+        page="how-to/clean-up.md",
         then="{command} status {settings} (shows what remains)",
         then_here="{command} deploy {settings} --local (starts the server again)",
+    ),
+    "completion": Verb(
+        summary="print a script that completes verbs and options in bash, zsh or fish",
+        example="bash",
+        page="reference/command-line.md",
+        then="save the script where {shell} loads completions from (docs/{page})",
     ),
 }
