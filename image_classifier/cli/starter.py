@@ -5,6 +5,7 @@ import json
 import os
 import re
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, WEIGHTS, find_channel
 from container.classifier.errors import UserError
 from container.classifier.labeled_images import LabeledFile, class_names_of, labeled_files
+from container.classifier.preprocessing import FORMATS
 from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.cli.starter_text import TEMPLATE
 from image_classifier.settings import settings_file
@@ -217,7 +219,11 @@ def _typical_side(files: Sequence[LabeledFile]) -> int:
     sides = []
     for file in files[:: max(1, len(files) // SAMPLE)]:
         try:
-            with Image.open(file.path) as image:
+            # Pillow warns about each format that does not fit.
+            with (
+                warnings.catch_warnings(action="ignore"),
+                Image.open(file.path, formats=FORMATS) as image,
+            ):
                 sides.append(min(image.size))
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
             # `audit` reports them.
