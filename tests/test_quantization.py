@@ -25,7 +25,9 @@ from container.serving.model.precision import TOLERANCES, variants
 from container.serving.model.predictor import Predictor
 from container.training.data.images import ImageSet
 from container.training.output import quantization
+from container.training.output.comparison import Comparison
 from container.training.output.quantization import (
+    CALIBRATIONS,
     METRICS,
     Int8Network,
     add_int8,
@@ -241,23 +243,28 @@ class FixedNetwork:
         return np.stack([~is_one, is_one], axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize(("lost", "is_enough"), [(0, True), (10, True), (11, False), (-5, True)])
-def test_margin_is_a_fraction_of_the_compared_images(lost: int, *, is_enough: bool) -> None:
+# 10 of 2,000 images are allowed; 15 lost images have a probability of 0.065 then, 14 of 0.115.
+@pytest.mark.parametrize(("lost", "is_enough"), [(0, True), (14, True), (15, False), (-5, True)])
+def test_drop_must_be_shown_to_be_larger_than_the_margin(lost: int, *, is_enough: bool) -> None:
     labels = np.zeros(2000, np.int64)
     float32 = labels.copy()
     float32[:100] = 1
     images = ImageSet(np.zeros((2000, 1, 1, 3), np.uint8), labels, (), "")
     network = cast("Int8Network", FixedNetwork(100 + lost))
 
-    found = compare(network, images, float32, 300, StopRequest())
+    found = compare(network, images, float32, 0.005, StopRequest())
 
     assert found.float32_accuracy == 0.95
     assert found.agreement == pytest.approx(1 - abs(lost) / 2000)
-    assert found.is_accurate(0.005) is is_enough
+    assert (found.lost, found.gained) == (max(lost, 0), max(-lost, 0))
+    assert found.is_accurate is is_enough
 
 
-def test_larger_drop_than_the_margin_is_rejected(float32_model: Path) -> None:
-    manifest = try_int8(float32_model, wrong=5)
+def test_larger_drop_than_the_margin_is_rejected(
+    float32_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        manifest = try_int8(float32_model, wrong=5)
 
     artifact = Artifact.read(float32_model)
     assert artifact.manifest == manifest
@@ -265,7 +272,47 @@ def test_larger_drop_than_the_margin_is_rejected(float32_model: Path) -> None:
     assert not (float32_model / INT8_MODEL).exists()
     found = quantization_of(manifest)
     assert (found["float32_accuracy"], found["int8_accuracy"]) == (1, 0.75)
+    assert (found["lost"], found["gained"]) == (5, 0)
     assert "max_accuracy_drop=0.005 forbids" in str(found["reason"])
+    # Every calibration was tried, the last one with layers in float32.
+    assert caplog.text.count("int8=rejected calibration_images=20 preset=") == len(CALIBRATIONS)
+    assert (found["preset"], found["float_layers"]) == ("mixed", 3)
+
+
+def test_stop_after_a_rejected_calibration_keeps_its_comparison(
+    float32_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class StopOnceRejected(Stop):
+        @property
+        def requested(self) -> bool:
+            return "int8=rejected" in caplog.text
+
+    with caplog.at_level(logging.INFO):
+        manifest = try_int8(float32_model, wrong=5, stop=StopOnceRejected())
+
+    found = quantization_of(manifest)
+    assert manifest.precision == FLOAT32
+    assert (found["lost"], found["float_layers"]) == (5, 0)
+    assert str(found["reason"]).endswith("; the job was stopped before another was evaluated")
+
+
+def test_better_calibration_follows_a_rejected_one(
+    float32_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = iter((5, 0))
+
+    def compare(*_: object) -> Comparison:
+        labels = np.zeros(20, np.int64)
+        return Comparison.of(labels, labels, (np.arange(20) < next(wrong)).astype(np.int64), 0.005)
+
+    monkeypatch.setattr(quantization, "compare", compare)
+
+    manifest = try_int8(float32_model)
+
+    assert manifest.precision == INT8
+    found = quantization_of(manifest)
+    assert (found["preset"], found["float_layers"], found["lost"]) == ("mixed", 0, 0)
+    assert Artifact.read(float32_model).int8 is not None
 
 
 def test_wider_margin_accepts_the_drop(float32_model: Path) -> None:
@@ -374,11 +421,11 @@ def test_vision_transformer_is_quantized(tmp_path: Path) -> None:
 def test_calibration_images_have_the_classes_in_proportion() -> None:
     labels = np.array([0, 1] * 400 + [2] * 100)
 
-    indices = calibration_indices(labels)
+    indices = calibration_indices(labels, 300)
 
-    assert len(set(indices.tolist())) == quantization.CALIBRATION_IMAGES
+    assert len(set(indices.tolist())) == 300
     assert np.bincount(labels[indices]).tolist() == pytest.approx([133, 133, 33], abs=1)
-    assert sorted(calibration_indices(labels[:5]).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(calibration_indices(labels[:5], 300).tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_stop_signal_while_quantizing_leaves_float32_and_reports(

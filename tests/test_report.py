@@ -18,7 +18,8 @@ from container.training.evaluation.assessment import Assessment, Mistake, Outcom
 from container.training.evaluation.calibration import Calibration
 from container.training.evaluation.evaluation import Evaluation, confusion_matrix
 from container.training.output import plots, report
-from container.training.output.quantization import METRICS, Comparison, verdict
+from container.training.output.comparison import Comparison
+from container.training.output.quantization import CALIBRATIONS, METRICS, Attempt, verdict
 from tests.report_pages import Page, check_report
 
 HOSTILE = (
@@ -72,6 +73,7 @@ def rendered(
         is_final=is_final,
     )
     assert found.calibration is not None
+    attempt = Attempt(CALIBRATIONS[0], comparison) if comparison else None
     figures = {
         "confusion_matrix": plots.confusion_matrix(found.evaluation.confusion, class_names),
         "learning_curves": plots.learning_curves([HISTORY], 1),
@@ -81,7 +83,7 @@ def rendered(
         class_names=tuple(class_names),
         network="small",
         preprocessing=Preprocessing(image_size=16),
-        metrics={METRICS: verdict(precision, "the reason", comparison)},
+        metrics={METRICS: verdict(precision, "the reason", attempt)},
         provenance={
             "hyperparameters": {"min_accuracy": min_accuracy, "seed": 0, "augment": True},
             "packages": {"torch": "2.11"},
@@ -270,13 +272,10 @@ def test_images_of_mistakes_are_the_networks_input() -> None:
 
 
 def test_quantization_is_reported_with_its_reason() -> None:
-    comparison = Comparison(
-        calibration_images=300,
-        images=2000,
-        float32_accuracy=0.9705,
-        int8_accuracy=0.9666,
-        agreement=0.9911,
-    )
+    labels = np.zeros(2000, np.int64)
+    float32 = np.repeat([0, 1], [1941, 59])
+    int8 = np.repeat([0, 1, 0], [1930, 67, 3])
+    comparison = Comparison.of(labels, float32, int8, 0.005)
 
     accepted = Page(rendered(precision=INT8, comparison=comparison)).text
     rejected = Page(rendered(comparison=comparison)).text
@@ -288,5 +287,8 @@ def test_quantization_is_reported_with_its_reason() -> None:
     for text in (accepted, rejected, untried):
         assert "the reason" in text
     for text in (accepted, rejected):
-        assert all(figure in text for figure in ("2000", "97.05", "96.66", "99.11"))
+        assert all(figure in text for figure in ("2000", "97.05", "96.65", "99.30"))
+        assert "the probability of so many lost images is 0.87" in text
+        assert "can show a drop of 0.75 points or more" in text
+        assert "300 training images with NNCF's preset performance." in text
     assert "accuracy on" not in untried

@@ -5,9 +5,11 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from container.classifier.artifact import Artifact
+from container.training.output import results
 from tests.opt_ml import (
     HYPERPARAMETERS,
     configure,
@@ -70,10 +72,37 @@ def test_manifest_and_metrics_file_agree(finished: Path) -> None:
     in_manifest, written = Artifact.read(finished / "model").manifest.metrics, report(finished)
 
     assert {name: written[name] for name in in_manifest} == in_manifest
-    assert written.keys() - in_manifest.keys() == {"confusion", "test_confusion", "history"}
+    assert written.keys() - in_manifest.keys() == {
+        "confusion",
+        "confused_classes",
+        "test_confusion",
+        "test_confused_classes",
+        "history",
+    }
     assert {"epoch", "val_loss", "val_accuracy", "val_accuracy_interval_95", "classes"} <= set(
         in_manifest
     )
+
+
+def test_confusion_matrix_of_many_classes_is_a_list_of_the_confused_classes() -> None:
+    confusion = np.diag(np.full(2000, 5))
+    confusion[7, 3], confusion[1999, 0] = 2, 4
+    names = [f"class {number}" for number in range(2000)]
+
+    many = results._confusions("test_", confusion, names)
+    few = results._confusions("", confusion[:8, :8], names[:8])
+
+    assert many == {
+        "test_confusion": None,
+        "test_confused_classes": [
+            {"class_name": "class 1999", "predicted": "class 0", "images": 4},
+            {"class_name": "class 7", "predicted": "class 3", "images": 2},
+        ],
+    }
+    assert few["confusion"] == confusion[:8, :8].tolist()
+    assert few["confused_classes"] == [
+        {"class_name": "class 7", "predicted": "class 3", "images": 2}
+    ]
 
 
 def test_the_temperature_is_in_the_manifest(finished: Path) -> None:

@@ -172,7 +172,10 @@ class Hyperparameters:
     """
 
     max_accuracy_drop: Annotated[float, Range(0.0, 1.0)] = 0.005
-    """Maximum drop of int8's accuracy below float32's, on validation images."""
+    """Allowed drop of int8's accuracy below float32's.
+
+    int8 is rejected if the validation images show a larger drop (docs/explanation/precision.md).
+    """
 
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Seed of all random numbers."""

@@ -108,6 +108,20 @@ def confusion_matrix(
     return cells.reshape(num_classes, num_classes)
 
 
+def confused_classes(confusion: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Return true class, predicted class and number of images of all mistakes, most images first.
+
+    Args:
+        confusion: a confusion matrix (C, C).
+    """
+    true, predicted = np.nonzero(confusion * ~np.eye(len(confusion), dtype=bool))
+    images = confusion[true, predicted]
+    order = np.argsort(-images, kind="stable")
+    return list(
+        zip(true[order].tolist(), predicted[order].tolist(), images[order].tolist(), strict=True)
+    )
+
+
 def evaluate(
     classifier: Classifier,
     images: ImageSet,

@@ -18,6 +18,9 @@ MAX_NAME = 30
 # With more classes, the cells are too small for numbers.
 MAX_NUMBERED_CLASSES = 20
 
+# With more classes, names overlap; their layout would take minutes.
+MAX_NAMED_CLASSES = 100
+
 # Distinguishable for color-blind people (Okabe and Ito 2008).
 BLUE, ORANGE = "#0072b2", "#d55e00"
 
@@ -59,12 +62,15 @@ def confusion_matrix(confusion: npt.NDArray[np.int64], class_names: Sequence[str
     """Draw the confusion matrix (C, C); colors are fractions of the true class."""
     count = len(class_names)
     fractions = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    side = min(max(4.5, 0.5 * count + 2), 30)
+    side = min(max(4.5, 0.5 * count + 2), 30) if count <= MAX_NAMED_CLASSES else 12
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="fraction of the true class")
     axis.set(xlabel="predicted", ylabel="true")
+    if count > MAX_NAMED_CLASSES:
+        axis.set(xlabel="predicted, in the order of the names", ylabel="true")
+        return _png(figure)
     # Without parse_math, because a dollar sign in a name would start a formula.
     names = [name if len(name) <= MAX_NAME else name[:MAX_NAME] + "..." for name in class_names]
     axis.set_xticks(range(count), names, rotation=90, parse_math=False)

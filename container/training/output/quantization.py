@@ -27,10 +27,9 @@ from container.classifier.errors import ArtifactError
 from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Pixels, preprocess
 from container.training.data.images import ImageSet
+from container.training.output.comparison import Comparison
 from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop, Stopped, TimeLimit
-
-CALIBRATION_IMAGES = 300
 
 # Validation images that are compared, few enough for seconds.
 COMPARED_IMAGES = 4000
@@ -61,36 +60,34 @@ class NotQuantizedError(Exception):
     """The network cannot be quantized, for the reason in the message."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """The int8 network compared with the float32 network."""
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One way to quantize a network."""
 
     calibration_images: int
-    """Number of training images that calibrated the activations' scales."""
+    """Number of training images that calibrate the activations' scales, if there are so many."""
 
-    images: int
-    """Number of validation images that both networks classified."""
+    preset: str
+    """NNCF's preset: `performance` has symmetric scales, `mixed` asymmetric ones of activations."""
 
-    float32_accuracy: float
-    int8_accuracy: float
+    float_layers: int
+    """Number of layers at the end of the network that remain in float32."""
 
-    agreement: float
-    """Fraction of the images with the same prediction of both networks."""
 
-    def is_accurate(self, max_drop: float) -> bool:
-        """Return whether the accuracy drops by at most `max_drop`."""
-        # Both are fractions of the same images: a difference of less than one image is rounding.
-        return self.float32_accuracy - self.int8_accuracy <= max_drop + 1e-9
+# The first makes the fastest network. The others follow if int8 loses too much accuracy.
+CALIBRATIONS = (
+    Calibration(300, "performance", 0),
+    Calibration(1000, "mixed", 0),
+    Calibration(1000, "mixed", 3),
+)
 
-    def reason(self, max_drop: float) -> str:
-        """Return a sentence on why int8 is served or not."""
-        return (
-            f"on {self.images} validation images the accuracy of int8 is "
-            f"{100 * self.int8_accuracy:.2f} % and of float32 {100 * self.float32_accuracy:.2f} %, "
-            f"which max_accuracy_drop={max_drop:g} "
-            f"{'allows' if self.is_accurate(max_drop) else 'forbids'}; their predictions agree on "
-            f"{100 * self.agreement:.2f} %"
-        )
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A calibration, and the comparison of its int8 network with float32."""
+
+    calibration: Calibration
+    comparison: Comparison
 
 
 class Int8Network:
@@ -124,10 +121,12 @@ class Int8Network:
         return probabilities
 
 
-def verdict(precision: str, reason: str, comparison: Comparison | None = None) -> Json:
-    """Return the manifest's entry on the precision."""
-    names = [field.name for field in dataclasses.fields(Comparison)]
-    numbers = dataclasses.asdict(comparison) if comparison else dict.fromkeys(names)
+def verdict(precision: str, reason: str, attempt: Attempt | None = None) -> Json:
+    """Return the manifest's entry on the precision, with the numbers of the last attempt."""
+    names = [field.name for kind in (Calibration, Comparison) for field in dataclasses.fields(kind)]
+    numbers = dict.fromkeys(names)
+    if attempt:
+        numbers = dataclasses.asdict(attempt.calibration) | dataclasses.asdict(attempt.comparison)
     return {"precision": precision, "reason": reason, **numbers}
 
 
@@ -144,54 +143,84 @@ def add_int8(
     """Add an int8 network to an artifact if it is accurate enough; return the new manifest.
 
     Calibrates on the training images. Compares with `predicted`, the classes (N,) of the validation
-    images by the float32 network: the accuracy may drop by `max_drop`. An error leaves the artifact
-    with float32.
+    images by the float32 network. If they show that the accuracy drops by more than `max_drop`,
+    other calibrations follow. An error leaves the artifact with float32.
     """
-    start, comparison, is_int8 = time.monotonic(), None, False
-    limit = TimeLimit(stop, LIMIT_SECONDS)
+    start, limit = time.monotonic(), TimeLimit(stop, LIMIT_SECONDS)
+    result, rejected, reasons = None, None, []
     try:
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
             source, onnx_model = Artifact.read(directory), Path(scratch, artifact.INT8_MODEL)
-            pixels = training.pixels[calibration_indices(training.labels)]
-            quantize(source.onnx_model, pixels, onnx_model, manifest.network, limit)
-            network = Int8Network(onnx_model)
-            comparison = compare(network, validation, predicted, len(pixels), limit)
-            reason = comparison.reason(max_drop)
-            if comparison.is_accurate(max_drop):
-                images = [answer.data for answer in source.golden_answers]
-                golden = np.stack([preprocess(data, manifest.preprocessing) for data in images])
-                probabilities = network.predict(golden)
-                result = _with_verdict(manifest, INT8, reason, comparison)
-                with artifact.extending(directory, result) as partial:
-                    shutil.move(onnx_model, partial / artifact.INT8_MODEL)
-                    artifact.write_int8_answers(partial, probabilities.tolist())
-                is_int8 = True
+            for calibration in CALIBRATIONS:
+                used = _calibrate(source, training, calibration, onnx_model, limit)
+                network = Int8Network(onnx_model)
+                comparison = compare(network, validation, predicted, max_drop, limit)
+                attempt = Attempt(used, comparison)
+                if comparison.is_accurate:
+                    accepted = _with_verdict(manifest, INT8, comparison.reason, attempt)
+                    _add(directory, accepted, source, network, onnx_model)
+                    result, reasons = accepted, [comparison.reason]
+                    break
+                rejected, reasons = attempt, [comparison.reason]
+                logger.info("int8=rejected %s: %s", _described(used), comparison.reason)
     except Stopped:
         cause = "the job was stopped" if stop.requested else f"{LIMIT_SECONDS} seconds passed"
-        reason = f"{cause} before int8 was evaluated"
+        reasons.append(f"{cause} before {'another' if rejected else 'int8'} was evaluated")
     except NotQuantizedError as error:
-        reason = str(error)
+        reasons.append(str(error))
     except Exception as error:  # noqa: BLE001 - the trained network must not be lost
-        reason = f"{type(error).__name__}: {error}"
-    if not is_int8:
-        result = _with_verdict(manifest, FLOAT32, reason, comparison)
+        reasons.append(f"{type(error).__name__}: {error}")
+    if result is None:
+        result = _with_verdict(manifest, FLOAT32, "; ".join(reasons), rejected)
         # On a full disk the reason is in the log only.
         with suppress(OSError, ArtifactError), artifact.extending(directory, result):
             pass
     seconds = time.monotonic() - start
+    reason = "; ".join(reasons)
     logger.info("precision=%s quantization_seconds=%.1f: %s", result.precision, seconds, reason)
     return result
 
 
-def calibration_indices(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _calibrate(
+    source: Artifact, training: ImageSet, calibration: Calibration, target: Path, stop: Stop
+) -> Calibration:
+    """Quantize the artifact's network; return the calibration with the number of used images."""
+    indices = calibration_indices(training.labels, calibration.calibration_images)
+    used = dataclasses.replace(calibration, calibration_images=len(indices))
+    network = source.manifest.network
+    quantize(source.onnx_model, training.pixels[indices], target, network, stop, calibration=used)
+    return used
+
+
+def _add(
+    directory: Path, manifest: Manifest, source: Artifact, network: Int8Network, onnx_model: Path
+) -> None:
+    """Move an int8 network to the artifact, with its probabilities of the golden images."""
+    images = [answer.data for answer in source.golden_answers]
+    golden = np.stack([preprocess(data, manifest.preprocessing) for data in images])
+    probabilities = network.predict(golden)
+    with artifact.extending(directory, manifest) as partial:
+        shutil.move(onnx_model, partial / artifact.INT8_MODEL)
+        artifact.write_int8_answers(partial, probabilities.tolist())
+
+
+def calibration_indices(labels: npt.NDArray[np.int64], images: int) -> npt.NDArray[np.int64]:
     """Return the indices of the calibration images, with the classes in proportion."""
-    count = min(CALIBRATION_IMAGES, len(labels))
+    count = min(images, len(labels))
     spread = np.linspace(0, len(labels) - 1, count).astype(int)
     indices: npt.NDArray[np.int64] = np.argsort(labels, kind="stable")[spread]
     return indices
 
 
-def quantize(onnx_model: Path, pixels: Pixels, target: Path, network: str, stop: Stop) -> None:
+def quantize(
+    onnx_model: Path,
+    pixels: Pixels,
+    target: Path,
+    network: str,
+    stop: Stop,
+    *,
+    calibration: Calibration = CALIBRATIONS[0],
+) -> None:
     """Quantize an ONNX file to int8, calibrated on uint8 pixels (N, H, W, 3).
 
     Raises:
@@ -202,9 +231,10 @@ def quantize(onnx_model: Path, pixels: Pixels, target: Path, network: str, stop:
     np.save(stored, pixels)
     paths = [path.resolve() for path in (onnx_model, stored, target)]
     command = [sys.executable, "-m", "container.training.output.quantizer", *map(str, paths)]
+    command += [f"--preset={calibration.preset}", f"--float-layers={calibration.float_layers}"]
     if network.startswith(TRANSFORMERS):
         command.append("--transformer")
-    logger.info("quantizing=int8 calibration_images=%d", len(pixels))
+    logger.info("quantizing=int8 %s", _described(calibration))
     # The log has progress bars for terminals; only the last line of a failure matters.
     with (
         log.open("wb") as file,
@@ -228,7 +258,7 @@ def compare(
     network: Int8Network,
     validation: ImageSet,
     predicted: npt.NDArray[np.int64],
-    calibration_images: int,
+    max_drop: float,
     stop: Stop,
 ) -> Comparison:
     """Compare an int8 network with the float32 network's predictions of validation images."""
@@ -241,18 +271,16 @@ def compare(
             pixels = validation.pixels[indices[start : start + BATCH_SIZE]]
             batches.append(network.predict(pixels).argmax(axis=1))
             bar.update(len(pixels))
-    labels, float32, int8 = validation.labels[indices], predicted[indices], np.concatenate(batches)
-    return Comparison(
-        calibration_images=calibration_images,
-        images=count,
-        float32_accuracy=float(np.mean(float32 == labels)),
-        int8_accuracy=float(np.mean(int8 == labels)),
-        agreement=float(np.mean(int8 == float32)),
-    )
+    labels, int8 = validation.labels[indices], np.concatenate(batches)
+    return Comparison.of(labels, predicted[indices], int8, max_drop)
+
+
+def _described(calibration: Calibration) -> str:
+    return " ".join(f"{key}={value}" for key, value in dataclasses.asdict(calibration).items())
 
 
 def _with_verdict(
-    manifest: Manifest, precision: str, reason: str, comparison: Comparison | None
+    manifest: Manifest, precision: str, reason: str, attempt: Attempt | None
 ) -> Manifest:
-    metrics = {**manifest.metrics, METRICS: verdict(precision, reason, comparison)}
+    metrics = {**manifest.metrics, METRICS: verdict(precision, reason, attempt)}
     return dataclasses.replace(manifest, precision=precision, metrics=metrics)

@@ -1,9 +1,10 @@
-"""Quantize an ONNX file to int8 with NNCF: `quantizer MODEL PIXELS TARGET [--transformer]`.
+"""Quantize an ONNX file to int8 with NNCF: `quantizer MODEL PIXELS TARGET`.
 
 A separate program, because NNCF cannot be interrupted: training kills it after a stop request or
 its time limit, and continues if it fails.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,19 @@ import onnxruntime  # noqa: E402
 from container.classifier import machine  # noqa: E402
 from container.training.sagemaker import supervisor  # noqa: E402
 
+# Operators with weights, of which the last ones may remain in float32.
+LAYERS = ("Conv", "Gemm", "MatMul")
 
-def quantize(model: Path, pixels: Path, target: Path, *, is_transformer: bool) -> None:
+
+def quantize(
+    model: Path,
+    pixels: Path,
+    target: Path,
+    *,
+    is_transformer: bool,
+    preset: str = "performance",
+    float_layers: int = 0,
+) -> None:
     """Quantize `model`, calibrated on uint8 pixels (N, H, W, 3).
 
     Weights become int8 with a scale per channel, activations with a scale per tensor; layers that
@@ -31,9 +43,14 @@ def quantize(model: Path, pixels: Path, target: Path, *, is_transformer: bool) -
     network = onnx.load(model)
     name = network.graph.input[0].name
     images = [{name: image[np.newaxis]} for image in np.load(pixels, mmap_mode="r")]
-    kind = nncf.ModelType.TRANSFORMER if is_transformer else None
+    layers = [node.name for node in network.graph.node if node.op_type in LAYERS]
     quantized = nncf.quantize(
-        network, nncf.Dataset(images), subset_size=len(images), model_type=kind
+        network,
+        nncf.Dataset(images),
+        subset_size=len(images),
+        model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
+        preset=nncf.QuantizationPreset(preset),
+        ignored_scope=nncf.IgnoredScope(names=layers[max(0, len(layers) - float_layers) :]),
     )
     onnx.save(quantized, target)
 
@@ -52,15 +69,24 @@ def limit_threads(count: int) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command line."""
-    model, pixels, target, *options = arguments
+    parser = argparse.ArgumentParser()
+    parser.add_argument("paths", nargs=3, type=Path)
+    parser.add_argument("--preset", default="performance")
+    parser.add_argument("--float-layers", type=int, default=0)
+    parser.add_argument("--transformer", action="store_true")
+    options = parser.parse_args(arguments)
     supervisor.end_with_supervisor()
     if (quota := machine.cpu_quota()) is not None:
         limit_threads(max(1, int(quota)))
     if sys.platform == "linux":
         # If memory runs out, the kernel kills this program instead of the training.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    is_transformer = "--transformer" in options
-    quantize(Path(model), Path(pixels), Path(target), is_transformer=is_transformer)
+    quantize(
+        *options.paths,
+        is_transformer=options.transformer,
+        preset=options.preset,
+        float_layers=options.float_layers,
+    )
 
 
 if __name__ == "__main__":

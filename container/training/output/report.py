@@ -15,6 +15,7 @@ from container.classifier.preprocessing import Pixels
 from container.classifier.report_page import RAISES, data_uri, template
 from container.training.data.images import ImageSet
 from container.training.evaluation.assessment import Assessment, Outcome
+from container.training.evaluation.evaluation import confused_classes
 from container.training.output import quantization
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -76,13 +77,9 @@ def confused_pairs(
     Each is the true and the predicted class, their number of images, and the fraction of the true
     class's images.
     """
-    wrong = confusion * ~np.eye(len(confusion), dtype=bool)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSED_PAIRS]
-    cells = [divmod(cell, len(confusion)) for cell in order.tolist()]
     return [
         (class_names[true], class_names[predicted], images, images / int(confusion[true].sum()))
-        for true, predicted in cells
-        if (images := int(wrong[true, predicted]))
+        for true, predicted, images in confused_classes(confusion)[:MAX_CONFUSED_PAIRS]
     ]
 
 

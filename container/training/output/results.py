@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from container.classifier.manifest import FLOAT32, Manifest
 from container.classifier.metric_lines import log_line
 from container.training.device import Arithmetic
 from container.training.evaluation.assessment import Assessment, assess
+from container.training.evaluation.evaluation import confused_classes
 from container.training.fitting.task import Task, TrainingResult
 from container.training.output import grad_cam, plots, quantization, report
 from container.training.output.export import write_artifact
@@ -28,6 +30,9 @@ REPORT = "report.html"
 
 # Their versions are part of the provenance.
 PACKAGES = ("torch", "torchvision", "onnx", "numpy", "pillow")
+
+# With more classes, metrics.json lists only the confused classes.
+MAX_MATRIX_CLASSES = 100
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +146,14 @@ def _write_reports(
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     confusion = assessment.validation.evaluation.confusion
-    document = {**manifest.metrics, "confusion": confusion.tolist(), "history": result.history}
+    document = {
+        **manifest.metrics,
+        **_confusions("", confusion, task.class_names),
+        "history": result.history,
+    }
     if assessment.test:
-        document["test_confusion"] = assessment.test.evaluation.confusion.tolist()
+        test = assessment.test.evaluation.confusion
+        document |= _confusions("test_", test, task.class_names)
     (directory / "metrics.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     # The history has no epoch 0, which is the trained head's.
     initial = None if assessment.epoch else assessment.validation.evaluation.metrics()
@@ -166,6 +176,20 @@ def _write_reports(
     )
     # File names may not be UTF-8.
     (directory / REPORT).write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _confusions(
+    prefix: str, confusion: npt.NDArray[np.int64], class_names: Sequence[str]
+) -> dict[str, Json]:
+    """Return the confusion matrix, unless it is too large, and the confused classes."""
+    is_small = len(class_names) <= MAX_MATRIX_CLASSES
+    return {
+        f"{prefix}confusion": confusion.tolist() if is_small else None,
+        f"{prefix}confused_classes": [
+            {"class_name": class_names[true], "predicted": class_names[predicted], "images": images}
+            for true, predicted, images in confused_classes(confusion)
+        ],
+    }
 
 
 def _heat_maps(

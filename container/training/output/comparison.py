@@ -1,0 +1,119 @@
+"""Comparison of an int8 network with the float32 network, image by image."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+# A larger drop than the allowed one is shown if it had at most this probability without one.
+SIGNIFICANCE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """The predictions of both networks for the same validation images."""
+
+    images: int
+    """Number of validation images that both networks classified."""
+
+    float32_accuracy: float
+    int8_accuracy: float
+
+    agreement: float
+    """Fraction of the images with the same prediction of both networks."""
+
+    lost: int
+    """Number of images that only the float32 network classifies correctly."""
+
+    gained: int
+    """Number of images that only the int8 network classifies correctly."""
+
+    p_value: float
+    """Probability of so many lost images if the accuracy drops by the allowed drop."""
+
+    detectable_drop: float | None
+    """Smallest drop that so many images can show, without gained images; None if none can."""
+
+    max_drop: float
+    """Allowed drop of the accuracy."""
+
+    @classmethod
+    def of(
+        cls,
+        labels: npt.NDArray[np.int64],
+        float32: npt.NDArray[np.int64],
+        int8: npt.NDArray[np.int64],
+        max_drop: float,
+    ) -> Self:
+        """Compare the predicted classes (N,) of both networks with the labels (N,)."""
+        float32_right, int8_right = float32 == labels, int8 == labels
+        lost = int(np.sum(float32_right & ~int8_right))
+        gained = int(np.sum(int8_right & ~float32_right))
+        allowed = max_drop * len(labels)
+        return cls(
+            images=len(labels),
+            float32_accuracy=float(np.mean(float32_right)),
+            int8_accuracy=float(np.mean(int8_right)),
+            agreement=float(np.mean(int8 == float32)),
+            lost=lost,
+            gained=gained,
+            p_value=_p_value(lost, gained, allowed),
+            detectable_drop=next(_detectable(len(labels), allowed), None),
+            max_drop=max_drop,
+        )
+
+    @property
+    def is_accurate(self) -> bool:
+        """Whether the images do not show a larger drop than the allowed one."""
+        return self.p_value > SIGNIFICANCE
+
+    @property
+    def reason(self) -> str:
+        """A sentence on why int8 is served or not, and on what so many images can show."""
+        limit = "no drop" if self.detectable_drop is None else f"a drop of {_percent(self)} or more"
+        return (
+            f"on {self.images} validation images the accuracy of int8 is "
+            f"{100 * self.int8_accuracy:.2f} % and of float32 {100 * self.float32_accuracy:.2f} % "
+            f"({self.lost} lost, {self.gained} gained), which max_accuracy_drop={self.max_drop:g} "
+            f"{'allows' if self.is_accurate else 'forbids'} (p={self.p_value:.2g}; so many images "
+            f"can show {limit}); their predictions agree on {100 * self.agreement:.2f} %"
+        )
+
+
+def _percent(comparison: Comparison) -> str:
+    return f"{100 * (comparison.detectable_drop or 0):.2g} %"
+
+
+def _p_value(lost: int, gained: int, allowed: float) -> float:
+    """Return the one-sided p-value of McNemar's exact test (1947) against a drop.
+
+    Only images with different correctness count. Without a drop each of these is lost with
+    probability 1/2; with `allowed` more lost than gained images, with a larger one.
+    """
+    different = lost + gained
+    probability = _probability_of_loss(different, allowed)
+    if probability == 1 or not lost:
+        return 1.0
+    terms = (
+        math.lgamma(different + 1)
+        - math.lgamma(count + 1)
+        - math.lgamma(different - count + 1)
+        + count * math.log(probability)
+        + (different - count) * math.log1p(-probability)
+        for count in range(lost, different + 1)
+    )
+    return min(1.0, math.fsum(map(math.exp, terms)))
+
+
+def _detectable(images: int, allowed: float) -> Iterator[float]:
+    """Yield the drops, in ascending order, that this number of images can show."""
+    for lost in range(1, images + 1):
+        if _probability_of_loss(lost, allowed) ** lost <= SIGNIFICANCE:
+            yield lost / images
+
+
+def _probability_of_loss(different: int, allowed: float) -> float:
+    return min(1.0, (1 + allowed / different) / 2) if different else 1.0

@@ -1,0 +1,88 @@
+"""The comparison of int8 with float32: what the validation images can show."""
+
+import math
+
+import numpy as np
+import pytest
+
+from container.training.output.comparison import SIGNIFICANCE, Comparison
+
+
+def compared(images: int, lost: int, gained: int, max_drop: float = 0.005) -> Comparison:
+    labels = np.zeros(images, np.int64)
+    wrong = np.ones(lost + gained, np.int64)
+    float32, int8 = labels.copy(), labels.copy()
+    int8[:lost] = wrong[:lost]
+    float32[lost : lost + gained] = wrong[lost:]
+    return Comparison.of(labels, float32, int8, max_drop)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "p_value"),
+    [
+        # Tails of the binomial distribution with 1/2.
+        (0, 0, 1),
+        (0, 5, 1),
+        (1, 0, 1 / 2),
+        (5, 0, 1 / 32),
+        (5, 1, 7 / 64),
+        (3, 3, 42 / 64),
+    ],
+)
+def test_without_an_allowed_drop_it_is_mcnemars_exact_test(
+    lost: int, gained: int, p_value: float
+) -> None:
+    assert compared(100, lost, gained, 0).p_value == pytest.approx(p_value)
+
+
+def test_p_value_of_an_allowed_drop_is_that_of_simulated_images() -> None:
+    random = np.random.default_rng(0)
+    # 10 of 2,000 images are lost on average, net.
+    found = compared(2000, 30, 10)
+
+    lost = random.binomial(40, (1 + 10 / 40) / 2, 100_000)
+
+    assert found.p_value == pytest.approx(np.mean(lost >= 30), abs=0.005)
+
+
+def test_one_image_of_few_does_not_decide() -> None:
+    assert compared(90, 1, 0).is_accurate
+    assert compared(90, 3, 1).is_accurate
+    assert not compared(90, 8, 1).is_accurate
+
+
+def test_many_images_show_a_drop_slightly_above_the_allowed_one() -> None:
+    assert compared(4000, 40, 20).is_accurate
+    assert not compared(4000, 60, 20).is_accurate
+
+
+@pytest.mark.parametrize("images", [1, 3, 4, 20, 90, 300, 4000])
+@pytest.mark.parametrize("max_drop", [0, 0.005, 0.1])
+def test_detectable_drop_is_the_smallest_that_is_rejected(images: int, max_drop: float) -> None:
+    found = compared(images, 0, 0, max_drop).detectable_drop
+
+    if found is None:
+        assert compared(images, images, 0, max_drop).is_accurate
+    else:
+        lost = round(found * images)
+        assert not compared(images, lost, 0, max_drop).is_accurate
+        assert compared(images, lost - 1, 0, max_drop).is_accurate
+    assert (found is None) == (images <= 3)
+
+
+def test_everything_is_accepted_if_every_drop_is_allowed() -> None:
+    found = compared(10, 10, 0, 1)
+
+    assert found.is_accurate
+    assert found.detectable_drop is None
+    assert "can show no drop" in found.reason
+
+
+def test_reason_states_what_so_many_images_can_show() -> None:
+    reason = compared(90, 2, 1).reason
+
+    assert "97.78 % and of float32 98.89 % (2 lost, 1 gained)" in reason
+    assert "which max_accuracy_drop=0.005 allows (p=" in reason
+    assert "so many images can show a drop of 4.4 % or more" in reason
+    assert math.isclose(4 / 90, compared(90, 2, 1).detectable_drop or 0)
+    assert SIGNIFICANCE == 0.1
