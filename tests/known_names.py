@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
-from container.classifier.environment import MULTI_MODEL_VARIABLE
+from container.classifier.environment import OFF, ON
 from container.debugger.rules import selection
 from container.networks.network import known_networks
 from container.serving import settings as serving
@@ -40,16 +40,14 @@ class Recorder:
     found: typing.ClassVar[dict[str, dict[str, object]]] = {}
 
     def __init__(self, _environment: Mapping[str, str]) -> None:
-        """Begin with the variable that the server reads without a check."""
         self.found.clear()
-        self.found[MULTI_MODEL_VARIABLE] = {"type": TYPES[str]}
 
     def choice(self, name: str, default: str, values: typing.Sequence[str]) -> str:
         self.found[name] = {"choices": list(values)}
         return default
 
     def flag(self, name: str) -> bool:
-        self.found[name] = {"choices": ["true", "false"]}
+        self.found[name] = {"choices": [*ON, *OFF]}
         return False
 
     def number(self, name: str, default: float, lowest: int, highest: int) -> float:

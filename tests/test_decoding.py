@@ -1,14 +1,16 @@
 """Decoding request bodies to pixels."""
 
 import base64
+import gzip
 import io
 import json
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
 import pytest
+from backports import zstd
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -22,14 +24,15 @@ from container.serving.http.decoding import (
     Splitter,
     choose_splitter,
     split_body,
-    split_by_content,
     split_image,
     split_json,
     split_json_lines,
     split_npy,
 )
+from container.serving.http.unpacking import check_encoding
+from container.serving.settings import MIB
 from tests.artifacts import encode, random_pixels
-from tests.bodies import lines
+from tests.bodies import instances, lines
 
 SETTINGS = Preprocessing(image_size=32)
 PIXELS = random_pixels()
@@ -52,27 +55,153 @@ def npy_header(header: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["image/jpeg", "Image/JPEG", "image/jpeg; charset=utf-8", "image/jpeg ;q"]
+    "content_type",
+    [
+        *(None, "", "image/jpeg", "Image/JPEG", "image/jpeg; charset=utf-8", "image/pjpeg"),
+        *("application/octet-stream", "binary/octet-stream", "file-path/raw-bytes"),
+        *("application/x-www-form-urlencoded", "application/x-image", "application/json"),
+        *("application/x-npy", "text/plain", "x" * 10_000, "multipart/form-data"),
+    ],
 )
-def test_case_and_parameters_of_content_type_are_ignored(content_type: str) -> None:
-    assert choose_splitter(content_type) is split_image
-
-
-@pytest.mark.parametrize(
-    "content_type", [None, "", "application/octet-stream", "application/x-www-form-urlencoded"]
-)
-def test_first_bytes_decide_without_a_specific_content_type(content_type: str | None) -> None:
+def test_first_bytes_of_images_and_arrays_decide(content_type: str | None) -> None:
     split = choose_splitter(content_type)
 
-    assert np.array_equal(decode(split, PNG), decode(split, npy(PIXELS)))
+    for data in (PNG, npy(PIXELS), gzip.compress(PNG)):
+        assert np.array_equal(decode(split, data), decode(split_image, PNG))
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "text/plain", None])
+def test_json_is_found_by_its_media_type_or_first_byte(content_type: str | None) -> None:
+    assert len(decode(choose_splitter(content_type), instances(PNG, PNG))) == 2
+
+
+@pytest.mark.parametrize("content_type", ["application/jsonlines", "application/x-ndjson"])
+def test_lines_are_found_by_their_media_type(content_type: str) -> None:
+    assert len(decode(choose_splitter(content_type), lines(PNG, PNG, PNG))) == 3
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "text/html", "x" * 10_000])
 def test_unknown_content_type_is_rejected_with_the_supported_ones(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="application/x-npy") as raised:
-        choose_splitter(content_type)
+        choose_splitter(content_type)(b"1,2,3")
 
     assert len(raised.value.description or "") < 300
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", None])
+def test_unknown_bytes_are_no_image(content_type: str | None) -> None:
+    (image,) = choose_splitter(content_type)(b"1,2,3")
+
+    with pytest.raises(UnprocessableEntity, match=r"not an image of a known format \(JPEG"):
+        image(SETTINGS)
+
+
+def form(*parts: bytes) -> bytes:
+    """Return a form with the boundary `x`; parts have their heads."""
+    return b"".join(b"--x\r\nContent-Disposition: form-data; " + part for part in parts) + b"--x--"
+
+
+def file_part(data: bytes) -> bytes:
+    return b'name="image"; filename="a.png"\r\n\r\n' + data + b"\r\n"
+
+
+FORM_TYPE = "multipart/form-data; boundary=x"
+
+
+def test_form_has_an_image_in_each_file() -> None:
+    token = b'name="token"\r\n\r\n1234\r\n'
+    data = form(token, file_part(PNG), file_part(PNG[:100]), file_part(PNG))
+
+    first, broken, last = choose_splitter(FORM_TYPE)(data)
+
+    assert np.array_equal(first(SETTINGS), preprocess(PNG, SETTINGS))
+    assert np.array_equal(last(SETTINGS), preprocess(PNG, SETTINGS))
+    with pytest.raises(UnprocessableEntity, match="file 1: the image is damaged"):
+        broken(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "error", "message"),
+    [
+        (form(), FORM_TYPE, BadRequest, "the form has no file"),
+        (form(b'name="image"\r\n\r\n1\r\n'), FORM_TYPE, BadRequest, "the form has no file"),
+        (form(file_part(PNG)), "multipart/form-data", BadRequest, "form is malformed"),
+        (form(file_part(PNG))[:90], FORM_TYPE, BadRequest, "form is malformed"),
+        (form(*[file_part(b"x")] * 1001), FORM_TYPE, RequestEntityTooLarge, "1000 parts and 1 MB"),
+        (
+            form(b'name="a"\r\n\r\n' + bytes(2**21) + b"\r\n"),
+            FORM_TYPE,
+            RequestEntityTooLarge,
+            "1000 parts and 1 MB",
+        ),
+    ],
+)
+def test_form_without_files_is_rejected(
+    data: bytes, content_type: str, error: type[HTTPException], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        choose_splitter(content_type)(data)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
+def test_packed_body_is_unpacked_within_the_limit(pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(instances(PNG))
+
+    assert len(decode(choose_splitter("application/json"), packed)) == 1
+    for damaged in (packed[:-5], packed + packed, packed[:20] + bytes(30) + packed[50:]):
+        with pytest.raises(BadRequest, match=r"body is (truncated|damaged)"):
+            choose_splitter("application/json")(damaged)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
+def test_packed_bomb_takes_no_more_memory_than_the_limit(pack: Callable[[bytes], bytes]) -> None:
+    bomb = pack(bytes(50_000_000))
+    tracemalloc.start()
+
+    with pytest.raises(RequestEntityTooLarge, match="the unpacked body is larger than 1 MB"):
+        choose_splitter(None, MIB)(bomb)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * MIB
+
+
+@pytest.mark.parametrize("encoding", [None, "", "identity", "gzip", "GZIP", "zstd"])
+def test_known_encodings_are_accepted(encoding: str | None) -> None:
+    check_encoding(encoding)
+
+
+def test_unknown_encoding_is_rejected() -> None:
+    with pytest.raises(UnsupportedMediaType, match="Content-Encoding 'br' is not one of"):
+        check_encoding("br")
+
+
+def base64_forms() -> list[str]:
+    text = base64.b64encode(PNG + b"\0").decode()
+    assert text.endswith("=")
+    return [
+        "data:image/png;base64," + text,
+        "data:;base64," + text,
+        text.rstrip("="),
+        text.replace("+", "-").replace("/", "_"),
+        "\n " + text + "\n",
+    ]
+
+
+@pytest.mark.parametrize("text", base64_forms())
+def test_base64_may_be_a_data_url_or_unpadded_or_url_safe(text: str) -> None:
+    body = json.dumps(
+        {
+            "signature_name": "serving_default",
+            "instances": [text, {"b64": text}, {"image_bytes": {"b64": text}}],
+        }
+    ).encode()
+
+    images = decode(split_json, body)
+
+    assert len(images) == 3
+    for image in images:
+        assert np.array_equal(image, preprocess(PNG, SETTINGS))
 
 
 def test_all_splitters_use_the_same_preprocessing() -> None:
@@ -82,7 +211,7 @@ def test_all_splitters_use_the_same_preprocessing() -> None:
         (split_image, PNG),
         (split_npy, npy(PIXELS)),
         (split_json, json.dumps({"instances": [base64.b64encode(PNG).decode()]}).encode()),
-        (split_by_content, PNG),
+        (choose_splitter(None), PNG),
     ]:
         assert np.array_equal(decode(split, data)[0], expected)
 
@@ -210,9 +339,9 @@ def test_json_has_the_documented_maximum_of_images() -> None:
     text = base64.b64encode(PNG).decode()
     assert count([{"b64": text}] * 499) == 499
     assert count([text] * 999) == 999
-    for instances in ([{"b64": text}] * 500, [text] * 1000):
+    for entries in ([{"b64": text}] * 500, [text] * 1000):
         with pytest.raises(RequestEntityTooLarge):
-            count(list(instances))
+            count(list(entries))
 
 
 def test_base64_with_many_blanks_takes_little_memory() -> None:

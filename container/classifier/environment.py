@@ -16,6 +16,9 @@ PAGE_VARIABLE = "SAGEMAKER_CLASSIFIER_PAGE"
 IMAGE_MEMORY_VARIABLE = "SAGEMAKER_CLASSIFIER_IMAGE_MB"
 PROCESSES_VARIABLE = "SAGEMAKER_CLASSIFIER_PROCESSES"
 
+# Values of on/off variables, in any case.
+ON, OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
 # Of a decoded image: 0.8 GB fit into a serverless endpoint of 1 GB.
 MB, MIN_IMAGE_MB, IMAGE_MB, MAX_IMAGE_MB = 10**6, 10, 800, 100_000
 
@@ -23,6 +26,11 @@ MB, MIN_IMAGE_MB, IMAGE_MB, MAX_IMAGE_MB = 10**6, 10, 800, 100_000
 def base_dir() -> Path:
     """Return the folder of SageMaker's files in a container; BASE_DIR_VARIABLE overrides it."""
     return Path(os.environ.get(BASE_DIR_VARIABLE, "/opt/ml"))
+
+
+def is_on(text: str) -> bool | None:
+    """Return the value of an on/off variable; empty means off, and None an unknown value."""
+    return {**dict.fromkeys(OFF, False), **dict.fromkeys(ON, True), "": False}.get(text.lower())
 
 
 def image_bytes() -> int:

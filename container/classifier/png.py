@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from container.classifier.errors import ImageError
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Of a chunk: length, name, checksum.
 CHUNK_BYTES = 12
@@ -28,11 +28,11 @@ def without_metadata(data: bytes) -> bytes:
     Raises:
         ImageError: there are too many chunks.
     """
-    return b"".join((SIGNATURE, *_kept(data)))
+    return b"".join((PNG_SIGNATURE, *_kept(data)))
 
 
 def _kept(data: bytes) -> Iterator[bytes]:
-    position = len(SIGNATURE)
+    position = len(PNG_SIGNATURE)
     for _ in range(MAX_CHUNKS):
         length = int.from_bytes(data[position : position + 4])
         name = data[position + 4 : position + 8]

@@ -26,7 +26,7 @@ from PIL import (
 from container.classifier.environment import IMAGE_MEMORY_VARIABLE, MB, image_bytes
 from container.classifier.errors import ImageError, UserError
 from container.classifier.jpeg import START_OF_IMAGE, read_jpeg
-from container.classifier.png import SIGNATURE, without_metadata
+from container.classifier.png import PNG_SIGNATURE, without_metadata
 from container.classifier.tiff import TILE_LENGTH, TILE_WIDTH, check_parts
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -35,6 +35,9 @@ Size: TypeAlias = tuple[float, float]
 # Common formats only: each decoder is an attack surface.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 NAMES = ", ".join(FORMATS)
+
+# The first bytes; AVIF and HEIF have others.
+SIGNATURES = (START_OF_IMAGE, PNG_SIGNATURE, b"RIFF", b"GIF8", b"BM", b"II", b"MM")
 
 # Decoding a pixel needs at most this memory in any format but JPEG; WebP's decoder needs most.
 PIXEL_BYTES = 16
@@ -101,6 +104,11 @@ class _File(io.BytesIO):
         return super().read(size)
 
 
+def looks_like_image(data: bytes) -> bool:
+    """Return whether the first bytes are those of an image of FORMATS."""
+    return data.startswith(SIGNATURES) or data[4:8] == b"ftyp"
+
+
 def decode_image(data: bytes, side: int | None = None) -> Image.Image:
     """Decode an image to upright RGB.
 
@@ -121,7 +129,7 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
         jpeg = read_jpeg(data) if data.startswith(START_OF_IMAGE) else None
         if jpeg:
             data = jpeg.data
-        elif data.startswith(SIGNATURE):
+        elif data.startswith(PNG_SIGNATURE):
             data = without_metadata(data)
         else:
             check_parts(data)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from container.classifier.errors import UserError
 from container.serving.gpu import serves_batches
-from container.serving.limits import allow_open_files
+from container.serving.limits import allow_open_files, heartbeat_dir
 from container.serving.settings import MIB, Settings
 
 GUNICORN = (
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         serves_batches(Settings.from_environment(os.environ))
         allow_open_files()
+        heartbeat_dir()
     except UserError as error:
         sys.exit(f"serving: {error}")
     # By default glibc creates a memory arena for almost every thread, and never frees them.

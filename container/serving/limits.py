@@ -1,12 +1,16 @@
-"""Limit of open files."""
+"""Limits of the system: open files, and places to write to."""
 
+import os
 import resource
+import tempfile
 from contextlib import suppress
 
 from container.classifier.errors import UserError
 
 # Each connection is an open file. Linux's default limit is 1,024 for a process.
 MIN_FILES, MAX_FILES = 512, 65_536
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - not a temporary file
 
 
 def allow_open_files() -> None:
@@ -26,3 +30,22 @@ def allow_open_files() -> None:
             soft = target
     if soft < MIN_FILES:
         raise UserError(f"at most {soft} files may be open (ulimit -n): allow {MIN_FILES} or more")
+
+
+def heartbeat_dir() -> str:
+    """Return a writable folder for gunicorn's heartbeat files, in memory if possible.
+
+    Writing to a slow disk would block the worker.
+
+    Raises:
+        UserError: no folder is writable.
+    """
+    if os.access(SHARED_MEMORY, os.W_OK):
+        return SHARED_MEMORY
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        raise UserError(
+            f"neither {SHARED_MEMORY} nor a temporary folder is writable: mount one, "
+            "such as `docker run --tmpfs /tmp`"
+        ) from None

@@ -15,8 +15,11 @@ from container.classifier.environment import (
     MB,
     MIN_IMAGE_MB,
     MULTI_MODEL_VARIABLE,
+    OFF,
+    ON,
     PAGE_VARIABLE,
     PORT_VARIABLE,
+    is_on,
 )
 from container.classifier.errors import UserError
 from container.classifier.media_types import JSON, RESPONSE_MEDIA_TYPES
@@ -167,7 +170,7 @@ class Settings:
         own = "SAGEMAKER_CLASSIFIER_"
         return cls(
             port=read.number(PORT_VARIABLE, default.port, 1, 65535),
-            multi_model=environment.get(MULTI_MODEL_VARIABLE, "").lower() == "true",
+            multi_model=read.flag(MULTI_MODEL_VARIABLE),
             workers=read.number("SAGEMAKER_MODEL_SERVER_WORKERS", 0, 0, 256),
             engine=read.choice(ENGINE, "", (OPENVINO, TORCH)),
             max_batch_size=read.number(
@@ -212,7 +215,11 @@ class _Variables:
         return value or default
 
     def flag(self, name: str) -> bool:
-        return self.choice(name, "false", ("true", "false")) == "true"
+        text = self.environment.get(name, "")
+        value = is_on(text)
+        if value is None:
+            raise UserError(f"{name} must be one of {', '.join((*ON, *OFF))}, got {text!r}")
+        return value
 
     def number(self, name: str, default: Number, lowest: int, highest: int) -> Number:
         """Read a number of the default's type."""

@@ -23,6 +23,7 @@ from container.classifier.environment import (
     MULTI_MODEL_VARIABLE,
     PAGE_VARIABLE,
     PORT_VARIABLE,
+    is_on,
 )
 from container.classifier.errors import UserError
 from image_classifier.platform import opt_ml
@@ -99,7 +100,7 @@ def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[byte
             its log).
     """
     require("flask")
-    is_multi_model = os.environ.get(MULTI_MODEL_VARIABLE, "").lower() == "true"
+    is_multi_model = is_on(os.environ.get(MULTI_MODEL_VARIABLE, ""))
     if not is_multi_model and not any((base_dir / "model").glob("*")):
         raise UserError(
             f"no model in {base_dir / 'model'}: "

@@ -24,7 +24,10 @@ class Variable(NamedTuple):
 
     def rejection(self, text: str) -> str | None:
         """Return why the server would reject a value, or None. Empty text counts as unset."""
-        if self.choices and text and text not in self.choices:
+        # On/off values are accepted in any case.
+        is_flag = "on" in self.choices
+        found = text.lower() if is_flag else text
+        if self.choices and text and found not in self.choices:
             return f"must be one of {', '.join(self.choices)}, got {text!r}"
         if not text or self.type == "text":
             return None

@@ -14,12 +14,13 @@ from container.classifier.machine import usable_cpus
 from container.classifier.media_types import JSON, JSON_LINES
 from container.serving.http.body import drain_body, read_body
 from container.serving.http.connection import FORCE_CLOSE, connection_of, has_disconnected
-from container.serving.http.decoding import choose_splitter, split_body
+from container.serving.http.decoding import JSON_LINES_TYPES, choose_splitter, split_body
 from container.serving.http.encoding import choose_media_type, encode_response
 from container.serving.http.errors import error_response
 from container.serving.http.metrics import CONTENT_TYPE, Metrics
 from container.serving.http.page import add_page
 from container.serving.http.request_log import RequestLog
+from container.serving.http.unpacking import check_encoding
 from container.serving.model.errors import RETRY_AFTER_SECONDS, Overloaded
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Predictor
@@ -105,14 +106,14 @@ def predict_images(
     if queue_timeout <= 0:
         raise Overloaded
     default = settings.default_accept
-    if request.mimetype == JSON_LINES and default == JSON:
+    if request.mimetype in JSON_LINES_TYPES and default == JSON:
         default = JSON_LINES
     media_type = choose_media_type(request.headers.get("Accept"), default)
-    split = choose_splitter(request.content_type)
+    check_encoding(request.headers.get("Content-Encoding"))
     data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
     log.note_body()
     images = split_body(
-        split,
+        choose_splitter(request.content_type, settings.max_body_bytes),
         data,
         max_images=settings.max_images,
         has_error_records=settings.has_error_records,

@@ -1,18 +1,17 @@
 """Split a request body into images and decode them to pixels. Independent of Flask.
 
-| Content-Type | body | images |
+| first bytes, or Content-Type | body | images |
 |---|---|---|
-| `image/jpeg`, `image/jpg`, `image/png`, `image/webp`, `image/gif`, `image/bmp` | an image | 1 |
-| `application/x-image` | an image file | 1 |
-| `application/x-npy` | `.npy` file: uint8 (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
-| `application/json` | `{"instances": [...]}`: base64 strings or `{"b64": "..."}` of images | N |
-| `application/jsonlines` | N lines, each a base64 string or `{"b64": "..."}` of an image | N |
-| `application/octet-stream`, none | an image file or a `.npy` file, by its first bytes | |
-| `application/x-www-form-urlencoded` | the same, because it is curl's default | |
+| of an image | an image file | 1 |
+| of a `.npy` file | uint8 (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
+| `multipart/form-data` | files of a form, each an image file | N |
+| `application/json`, or `{` | `{"instances": [...]}`: base64 strings or objects of images | N |
+| `application/jsonlines`, `application/x-ndjson` | N lines, each a base64 string or an object | N |
 
-The format of an image is detected from its bytes, not from the Content-Type. URLs in a request are
-not fetched. Splitting is fast; images are decoded later, in parallel. An image that cannot be read
-does not fail the others.
+An object is `{"b64": "..."}`, or has one such object, as in TensorFlow Serving. A string may be a
+data URL. The first bytes decide before the Content-Type. URLs in a request are not fetched.
+Splitting is fast; images are decoded later, in parallel. An image that cannot be read does not fail
+the others.
 """
 
 import base64
@@ -20,7 +19,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -35,19 +34,46 @@ from werkzeug.exceptions import (
 )
 
 from container.classifier.errors import ImageError
-from container.classifier.media_types import ANY_IMAGE, IMAGE_MEDIA_TYPES, JSON, JSON_LINES, NPY
-from container.classifier.preprocessing import Pixels, Preprocessing, fit, preprocess
+from container.classifier.media_types import ANY_IMAGE, JSON, JSON_LINES, NPY
+from container.classifier.preprocessing import (
+    Pixels,
+    Preprocessing,
+    fit,
+    looks_like_image,
+    preprocess,
+)
+from container.serving.http.forms import FORM, read_files
+from container.serving.http.unpacking import unpack
 from container.serving.model.outcome import ImageDecoder
-from container.serving.settings import BATCH_IMAGES
+from container.serving.settings import BATCH_IMAGES, MIB, ONLINE_PAYLOAD_MB
 
 # Brackets, braces and commas in a JSON document: 64 images need 129, and base64 has none. Parsing
 # 25 MB of them takes 650 MB.
 MAX_JSON_MARKS = 1000
 JSON_START = re.compile(rb"\s*[\[{]")
+JSON_OBJECT = re.compile(rb"\s*\{")
+
+JSON_LINES_TYPES = frozenset({JSON_LINES, "application/x-ndjson", "application/x-jsonlines"})
+
+# Sent for a body of any kind, curl's default and that of SageMaker's SDK among them.
+UNSPECIFIC_TYPES = frozenset(
+    {
+        "",
+        ANY_IMAGE,
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/x-www-form-urlencoded",
+        "file-path/raw-bytes",
+    }
+)
+
+MAX_BYTES = ONLINE_PAYLOAD_MB * MIB
 
 Splitter: TypeAlias = Callable[[bytes], Sequence[ImageDecoder]]
 
 WHITESPACE = b" \t\r\n"
+URL_SAFE = bytes.maketrans(b"-_", b"+/")
+DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEADERS = {
@@ -56,19 +82,9 @@ NPY_HEADERS = {
 }
 
 
-def choose_splitter(content_type: str | None) -> Splitter:
-    """Return the splitter for a Content-Type.
-
-    Raises:
-        UnsupportedMediaType: No splitter supports it.
-    """
-    media_type = (content_type or "application/octet-stream").partition(";")[0].strip().lower()
-    if splitter := SPLITTERS.get(media_type):
-        return splitter
-    others = (name for name in SPLITTERS if not name.startswith("image/"))
-    raise UnsupportedMediaType(
-        f"Content-Type {media_type[:60]!r} is not one of {', '.join(('image/*', *others))}"
-    )
+def choose_splitter(content_type: str | None, max_bytes: int = MAX_BYTES) -> Splitter:
+    """Return the splitter for bodies of a Content-Type of at most `max_bytes`, unpacked."""
+    return lambda data: _split(content_type or "", unpack(data, max_bytes))
 
 
 def split_image(data: bytes) -> Sequence[ImageDecoder]:
@@ -143,19 +159,41 @@ def split_body(
     return images
 
 
-def split_by_content(data: bytes) -> Sequence[ImageDecoder]:
-    """Split a body by its first bytes: a `.npy` file, otherwise one image file."""
-    return (split_npy if data.startswith(NPY_MAGIC) else split_image)(data)
+def split_form(data: bytes, content_type: str) -> Sequence[ImageDecoder]:
+    """Split a form into the images in its files.
+
+    Raises:
+        BadRequest, RequestEntityTooLarge: see `read_files`.
+    """
+    files = read_files(data, content_type)
+    return [partial(_decode_named, f"file {number}", file) for number, file in enumerate(files)]
 
 
-SPLITTERS: Mapping[str, Splitter] = {
-    **dict.fromkeys((*IMAGE_MEDIA_TYPES.values(), "image/jpg", ANY_IMAGE), split_image),
-    NPY: split_npy,
-    JSON: split_json,
-    JSON_LINES: split_json_lines,
-    "application/octet-stream": split_by_content,
-    "application/x-www-form-urlencoded": split_by_content,
-}
+def _split(content_type: str, data: bytes) -> Sequence[ImageDecoder]:
+    """Split a body by its first bytes, else by its Content-Type.
+
+    Raises:
+        UnsupportedMediaType: neither is known.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if looks_like_image(data):
+        return split_image(data)
+    if data.startswith(NPY_MAGIC) or media_type == NPY:
+        return split_npy(data)
+    if media_type == FORM:
+        return split_form(data, content_type)
+    if media_type in JSON_LINES_TYPES:
+        return split_json_lines(data)
+    if media_type == JSON or media_type.endswith("+json") or JSON_OBJECT.match(data):
+        return split_json(data)
+    if media_type in UNSPECIFIC_TYPES or media_type.startswith("image/"):
+        # The error names the known formats.
+        return split_image(data)
+    known = ("image/*", ANY_IMAGE, NPY, FORM, JSON, JSON_LINES)
+    raise UnsupportedMediaType(
+        f"Content-Type {media_type[:60]!r} is not one of {', '.join(known)}, "
+        "and the body is not an image"
+    )
 
 
 def _fail(error: HTTPException, _settings: Preprocessing) -> Pixels:
@@ -178,15 +216,32 @@ def _decode_line(name: str, line: bytes, settings: Preprocessing) -> Pixels:
 
 
 def _decode_instance(name: str, instance: object, settings: Preprocessing) -> Pixels:
-    text = instance.get("b64") if isinstance(instance, dict) else instance
-    if not isinstance(text, str):
+    text = _text_of(instance)
+    if text is None:
         raise BadRequest(f'{name} is neither a base64 string nor {{"b64": "..."}}')
     try:
+        start = DATA_URL.match(text)
         # The program `base64` and Python's `encodebytes` insert line breaks.
-        compact = text.encode("ascii").translate(None, WHITESPACE)
-        return _decode(base64.b64decode(compact, validate=True), settings)
+        compact = text[start.end() if start else 0 :].encode("ascii")
+        compact = compact.translate(URL_SAFE, WHITESPACE)
+        data = base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except ValueError as error:
         raise BadRequest(f"{name} is not base64: {error}") from error
+    return _decode_named(name, data, settings)
+
+
+def _text_of(instance: object) -> str | None:
+    """Return the base64 of an instance: a string, `{"b64": ...}`, or `{NAME: {"b64": ...}}`."""
+    if isinstance(instance, dict) and "b64" not in instance:
+        inner = [value for value in instance.values() if isinstance(value, dict)]
+        instance = inner[0] if len(inner) == 1 else None
+    text = instance.get("b64") if isinstance(instance, dict) else instance
+    return text if isinstance(text, str) else None
+
+
+def _decode_named(name: str, data: bytes, settings: Preprocessing) -> Pixels:
+    try:
+        return _decode(data, settings)
     except UnprocessableEntity as error:
         raise UnprocessableEntity(f"{name}: {error.description}") from error
 

@@ -10,6 +10,7 @@ from gunicorn.errors import HaltServer
 from container.classifier.environment import base_dir
 from container.classifier.machine import gpu_count
 from container.serving.http.metrics import Metrics, shared_table
+from container.serving.limits import heartbeat_dir
 from container.serving.model.slots import Slots
 from container.serving.server.drain import Worker, is_stopping
 from container.serving.settings import Settings
@@ -38,8 +39,7 @@ keepalive = 75
 timeout = _settings.timeout_seconds + 30
 # SageMaker sends SIGKILL 30 s after SIGTERM.
 graceful_timeout = 25
-# For the heartbeat files: writing to a slow disk would block the worker.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - in memory
+worker_tmp_dir = heartbeat_dir()
 control_socket_disable = True
 
 
