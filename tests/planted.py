@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 SIZE = 64
 
@@ -97,7 +97,7 @@ def planted(root: Path, count: int = 10) -> Planted:
         for number in range(50):
             split = "validation" if number % 5 == 0 else "train"
             found.image(f"sound/{name}{number}.png", _png(f"{name}{number}", name), name, split)
-    for plant in (_broken, _odd, _copies, _grouped, _unlisted):
+    for plant in (_broken, _odd, _poor, _copies, _grouped, _unlisted):
         for number in range(count):
             plant(found, number, CLASSES[number % len(CLASSES)])
     # A class that is rare in training, and missing in validation.
@@ -148,6 +148,21 @@ def _odd(found: Planted, number: int, name: str) -> None:
     # It looks like one of another class.
     other = CLASSES[(number + 1) % len(CLASSES)]
     found.image(f"suspect{number}.png", _png(f"s{number}", other), name, kind="label-suspect")
+
+
+def _poor(found: Planted, number: int, name: str) -> None:
+    images = {kind: drawn(f"{kind}{number}", name) for kind in ("dark", "bright", "blurry")}
+    two_levels = drawn(f"two levels{number}", name).convert("L").point(lambda v: 255 * (v > 128))
+    images |= {
+        "dark": images["dark"].point(lambda v: v // 4),
+        "bright": images["bright"].point(lambda v: 244 + v // 23),
+        "blurry": images["blurry"].filter(ImageFilter.GaussianBlur(9)),
+        "low-information": two_levels.convert("RGB"),
+        "odd-aspect-ratio": drawn(f"long{number}", name).resize((SIZE, SIZE // 3)),
+        "odd-size": drawn(f"large{number}", name, size=3 * SIZE),
+    }
+    for kind, image in images.items():
+        found.image(f"{kind}{number}.png", encoded(image, "PNG"), name, kind=kind)
 
 
 def _copies(found: Planted, number: int, name: str) -> None:

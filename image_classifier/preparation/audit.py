@@ -9,6 +9,7 @@ import numpy as np
 
 from container.classifier.labeled_images import mirrored_classes
 from container.classifier.media_types import IMAGE_MEDIA_TYPES
+from image_classifier.preparation import quality
 from image_classifier.preparation.duplicates import Indices, clusters
 from image_classifier.preparation.findings import Finding, in_order
 from image_classifier.preparation.labels import Labeled, class_names, split_names
@@ -141,6 +142,8 @@ def audit(
     found = list(earlier)
     for image, item in zip(images, scan.measured, strict=True):
         found += _audit_one(image, item)
+    qualities = [None if i.problem or i.is_constant else i.quality for i in scan.measured]
+    found += quality.find([image.name for image in images], qualities)
     found += _audit_copies(images, scan, copies)
     found += _audit_groups(images)
     found += _audit_classes(images)

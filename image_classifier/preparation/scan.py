@@ -25,6 +25,7 @@ from container.classifier.preprocessing import FORMATS, Pixels, decode_image
 from image_classifier.preparation.conversion import convert
 from image_classifier.preparation.duplicates import THUMBNAIL_SIZE, perceptual_hash
 from image_classifier.preparation.labels import Labeled, class_names
+from image_classifier.preparation.quality import Quality
 
 # Height and width of the copies that are averaged per class and reduced to thumbnails.
 SMALL_SIZE = 48
@@ -79,6 +80,9 @@ class Measured:
     """
 
     ends_early: bool = False
+
+    quality: Quality | None = None
+    """None if it cannot be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,14 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
     colors = np.ptp(small.astype(np.int16), axis=2)
     is_constant, is_gray = bool(max(spans) <= TRACE), bool(colors.max() <= TRACE)
     brightness = float(small.mean())
-    return replace(header, brightness=brightness, is_constant=is_constant, is_gray=is_gray), small
+    measured = replace(
+        header,
+        brightness=brightness,
+        is_constant=is_constant,
+        is_gray=is_gray,
+        quality=Quality.of(image),
+    )
+    return measured, small
 
 
 def _read_header(measured: Measured, data: bytes) -> Measured:
