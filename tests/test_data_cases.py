@@ -108,6 +108,18 @@ def test_numbers_in_names_are_not_labels(
         labeled_splits(source)
 
 
+def test_table_in_the_source_is_suggested(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "in", {"train_images": 12})
+    (tmp_path / "in" / "train.csv").write_text("image_id,label\n", encoding="utf-8")
+
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "no image has a label" in error
+    assert "--manifest train.csv reads labels of it" in error
+
+
 def test_numbers_that_are_labels_are_read(tmp_path: Path) -> None:
     source = tmp_path / "digits"
     source.mkdir()

@@ -220,6 +220,23 @@ def test_unreadable_image_is_named_and_left_out(
     assert len(found["images"]) == COUNT - 1
 
 
+def test_files_that_are_not_used_are_named(
+    images: Path, tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images/scan.psd").write_bytes(b"8BPS\0\1")
+    (tmp_path / "images/patch/@eaDir").mkdir()
+    (tmp_path / "images/patch/@eaDir/00.png").write_bytes(b"no image")
+    settings = config(tmp_path / "analysis_config.json")
+
+    assert explain(tmp_path / "images", tmp_path / "out", behavior, "--config", settings) == 0
+
+    assert "left out scan.psd: training does not read PSD" in capsys.readouterr().err
+    found = analysis_of(tmp_path / "out")
+    assert [image["file"] for image in found["unreadable"]] == ["scan.psd"]
+    assert len(found["images"]) == COUNT
+
+
 def test_results_inside_the_image_folder_are_not_explained(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:

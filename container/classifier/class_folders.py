@@ -19,7 +19,7 @@ _MIN_LETTERS = 3
 # With fewer images in class folders, a class can have a single image.
 _MIN_IMAGES = 20
 
-_COUNTER = re.compile(r"\(?\d+\)?")
+_COUNTER = re.compile(r"\(?\d+[a-z]?\)?")
 
 
 class LayoutError(UserError):

@@ -88,7 +88,8 @@ def label_by_layout(
     if not labeled:
         raise UserError(
             f"no image has a label, for example {names[0]}: expected <class name>/<file>.jpg or "
-            "<name>_<class name>.png; else use --label or --manifest"
+            "<name>_<class name>.png; else use --label (--label name-number for cat.12.jpg) or "
+            "--manifest"
         )
     return labeled, findings
 

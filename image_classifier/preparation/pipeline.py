@@ -18,6 +18,9 @@ from image_classifier.preparation.scan import Scan, scan
 from image_classifier.preparation.sources import list_images, open_source
 from image_classifier.preparation.split import plan_splits
 
+# Files that can be manifests.
+TABLES = (".csv", ".tsv", ".lst", ".jsonl", ".manifest")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
@@ -145,7 +148,15 @@ def _read(
     files = [*reading.manifests, *([reading.classes] if reading.classes else [])]
     used = [str(path) for path in (*own, *files)]
     paths, left_out = list_images(folder, used)
-    images, unlabeled = _label(folder, paths, reading)
+    try:
+        images, unlabeled = _label(folder, paths, reading)
+    except UserError as error:
+        tables = [item.path for item in left_out if item.path and item.path.endswith(TABLES)]
+        if reading.manifests or not tables:
+            raise
+        raise UserError(
+            f"{error}; the source contains {tables[0]}: --manifest {tables[0]} reads labels of it"
+        ) from error
     if reading.classes:
         names = classes.read(_in_source(folder, reading.classes), reading.encoding)
         images = classes.rename(images, names)
