@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
 from container.classifier.labeled_images import LabeledFile, check_splits, class_names_of
@@ -15,6 +14,7 @@ from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.quarantine import move_bad_images
 from image_classifier.preparation.scan import Scan, scan
+from image_classifier.preparation.scratch import scratch_folder
 from image_classifier.preparation.sources import list_images, open_source
 from image_classifier.preparation.split import plan_splits
 
@@ -81,9 +81,9 @@ def prepare(
         raise UserError(f"{out} is in {source} and would be read as images: use another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
-        TemporaryDirectory(prefix=".prepare-", dir=out.parent) as scratch,
+        scratch_folder(out.parent) as scratch,
         open_source(
-            source, reading.within, Path(scratch), encoding=reading.encoding, quiet=quiet
+            source, reading.within, scratch, encoding=reading.encoding, quiet=quiet
         ) as folder,
     ):
         # Unpacked files can be moved, those of a folder are copied.
@@ -95,7 +95,7 @@ def prepare(
         found = audit(images, scanned, copies, left_out)
         if fix:
             found = move_bad_images(found, folder, fix, transfer)
-        staged = Path(scratch, "staged")
+        staged = scratch / "staged"
         staged.mkdir()
         findings.write(found.findings, staged / dataset.FINDINGS)
         page.write(found, folder, staged / dataset.PAGE, title=out.name, source=source)
