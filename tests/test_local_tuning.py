@@ -83,7 +83,7 @@ def test_search_continues_and_writes_a_page_and_a_model(
     log = (folder / kept[0] / "training.log").read_text()
     assert log.count("\nepoch=1 ") == 1
     assert log.count("continued_from=") == 1
-    assert " debug=off " in log
+    assert " debug=off" in log
     page = (folder / "tuning.html").read_text()
     assert page.count("<tr class=") == 3
     check_report(page)
