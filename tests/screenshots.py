@@ -1,4 +1,4 @@
-"""Draws the pictures of README.md: `python -m tests.screenshots [FOLDER]`.
+"""Takes the screenshots of README.md: `python -m tests.screenshots [FOLDER]`.
 
 FOLDER, by default local_test/test_dir, is the tree of a finished training on the sample images.
 """
