@@ -14,14 +14,26 @@ source local_test/engine.sh
 # shellcheck source=local_test/images.sh
 source local_test/images.sh
 
+# Run a service to its end. SIGTERM or Ctrl-C stops the container, which has time to save the model:
+# `docker compose run` would end and leave it running.
+run_service() {
+    local container=image-classifier-$1-$$
+    # In the background, because bash handles signals only between foreground commands.
+    docker compose run --rm --no-deps --name "$container" "$1" <&0 &
+    # shellcheck disable=SC2064  # the name of now
+    trap "docker stop $container >/dev/null || true; wait; exit 143" TERM INT
+    wait $!
+    trap - TERM INT
+}
+
 up_with_compose() {
     # Outside of a Git checkout, the provenance of models has `unknown`.
     CODE_VERSION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
     export CODE_VERSION
     docker compose build
     # `run` shows the log and returns the exit code.
-    docker compose run --rm prepare
-    docker compose run --rm --no-deps train
+    run_service prepare
+    run_service train
     # A server that was started without Docker would hold the port.
     if [[ -e local_test/test_dir/serving.pid && -x .venv/bin/python ]]; then
         .venv/bin/python -m image_classifier.platform stop

@@ -1,0 +1,70 @@
+"""SIGTERM to local_test/up.sh, which `make up` runs, ends the training container."""
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.containers import REPOSITORY, compose_containers
+
+# The services of docker-compose.yml, without their container images.
+COMPOSE = """\
+name: image-classifier-test-up
+services:
+  prepare:
+    image: &image python:3.11-slim-bookworm
+    command: ["true"]
+  train:
+    image: *image
+    command: ["python", "-u", "train.py"]
+    working_dir: /program
+    volumes: [".:/program:ro"]
+"""
+
+TRAIN = """\
+import signal, time
+
+def stop(*_):
+    time.sleep(1)
+    print("saved")
+    raise SystemExit(0)
+
+signal.signal(signal.SIGTERM, stop)
+print("training")
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.mark.docker
+def test_sigterm_ends_the_training_container_after_it_has_saved(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "local_test", tmp_path / "local_test", ignore=_without_data)
+    (tmp_path / "docker-compose.yml").write_text(COMPOSE)
+    (tmp_path / "train.py").write_text(TRAIN)
+    with subprocess.Popen(
+        [str(tmp_path / "local_test/up.sh")],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        output = ""
+        while "training\n" not in output:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, output
+            output += line
+        process.send_signal(signal.SIGTERM)
+        output += process.communicate()[0]
+
+    assert process.returncode == 143, output
+    assert "saved\n" in output
+    assert "The server is up" not in output
+    assert compose_containers(tmp_path) == []
+
+
+def _without_data(_: str, names: list[str]) -> set[str]:
+    return {"test_dir"} & set(names)
