@@ -12,6 +12,4 @@ source local_test/engine.sh
 if has_engine; then
     docker compose down
 fi
-if [[ -e local_test/test_dir/serving.pid ]]; then
-    .venv/bin/python -m image_classifier.platform stop
-fi
+stop_process

@@ -11,6 +11,13 @@ die() {
 
 has_engine() { docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; }
 
+# Stops a server that was started without Docker.
+stop_process() {
+    if [[ -e local_test/test_dir/serving.pid && -x .venv/bin/python ]]; then
+        .venv/bin/python -m image_classifier.platform stop
+    fi
+}
+
 # Exits with an error without a Docker engine or without the container image $1.
 require_image() {
     docker info >/dev/null 2>&1 ||
@@ -19,3 +26,9 @@ require_image() {
         die "no container image $1: \`docker compose build\` creates" \
             "image-classifier-train and image-classifier-serve"
 }
+
+# For `--entrypoint sh IMAGE -c "$as_owner" -- PROGRAM`: the program runs as the owner of test_dir,
+# so that the files it writes belong to that user (docker-compose.yml has the same line).
+# shellcheck disable=SC2016,SC2034
+as_owner='exec env HOME=/tmp USER=job setpriv --reuid="$(stat -c %u /opt/ml)" \
+    --regid="$(stat -c %g /opt/ml)" --clear-groups "$@"'

@@ -16,14 +16,16 @@ source ./engine.sh
 train_in_container() {
     local image=$1 name="image-classifier-train-$$"
     require_image "$image"
+    mkdir -p test_dir
     # Like docker-compose.yml: Python of the container image runs the code of the checkout.
     docker run --rm --network none \
-        --volume "${PWD%/*}/image_classifier:/opt/program/image_classifier:ro" --volume "$PWD/test_dir:/opt/ml" \
-        --env SAGEMAKER_BASE_DIR=/opt/ml \
-        --entrypoint python "$image" -m image_classifier.platform prepare >/dev/null
+        --volume "${PWD%/*}/image_classifier:/opt/program/image_classifier:ro" \
+        --volume "$PWD/test_dir:/opt/ml" --env SAGEMAKER_BASE_DIR=/opt/ml --entrypoint sh "$image" \
+        -c "$as_owner" -- python -m image_classifier.platform prepare --new-job >/dev/null
 
     exec docker run --rm --network none --name "$name" --stop-timeout 120 \
-        --volume "$PWD/test_dir:/opt/ml" --env TRAINING_JOB_NAME="$name" "$image" train
+        --volume "$PWD/test_dir:/opt/ml" --env TRAINING_JOB_NAME="$name" \
+        --entrypoint sh "$image" -c "$as_owner" -- python -m container.training train
 }
 
 if (($# > 0)); then

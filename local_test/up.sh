@@ -6,6 +6,7 @@
 # Usage: make up    or local_test/up.sh
 # Needs: docker with Compose v2, or make and Python 3.11.
 # Reads: PORT, the server's port on this machine (default 8080).
+#        BIND_ADDRESS, the address to listen on (default 127.0.0.1; 0.0.0.0 for other machines).
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,21 +32,21 @@ up_with_compose() {
     CODE_VERSION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
     export CODE_VERSION
     docker compose build
+    # A training that fails must leave no server of an earlier model.
+    docker compose rm --stop --force serve
+    stop_process
+    mkdir -p local_test/test_dir
     # `run` shows the log and returns the exit code.
     run_service prepare
     run_service train
-    # A server that was started without Docker would hold the port.
-    if [[ -e local_test/test_dir/serving.pid && -x .venv/bin/python ]]; then
-        .venv/bin/python -m image_classifier.platform stop
-    fi
-    # Without `train`, which has run. Recreated, because a server loads its model only once.
-    docker compose up --detach --wait --no-deps --force-recreate serve ||
+    # Without `train`, which has run.
+    docker compose up --detach --wait --no-deps serve ||
         { docker compose logs --tail 20 serve && return 1; }
 }
 
 up_with_processes() {
     make --no-print-directory setup
-    .venv/bin/python -m image_classifier.platform prepare
+    .venv/bin/python -m image_classifier.platform prepare --new-job
     .venv/bin/python -m image_classifier.platform train
     .venv/bin/python -m image_classifier.platform serve
 }

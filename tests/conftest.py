@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from container.classifier.environment import CACHE_DIR_VARIABLE
+from image_classifier.platform.containers import CHOICE_VARIABLE
 from tests.artifacts import write_artifact
 from tests.containers import SERVE_IMAGE, TRAIN_IMAGE, build, has_engine
 from tests.servers import Server, serving
@@ -34,10 +35,12 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Use a separate image cache for the tests and the programs that they start."""
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Set an own image cache, and no containers, for tests and the programs that they start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_DIR_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        # Container images may be of other code; tests of containers choose them.
+        patch.setenv(CHOICE_VARIABLE, "processes")
         yield
 
 

@@ -1,8 +1,9 @@
-"""The journey of a new user, as processes: an archive of images becomes explained predictions."""
+"""The journey of a new user: an archive of images becomes explained predictions."""
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.opt_ml import COLORS, square
+from image_classifier.platform.containers import CHOICE_VARIABLE
+from tests.containers import docker
+from tests.opt_ml import COLORS, square, write_images
 from tests.processes import free_port
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,8 +65,23 @@ class User:
         return self.run(*self.next_step.removeprefix(f"{PROGRAM} ").split(), *more)
 
 
+WAYS = ["processes", pytest.param("containers", marks=pytest.mark.docker)]
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Choose processes, or the container images of the current code; return the choice."""
+    chosen = str(request.param)
+    if chosen == "containers":
+        request.getfixturevalue("train_image")
+        request.getfixturevalue("serve_image")
+    monkeypatch.setenv(CHOICE_VARIABLE, chosen)
+    return chosen
+
+
 @pytest.mark.slow
-def test_archive_becomes_explained_predictions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None:
     user, port = User(tmp_path), free_port()
     kaggle_zip(tmp_path / "squares.zip")
 
@@ -77,7 +95,15 @@ def test_archive_becomes_explained_predictions(tmp_path: Path) -> None:
     assert user.follow()[0] == "settings.toml: no mistakes"
     assert user.next_step == f"{PROGRAM} train settings.toml --local"
 
-    log = user.follow()
+    if way == "containers":
+        # The tutorial's test searches with processes.
+        shorter = ("--set", "tuning.jobs=2", "--set", "hyperparameters.epochs=2")
+        best = user.run("tune", "settings.toml", "--local", *shorter)
+        assert best[-1] == ".launcher/squares/tuning/model.tar.gz"
+        assert user.next_step == f"{PROGRAM} train settings.toml --local --from-tuning best"
+
+    # Fewer epochs than `init` chooses suffice.
+    log = user.follow("--set", "hyperparameters.epochs=10")
     assert log[-1] == ".launcher/squares/model.tar.gz"
     assert log[-2] == "report: .launcher/squares/ml/output/data/report.html"
     found = re.fullmatch(r"accuracy ([\d.]+)% \(95 % confidence: .*\) on 24 test images", log[-3])
@@ -88,7 +114,7 @@ def test_archive_becomes_explained_predictions(tmp_path: Path) -> None:
     pages = user.follow("--no-open")
     assert all((tmp_path / page).is_file() for page in pages)
     assert any(page.endswith("report.html") for page in pages)
-    assert user.run("logs", "settings.toml", "--local")[-1] == log[-5]
+    assert user.run("logs", "settings.toml", "--local")[-1] == log[-3]
     assert user.next_step == f"{PROGRAM} report settings.toml --local"
     verdicts = user.run("debug", "settings.toml", "--local", "--rules", "all_zero", "--json")
     assert [verdict["RuleName"] for verdict in json.loads("\n".join(verdicts))] == ["AllZero"]
@@ -111,6 +137,50 @@ def test_archive_becomes_explained_predictions(tmp_path: Path) -> None:
     finally:
         stopped = user.run("delete", "settings.toml", "--local", "--yes")
     assert stopped == ["the server is stopped"]
+    if way == "containers":
+        assert containers_of(tmp_path) == []
+
+
+def containers_of(folder: Path) -> list[str]:
+    """Return the containers that have mounted a folder or what is in it."""
+    rows = docker("ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Mounts}}").text.splitlines()
+    return [row for row in rows if str(folder) in row]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+def test_interrupted_training_leaves_nothing_running(tmp_path: Path, way: str) -> None:
+    write_images(tmp_path / "data/train")
+    (tmp_path / "settings.toml").write_text(
+        """name = "stopped"
+data = { local = "data", channels = ["train"] }
+hyperparameters = { network = "small", image_size = 16, epochs = 10_000, debug = "off" }
+"""
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "image_classifier", "train", "settings.toml", "--local"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as training:
+        assert training.stdout
+        assert training.stderr
+        for line in training.stdout:
+            if line.startswith("epoch="):
+                break
+        if way == "containers":
+            assert len(containers_of(tmp_path)) == 1
+        training.send_signal(signal.SIGINT)
+        # The logs end when no process can write to them.
+        training.stdout.read()
+        errors = training.stderr.read()
+    assert training.returncode == 130, errors
+    assert "the training is stopped" in errors
+    assert "`train --local` continues it" in errors
+    assert any((tmp_path / ".launcher/stopped/ml/checkpoints").iterdir())
+    if way == "containers":
+        assert containers_of(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -21,8 +21,9 @@ from PIL import Image
 
 from container.classifier.errors import UserError
 from container.classifier.media_types import IMAGE_SUFFIXES
-from image_classifier.platform import opt_ml, processes
+from image_classifier.platform import opt_ml, processes, training
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main
+from image_classifier.platform.program import ROOT
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -72,6 +73,10 @@ def _program(tmp_path: Path, package: str, code: str) -> Path:
         (folder / "__init__.py").touch()
     (programs / "container" / package / "__main__.py").write_text(code)
     return programs
+
+
+def _serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[bytes]:
+    return processes.serve(base_dir, port, processes.as_process(base_dir, port, root))
 
 
 def _read_config(base_dir: Path, name: str) -> object:
@@ -272,7 +277,7 @@ def test_new_job_keeps_the_model_and_removes_the_failure(base_dir: Path) -> None
 
 def test_training_without_a_tree_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run `python -m image_classifier.platform prepare` first"):
-        processes.train(tmp_path)
+        training.train(tmp_path, training.as_process(tmp_path))
 
 
 def test_training_gets_the_contract_and_returns_its_exit_code(
@@ -286,7 +291,8 @@ seen = {"argv": sys.argv[1:], "job": os.environ["TRAINING_JOB_NAME"]}
 sys.exit(3)
 """
 
-    assert processes.train(base_dir, _program(tmp_path, "training", code)) == 3
+    programs = _program(tmp_path, "training", code)
+    assert training.train(base_dir, training.as_process(base_dir, programs)) == 3
 
     seen = json.loads((base_dir / "output/data/seen.json").read_text())
     assert seen["argv"] == ["train"]
@@ -304,7 +310,7 @@ def test_stopped_run_is_continued_and_finished_run_is_not(tmp_path: Path) -> Non
     data = ["--data", str(tmp_path / "own"), "--hyperparameters", *settings]
     main(["prepare", "--base-dir", str(base_dir), *data])
 
-    assert processes.train(base_dir) == 0
+    assert training.train(base_dir, training.as_process(base_dir)) == 0
     checkpoints = sorted((base_dir / "checkpoints").iterdir())
     assert checkpoints
     report = base_dir / "output/data/metrics.json"
@@ -348,13 +354,14 @@ exit(5)
     thread = threading.Thread(target=stop_when_listening)
     thread.start()
 
-    assert processes.train(base_dir, _program(tmp_path, "training", code)) == 0
+    programs = _program(tmp_path, "training", code)
+    assert training.train(base_dir, training.as_process(base_dir, programs)) == 0
     thread.join()
 
 
 def test_serving_without_a_model_is_rejected(base_dir: Path, free_port: int) -> None:
     with pytest.raises(UserError, match=r"run `python -m image_classifier.platform train` first"):
-        processes.serve(base_dir, free_port)
+        _serve(base_dir, free_port)
 
 
 def test_multi_model_server_starts_without_a_model(
@@ -362,7 +369,7 @@ def test_multi_model_server_starts_without_a_model(
 ) -> None:
     monkeypatch.setenv("SAGEMAKER_MULTI_MODEL", "true")
 
-    process = processes.serve(base_dir, free_port, _program(tmp_path, "serving", HEALTHY_SERVER))
+    process = _serve(base_dir, free_port, _program(tmp_path, "serving", HEALTHY_SERVER))
 
     assert processes.port_of_server(base_dir) == free_port
     assert processes.stop(base_dir)
@@ -375,7 +382,7 @@ def test_port_in_use_is_rejected(base_dir: Path) -> None:
         port = taken.getsockname()[1]
 
         with pytest.raises(UserError, match=f"cannot listen on port {port} .*choose another"):
-            processes.serve(base_dir, port)
+            _serve(base_dir, port)
 
 
 def test_server_that_exits_is_reported_with_its_log(
@@ -385,14 +392,14 @@ def test_server_that_exits_is_reported_with_its_log(
     programs = _program(tmp_path, "serving", "raise SystemExit('no such model')")
 
     with pytest.raises(UserError, match=r"(?s)exit code 1; .*no such model"):
-        processes.serve(base_dir, free_port, programs)
+        _serve(base_dir, free_port, programs)
 
 
 @pytest.fixture
 def server(base_dir: Path, tmp_path: Path, free_port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run a healthy fake server in the background."""
     (base_dir / "model/manifest.json").write_text("{}")
-    process = processes.serve(base_dir, free_port, _program(tmp_path, "serving", HEALTHY_SERVER))
+    process = _serve(base_dir, free_port, _program(tmp_path, "serving", HEALTHY_SERVER))
     yield process
     processes.stop(base_dir)
     process.wait()
@@ -413,7 +420,7 @@ def test_healthy_server_runs_until_it_is_stopped(
 def test_second_serve_replaces_the_server(
     base_dir: Path, server: subprocess.Popen[bytes], tmp_path: Path, free_port: int
 ) -> None:
-    second = processes.serve(base_dir, free_port, tmp_path / "programs")
+    second = _serve(base_dir, free_port, tmp_path / "programs")
 
     assert server.wait() == -signal.SIGTERM
     assert second.poll() is None
@@ -428,7 +435,7 @@ def test_port_in_use_leaves_the_running_server_alone(
         port = taken.getsockname()[1]
 
         with pytest.raises(UserError, match=f"cannot listen on port {port}"):
-            processes.serve(base_dir, port)
+            _serve(base_dir, port)
 
     assert server.poll() is None
 
@@ -452,7 +459,7 @@ def test_second_serve_is_rejected_while_the_first_starts(
             monkeypatch.setattr(processes, "stop", lambda _base_dir: False)
 
         with pytest.raises(UserError, match="a server is starting in this folder already"):
-            processes.serve(base_dir, free_port)
+            _serve(base_dir, free_port)
 
         assert path.read_text() == ("1 1" if is_after_the_check else "")
 
@@ -666,17 +673,56 @@ def test_failed_training_prints_its_reason_once_and_the_file(clone: Path) -> Non
     assert "is ready" not in output
 
 
-def test_serving_after_a_failed_training_warns(clone: Path, free_port: int) -> None:
+def test_serving_after_a_failed_training_is_rejected(clone: Path, free_port: int) -> None:
     tree = clone / "local_test/test_dir"
     (tree / "model/manifest.json").write_text("{}")
     (tree / opt_ml.FAILURE).write_text("out of luck")
 
     result = _run(clone, "local_test/serve_local.sh", PORT=str(free_port))
-    processes.stop(tree)
 
-    assert result.returncode == 0, result.stderr
-    assert f"the last training failed, see {tree / opt_ml.FAILURE}" in result.stderr
-    assert "an earlier training" in result.stderr
+    assert result.returncode == 1
+    assert f"the last training failed, see {tree / opt_ml.FAILURE}: fix it" in result.stderr
+
+
+def test_failed_training_leaves_neither_server_nor_model(clone: Path, free_port: int) -> None:
+    tree = clone / "local_test/test_dir"
+    (tree / "model/manifest.json").write_text("{}")
+    (tree / "output/data/report.html").write_text("of the earlier training")
+    server = _serve(tree, free_port, clone)
+
+    result = _run(clone, "local_test/train_local.sh")
+
+    assert "the server of the earlier model is stopped" in result.stdout
+    assert server.wait() == -signal.SIGTERM
+    assert _files(tree / "model") == {}
+    assert _files(tree / "output") == {"failure": b"out of luck"}
+    assert _files(tree / "previous") == {
+        "model/manifest.json": b"{}",
+        "output/data/report.html": b"of the earlier training",
+    }
+
+
+def test_other_images_move_the_results_aside(base_dir: Path, tmp_path: Path) -> None:
+    (base_dir / "model/manifest.json").write_text("{}")
+    arguments = ["prepare", "--base-dir", str(base_dir), "--data", str(tmp_path / "images")]
+
+    assert main([*arguments, "--replace"]) == 0
+
+    assert _files(base_dir / "model") == {}
+    assert _files(base_dir / "previous") == {"model/manifest.json": b"{}"}
+
+
+def test_own_server_listens_on_this_machine_only(
+    base_dir: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bound() -> str:
+        program = processes.as_process(base_dir, free_port)
+        return program.variables["GUNICORN_CMD_ARGS"].split()[-1]
+
+    monkeypatch.delenv("BIND_ADDRESS", raising=False)
+    assert bound() == f"127.0.0.1:{free_port}"
+    monkeypatch.setenv("BIND_ADDRESS", "0.0.0.0")
+    assert bound() == f"0.0.0.0:{free_port}"
 
 
 @pytest.mark.parametrize("script", ["train_local.sh", "serve_local.sh"])

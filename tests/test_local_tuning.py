@@ -19,8 +19,8 @@ from container.classifier.errors import UserError
 from image_classifier.cli import main
 from image_classifier.local import trial, tuning_page
 from image_classifier.local import tuning as local_tuning
+from image_classifier.local.programs import ForkedPrograms, Programs, TrialFailedError
 from image_classifier.local.stopped import StoppedError
-from image_classifier.local.trial import Programs, TrialFailedError
 from image_classifier.local.tuning_page import best_trial
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import metric_definitions as metrics
@@ -160,7 +160,7 @@ def test_best_trial_without_a_model_is_reported(tmp_path: Path) -> None:
     study.tell(study.ask(), 0.5)
     found = best_trial(study)
     assert found
-    with Programs(threads=1) as programs:
+    with ForkedPrograms(threads=1) as programs:
         with pytest.raises(UserError, match="trial-000, the best trial, does not exist"):
             local_tuning.finish(found, tmp_path, programs, print)
         # Without configuration or images.
@@ -241,7 +241,7 @@ def test_stopped_grid_search_tries_every_point_once(
     file = settings(tmp_path, grid)
     tried: list[tuple[str, str]] = []
 
-    def run(*arguments: Any, programs: Programs, **_: object) -> float:  # noqa: ANN401
+    def run(*arguments: Any, programs: Programs[Any], **_: object) -> float:  # noqa: ANN401
         if len(tried) == 1 and not stopped:
             stopped.append(True)
             programs.stop()
@@ -327,7 +327,7 @@ def test_trial_ends_when_its_objective_is_final(
         {},
         more,
         re.compile(metrics.expressions(file.settings)[objective]),
-        programs=cast("Programs", programs),
+        programs=cast("Programs[Any]", programs),
         report=lambda value, step: epochs.append((value, step)),
     )
 

@@ -1,6 +1,7 @@
 """The verbs with --local: the same settings on this machine."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from image_classifier.cli.on_sagemaker import Verb
 from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.local import jobs
 from image_classifier.local.packing import MODEL
-from image_classifier.platform import processes
+from image_classifier.platform import containers, processes
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -23,21 +24,33 @@ def folder_of(file: SettingsFile) -> Path:
 def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Train; return the packed model."""
     folder = folder_of(file)
-    packed = jobs.train(file, folder, from_tuning=arguments.from_tuning is not None, show=aws.show)
+    packed = jobs.train(
+        file,
+        folder,
+        from_tuning=arguments.from_tuning is not None,
+        in_container=containers.choose(containers.TRAIN_IMAGE, chosen=arguments.in_containers),
+        show=aws.show,
+    )
     if line := jobs.report_line(folder):
         aws.show(line)
     return packed
 
 
-def tune(aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
+def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Search hyperparameters; return the best model."""
     try:
         # Optuna takes a second to import.
         from image_classifier.local import tuning  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise UserError(processes.missing(str(error.name))) from None
+        raise UserError(
+            f"{sys.executable} has no {error.name}: pip install 'image-classifier[tune]', "
+            "or in a checkout `make setup` and then use .venv/bin"
+        ) from None
+    in_containers = containers.choose(containers.TRAIN_IMAGE, chosen=arguments.in_containers)
+    if not in_containers:
+        processes.require("torch")
     folder = folder_of(file) / "tuning"
-    best = tuning.run(file, folder, aws.show)
+    best = tuning.run(file, folder, aws.show, in_containers=in_containers)
     aws.show(f"best: trial {best.number}, {best.value:.5g}")
     for name, value in sorted(best.params.items()):
         aws.show(f"  {name} = {value}")
@@ -49,7 +62,8 @@ def deploy(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
     """Start the server; return its address."""
     archive = None if arguments.job is None else Path(arguments.job)
     port = arguments.port or jobs.PORT
-    jobs.deploy(folder_of(file), archive, port)
+    in_container = containers.choose(containers.SERVE_IMAGE, chosen=arguments.in_containers)
+    jobs.deploy(folder_of(file), archive, port, in_container=in_container)
     return f"http://127.0.0.1:{port}"
 
 

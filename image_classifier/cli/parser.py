@@ -18,6 +18,11 @@ PREPARATION = ("prepare", "audit", "upload")
 COMPLETION = "completion"
 WITH_SETTINGS = tuple(name for name in VERBS if name not in {*PREPARATION, "init", COMPLETION})
 
+_IN_CONTAINERS = "train tune deploy"
+_CONTAINERS_HELP = (
+    "with --local: run the container images (default: if a Docker engine has them, else processes)"
+)
+
 
 def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
     """Parse a command line; exit with its help, or with code 2 if it is wrong."""
@@ -44,7 +49,10 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         )
     _add_options(subparsers.choices)
     completion.add_options(subparsers.choices[COMPLETION], parser)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if getattr(arguments, "in_containers", None) is not None and not arguments.local:
+        parser.error("--containers and --processes need --local")
+    return arguments
 
 
 def version() -> str:
@@ -96,7 +104,10 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     add("deploy transform explain", "--job", job_help)
     add("report debug logs", "--job", "training job (default: the newest one)")
     local = "train tune deploy predict explain report logs debug delete"
-    flag(local, "--local", "run on this machine, without an account or Docker")
+    flag(local, "--local", "run on this machine, without an account")
+    where = {"dest": "in_containers", "action": "store_const", "default": None}
+    add(_IN_CONTAINERS, "--containers", _CONTAINERS_HELP, const=True, **where)
+    add(_IN_CONTAINERS, "--processes", "with --local: run plain processes", const=False, **where)
     port_help = "port of the local server (default: the deployed server's, else 8080)"
     add("deploy predict explain", "--port", port_help, type=int)
     add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from container.classifier.errors import UserError
 from image_classifier.platform import processes
+from image_classifier.platform.program import ROOT
 
 # Exit codes of `python -m container.debugger rules`.
 _NO_ISSUES, _ISSUES = 0, 1
@@ -24,7 +25,7 @@ def evaluate(job: Path, arguments: argparse.Namespace) -> None:
     options += ["--rules", arguments.rules] if arguments.rules else []
     finished = subprocess.run(
         [sys.executable, "-m", "container.debugger", "rules", str(job.resolve()), *options],
-        cwd=processes.ROOT,
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
         check=False,

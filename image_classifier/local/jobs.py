@@ -1,4 +1,4 @@
-"""`--local`: the same settings on this machine, as plain processes under SageMaker's contract."""
+"""`--local`: the same settings on this machine, under SageMaker's contract."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ from container.classifier.manifest import MANIFEST
 from image_classifier.local import trial
 from image_classifier.local.packing import BEST, MODEL, pack
 from image_classifier.local.stopped import StoppedError
-from image_classifier.platform import opt_ml, processes
+from image_classifier.platform import containers, opt_ml, processes, training
 from image_classifier.sagemaker import prediction
 from image_classifier.sagemaker.reports import extract
 from image_classifier.settings.section import to_strings
@@ -30,6 +30,7 @@ def train(
     folder: Path,
     *,
     from_tuning: bool,
+    in_container: bool = False,
     show: Callable[[str], None] = lambda _text: None,
 ) -> Path:
     """Train in `folder`; return the model, packed as SageMaker packs one.
@@ -48,14 +49,23 @@ def train(
         if not best.is_file():
             raise UserError(f"no {best}: `tune --local` first")
         hyperparameters |= to_strings(json.loads(best.read_text("utf-8"))["hyperparameters"])
-    processes.require("torch")
     base_dir, packed = folder / FOLDER, folder / MODEL
+    if in_container:
+        program = containers.training(
+            base_dir,
+            channels.values(),
+            training.job_variables(),
+            has_network=trial.has_network(file),
+        )
+        show(f"training in a container of {containers.TRAIN_IMAGE}")
+    else:
+        program = training.as_process(base_dir)
     if processes.stop(base_dir):
         show("the server of the earlier model is stopped")
     packed.unlink(missing_ok=True)
     trial.prepare(base_dir, channels, hyperparameters)
     is_stopped = Event()
-    exit_code = processes.train(base_dir, on_stop=is_stopped.set)
+    exit_code = training.train(base_dir, program, is_stopped.set)
     if exit_code:
         raise UserError(f"the training failed: {_failure(base_dir) or f'code {exit_code}'}")
     has_model = (base_dir / "model" / MANIFEST).is_file()
@@ -92,7 +102,7 @@ def open_log(folder: Path, *, of_server: bool) -> TextIO:
         UserError: it does not exist.
     """
     names = (FOLDER, DEPLOYED) if of_server else (FOLDER,)
-    file_name = processes.LOG_FILE if of_server else processes.TRAINING_LOG
+    file_name = processes.LOG_FILE if of_server else training.LOG_FILE
     paths = [path for name in names if (path := folder / name / file_name).is_file()]
     if not paths:
         verb = "deploy" if of_server else "train"
@@ -101,7 +111,7 @@ def open_log(folder: Path, *, of_server: bool) -> TextIO:
     return newest.open(encoding="utf-8", errors="backslashreplace")
 
 
-def deploy(folder: Path, archive: Path | None, port: int) -> None:
+def deploy(folder: Path, archive: Path | None, port: int, *, in_container: bool = False) -> None:
     """Serve a model on this machine until `delete --local`; by default the last trained one.
 
     Raises:
@@ -117,8 +127,12 @@ def deploy(folder: Path, archive: Path | None, port: int) -> None:
         raise UserError(f"the last training failed: {reason}; fix it, then `train --local`")
     elif not (base_dir / "model" / MANIFEST).is_file():
         raise UserError(f"no model in {base_dir / 'model'}: `train --local` first")
+    if in_container:
+        program = containers.serving(base_dir, port, processes.bind_address())
+    else:
+        program = processes.as_process(base_dir, port)
     stop(folder)
-    processes.serve(base_dir, port)
+    processes.serve(base_dir, port, program)
 
 
 def stop(folder: Path) -> bool:

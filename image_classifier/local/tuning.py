@@ -1,16 +1,17 @@
 """`tune --local`: the tuning job of the settings on this machine, with Optuna.
 
-Trials are processes, one per usable CPU at a time. They share the loaded training program, the
-decoded images and the features of frozen networks. The state is in a database: a search that was
-stopped or killed continues.
+Trials are processes or containers, one per usable CPU at a time. They share the decoded images and
+the features of frozen networks, and processes also the loaded training program. The state is in a
+database: a search that was stopped or killed continues.
 """
 
 import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
@@ -22,10 +23,16 @@ from container.classifier.machine import usable_cpus
 from image_classifier.local import trial as trials
 from image_classifier.local import tuning_page
 from image_classifier.local.packing import BEST, MODEL, pack
+from image_classifier.local.programs import (
+    ContainerPrograms,
+    ForkedPrograms,
+    Programs,
+    TrialFailedError,
+)
 from image_classifier.local.stopped import StoppedError
-from image_classifier.local.trial import Programs, TrialFailedError
 from image_classifier.local.tuning_page import best_trial, format_value
-from image_classifier.platform.processes import handle_stop_signals
+from image_classifier.platform.program import handle_stop_signals
+from image_classifier.platform.training import LOG_FILE
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.section import to_strings
@@ -37,8 +44,10 @@ DATABASE, PAGE = "study.db", "tuning.html"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> FrozenTrial:
-    """Run all trials of the settings; return the best one.
+def run(
+    file: SettingsFile, folder: Path, show: Callable[[str], None], *, in_containers: bool = False
+) -> FrozenTrial:
+    """Run all trials of the settings, as processes or in containers; return the best one.
 
     Writes the page, the best hyperparameters and the model into `folder`.
 
@@ -82,7 +91,8 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
         tuning_page.write(folder / PAGE, study, settings.name, tuning, str(file.local_data))
 
     show(f"{left} of {total} trials to go, {parallel} at a time, in {folder}")
-    with Programs(threads=max(1, cpus // parallel)) as programs, handle_stop_signals(programs.stop):
+    programs = _programs(file, channels.values(), cpus // parallel, in_containers=in_containers)
+    with programs, handle_stop_signals(programs.stop):
         study.optimize(
             objective, left, n_jobs=parallel, catch=(TrialFailedError,), callbacks=[after_trial]
         )
@@ -92,8 +102,16 @@ def run(file: SettingsFile, folder: Path, show: Callable[[str], None]) -> Frozen
         if programs.is_stopped:
             raise StoppedError(f"stopped; the next `tune --local` continues with {folder}")
     if best is None:
-        raise UserError(f"no trial completed: read {folder}/trial-*/{trials.LOG}")
+        raise UserError(f"no trial completed: read {folder}/trial-*/{LOG_FILE}")
     return best
+
+
+def _programs(
+    file: SettingsFile, channels: Iterable[Path], threads: int, *, in_containers: bool
+) -> Programs[Any]:
+    if in_containers:
+        return ContainerPrograms(threads, list(channels), has_network=trials.has_network(file))
+    return ForkedPrograms(threads)
 
 
 def open_study(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study:
@@ -135,7 +153,7 @@ def open_study(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study
 
 
 def finish(
-    best: FrozenTrial, folder: Path, programs: Programs, show: Callable[[str], None]
+    best: FrozenTrial, folder: Path, programs: Programs[Any], show: Callable[[str], None]
 ) -> None:
     """Write the best trial's hyperparameters, and its model as SageMaker packs one.
 
@@ -161,7 +179,7 @@ def finish(
         if programs.is_stopped:
             return
         raise UserError(
-            f"no model of trial {best.number}: {error}; read {base_dir / trials.LOG}"
+            f"no model of trial {best.number}: {error}; read {base_dir / LOG_FILE}"
         ) from None
     pack(base_dir / "model", model_path)
     # Last, because it states which trial the model is of.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from container.classifier.environment import BASE_DIR_VARIABLE
 from container.classifier.errors import UserError
-from image_classifier.platform import opt_ml, processes
+from image_classifier.platform import opt_ml, processes, training
 
 # val_accuracy is 1.0 with seeds 0 and 1; takes two minutes on two cores with three other jobs.
 SAMPLE_HYPERPARAMETERS = {
@@ -33,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(arguments: argparse.Namespace) -> int:
     base_dir: Path = arguments.base_dir
-    opt_ml.create(base_dir)
+    if arguments.new_job:
+        opt_ml.start_job(base_dir)
+    else:
+        opt_ml.create(base_dir)
     hyperparameters = opt_ml.read_hyperparameters(base_dir)
     if arguments.data:
         ignored = opt_ml.use_own_images(base_dir, arguments.data, replace=arguments.replace)
@@ -56,7 +59,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    exit_code = processes.train(arguments.base_dir)
+    if processes.stop(arguments.base_dir):
+        print("the server of the earlier model is stopped")
+    exit_code = training.train(arguments.base_dir, training.as_process(arguments.base_dir))
     failure = arguments.base_dir / opt_ml.FAILURE
     if exit_code and failure.is_file():
         print(f"training failed; the reason is in {failure}", file=sys.stderr)
@@ -64,15 +69,12 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    processes.serve(arguments.base_dir, arguments.port)
-    print(f"serving {arguments.base_dir / 'model'} on port {arguments.port}")
     failure = arguments.base_dir / opt_ml.FAILURE
     if failure.is_file():
-        print(
-            f"WARNING: the last training failed, see {failure}: the served model is of an earlier "
-            "training, or incomplete",
-            file=sys.stderr,
-        )
+        raise UserError(f"the last training failed, see {failure}: fix it, and train again")
+    program = processes.as_process(arguments.base_dir, arguments.port)
+    processes.serve(arguments.base_dir, arguments.port, program)
+    print(f"serving {arguments.base_dir / 'model'} on port {arguments.port}")
     return 0
 
 
@@ -112,6 +114,11 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace the images and checkpoints in the tree by --data or, without it, by drawn "
         "hands with their hyperparameters (default: keep them)",
+    )
+    prepare.add_argument(
+        "--new-job",
+        action="store_true",
+        help="move the last job's model and reports to previous/, as `train` does",
     )
     prepare.add_argument(
         "--hyperparameters",

@@ -15,6 +15,7 @@ DATA = Path("input/data")
 HYPERPARAMETERS = Path("input/config/hyperparameters.json")
 FAILURE = Path("output/failure")
 CHECKPOINTS = Path("checkpoints")
+PREVIOUS = Path("previous")
 
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
 _HOST = "algo-1"
@@ -24,8 +25,8 @@ _INSTANCE_TYPE = "local"
 def create(base_dir: Path) -> None:
     """Create the folders of a job.
 
-    The last model stays in `model/` until a training replaces it. The last failure is removed,
-    and so are the checkpoints of a finished run: only a run that stopped or failed is continued.
+    The last failure is removed, and so are the checkpoints of a finished run: only a run that
+    stopped or failed is continued.
 
     Raises:
         UserError: a folder is not writable.
@@ -43,6 +44,18 @@ def create(base_dir: Path) -> None:
         _clear_checkpoints(base_dir)
 
 
+def start_job(base_dir: Path) -> None:
+    """Create the folders of a job, and move the last job's results to `previous/`.
+
+    A training that fails then leaves nothing that could be taken for its result.
+
+    Raises:
+        UserError: a folder is not writable.
+    """
+    create(base_dir)
+    _move_results_aside(base_dir)
+
+
 def channels(base_dir: Path) -> list[str]:
     """Return the channels that exist in the tree."""
     accepted = itertools.chain(*CHANNEL_NAMES.values())
@@ -53,8 +66,8 @@ def channels(base_dir: Path) -> list[str]:
 def new_channels(base_dir: Path) -> Iterator[Path]:
     """Yield an empty folder for channels, which replace those in the tree after the `with` block.
 
-    If the block fails, the tree does not change. Checkpoints are removed, because they are of
-    other images.
+    If the block fails, the tree does not change. Checkpoints are removed, and results are moved to
+    `previous/`, because they are of other images.
     """
     staged = base_dir / "input/data.partial"
     shutil.rmtree(staged, ignore_errors=True)
@@ -63,6 +76,7 @@ def new_channels(base_dir: Path) -> Iterator[Path]:
     shutil.rmtree(base_dir / DATA)
     staged.rename(base_dir / DATA)
     _clear_checkpoints(base_dir)
+    _move_results_aside(base_dir)
 
 
 def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
@@ -157,6 +171,21 @@ def _is_finished(base_dir: Path) -> bool:
     except (KeyError, TypeError, ValueError):
         # Written by another program.
         return False
+
+
+def _move_results_aside(base_dir: Path) -> None:
+    previous = base_dir / PREVIOUS
+    results = [base_dir / name for name in ("model", "output")]
+    if not any(path.is_file() for folder in results for path in folder.rglob("*")):
+        return
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
+    for folder in results:
+        # Only the content: the folder itself can be mounted.
+        for path in folder.iterdir():
+            (previous / folder.name).mkdir(exist_ok=True)
+            path.rename(previous / folder.name / path.name)
+    (base_dir / "output/data").mkdir(exist_ok=True)
 
 
 def _clear_checkpoints(base_dir: Path) -> None:

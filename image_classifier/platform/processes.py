@@ -1,4 +1,4 @@
-"""Training and serving as plain processes, started and stopped like SageMaker's containers."""
+"""The server on this machine, started and stopped as SageMaker does it."""
 
 import fcntl
 import http.client
@@ -8,98 +8,80 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from http import HTTPStatus
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from container.classifier.environment import (
     BASE_DIR_VARIABLE,
-    JOB_NAME_VARIABLE,
     MULTI_MODEL_VARIABLE,
     PAGE_VARIABLE,
     PORT_VARIABLE,
     is_on,
 )
 from container.classifier.errors import UserError
-from image_classifier.platform import opt_ml
-
-ROOT = Path(__file__).resolve().parents[2]
+from image_classifier.platform.program import (
+    ROOT,
+    Program,
+    remove_container,
+)
 
 # The tree of `make up`, with the drawn sample images.
 TEST_DIR = ROOT / "local_test" / "test_dir"
 
 # SageMaker's timeouts: from SIGTERM to SIGKILL, and of Local Mode for /ping.
-TRAINING_GRACE_SECONDS = 120
 SERVING_GRACE_SECONDS = 30
 STARTUP_SECONDS = 120
 
-PID_FILE, LOG_FILE, TRAINING_LOG = "serving.pid", "serving.log", "training.log"
+PID_FILE, LOG_FILE = "serving.pid", "serving.log"
+
+# 0.0.0.0 for all addresses of this machine.
+BIND_ADDRESS_VARIABLE = "BIND_ADDRESS"
+
+VARIABLES = {
+    # Of training too.
+    "PYTHONUNBUFFERED": "1",
+    # Waiting threads must not spin on a machine with other processes: with three busy ones, a
+    # job takes 2.3 times as long (2 cores, median of 5 pairs).
+    "OMP_WAIT_POLICY": "passive",
+}
 
 _ALREADY_STARTING = "a server is starting in this folder already: wait until it responds"
 
 
-def train(base_dir: Path, root: Path = ROOT, on_stop: Callable[[], None] = lambda: None) -> int:
-    """Run a training job with its log on standard output and in a file; return its exit code.
-
-    On SIGTERM and SIGINT the program gets SIGTERM, and SIGKILL after SageMaker's timeout;
-    `on_stop` is called.
+def as_process(base_dir: Path, port: int, root: Path = ROOT) -> Program:
+    """Return the server as a plain process.
 
     Raises:
-        UserError: the tree is not prepared, or packages are missing.
-        BrokenPipeError: the reader of standard output has ended, and so has the training.
+        UserError: packages are missing.
     """
-    require("torch")
-    if not (base_dir / opt_ml.HYPERPARAMETERS).is_file():
-        raise UserError(
-            f"nothing to train in {base_dir}: "
-            "run `python -m image_classifier.platform prepare` first"
-        )
-    opt_ml.create(base_dir)
-    job = {JOB_NAME_VARIABLE: time.strftime("local-%Y-%m-%d-%H-%M-%S")}
-    job["TRAINING_JOB_ARN"] = f"arn:aws:sagemaker:local:0:training-job/{job[JOB_NAME_VARIABLE]}"
-    # In a new session, Ctrl-C in a terminal reaches only this process, which sends SIGTERM.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "container.training", "train"],
+    require("flask")
+    # The server of a container listens on all addresses.
+    bind = f"--bind {bind_address()}:{port}"
+    return Program(
+        command=[sys.executable, "-m", "container.serving", "serve"],
+        variables={
+            **VARIABLES,
+            BASE_DIR_VARIABLE: str(base_dir.resolve()),
+            PORT_VARIABLE: str(port),
+            PAGE_VARIABLE: "true",
+            "GUNICORN_CMD_ARGS": f"{os.environ.get('GUNICORN_CMD_ARGS', '')} {bind}",
+        },
         cwd=root,
-        env=_environment(base_dir) | job,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
     )
-    # Its children too: the log ends when no process can write to it.
-    killer = threading.Timer(TRAINING_GRACE_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
-
-    def stop_training() -> None:
-        on_stop()
-        process.terminate()
-        if not killer.is_alive():
-            killer.start()
-
-    with handle_stop_signals(stop_training), (base_dir / TRAINING_LOG).open("wb") as log:
-        is_read = _copy(process, log, stop_training)
-        exit_code = process.wait()
-    killer.cancel()
-    if not is_read:
-        raise BrokenPipeError
-    # Like shells and Docker: 137 for SIGKILL.
-    return exit_code if exit_code >= 0 else 128 - exit_code
 
 
-def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[bytes]:
+def serve(base_dir: Path, port: int, program: Program) -> subprocess.Popen[bytes]:
     """Start the server in the background; return its process when it is healthy.
 
     A running server of this folder is stopped first, because it serves an older model.
 
     Raises:
-        UserError: the model or a package is missing, the port is in use, another server is
-            starting in this folder, or the server does not become healthy (the message ends with
-            its log).
+        UserError: the model is missing, the port is in use, another server is starting in this
+            folder, or the server does not become healthy (the message ends with its log).
     """
-    require("flask")
     is_multi_model = is_on(os.environ.get(MULTI_MODEL_VARIABLE, ""))
     if not is_multi_model and not any((base_dir / "model").glob("*")):
         raise UserError(
@@ -116,8 +98,11 @@ def serve(base_dir: Path, port: int, root: Path = ROOT) -> subprocess.Popen[byte
         if not _is_unlocked(pid_file):
             raise UserError(_ALREADY_STARTING)
         pid_file.truncate(0)
-        process = _start(base_dir, port, root, pid_file)
-        pid_file.write(f"{process.pid} {port}")
+        with (base_dir / LOG_FILE).open("w") as log:
+            process = program.start(
+                stdout=log, stderr=subprocess.STDOUT, pass_fds=[pid_file.fileno()]
+            )
+        pid_file.write(f"{process.pid} {port} {program.container or ''}")
     try:
         _wait_until_healthy(process, port, base_dir / LOG_FILE)
     except BaseException:
@@ -135,6 +120,10 @@ def stop(base_dir: Path) -> bool:
         was_running = not _is_unlocked(pid_file)
         if was_running:
             _end(_read(pid_file)[0], pid_file)
+        pid_file.seek(0)
+        if container := pid_file.read().split()[2:]:
+            # It is still there if its client was killed.
+            remove_container(container[0])
         # Still locked by this process, so that no other server can have started.
         (base_dir / PID_FILE).unlink(missing_ok=True)
     return was_running
@@ -152,19 +141,9 @@ def port_of_server(base_dir: Path) -> int | None:
         return None if _is_unlocked(pid_file) else _read(pid_file)[1]
 
 
-@contextmanager
-def handle_stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT during a `with` block."""
-
-    def handle(_signal: int, _frame: FrameType | None) -> None:
-        stop()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def bind_address() -> str:
+    """Return the IP address that servers listen on; BIND_ADDRESS overrides it."""
+    return os.environ.get(BIND_ADDRESS_VARIABLE) or "127.0.0.1"
 
 
 def require(package: str) -> None:
@@ -181,47 +160,9 @@ def missing(package: str) -> str:
     """Return the message about a package that training and serving on this machine need."""
     return (
         f"{sys.executable} has no {package}: pip install 'image-classifier[local]', "
-        "or in a checkout `make setup` and then use .venv/bin"
+        "or in a checkout `make setup` and then use .venv/bin, "
+        "or `docker compose build` to use containers"
     )
-
-
-def _copy(process: subprocess.Popen[bytes], log: IO[bytes], stop: Callable[[], None]) -> bool:
-    """Copy the output of a training to its log and to standard output, until it ends.
-
-    If the reader of standard output ends, the training is stopped, which leaves a checkpoint.
-
-    Returns:
-        Whether all of the output was read.
-    """
-    is_read = True
-    if process.stdout is None:
-        raise AssertionError
-    with process.stdout as lines:
-        for line in lines:
-            log.write(line)
-            log.flush()
-            try:
-                if is_read:
-                    print(line.decode(errors="backslashreplace"), end="", flush=True)
-            except BrokenPipeError:
-                is_read = False
-                stop()
-    return is_read
-
-
-def _start(base_dir: Path, port: int, root: Path, pid_file: IO[str]) -> subprocess.Popen[bytes]:
-    variables = {PORT_VARIABLE: str(port), PAGE_VARIABLE: "true"}
-    with (base_dir / LOG_FILE).open("w") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "container.serving", "serve"],
-            cwd=root,
-            env=_environment(base_dir) | variables,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[pid_file.fileno()],
-        )
 
 
 def _end(pid: int, pid_file: IO[str]) -> None:
@@ -238,7 +179,7 @@ def _end(pid: int, pid_file: IO[str]) -> None:
 def _read(pid_file: IO[str]) -> tuple[int, int]:
     """Return the server's process id and port."""
     try:
-        pid, port = map(int, pid_file.read().split())
+        pid, port = map(int, pid_file.read().split()[:2])
     except ValueError:
         # Locked, but not written yet.
         raise UserError(_ALREADY_STARTING) from None
@@ -277,22 +218,12 @@ def _require_free_port(port: int) -> None:
         # Like the server: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", port))
+            probe.bind((bind_address(), port))
         except OSError as error:
             raise UserError(
                 f"cannot listen on port {port} ({error.strerror}): "
                 "stop the program that uses it, or choose another port"
             ) from error
-
-
-def _environment(base_dir: Path) -> dict[str, str]:
-    return os.environ | {
-        "PYTHONUNBUFFERED": "1",
-        # Waiting threads must not spin on a machine with other processes: with three busy ones, a
-        # job takes 2.3 times as long (2 cores, median of 5 pairs).
-        "OMP_WAIT_POLICY": "passive",
-        BASE_DIR_VARIABLE: str(base_dir.resolve()),
-    }
 
 
 def _end_of(log: Path) -> str:

@@ -189,12 +189,13 @@ class Settings(Section):
             yield "endpoint.kind", "serverless supports neither a VPC nor network isolation"
         if self.debugger.rules and "debug_rules" in self.hyperparameters:
             yield "hyperparameters.debug_rules", "replaces debugger.rules: keep one of them"
-        if self.aws.network_isolation and self._downloads_weights():
+        if self.aws.network_isolation and self.downloads_weights():
             problem = "network_isolation prevents the download of pretrained weights"
             remedy = "add the channel weights to data.channels"
             yield "aws.network_isolation", f"{problem}: {remedy}", "data.channels"
 
-    def _downloads_weights(self) -> bool:
+    def downloads_weights(self) -> bool:
+        """Return whether training downloads pretrained weights."""
         given = self.hyperparameters
         # As the training program decides it.
         is_pretrained = given.get("pretrained", given.get("network", "resnet18") != "small")
