@@ -2,16 +2,18 @@
 
     python -m benchmarks.fuzzing --bodies 100000
 
-Small images of every format that is served, an array, a JSON document and lines are changed at
-random (bytes, numbers, pieces, ends; of PNG with checksums made right again, of JSON in the image
-within as well) and sent by 8 clients without a pause. Memory is that of an idle server, between ten
-parts. It ends with 1 when anything but 200, 400, 413, 415, 422 or 503 was answered, a worker died,
-or a traceback was logged; the first bodies of that kind are kept in the working folder.
+Small images of every format that is served, arrays, JSON documents, lines, forms and packed bodies
+are changed at random (bytes, numbers, pieces, ends; of PNG with checksums made right again, of JSON
+in the image within as well) and sent by 8 clients without a pause. Memory is that of an idle
+server, between ten parts. It ends with 1 when anything but 200, 400, 413, 415, 422 or 503 was
+answered, a worker died, or a traceback was logged; the first bodies of that kind are kept in the
+working folder.
 """
 
 import argparse
 import asyncio
 import base64
+import gzip
 import io
 import itertools
 import json
@@ -27,6 +29,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from backports import zstd
 from PIL import Image
 
 from benchmarks import load
@@ -37,6 +40,12 @@ from benchmarks.serving_artifact import make_artifact
 from tests.processes import children, resident_bytes
 
 CLIENTS, PARTS = 8, 10
+
+# Pillow cannot write it.
+HEIC = Path(__file__).parents[1] / "tests" / "drawn.heic"
+
+# The document whose image is mutated within.
+WITH_OBJECTS = b'{"instances": ["'
 
 # SageMaker's own. Nothing comes near it.
 DEADLINE_SECONDS = 60.0
@@ -105,6 +114,12 @@ def seeds() -> Sequence[Body]:
         Body("image/webp", _saved(image, "WEBP", save_all=True, append_images=[image.rotate(90)])),
         Body("image/gif", _saved(image.quantize(16), "GIF", transparency=0)),
         Body("image/bmp", _saved(image, "BMP")),
+        Body("image/tiff", _saved(image, "TIFF")),
+        Body("image/tiff", _saved(image.convert("RGBA"), "TIFF", compression="tiff_lzw")),
+        Body("image/tiff", _saved(image, "TIFF", compression="jpeg")),
+        Body("image/avif", _saved(image, "AVIF", exif=exif)),
+        Body("image/avif", _saved(image.convert("RGBA"), "AVIF")),
+        *[Body("image/heif", HEIC.read_bytes())] * 2,
     ]
     array = io.BytesIO()
     np.save(array, np.asarray(image))
@@ -112,8 +127,28 @@ def seeds() -> Sequence[Body]:
     document = {"instances": [texts[0], *({"b64": text} for text in texts[1:])]}
     arrays = [Body("application/x-npy", array.getvalue())] * 3
     documents = [Body("application/json", json.dumps(document).encode())] * 3
-    lines = "".join(json.dumps(each) + "\n" for each in document["instances"])
-    return [*seeds, *arrays, *documents, Body("application/jsonlines", lines.encode())]
+    lines = "".join(json.dumps(each) + "\n" for each in document["instances"]).encode()
+    form = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        + data
+        + b"\r\n"
+        for data in (seeds[0].data, seeds[3].data)
+    )
+    packed = [
+        Body("image/jpeg", gzip.compress(seeds[0].data)),
+        Body("application/json", zstd.compress(documents[0].data)),
+    ]
+    return [
+        *(*seeds, *arrays, *documents, *packed),
+        Body("application/x-ndjson", lines),
+        Body("multipart/form-data; boundary=x", form + b"--x--\r\n"),
+        # As in TensorFlow Serving, with a data URL.
+        Body(
+            "application/json",
+            b'{"instances": [{"image_bytes": {"b64": "%s"}}, "data:image/png;base64,%s"]}'
+            % (texts[0].encode(), base64.b64encode(seeds[3].data)),
+        ),
+    ]
 
 
 def mutants(seed: int) -> Iterator[Body]:
@@ -122,7 +157,7 @@ def mutants(seed: int) -> Iterator[Body]:
     sound = seeds()
     while True:
         body = random.choice(sound)
-        if body.content_type == "application/json" and random.random() < IN_IMAGE:
+        if body.data.startswith(WITH_OBJECTS) and random.random() < IN_IMAGE:
             yield Body(body.content_type, _with_mutated_image(body.data, random))
             continue
         data = _mutated(body.data, random.choice(sound).data, random)

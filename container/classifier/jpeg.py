@@ -43,7 +43,7 @@ COEFFICIENT_BYTES = 2
 
 @dataclass(slots=True)
 class Jpeg:
-    """A JPEG file without what follows its last scan."""
+    """A JPEG file without what is between its segments or follows its last scan."""
 
     data: bytes = b""
     """The file, with an end marker."""
@@ -98,6 +98,7 @@ def read_jpeg(data: bytes) -> Jpeg:
     """
     jpeg, segments, position = Jpeg(), 0, len(START_OF_IMAGE)
     missing: dict[int, set[int]] = {}
+    parts = [START_OF_IMAGE]
     while match := MARKER.search(data, position):
         start, position, marker = match.start(), match.end(), match[1][0]
         if match[0] in {START_OF_IMAGE, END_OF_IMAGE}:
@@ -105,7 +106,7 @@ def read_jpeg(data: bytes) -> Jpeg:
                 # Pillow continues if there was no image yet.
                 continue
             if match[0] == END_OF_IMAGE:
-                jpeg.data = data[:start] + END_OF_IMAGE
+                jpeg.data = b"".join((*parts, END_OF_IMAGE))
                 return jpeg
             break
         segments += 1
@@ -128,8 +129,10 @@ def read_jpeg(data: bytes) -> Jpeg:
             end = SCAN_END.search(data, position)
             position = end.start() if end else len(data)
             if missing and not any(missing.values()):
-                jpeg.data = data[:position] + END_OF_IMAGE
+                jpeg.data = b"".join((*parts, data[start:position], END_OF_IMAGE))
                 return jpeg
+        # Bytes between segments, such as a segment with a damaged marker, are left out.
+        parts.append(data[start:position])
     if jpeg.scans:
         raise ImageError(TRUNCATED)
     jpeg.data = data
