@@ -149,7 +149,7 @@ def is_same(first: Pixels | None, second: Pixels | None) -> bool:
     return int(np.abs(first.astype(int) - second).max()) <= TOLERANCE
 
 
-def judge(sound: Sound, data: bytes, chromium: Pixels | None) -> tuple[str, bool]:
+def compare(sound: Sound, data: bytes, chromium: Pixels | None) -> tuple[str, bool]:
     """Return what the programs show of a file, and whether ours is right."""
     (djpeg, warnings), (_, more) = by_djpeg(data), by_djpeg(data + END)
     ours = by_us(data)
@@ -184,8 +184,8 @@ def main() -> int:
                 chosen = [random.choice(sound) for _ in range(BATCH)]
                 faults = [mutated(one.data, random) for one in chosen]
                 bodies = [data for _, data in faults]
-                judged = pool.map(judge, chosen, bodies, by_chromium(browser, bodies))
-                for (kind, data), (shown, is_right) in zip(faults, judged, strict=True):
+                compared = pool.map(compare, chosen, bodies, by_chromium(browser, bodies))
+                for (kind, data), (shown, is_right) in zip(faults, compared, strict=True):
                     counts[f"{kind}: {shown}{'' if is_right else ', WRONG'}"] += 1
                     if not is_right:
                         wrong.append(data)

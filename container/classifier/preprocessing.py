@@ -36,9 +36,6 @@ Size: TypeAlias = tuple[float, float]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 NAMES = ", ".join(FORMATS)
 
-# The first bytes; AVIF and HEIF have others.
-SIGNATURES = (START_OF_IMAGE, PNG_SIGNATURE, b"RIFF", b"GIF8", b"BM", b"II", b"MM")
-
 # Decoding a pixel needs at most this memory in any format but JPEG; WebP's decoder needs most.
 PIXEL_BYTES = 16
 
@@ -102,11 +99,6 @@ class _File(io.BytesIO):
         if self.pieces_left < 0:
             raise ImageError(f"the image's header has more than {MAX_HEADER_PIECES} pieces")
         return super().read(size)
-
-
-def looks_like_image(data: bytes) -> bool:
-    """Return whether the first bytes are those of an image of FORMATS."""
-    return data.startswith(SIGNATURES) or data[4:8] == b"ftyp"
 
 
 def decode_image(data: bytes, side: int | None = None) -> Image.Image:

@@ -34,12 +34,13 @@ from werkzeug.exceptions import (
 )
 
 from container.classifier.errors import ImageError
+from container.classifier.image_files import image_format
 from container.classifier.media_types import ANY_IMAGE, JSON, JSON_LINES, NPY
 from container.classifier.preprocessing import (
+    FORMATS,
     Pixels,
     Preprocessing,
     fit,
-    looks_like_image,
     preprocess,
 )
 from container.serving.http.forms import FORM, read_files
@@ -176,7 +177,7 @@ def _split(content_type: str, data: bytes) -> Sequence[ImageDecoder]:
         UnsupportedMediaType: neither is known.
     """
     media_type = content_type.partition(";")[0].strip().lower()
-    if looks_like_image(data):
+    if image_format(data) in FORMATS:
         return split_image(data)
     if data.startswith(NPY_MAGIC) or media_type == NPY:
         return split_npy(data)
