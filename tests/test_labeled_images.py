@@ -11,7 +11,9 @@ from container.classifier.labeled_images import (
     check_classes,
     class_names_of,
     labeled_files,
+    labeled_splits,
 )
+from container.classifier.split_names import role_of
 from container.training.data.sampling import split_validation
 
 
@@ -162,3 +164,76 @@ def test_held_out_images_cannot_have_other_classes() -> None:
     check_classes(files(a=1), ("a", "b"), "test")
     with pytest.raises(UserError, match="the test channel has classes that training lacks: c"):
         check_classes(files(a=1, c=1), ("a", "b"), "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("train2017", "train"),
+        ("Train Images", "train"),
+        ("X_train", "train"),
+        ("seg_train", "train"),
+        ("trainset", "train"),
+        ("TRAIN_SIMPLE", "train"),
+        ("train_val2018", "train"),
+        ("Trainingsbilder", "train"),
+        ("训练集", "train"),
+        ("dev", "validation"),
+        ("validation-set", "validation"),
+        ("hold-out", "test"),
+        ("rps-test-set", "test"),
+        ("images to predict", "unlabeled"),
+        ("train_test_split", None),
+        ("invalid", None),
+        ("contest", None),
+        ("testimony", None),
+        ("devices", None),
+        ("steam train journey", None),
+    ],
+)
+def test_words_of_splits_are_recognized_in_names(name: str, role: str | None) -> None:
+    assert role_of(name) == role
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["car/1.jpg", "train/1.jpg"], {"car", "train"}),
+        (["bus/1.jpg", "bus/old/2.jpg", "car/1.jpg", "train/1.jpg"], {"bus", "car", "train"}),
+        (["beaker/1.jpg", "flask/1.jpg", "test_tube/1.jpg"], {"beaker", "flask", "test_tube"}),
+        (["freight_train/1.jpg", "steam_train/1.jpg"], {"freight_train", "steam_train"}),
+        (["invalid/1.jpg", "valid/1.jpg"], {"invalid", "valid"}),
+        (["train/car/1.jpg", "train/train/1.jpg", "val/car/1.jpg"], {"car", "train"}),
+    ],
+)
+def test_class_with_the_name_of_a_split_is_recognized(
+    tmp_path: Path, names: list[str], labels: set[str]
+) -> None:
+    touch(tmp_path, *names)
+
+    splits = labeled_splits(tmp_path)
+
+    assert {file.class_name for files in splits.values() for file in files} == labels
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["train/1.jpg", "extra/1.jpg"], "look like splits, but extra is next to them"),
+        (["train/1.jpg", "test/1.jpg", "car/1.jpg"], "look like splits, but car is next to them"),
+        (["train/a/1.jpg", "train - Copy/a/1.jpg"], "are all for training: keep one"),
+        (["ds/train/a/1.jpg", "ds/test/a/1.jpg", "more/a/1.jpg"], "ds contains splits, and more"),
+        (["train_a/1.jpg", "test_b/1.jpg"], "can be splits or classes"),
+        (
+            [f"fold{fold}/{kind}/1.jpg" for fold in (1, 2) for kind in ("cat", "dog")],
+            "fold1, fold2 contain the same folders, cat, dog",
+        ),
+    ],
+)
+def test_layout_that_is_not_certain_is_rejected(
+    tmp_path: Path, names: list[str], words: str
+) -> None:
+    touch(tmp_path, *names)
+
+    with pytest.raises(UserError, match=words):
+        labeled_splits(tmp_path)

@@ -1,9 +1,15 @@
 """Folders that are splits, as their names and the folders next to them show."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 from container.classifier.class_folders import LayoutError, Parts, by_folder
 from container.classifier.split_names import SplitName, is_container, split_name
+
+# A folder of such a name next to one of a split is no class.
+_ASIDE = re.compile(
+    r"extras?|others?|misc|rest|additional|more|new|unused|annotations|masks", re.IGNORECASE
+)
 
 ONLY_SPLITS = "--within FOLDER, or --splits none if they are classes"
 
@@ -84,11 +90,13 @@ def _are_classes(
     loose: Sequence[str],
 ) -> bool:
     """Return whether a folder with a split's name is a class, as the folders next to it show."""
-    if loose or any(map(is_container, others)):
+    if loose or any(is_container(name) or _ASIDE.fullmatch(name) for name in others):
         return False
-    flat = {all(len(path) == 1 for path in below) for below in folders.values()}
-    if flat == {True}:
+    if all(len(path) == 1 for name in roles for path in folders[name]) and all(
+        any(len(path) == 1 for path in folders[name]) for name in others
+    ):
         return len(roles) == 1 or not any(role.is_exact for role in roles.values())
+    flat = {all(len(path) == 1 for path in below) for below in folders.values()}
     found = {role.role for role in roles.values()}
     return flat == {False} and len(roles) == 1 and "train" not in found
 

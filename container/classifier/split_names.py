@@ -9,11 +9,16 @@ UNLABELED = "unlabeled"
 
 # Words that stand for a split.
 _ROLES = {
-    "train": ("train", "trn", "training"),
-    "validation": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
-    "test": ("test", "tst", "testing", "holdout", "heldout"),
+    "train": (
+        "train", "trn", "training", "entrenamiento", "entrainement", "treino", "训练", "训练集",
+    ),
+    "validation": (
+        "val", "valid", "validation", "validate", "dev", "eval", "evaluation", "validierung",
+        "validacion", "验证", "验证集",
+    ),
+    "test": ("test", "tst", "testing", "holdout", "heldout", "prueba", "teste", "测试", "测试集"),
     UNLABELED: ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"),
-}
+}  # fmt: skip
 
 # Words that are added to them and have no meaning for a class.
 _CONTAINER = re.compile(
@@ -25,7 +30,7 @@ _FILLER = re.compile(
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
 _HOLD_OUT = re.compile(r"(hold|held)[ _.-]?out", re.IGNORECASE)
-_COMPOUND = re.compile(r"(?P<word>[a-z]+?)(?:set|data|dataset|images|imgs|img)$")
+_COMPOUND = re.compile(r"(?P<word>[a-z]+?)(set|data(set)?|images|imgs?|s?bilder|s?daten|s?satz)$")
 _BY_WORD = {word: role for role, words in _ROLES.items() for word in words}
 
 
