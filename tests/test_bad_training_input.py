@@ -86,12 +86,12 @@ def test_broken_images_are_named_counted_and_left_out(
     (blue / "a-empty.png").write_bytes(b"")
     (blue / "b-text.png").write_bytes(b"no image")
     (blue / "c-torn.png").write_bytes(square("blue", 0)[:300])
-    (blue / "d-tiff.png").write_bytes(square("blue", 0, suffix="TIFF"))
+    (blue / "d-ppm.png").write_bytes(square("blue", 0, suffix="PPM"))
 
     assert train_here(job, "train") == 0
     log = capsys.readouterr().out
     assert f"4 of 94 images cannot be read and are left out: {blue}/a-empty.png (" in log
-    assert all(name in log for name in ("b-text.png (", "c-torn.png (", "d-tiff.png ("))
+    assert all(name in log for name in ("b-text.png (", "c-torn.png (", "d-ppm.png ("))
     assert "training_images=90" in log
 
 
