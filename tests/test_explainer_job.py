@@ -15,6 +15,7 @@ from PIL import Image
 
 from container.classifier.preprocessing import Pixels
 from image_classifier.explainer.__main__ import main
+from tests.accessibility import check_accessibility
 from tests.chromium import PROGRAM, browsing
 from tests.endpoints import Behavior, Rows, patch_server
 from tests.red_patch import draw, is_right, write_images
@@ -336,6 +337,7 @@ def test_report_is_self_contained_and_escapes_names(
         shown = browser.run("[...document.images].filter((i) => i.naturalWidth > 0).length")
         pages = [url for url in browser.requested if not url.startswith("data:")]
 
+    check_accessibility(tmp_path / "out/report.html")
     page = check_report((tmp_path / "out/report.html").read_text("utf-8"))
     assert f"Data{tmp_path / 'images'}" in re.sub(r"\s", "", page.text)
     assert browser.errors == []

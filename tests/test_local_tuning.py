@@ -25,6 +25,7 @@ from image_classifier.local.tuning_page import best_trial
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.settings_file import SettingsFile
+from tests.accessibility import check_accessibility
 from tests.opt_ml import HYPERPARAMETERS, write_images
 from tests.processes import free_port
 from tests.report_pages import check_report
@@ -87,6 +88,7 @@ def test_search_continues_and_writes_a_page_and_a_model(
     page = (folder / "tuning.html").read_text()
     assert page.count("<tr class=") == 3
     check_report(page)
+    check_accessibility(folder.resolve() / "tuning.html")
 
 
 @pytest.mark.slow

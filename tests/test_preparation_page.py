@@ -6,6 +6,7 @@ import pytest
 
 from image_classifier.preparation.page import histogram
 from image_classifier.preparation.pipeline import Reading, audit_source
+from tests.accessibility import check_accessibility
 from tests.chromium import PROGRAM, Browser, browsing
 from tests.planted import drawn, planted, save
 from tests.report_pages import check_report
@@ -27,6 +28,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_page_is_one_of_the_reports(page: Path) -> None:
+    check_accessibility(page)
     found = check_report(page.read_text("utf-8"))
 
     assert str(page.parent) in found.text

@@ -30,6 +30,7 @@ from container.debugger.rules.rule import (
     Verdict,
     Violation,
 )
+from tests.accessibility import check_accessibility
 from tests.opt_ml import make_job, train_here, write_json
 from tests.report_pages import check_report
 
@@ -129,9 +130,11 @@ def test_smdebug_readers_read_the_files(base_dir: Path) -> None:
 
 
 def test_report_has_all_sections_and_no_external_references(base_dir: Path) -> None:
-    page = (base_dir / "output" / "data" / "debug-report.html").read_text()
+    path = base_dir / "output" / "data" / "debug-report.html"
+    page = path.read_text()
 
     check_report(page)
+    check_accessibility(path)
     titles = re.findall(r"<h2>(.*?)</h2>", page)
     assert titles == [
         "Advice",

@@ -20,6 +20,7 @@ from container.training.evaluation.evaluation import Evaluation, confusion_matri
 from container.training.output import plots, report
 from container.training.output.comparison import Comparison
 from container.training.output.quantization import CALIBRATIONS, METRICS, Attempt, verdict
+from tests.accessibility import check_accessibility
 from tests.report_pages import Page, check_report
 
 HOSTILE = (
@@ -104,8 +105,10 @@ def rendered(
 HISTORY = {"train_loss": 1.0, "train_accuracy": 0.5, "val_loss": 0.5, "val_accuracy": 0.75}
 
 
-def test_page_is_well_formed_and_loads_nothing() -> None:
+def test_page_is_well_formed_and_loads_nothing(tmp_path: Path) -> None:
     page = check_report(rendered())
+    (tmp_path / "report.html").write_text(rendered(), encoding="utf-8")
+    check_accessibility(tmp_path / "report.html")
 
     assert len([name for name, _ in page.elements if name == "img"]) == 4
     check_report(rendered(is_final=False, with_mistakes=False))

@@ -10,9 +10,11 @@ import pytest
 
 from container.classifier.report_page import read_stylesheet
 from container.serving.http.page import golden_images
+from tests.accessibility import faults
 from tests.artifacts import encode, random_pixels, write_artifact
 from tests.bodies import JPEG, PNG
 from tests.chromium import PROGRAM, Browser, browsing
+from tests.screenshots import resize
 from tests.servers import Server, serving
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
@@ -49,6 +51,18 @@ def browser(shared_browser: Browser, server: Server) -> Browser:
 
 def shares(browser: Browser) -> list[float]:
     return [float(share) for share in re.findall(r"([\d.]+) %", browser.text("#classes"))]
+
+
+@needs_browser
+def test_page_has_no_serious_accessibility_fault(browser: Browser, tmp_path: Path) -> None:
+    assert list(faults(browser)) == []
+
+    image = tmp_path / "image.png"
+    image.write_bytes(PNG)
+    browser.drop("#dropzone", image)
+    browser.wait_for("!answer.hidden && preview.naturalWidth === 50")
+    assert list(faults(browser)) == []
+    resize(browser, 1280, 900)
 
 
 @needs_browser
