@@ -15,6 +15,7 @@ from container.training.evaluation.assessment import (
     Assessment,
     Outcome,
     assess,
+    label_issues,
     worst_mistakes,
 )
 from container.training.evaluation.bootstrap import intervals
@@ -198,3 +199,28 @@ def test_accuracy_equal_to_the_minimum_is_enough(minimum: float | None) -> None:
 
 def test_minimum_accuracy_does_not_apply_to_stopped_jobs() -> None:
     assessment(outcome("val", 1, 9), is_final=False).check_accuracy(0.9, Path("report.html"))
+
+
+def test_confident_contradictions_of_labels_are_label_issues() -> None:
+    found = assessed(validation=squares(0, count=60, wrong=5))
+
+    assert {mistake.index for mistake in found.mistakes if mistake.is_label_issue} == {*range(5)}
+
+
+def test_a_label_issue_needs_the_confidence_of_the_class() -> None:
+    labels = np.array([0, 0, 1, 1, 1, 1, 0])
+    predicted = np.array([0, 0, 1, 1, 0, 0, 1])
+    probability = np.array([0.95, 0.85, 0.75, 0.75, 0.8, 0.6, 0.6])
+    own = np.where(predicted == labels, probability, 1 - probability)
+    predictions = Predictions(predicted, probability, -np.log(own))
+
+    found = label_issues(predictions, labels)
+
+    # The averages are 0.73 and 0.53: the network is confident of the fifth and the last image.
+    assert np.flatnonzero(found).tolist() == [4, 6]
+
+
+def test_a_class_without_images_has_no_label_issues() -> None:
+    predictions = Predictions(np.array([2, 0]), np.array([0.99, 0.9]), np.array([4.0, 0.1]))
+
+    assert not label_issues(predictions, np.array([0, 0])).any()

@@ -39,6 +39,8 @@ class Mistake:
     predicted: int
     probability: float
     """Probability of the predicted class."""
+    is_label_issue: bool = False
+    """Whether the label is probably wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +204,31 @@ def worst_mistakes(predictions: Predictions, labels: npt.NDArray[np.int64]) -> t
     """Return the mistakes with the lowest probability of the true class, the worst first."""
     wrong = np.flatnonzero(predictions.predicted != labels)
     worst = wrong[np.argsort(-predictions.loss[wrong], kind="stable")][:MAX_MISTAKES]
+    is_label_issue = label_issues(predictions, labels)
     return tuple(
         Mistake(
             index=int(index),
             label=int(labels[index]),
             predicted=int(predictions.predicted[index]),
             probability=float(predictions.probability[index]),
+            is_label_issue=bool(is_label_issue[index]),
         )
         for index in worst
     )
+
+
+def label_issues(predictions: Predictions, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Find labels (N,) that are probably wrong, by confident learning (Northcutt et al. 2021).
+
+    The predicted class is another one, and at least as probable as it is on average for the images
+    that have it as their label. A network that is unsure of a class needs less to be confident. The
+    network must not have been trained on these images.
+    """
+    counts = np.bincount(labels, minlength=int(predictions.predicted.max(initial=0)) + 1)
+    sums = np.bincount(labels, np.exp(-predictions.loss), len(counts))
+    # A class without images has no average.
+    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    found: npt.NDArray[np.bool_] = (predictions.predicted != labels) & (
+        predictions.probability >= thresholds[predictions.predicted]
+    )
+    return found

@@ -133,6 +133,7 @@ def _mistakes(
             "true": class_names[mistake.label],
             "predicted": class_names[mistake.predicted],
             "probability": mistake.probability,
+            "is_label_issue": mistake.is_label_issue,
         }
         for number, mistake in enumerate(assessment.mistakes)
     ]
