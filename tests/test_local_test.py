@@ -299,6 +299,18 @@ sys.exit(3)
     assert seen["job"].startswith("local-")
 
 
+def test_quiet_training_prints_into_its_log_only(
+    base_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = "import sys; print('epoch=1', flush=True); print('epoch 1: 50 %', file=sys.stderr)"
+    program = training.as_process(base_dir, _program(tmp_path, "training", code))
+
+    assert training.train(base_dir, program, is_quiet=True) == 0
+
+    assert capfd.readouterr() == ("", "")
+    assert (base_dir / training.LOG_FILE).read_text() == "epoch=1\nepoch 1: 50 %\n"
+
+
 def test_stopped_run_is_continued_and_finished_run_is_not(tmp_path: Path) -> None:
     base_dir = tmp_path / "opt_ml"
     for class_name, gray in (("dark", 50), ("light", 200)):

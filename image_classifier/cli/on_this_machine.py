@@ -29,6 +29,7 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
         folder,
         from_tuning=arguments.from_tuning is not None,
         in_container=containers.choose(containers.TRAIN_IMAGE, chosen=arguments.in_containers),
+        is_quiet=arguments.quiet,
         show=aws.show,
     )
     if line := jobs.report_line(folder):

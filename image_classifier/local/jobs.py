@@ -31,6 +31,7 @@ def train(
     *,
     from_tuning: bool,
     in_container: bool = False,
+    is_quiet: bool = False,
     show: Callable[[str], None] = lambda _text: None,
 ) -> Path:
     """Train in `folder`; return the model, packed as SageMaker packs one.
@@ -65,7 +66,7 @@ def train(
     packed.unlink(missing_ok=True)
     trial.prepare(base_dir, channels, hyperparameters)
     is_stopped = Event()
-    exit_code = training.train(base_dir, program, is_stopped.set)
+    exit_code = training.train(base_dir, program, is_stopped.set, is_quiet=is_quiet)
     if exit_code:
         raise UserError(f"the training failed: {_failure(base_dir) or f'code {exit_code}'}")
     has_model = (base_dir / "model" / MANIFEST).is_file()

@@ -40,9 +40,16 @@ def as_process(base_dir: Path, root: Path = ROOT) -> Program:
     )
 
 
-def train(base_dir: Path, program: Program, on_stop: Callable[[], None] = lambda: None) -> int:
+def train(
+    base_dir: Path,
+    program: Program,
+    on_stop: Callable[[], None] = lambda: None,
+    *,
+    is_quiet: bool = False,
+) -> int:
     """Run a training job with its log on standard output and in a file; return its exit code.
 
+    With `is_quiet` everything that it prints is in the file alone.
     On SIGTERM and SIGINT the program gets SIGTERM, and SIGKILL after SageMaker's timeout;
     `on_stop` is called.
 
@@ -56,7 +63,8 @@ def train(base_dir: Path, program: Program, on_stop: Callable[[], None] = lambda
             "run `python -m image_classifier.platform prepare` first"
         )
     opt_ml.start_job(base_dir)
-    process = program.start(stdout=subprocess.PIPE)
+    stderr = subprocess.STDOUT if is_quiet else None
+    process = program.start(stdout=subprocess.PIPE, stderr=stderr)
     # Its children too: the log ends when no process can write to it.
     killer = threading.Timer(GRACE_SECONDS, program.kill, [process])
     is_stopped = threading.Event()
@@ -70,7 +78,7 @@ def train(base_dir: Path, program: Program, on_stop: Callable[[], None] = lambda
 
     try:
         with handle_stop_signals(stop_training), (base_dir / LOG_FILE).open("wb") as log:
-            is_read = _copy(process, log, stop_training)
+            is_read = _copy(process, log, stop_training, is_quiet=is_quiet)
             exit_code = process.wait()
     finally:
         killer.cancel()
@@ -83,7 +91,9 @@ def train(base_dir: Path, program: Program, on_stop: Callable[[], None] = lambda
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 
-def _copy(process: subprocess.Popen[bytes], log: IO[bytes], stop: Callable[[], None]) -> bool:
+def _copy(
+    process: subprocess.Popen[bytes], log: IO[bytes], stop: Callable[[], None], *, is_quiet: bool
+) -> bool:
     """Copy the output of a training to its log and to standard output, until it ends.
 
     If the reader of standard output ends, the training is stopped, which leaves a checkpoint.
@@ -99,7 +109,7 @@ def _copy(process: subprocess.Popen[bytes], log: IO[bytes], stop: Callable[[], N
             log.write(line)
             log.flush()
             try:
-                if is_read:
+                if is_read and not is_quiet:
                     print(line.decode(errors="backslashreplace"), end="", flush=True)
             except BrokenPipeError:
                 is_read = False
