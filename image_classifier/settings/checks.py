@@ -58,7 +58,13 @@ def find_missing_folders(
     if folder is None:
         return
     if not folder.is_dir():
-        hint = "fix the path, or remove the key if the images are only on S3"
+        is_sample = folder.parts[-4:] == ("local_test", "test_dir", "input", "data")
+        hint = (
+            "draw the sample images with `python -m image_classifier.platform prepare`"
+            if is_sample
+            else "create it with `image-classifier prepare SOURCE FOLDER`, fix the path, or remove "
+            "the key if the images are only on S3"
+        )
         yield Mistake(("data", "local"), f"is not a folder: {folder}; {hint}")
         return
     if ("data", "channels") in wrong and "channels" not in settings.data.model_fields_set:
