@@ -62,7 +62,7 @@ def find_missing_folders(
         hint = (
             "draw the sample images with `python -m image_classifier.platform prepare`"
             if is_sample
-            else "create it with `image-classifier prepare SOURCE FOLDER`, fix the path, or remove "
+            else "fix the path, create it with `image-classifier prepare SOURCE FOLDER`, or remove "
             "the key if the images are only on S3"
         )
         yield Mistake(("data", "local"), f"is not a folder: {folder}; {hint}")
