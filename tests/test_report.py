@@ -74,7 +74,7 @@ def rendered(
         is_final=is_final,
     )
     assert found.calibration is not None
-    attempt = Attempt(CALIBRATIONS[0], comparison) if comparison else None
+    attempt = Attempt(CALIBRATIONS[0], comparison, Path("model.onnx")) if comparison else None
     figures = {
         "confusion_matrix": plots.confusion_matrix(found.evaluation.confusion, class_names),
         "learning_curves": plots.learning_curves([HISTORY], 1),

@@ -66,6 +66,17 @@ class Comparison:
         )
 
     @property
+    def drop(self) -> float:
+        """Drop of the accuracy on these images."""
+        return (self.lost - self.gained) / self.images
+
+    @property
+    def is_within_limit(self) -> bool:
+        """Whether the accuracy on these images drops by at most the allowed drop."""
+        # Both are fractions of the same images: a difference of less than one image is rounding.
+        return self.drop <= self.max_drop + 1e-9
+
+    @property
     def is_accurate(self) -> bool:
         """Whether the images do not show a larger drop than the allowed one."""
         return self.p_value > SIGNIFICANCE

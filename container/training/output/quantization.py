@@ -74,7 +74,7 @@ class Calibration:
     """Number of layers at the end of the network that remain in float32."""
 
 
-# The first makes the fastest network. The others follow if int8 loses too much accuracy.
+# The first makes the fastest network. The others follow if its accuracy drops too much.
 CALIBRATIONS = (
     Calibration(300, "performance", 0),
     Calibration(1000, "mixed", 0),
@@ -88,6 +88,7 @@ class Attempt:
 
     calibration: Calibration
     comparison: Comparison
+    onnx_model: Path
 
 
 class Int8Network:
@@ -122,7 +123,7 @@ class Int8Network:
 
 
 def verdict(precision: str, reason: str, attempt: Attempt | None = None) -> Json:
-    """Return the manifest's entry on the precision, with the numbers of the last attempt."""
+    """Return the manifest's entry on the precision, with the numbers of the best attempt."""
     names = [field.name for kind in (Calibration, Comparison) for field in dataclasses.fields(kind)]
     numbers = dict.fromkeys(names)
     if attempt:
@@ -143,35 +144,46 @@ def add_int8(
     """Add an int8 network to an artifact if it is accurate enough; return the new manifest.
 
     Calibrates on the training images. Compares with `predicted`, the classes (N,) of the validation
-    images by the float32 network. If they show that the accuracy drops by more than `max_drop`,
-    other calibrations follow. An error leaves the artifact with float32.
+    images by the float32 network. If the accuracy drops by more than `max_drop`, other calibrations
+    follow. The most accurate network is added, unless the images show a larger drop than
+    `max_drop`. An error leaves the artifact with float32.
     """
     start, limit = time.monotonic(), TimeLimit(stop, LIMIT_SECONDS)
-    result, rejected, reasons = None, None, []
+    result, best, reasons = None, None, []
     try:
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
-            source, onnx_model = Artifact.read(directory), Path(scratch, artifact.INT8_MODEL)
+            source = Artifact.read(directory)
             for calibration in CALIBRATIONS:
-                used = _calibrate(source, training, calibration, onnx_model, limit)
-                network = Int8Network(onnx_model)
-                comparison = compare(network, validation, predicted, max_drop, limit)
-                attempt = Attempt(used, comparison)
-                if comparison.is_accurate:
-                    accepted = _with_verdict(manifest, INT8, comparison.reason, attempt)
-                    _add(directory, accepted, source, network, onnx_model)
-                    result, reasons = accepted, [comparison.reason]
+                target = Path(scratch, f"{calibration.preset}-{calibration.float_layers}.onnx")
+                try:
+                    used = _calibrate(source, training, calibration, target, limit)
+                    network = Int8Network(target)
+                    comparison = compare(network, validation, predicted, max_drop, limit)
+                except (Stopped, NotQuantizedError):
+                    if best and best.comparison.is_accurate:
+                        break
+                    raise
+                attempts = filter(None, (best, Attempt(used, comparison, target)))
+                # Of equal ones the first, which is the fastest.
+                best = min(attempts, key=lambda attempt: attempt.comparison.drop)
+                reasons = [best.comparison.reason]
+                if comparison.is_within_limit:
                     break
-                rejected, reasons = attempt, [comparison.reason]
-                logger.info("int8=rejected %s: %s", _described(used), comparison.reason)
+                logger.info("int8=above_limit %s: %s", _described(used), comparison.reason)
+            if best and best.comparison.is_accurate:
+                accepted = _with_verdict(manifest, INT8, best.comparison.reason, best)
+                reasons = []
+                _add(directory, accepted, source, best.onnx_model)
+                result, reasons = accepted, [best.comparison.reason]
     except Stopped:
         cause = "the job was stopped" if stop.requested else f"{LIMIT_SECONDS} seconds passed"
-        reasons.append(f"{cause} before {'another' if rejected else 'int8'} was evaluated")
+        reasons.append(f"{cause} before {'another' if best else 'int8'} was evaluated")
     except NotQuantizedError as error:
         reasons.append(str(error))
     except Exception as error:  # noqa: BLE001 - the trained network must not be lost
         reasons.append(f"{type(error).__name__}: {error}")
     if result is None:
-        result = _with_verdict(manifest, FLOAT32, "; ".join(reasons), rejected)
+        result = _with_verdict(manifest, FLOAT32, "; ".join(reasons), best)
         # On a full disk the reason is in the log only.
         with suppress(OSError, ArtifactError), artifact.extending(directory, result):
             pass
@@ -192,13 +204,11 @@ def _calibrate(
     return used
 
 
-def _add(
-    directory: Path, manifest: Manifest, source: Artifact, network: Int8Network, onnx_model: Path
-) -> None:
+def _add(directory: Path, manifest: Manifest, source: Artifact, onnx_model: Path) -> None:
     """Move an int8 network to the artifact, with its probabilities of the golden images."""
     images = [answer.data for answer in source.golden_answers]
     golden = np.stack([preprocess(data, manifest.preprocessing) for data in images])
-    probabilities = network.predict(golden)
+    probabilities = Int8Network(onnx_model).predict(golden)
     with artifact.extending(directory, manifest) as partial:
         shutil.move(onnx_model, partial / artifact.INT8_MODEL)
         artifact.write_int8_answers(partial, probabilities.tolist())
