@@ -5,11 +5,14 @@ import os
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from container.classifier.artifact import Artifact
+from container.classifier.environment import CACHE_DIR_VARIABLE
 from tests.opt_ml import (
     HYPERPARAMETERS,
     configure,
@@ -151,14 +154,18 @@ def test_a_later_run_replaces_the_earlier_artifact(again: Path) -> None:
 
 
 def test_a_stop_while_images_are_decoded_exits_with_0_and_without_a_model(tmp_path: Path) -> None:
-    base_dir = make_job(tmp_path)
-    # Reading the pipe blocks until it is closed here.
-    slow = base_dir / "input" / "data" / "training" / "blue" / "slow.png"
-    os.mkfifo(slow)
+    base_dir, cache = make_job(tmp_path), tmp_path / "cache"
+    # A minute of decoding.
+    large = base_dir / "input" / "data" / "training" / "blue" / "large0.png"
+    Image.effect_noise((4000, 4000), 100).convert("RGB").save(large, compress_level=1)
+    for number in range(1, 200):
+        os.link(large, large.with_name(f"large{number}.png"))
 
-    with training(base_dir) as process:
-        with slow.open("wb"):
-            process.send_signal(signal.SIGTERM)
+    with training(base_dir, **{CACHE_DIR_VARIABLE: str(cache)}) as process:
+        while not list(cache.glob("*.partial")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
         output, _ = process.communicate()
 
     assert process.returncode == 0, output
