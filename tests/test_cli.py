@@ -201,7 +201,7 @@ def test_interrupted_preparation_has_exit_code_130(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(image)
     with start("prepare", "in", "out", cwd=tmp_path) as process:
-        while not any(path.name.startswith(".prepare-") for path in tmp_path.iterdir()):
+        while not list(tmp_path.glob(".prepare-*/in-use")):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
