@@ -108,6 +108,22 @@ def test_numbers_in_names_are_not_labels(
         labeled_splits(source)
 
 
+@pytest.mark.parametrize("name", ["unlabeled", "predict", "to_predict", "test", "val"])
+def test_folder_of_a_split_next_to_class_folders_is_not_a_class(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in"
+    folders(source, {"cats": 6, "dogs": 6, name: 6})
+
+    assert main(["prepare", str(source), str(tmp_path / "out"), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert f"{name} look like splits, but cats is next to them" in error
+    assert "--splits none" in error
+    with pytest.raises(UserError, match="look like splits"):
+        labeled_splits(source)
+    assert classes(source, "--splits", "none") == {"cats", "dogs", name}
+
+
 def test_table_in_the_source_is_suggested(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

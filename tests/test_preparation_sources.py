@@ -1,5 +1,6 @@
 """Folders and archives of images, also malicious ones."""
 
+import gzip
 import io
 import os
 import stat
@@ -60,7 +61,9 @@ def test_zip_is_read(tmp_path: Path) -> None:
     assert names_in(path) == ["ant/1.png"]
 
 
-@pytest.mark.parametrize("name", ["../1.png", "ant/../../1.png", "/1.png", "..\\1.png"])
+@pytest.mark.parametrize(
+    "name", ["../1.png", "ant/../../1.png", "/1.png", "..\\1.png", "C:\\1.png"]
+)
 def test_entry_that_leaves_the_folder_is_rejected(tmp_path: Path, name: str) -> None:
     for path in (
         zipped(tmp_path / "a.zip", **{name: IMAGE}),
@@ -172,6 +175,71 @@ def test_damage_in_a_compressed_tar_is_reported(tmp_path: Path, mode: str) -> No
 
     with pytest.raises(UserError, match=r"is damaged|cannot be unpacked: \w"), open_source(path):
         pass
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("damage", ["header", "cut"])
+def test_tar_that_ends_at_a_damaged_header_is_rejected(
+    tmp_path: Path, mode: str, damage: str
+) -> None:
+    path = tarred(tmp_path / "a.tar", *(member(f"ant/{number}.png") for number in range(4)))
+    data = bytearray(path.read_bytes())
+    third = data.index(b"ant/2.png")
+    data[third] ^= 255
+    data = data[: third + 100] if damage == "cut" else data
+    if mode == "w:gz":
+        path = tmp_path / "a.tar.gz"
+        path.write_bytes(gzip.compress(bytes(data)))
+    else:
+        path.write_bytes(data)
+
+    with (
+        pytest.raises(UserError, match="ends early, or an entry's header is damaged"),
+        open_source(path, quiet=True),
+    ):
+        pass
+
+
+def test_tar_without_its_closing_zeros_is_read(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "a.tar", member("ant/1.png"))
+    path.write_bytes(path.read_bytes()[: 512 + -(-len(IMAGE) // 512) * 512])
+
+    assert names_in(path) == ["ant/1.png"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_large_extended_header_is_not_read(tmp_path: Path, kind: bytes) -> None:
+    header = member("././@LongLink", kind)
+    header.size = 3_000_000
+    first = tarred(tmp_path / "a.tar", member("1.png")).read_bytes()
+    first = first[: 512 + -(-len(IMAGE) // 512) * 512]
+    path = tmp_path / "b.tar"
+    path.write_bytes(first + header.tobuf() + b"a" * 3_000_064 + bytes(1024))
+
+    with (
+        pytest.raises(UserError, match="extended header has 3000000 bytes"),
+        open_source(path, quiet=True),
+    ):
+        pass
+
+
+def test_folders_count_as_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [f"ant/{number}/" for number in range(20)]
+    tar = tarred(tmp_path / "a.tar", *(member(name, tarfile.DIRTYPE) for name in many))
+    monkeypatch.setattr(sources, "MAX_ENTRIES", 10)
+
+    for path in (tar, zipped(tmp_path / "a.zip", **dict.fromkeys(many, b""))):
+        with (
+            pytest.raises(UserError, match="more than 10 entries"),
+            open_source(path, quiet=True),
+        ):
+            pass
+
+
+def test_zip_of_windows_with_entries_for_folders_is_read(tmp_path: Path) -> None:
+    entries = {"data\\": b"", "data\\ant\\": b"", "data\\ant\\1.png": IMAGE}
+
+    assert names_in(zipped(tmp_path / "a.zip", **entries)) == ["data/ant/1.png"]
 
 
 def test_archive_with_a_duplicate_name_is_rejected(tmp_path: Path) -> None:

@@ -92,6 +92,9 @@ def _are_classes(
     """Return whether a folder with a split's name is a class, as the folders next to it show."""
     if loose or any(is_container(name) or _ASIDE.fullmatch(name) for name in others):
         return False
+    if len(others) > 1 and any(item.is_exact and item.role != "train" for item in roles.values()):
+        # Next to several classes, a folder test or unlabeled is rarely a class, as train can be.
+        return False
     if all(len(path) == 1 for name in roles for path in folders[name]) and all(
         any(len(path) == 1 for path in folders[name]) for name in others
     ):

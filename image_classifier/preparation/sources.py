@@ -11,9 +11,9 @@ import zipfile
 import zlib
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
-from typing import IO
+from typing import IO, Self, TypeAlias
 
 from tqdm import tqdm
 
@@ -40,9 +40,16 @@ SPARE_BYTES = 500_000_000
 
 CHUNK_BYTES = 1 << 20
 
-# What the standard library raises on damaged contents. KeyError: a hard link to a missing entry.
+# Headers of a tar before an entry that are read into memory: long names, and further attributes.
+MAX_HEADER_BYTES = 1 << 20
+EXTENDED_HEADERS = b"xgXLK"
+
+# Name and content of an entry; None for what has no content, such as a folder.
+Entry: TypeAlias = tuple[str, IO[bytes] | None]
+
+# What the standard library raises on damaged contents.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
-DAMAGED_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, KeyError)
+DAMAGED_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 
 # Flags and a method of zip entries.
 ENCRYPTED, IS_UTF_8, DEFLATE_64 = 1, 0x800, 9
@@ -114,7 +121,8 @@ def list_images(folder: Path, used: Collection[str] = ()) -> tuple[list[str], li
     if not images:
         archives = [item.path for item in findings if item.kind == "archive"]
         hint = f"; {archives[0]} is an archive: name it as the source" if archives else ""
-        raise UserError(f"found no image: expected files that end with {_suffixes()}{hint}")
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UserError(f"found no image: expected files that end with {suffixes}{hint}")
     return sorted(images), findings
 
 
@@ -140,10 +148,6 @@ def _normalized_path(folder: Path, within: str) -> Path:
     return found
 
 
-def _suffixes() -> str:
-    return ", ".join(sorted(IMAGE_SUFFIXES))
-
-
 class _Unpacking:
     """Unpacks one source, with limits on everything in it together."""
 
@@ -155,9 +159,9 @@ class _Unpacking:
     def unpack(self, archive: Path, folder: Path, depth: int = 0) -> None:
         """Unpack an archive, and the archives in it."""
         is_zip = archive.name.lower().endswith(".zip")
-        entries_of = _zip_entries if is_zip else _tar_entries
+        read = _zip_entries if is_zip else _tar_entries
         try:
-            with closing(entries_of(archive, self._encoding)) as entries:
+            with closing(read(archive, folder, self._encoding)) as entries:
                 bar = tqdm(entries, desc="unpack", unit=" files", disable=self._quiet or None)
                 self._write(archive, bar, folder)
         except (*DAMAGED_ZIP, *DAMAGED_TAR) as error:
@@ -172,16 +176,18 @@ class _Unpacking:
                 self.unpack(path, inner, depth + 1)
                 path.unlink()
 
-    def _write(self, archive: Path, entries: Iterable[tuple[str, IO[bytes]]], folder: Path) -> None:
+    def _write(self, archive: Path, entries: Iterable[Entry], folder: Path) -> None:
         free = shutil.disk_usage(folder).free - SPARE_BYTES
         for name, content in entries:
-            target = folder / name.replace("\\", "/")
             self._entries += 1
             if self._entries > MAX_ENTRIES or self._bytes > MAX_TOTAL_BYTES:
                 raise UserError(
-                    f"{self._source} contains more than {MAX_ENTRIES} files or "
+                    f"{self._source} contains more than {MAX_ENTRIES} entries or "
                     f"{MAX_TOTAL_BYTES // 10**9} GB: split it, or unpack it and name the folder"
                 )
+            if content is None:
+                continue
+            target = folder / name.replace("\\", "/")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with content, target.open("xb") as file:
@@ -198,8 +204,7 @@ class _Unpacking:
             self._bytes += written
 
 
-def _zip_entries(archive: Path, encoding: str | None) -> Generator[tuple[str, IO[bytes]]]:
-    """Yield names and contents of files."""
+def _zip_entries(archive: Path, _: Path, encoding: str | None) -> Generator[Entry]:
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             name = _zip_name(archive, info, encoding)
@@ -211,8 +216,8 @@ def _zip_entries(archive: Path, encoding: str | None) -> Generator[tuple[str, IO
                     f"{archive} is compressed with Deflate64, as Windows does with large files: "
                     "unpack it with Windows or 7-Zip, and name the folder"
                 )
-            if not info.is_dir():
-                yield name, opened.open(info)
+            # Programs on Windows end the names of folders with a backslash.
+            yield name, None if name.replace("\\", "/").endswith("/") else opened.open(info)
 
 
 def _zip_name(archive: Path, info: zipfile.ZipInfo, encoding: str | None) -> str:
@@ -229,24 +234,51 @@ def _zip_name(archive: Path, info: zipfile.ZipInfo, encoding: str | None) -> str
         ) from error
 
 
-def _tar_entries(archive: Path, encoding: str | None) -> Generator[tuple[str, IO[bytes]]]:
-    """Yield names and contents of files."""
-    with tarfile.open(archive, encoding=encoding or "utf-8") as opened:
-        for member in opened:
+class _Header(tarfile.TarInfo):
+    """A header that cannot fill the memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Parse a header; reject an extended one that is too large."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in EXTENDED_HEADERS and found.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"an entry's extended header has {found.size} bytes")
+        return found
+
+
+def _tar_entries(archive: Path, folder: Path, encoding: str | None) -> Generator[Entry]:
+    with tarfile.open(archive, encoding=encoding or "utf-8", tarinfo=_Header) as opened:
+        while member := opened.next():
             is_absolute = member.islnk() and PurePosixPath(member.linkname).is_absolute()
             _check_name(archive, member.name, is_link=member.issym() or is_absolute)
             if member.islnk():
-                # A hard link is a second name of another entry of this archive.
+                # A hard link is a second name of an earlier entry, which is unpacked.
                 _check_name(archive, member.linkname)
-            is_file = member.isfile() or member.islnk()
-            if is_file and (content := opened.extractfile(member)):
-                yield member.name, content
+                target = folder / member.linkname.replace("\\", "/")
+                if not target.is_file():
+                    raise tarfile.ReadError(f"{member.name!r} is a link to a missing entry")
+                yield member.name, target.open("rb")
+            else:
+                yield member.name, opened.extractfile(member) if member.isfile() else None
+            # The list of all entries is not needed, and can be large.
+            opened.members.clear()  # type: ignore[attr-defined]
+        _check_end(opened)
+
+
+def _check_end(opened: tarfile.TarFile) -> None:
+    """Check that a tar ends with zeros or after an entry: `tarfile` ends at any invalid header."""
+    if opened.fileobj:
+        opened.fileobj.seek(opened.offset)
+        block = opened.fileobj.read(tarfile.BLOCKSIZE)
+        if any(block) or len(block) not in {0, tarfile.BLOCKSIZE}:
+            raise tarfile.ReadError("it ends early, or an entry's header is damaged")
 
 
 def _check_name(archive: Path, name: str, *, is_link: bool = False) -> None:
     """Check that an entry does not leave the folder, by its name or as a link."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
+    is_absolute = path.is_absolute() or PureWindowsPath(name).is_absolute()
+    if is_absolute or ".." in path.parts or "\0" in name:
         raise UserError(f"{archive} contains {name!r}, which leaves the folder: it is not unpacked")
     if is_link:
         raise UserError(f"{archive} contains the link {name!r}: pack the file itself")
