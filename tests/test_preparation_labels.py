@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from container.classifier.errors import UserError
-from image_classifier.preparation import manifests
+from image_classifier.preparation import classes, manifests
+from image_classifier.preparation.__main__ import main
 from image_classifier.preparation.labels import (
     GROUP_PATTERNS,
     LABEL_PATTERNS,
@@ -188,6 +189,10 @@ def test_named_columns_give_path_label_split_and_group(tmp_path: Path) -> None:
         ("a.csv", "\n", "lists no images"),
         ("a.csv", "path,label\n1.png,\n", "row 2 has no path or no label"),
         ("a.csv", "path,label,split\n1.png,ant,fold3\n", "'fold3' is not a split"),
+        ("a.csv", "path,label,split\n1.png,ant,predict\n", "'predict' is not a split"),
+        ("a.csv", "path,label,label\n1.png,ant,bee\n", "row 2: the column 'label' exists twice"),
+        ("a.csv", "path,label\n1.png,ant,bee\n", "row 2 has more cells than the 2 columns"),
+        ("a.jsonl", '{"path": "1.png", "label": NaN}\n', "row 1 has no path or no label"),
         ("a.csv", 'path,label\n"1.png,ant\n', "is not a valid CSV file"),
         ("a.jsonl", "[1]\n", "line 1 is not a JSON object"),
         ("a.jsonl", "{\n", "line 1 is not JSON: "),
@@ -270,3 +275,52 @@ def test_json_lines_with_other_types_and_keys_are_read(tmp_path: Path) -> None:
     line = json.dumps({"image": "ä.png", "label": 7, "more": [1], "split": None})
 
     assert read(tmp_path, "a.jsonl", line) == [Row("ä.png", "7")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", '{"cat": 0, "dog": 0, "bird": 1}', "the label '0' two names, 'cat' and 'dog'"),
+        ("a.csv", "0,cat\n0,dog\n", "the label '0' two names, 'cat' and 'dog'"),
+        ("a.json", '{"0": "cat", "0": "dog"}', "has '0' twice, with 'cat' and 'dog'"),
+        ("a.json", '{"0": null, "1": "dog"}', "has 'None' as a label or name: expected text"),
+        ("a.json", '[["a", "b", ["c"]], "dog"]', "as a label or name: expected text"),
+    ],
+)
+def test_contradicting_or_nested_names_of_classes_are_rejected(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+
+    with pytest.raises(UserError, match=words):
+        classes.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"0": {"name": "cat"}, "1": {"name": "dog"}}',
+        '[[0, "cat"], [1, "dog"]]',
+        '{"id2label": {"0": "cat", "1": "dog"}, "model_type": "vit"}',
+        '{"0": ["n1", "cat"], "1": ["n2", "dog"]}',
+    ],
+)
+def test_names_of_classes_are_found_in_usual_json(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+
+    assert classes.read(tmp_path / "a.json") == {"0": "cat", "1": "dog"}
+
+
+def test_labels_that_differ_in_zeros_do_not_merge() -> None:
+    images = [Labeled(f"{label}/1.png", label, "1.png") for label in ("1", "01", "2")]
+
+    with pytest.raises(UserError, match="gives the labels '01' and '1' one name, 'a'"):
+        classes.rename(images, {"1": "a", "2": "b"})
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "base64"])
+def test_unknown_encoding_is_rejected(encoding: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["prepare", "in", "out", "--encoding", encoding])
+
+    assert f"unknown encoding '{encoding}'" in capsys.readouterr().err

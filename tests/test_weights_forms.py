@@ -4,6 +4,7 @@ import argparse
 import collections
 import datetime as dt
 import io
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -199,6 +200,10 @@ def test_code_in_a_file_of_the_legacy_format_is_not_run(tmp_path: Path) -> None:
         ("w.pth", b"version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`"),
         ("w.safetensors", b"<!DOCTYPE html><html>", "is a web page"),
         ("w.bin", b"\x89HDF\r\n\x1a\n", "is an HDF5 file of Keras"),
+        ("w.pth", b"", "w.pth is empty"),
+        ("w.pth", b"weights of my network\n", "is a text file, not weights"),
+        ("w.pkl", pickle.dumps({"a": 1}), "is a pickle, which is not loaded"),
+        ("w.pt", b"PK\x05\x06" + bytes(18), "is a zip, but not of torch.save"),
     ],
 )
 def test_files_that_are_something_else_are_named(

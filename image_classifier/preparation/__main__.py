@@ -128,6 +128,16 @@ def _column(text: str) -> tuple[str, str]:
     return meaning, name
 
 
+def _encoding(text: str) -> str:
+    try:
+        "a".encode(text)
+    except (LookupError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"unknown encoding {text[:50]!r}: use one of Python's, such as cp1252, gbk or shift_jis"
+        ) from None
+    return text
+
+
 def _share(text: str) -> float:
     try:
         share = float(text)
@@ -220,6 +230,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--encoding",
+        type=_encoding,
         metavar="NAME",
         help="of names in an archive and of tables that are not UTF-8, such as cp1252 or gbk",
     )

@@ -27,12 +27,18 @@ def read(path: Path, encoding: str | None = None) -> dict[str, str]:
         encoding: None: UTF-8.
 
     Raises:
-        UserError: it is something else, or two labels have one name.
+        UserError: it is something else, or two labels have one name, or one label two.
         OSError: it cannot be read.
     """
     text = read_text(path, encoding)
     pairs = _read_json(path, text) if path.suffix.lower() == ".json" else _read_table(path, text)
-    names = {str(label).strip(): normalized(name.strip()) for label, name in pairs}
+    names: dict[str, str] = {}
+    for label, name in ((label.strip(), normalized(name.strip())) for label, name in pairs):
+        if names.setdefault(label, name) != name:
+            raise UserError(
+                f"{path} gives the label {label!r} two names, {names[label]!r} and {name!r}: keep "
+                "one of them"
+            )
     if not names or not all(names.values()):
         raise UserError(
             f'{path} has no names of classes: expected JSON such as {{"0": "cat"}}, or a CSV '
@@ -48,7 +54,7 @@ def rename(images: Sequence[Labeled], names: Mapping[str, str]) -> list[Labeled]
     """Return images with the names of their labels.
 
     Raises:
-        UserError: a label has no name.
+        UserError: a label has no name, or two labels have the same, such as 1 and 01.
     """
     # Numbers are equal with zeros before them, as in a folder 00012.
     numbers = {_number(label): name for label, name in names.items()}
@@ -60,6 +66,13 @@ def rename(images: Sequence[Labeled], names: Mapping[str, str]) -> list[Labeled]
         raise UserError(
             f"--classes has no name for the label {missing[0]!r}: it has {', '.join([*names][:5])}"
         )
+    labels: dict[str | None, str] = {}
+    for label, name in found.items():
+        if labels.setdefault(name, label) != label:
+            raise UserError(
+                f"--classes gives the labels {labels[name]!r} and {label!r} one name, {name!r}: "
+                "rename one of the folders or labels"
+            )
     return [replace(image, class_name=found[image.class_name] or "") for image in images]
 
 
@@ -69,21 +82,49 @@ def _number(label: str) -> str:
 
 def _read_json(path: Path, text: str) -> list[tuple[str, str]]:
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=lambda pairs: _object(path, pairs))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {str(error)[:80]}") from error
+    if isinstance(document, dict) and isinstance(document.get("id2label"), dict):
+        # As in config.json of Hugging Face.
+        document = document["id2label"]
     if isinstance(document, list):
-        return [(str(number), str(name)) for number, name in enumerate(document)]
-    if not isinstance(document, dict):
+        is_pairs = all(isinstance(item, list) and len(item) == 2 for item in document)  # noqa: PLR2004
+        found = [tuple(item) for item in document] if is_pairs else list(enumerate(document))
+    elif not isinstance(document, dict):
         return []
-    if all(isinstance(value, int) for value in document.values()):
+    elif all(isinstance(value, int) for value in document.values()):
         # As torchvision's class_to_idx.
-        return [(str(number), name) for name, number in document.items()]
-    # As imagenet_class_index.json: a list of a code and a name.
-    return [
-        (label, str(value[-1] if isinstance(value, list) and value else value))
-        for label, value in document.items()
-    ]
+        found = [(number, name) for name, number in document.items()]
+    else:
+        found = list(document.items())
+    return [(_text(path, label), _text(path, _name(value))) for label, value in found]
+
+
+def _object(path: Path, pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise UserError(
+                f"{path} has {key!r} twice, with {found[key]!r} and {value!r}: keep one"
+            )
+    return found
+
+
+def _name(value: object) -> object:
+    """Return the name in a value: imagenet_class_index.json has lists of a code and a name."""
+    if isinstance(value, list) and value:
+        return value[-1]
+    return value.get("name") if isinstance(value, dict) else value
+
+
+def _text(path: Path, value: object) -> str:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise UserError(
+        f"{path} has {str(value)[:80]!r} as a label or name: expected text or numbers, such as "
+        '{"0": "cat"}'
+    )
 
 
 def _read_table(path: Path, text: str) -> list[tuple[str, str]]:

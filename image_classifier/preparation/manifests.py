@@ -1,5 +1,6 @@
 """Lists of labeled images: labels, splits and groups of the images that their rows name."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from pathlib import Path
 from container.classifier.class_folders import LayoutError, check_labels
 from container.classifier.errors import UserError
 from container.classifier.layout import Placed, place
-from container.classifier.split_names import role_of
+from container.classifier.split_names import UNLABELED, role_of
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.references import References
@@ -201,13 +202,15 @@ def _row(path: Path, number: int, record: Record, keys: Mapping[str, str | Seque
         metadata = record.get(f"{key}{METADATA}")
         if meaning == "label" and isinstance(metadata, dict):
             value = metadata.get("class-name", value)
-        if isinstance(value, str | int | float) and str(value).strip():
+        # Tables of pandas have NaN for a missing value.
+        is_missing = isinstance(value, float) and math.isnan(value)
+        if isinstance(value, str | int | float) and not is_missing and str(value).strip():
             values[meaning] = str(value).strip()
     if "path" not in values or ("label" not in values and "label" in keys):
         raise UserError(f"{path}, row {number} has no path or no label: {str(dict(record))[:100]}")
     split = values.get("split")
     role = role_of(split) if split else None
-    if split and not role:
+    if split and role in {None, UNLABELED}:
         raise UserError(
             f"{path}, row {number}: {split!r} is not a split: use train, validation or test"
         )

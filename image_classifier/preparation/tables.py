@@ -82,7 +82,26 @@ def _read_table(path: Path, text: str, known: Collection[str]) -> Iterator[Numbe
     has_header = has_names or not (any(map(is_image_path, first)) or _is_list(first))
     names = first if has_header else _names(first)
     for number, cells in rows[1:] if has_header else rows:
+        _check_cells(f"{path}, row {number}", names, cells, known)
         yield number, dict(zip(names, cells, strict=False))
+
+
+def _check_cells(
+    row: str, names: Sequence[str], cells: Sequence[str], known: Collection[str]
+) -> None:
+    """Check that every value has a column, and every column that can be used one value."""
+    if any(cell.strip() for cell in cells[len(names) :]):
+        raise UserError(
+            f"{row} has more cells than the {len(names)} columns: quote values that contain the "
+            "separator"
+        )
+    values: dict[str, str] = {}
+    for name, cell in zip(names, cells, strict=False):
+        if values.setdefault(name, cell) != cell and column_name(name) in known:
+            raise UserError(
+                f"{row}: the column {name!r} exists twice, with {values[name]!r} and {cell!r}: "
+                "rename or remove one of them"
+            )
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:

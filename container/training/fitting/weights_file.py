@@ -29,6 +29,12 @@ MISTAKEN = {
     b"\x89HDF": "is an HDF5 file of Keras, not a state dict of PyTorch: use other weights",
 }
 
+# In the first pickle of the legacy format of torch.save: its magic number.
+LEGACY = b"\xfc\x9cF\xf9 j\xa8P\x19"
+
+# Bytes by which a text file is recognized.
+START_BYTES = 1024
+
 # Weights within weights: a checkpoint has the network's state dict in one or two dictionaries.
 MAX_DEPTH = 3
 
@@ -129,17 +135,32 @@ def _content(path: Path) -> object:
 
 def _read(name: str, file: IO[bytes]) -> object:
     data = file.read()
-    for start, mistake in MISTAKEN.items():
-        if data.startswith(start):
-            raise UserError(f"{name} {mistake}")
+    _check_start(name, data)
     if data.startswith(b"\x1f\x8b"):
         return _read_archive(name, data)
     # The length of the header, and the header, a JSON object.
     if data[8:9] == b"{" or name.lower().endswith(".safetensors"):
         return safetensors.torch.load(data)
-    if zipfile.is_zipfile(io.BytesIO(data)) and _is_torchscript(data):
-        raise UserError(f"{name} is a TorchScript program, {_conversion(name, JIT_LOADER)}")
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        if _contains(data, "/constants.pkl"):
+            raise UserError(f"{name} is a TorchScript program, {_conversion(name, JIT_LOADER)}")
+        if not _contains(data, "/data.pkl"):
+            raise UserError(f"{name} is a zip, but not of torch.save: use the weights file in it")
     return _unpickle(data)
+
+
+def _check_start(name: str, data: bytes) -> None:
+    """Check that the first bytes can be those of weights."""
+    for beginning, mistake in MISTAKEN.items():
+        if data.startswith(beginning):
+            raise UserError(f"{name} {mistake}")
+    if not data:
+        raise UserError(f"{name} is empty: copy or download it again")
+    start = data[:START_BYTES]
+    if start.isascii() and b"\0" not in start and not start.startswith(b"PK"):
+        raise UserError(f"{name} is a text file, not weights: use a file of torch.save")
+    if data.startswith(b"\x80") and data[8:9] != b"{" and LEGACY not in start:
+        raise UserError(f"{name} is a pickle, which is not loaded: save it with torch.save")
 
 
 def _read_archive(name: str, data: bytes) -> object:
@@ -193,9 +214,9 @@ def _pickled_types(data: bytes) -> set[str]:
     }
 
 
-def _is_torchscript(data: bytes) -> bool:
+def _contains(data: bytes, end: str) -> bool:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return any(name.endswith(end) for name in archive.namelist())
 
 
 def _states(content: object, path: str, depth: int) -> Iterator[tuple[str, State]]:
