@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--before", type=Path, help="another checkout to compare with")
     parser.add_argument("--rounds", type=int, default=1, help="after the first (default: 1)")
+    parser.add_argument("--targets", nargs="+", default=["setup", "up"], help="default: both")
     arguments = parser.parse_args()
     checkouts = {"after": ROOT}
     if arguments.before:
@@ -37,13 +38,13 @@ def main() -> None:
     for number in range(arguments.rounds + 1):
         names = sorted(checkouts, reverse=number % 2 == 1)
         for name in names:
-            for target in ("setup", "up"):
+            for target in arguments.targets:
                 row = {"round": number, "code": name, "target": target}
                 row.update(measure(checkouts[name], target))
                 results.append(row)
                 print(*(f"{key}={value}" for key, value in row.items()), flush=True)
     for name in checkouts:
-        for target in ("setup", "up"):
+        for target in arguments.targets:
             seconds = [
                 row["seconds"]
                 for row in results
@@ -79,7 +80,9 @@ def measure(checkout: Path, target: str) -> dict[str, Any]:
             sys.exit(done.stdout)
         has_environment = (clone / ".venv").exists()
         if target == "up":
-            subprocess.run([make, "down"], cwd=clone, env=environment, check=True)
+            subprocess.run(
+                [make, "down"], cwd=clone, env=environment, capture_output=True, check=True
+            )
         # Earlier versions wrote files as root.
         shutil.rmtree(clone, ignore_errors=True)
     return {"seconds": round(seconds, 1), "venv": has_environment}
