@@ -341,7 +341,7 @@ import logging, sys
 from pathlib import Path
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing
-from container.classifier.labeled_images import LabeledFile
+from container.classifier.labeled_images import class_names_of, labeled_files
 from container.training.data.images import decode
 from container.training.sagemaker.stop import StopRequest
 

@@ -166,11 +166,22 @@ def test_another_shape_outside_the_head_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.safetensors", "w.tar.gz"])
-@pytest.mark.parametrize("data", [b"", b"garbage" * 100, b"PK\x03\x04", b"\x80\x02h\x05."])
-def test_garbage_is_rejected_in_one_sentence(tmp_path: Path, name: str, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty: copy"),
+        (b"garbage" * 100, "a text file, not weights: "),
+        (b"PK\x03\x04", "not a readable state dict: "),
+        (b"\x80\x02h\x05.", "a pickle, which is not loaded: "),
+    ],
+    ids=["empty", "text", "zip", "pickle"],
+)
+def test_garbage_is_rejected_in_one_sentence(
+    tmp_path: Path, name: str, data: bytes, reason: str
+) -> None:
     (tmp_path / name).write_bytes(data)
 
-    with pytest.raises(UserError, match=f"^{name} is not a readable state dict: "):
+    with pytest.raises(UserError, match=f"^{name} is {reason}"):
         load_channel(network(seed=2), tmp_path)
 
 
