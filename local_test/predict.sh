@@ -37,7 +37,7 @@ show() {
     local python
     for python in .venv/bin/python python3; do
         [[ $is_json == no ]] || break
-        if (cd "$here/.." && "$python" -m image_classifier.platform.answers "$file") \
+        if (cd "$here/.." && "$python" -m image_classifier.platform.predictions "$file") \
             <<<"$1" 2>/dev/null; then
             return
         fi

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from container.classifier.environment import CACHE_DIR_VARIABLE
-from image_classifier.platform.containers import CHOICE_VARIABLE
+from image_classifier.platform.containers import CHOICE_VARIABLE, SERVE_IMAGE, TRAIN_IMAGE
 from tests.artifacts import write_artifact
-from tests.containers import SERVE_IMAGE, TRAIN_IMAGE, build, has_engine
+from tests.containers import build, has_engine
 from tests.servers import Server, serving
 
 DESELECTED = pytest.StashKey[int]()

@@ -8,8 +8,6 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-TRAIN_IMAGE, SERVE_IMAGE = "image-classifier-train", "image-classifier-serve"
-
 
 @dataclass(frozen=True, slots=True)
 class Output:

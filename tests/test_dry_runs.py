@@ -174,6 +174,18 @@ def test_check_lists_separately_what_is_missing_for_sagemaker(tmp_path: Path) ->
     )
 
 
+def test_check_lists_folders_of_channels_that_are_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, "[data]\nlocal = 'images'\nchannels = ['train', 'val']\n", NAME)
+    for folder in ("train", "validation", "model", "unrelated"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+
+    assert main(["check", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "not used, because data.channels lacks them: model"
+
+
 def test_command_checks_overrides_and_fills_placeholders(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from container.classifier.class_folders import LayoutError, Parts, by_folder
-from container.classifier.split_names import SplitName, is_container, split_name
+from container.classifier.split_names import SplitName, is_generic, split_name
 
 # A folder of such a name next to one of a split is no class.
 _ASIDE = re.compile(
@@ -30,7 +30,7 @@ def wrapper_depth(paths: Sequence[Parts], *, has_splits: bool, is_whole: bool) -
         role = split_name(folder) if has_splits else None
         if role and not _holds_splits(below):
             break
-        if not (is_whole or is_container(folder) or role):
+        if not (is_whole or is_generic(folder) or role):
             break
         depth += 1
     return depth
@@ -90,7 +90,7 @@ def _are_classes(
     loose: Sequence[str],
 ) -> bool:
     """Return whether a folder with a split's name is a class, as the folders next to it show."""
-    if loose or any(is_container(name) or _ASIDE.fullmatch(name) for name in others):
+    if loose or any(is_generic(name) or _ASIDE.fullmatch(name) for name in others):
         return False
     if len(others) > 1 and any(item.is_exact and item.role != "train" for item in roles.values()):
         # Next to several classes, a folder test or unlabeled is rarely a class, as train can be.
@@ -141,7 +141,7 @@ def _inner_depth(paths: Sequence[Parts], role: str) -> int:
     ):
         (folder,) = folders
         inner = split_name(folder)
-        if not (is_container(folder) or (inner and inner.role == role)):
+        if not (is_generic(folder) or (inner and inner.role == role)):
             break
         depth += 1
     return depth

@@ -21,9 +21,7 @@ _ROLES = {
 }  # fmt: skip
 
 # Words that are added to them and have no meaning for a class.
-_CONTAINER = re.compile(
-    r"(image|img|pic(ture)?|photo|data(set)?|file|jpe?g|png)s?|folder|jpegimages"
-)
+_GENERIC = re.compile(r"(image|img|pic(ture)?|photo|data(set)?|file|jpe?g|png)s?|folder|jpegimages")
 _FILLER = re.compile(
     r"(set|split|sample|class)(e?s)?|dir|input|x|final|full|cls|of|the|to|for|part|my"
 )
@@ -84,14 +82,14 @@ def role_of(name: str) -> str | None:
     return found.role if found else None
 
 
-def is_container(name: str) -> bool:
+def is_generic(name: str) -> bool:
     """Return whether a folder's name, such as `images`, has no meaning for a class."""
     words = [match[0].lower() for match in _WORD.finditer(name)]
-    return bool(words) and all(map(_CONTAINER.fullmatch, words))
+    return bool(words) and all(map(_GENERIC.fullmatch, words))
 
 
 def _is_filler(word: str) -> bool:
-    return bool(_CONTAINER.fullmatch(word) or _FILLER.fullmatch(word))
+    return bool(_GENERIC.fullmatch(word) or _FILLER.fullmatch(word))
 
 
 def _role(word: str) -> str | None:

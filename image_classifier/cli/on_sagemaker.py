@@ -29,9 +29,11 @@ Verb = Callable[[Aws, SettingsFile, argparse.Namespace], object]
 def check(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Report that the file, which has been read, has no mistakes."""
     missing = checks.missing_for_sagemaker(file.settings)
+    unused = checks.unused_folders(file.settings, file.local_data)
     if arguments.json:
-        return json.dumps({"file": str(file.path), "mistakes": [], "note": missing})
-    return "\n".join(filter(None, (f"{file.path}: no mistakes", missing)))
+        note = "; ".join(filter(None, (unused, missing))) or None
+        return json.dumps({"file": str(file.path), "mistakes": [], "note": note})
+    return "\n".join(filter(None, (f"{file.path}: no mistakes", unused, missing)))
 
 
 def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
-from image_classifier.platform import answers
+from image_classifier.platform import predictions
 from image_classifier.sagemaker.aws import Answer
 
 # Folder of everything that runs on this machine.
@@ -21,7 +21,7 @@ def print_predictions(
 ) -> None:
     """Print each image's class and the next best one, or with --json its complete response."""
     for image, answer in responses:
-        lines = [json.dumps(answer)] if arguments.json else answers.lines(str(image), answer)
+        lines = [json.dumps(answer)] if arguments.json else predictions.lines(str(image), answer)
         for line in lines:
             print(line, flush=True)
 

@@ -36,7 +36,7 @@ AS_OWNER = (
 # The Docker client waits for an engine that does not respond.
 ENGINE_SECONDS = 20
 
-
+# Requests the engine's runtimes: with NVIDIA's, containers can use GPUs.
 _RUNTIMES = ("info", "--format", "{{json .Runtimes}}")
 
 

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from container.classifier.channel_names import CHANNEL_NAMES
+from container.classifier.channel_names import CHANNEL_NAMES, find_channel
 from image_classifier.settings import metric_definitions, service_model
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.section import KeyPath, Mistake
@@ -80,6 +80,19 @@ def find_missing_folders(
             both = " and ".join(f"{name}/" for name in found if name in accepted)
             message = f"name {channel!r}, and {folder} has {both}: name one of them"
             yield Mistake(("data", "channels"), message)
+
+
+def unused_folders(settings: Settings, folder: Path | None) -> str | None:
+    """Return a sentence about folders of channels that the settings do not name, or None."""
+    if folder is None:
+        return None
+    unused = [
+        found
+        for channel in CHANNEL_NAMES
+        if not find_channel(channel, settings.data.channels)
+        and (found := find_channel(channel, {path.name for path in folder.glob("*/")}))
+    ]
+    return f"not used, because data.channels lacks them: {', '.join(unused)}" if unused else None
 
 
 def missing_for_sagemaker(settings: Settings) -> str | None:

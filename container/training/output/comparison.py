@@ -49,14 +49,14 @@ class Comparison:
         max_drop: float,
     ) -> Self:
         """Compare the predicted classes (N,) of both networks with the labels (N,)."""
-        float32_right, int8_right = float32 == labels, int8 == labels
-        lost = int(np.sum(float32_right & ~int8_right))
-        gained = int(np.sum(int8_right & ~float32_right))
+        float32_correct, int8_correct = float32 == labels, int8 == labels
+        lost = int(np.sum(float32_correct & ~int8_correct))
+        gained = int(np.sum(int8_correct & ~float32_correct))
         allowed = max_drop * len(labels)
         return cls(
             images=len(labels),
-            float32_accuracy=float(np.mean(float32_right)),
-            int8_accuracy=float(np.mean(int8_right)),
+            float32_accuracy=float(np.mean(float32_correct)),
+            int8_accuracy=float(np.mean(int8_correct)),
             agreement=float(np.mean(int8 == float32)),
             lost=lost,
             gained=gained,

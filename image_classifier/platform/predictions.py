@@ -1,5 +1,6 @@
-"""Lines of text about the server's predictions: `python -m image_classifier.platform.answers NAME`.
+"""Lines of text about the server's predictions.
 
+`python -m image_classifier.platform.predictions NAME` prints those of a response on standard input.
 Imports the standard library only, so that any Python can print them.
 """
 
