@@ -145,6 +145,42 @@ def test_results_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "training" in first["description"]
 
 
+def test_log_on_this_machine_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / ".launcher" / "hands" / "ml" / "training.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b'epoch=1 "quoted"\n\xff unreadable\n')
+
+    assert main(["logs", str(settings), "--local", "--json"]) == 0
+
+    documents = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert [each["message"] for each in documents] == ['epoch=1 "quoted"', "\\xff unreadable"]
+    assert {(each["time"], each["host"]) for each in documents} == {(None, None)}
+
+
+def test_audit_as_json_has_counts_findings_and_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = data_set(tmp_path / "in", "train", "validation", per_class=20)
+    copied = source / "train" / "ant" / "0.png"
+    (source / "validation" / "ant" / "copy.png").write_bytes(copied.read_bytes())
+
+    # Also with --quiet, which leaves out the text.
+    assert main(["audit", str(source), "--json", "--quiet"]) == 1
+
+    document = json.loads(capsys.readouterr().out)
+    assert document["images"]["validation"] == {"ant": 21, "bee": 20}
+    assert document["copies"] == [
+        {"split": "validation", "images": 41, "copies": 1, "contradicted": 0}
+    ]
+    (fault,) = [each for each in document["findings"] if each["severity"] == "fault"]
+    assert fault["kind"] == "exact-copy-across-splits"
+    assert {fault["path"], *fault["others"]} == {"train/ant/0.png", "validation/ant/copy.png"}
+
+
 def test_new_settings_name_their_schema_for_editors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

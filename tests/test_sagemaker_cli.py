@@ -4,9 +4,10 @@ import io
 import json
 import sys
 import tarfile
+import time
 import tomllib
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -103,6 +104,33 @@ def test_train_creates_a_job_and_prints_its_name(
     assert account
     assert job["HyperParameters"] == {"epochs": "3", "augment": "false"}
     assert {each["ChannelName"] for each in job["InputDataConfig"]} == {"training", "validation"}
+
+
+def test_log_of_a_job_names_other_hosts_than_the_first(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert account
+    settings = write(tmp_path)
+    name = trained(settings, capsys)
+    group, logs = "/aws/sagemaker/TrainingJobs", client("logs")
+    logs.create_log_group(logGroupName=group)
+    now = int(time.time() * 1000)
+    for number, text in ((1, "epoch=1"), (2, "waits")):
+        stream = f"{name}/algo-{number}-{now}"
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        event = {"timestamp": now + number, "message": f"{text}\n"}
+        logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
+
+    assert run("logs", settings) == 0
+    assert capsys.readouterr().out.splitlines() == ["epoch=1", "algo-2: waits"]
+    assert run("logs", settings, "--json") == 0
+
+    documents = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert [(each["host"], each["message"]) for each in documents] == [
+        ("algo-1", "epoch=1"),
+        ("algo-2", "waits"),
+    ]
+    assert datetime.fromisoformat(documents[0]["time"]).timestamp() * 1000 == now + 1
 
 
 def test_tune_creates_a_tuning_job(

@@ -107,8 +107,7 @@ def logs(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
         lines = job_logs.of_endpoint(aws, settings)
     else:
         lines = job_logs.of_training(aws, settings, arguments.job)
-    for line in lines:
-        print(line)
+    results.print_log(lines, arguments)
     return None
 
 

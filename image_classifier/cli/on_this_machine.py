@@ -13,6 +13,7 @@ from image_classifier.local import jobs
 from image_classifier.local.packing import MODEL
 from image_classifier.platform import containers, processes
 from image_classifier.sagemaker.aws import Aws
+from image_classifier.sagemaker.logs import Line
 from image_classifier.settings.settings_file import SettingsFile
 
 
@@ -90,8 +91,7 @@ def report(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
 def logs(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Print the log of the last training, or of the server."""
     with jobs.open_log(folder_of(file), of_server=arguments.endpoint) as log:
-        for line in log:
-            print(line, end="")
+        results.print_log((Line(text.rstrip("\n")) for text in log), arguments)
     return None
 
 

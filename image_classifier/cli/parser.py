@@ -113,6 +113,7 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
     flag("predict debug", "--json", "print complete responses as JSON")
     flag("check cost report status", "--json", "print the result as JSON")
+    flag("logs", "--json", "print a JSON object per line of the log: time, host, message")
     add("predict explain", "--model", "model of a multi-model endpoint", metavar="NAME")
     clarify_help = (
         "use a SageMaker Clarify job (closed to new accounts): all class names, in model order"

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from container.classifier.errors import UserError
 from image_classifier.platform import predictions
 from image_classifier.sagemaker.aws import Answer
+from image_classifier.sagemaker.logs import Line
 
 # Folder of everything that runs on this machine.
 LOCAL_RUNS = Path(".launcher")
@@ -24,6 +25,12 @@ def print_predictions(
         lines = [json.dumps(answer)] if arguments.json else predictions.lines(str(image), answer)
         for line in lines:
             print(line, flush=True)
+
+
+def print_log(lines: Iterable[Line], arguments: argparse.Namespace) -> None:
+    """Print the lines of a log, with --json an object each."""
+    for line in lines:
+        print(json.dumps(line.document()) if arguments.json else line)
 
 
 def open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ Exit codes: 0 success; 1 `audit` found a fault, or `check` a difference; 2 failu
 """
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -61,7 +62,14 @@ def _audit(arguments: argparse.Namespace) -> int:
     found = audit_source(arguments.source, reading, fix=fix, page_path=page, quiet=quiet)
     if arguments.findings:
         findings.write(found.findings, arguments.findings)
-    if not quiet:
+    if arguments.json:
+        document = {
+            "images": found.counts,
+            "findings": [item.document() for item in found.findings],
+            "copies": [asdict(leak) for leak in found.leaks],
+        }
+        print(json.dumps(document))
+    elif not quiet:
         _print_audit(found)
     has_fault = any(item.severity == FAULT for item in found.findings)
     return FAULTY if has_fault else DONE
@@ -185,6 +193,7 @@ def parents() -> dict[str, argparse.ArgumentParser]:
         parsers["prepare"].add_argument(split, type=_share, metavar="SHARE", help=summary)
     for option, summary in (("--findings", "write JSON Lines"), ("--page", "write an HTML page")):
         parsers["audit"].add_argument(option, type=Path, metavar="FILE", help=f"{summary} there")
+    parsers["audit"].add_argument("--json", action="store_true", help="print the result as JSON")
     parsers["upload"].add_argument("--dry-run", action="store_true", help="list what would be sent")
     return parsers
 

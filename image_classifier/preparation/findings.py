@@ -95,10 +95,14 @@ class Finding:
         """How severe the finding is."""
         return KINDS[self.kind].severity
 
+    def document(self) -> dict[str, object]:
+        """Return the finding for programs."""
+        return {"severity": self.severity, **asdict(self)}
+
 
 def write(findings: Iterable[Finding], path: Path) -> None:
     """Write JSON Lines, one finding each."""
-    lines = (json.dumps({"severity": item.severity, **asdict(item)}) + "\n" for item in findings)
+    lines = (json.dumps(item.document()) + "\n" for item in findings)
     path.write_text("".join(lines), encoding="utf-8")
 
 

@@ -1,6 +1,9 @@
 """`logs`: the log of a training job or of the endpoint, from CloudWatch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -14,10 +17,32 @@ TRAINING_JOBS, ENDPOINTS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/Endpoi
 FIRST_HOST = "algo-1"
 
 
-def of_training(aws: Aws, settings: Settings, job: str | None = None) -> Iterator[str]:
-    """Yield the lines of a training job's log, by default of the newest job, whatever its status.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a log."""
 
-    The lines of other hosts than the first begin with the host's name.
+    message: str
+
+    host: str | None = None
+    """Name of the host that wrote it; None for the endpoint, and on this machine."""
+
+    time: datetime | None = None
+    """When it was written; None on this machine."""
+
+    def __str__(self) -> str:
+        """Return the text; that of other hosts than the first begins with the host's name."""
+        return (
+            f"{self.host}: {self.message}" if self.host not in {None, FIRST_HOST} else self.message
+        )
+
+    def document(self) -> dict[str, str | None]:
+        """Return the line for programs."""
+        time = None if self.time is None else self.time.isoformat(timespec="milliseconds")
+        return {"time": time, "host": self.host, "message": self.message}
+
+
+def of_training(aws: Aws, settings: Settings, job: str | None = None) -> Iterator[Line]:
+    """Yield the lines of a training job's log, by default of the newest job, whatever its status.
 
     Raises:
         UserError: no job exists, it has no log yet, or AWS rejected a request.
@@ -26,7 +51,7 @@ def of_training(aws: Aws, settings: Settings, job: str | None = None) -> Iterato
     yield from _lines(aws, TRAINING_JOBS, f"{name}/", name)
 
 
-def of_endpoint(aws: Aws, settings: Settings) -> Iterator[str]:
+def of_endpoint(aws: Aws, settings: Settings) -> Iterator[Line]:
     """Yield the lines of the endpoint's log.
 
     Raises:
@@ -49,7 +74,7 @@ def _newest_job(aws: Aws, settings: Settings) -> str:
     raise UserError(f"{settings.name} has no training job: train first, or name --job")
 
 
-def _lines(aws: Aws, group: str, prefix: str, owner: str) -> Iterator[str]:
+def _lines(aws: Aws, group: str, prefix: str, owner: str) -> Iterator[Line]:
     request = {"logGroupName": group} | ({"logStreamNamePrefix": prefix} if prefix else {})
     is_empty = True
     with explained("FilterLogEvents"):
@@ -57,7 +82,7 @@ def _lines(aws: Aws, group: str, prefix: str, owner: str) -> Iterator[str]:
             for page in aws.pages("FilterLogEvents", request, "logs"):
                 for event in page["events"]:
                     is_empty = False
-                    yield _host(event["logStreamName"], prefix) + event["message"].rstrip("\n")
+                    yield _line(event, prefix)
         except ClientError as error:
             # The service creates the group with its first log.
             if error.response["Error"]["Code"] != "ResourceNotFoundException":
@@ -66,7 +91,8 @@ def _lines(aws: Aws, group: str, prefix: str, owner: str) -> Iterator[str]:
         raise UserError(f"{owner} has no log in {group} yet: wait until it runs")
 
 
-def _host(stream: str, prefix: str) -> str:
-    """Return the beginning of the lines of every host but the first: JOB/algo-2-1700000000."""
-    host = stream.removeprefix(prefix).rpartition("-")[0]
-    return f"{host}: " if prefix and host != FIRST_HOST else ""
+def _line(event: Mapping[str, Any], prefix: str) -> Line:
+    # The stream of a job is JOB/algo-2-1700000000, and its prefix JOB/.
+    host = event["logStreamName"].removeprefix(prefix).rpartition("-")[0] if prefix else None
+    time = datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
+    return Line(event["message"].rstrip("\n"), host, time)
