@@ -123,19 +123,10 @@ def push(checkout: Path, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 # What the Dockerfile itself imports.
-MATPLOTLIB = [
-    "contourpy",
-    "cycler",
-    "fonttools",
-    "kiwisolver",
-    "matplotlib",
-    "numpy",
-    "packaging",
-    "pillow",
-    "pyparsing",
-    "python-dateutil",
-    "six",
-]
+MATPLOTLIB = {
+    *("contourpy", "cycler", "fonttools", "kiwisolver", "matplotlib", "numpy"),
+    *("packaging", "pillow", "pyparsing", "python-dateutil", "six"),
+}
 
 
 def without_torch(checkout: Path) -> None:
