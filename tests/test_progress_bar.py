@@ -11,6 +11,7 @@ import termios
 
 import pytest
 
+from container.classifier.environment import LIVE_VARIABLE
 from container.classifier.metric_lines import METRIC_DEFINITIONS
 from container.training import progress_bar
 from container.training.progress_bar import ProgressBar
@@ -63,4 +64,18 @@ def test_on_a_terminal_a_line_has_images_rate_and_remaining_time() -> None:
     assert "epoch 1" in shown
     assert "0/100 [" in shown
     assert "images/s" in shown
+    assert "of 100 images" not in shown
+
+
+def test_stderr_of_a_container_that_leads_to_a_terminal_has_the_live_line() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", CODE],
+        cwd=ROOT,
+        env=os.environ | {LIVE_VARIABLE: "true"},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stderr
+
+    assert "0/100 [" in shown
     assert "of 100 images" not in shown

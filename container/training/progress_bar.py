@@ -1,10 +1,13 @@
 """Progress of a long computation: a live line on a terminal, else a line of the log a minute."""
 
 import logging
+import os
 import time
 from typing import Self
 
 from tqdm import tqdm
+
+from container.classifier.environment import LIVE_VARIABLE, is_on
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +35,7 @@ class ProgressBar:
             initial=done,
             unit=" images",
             leave=False,
-            # None: only on a terminal.
-            disable=None if is_shown else True,
+            disable=_is_disabled() if is_shown else True,
         )
 
     def __enter__(self) -> Self:
@@ -58,3 +60,8 @@ class ProgressBar:
             "%s: %d of %d images, %.0f images/s, %.0f s left",
             *(self._name, self._done, self._total, rate, left),
         )
+
+
+def _is_disabled() -> bool | None:
+    """Return tqdm's `disable`: False if a container's stderr leads to a terminal; None: ask it."""
+    return False if is_on(os.environ.get(LIVE_VARIABLE, "")) else None

@@ -52,7 +52,7 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     if not in_containers:
         processes.require("torch")
     folder = folder_of(file) / "tuning"
-    best = tuning.run(file, folder, aws.show, in_containers=in_containers)
+    best = tuning.run(file, folder, aws.show, in_containers=in_containers, is_quiet=arguments.quiet)
     aws.show(f"best: trial {best.number}, {best.value:.5g}")
     for name, value in sorted(best.params.items()):
         aws.show(f"  {name} = {value}")

@@ -55,7 +55,7 @@ def train(
         program = containers.training(
             base_dir,
             channels.values(),
-            training.job_variables(),
+            {**training.job_variables(), **({} if is_quiet else containers.live_variables())},
             has_network=trial.has_network(file),
         )
         show(f"training in a container of {containers.TRAIN_IMAGE}")

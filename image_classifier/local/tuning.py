@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from image_classifier.local.programs import (
 )
 from image_classifier.local.stopped import StoppedError
 from image_classifier.local.tuning_page import best_trial, format_value
+from image_classifier.local.tuning_progress import TuningProgress
 from image_classifier.platform.program import handle_stop_signals
 from image_classifier.platform.training import LOG_FILE
 from image_classifier.settings import metric_definitions as metrics
@@ -45,11 +46,17 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def run(
-    file: SettingsFile, folder: Path, show: Callable[[str], None], *, in_containers: bool = False
+    file: SettingsFile,
+    folder: Path,
+    show: Callable[[str], None],
+    *,
+    in_containers: bool = False,
+    is_quiet: bool = False,
 ) -> FrozenTrial:
     """Run all trials of the settings, as processes or in containers; return the best one.
 
-    Writes the page, the best hyperparameters and the model into `folder`.
+    Writes the page, the best hyperparameters and the model into `folder`; with `is_quiet` nothing
+    is printed but by `show`.
 
     Raises:
         UserError: the settings have no tuning, a channel is missing, or no trial completed.
@@ -65,37 +72,26 @@ def run(
     left = max(total - len(study.get_trials(states=DONE)), 0)
     cpus = max(1, int(usable_cpus()))
     parallel = min(tuning.parallel, cpus)
-    regex = re.compile(metrics.expressions(settings)[tuning.objective])
 
     def objective(trial: optuna.Trial) -> float:
-        def report(value: float, step: int) -> None:
-            trial.report(value, step)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        suggested = {n: _suggest(trial, n, limits) for n, limits in tuning.ranges.items()}
-        return trials.run(
-            _base_dir(folder, trial.number),
-            channels,
-            to_strings({**_fixed(settings, tuning), **suggested}),
-            regex,
-            programs=programs,
-            report=report,
-        )
+        return _train(trial, file, folder, channels, programs=programs, progress=progress)
 
     def after_trial(_study: optuna.Study, trial: FrozenTrial) -> None:
         if programs.is_stopped:
             study.stop()
-        show(_line(trial))
+        progress.finish(trial.number, best_trial(study))
+        progress.show(_line(trial))
         _remove_worse_trials(study, folder)
         tuning_page.write(folder / PAGE, study, settings.name, tuning, str(file.local_data))
 
     show(f"{left} of {total} trials to go, {parallel} at a time, in {folder}")
     programs = _programs(file, channels.values(), cpus // parallel, in_containers=in_containers)
+    progress = TuningProgress(total, left, show, is_quiet=is_quiet)
     with programs, handle_stop_signals(programs.stop):
-        study.optimize(
-            objective, left, n_jobs=parallel, catch=(TrialFailedError,), callbacks=[after_trial]
-        )
+        with progress:
+            study.optimize(
+                objective, left, n_jobs=parallel, catch=(TrialFailedError,), callbacks=[after_trial]
+            )
         best = best_trial(study)
         if best is not None and not programs.is_stopped:
             finish(best, folder, programs, show)
@@ -104,6 +100,40 @@ def run(
     if best is None:
         raise UserError(f"no trial completed: read {folder}/trial-*/{LOG_FILE}")
     return best
+
+
+def _train(
+    trial: optuna.Trial,
+    file: SettingsFile,
+    folder: Path,
+    channels: Mapping[str, Path],
+    *,
+    programs: Programs[Any],
+    progress: TuningProgress,
+) -> float:
+    """Run one trial; return its objective."""
+    settings, tuning = file.settings, file.settings.tuning
+    if tuning is None:
+        raise AssertionError
+    suggested = {n: _suggest(trial, n, limits) for n, limits in tuning.ranges.items()}
+    epochs = int(str(suggested.get("epochs", tuning.max_epochs(settings.hyperparameters))))
+
+    def report(value: float, step: int) -> None:
+        # After the last epoch the best weights are evaluated.
+        progress.update(trial.number, step / (epochs + 1))
+        trial.report(value, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    progress.update(trial.number, 0)
+    return trials.run(
+        _base_dir(folder, trial.number),
+        channels,
+        to_strings({**_fixed(settings, tuning), **suggested}),
+        re.compile(metrics.expressions(settings)[tuning.objective]),
+        programs=programs,
+        report=report,
+    )
 
 
 def _programs(

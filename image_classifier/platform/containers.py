@@ -6,6 +6,7 @@ messages and logs are the same in a container and outside of it.
 
 import os
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from tempfile import gettempdir
 from container.classifier.environment import (
     BASE_DIR_VARIABLE,
     CACHE_DIR_VARIABLE,
+    LIVE_VARIABLE,
     PAGE_VARIABLE,
     PORT_VARIABLE,
 )
@@ -111,6 +113,14 @@ def training(
     ]
     program = ["-c", AS_OWNER, "--", "python", "-m", "container.training", "train"]
     return _run(TRAIN_IMAGE, program, {**variables, **own}, [*options, "--entrypoint", "sh"])
+
+
+def live_variables() -> dict[str, str]:
+    """Return the variables of a training whose progress is shown on this terminal, if it is one.
+
+    The container's stderr leads to the terminal through the Docker client.
+    """
+    return {LIVE_VARIABLE: "true"} if sys.stderr.isatty() else {}
 
 
 def serving(base_dir: Path, port: int, address: str) -> Program:
