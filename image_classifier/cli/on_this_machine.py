@@ -11,7 +11,7 @@ from image_classifier.cli.on_sagemaker import Verb
 from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.local import jobs
 from image_classifier.local.packing import MODEL
-from image_classifier.platform import containers, processes
+from image_classifier.platform import containers, image_code, processes
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.logs import Line
 from image_classifier.settings.settings_file import SettingsFile
@@ -22,6 +22,14 @@ def folder_of(file: SettingsFile) -> Path:
     return LOCAL_RUNS / file.settings.name
 
 
+def _choose(image: str, arguments: argparse.Namespace) -> bool:
+    """Return whether the verb runs in a container of `image`; warn if its code is another one."""
+    is_chosen = containers.choose(image, chosen=arguments.in_containers)
+    if is_chosen and (text := image_code.warning(image)):
+        print(text, file=sys.stderr)
+    return is_chosen
+
+
 def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Train; return the packed model."""
     folder = folder_of(file)
@@ -29,7 +37,7 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
         file,
         folder,
         from_tuning=arguments.from_tuning is not None,
-        in_container=containers.choose(containers.TRAIN_IMAGE, chosen=arguments.in_containers),
+        in_container=_choose(containers.TRAIN_IMAGE, arguments),
         is_quiet=arguments.quiet,
         show=aws.show,
     )
@@ -48,7 +56,7 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
             f"{sys.executable} has no {error.name}: pip install 'image-classifier[tune]', "
             "or in a checkout `make setup` and then use .venv/bin"
         ) from None
-    in_containers = containers.choose(containers.TRAIN_IMAGE, chosen=arguments.in_containers)
+    in_containers = _choose(containers.TRAIN_IMAGE, arguments)
     if not in_containers:
         processes.require("torch")
     folder = folder_of(file) / "tuning"
@@ -64,7 +72,7 @@ def deploy(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
     """Start the server; return its address."""
     archive = None if arguments.job is None else Path(arguments.job)
     port = arguments.port or jobs.PORT
-    in_container = containers.choose(containers.SERVE_IMAGE, chosen=arguments.in_containers)
+    in_container = _choose(containers.SERVE_IMAGE, arguments)
     jobs.deploy(folder_of(file), archive, port, in_container=in_container)
     return f"http://127.0.0.1:{port}"
 
