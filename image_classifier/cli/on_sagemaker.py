@@ -78,7 +78,7 @@ def explain(
         from image_classifier.sagemaker import explanation  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
-            f"explain needs the package {error.name}: pip install 'image-classifier[explain]'"
+            f"explain needs the package {error.name}: in the checkout pip install '.[explain]'"
         ) from None
     with results.one_path(images) as path:
         return explanation.explain(

@@ -53,8 +53,8 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
         from image_classifier.local import tuning  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{sys.executable} has no {error.name}: pip install 'image-classifier[tune]', "
-            "or in a checkout `make setup` and then use .venv/bin"
+            f"{sys.executable} has no {error.name}: in the checkout run `make setup` and use "
+            ".venv/bin, or pip install '.[tune]'"
         ) from None
     in_containers = _choose(containers.TRAIN_IMAGE, arguments)
     if not in_containers:

@@ -159,9 +159,8 @@ def require(package: str) -> None:
 def missing(package: str) -> str:
     """Return the message about a package that training and serving on this machine need."""
     return (
-        f"{sys.executable} has no {package}: pip install 'image-classifier[local]', "
-        "or in a checkout `make setup` and then use .venv/bin, "
-        "or `docker compose build` to use containers"
+        f"{sys.executable} has no {package}: in the checkout run `make setup` and use .venv/bin, "
+        "or pip install '.[local]', or `docker compose build` to use containers"
     )
 
 
