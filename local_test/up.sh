@@ -7,6 +7,7 @@
 # Needs: docker with Compose v2, or make and Python 3.11.
 # Reads: PORT, the server's port on this machine (default 8080).
 #        BIND_ADDRESS, the address to listen on (default 127.0.0.1; 0.0.0.0 for other machines).
+#        IMAGE_CLASSIFIER_LOCAL, containers or processes.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -67,5 +68,13 @@ print_example() {
     echo "Stop it with: make down"
 }
 
-if has_engine; then up_with_compose; else up_with_processes; fi
+if [[ ${IMAGE_CLASSIFIER_LOCAL:-} == processes ]]; then
+    up_with_processes
+elif has_engine; then
+    up_with_compose
+elif [[ ${IMAGE_CLASSIFIER_LOCAL:-} == containers ]]; then
+    die "no Docker engine: start it, or unset IMAGE_CLASSIFIER_LOCAL"
+else
+    up_with_processes
+fi
 print_example

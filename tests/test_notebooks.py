@@ -66,7 +66,7 @@ def test_train_and_deploy_runs_on_this_machine(
     (accuracy,) = re.findall(r"accuracy ([\d.]+)% .* validation images", texts)
     assert float(accuracy) > 95
     assert texts.count(".png: ") == 8
-    assert "1 images explained" in texts
+    assert "1 image explained" in texts
     assert "the server is stopped" in texts
     # The pages of tuning, training, debugger and explanation.
     assert kinds.count("text/html") >= 4

@@ -60,7 +60,7 @@ def _explain(arguments: argparse.Namespace) -> None:
     for file, why in summary.unreadable.items():
         print(f"explainer: left out {file}: {why}", file=sys.stderr)
     print(
-        f"{summary.images} images explained; deletion better than random order on "
+        f"{summary.counted} explained; deletion better than random order on "
         f"{summary.better_deletions}; {arguments.output / ANALYSIS}, "
         f"{arguments.output / analysis.methods.report.name}.html"
     )

@@ -76,6 +76,11 @@ class Summary:
         return summary
 
     @property
+    def counted(self) -> str:
+        """Number of images, in words."""
+        return "1 image" if self.images == 1 else f"{self.images} images"
+
+    @property
     def better_deletions(self) -> int:
         """Number of images whose deletion is better than in random order."""
         return sum(d < r for d, r in zip(self.deletion, self.random, strict=True))

@@ -68,5 +68,5 @@ def explain(
         ).run()
     for image, why in summary.unreadable.items():
         aws.show(f"skipped {image}: {why}")
-    aws.show(f"{summary.images} images explained: {output / ANALYSIS}")
+    aws.show(f"{summary.counted} explained: {output / ANALYSIS}")
     return output / f"{analysis.methods.report.name}.html"
