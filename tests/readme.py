@@ -14,6 +14,7 @@ from container.debugger.rules.rule import Rule
 from container.serving.http import multi_model
 from container.serving.settings import MIB, Settings
 from container.serving.sizing import Sizing
+from image_classifier.platform.doctor.cases import CASES, ROLES
 from image_classifier.preparation.findings import KINDS
 from tests import command_lines, hostile_images, public_layouts
 from tests.documents import DOCS, ROOT
@@ -94,6 +95,16 @@ def findings_table() -> str:
     return "\n".join(rows)
 
 
+def cases_table() -> str:
+    """Return the cases of the doctor, with anchors."""
+    rows = ["| ID | roles | requirement | remedy |", "|---|---|---|---|"]
+    for case_id, case in CASES.items():
+        roles = "all" if case.roles == ROLES else ", ".join(case.roles)
+        id_cell = f'<a id="{case_id}"></a>`{case_id}`'
+        rows.append(f"| {id_cell} | {roles} | {case.checks} | {case.remedy} |")
+    return "\n".join(rows)
+
+
 def docstring_table(module: ModuleType) -> str:
     """Return the table in a module's docstring."""
     lines = (module.__doc__ or "").splitlines()
@@ -134,6 +145,7 @@ TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     REFERENCE / "environment.md": {"environment": environment_table, "sizing": sizing_table},
     REFERENCE / "images.md": {"images": hostile_images.table},
     REFERENCE / "findings.md": {"findings": findings_table},
+    DOCS / "how-to" / "health-check.md": {"cases": cases_table},
     REFERENCE / "layouts.md": {"layouts": public_layouts.layouts_table},
     REFERENCE / "http-api.md": {"multi-model": lambda: docstring_table(multi_model)},
     REFERENCE / "artifact.md": {

@@ -1,5 +1,6 @@
 """README.md and docs/: links, and every console block."""
 
+import itertools
 import os
 import re
 import shlex
@@ -107,6 +108,8 @@ def test_commands_have_the_options_that_the_programs_accept() -> None:
         for command, _ in block.commands():
             if found := program_of(words_of(command)):
                 program, arguments = found
+                # A command follows that `doctor` examines.
+                arguments = [*itertools.takewhile(lambda word: word != "--", arguments)]
                 try:
                     parser_of(program, arguments[0]).parse_args(arguments)
                 except SystemExit:

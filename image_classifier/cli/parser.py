@@ -15,8 +15,10 @@ DESCRIPTION = "Train, tune, deploy and use image classifiers, on SageMaker or on
 PREPARATION = ("prepare", "audit", "upload")
 
 # With a settings file, the others without one.
-COMPLETION = "completion"
-WITH_SETTINGS = tuple(name for name in VERBS if name not in {*PREPARATION, "init", COMPLETION})
+COMPLETION, DOCTOR = "completion", "doctor"
+WITH_SETTINGS = tuple(
+    name for name in VERBS if name not in {*PREPARATION, "init", DOCTOR, COMPLETION}
+)
 
 _IN_CONTAINERS = "train tune deploy"
 _CONTAINERS_HELP = (
@@ -49,7 +51,14 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         )
     _add_options(subparsers.choices)
     completion.add_options(subparsers.choices[COMPLETION], parser)
+    command: Sequence[str] = []
+    if chosen == DOCTOR and "--" in argv:
+        # argparse would take options of the command for its own.
+        end = list(argv).index("--")
+        argv, command = argv[:end], argv[end + 1 :]
     arguments = parser.parse_args(argv)
+    if command:
+        arguments.command = command
     if getattr(arguments, "in_containers", None) is not None and not arguments.local:
         parser.error("--containers and --processes need --local")
     return arguments
@@ -69,6 +78,10 @@ def _parents(verb: str) -> list[argparse.ArgumentParser]:
         from image_classifier.cli import starter  # noqa: PLC0415 - Pillow is not always needed
 
         return [starter.parser()]
+    if verb == DOCTOR:
+        from image_classifier.cli import doctor  # noqa: PLC0415 - not always needed
+
+        return [doctor.parser()]
     if verb in PREPARATION:
         # NumPy and Pillow take a second to import.
         from image_classifier.cli import data_set  # noqa: PLC0415

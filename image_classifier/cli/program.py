@@ -1,7 +1,8 @@
 """Run a verb: exit codes, interruptions, closed pipes, and the next step.
 
 Exit codes of every verb: 0 success; 1 a mistake, with its reason on stderr; 2 wrong usage; 130
-interrupted; 141 the reader of stdout ended, as for every program in a shell's pipe.
+interrupted; 141 the reader of stdout ended, as for every program in a shell's pipe. `doctor`
+returns 1 if it found failures, and 2 for a mistake.
 """
 
 import argparse
@@ -65,7 +66,8 @@ def _run(argv: Sequence[str], program: str) -> int:
         _print_result(result, arguments, program)
         return DONE
     print(f"{program}: {reason}", file=sys.stderr)
-    return MISTAKE
+    # `doctor` returns 1 for what it has found.
+    return int(getattr(arguments, "failure_code", MISTAKE))
 
 
 def _run_with_settings(arguments: argparse.Namespace) -> object:

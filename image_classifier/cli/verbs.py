@@ -155,6 +155,12 @@ VERBS: Mapping[str, Verb] = {
         then="{command} status {settings} (shows what remains)",
         then_here="{command} deploy {settings} --local (starts the server again)",
     ),
+    "doctor": Verb(
+        summary="find what SageMaker would reject in any container image or server",
+        example="my-image:latest --role serve",
+        page="how-to/health-check.md",
+        then="push the container image (push.sh, docs/how-to/deploy.md)",
+    ),
     "completion": Verb(
         summary="print a script that completes verbs and options in bash, zsh or fish",
         example="bash",

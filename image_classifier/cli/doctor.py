@@ -1,0 +1,122 @@
+"""`doctor`: what SageMaker would reject in a container image or a program."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from container.classifier.errors import UserError
+from image_classifier.platform.doctor.cases import ROLES, SERVE
+from image_classifier.platform.doctor.diagnosis import diagnose
+from image_classifier.platform.doctor.examination import GIB, Limits, Options
+
+FOUND, CANNOT_RUN = 1, 2
+
+_UNITS = {"m": 2**20, "g": GIB}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options of the verb, for a parser that has them as its parent."""
+    parent = argparse.ArgumentParser(add_help=False)
+    add = parent.add_argument
+    add("image", nargs="?", metavar="IMAGE", help="container image; or a command after --")
+    add("--role", choices=ROLES, default=SERVE, help="what it is used for (default: %(default)s)")
+    add("--model", type=Path, metavar="PATH", help="folder or .tar.gz for /opt/ml/model")
+    add("--request", type=Path, metavar="FILE", help="body of a valid request")
+    add("--content-type", metavar="TYPE", help="of --request (default: by its suffix)")
+    add(
+        "--env",
+        type=_pair,
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="environment variable of the program",
+    )
+    add(
+        "--memory",
+        type=_bytes,
+        default=4 * GIB,
+        metavar="SIZE",
+        help="memory limit, such as 512m or 4g (default: 4g)",
+    )
+    add(
+        "--port",
+        type=int,
+        default=Options().port,
+        help="port of a command, which gets it as SAGEMAKER_BIND_TO_PORT (default: %(default)s)",
+    )
+    add(
+        "--startup-timeout",
+        type=float,
+        default=Limits().startup,
+        metavar="SECONDS",
+        help="time until /ping returns 200 (default: %(default)s; SageMaker waits 480)",
+    )
+    add("--skip", nargs="+", default=[], metavar="ID", help="cases that are not checked")
+    add("--json", action="store_true", help="print the report as JSON")
+    add("--junit", type=Path, metavar="FILE", help="write the report as JUnit's XML, too")
+    add("--quiet", action="store_true", help="print only the report")
+    parent.set_defaults(run=run, command=[], failure_code=CANNOT_RUN)
+    return parent
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Examine the target, and print the report.
+
+    Raises:
+        UserError: the target cannot be examined.
+        SystemExit: cases failed.
+    """
+    command: Sequence[str] = arguments.command
+    if (arguments.image is None) == (not command):
+        raise UserError("give either a container image, or a command after --")
+    if not arguments.quiet:
+        print(f"examining {arguments.image or command[0]} as {arguments.role}", file=sys.stderr)
+    report = diagnose(
+        arguments.image,
+        command,
+        arguments.role,
+        options=_options(arguments),
+        limits=Limits(startup=arguments.startup_timeout),
+        ignored=arguments.skip,
+    )
+    if arguments.junit is not None:
+        arguments.junit.write_text(report.junit(f"doctor --role {arguments.role}"))
+    print(report.json() if arguments.json else report.text(), flush=True)
+    if report.failed:
+        raise SystemExit(FOUND)
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    request: Path | None = arguments.request
+    if arguments.model is not None and not arguments.model.exists():
+        raise UserError(f"no file or folder {arguments.model}: --model takes an existing one")
+    return Options(
+        model=arguments.model,
+        request=None if request is None else request.read_bytes(),
+        content_type=arguments.content_type or _media_type(request),
+        variables=dict(arguments.env),
+        port=arguments.port,
+        memory=arguments.memory,
+    )
+
+
+def _media_type(request: Path | None) -> str:
+    import mimetypes  # noqa: PLC0415 - reads the system's files
+
+    guessed = mimetypes.guess_type(request.name)[0] if request else None
+    return guessed or "application/octet-stream"
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
+
+
+def _bytes(text: str) -> int:
+    number, unit = text[:-1], text[-1:].lower()
+    if unit not in _UNITS or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 4g, got {text!r}")
+    return int(number) * _UNITS[unit]

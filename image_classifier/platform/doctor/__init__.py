@@ -1,0 +1,1 @@
+"""Finds what SageMaker would reject in a container image or a program."""

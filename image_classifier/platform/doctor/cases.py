@@ -1,0 +1,168 @@
+"""The cases of the doctor: their IDs, which are stable, and what to do when one fails."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+PAGE = "docs/how-to/health-check.md"
+
+TRAIN, SERVE, MULTI_MODEL, TRANSFORM = ROLES = ("train", "serve", "multi-model", "transform")
+
+_SERVERS = (SERVE, MULTI_MODEL, TRANSFORM)
+_ONE_MODEL = (SERVE, TRANSFORM)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One requirement of SageMaker's contract."""
+
+    roles: tuple[str, ...]
+    """Roles that have it."""
+
+    checks: str
+    """What is required."""
+
+    remedy: str
+    """What to do when it fails."""
+
+    is_of_image: bool = False
+    """Whether commands do not have it."""
+
+
+CASES: Mapping[str, Case] = {
+    "image-architecture": Case(
+        roles=ROLES,
+        checks="the container image is for linux/amd64",
+        remedy="build with `docker buildx build --platform linux/amd64`; for an instance type with "
+        "a Graviton processor, keep arm64 and add --skip image-architecture",
+        is_of_image=True,
+    ),
+    "image-entrypoint": Case(
+        roles=ROLES,
+        checks="`docker run IMAGE train` (or serve) executes the program as process 1",
+        remedy='use ENTRYPOINT ["program"] in exec form, or an executable file called train (or '
+        "serve) on the PATH: a first line such as #!/usr/bin/env python, mode 755",
+        is_of_image=True,
+    ),
+    "image-secrets": Case(
+        roles=ROLES,
+        checks="environment, build history and usual files contain no credentials",
+        remedy="remove them, build with `--secret`, and revoke the credentials: each person that "
+        "can pull the container image can read them",
+        is_of_image=True,
+    ),
+    "start": Case(
+        roles=ROLES,
+        checks="the program starts and keeps running",
+        remedy="run the same program by hand, and fix the error in the last lines of its log",
+    ),
+    "port": Case(
+        roles=_SERVERS,
+        checks="the server listens on 0.0.0.0, port 8080, or on SAGEMAKER_BIND_TO_PORT",
+        remedy="bind the server to 0.0.0.0 and to port ${SAGEMAKER_BIND_TO_PORT:-8080}",
+    ),
+    "ping-ready": Case(
+        roles=_SERVERS,
+        checks="GET /ping returns 200 when the server is ready, and every time after that",
+        remedy="return 200 from GET /ping when the model is loaded; SageMaker waits 8 minutes, "
+        "the doctor --startup-timeout seconds",
+    ),
+    "ping-latency": Case(
+        roles=_SERVERS,
+        checks="GET /ping returns within 2 s",
+        remedy="load the model before the server listens, and do no prediction in /ping",
+    ),
+    "ping-before-ready": Case(
+        roles=_ONE_MODEL,
+        checks="GET /ping returns 200 only when the model can predict",
+        remedy="return 503 from /ping until the model is loaded, or load it before the server "
+        "listens",
+    ),
+    "invocations-status": Case(
+        roles=_ONE_MODEL,
+        checks="POST /invocations returns 2xx for a valid request",
+        remedy="run the request by hand, and read the log; check the route, the model files and "
+        "the accepted Content-Type",
+    ),
+    "invocations-latency": Case(
+        roles=_ONE_MODEL,
+        checks="POST /invocations returns within 60 s",
+        remedy="make predictions faster, or use asynchronous inference or batch transform",
+    ),
+    "error-status": Case(
+        roles=_ONE_MODEL,
+        checks="an invalid request gets a 4xx status and a short JSON body, never 200 or 5xx",
+        remedy='return 400, 413, 415 or 422 with {"error": "..."} and without a stack trace: '
+        "SageMaker passes the body to the caller, and counts 5xx as faults of the model",
+    ),
+    "accept": Case(
+        roles=_ONE_MODEL,
+        checks="the response has the media type of Accept, and Content-Type states its format",
+        remedy="set Content-Type to the format of the body; return 406 for an Accept that cannot "
+        "be produced",
+    ),
+    "keep-alive": Case(
+        roles=_SERVERS,
+        checks="a connection serves several requests, or is announced as closed",
+        remedy="read the whole body of each request, send Content-Length, and close connections "
+        "only after the header `Connection: close`",
+    ),
+    "payload-size": Case(
+        roles=_ONE_MODEL,
+        checks="a body of 6 MiB, SageMaker's limit for real-time requests, is accepted",
+        remedy="raise the limit of the server and of a proxy in front of it "
+        "(nginx: client_max_body_size 30m; Flask: MAX_CONTENT_LENGTH)",
+    ),
+    "concurrency": Case(
+        roles=_SERVERS,
+        checks="4 requests at once succeed, and /ping returns within 2 s meanwhile",
+        remedy="use several threads or workers, one more than requests that run at once, so that "
+        "/ping is never queued behind predictions",
+    ),
+    "memory": Case(
+        roles=ROLES,
+        checks="the program stays within its memory, and does not grow with each request",
+        remedy="load the model once, use fewer workers, and keep nothing from request to request; "
+        "or use an instance type with more memory (--memory)",
+    ),
+    "read-only-model": Case(
+        roles=_ONE_MODEL,
+        checks="the server works with a read-only /opt/ml/model",
+        remedy="write caches and unpacked files to /tmp",
+    ),
+    "writes-outside": Case(
+        roles=ROLES,
+        checks="the program writes only to /tmp, logs and caches, and where /opt/ml is writable",
+        remedy="write to /tmp: other folders are on a small disk, and read-only for other users "
+        "than root, as on serverless endpoints",
+    ),
+    "network": Case(
+        roles=_SERVERS,
+        checks="the server works without a network (EnableNetworkIsolation)",
+        remedy="copy weights and packages into the container image or into model.tar.gz, instead "
+        "of a download when it starts",
+    ),
+    "sigterm": Case(
+        roles=ROLES,
+        checks="the program ends after SIGTERM: a server within 30 s, a training within 120 s",
+        remedy="start it with `exec` or with ENTRYPOINT in exec form, so that it is process 1, and "
+        "handle SIGTERM: process 1 ignores it by default",
+    ),
+    "execution-parameters": Case(
+        roles=(TRANSFORM,),
+        checks="GET /execution-parameters returns 404, or 200 with SageMaker's three keys",
+        remedy='return {"MaxConcurrentTransforms": 1, "BatchStrategy": "SINGLE_RECORD", '
+        '"MaxPayloadInMB": 6} as JSON, or 404',
+    ),
+    "chunked-body": Case(
+        roles=(TRANSFORM,),
+        checks="a body in chunks, without Content-Length, is accepted (MaxPayloadInMB=0)",
+        remedy="use a server that decodes Transfer-Encoding: chunked, such as gunicorn or uvicorn",
+    ),
+}
+
+
+def of_role(role: str, *, is_container: bool) -> Iterator[str]:
+    """Yield the IDs of the cases of a role."""
+    for case_id, case in CASES.items():
+        if role in case.roles and (is_container or not case.is_of_image):
+            yield case_id

@@ -1,0 +1,80 @@
+"""One run of the doctor: the sandbox, the inputs, the cases of a role."""
+
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+
+from container.classifier.errors import UserError
+from image_classifier.platform.doctor import container_image, serving
+from image_classifier.platform.doctor.cases import CASES, TRAIN, of_role
+from image_classifier.platform.doctor.examination import Examination, Limits, Options
+from image_classifier.platform.doctor.report import Report
+from image_classifier.platform.sandbox.container_target import ContainerTarget
+from image_classifier.platform.sandbox.launch import Target
+from image_classifier.platform.sandbox.process_target import ProcessTarget
+
+
+def diagnose(
+    image: str | None,
+    command: Sequence[str],
+    role: str,
+    *,
+    options: Options | None = None,
+    limits: Limits | None = None,
+    ignored: Sequence[str] = (),
+) -> Report:
+    """Examine a container image, or else a command, in one role.
+
+    Raises:
+        UserError: it cannot be examined: no such image, no engine, or an input is wrong.
+    """
+    if unknown := [case_id for case_id in ignored if case_id not in CASES]:
+        raise UserError(f"unknown case {unknown[0]!r}; the cases are {', '.join(CASES)}")
+    target: Target
+    if image is None:
+        target = ProcessTarget(command)
+    else:
+        target = ContainerTarget(image, "train" if role == TRAIN else "serve")
+    with TemporaryDirectory(prefix="image-classifier-doctor-") as folder:
+        report = Report(of_role(role, is_container=target.is_container), ignored)
+        examination = Examination(
+            target=target,
+            role=role,
+            options=options or Options(),
+            limits=limits or Limits(),
+            report=report,
+            folder=Path(folder),
+        )
+        _prepare_model(examination)
+        if isinstance(target, ContainerTarget):
+            container_image.check(target, report, serving.launch_of(examination))
+        serving.examine(examination)
+        report.accept("image-entrypoint")
+    return report
+
+
+def _prepare_model(examination: Examination) -> None:
+    """Copy or unpack the model into the folder that stands for /opt/ml/model.
+
+    Raises:
+        UserError: there is no model, or it is no gzip tar.
+    """
+    target, source = examination.folder / "model", examination.options.model
+    # Programs of other users read it, too.
+    examination.folder.chmod(0o755)
+    if source is None:
+        target.mkdir()
+    elif source.is_dir():
+        copytree(source, target)
+    else:
+        target.mkdir()
+        try:
+            with tarfile.open(source, "r:gz") as archive:
+                archive.extractall(target, filter="data")
+        except (OSError, tarfile.TarError) as error:
+            raise UserError(
+                f"{source} is neither a folder nor a .tar.gz ({error}): give the content of "
+                "/opt/ml/model"
+            ) from error

@@ -1,0 +1,70 @@
+"""What is examined, with which inputs and limits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from image_classifier.platform.doctor.report import Report
+from image_classifier.platform.sandbox.launch import Target
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Inputs of the program; without them, the doctor uses small inputs of its own."""
+
+    model: Path | None = None
+    """Folder or .tar.gz with the content of /opt/ml/model."""
+
+    data: Path | None = None
+    """Folder of channels: /opt/ml/input/data."""
+
+    request: bytes | None = None
+    """Body of a valid request."""
+
+    content_type: str = "application/octet-stream"
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the program."""
+
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+
+    port: int = 8080
+    """Of a command; container images always have 8080."""
+
+    memory: int = 4 * GIB
+    """Bytes that the program may use."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Times in seconds."""
+
+    startup: float = 50
+    """SageMaker waits 480."""
+
+    ping: float = 2
+
+    invocation: float = 60
+
+    serving_grace: float = 30
+
+    training_grace: float = 120
+
+    job: float = 600
+    """Of one training job of the doctor."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Examination:
+    """One run of the doctor."""
+
+    target: Target
+    role: str
+    options: Options
+    limits: Limits
+    report: Report
+
+    folder: Path
+    """Temporary folder for /opt/ml."""

@@ -1,0 +1,165 @@
+"""The cases of `POST /invocations`: valid and invalid requests, and their formats."""
+
+import time
+from dataclasses import dataclass, replace
+
+from image_classifier.platform.doctor import startup
+from image_classifier.platform.doctor.examination import Examination
+from image_classifier.platform.doctor.payload import (
+    CSV,
+    JSON,
+    Payload,
+    candidates,
+    fault_of_error,
+    fault_of_format,
+    invalid,
+    invoke,
+    is_error_body,
+)
+from image_classifier.platform.doctor.startup import NOT_FOUND
+from image_classifier.platform.sandbox.http_call import Answer
+from image_classifier.platform.sandbox.launch import Running
+
+UNAVAILABLE = 503
+_METHOD_NOT_ALLOWED = 405
+_CLIENT_ERROR, _SERVER_ERROR = 4, 5
+
+# The first request of a server that loads its model with it, compared to later ones.
+_LAZY_FACTOR = 5
+
+# How long a server may return 503.
+_LOADING_SECONDS = 10
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """What earlier cases found out about a server."""
+
+    valid: Payload | None = None
+    answer: Answer | None = None
+    """The response to the valid request."""
+
+
+def check_invocations(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+    """Find a valid request, and check its status and time."""
+    answers: list[Answer] = []
+    for payload in candidates(examination):
+        answer = until_available(examination, running, payload)
+        answers.append(answer)
+        if answer.is_success and not is_error_body(answer):
+            knowledge.valid, knowledge.answer = payload, answer
+            break
+        if running.exit_code() is not None:
+            return
+    report = examination.report
+    if knowledge.valid is None:
+        _report_no_success(examination, running, answers)
+        return
+    later = [invoke(running, examination, knowledge.valid) for _ in range(2)]
+    slowest = max(each.seconds for each in later)
+    if all(each.is_success for each in later):
+        first = max(each.seconds for each in answers)
+        if first > max(examination.limits.ping, _LAZY_FACTOR * slowest):
+            report.fail(
+                "ping-before-ready",
+                "the first request took much longer than later ones: the model is loaded after "
+                "/ping has returned 200",
+                f"first request {first:.1f} s, later ones {slowest:.2f} s",
+            )
+        report.accept("invocations-status", "invocations-latency")
+    else:
+        failed = next(each for each in later if not each.is_success)
+        message = "the same request succeeded at first, and then failed"
+        report.fail("invocations-status", message, str(failed))
+
+
+def until_available(examination: Examination, running: Running, payload: Payload) -> Answer:
+    """Send a request again while the server returns 503; report that as not ready."""
+    start = time.monotonic()
+    first = answer = invoke(running, examination, payload)
+    while answer.status == UNAVAILABLE and time.monotonic() - start < _LOADING_SECONDS:
+        time.sleep(startup.POLL_SECONDS)
+        answer = invoke(running, examination, payload)
+    if first.status == UNAVAILABLE and answer.status != UNAVAILABLE:
+        seconds = time.monotonic() - start
+        examination.report.fail(
+            "ping-before-ready",
+            "/ping returned 200 while /invocations still returned 503",
+            f"{first}; {seconds:.1f} s later status {answer.status}",
+        )
+    return answer
+
+
+def _report_no_success(examination: Examination, running: Running, answers: list[Answer]) -> None:
+    report = examination.report
+    last = answers[-1]
+    disguised = next((each for each in answers if each.is_success), None)
+    if disguised is not None:
+        report.fail(
+            "error-status", f"an error was returned with status {disguised.status}", disguised
+        )
+        report.skip("invocations-status", "a consequence of error-status")
+    elif all(each.status in {NOT_FOUND, _METHOD_NOT_ALLOWED} for each in answers):
+        report.fail("invocations-status", "the server has no route POST /invocations", last)
+    elif examination.options.request is None:
+        reason = "no request in the usual formats succeeded: give --request and --content-type"
+        report.skip("invocations-status", f"{reason} ({last})")
+        report.skip("invocations-latency", reason)
+    elif last.problem == "no response":
+        limit = examination.limits.invocation
+        report.fail(
+            "invocations-latency", f"POST /invocations did not return within {limit:g} s", last
+        )
+        report.skip("invocations-status", "a consequence of invocations-latency")
+    elif last.status == UNAVAILABLE:
+        report.fail(
+            "ping-before-ready", "/ping returned 200, but /invocations only returned 503", last
+        )
+        report.skip("invocations-status", "a consequence of ping-before-ready")
+    else:
+        evidence = f"{last}; last line of the log: {running.last_line()}"
+        report.fail("invocations-status", "the given request did not succeed", evidence)
+    reason = "no request succeeded"
+    for case_id in ("invocations-latency", "accept", "chunked-body"):
+        report.skip(case_id, reason)
+
+
+def check_errors(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+    """Send invalid requests, and check the statuses and the bodies of their responses."""
+    report = examination.report
+    if report.failed.keys() & {"invocations-status", "invocations-latency"}:
+        report.skip("error-status", "a consequence of the failed request")
+        return
+    payloads = list(invalid())
+    if knowledge.valid is not None:
+        payloads += [
+            replace(payload, content_type=knowledge.valid.content_type)
+            for payload in (payloads[0], Payload(body=b"", content_type=""))
+        ]
+    for payload in payloads:
+        answer = invoke(running, examination, payload)
+        shown = f"{payload.content_type}, {payload.body!r}: {answer}"
+        if running.exit_code() is not None:
+            message = "an invalid request ended the server"
+            report.fail("error-status", message, f"{shown}; {running.last_line()}")
+        elif answer.status is None or answer.status // 100 == _SERVER_ERROR:
+            # Without a valid request, it is unknown whether this is the format's fault.
+            if knowledge.valid is not None:
+                report.fail("error-status", "an invalid request does not get a 4xx status", shown)
+        elif answer.is_success and is_error_body(answer):
+            message = f"an error was returned with status {answer.status}"
+            report.fail("error-status", message, shown)
+        elif answer.status // 100 == _CLIENT_ERROR and (fault := fault_of_error(answer)):
+            report.fail("error-status", f"the body of an error {fault}", shown)
+    report.accept("error-status")
+
+
+def check_accept(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+    """Check the format of predictions against Accept and Content-Type."""
+    if knowledge.valid is None:
+        return
+    for accept in (JSON, CSV, "*/*"):
+        answer = invoke(running, examination, replace(knowledge.valid, accept=accept))
+        if answer.is_success and (fault := fault_of_format(answer, accept)):
+            examination.report.fail("accept", fault, str(answer))
+    examination.report.accept("accept")

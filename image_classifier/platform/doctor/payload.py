@@ -1,0 +1,125 @@
+"""Requests for servers whose input format is unknown, and what their responses mean."""
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from image_classifier.platform.doctor.examination import Examination
+from image_classifier.platform.sandbox.http_call import Answer, Connection
+from image_classifier.platform.sandbox.launch import Running
+
+JSON, CSV = "application/json", "text/csv"
+
+# SageMaker passes so much of an error to the caller.
+MAX_ERROR_BYTES = 2048
+
+_TRACEBACK = re.compile(rb"Traceback \(most recent call last\)|\n\s+at [\w.$]+\(.*\)")
+_ERROR_KEYS = ("error", "errors", "exception", "traceback", "errorMessage", "error_message")
+_BINARY_ERRORS = ("success", "ok")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Payload:
+    """The body of a request, and its Content-Type."""
+
+    body: bytes
+    content_type: str
+    accept: str = "*/*"
+
+
+def candidates(examination: Examination) -> Iterator[Payload]:
+    """Yield the given request, or else requests in the usual formats."""
+    options = examination.options
+    if options.request is not None:
+        yield Payload(body=options.request, content_type=options.content_type)
+        return
+    yield Payload(body=_png(), content_type="image/png")
+    yield Payload(body=b'{"instances": [[1.0, 2.0, 3.0, 4.0]]}', content_type=JSON)
+    yield Payload(body=b"1.0,2.0,3.0,4.0\n", content_type=CSV)
+    yield Payload(body=b"1.0,2.0,3.0,4.0", content_type="text/plain")
+
+
+def invalid() -> Iterator[Payload]:
+    """Yield requests that no server can understand."""
+    yield Payload(body=b"\x00\xff{[not valid", content_type=JSON)
+    yield Payload(body=b"doctor", content_type="application/x-doctor")
+
+
+def invoke(
+    running: Running, examination: Examination, payload: Payload, *, is_chunked: bool = False
+) -> Answer:
+    """Send a request to /invocations on a new connection."""
+    connection = Connection(running.address, examination.limits.invocation)
+    try:
+        return send(connection, payload, is_chunked=is_chunked)
+    finally:
+        connection.close()
+
+
+def send(connection: Connection, payload: Payload, *, is_chunked: bool = False) -> Answer:
+    """Send a request to /invocations on a connection."""
+    headers = {"Content-Type": payload.content_type, "Accept": payload.accept}
+    return connection.send(
+        "POST", "/invocations", body=payload.body, headers=headers, is_chunked=is_chunked
+    )
+
+
+def is_error_body(answer: Answer) -> bool:
+    """Return whether a body describes an error, with any status."""
+    if _TRACEBACK.search(answer.body):
+        return True
+    document = parse(answer.body)
+    if not isinstance(document, dict):
+        return False
+    return (
+        any(document.get(key) for key in _ERROR_KEYS)
+        or any(document.get(key) is False for key in _BINARY_ERRORS)
+        or str(document.get("status", "")).lower() in {"error", "failed", "failure"}
+    )
+
+
+def fault_of_error(answer: Answer) -> str | None:
+    """Return what is wrong with the body of an error; None: nothing."""
+    if _TRACEBACK.search(answer.body):
+        return "contains a stack trace, which the caller sees"
+    if parse(answer.body) is None:
+        return "is not JSON"
+    if len(answer.body) > MAX_ERROR_BYTES:
+        return f"has {len(answer.body)} bytes, of which the caller sees {MAX_ERROR_BYTES}"
+    return None
+
+
+def fault_of_format(answer: Answer, accept: str) -> str | None:
+    """Return what is wrong with the format of a prediction; None: nothing."""
+    is_json = answer.media_type == JSON or answer.media_type.endswith("+json")
+    if is_json and parse(answer.body) is None:
+        return f"Content-Type is {answer.media_type}, but the body is not JSON"
+    if answer.media_type == CSV and isinstance(parse(answer.body), dict):
+        return f"Content-Type is {CSV}, but the body is JSON"
+    if accept == JSON and not is_json and answer.media_type:
+        return f"Accept: {JSON} was answered with {answer.media_type}"
+    return None
+
+
+def parse(body: bytes) -> object:
+    """Return a JSON document; None if it is not JSON."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _png(size: int = 64) -> bytes:
+    """Return an image of two colors."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    row = b"\x00" + b"\xc8\x50\x28" * (size // 2) + b"\x28\x50\xc8" * (size // 2)
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(row * size))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")

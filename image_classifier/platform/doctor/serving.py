@@ -1,0 +1,261 @@
+"""The cases of a server with one model: `serve` and `transform`."""
+
+import time
+from dataclasses import replace
+
+from image_classifier.platform.doctor import startup, traffic
+from image_classifier.platform.doctor.cases import TRANSFORM
+from image_classifier.platform.doctor.examination import Examination
+from image_classifier.platform.doctor.invocations import (
+    Knowledge,
+    check_accept,
+    check_errors,
+    check_invocations,
+    until_available,
+)
+from image_classifier.platform.doctor.payload import (
+    Payload,
+    candidates,
+    invalid,
+    invoke,
+)
+from image_classifier.platform.doctor.startup import NotReadyError, Trouble
+from image_classifier.platform.sandbox.container_target import can_isolate_servers
+from image_classifier.platform.sandbox.launch import Launch, Running
+from image_classifier.platform.sandbox.process_target import unchanged
+
+# How long a server without a model may take to end, or to return its first status.
+_NO_MODEL_SECONDS = 10
+
+
+class _RequestFailedError(Exception):
+    """The given request failed, perhaps because of a restriction."""
+
+
+def examine(examination: Examination) -> None:
+    """Start the server as SageMaker does, and check all cases."""
+    launch = launch_of(examination)
+    try:
+        try:
+            _examine(examination, launch, is_last=not startup.relaxations(examination, launch))
+        except NotReadyError as error:
+            found = startup.find_restriction(examination, launch, error.trouble)
+            if found is None:
+                raise
+            evidence = error.trouble.evidence
+            startup.report_restriction(examination, found[0], "the server becomes ready", evidence)
+            _examine(examination, found[1], is_last=True)
+        except _RequestFailedError as error:
+            _examine(examination, _relaxed(examination, launch, str(error)), is_last=True)
+    except NotReadyError as error:
+        report_trouble(examination, error.trouble)
+
+
+def _relaxed(examination: Examination, launch: Launch, evidence: str) -> Launch:
+    """Return the launch with which the given request succeeds, or else the same launch."""
+    payload = next(candidates(examination))
+    for case_id, relaxed in startup.relaxations(examination, launch).items():
+        try:
+            with startup.server(examination, relaxed, examination.limits.startup) as running:
+                if invoke(running, examination, payload).is_success:
+                    startup.report_restriction(
+                        examination, case_id, "the given request succeeds", evidence
+                    )
+                    return relaxed
+        except NotReadyError:
+            continue
+    return launch
+
+
+def _examine(examination: Examination, launch: Launch, *, is_last: bool) -> None:
+    """Check all cases with one launch.
+
+    Raises:
+        NotReadyError: the server did not become ready.
+        _RequestFailedError: the given request failed, and this is not the last launch.
+    """
+    report, changes = examination.report, list[str]()
+    with (
+        unchanged(examination.folder / "model", changes),
+        startup.server(examination, launch, examination.limits.startup) as running,
+    ):
+        if not is_last and examination.options.request is not None:
+            answer = until_available(examination, running, next(candidates(examination)))
+            if answer.status is not None and not answer.is_success:
+                raise _RequestFailedError(f"{answer}; {running.last_line()}")
+        report.accept("start")
+        knowledge = _check_running(examination, running)
+        _check_files(examination, running)
+        check_sigterm(examination, running)
+    if changes and launch.folders["model"] is False:
+        report.fail(
+            "read-only-model",
+            "the server writes into /opt/ml/model, which is read-only on SageMaker",
+            f"changed: {', '.join(changes[:3])}",
+        )
+    if knowledge.valid is not None and examination.options.model is not None:
+        _check_without_model(examination, launch, knowledge.valid)
+    report.accept("read-only-model", "network", "ping-before-ready")
+    report.skip_rest("the server ended before")
+
+
+def launch_of(examination: Examination) -> Launch:
+    """Return how SageMaker starts a server."""
+    target, options = examination.target, examination.options
+    variables = dict(options.variables)
+    if examination.role == TRANSFORM:
+        variables = {"SAGEMAKER_BATCH": "true", **variables}
+    if not target.is_container:
+        variables["SAGEMAKER_BIND_TO_PORT"] = str(options.port)
+        examination.report.skip(
+            "network", "a process cannot be separated from the network: use a container image"
+        )
+        examination.report.skip(
+            "writes-outside", "a process has no files of its own: use a container image"
+        )
+    elif not can_isolate_servers():
+        examination.report.skip(
+            "network", "on this system, a server without a network cannot be reached"
+        )
+    return Launch(
+        base_dir=examination.folder,
+        folders={"model": False},
+        variables=variables,
+        port=8080 if target.is_container else options.port,
+        memory=options.memory,
+    )
+
+
+def report_trouble(examination: Examination, trouble: Trouble) -> None:
+    """Report why a server did not become ready; all other cases are skipped."""
+    report = examination.report
+    if trouble.case_id not in report.failed:
+        report.fail(trouble.case_id, trouble.message, trouble.evidence, trouble.remedy)
+    report.skip_rest(f"a consequence of {trouble.case_id}")
+
+
+def check_sigterm(examination: Examination, running: Running) -> None:
+    """Stop the server, and check that it ends in time with all of its processes."""
+    report, grace = examination.report, examination.limits.serving_grace
+    if not report.is_open("sigterm"):
+        return
+    if running.exit_code() is not None:
+        return
+    running.terminate()
+    if running.wait(grace) is None:
+        report.fail(
+            "sigterm",
+            f"the server still runs {grace:g} s after SIGTERM, and SageMaker kills it",
+            f"last line of the log: {running.last_line()}",
+        )
+        return
+    time.sleep(2 * startup.POLL_SECONDS)
+    if left := running.left_processes():
+        report.fail(
+            "sigterm",
+            "the first process ended after SIGTERM without its child processes",
+            f"{left} processes still run",
+        )
+    report.accept("sigterm")
+
+
+def _check_running(examination: Examination, running: Running) -> Knowledge:
+    report, knowledge = examination.report, Knowledge()
+    _check_address(examination, running)
+    _check_pings(examination, running)
+    for check in (check_invocations, check_errors, check_accept):
+        check(examination, running, knowledge)
+        if _has_ended(examination, running, knowledge):
+            return knowledge
+    _check_traffic(examination, running, knowledge)
+    if not _has_ended(examination, running, knowledge):
+        report.accept("memory")
+    return knowledge
+
+
+def _check_traffic(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+    report, valid = examination.report, knowledge.valid
+    payload = valid or next(iter(invalid()))
+    for cause in ("ping-ready", "ping-latency", "invocations-latency"):
+        if cause in report.failed:
+            for case_id in ("keep-alive", "concurrency", "payload-size"):
+                report.skip(case_id, f"a consequence of {cause}")
+    if examination.role == TRANSFORM:
+        traffic.check_execution_parameters(examination, running)
+    for case_id, check in traffic.CHECKS.items():
+        if report.is_open(case_id) and running.exit_code() is None:
+            check(examination, running, payload, knowledge.answer)
+
+
+def _check_pings(examination: Examination, running: Running) -> None:
+    report, limit = examination.report, examination.limits.ping
+    for _ in range(5):
+        answer = startup.ping(running, examination)
+        if answer.problem == "no response":
+            report.fail("ping-latency", f"GET /ping did not return within {limit:g} s", str(answer))
+        elif answer.status != startup.OK:
+            report.fail(
+                "ping-ready", "GET /ping returned 200 once, and then something else", str(answer)
+            )
+    report.accept("ping-latency", "ping-ready")
+
+
+def _check_address(examination: Examination, running: Running) -> None:
+    port = running.address[1]
+    listening = [each for each in running.sockets() or [] if each.is_listening]
+    addresses = [each for each in listening if each.port == port]
+    if addresses and not any(each.is_reachable for each in addresses):
+        examination.report.fail(
+            "port",
+            f"the server listens on {addresses[0].address}, which only programs in the same "
+            "container can connect to",
+            f"{addresses[0].address}:{port}",
+        )
+    examination.report.accept("port")
+
+
+def _check_files(examination: Examination, running: Running) -> None:
+    report = examination.report
+    if report.is_open("writes-outside"):
+        files = traffic.unusual_files(running.changed_files())
+        if files:
+            report.fail(
+                "writes-outside",
+                "the server writes files that are not in /tmp",
+                ", ".join(files[:3]),
+            )
+        report.accept("writes-outside")
+
+
+def _check_without_model(examination: Examination, launch: Launch, valid: Payload) -> None:
+    """Check that /ping does not return 200 without a model, if predictions then fail."""
+    empty = examination.folder / "without"
+    (empty / "model").mkdir(parents=True)
+    relaunch = replace(launch, base_dir=empty)
+    silent = replace(examination, report=type(examination.report)([]))
+    try:
+        with startup.server(silent, relaunch, _NO_MODEL_SECONDS) as running:
+            answer = invoke(running, examination, valid)
+            if not answer.is_success:
+                examination.report.fail(
+                    "ping-before-ready",
+                    "/ping returns 200 without a model, and predictions fail",
+                    f"with an empty /opt/ml/model, POST /invocations: {answer}",
+                )
+    except NotReadyError:
+        return
+
+
+def _has_ended(examination: Examination, running: Running, knowledge: Knowledge) -> bool:
+    """Report a server that ended although requests were all it got; return whether it did."""
+    if running.exit_code() is None:
+        return False
+    trouble = startup.of_end(running, examination, "while it served requests")
+    if trouble.case_id == "start":
+        # Without a valid request, those that were sent are probably invalid.
+        is_valid = knowledge.valid is not None or examination.options.request is not None
+        is_valid = is_valid and "error-status" not in examination.report.failed
+        case_id = "invocations-status" if is_valid else "error-status"
+        trouble = replace(trouble, case_id=case_id, remedy="")
+    report_trouble(examination, trouble)
+    return True

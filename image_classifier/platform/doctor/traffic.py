@@ -1,0 +1,219 @@
+"""Requests that servers often fail: many at once, large, chunked, several on a connection."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from image_classifier.platform.doctor import startup
+from image_classifier.platform.doctor.examination import Examination
+from image_classifier.platform.doctor.payload import (
+    Payload,
+    invalid,
+    invoke,
+    parse,
+    send,
+)
+from image_classifier.platform.sandbox.http_call import Answer, Connection, call
+from image_classifier.platform.sandbox.launch import Running
+
+# SageMaker's limit of a real-time request.
+PAYLOAD_BYTES = 6_291_456
+
+# Servers of Python's standard library queue five connections; those beyond wait a second.
+PARALLEL = 4
+_TOO_LARGE = 413
+
+# Statuses of a server that has more requests than places for them.
+_BUSY = {429, 503}
+
+# Requests of one client, in both halves of the measurement.
+_GROWTH_REQUESTS, _GROWTH_SECONDS = 20, 4
+_GROWTH_BYTES = 20 * 2**20
+
+_MAX_MEGABYTES = 100
+_STRATEGIES = {"SINGLE_RECORD", "MULTI_RECORD", "SingleRecord", "MultiRecord"}
+
+# Folders and files that programs write as a matter of course.
+_USUAL = re.compile(
+    r"/(tmp|var/tmp|dev|run|var/run|var/log|var/cache|proc|sys|opt/ml)(/|$)"
+    r"|/var/lib/nginx|/etc/(hosts|hostname|resolv\.conf|mtab|ld\.so)"
+    r"|/__pycache__|\.pyc$|/\.[^/]+|\.(log|pid|sock)$"
+)
+
+
+def check_keep_alive(
+    examination: Examination, running: Running, payload: Payload, _alone: Answer | None
+) -> None:
+    """Send pings and requests, valid and invalid ones, on one connection."""
+    report = examination.report
+    connection = Connection(running.address, examination.limits.invocation)
+    rejected = list(invalid())[-1]
+    # The body of a request that is rejected must be read too.
+    for step in (None, payload, None, rejected, None):
+        answer = connection.send("GET", "/ping") if step is None else send(connection, step)
+        if answer.status is None and step is payload and not report.is_open("invocations-status"):
+            # On a new connection too, perhaps.
+            alone = invoke(running, examination, step)
+            if alone.status is None:
+                continue
+        if answer.status is None or (step is None and answer.status != startup.OK):
+            what = "GET /ping" if step is None else "POST /invocations"
+            report.fail(
+                "keep-alive",
+                f"{what} failed as a later request on the same connection",
+                str(answer),
+            )
+            break
+    connection.close()
+    report.accept("keep-alive")
+
+
+def check_size(
+    examination: Examination, running: Running, payload: Payload, alone: Answer | None
+) -> None:
+    """Send the largest body that SageMaker sends to an endpoint."""
+    media_type = payload.content_type if alone else "application/octet-stream"
+    large = Payload(body=bytes(PAYLOAD_BYTES), content_type=media_type)
+    answer = invoke(running, examination, large)
+    report = examination.report
+    if answer.status == _TOO_LARGE:
+        report.fail("payload-size", "a body of 6 MiB is rejected as too large", str(answer))
+    elif answer.status is None and alone is not None and running.exit_code() is None:
+        report.fail("payload-size", "a body of 6 MiB gets no response", str(answer))
+    elif answer.status is None:
+        report.skip("payload-size", "no request succeeded")
+    report.accept("payload-size")
+
+
+def check_concurrency(
+    examination: Examination, running: Running, payload: Payload, alone: Answer | None
+) -> None:
+    """Send requests from several clients at once, and pings meanwhile."""
+    report, limit = examination.report, examination.limits.ping
+    rounds = 1 if alone is None or alone.seconds > limit / PARALLEL / 4 else 4
+    late: Answer | None = None
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        pending = [
+            pool.submit(invoke, running, examination, payload) for _ in range(PARALLEL * rounds)
+        ]
+        while not all(each.done() for each in pending):
+            answer = call(running.address, "GET", "/ping", timeout=limit)
+            late = late or (answer if answer.status != startup.OK else None)
+            time.sleep(startup.POLL_SECONDS / 2)
+        answers = [each.result() for each in pending]
+    failed = [each for each in answers if not each.is_success and each.status not in _BUSY]
+    if running.exit_code() is not None:
+        return
+    if late is not None:
+        report.fail(
+            "concurrency",
+            f"GET /ping did not return 200 within {limit:g} s while {PARALLEL} requests were "
+            "processed",
+            str(late),
+        )
+    elif alone is not None and failed:
+        report.fail(
+            "concurrency",
+            f"{len(failed)} of {len(answers)} valid requests failed when {PARALLEL} were sent at "
+            "once",
+            str(failed[0]),
+        )
+    report.accept("concurrency")
+
+
+def check_growth(
+    examination: Examination, running: Running, valid: Payload, alone: Answer | None
+) -> None:
+    """Check that the memory does not grow with each request."""
+    if alone is None:
+        return
+    seconds = max(invoke(running, examination, valid).seconds, 0.001)
+    count = min(_GROWTH_REQUESTS, int(_GROWTH_SECONDS / seconds))
+    if count < _GROWTH_REQUESTS / 4:
+        return
+    measured = []
+    # The first requests fill caches.
+    for requests in (2 * count, count):
+        for _ in range(requests):
+            invoke(running, examination, valid)
+        measured.append(running.memory())
+    middle, last = measured
+    if middle is None or last is None:
+        return
+    if last - middle > max(_GROWTH_BYTES, count * 2**20 // 2):
+        examination.report.fail(
+            "memory",
+            "the memory grows with each request",
+            f"{middle / 2**20:.0f} MiB, and {last / 2**20:.0f} MiB after {count} more requests",
+        )
+
+
+def check_chunked(
+    examination: Examination, running: Running, valid: Payload, alone: Answer | None
+) -> None:
+    """Send a valid body in chunks, without its length."""
+    if alone is None:
+        return
+    answer = invoke(running, examination, valid, is_chunked=True)
+    if not answer.is_success:
+        examination.report.fail(
+            "chunked-body",
+            "a valid request fails if its body is sent in chunks, without Content-Length",
+            str(answer),
+        )
+    examination.report.accept("chunked-body")
+
+
+def check_execution_parameters(examination: Examination, running: Running) -> None:
+    """Check the parameters that a batch transform gets from the server."""
+    timeout = examination.limits.invocation
+    answer = call(running.address, "GET", "/execution-parameters", timeout=timeout)
+    fault = _fault_of_parameters(answer)
+    if fault:
+        examination.report.fail("execution-parameters", fault, str(answer))
+    examination.report.accept("execution-parameters")
+
+
+def unusual_files(paths: Sequence[str]) -> list[str]:
+    """Return the files that are in no folder for temporary files, logs or caches."""
+    # The folders above a changed file are listed too.
+    return sorted(
+        path
+        for path in paths
+        if not _USUAL.search(path) and not any(each.startswith(f"{path}/") for each in paths)
+    )
+
+
+def _fault_of_parameters(answer: Answer) -> str | None:
+    if answer.status is None or answer.status // 100 == 5:  # noqa: PLR2004 - a server's error
+        return "GET /execution-parameters fails"
+    if not answer.is_success:
+        return None
+    document = parse(answer.body)
+    if not isinstance(document, dict):
+        return "GET /execution-parameters returns no JSON object"
+    concurrent, megabytes = (
+        document.get("MaxConcurrentTransforms", 1),
+        document.get("MaxPayloadInMB", 6),
+    )
+    is_valid = _is_count(concurrent, 1) and _is_count(megabytes, 0)
+    is_valid = is_valid and document.get("BatchStrategy", "MULTI_RECORD") in _STRATEGIES
+    if not is_valid:
+        return "GET /execution-parameters returns a value that SageMaker does not accept"
+    if concurrent * megabytes > _MAX_MEGABYTES or megabytes > _MAX_MEGABYTES:
+        return f"MaxConcurrentTransforms times MaxPayloadInMB is more than {_MAX_MEGABYTES}"
+    return None
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+CHECKS: Mapping[str, Callable[[Examination, Running, Payload, Answer | None], None]] = {
+    "chunked-body": check_chunked,
+    "keep-alive": check_keep_alive,
+    "payload-size": check_size,
+    "concurrency": check_concurrency,
+    "memory": check_growth,
+}

@@ -1,0 +1,219 @@
+"""A container image as the program under test, through the Docker API."""
+
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from container.classifier.errors import UserError
+from image_classifier.platform.sandbox import sockets
+from image_classifier.platform.sandbox.launch import (
+    Launch,
+    Running,
+    SandboxError,
+    StartError,
+    Target,
+)
+
+if TYPE_CHECKING:
+    import docker
+    from docker.models.containers import Container
+    from docker.models.images import Image
+
+SERVING_PORT = 8080
+
+# Larger answers of the engine take longer.
+_ENGINE_SECONDS = 60
+
+_OPT_ML = "/opt/ml"
+
+
+def connect() -> "docker.DockerClient":
+    """Connect to the Docker engine.
+
+    Raises:
+        SandboxError: the package `docker` is missing, or no engine responds.
+    """
+    try:
+        import docker  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise SandboxError(
+            "container images need the package docker: pip install 'image-classifier[doctor]'; "
+            "or give the command of the program after --"
+        ) from None
+    try:
+        return docker.from_env(timeout=_ENGINE_SECONDS)
+    except docker.errors.DockerException as error:
+        raise SandboxError(
+            f"no Docker engine ({error}): start it, or give the command of the program after --"
+        ) from None
+
+
+class ContainerTarget(Target):
+    """A container image; `train` or `serve` is its argument."""
+
+    is_container = True
+
+    def __init__(self, image: str, argument: str) -> None:
+        """Find the container image.
+
+        Raises:
+            SandboxError: no Docker engine.
+            UserError: the engine does not have the image.
+        """
+        self.client = connect()
+        self._argument = argument
+        import docker  # noqa: PLC0415 - an extra
+
+        try:
+            self.image: Image = self.client.images.get(image)
+        except docker.errors.DockerException as error:
+            raise UserError(
+                f"no container image {image!r} ({error}): `docker images` lists those that exist, "
+                "`docker pull` gets it from a registry; or give a command after --"
+            ) from None
+
+    def start(self, launch: Launch) -> Running:
+        """Start a container.
+
+        Raises:
+            StartError: the engine cannot execute the program.
+        """
+        return _RunningContainer(self, launch)
+
+    def create(self, launch: Launch, network: str) -> "Container":
+        """Create a container, without starting it."""
+        from docker.types import Mount  # noqa: PLC0415 - an extra
+
+        # On Docker Desktop, this machine can connect only to published ports.
+        ports = {} if launch.port is None or _reaches_containers() else {f"{launch.port}/tcp": None}
+        return self.client.containers.create(
+            self.image.id,
+            [self._argument],
+            name=f"image-classifier-doctor-{uuid.uuid4().hex[:12]}",
+            environment=dict(launch.variables),
+            mounts=[
+                Mount(f"{_OPT_ML}/{folder}", str(launch.base_dir / folder), "bind", not is_writable)
+                for folder, is_writable in launch.folders.items()
+            ],
+            network=network,
+            mem_limit=launch.memory,
+            # No swap in addition.
+            memswap_limit=launch.memory,
+            ports=ports,
+        )
+
+
+class _RunningContainer(Running):
+    has_own_files = True
+
+    def __init__(self, target: ContainerTarget, launch: Launch) -> None:
+        import docker  # noqa: PLC0415 - an extra
+
+        self._remove_network: Callable[[], None] = lambda: None
+        network = self._network(target.client, launch)
+        try:
+            self._container = target.create(launch, network)
+        except docker.errors.DockerException as error:
+            self._remove_network()
+            raise StartError(_message(error)) from error
+        try:
+            self._container.start()
+            self._container.reload()
+        except docker.errors.DockerException as error:
+            self.close()
+            raise StartError(_message(error)) from error
+        self.address = self._find_address(launch.port or 0)
+
+    def exit_code(self) -> int | None:
+        state = self._state()
+        if state["Status"] in {"created", "running", "paused"}:
+            return None
+        return int(state["ExitCode"])
+
+    def log(self) -> str:
+        return bytes(self._container.logs()).decode(errors="backslashreplace")
+
+    def terminate(self) -> None:
+        with _ignored_errors():
+            self._container.kill("SIGTERM")
+
+    def close(self) -> None:
+        with _ignored_errors():
+            self._container.remove(force=True, v=True)
+        self._remove_network()
+
+    def ran_out_of_memory(self) -> bool:
+        return bool(self._state()["OOMKilled"])
+
+    def memory(self) -> int | None:
+        usage = self._container.stats(stream=False, one_shot=True)["memory_stats"]
+        # Without the cache of files, as `docker stats` does.
+        cache = usage.get("stats", {}).get("inactive_file", 0)
+        return int(usage["usage"]) - cache if "usage" in usage else None
+
+    def sockets(self) -> list[sockets.Socket] | None:
+        found = sockets.of_processes([self._state()["Pid"]], own_network=True)
+        if found is None:
+            # The engine runs on another machine, or its processes belong to another user.
+            with _ignored_errors():
+                result = self._container.exec_run(["cat", "/proc/net/tcp", "/proc/net/tcp6"])
+                lines = result.output.decode(errors="replace").splitlines()
+                rows = "\n".join(line for line in lines if line.split()[:1][0][:1].isdigit())
+                found = list(sockets.parse(f"header\n{rows}"))
+        return found
+
+    def changed_files(self) -> list[str]:
+        changes = self._container.diff() or []
+        # Kind 2 is a file that was removed.
+        return [change["Path"] for change in changes if change["Kind"] != 2]  # noqa: PLR2004
+
+    def _network(self, client: "docker.DockerClient", launch: Launch) -> str:
+        if launch.has_network or (launch.port is not None and not _reaches_containers()):
+            return "bridge"
+        if launch.port is None:
+            return "none"
+        # This machine can connect to it, but it to nothing else.
+        name = f"image-classifier-doctor-{uuid.uuid4().hex[:12]}"
+        network = client.networks.create(name, driver="bridge", internal=True)
+
+        def remove() -> None:
+            with _ignored_errors():
+                network.remove()
+
+        self._remove_network = remove
+        return name
+
+    def _find_address(self, port: int) -> tuple[str, int]:
+        settings = self._container.attrs["NetworkSettings"]
+        for published in (settings.get("Ports") or {}).values():
+            if published:
+                return ("127.0.0.1", int(published[0]["HostPort"]))
+        networks = settings["Networks"].values()
+        return (next((each["IPAddress"] for each in networks if each["IPAddress"]), ""), port)
+
+    def _state(self) -> dict[str, Any]:
+        self._container.reload()
+        return dict(self._container.attrs["State"])
+
+
+def can_isolate_servers() -> bool:
+    """Return whether a server can be reached that has no network."""
+    return _reaches_containers()
+
+
+def _reaches_containers() -> bool:
+    return sys.platform == "linux"
+
+
+def _message(error: Exception) -> str:
+    return str(getattr(error, "explanation", None) or error)
+
+
+@contextmanager
+def _ignored_errors() -> Iterator[None]:
+    import docker  # noqa: PLC0415 - an extra
+
+    with suppress(docker.errors.DockerException):
+        yield

@@ -1,0 +1,142 @@
+"""One HTTP request, and everything that can go wrong with it."""
+
+import http.client
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+# Of a response's body: more is not read.
+MAX_BYTES = 10_000_000
+
+Address = tuple[str, int]
+
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """The response to a request, or why none came."""
+
+    seconds: float
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    problem: str | None = None
+    """Why there is no status."""
+
+    @property
+    def media_type(self) -> str:
+        """The Content-Type without parameters, in lower case."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return self.status is not None and self.status // 100 == 2  # noqa: PLR2004
+
+    def __str__(self) -> str:
+        """Return the evidence: status, media type, start of the body, and the time."""
+        if self.status is None:
+            return f"{self.problem} after {self.seconds:.1f} s"
+        text = " ".join(self.body[:200].decode(errors="backslashreplace").split())
+        return f"status {self.status}, {self.media_type or 'no Content-Type'}, {text!r}"
+
+
+class Connection:
+    """A connection that sends several requests if the server keeps it open."""
+
+    def __init__(
+        self,
+        address: Address,
+        timeout: float,
+        on_timeout: Callable[[int], None] = lambda _local_port: None,
+    ) -> None:
+        """Connect with the first request; every step of a request may take `timeout` seconds.
+
+        `on_timeout` is called with the local port when the time is up, before the connection ends.
+        """
+        self._on_timeout = on_timeout
+        self._http = http.client.HTTPConnection(*address, timeout=timeout)
+        self.is_closed_by_server = False
+
+    def close(self) -> None:
+        """Close it."""
+        self._http.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        is_chunked: bool = False,
+    ) -> Answer:
+        """Send a request; return its response, or what prevented one."""
+        start, port = time.monotonic(), 0
+        try:
+            if self._http.sock is None:
+                self._http.connect()
+            port = self._http.sock.getsockname()[1]
+            # A server may respond and close before it has read the whole body.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._http.request(
+                    method,
+                    path,
+                    body=_pieces(body or b"") if is_chunked else body,
+                    headers={**(headers or {})},
+                    encode_chunked=is_chunked,
+                )
+            response = self._http.getresponse()
+            content = response.read(MAX_BYTES)
+        except ConnectionRefusedError:
+            problem = "connection refused"
+        except TimeoutError:
+            self._on_timeout(port)
+            problem = "no response"
+        except (OSError, http.client.HTTPException) as error:
+            problem = f"connection closed ({type(error).__name__})"
+        else:
+            self.is_closed_by_server = response.will_close
+            return Answer(
+                seconds=time.monotonic() - start,
+                status=response.status,
+                headers={key.lower(): value for key, value in response.getheaders()},
+                body=content,
+            )
+        self._http.close()
+        return Answer(seconds=time.monotonic() - start, problem=problem)
+
+
+def call(
+    address: Address,
+    method: str,
+    path: str,
+    *,
+    timeout: float,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    is_chunked: bool = False,
+) -> Answer:
+    """Send one request on a new connection.
+
+    Args:
+        address: host and port.
+        method: such as GET.
+        path: such as /ping.
+        timeout: seconds for connecting, and between parts of the response.
+        body: of the request.
+        headers: of the request.
+        is_chunked: whether the body is sent in chunks, without Content-Length.
+    """
+    connection = Connection(address, timeout)
+    try:
+        return connection.send(method, path, body=body, headers=headers, is_chunked=is_chunked)
+    finally:
+        connection.close()
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    for start in range(0, len(body), _CHUNK):
+        yield body[start : start + _CHUNK]

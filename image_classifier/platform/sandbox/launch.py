@@ -1,0 +1,126 @@
+"""What a program under test gets, and what can be done with it while it runs."""
+
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from container.classifier.errors import UserError
+from image_classifier.platform.sandbox.http_call import Address
+from image_classifier.platform.sandbox.sockets import Socket
+
+POLL_SECONDS = 0.05
+
+# As a line of a log, and all that a person reads of it.
+_LINE_CHARACTERS = 300
+
+# Servers print more lines after the exception of a worker.
+_END_LINES = 30
+_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception)\b")
+
+
+class StartError(Exception):
+    """The program cannot be executed."""
+
+
+class SandboxError(UserError):
+    """There is no sandbox on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """One start of a program under SageMaker's contract."""
+
+    base_dir: Path
+    """Folder on this machine whose folders are those of /opt/ml."""
+
+    folders: Mapping[str, bool]
+    """Folders of /opt/ml that the program sees, and whether it may write them."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables, in addition to those of the container image."""
+
+    port: int | None = None
+    """TCP port that the program must listen on; None: it is a job."""
+
+    has_network: bool = False
+
+    memory: int | None = None
+    """Bytes that the program may use."""
+
+
+class Running(ABC):
+    """A program that has been started."""
+
+    address: Address
+    """Host and port of the server."""
+
+    has_own_files = False
+    """Whether `changed_files` sees the files that the program writes."""
+
+    @abstractmethod
+    def exit_code(self) -> int | None:
+        """Return the exit code; None: it runs. As in Docker, 137 means SIGKILL."""
+
+    @abstractmethod
+    def log(self) -> str:
+        """Return its standard output and standard error."""
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """Send SIGTERM to its first process."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Kill all of its processes, and remove what they left."""
+
+    @abstractmethod
+    def ran_out_of_memory(self) -> bool:
+        """Return whether it was killed because it used more memory than allowed."""
+
+    @abstractmethod
+    def memory(self) -> int | None:
+        """Return the bytes that its processes use; None: unknown."""
+
+    @abstractmethod
+    def sockets(self) -> list[Socket] | None:
+        """Return its TCP sockets; None: unknown."""
+
+    def left_processes(self) -> int:
+        """Return the number of processes that run although the first one has ended."""
+        return 0
+
+    def changed_files(self) -> list[str]:
+        """Return the files outside of /opt/ml that it created or changed."""
+        return []
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code; None: it still runs after these seconds."""
+        deadline = time.monotonic() + seconds
+        while (code := self.exit_code()) is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return code
+
+    def last_line(self) -> str:
+        """Return the last exception in the end of its log, or else the last line."""
+        lines = [line.strip() for line in self.log().splitlines() if line.strip()]
+        errors = [line for line in lines[-_END_LINES:] if _EXCEPTION.match(line)]
+        found = errors or lines
+        return found[-1][:_LINE_CHARACTERS] if found else "(the log is empty)"
+
+
+class Target(ABC):
+    """A program that can be started several times."""
+
+    is_container = False
+
+    @abstractmethod
+    def start(self, launch: Launch) -> Running:
+        """Start it.
+
+        Raises:
+            StartError: the program cannot be executed.
+            SandboxError: there is no sandbox on this machine.
+        """

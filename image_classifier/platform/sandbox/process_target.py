@@ -1,0 +1,176 @@
+"""A command as the program under test: a plain process of this machine."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from container.classifier.environment import BASE_DIR_VARIABLE
+from container.classifier.errors import UserError
+from image_classifier.platform.sandbox import sockets
+from image_classifier.platform.sandbox.launch import Launch, Running, StartError, Target
+
+# Between two measurements of the memory.
+_MEMORY_SECONDS = 0.1
+
+_DOCKERS_OFFSET = 128
+
+
+class ProcessTarget(Target):
+    """A command. `SAGEMAKER_BASE_DIR` names the folder that stands for /opt/ml."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Use this command, with the folder and the environment of this process."""
+        self._command = command
+
+    def start(self, launch: Launch) -> Running:
+        """Start it.
+
+        Raises:
+            StartError: the command does not exist, or is not executable.
+            UserError: another program listens on its port.
+        """
+        if launch.port is not None and _is_taken(launch.port):
+            raise UserError(
+                f"port {launch.port} is in use: stop the program that uses it, or choose another "
+                "one with --port, which the command gets as SAGEMAKER_BIND_TO_PORT"
+            )
+        return _RunningProcess(self._command, launch)
+
+
+class _RunningProcess(Running):
+    def __init__(self, command: Sequence[str], launch: Launch) -> None:
+        self.address = ("127.0.0.1", launch.port or 0)
+        self._log = TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._protected = [
+            launch.base_dir / folder
+            for folder, is_writable in launch.folders.items()
+            if not is_writable
+        ]
+        self._was_killed_for_memory = False
+        _set_writable(self._protected, is_writable=False)
+        variables = {BASE_DIR_VARIABLE: str(launch.base_dir), **launch.variables}
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._release()
+            raise StartError(f"{command[0]}: {error.strerror}") from error
+        if launch.memory is not None:
+            threading.Thread(target=self._watch, args=[launch.memory], daemon=True).start()
+
+    def exit_code(self) -> int | None:
+        code = self._process.poll()
+        return code if code is None or code >= 0 else _DOCKERS_OFFSET - code
+
+    def log(self) -> str:
+        # Not seek(): the program writes through the same open file.
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors="backslashreplace")
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def close(self) -> None:
+        # macOS raises PermissionError for processes that have ended.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        self._release()
+
+    def ran_out_of_memory(self) -> bool:
+        return self._was_killed_for_memory
+
+    def memory(self) -> int | None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total = 0
+        for pid in self._pids():
+            # Resident pages that are not shared, so that forks are not counted twice.
+            with suppress(OSError):
+                fields = Path(f"/proc/{pid}/statm").read_text().split()
+                total += (int(fields[1]) - int(fields[2])) * page
+        return total or None
+
+    def sockets(self) -> list[sockets.Socket] | None:
+        return sockets.of_processes(self._pids(), own_network=False)
+
+    def left_processes(self) -> int:
+        return len(self._pids())
+
+    def _pids(self) -> list[int]:
+        """Return the processes of the session that the command leads."""
+        return list(_of_session(self._process.pid))
+
+    def _watch(self, limit: int) -> None:
+        while self._process.poll() is None:
+            if (self.memory() or 0) > limit:
+                self._was_killed_for_memory = True
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+            time.sleep(_MEMORY_SECONDS)
+
+    def _release(self) -> None:
+        _set_writable(self._protected, is_writable=True)
+        self._log.close()
+
+
+def _of_session(leader: int) -> Iterator[int]:
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # After the name in parentheses: state, parent, group, session.
+            fields = status.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader and fields[0] != "Z":
+                yield int(status.parent.name)
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _set_writable(folders: Sequence[Path], *, is_writable: bool) -> None:
+    """Change the mode of folders and files; root can write them in any case."""
+    for folder in folders:
+        for path in [folder, *folder.rglob("*")]:
+            if not path.is_symlink():
+                mode = stat.S_IMODE(path.stat().st_mode)
+                path.chmod(mode | stat.S_IWUSR if is_writable else mode & ~0o222)
+
+
+@contextmanager
+def unchanged(folder: Path, changes: list[str]) -> Iterator[None]:
+    """Append the files that a `with` block creates, changes or removes in a folder."""
+    before = _state(folder)
+    yield
+    after = _state(folder)
+    changed = {path for path in before.keys() | after if before.get(path) != after.get(path)}
+    changes += sorted(changed)
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

@@ -1,0 +1,105 @@
+"""The doctor examines container images."""
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from image_classifier.platform.doctor.cases import SERVE
+from image_classifier.platform.doctor.diagnosis import diagnose
+from image_classifier.platform.doctor.examination import Limits, Options
+from tests.containers import docker
+from tests.zoo import servers
+
+pytestmark = pytest.mark.docker
+
+BASE = "python:3.11-slim-bookworm"
+PROGRAM = f"FROM {BASE}\nCOPY --chmod=755 serve.py /program/serve.py\n"
+
+LIMITS = Limits(startup=10, invocation=4, serving_grace=2)
+
+COSTLY = ("image-secrets", "payload-size", "concurrency", "memory", "keep-alive")
+
+# Lines of the Dockerfile after PROGRAM, and the cases that fail.
+IMAGES = {
+    "healthy": ('ENTRYPOINT ["python", "/program/serve.py", "Healthy"]', []),
+    "shell form": (
+        "ENTRYPOINT python /program/serve.py Healthy; exit 1",
+        ["image-entrypoint", "sigterm"],
+    ),
+    "no entry point": ("CMD python", ["image-entrypoint"]),
+    "lost mode": (
+        'RUN chmod 644 /program/serve.py\nENTRYPOINT ["/program/serve.py"]',
+        ["image-entrypoint"],
+    ),
+    "no first line": ('ENTRYPOINT ["/program/serve.py", "Healthy"]', ["image-entrypoint"]),
+    "secret": (
+        'ENV API_TOKEN=2e5f0c8a91\nENTRYPOINT ["python", "/program/serve.py", "Healthy"]',
+        ["image-secrets"],
+    ),
+    "only root": (
+        'RUN chmod 700 /program\nUSER 1000\nENTRYPOINT ["python", "/program/serve.py", "Healthy"]',
+        ["start"],
+    ),
+    "downloads": ('ENTRYPOINT ["python", "/program/serve.py", "downloads"]', ["network"]),
+    "compiles model": (
+        'ENTRYPOINT ["python", "/program/serve.py", "compiles_model"]',
+        ["read-only-model"],
+    ),
+    "writes outside": (
+        'ENTRYPOINT ["python", "/program/serve.py", "WritesOutside"]',
+        ["writes-outside"],
+    ),
+    "memory": ('ENTRYPOINT ["python", "/program/serve.py", "grows_at_start"]', ["memory"]),
+    "local only": ('ENTRYPOINT ["python", "/program/serve.py", "LocalOnly"]', ["port"]),
+}
+
+
+@pytest.fixture(scope="module")
+def images() -> Iterator[list[str]]:
+    names: list[str] = []
+    yield names
+    docker("image", "rm", "--force", *names)
+
+
+def build(name: str, lines: str) -> None:
+    """Build a container image with the server of the zoo."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        server = Path(servers.__file__).read_bytes()
+        for path, content in {"serve.py": server, "Dockerfile": (PROGRAM + lines).encode()}.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", name, "-"],  # noqa: S607 - on the PATH
+        input=buffer.getvalue(),
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_container_image_fails_the_cases_of_its_faults(name: str, images: list[str]) -> None:
+    lines, case_ids = IMAGES[name]
+    image = f"doctor-zoo-{name.replace(' ', '-')}"
+    images.append(image)
+    build(image, lines)
+
+    # The others take seconds.
+    ignored = {*COSTLY} - {*case_ids} if case_ids else []
+
+    report = diagnose(
+        image,
+        [],
+        SERVE,
+        options=Options(memory=200 * 2**20),
+        limits=LIMITS,
+        ignored=[*ignored],
+    )
+
+    assert [*report.failed] == case_ids, report.text()
+    assert docker("network", "ls", "--quiet", "--filter", "name=image-classifier-doctor").text == ""

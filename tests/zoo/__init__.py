@@ -1,0 +1,1 @@
+"""Small broken and healthy programs, which the doctor examines in tests."""
