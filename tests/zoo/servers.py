@@ -347,10 +347,10 @@ def leaves_children() -> None:
 
 
 def downloads() -> None:
-    routes = Path("/proc/net/route").read_text().splitlines()[1:]
-    # Without a default route, as without a network.
-    if not any(route.split()[1] == "00000000" for route in routes):
-        raise OSError("Network is unreachable: https://example.com/weights")
+    # In a network of its own, a container has the engine's name server, in the default one the
+    # machine's. This needs no network of the machine.
+    if "127.0.0.11" in Path("/etc/resolv.conf").read_text():
+        raise OSError("Temporary failure in name resolution: example.com")
     serve(Healthy)
 
 
