@@ -347,7 +347,7 @@ def leaves_children() -> None:
 
 
 def downloads() -> None:
-    # In a network of its own, a container has the engine's name server, in the default one the
+    # In a separate network, a container has the engine's name server, in the default one the
     # machine's. This needs no network of the machine.
     if "127.0.0.11" in Path("/etc/resolv.conf").read_text():
         raise OSError("Temporary failure in name resolution: example.com")

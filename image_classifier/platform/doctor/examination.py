@@ -12,7 +12,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Inputs of the program; without them, the doctor uses small inputs of its own."""
+    """Inputs of the program; without them, the doctor uses small inputs that it has."""
 
     model: Path | None = None
     """Folder or .tar.gz with the content of /opt/ml/model."""

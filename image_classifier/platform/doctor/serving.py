@@ -111,7 +111,7 @@ def launch_of(examination: Examination) -> Launch:
             "network", "a process cannot be separated from the network: use a container image"
         )
         examination.report.skip(
-            "writes-outside", "a process has no files of its own: use a container image"
+            "writes-outside", "a process shares the files of this machine: use a container image"
         )
     elif not can_isolate_servers():
         examination.report.skip(
