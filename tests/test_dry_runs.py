@@ -136,9 +136,9 @@ def test_every_other_request_is_printed(tmp_path: Path, kind: str) -> None:
 def test_delete_names_placeholders_of_resources(tmp_path: Path) -> None:
     dry = DryRun(tmp_path, "delete")
 
-    found = list(resources.find(dry.aws, dry.file.settings))
-    objects = resources.outputs(dry.aws, dry.file.settings)
-    resources.delete(dry.aws, dry.file.settings, found, objects)
+    found = resources.find(dry.aws, dry.file.settings)
+    objects = resources.outputs(dry.aws, dry.file.settings, found)
+    resources.delete(dry.aws, dry.file.settings, found.own, objects)
 
     assert "placeholder for the resources on SageMaker: " in dry.lines[0]
     assert "no AWS credentials" in dry.lines[0]

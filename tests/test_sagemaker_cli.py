@@ -15,12 +15,10 @@ from urllib.request import Request, urlopen
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
-from moto.sagemaker.models import sagemaker_backends
-from moto.server import ThreadedMotoServer
 
-from image_classifier.cli import main
 from image_classifier.sagemaker import cost
 from image_classifier.settings import service_model
+from tests.accounts import MOTO_ACCOUNT, USER, backend, client, keys, put, run
 from tests.endpoints import Behavior, patch_server
 from tests.processes import free_port
 from tests.red_patch import write_images
@@ -29,59 +27,10 @@ from tests.settings_files import BEGINNING, EXAMPLES, TUNING, write
 # moto does not have newer instance types.
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 
-MOTO_ACCOUNT = "123456789012"
-
 pytestmark = [
     # boto3 leaves its connections open.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
-@pytest.fixture
-def account(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """An empty account with one bucket, and an empty working folder."""
-    urlopen(Request(f"{server}/moto-api/reset", method="POST")).close()
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    client("s3").create_bucket(
-        Bucket="my-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
-    )
-    return server
-
-
-def client(service: str) -> Any:  # noqa: ANN401 - made by boto3 as it runs
-    return boto3.client(service, region_name="eu-west-1")
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def put(key: str, body: bytes = b"x") -> None:
-    client("s3").put_object(Bucket="my-bucket", Key=key, Body=body)
-
-
-def keys() -> set[str]:
-    found = client("s3").list_objects_v2(Bucket="my-bucket").get("Contents", [])
-    return {each["Key"] for each in found}
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -168,10 +117,6 @@ def test_train_from_tuning_uses_the_best_hyperparameters(
     assert "no best job yet: wait until it is completed" in capsys.readouterr().err
 
 
-def backend() -> Any:  # noqa: ANN401 - moto's own
-    return sagemaker_backends[MOTO_ACCOUNT]["eu-west-1"]
-
-
 @pytest.mark.parametrize("kind", ["real-time", "serverless", "asynchronous"])
 def test_deploy_creates_an_endpoint_for_the_newest_model(
     kind: str, account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -206,7 +151,9 @@ def test_deploy_updates_an_existing_endpoint(
         "InitialInstanceCount": 1,
     }
     sagemaker.create_endpoint_config(EndpointConfigName=first, ProductionVariants=[variant])
-    sagemaker.create_endpoint(EndpointName="hands", EndpointConfigName=first)
+    tags = {"image-classifier": "hands", "image-classifier-creator": USER}
+    listed = [{"Key": key, "Value": value} for key, value in tags.items()]
+    sagemaker.create_endpoint(EndpointName="hands", EndpointConfigName=first, Tags=listed)
     requests = _updating_endpoints(monkeypatch)
 
     settings = write(tmp_path, ENDPOINT)
@@ -504,7 +451,7 @@ def test_delete_lists_resources_then_deletes_all_of_them(
     assert sagemaker.describe_training_job(TrainingJobName=theirs)
     capsys.readouterr()
     assert run("delete", settings, "--yes") == 0
-    assert capsys.readouterr().out == "hands has nothing to delete\n"
+    assert capsys.readouterr().out == "hands has nothing of yours to delete\n"
 
 
 def test_rejections_by_aws_are_reported_with_a_remedy(

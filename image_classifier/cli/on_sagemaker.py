@@ -113,7 +113,7 @@ def logs(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
 
 def debug(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Evaluate the rules on a job's records."""
-    name = arguments.job or deployment.newest_job(aws, file.settings)
+    name = arguments.job or resources.newest_job(aws, file.settings)
     folder = LOCAL_RUNS / file.settings.name / "reports"
     reports.fetch(aws, file, folder, job=name)
     rules.evaluate(folder / name, arguments)
@@ -122,11 +122,14 @@ def debug(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
 
 def status(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """List the resources on SageMaker."""
-    listed = list(resources.find(aws, file.settings))
+    listed = resources.find(aws, file.settings).own
     if arguments.json:
         keys = [{"kind": r.noun, "name": r.name, "status": r.status} for r in listed]
         return json.dumps(keys)
-    return "\n".join(map(str, listed)) or f"{file.settings.name} has no resources on SageMaker"
+    return (
+        "\n".join(map(str, listed))
+        or f"{file.settings.name} has no resources of yours on SageMaker"
+    )
 
 
 def delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
@@ -136,25 +139,29 @@ def delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
         print("would stop the server on this machine, if it runs")
         return None
     file.require("delete")
-    found = [item for item in resources.find(aws, file.settings) if item.is_deletable]
-    objects = [] if arguments.keep_output else resources.outputs(aws, file.settings)
+    everything = resources.find(aws, file.settings)
+    found = [item for item in everything.own if item.is_deletable]
+    objects = [] if arguments.keep_output else resources.outputs(aws, file.settings, everything)
+    if notice := everything.notice():
+        print(notice)
     for resource in found:
         print(f"{'stop' if resource.is_job else 'delete'} {resource}")
     if objects:
         print(f"delete {len(objects)} objects in {file.settings.output}/, models included")
     if not found and not objects:
-        print(f"{file.settings.name} has nothing to delete")
+        print(f"{file.settings.name} has nothing of yours to delete")
         return None
     if not (aws.is_dry or arguments.yes):
-        _confirm()
+        _confirm(file.settings.name)
     resources.delete(aws, file.settings, found, objects)
     return None
 
 
-def _confirm() -> None:
+def _confirm(name: str) -> None:
     if not sys.stdin.isatty():
         raise UserError("no terminal to confirm on: add --yes")
-    if input("delete all of these? [y/N] ").strip().lower() not in {"y", "yes"}:
+    print(f"type {name} to delete all of these: ", end="", flush=True)
+    if sys.stdin.readline().strip() != name:
         raise UserError("nothing was deleted")
 
 

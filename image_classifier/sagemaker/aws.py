@@ -12,6 +12,7 @@ from botocore import exceptions, xform_name
 from botocore.config import Config
 
 from container.classifier.errors import UserError
+from image_classifier.sagemaker.request_fields import CREATOR_TAG, creator
 from image_classifier.settings import service_model
 
 # Responses are read by key: botocore has no types for them.
@@ -63,13 +64,19 @@ class Aws:
     """Print every request that would change something, and send none."""
     show: Callable[[str], None] = print
     _clients: dict[str, Any] = field(default_factory=dict)
+    _creators: list[str] = field(default_factory=list)
 
     def send(self, operation: str, request: Mapping[str, object]) -> None:
         """Validate a request to SageMaker and send it; in a dry run print it.
 
+        The resource that a request creates has a tag with its creator.
+
         Raises:
             UserError: the request is invalid, or AWS rejected it.
         """
+        if "Tags" in request:
+            tag = {"Key": CREATOR_TAG, "Value": self._known_creator()}
+            request = {**request, "Tags": [*request["Tags"], tag]}  # type: ignore[misc]
         service_model.check(operation, request)
         if self.is_dry:
             self.show_request(operation, request)
@@ -95,6 +102,22 @@ class Aws:
         with explained(operation):
             answer: Answer = getattr(self.client(service), xform_name(operation))(**request)
             return answer
+
+    def creator(self) -> str:
+        """Return the value of the creator's tag for the current credentials, in a dry run too.
+
+        Raises:
+            UserError: AWS rejected the credentials.
+        """
+        if not self._creators:
+            self._creators.append(creator(self.query("GetCallerIdentity", {}, "sts")["Arn"]))
+        return self._creators[0]
+
+    def _known_creator(self) -> str:
+        if self.is_dry and not self._creators:
+            self._creators.append("CREATOR")
+            self.show_placeholder("your name in IAM", "CREATOR")
+        return self.creator()
 
     def pages(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"

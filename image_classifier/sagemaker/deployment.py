@@ -1,9 +1,12 @@
 """`deploy` on SageMaker, and the choice of the model for every verb that needs one."""
 
+import hashlib
+import re
+
 from container.classifier.errors import UserError
-from image_classifier.sagemaker import endpoint_requests
+from image_classifier.sagemaker import endpoint_requests, resources
 from image_classifier.sagemaker.aws import Aws
-from image_classifier.sagemaker.request_fields import is_ours, new_name, tags
+from image_classifier.sagemaker.request_fields import new_name, tags
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
@@ -15,17 +18,18 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
     `job` is a training job's name or a model.tar.gz on S3; by default the newest job's model.
 
     Raises:
-        UserError: AWS rejected a request, or the endpoint failed.
+        UserError: AWS rejected a request, the endpoint failed, or it is another user's.
     """
     file.require("deploy")
     settings = file.settings
+    exists = not aws.is_dry and resources.find_endpoint(aws, settings) is not None
     name = new_name(settings)
     is_multi_model = settings.endpoint.kind == "multi-model"
     model = (collect_models if is_multi_model else find_model)(aws, settings, job)
     aws.send("CreateModel", endpoint_requests.model(settings, name, model))
     aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
     request = {"EndpointName": settings.name, "EndpointConfigName": name}
-    if not aws.is_dry and _exists(aws, settings.name):
+    if exists:
         aws.send("UpdateEndpoint", request)
     else:
         aws.send("CreateEndpoint", {**request, "Tags": tags(settings)})
@@ -64,7 +68,7 @@ def find_model(aws: Aws, settings: Settings, job: str | None) -> str:
     if aws.is_dry:
         name = job or f"{settings.name}-TRAINING-JOB"
         return f"{settings.output}/{name}/output/model.tar.gz"
-    name = job or newest_job(aws, settings)
+    name = job or resources.newest_job(aws, settings)
     answer = aws.query("DescribeTrainingJob", {"TrainingJobName": name})
     found = (answer.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
     if not found:
@@ -74,41 +78,27 @@ def find_model(aws: Aws, settings: Settings, job: str | None) -> str:
     return str(found)
 
 
-def newest_job(aws: Aws, settings: Settings) -> str:
-    """Return the newest completed training job.
-
-    Raises:
-        UserError: no job is completed.
-    """
-    request = {
-        "NameContains": f"{settings.name}-",
-        "SortBy": "CreationTime",
-        "SortOrder": "Descending",
-        "StatusEquals": "Completed",
-    }
-    for page in aws.pages("ListTrainingJobs", request):
-        for summary in page["TrainingJobSummaries"]:
-            name = str(summary["TrainingJobName"])
-            if is_ours(settings, name, with_trials=False):
-                return name
-    raise UserError(f"{settings.name} has no completed training job: train first, or name --job")
-
-
 def collect_models(aws: Aws, settings: Settings, job: str | None) -> str:
     """Copy models under one prefix for a multi-model endpoint; return the prefix.
 
-    Each is named after its training job. SageMaker caches models by name, so none is overwritten.
+    SageMaker caches models by name, so none is overwritten.
     """
     prefix = f"{settings.output}/models/"
     for model_job in settings.endpoint.models or (job,):
         source = find_model(aws, settings, model_job)
-        # s3://bucket/prefix/JOB/output/model.tar.gz
-        name = source.rsplit("/", 3)[1]
+        if model_job is not None and model_job.startswith("s3://"):
+            name = _name_of(aws, S3Uri.parse(source))
+        else:
+            # s3://bucket/prefix/JOB/output/model.tar.gz
+            name = source.rsplit("/", 3)[1]
         S3Uri.parse(source).copy(aws, S3Uri.parse(f"{prefix}{name}.tar.gz"))
         aws.show(f"model {name}.tar.gz")
     return prefix
 
 
-def _exists(aws: Aws, name: str) -> bool:
-    pages = aws.pages("ListEndpoints", {"NameContains": name})
-    return any(found["EndpointName"] == name for page in pages for found in page["Endpoints"])
+def _name_of(aws: Aws, artifact: S3Uri) -> str:
+    """Return the name of the artifact's folder and a hash of its address and content."""
+    folders = [name for name in artifact.key.split("/")[:-1] if name not in {"output", ""}]
+    label = re.sub(r"[^A-Za-z0-9.-]+", "-", [artifact.bucket, *folders][-1])
+    content = f"{artifact} {artifact.etag(aws)}"
+    return f"{label}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

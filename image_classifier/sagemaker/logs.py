@@ -8,8 +8,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from container.classifier.errors import UserError
+from image_classifier.sagemaker import resources
 from image_classifier.sagemaker.aws import Aws, explained
-from image_classifier.sagemaker.request_fields import is_ours
 from image_classifier.settings.schema import Settings
 
 TRAINING_JOBS, ENDPOINTS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/Endpoints"
@@ -47,7 +47,7 @@ def of_training(aws: Aws, settings: Settings, job: str | None = None) -> Iterato
     Raises:
         UserError: no job exists, it has no log yet, or AWS rejected a request.
     """
-    name = job or _newest_job(aws, settings)
+    name = job or resources.newest_job(aws, settings, is_completed=False)
     yield from _lines(aws, TRAINING_JOBS, f"{name}/", name)
 
 
@@ -58,20 +58,6 @@ def of_endpoint(aws: Aws, settings: Settings) -> Iterator[Line]:
         UserError: it has no log, or AWS rejected a request.
     """
     yield from _lines(aws, f"{ENDPOINTS}/{settings.name}", "", f"endpoint {settings.name}")
-
-
-def _newest_job(aws: Aws, settings: Settings) -> str:
-    request = {
-        "NameContains": f"{settings.name}-",
-        "SortBy": "CreationTime",
-        "SortOrder": "Descending",
-    }
-    for page in aws.pages("ListTrainingJobs", request):
-        for summary in page["TrainingJobSummaries"]:
-            name = str(summary["TrainingJobName"])
-            if is_ours(settings, name):
-                return name
-    raise UserError(f"{settings.name} has no training job: train first, or name --job")
 
 
 def _lines(aws: Aws, group: str, prefix: str, owner: str) -> Iterator[Line]:

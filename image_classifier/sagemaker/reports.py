@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker import deployment
+from image_classifier.sagemaker import resources
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.settings_file import SettingsFile
@@ -28,7 +28,7 @@ def fetch(aws: Aws, file: SettingsFile, folder: Path, *, job: str | None = None)
     """
     file.require("report")
     settings = file.settings
-    name = job or deployment.newest_job(aws, settings)
+    name = job or resources.newest_job(aws, settings)
     target = folder / name
     archive = S3Uri.parse(f"{settings.output}/{name}/output/output.tar.gz")
     packed = target / "output.tar.gz"

@@ -6,8 +6,11 @@ import time
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
 
-# Key of a tag on every resource; its value is the settings' name.
-TAG = "image-classifier"
+# Keys of tags on every resource; their values are the settings' name and who created it.
+TAG, CREATOR_TAG = "image-classifier", "image-classifier-creator"
+
+# Names of sessions that SDKs and instances make up: the next login has another one.
+_CHANGING_SESSION = re.compile(r"(assumed-role/[^/]+)/(.*\d{10,}|i-[0-9a-f]+)")
 
 
 def new_name(settings: Settings) -> str:
@@ -29,6 +32,23 @@ def tags(settings: Settings) -> list[dict[str, str]]:
     """Return the tags of every resource of these settings."""
     values = {**settings.aws.tags, TAG: settings.name}
     return [{"Key": key, "Value": value} for key, value in values.items()]
+
+
+def creator(arn: str) -> str:
+    """Return the value of the creator's tag for an identity of IAM.
+
+    Args:
+        arn: what GetCallerIdentity returns, such as arn:aws:iam::111122223333:user/team/anna.
+
+    Returns:
+        Such as user/anna, or assumed-role/ROLE/SESSION.
+    """
+    kind, *path = arn.split(":", 5)[5].split("/")
+    # The names of users are unique without their paths.
+    parts = [kind, *(path[-1:] if kind == "user" else path)]
+    name = _CHANGING_SESSION.sub(r"\1", "/".join(parts))
+    # Names can contain commas, values of tags cannot.
+    return re.sub("[=,]", lambda found: f"={ord(found[0]):02X}", name)
 
 
 def vpc(settings: Settings) -> Request:

@@ -1,12 +1,18 @@
-"""The resources of these settings on AWS: list, stop and delete them."""
+"""The resources of these settings on AWS: list, stop and delete those of the current user.
 
+Names do not decide whose a resource is: two users of an account can have the same settings. The
+tags do, which `Aws.send` writes: the settings' name and the creator.
+"""
+
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import s3
 from image_classifier.sagemaker.aws import Aws, NoAccountError
-from image_classifier.sagemaker.request_fields import is_ours
+from image_classifier.sagemaker.request_fields import CREATOR_TAG, TAG, is_ours
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 
@@ -33,6 +39,9 @@ class Resource:
     name: str
     status: str | None
 
+    owner: str | None = None
+    """The creator; None if it is unknown, or of other settings."""
+
     @property
     def is_job(self) -> bool:
         """Return whether it is stopped, not deleted."""
@@ -48,45 +57,118 @@ class Resource:
         return f"{KINDS[self.noun]} {self.name}" + (f" ({self.status})" if self.status else "")
 
 
-def find(aws: Aws, settings: Settings) -> Iterator[Resource]:
-    """Yield all resources that have the settings' name.
+class Found(NamedTuple):
+    """Everything that has the name of the settings."""
+
+    own: list[Resource]
+    others: list[Resource]
+
+    def notice(self) -> str | None:
+        """Return a sentence about what belongs to others, or None."""
+        counts = Counter(resource.owner for resource in self.others if resource.is_deletable)
+        if not counts:
+            return None
+        parts = [
+            f"{count} of {owner}" if owner else f"{count} without the tag {CREATOR_TAG}"
+            for owner, count in counts.items()
+        ]
+        return f"not yours, and kept: resources of the same name: {', '.join(parts)}"
+
+
+def find(aws: Aws, settings: Settings) -> Found:
+    """Return all resources that have the settings' name, by owner.
 
     In a dry run without an account, placeholders name them.
     """
     try:
-        yield from _list(aws, settings)
+        creator = aws.creator()
+        found = [item for noun in KINDS for item in _list(aws, settings, noun, {})]
     except NoAccountError as error:
         if not aws.is_dry:
             raise
         aws.show_placeholder("the resources on SageMaker", str(error))
-        for noun in KINDS:
-            suffix = "" if noun == "Endpoint" else "-YYMMDD-HHMMSS"
-            yield Resource(noun, f"{settings.name}{suffix}", "InProgress")
+        suffixes = {noun: "" if noun == "Endpoint" else "-YYMMDD-HHMMSS" for noun in KINDS}
+        names = {noun: f"{settings.name}{suffix}" for noun, suffix in suffixes.items()}
+        return Found([Resource(noun, name, "InProgress") for noun, name in names.items()], [])
+    own = [resource for resource in found if resource.owner == creator]
+    return Found(own, [resource for resource in found if resource.owner != creator])
 
 
-def _list(aws: Aws, settings: Settings) -> Iterator[Resource]:
-    for noun in KINDS:
-        key = f"{noun}Summaries" if noun.endswith("Job") else f"{noun}s"
-        for page in aws.pages(f"List{noun}s", {"NameContains": settings.name}):
-            for summary in page[key]:
-                name = str(summary[f"{noun}Name"])
-                if is_ours(settings, name):
-                    yield Resource(noun, name, summary.get(f"{noun}Status"))
+def find_endpoint(aws: Aws, settings: Settings) -> Resource | None:
+    """Return the endpoint of these settings, or None if it does not exist.
+
+    Raises:
+        UserError: an endpoint of this name belongs to another user.
+    """
+    named = _list(aws, settings, "Endpoint", {})
+    found = next((item for item in named if item.name == settings.name), None)
+    if found is not None and found.owner != aws.creator():
+        reason = f"belongs to {found.owner}" if found.owner else f"has no tag {CREATOR_TAG}"
+        raise UserError(
+            f"the endpoint {found.name} {reason}, and you are {aws.creator()}: "
+            "choose another name in the settings"
+        )
+    return found
 
 
-def outputs(aws: Aws, settings: Settings) -> list[S3Uri]:
-    """Return every object that jobs and endpoints wrote; the images of the channels are not.
+def newest_job(aws: Aws, settings: Settings, *, is_completed: bool = True) -> str:
+    """Return the current user's newest training job, by default of the completed ones.
 
-    In a dry run that cannot list them, a placeholder names them.
+    A job of a tuning job is returned only with `is_completed=False`.
+
+    Raises:
+        UserError: no such job exists.
+    """
+    request = {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    request |= {"StatusEquals": "Completed"} if is_completed else {}
+    for job in _list(aws, settings, "TrainingJob", request, with_trials=not is_completed):
+        if job.owner == aws.creator():
+            return job.name
+    which = "no completed training job" if is_completed else "no training job"
+    raise UserError(f"{settings.name} has {which} of yours: train first, or name --job")
+
+
+def _list(
+    aws: Aws, settings: Settings, noun: str, request: dict[str, str], *, with_trials: bool = True
+) -> Iterator[Resource]:
+    key = f"{noun}Summaries" if noun.endswith("Job") else f"{noun}s"
+    for page in aws.pages(f"List{noun}s", {"NameContains": settings.name, **request}):
+        for summary in page[key]:
+            name = str(summary[f"{noun}Name"])
+            if is_ours(settings, name, with_trials=with_trials):
+                owner = _owner(aws, settings, summary[f"{noun}Arn"])
+                yield Resource(noun, name, summary.get(f"{noun}Status"), owner)
+
+
+def _owner(aws: Aws, settings: Settings, arn: str) -> str | None:
+    pages = aws.pages("ListTags", {"ResourceArn": arn})
+    tags = {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+    return tags.get(CREATOR_TAG) if tags.get(TAG) == settings.name else None
+
+
+def outputs(aws: Aws, settings: Settings, found: Found) -> list[S3Uri]:
+    """Return every object that the current user's jobs and endpoint wrote; no channel's images.
+
+    A job's folder has its name. The other folders are those of the endpoint. In a dry run that
+    cannot list objects, a placeholder names them.
     """
     prefix = S3Uri.parse(f"{settings.output}/")
+    own, others = ({resource.name for resource in listed} for listed in found)
+    # Where only this user has resources, every folder is this user's.
+    has_rest = not others or settings.name in own
     try:
-        return [S3Uri(prefix.bucket, found["Key"]) for found in prefix.objects(aws)]
+        objects = [S3Uri(prefix.bucket, listed["Key"]) for listed in prefix.objects(aws)]
     except UserError as error:
         if not aws.is_dry:
             raise
         aws.show_placeholder(f"the objects in {prefix}", str(error))
         return [S3Uri(prefix.bucket, f"{prefix.key}PLACEHOLDER")]
+    folders = {uri: uri.key.removeprefix(prefix.key).split("/", 1)[0] for uri in objects}
+    return [
+        uri
+        for uri, folder in folders.items()
+        if folder in own or (has_rest and folder not in others)
+    ]
 
 
 def delete(aws: Aws, settings: Settings, resources: list[Resource], objects: list[S3Uri]) -> None:

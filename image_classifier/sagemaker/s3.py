@@ -71,6 +71,18 @@ class S3Uri:
         body: bytes = answer["Body"].read()
         return body
 
+    def etag(self, aws: Aws) -> str:
+        """Return a fingerprint of the object's content; an empty string in a dry run.
+
+        Raises:
+            UserError: the object does not exist, or AWS rejected the request.
+        """
+        if aws.is_dry:
+            return ""
+        with explained(f"reading {self}"):
+            answer = aws.client("s3").head_object(Bucket=self.bucket, Key=self.key)
+        return str(answer["ETag"])
+
     def download(self, aws: Aws, path: Path) -> None:
         """Write the object to a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
