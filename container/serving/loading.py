@@ -26,6 +26,7 @@ from container.serving.model.memory import release_memory
 from container.serving.model.pool import Pool
 from container.serving.model.predictor import Predictor
 from container.serving.model.registry import Registry
+from container.serving.model.speed import shared_choice
 from container.serving.settings import Settings
 from container.serving.sizing import Sizing, models_budget, network_bytes, server_bytes
 
@@ -73,7 +74,7 @@ def application() -> Flask:
     threading.Thread(
         # A daemon thread does not delay the end of the process.
         target=load_or_exit,
-        args=(loading, partial(load, directory), sizing),
+        args=(loading, partial(load, directory, choice=shared_choice()), sizing),
         name="loading",
         daemon=True,
     ).start()

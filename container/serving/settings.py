@@ -99,7 +99,7 @@ class Settings:
 
     precision: str = ""
     """SAGEMAKER_CLASSIFIER_PRECISION: `float32`, `bfloat16`, or `int8` if the artifact has it.
-    Default: the fastest that the processor has instructions for. The server falls back to float32
+    Default: the fastest, which the server measures at its start. The server falls back to float32
     if another precision does not reproduce the golden answers."""
 
     timeout_seconds: int = 60

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,6 +20,8 @@ from container.serving.settings import BFLOAT16, FLOAT32, INT8
 sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402  the line above must come first
+
+Model: TypeAlias = openvino.Model
 
 # By default OpenVINO uses bfloat16 on every processor that has it. The network's file marks which
 # operations are int8; this setting is for the others.
@@ -50,6 +53,16 @@ InferSlots: TypeAlias = SimpleQueue[InferSlot]
 _FIRST_TENSORS = threading.Lock()
 
 
+def read_network(onnx_model: Path, image_size: int) -> Model:
+    """Read an ONNX file, for one image of `image_size` x `image_size` pixels per inference.
+
+    Streams use the cores as well as batches do, and each batch size would have to be compiled.
+    """
+    model = openvino.Core().read_model(onnx_model)
+    model.reshape([1, image_size, image_size, 3])
+    return model
+
+
 class Engine:
     """A network compiled for this machine. `infer` is thread-safe."""
 
@@ -62,6 +75,7 @@ class Engine:
         precision: str,
         streams: int,
         latency_threads: int = 1,
+        read: Callable[[Path, int], Model] | None = None,
     ) -> None:
         """Compile the network for throughput, and for latency if `latency_threads` is above 1.
 
@@ -72,6 +86,7 @@ class Engine:
             precision: A key of `PRECISIONS`.
             streams: Images predicted at the same time, each on one core.
             latency_threads: Cores that predict the only image in the server.
+            read: `read_network`, or a cache of it for further precisions of the same file.
 
         Raises:
             ArtifactError: The network does not turn uint8 pixels into `classes` probabilities.
@@ -79,10 +94,7 @@ class Engine:
         core = openvino.Core()
         try:
             # Read once: both compiled networks share the weights in memory.
-            model = core.read_model(onnx_model)
-            # One image per inference: streams use the cores as well as batches do, and each batch
-            # size would have to be compiled.
-            model.reshape([1, image_size, image_size, 3])
+            model = (read or read_network)(onnx_model, image_size)
             found = (model.input().element_type.to_string(), model.output().partial_shape)
             # Compile both at the same time to start sooner.
             with ThreadPoolExecutor() as threads:

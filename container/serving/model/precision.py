@@ -33,16 +33,17 @@ class Variant:
 
 
 def variants(artifact: Artifact, wanted: str = "") -> Sequence[Variant]:
-    """Return what OpenVINO can serve, the best precision first and float32 last.
+    """Return what OpenVINO can serve, what is most likely the fastest first and float32 last.
 
     Args:
         artifact: It has int8 only if training accepted its accuracy.
-        wanted: A precision that replaces the choice by processor.
+        wanted: A precision that replaces those that the processor has instructions for.
     """
     networks = dict.fromkeys((BFLOAT16, FLOAT32), (artifact.onnx_model, artifact.golden_answers))
     if artifact.int8 is not None:
         networks[INT8] = artifact.int8.onnx_model, artifact.int8.golden_answers
-    # The fastest first.
+    # Without instructions int8 can overflow, and bfloat16 is never faster. With them the server
+    # measures which one is.
     has_instructions = {
         INT8: machine.has_int8_instructions(),
         BFLOAT16: machine.has_bfloat16_instructions(),

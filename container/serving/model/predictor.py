@@ -1,5 +1,6 @@
 """A loaded artifact, verified to reproduce the predictions recorded at training time."""
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from container.classifier.artifact import Artifact, GoldenAnswer
 from container.classifier.errors import ArtifactError
 from container.classifier.manifest import Manifest
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
+from container.serving.model import speed
 from container.serving.model.batching import Batching
-from container.serving.model.engine import Engine
+from container.serving.model.engine import Engine, Model, read_network
 from container.serving.model.outcome import Probabilities
 from container.serving.model.precision import Variant, variants
+from container.serving.model.speed import Choice
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,9 @@ class Predictor:
     close: Callable[[], None] = lambda: None
     """Closes the engine once no request uses the predictor."""
 
+    precision: str = ""
+    """That of the loaded network."""
+
     @classmethod
     def load(
         cls,
@@ -68,6 +74,7 @@ class Predictor:
         latency_threads: int = 1,
         precision: str = "",
         batching: Batching | None = None,
+        choice: Choice | None = None,
     ) -> Self:
         """Read an artifact, start the engine, and verify the golden answers.
 
@@ -75,18 +82,19 @@ class Predictor:
             directory: The artifact's folder.
             streams: Images that OpenVINO predicts at the same time.
             latency_threads: Cores for the only image in the server, with OpenVINO.
-            precision: A precision that replaces the choice by processor.
+            precision: A precision that replaces the choice by speed.
             batching: If given, PyTorch serves instead of OpenVINO.
+            choice: The choice of all processes that serve this artifact.
 
         Raises:
             ArtifactError: The artifact is missing or damaged, or does not reproduce its golden
                 answers.
         """
         artifact = Artifact.read(directory)
+        # bfloat16 and float32 have the same file.
+        openvino = partial(_start_openvino, read=functools.cache(read_network))
         if batching is None:
-            start: StartEngine = partial(
-                _start_openvino, streams=streams, latency_threads=latency_threads
-            )
+            start: StartEngine = partial(openvino, streams=streams, latency_threads=latency_threads)
             found = variants(artifact, precision)
         else:
             # Only the GPU container image has PyTorch.
@@ -94,13 +102,34 @@ class Predictor:
 
             start = partial(torch_engine.TorchEngine, batching=batching)
             found = torch_engine.variants(artifact, precision)
-        *faster, last = found
-        for variant in faster:
+        predictor = cls._load_first(artifact.manifest, found, start)
+        if not precision and batching is None:
+            # Without a network for latency: a prediction takes one core.
+            single = partial(openvino, streams=1, latency_threads=1)
+            measure = partial(_fastest, artifact.manifest, predictor, found, single)
+            chosen = choice.get(measure) if choice else measure()
+            if chosen != predictor.precision:
+                order = (chosen, predictor.precision)
+                # Its memory is free before the other network is compiled.
+                del predictor, measure
+                found = sorted(
+                    (variant for variant in found if variant.precision in order),
+                    key=lambda variant: order.index(variant.precision),
+                )
+                predictor = cls._load_first(artifact.manifest, found, start)
+        logger.info("precision=%s", predictor.precision)
+        return predictor
+
+    @classmethod
+    def _load_first(cls, manifest: Manifest, found: Sequence[Variant], start: StartEngine) -> Self:
+        """Load the first variant that reproduces its golden answers."""
+        *preferred, last = found
+        for variant in preferred:
             try:
-                return cls._load(artifact.manifest, variant, start)
+                return cls._load(manifest, variant, start)
             except ArtifactError as error:
                 logger.warning("%s is not served: %s", variant.precision, error)
-        return cls._load(artifact.manifest, last, start)
+        return cls._load(manifest, last, start)
 
     @classmethod
     def _load(cls, manifest: Manifest, variant: Variant, start: StartEngine) -> Self:
@@ -110,13 +139,13 @@ class Predictor:
             preprocessing=manifest.preprocessing,
             infer=engine.infer,
             close=engine.close,
+            precision=variant.precision,
         )
         try:
             predictor.check(variant.golden_answers, variant.tolerance)
         except BaseException:
             predictor.close()
             raise
-        logger.info("precision=%s", variant.precision)
         return predictor
 
     def predict(self, image: Pixels, *, is_idle: bool) -> Probabilities:
@@ -154,7 +183,12 @@ class Predictor:
 
 
 def _start_openvino(
-    manifest: Manifest, variant: Variant, *, streams: int, latency_threads: int
+    manifest: Manifest,
+    variant: Variant,
+    *,
+    streams: int,
+    latency_threads: int,
+    read: Callable[[Path, int], Model],
 ) -> RunningEngine:
     return Engine(
         variant.network,
@@ -163,6 +197,26 @@ def _start_openvino(
         precision=variant.precision,
         streams=streams,
         latency_threads=latency_threads,
+        read=read,
+    )
+
+
+def _fastest(
+    manifest: Manifest, loaded: Predictor, found: Sequence[Variant], start: StartEngine
+) -> str:
+    """Return the fastest of the loaded precision and those that follow it in `found`."""
+    by_precision = {variant.precision: variant for variant in found}
+    names = [*by_precision]
+
+    def load(precision: str) -> speed.Predict:
+        return partial(start(manifest, by_precision[precision]).infer, is_idle=False)
+
+    return speed.fastest(
+        loaded.precision,
+        partial(loaded.infer, is_idle=False),
+        names[names.index(loaded.precision) + 1 :],
+        load,
+        manifest.preprocessing.image_size,
     )
 
 

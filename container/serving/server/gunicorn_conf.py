@@ -12,6 +12,7 @@ from container.classifier.machine import gpu_count
 from container.serving.http.metrics import Metrics, shared_table
 from container.serving.limits import heartbeat_dir
 from container.serving.model.slots import Slots
+from container.serving.model.speed import shared_choice
 from container.serving.server.drain import Worker, is_stopping
 from container.serving.settings import Settings
 from container.serving.sizing import Sizing
@@ -19,6 +20,8 @@ from container.serving.sizing import Sizing
 _settings = Settings.from_environment(os.environ)
 _sizing = Sizing.of_this_container(_settings, base_dir() / "model")
 _table = shared_table(_sizing.workers)
+# Here, before the workers are forked: all serve the same precision.
+shared_choice()
 _free_rows = list(range(_sizing.workers))
 _max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
 _max_queued = min(_sizing.queue, _max_files // 4)

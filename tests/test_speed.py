@@ -1,0 +1,123 @@
+"""The server measures its precisions and serves the fastest one."""
+
+import logging
+import os
+import re
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from container.classifier import machine
+from container.classifier.errors import ArtifactError
+from container.classifier.preprocessing import Pixels
+from container.serving.model import precision as precisions
+from container.serving.model import predictor as predictors
+from container.serving.model.engine import Engine
+from container.serving.model.outcome import Probabilities
+from container.serving.model.predictor import Predictor
+from container.serving.model.speed import Choice, Predict, fastest
+
+ANSWER = np.ones(2, np.float32)
+
+
+def taking(seconds: float) -> Predict:
+    def predict(_: Pixels) -> Probabilities:
+        time.sleep(seconds)
+        return ANSWER
+
+    return predict
+
+
+SLOW, FAST = taking(0.02), taking(0)
+
+
+def not_loaded(precision: str) -> Predict:
+    raise ArtifactError(f"no {precision}")
+
+
+class SlowBfloat16(Engine):
+    """A processor that has the instructions, and is slow with them."""
+
+    def __init__(self, onnx_model: Path, *, precision: str, **others: object) -> None:
+        super().__init__(onnx_model, precision=precision, **others)  # type: ignore[arg-type]
+        self.seconds = 0.02 if precision == "bfloat16" else 0
+
+    def infer(self, image: Pixels, *, is_idle: bool) -> Probabilities:
+        time.sleep(self.seconds)
+        return super().infer(image, is_idle=is_idle)
+
+
+@pytest.fixture
+def slow_bfloat16(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(machine, "has_bfloat16_instructions", lambda: True)
+    monkeypatch.setattr(predictors, "Engine", SlowBfloat16)
+
+
+def test_fastest_precision_is_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    assert fastest("bfloat16", SLOW, ["float32"], lambda _: FAST, 8) == "float32"
+    assert fastest("bfloat16", FAST, ["float32"], lambda _: SLOW, 8) == "bfloat16"
+
+    assert re.match(r"fastest=float32 bfloat16_ms=\d+\.\d\d float32_ms=\d+\.", caplog.messages[0])
+
+
+def test_a_difference_that_is_noise_does_not_change_the_precision() -> None:
+    assert fastest("bfloat16", SLOW, ["float32"], lambda _: taking(0.0199), 8) == "bfloat16"
+
+
+def test_no_further_precision_is_loaded_after_the_time_limit() -> None:
+    loaded = []
+
+    def load(precision: str) -> Predict:
+        loaded.append(precision)
+        return taking(0.11)
+
+    assert fastest("int8", FAST, ["bfloat16", "float32"], load, 8) == "int8"
+    assert loaded == ["bfloat16"]
+
+
+def test_a_precision_that_cannot_be_loaded_is_not_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    assert fastest("bfloat16", SLOW, ["float32"], not_loaded, 8) == "bfloat16"
+    assert "float32 is not measured: no float32" in caplog.messages
+
+
+@pytest.mark.usefixtures("slow_bfloat16")
+def test_slow_bfloat16_is_not_served(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
+    predictor = Predictor.load(artifact)
+
+    assert predictor.precision == "float32"
+    assert "precision=float32" in caplog.messages
+    assert "precision=bfloat16" not in caplog.messages
+
+
+@pytest.mark.usefixtures("slow_bfloat16")
+def test_a_set_precision_is_not_measured(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert Predictor.load(artifact, precision="bfloat16").precision == "bfloat16"
+    assert "fastest=" not in caplog.text
+
+
+@pytest.mark.usefixtures("slow_bfloat16")
+def test_fastest_precision_must_reproduce_the_golden_answers(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(precisions.TOLERANCES, "float32", -1.0)
+
+    assert Predictor.load(artifact).precision == "bfloat16"
+    assert "float32 is not served: golden answer 0 differs" in caplog.text
+
+
+@pytest.mark.usefixtures("slow_bfloat16")
+def test_all_worker_processes_serve_the_precision_that_one_has_measured(artifact: Path) -> None:
+    with closing(Choice()) as choice:
+        child = os.fork()
+        if child == 0:
+            # As if bfloat16 were faster in this process.
+            os._exit(choice.get(lambda: "bfloat16") != "bfloat16")
+
+        assert os.waitpid(child, 0)[1] == 0
+        assert Predictor.load(artifact, choice=choice).precision == "bfloat16"
