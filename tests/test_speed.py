@@ -2,8 +2,6 @@
 
 import logging
 import os
-import re
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from container.classifier.errors import ArtifactError
 from container.classifier.preprocessing import Pixels
 from container.serving.model import precision as precisions
 from container.serving.model import predictor as predictors
+from container.serving.model import speed
 from container.serving.model.engine import Engine
 from container.serving.model.outcome import Probabilities
 from container.serving.model.predictor import Predictor
@@ -23,15 +22,33 @@ from container.serving.model.speed import Choice, Predict, fastest
 ANSWER = np.ones(2, np.float32)
 
 
+class Clock:
+    """Time that passes only in predictions."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "perf_counter", CLOCK)
+
+
 def taking(seconds: float) -> Predict:
     def predict(_: Pixels) -> Probabilities:
-        time.sleep(seconds)
+        CLOCK.now += seconds
         return ANSWER
 
     return predict
 
 
-SLOW, FAST = taking(0.02), taking(0)
+SLOW, FAST = taking(0.02), taking(0.01)
 
 
 def not_loaded(precision: str) -> Predict:
@@ -43,10 +60,10 @@ class SlowBfloat16(Engine):
 
     def __init__(self, onnx_model: Path, *, precision: str, **others: object) -> None:
         super().__init__(onnx_model, precision=precision, **others)  # type: ignore[arg-type]
-        self.seconds = 0.02 if precision == "bfloat16" else 0
+        self.seconds = 0.02 if precision == "bfloat16" else 0.01
 
     def infer(self, image: Pixels, *, is_idle: bool) -> Probabilities:
-        time.sleep(self.seconds)
+        CLOCK.now += self.seconds
         return super().infer(image, is_idle=is_idle)
 
 
@@ -63,11 +80,12 @@ def test_fastest_precision_is_chosen(caplog: pytest.LogCaptureFixture) -> None:
     assert fastest("bfloat16", SLOW, ["float32"], lambda _: FAST, 8) == "float32"
     assert fastest("bfloat16", FAST, ["float32"], lambda _: SLOW, 8) == "bfloat16"
 
-    assert re.match(r"fastest=float32 bfloat16_ms=\d+\.\d\d float32_ms=\d+\.", caplog.messages[0])
+    times = "bfloat16_ms=20.00 float32_ms=10.00"
+    assert caplog.messages[0] == f"fastest=float32 {times} measured_in=0.06s"
 
 
 def test_a_difference_that_is_noise_does_not_change_the_precision() -> None:
-    assert fastest("bfloat16", SLOW, ["float32"], lambda _: taking(0.0199), 8) == "bfloat16"
+    assert fastest("bfloat16", SLOW, ["float32"], lambda _: taking(0.0191), 8) == "bfloat16"
 
 
 def test_no_further_precision_is_loaded_after_the_time_limit() -> None:

@@ -24,7 +24,7 @@ class Arithmetic:
 
     @classmethod
     def choose(cls, precision: str, network: str) -> Self:
-        """Choose the device, and bfloat16 if `precision` allows it and it is faster."""
+        """Choose the device, and bfloat16 if `precision` allows it and it is most likely faster."""
         # With an index: other threads of a process do not inherit its current GPU.
         has_gpu = torch.cuda.is_available()
         device = (
@@ -50,10 +50,13 @@ class Arithmetic:
         return module.to(self.device).to(memory_format=torch.channels_last)
 
 
+def has_bfloat16_instructions() -> bool:
+    """Return whether the CPU multiplies bfloat16; emulated it is slower than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def _is_faster_in_bfloat16(device: torch.device, network: str) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Emulated bfloat16 is slower than float32.
-    capabilities = torch.cpu.get_capabilities()
-    has_it = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return has_it and not network.startswith(DEPTHWISE)
+    return has_bfloat16_instructions() and not network.startswith(DEPTHWISE)

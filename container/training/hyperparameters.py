@@ -160,7 +160,11 @@ class Hyperparameters:
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of training. `auto`: bfloat16 if it is faster for this network and device."""
+    """Precision of training. `auto`: the faster one for this network and device.
+
+    On a CPU with instructions for bfloat16 the job measures a few steps first. If a seed must
+    reproduce a result on other machines or in another job, set it.
+    """
 
     compile: bool = False
     """Compile the network with `torch.compile`: a start of minutes, then faster steps on a GPU."""

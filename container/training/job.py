@@ -16,8 +16,7 @@ from container.networks.network import Network, build, check_input
 from container.training import recipe
 from container.training.data import images, sampling
 from container.training.data.images import ImageSet
-from container.training.device import Arithmetic
-from container.training.fitting import cluster, pretrained
+from container.training.fitting import cluster, measured_arithmetic, pretrained
 from container.training.fitting.checkpoint import Checkpoints, fingerprint
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
@@ -54,18 +53,18 @@ def run(environment: TrainingEnvironment, stop: Stop) -> None:
             "not ShardedByS3Key",
         )
         settings = task.hyperparameters
-        trainer = Trainer(
-            task,
-            arithmetic=Arithmetic.choose(settings.precision, settings.network),
-            cluster=joined,
-            observer=Observer(_debug_settings(environment, settings, joined)),
-        )
-        _log_recipe(trainer)
         checkpoints = Checkpoints(
             environment.checkpoint_dir,
             fingerprint(task, joined.world_size),
             settings.checkpoint_interval_seconds,
         )
+        trainer = Trainer(
+            task,
+            arithmetic=measured_arithmetic.choose(task, joined, checkpoints),
+            cluster=joined,
+            observer=Observer(_debug_settings(environment, settings, joined)),
+        )
+        _log_recipe(trainer)
         # An artifact of an earlier run is replaced only by a run that has finished an epoch.
         is_free = not (environment.model_dir / MANIFEST).exists()
         try:

@@ -6,8 +6,8 @@ import logging
 import math
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TypeAlias
 
 import numpy as np
@@ -83,11 +83,11 @@ def fastest(
     """
     if not others:
         return served
-    start = time.perf_counter()
+    start = perf_counter()
     image = np.zeros((image_size, image_size, 3), np.uint8)
     best, measured = served, {served: math.inf}
     for precision in others:
-        if time.perf_counter() - start > LIMIT_SECONDS:
+        if perf_counter() - start > LIMIT_SECONDS:
             break
         try:
             challenger = load(precision)
@@ -99,18 +99,18 @@ def fastest(
         if measured[precision] < GAIN * measured[best]:
             best = precision
     found = " ".join(f"{name}_ms={1000 * value:.2f}" for name, value in measured.items())
-    logger.info("fastest=%s %s measured_in=%.2fs", best, found, time.perf_counter() - start)
+    logger.info("fastest=%s %s measured_in=%.2fs", best, found, perf_counter() - start)
     return best
 
 
 def _seconds(functions: Sequence[Predict], image: Pixels) -> Sequence[float]:
     """Return the shortest time of each function. They take turns: other load slows all of them."""
     shortest = [math.inf] * len(functions)
-    end = time.perf_counter() + ROUNDS_SECONDS
+    end = perf_counter() + ROUNDS_SECONDS
     while True:
         for number, predict in enumerate(functions):
-            start = time.perf_counter()
+            start = perf_counter()
             predict(image)
-            shortest[number] = min(shortest[number], time.perf_counter() - start)
-        if time.perf_counter() > end:
+            shortest[number] = min(shortest[number], perf_counter() - start)
+        if perf_counter() > end:
             return shortest

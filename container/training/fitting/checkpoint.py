@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -84,7 +85,14 @@ class Checkpoints:
         self._last_save = time.monotonic()
 
     def load_newest(self) -> Mapping[str, object] | None:
-        """Return the newest readable state of this job, or None; damaged files are skipped."""
+        """Return `newest` and forget it, because it takes as much memory as the training."""
+        state = self.newest
+        del self.newest
+        return state
+
+    @functools.cached_property
+    def newest(self) -> Mapping[str, object] | None:
+        """The newest readable state of this job, or None; damaged files are skipped."""
         own = sorted(self.directory.glob(self._pattern), reverse=True)
         if others := len(list(self.directory.glob("*-step-*.pt"))) - len(own):
             logger.warning(

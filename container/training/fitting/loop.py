@@ -14,6 +14,7 @@ from container.debugger.recording.debug_session import Observer
 from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import Evaluation, evaluate
 from container.training.evaluation.progress import Progress
+from container.training.fitting import measured_arithmetic
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.learner import Learner
@@ -259,7 +260,11 @@ class Trainer:
 
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.cluster.is_first:
-            state = {**self.learner.state_dict(), "progress": self.progress.to_state()}
+            state = {
+                **self.learner.state_dict(),
+                "progress": self.progress.to_state(),
+                measured_arithmetic.STATE: str(self.arithmetic),
+            }
             with self.observer.phase(CHECKPOINT):
                 checkpoints.save(self._step_number, state)
 
