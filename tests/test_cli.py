@@ -383,14 +383,24 @@ def test_network_suits_number_and_size_of_images(
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_weights_decide_the_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("resnet50-11ad3fa6.pth", "resnet50"),
+        ("squeezenet1_0-deepcompression.pth", "squeezenet1_0"),
+        ("wide_resnet50_2-32ee1156.pth", "wide_resnet50_2"),
+        ("EfficientNet-b0.safetensors", "efficientnet_b0"),
+        ("best-small.pth", "resnet18"),
+    ],
+)
+def test_weights_decide_the_network(tmp_path: Path, name: str, network: str) -> None:
     data = data_set(tmp_path / "data", "train")
     (data / "model").mkdir()
-    (data / "model" / "resnet50-11ad3fa6.pth").touch()
+    (data / "model" / name).touch()
 
     found = starter.DataSet.read(data)
 
-    assert found.network == "resnet50"
+    assert found.network == network
     assert list(found.channels) == ["train", "model"]
 
 

@@ -21,6 +21,7 @@ from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.cli.starter_text import TEMPLATE
 from image_classifier.settings import settings_file
 from image_classifier.settings.json_schema import json_schema
+from image_classifier.settings.known_names import NETWORKS
 from image_classifier.settings.schema import MAX_NAME
 
 # Named in the first line of a new file, for editors. Written for the installed version.
@@ -90,8 +91,10 @@ class DataSet:
     def network(self) -> str:
         """Return the network that suits the number and the size of the images."""
         if self.weights:
-            known = re.search(r"resnet\d+|vgg\d+|mobilenet_v3_\w+?(?=[-.])", self.weights[0])
-            return known[0] if known else "resnet18"
+            names = " ".join(self.weights).lower().replace("-", "_")
+            # The longest: wide_resnet50_2 contains resnet50. `small` has no pretrained weights.
+            known = [name for name in NETWORKS if name in names and name != "small"]
+            return max(known, key=len, default="resnet18")
         is_enough = self.images >= ENOUGH_PER_CLASS * len(self.classes)
         return "small" if is_enough or self.side <= MAX_TINY else "resnet18"
 
