@@ -39,7 +39,7 @@ def connect() -> "docker.DockerClient":
         import docker  # noqa: PLC0415 - an extra
     except ImportError:
         raise SandboxError(
-            "container images need the package docker: pip install 'image-classifier[doctor]'; "
+            "container images need the package docker: in the checkout pip install '.[doctor]'; "
             "or give the command of the program after --"
         ) from None
     try:
