@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from image_classifier.platform.doctor.cases import SERVE
+from image_classifier.platform.doctor.cases import SERVE, TRAIN
 from image_classifier.platform.doctor.diagnosis import diagnose
 from image_classifier.platform.doctor.examination import Limits, Options
 from tests.containers import docker
-from tests.zoo import servers
+from tests.zoo import servers, trainings
 
 pytestmark = pytest.mark.docker
 
@@ -65,12 +65,15 @@ def images() -> Iterator[list[str]]:
     docker("image", "rm", "--force", *names)
 
 
-def build(name: str, lines: str) -> None:
-    """Build a container image with the server of the zoo."""
+def build(name: str, lines: str, program: str = servers.__file__) -> None:
+    """Build a container image with a program of the zoo."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        server = Path(servers.__file__).read_bytes()
-        for path, content in {"serve.py": server, "Dockerfile": (PROGRAM + lines).encode()}.items():
+        content_of_program = Path(program).read_bytes()
+        for path, content in {
+            "serve.py": content_of_program,
+            "Dockerfile": (PROGRAM + lines).encode(),
+        }.items():
             member = tarfile.TarInfo(path)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
@@ -103,3 +106,14 @@ def test_container_image_fails_the_cases_of_its_faults(name: str, images: list[s
 
     assert [*report.failed] == case_ids, report.text()
     assert docker("network", "ls", "--quiet", "--filter", "name=image-classifier-doctor").text == ""
+
+
+def test_healthy_training_in_a_container(images: list[str]) -> None:
+    images.append("doctor-zoo-training")
+    lines = 'ENTRYPOINT ["python", "/program/serve.py", "Healthy"]'
+    build("doctor-zoo-training", lines, trainings.__file__)
+
+    report = diagnose("doctor-zoo-training", [], TRAIN, ignored=["image-secrets"])
+
+    assert report.failed == {}, report.text()
+    assert {*report.skipped} == {"image-secrets"}

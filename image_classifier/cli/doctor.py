@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from image_classifier.platform.doctor.cases import ROLES, SERVE
-from image_classifier.platform.doctor.diagnosis import diagnose
+from image_classifier.platform.doctor.cases import SERVE
+from image_classifier.platform.doctor.diagnosis import EXAMINERS, diagnose
 from image_classifier.platform.doctor.examination import GIB, Limits, Options
 
 FOUND, CANNOT_RUN = 1, 2
@@ -20,8 +20,22 @@ def parser() -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False)
     add = parent.add_argument
     add("image", nargs="?", metavar="IMAGE", help="container image; or a command after --")
-    add("--role", choices=ROLES, default=SERVE, help="what it is used for (default: %(default)s)")
+    add(
+        "--role",
+        choices=[*EXAMINERS],
+        default=SERVE,
+        help="what it is used for (default: %(default)s)",
+    )
     add("--model", type=Path, metavar="PATH", help="folder or .tar.gz for /opt/ml/model")
+    add("--data", type=Path, metavar="FOLDER", help="folder of channels for /opt/ml/input/data")
+    add(
+        "--hyperparameters",
+        type=_pair,
+        metavar="NAME=VALUE",
+        nargs="+",
+        default=[],
+        help="of the training job",
+    )
     add("--request", type=Path, metavar="FILE", help="body of a valid request")
     add("--content-type", metavar="TYPE", help="of --request (default: by its suffix)")
     add(
@@ -89,10 +103,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _options(arguments: argparse.Namespace) -> Options:
     request: Path | None = arguments.request
+    if arguments.data is not None and not any(arguments.data.glob("*/")):
+        raise UserError(f"no folder in {arguments.data}: --data takes a folder of channels")
     if arguments.model is not None and not arguments.model.exists():
         raise UserError(f"no file or folder {arguments.model}: --model takes an existing one")
     return Options(
         model=arguments.model,
+        data=arguments.data,
+        hyperparameters=dict(arguments.hyperparameters),
         request=None if request is None else request.read_bytes(),
         content_type=arguments.content_type or _media_type(request),
         variables=dict(arguments.env),

@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -114,8 +114,16 @@ def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
     return sorted(folders - set(chosen.values()))
 
 
-def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
-    """Write the three configuration files of a job as SageMaker does."""
+def write_config(
+    base_dir: Path, hyperparameters: Mapping[str, object], names: Iterable[str] | None = None
+) -> None:
+    """Write the three configuration files of a job as SageMaker does.
+
+    Args:
+        base_dir: the folder that stands for /opt/ml.
+        hyperparameters: on SageMaker, all values are strings.
+        names: of the channels; None: those that our training accepts.
+    """
     config = base_dir / "input/config"
     _write_json(base_dir / HYPERPARAMETERS, dict(hyperparameters))
     channel = {
@@ -123,7 +131,8 @@ def write_config(base_dir: Path, hyperparameters: Mapping[str, str]) -> None:
         "S3DistributionType": "FullyReplicated",
         "RecordWrapperType": "None",
     }
-    _write_json(config / "inputdataconfig.json", dict.fromkeys(channels(base_dir), channel))
+    names = channels(base_dir) if names is None else names
+    _write_json(config / "inputdataconfig.json", dict.fromkeys(names, channel))
     group = {"instance_group_name": "homogeneousCluster", "instance_type": _INSTANCE_TYPE}
     resources = {
         "current_host": _HOST,

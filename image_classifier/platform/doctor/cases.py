@@ -147,6 +147,45 @@ CASES: Mapping[str, Case] = {
         remedy="start it with `exec` or with ENTRYPOINT in exec form, so that it is process 1, and "
         "handle SIGTERM: process 1 ignores it by default",
     ),
+    "train-exit-code": Case(
+        roles=(TRAIN,),
+        checks="a training ends with 0 if it succeeded, and with another code if it failed",
+        remedy="let exceptions end the program, or call sys.exit(1) after a failure: SageMaker "
+        "reports a job with exit code 0 as Completed",
+    ),
+    "failure-file": Case(
+        roles=(TRAIN,),
+        checks="a failed training writes its reason to /opt/ml/output/failure",
+        remedy="write the message of the exception first, then its stack trace: SageMaker shows "
+        "the first 1,024 characters as FailureReason",
+    ),
+    "model-artifact": Case(
+        roles=(TRAIN,),
+        checks="a successful training writes files to /opt/ml/model",
+        remedy="save the model to /opt/ml/model: only this folder becomes model.tar.gz",
+    ),
+    "hyperparameter-strings": Case(
+        roles=(TRAIN,),
+        checks="values in hyperparameters.json are strings, and keys of tuning jobs are ignored",
+        remedy='convert each value, such as int(hyperparameters["epochs"]), and ignore keys that '
+        "begin with `_` or `sagemaker_`",
+    ),
+    "channels-read-only": Case(
+        roles=(TRAIN,),
+        checks="the training works with read-only channels",
+        remedy="write unpacked files and caches to /tmp",
+    ),
+    "no-network-train": Case(
+        roles=(TRAIN,),
+        checks="the training works without a network (EnableNetworkIsolation)",
+        remedy="copy weights and packages into the container image, or pass them as a channel",
+    ),
+    "checkpoint-resume": Case(
+        roles=(TRAIN,),
+        checks="a restarted training continues from /opt/ml/checkpoints (spot instances)",
+        remedy="read the newest complete file in /opt/ml/checkpoints at the start; write each as "
+        "a temporary file that is then renamed",
+    ),
     "execution-parameters": Case(
         roles=(TRANSFORM,),
         checks="GET /execution-parameters returns 404, or 200 with SageMaker's three keys",

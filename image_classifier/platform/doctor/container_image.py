@@ -4,6 +4,7 @@ import io
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.sandbox.container_target import ContainerTarget
@@ -46,12 +47,12 @@ _FOLDERS = ("", "/root", "/app", "/opt/program", "/opt/ml", "/opt/ml/code", "/ho
 _MAX_FILE_BYTES = 100_000
 
 
-def check(target: ContainerTarget, report: Report, launch: Launch) -> None:
+def check(target: ContainerTarget, report: Report) -> None:
     """Check the metadata and the files of a container image."""
     config: Mapping[str, object] = target.image.attrs.get("Config") or {}
     _check_architecture(target, report)
     _check_entrypoint(config, report)
-    secret = next(_secrets(target, config, launch), None)
+    secret = next(_secrets(target, config), None)
     if secret is not None:
         report.fail("image-secrets", "the container image contains credentials", secret)
     report.accept("image-secrets")
@@ -91,9 +92,7 @@ def _check_entrypoint(config: Mapping[str, object], report: Report) -> None:
         )
 
 
-def _secrets(
-    target: ContainerTarget, config: Mapping[str, object], launch: Launch
-) -> Iterator[str]:
+def _secrets(target: ContainerTarget, config: Mapping[str, object]) -> Iterator[str]:
     """Yield where credentials are, without their values."""
     environment = config.get("Env")
     for variable in environment if isinstance(environment, list) else []:
@@ -109,13 +108,13 @@ def _secrets(
         for name, value in re.findall(r"\b([A-Za-z_]+)=(\S+)", command):
             if _SECRET_NAME.search(name) and not _PLACEHOLDER.match(value):
                 yield f"build history: the value of {name}"
-    yield from _secret_files(target, str(config.get("WorkingDir") or ""), launch)
+    yield from _secret_files(target, str(config.get("WorkingDir") or ""))
 
 
-def _secret_files(target: ContainerTarget, folder: str, launch: Launch) -> Iterator[str]:
+def _secret_files(target: ContainerTarget, folder: str) -> Iterator[str]:
     import docker  # noqa: PLC0415 - an extra
 
-    container = target.create(launch, "none")
+    container = target.create(Launch(base_dir=Path("/"), folders={}), "none")
     try:
         for parent in dict.fromkeys((*_FOLDERS, folder.rstrip("/"))):
             for name in _SECRET_FILES:

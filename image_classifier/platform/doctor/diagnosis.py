@@ -1,19 +1,25 @@
 """One run of the doctor: the sandbox, the inputs, the cases of a role."""
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
-from image_classifier.platform.doctor import container_image, serving
-from image_classifier.platform.doctor.cases import CASES, TRAIN, of_role
+from image_classifier.platform.doctor import container_image, serving, training
+from image_classifier.platform.doctor.cases import CASES, SERVE, TRAIN, TRANSFORM, of_role
 from image_classifier.platform.doctor.examination import Examination, Limits, Options
 from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.sandbox.container_target import ContainerTarget
 from image_classifier.platform.sandbox.launch import Target
 from image_classifier.platform.sandbox.process_target import ProcessTarget
+
+EXAMINERS: Mapping[str, Callable[[Examination], None]] = {
+    SERVE: serving.examine,
+    TRANSFORM: serving.examine,
+    TRAIN: training.examine,
+}
 
 
 def diagnose(
@@ -37,7 +43,11 @@ def diagnose(
         target = ProcessTarget(command)
     else:
         target = ContainerTarget(image, "train" if role == TRAIN else "serve")
-    with TemporaryDirectory(prefix="image-classifier-doctor-") as folder:
+    with TemporaryDirectory(
+        # Files that a container writes as root can be removed by root only.
+        prefix="image-classifier-doctor-",
+        ignore_cleanup_errors=True,
+    ) as folder:
         report = Report(of_role(role, is_container=target.is_container), ignored)
         examination = Examination(
             target=target,
@@ -47,11 +57,11 @@ def diagnose(
             report=report,
             folder=Path(folder),
         )
-        _prepare_model(examination)
+        if role != TRAIN:
+            _prepare_model(examination)
         if isinstance(target, ContainerTarget):
-            container_image.check(target, report, serving.launch_of(examination))
-        serving.examine(examination)
-        report.accept("image-entrypoint")
+            container_image.check(target, report)
+        EXAMINERS[role](examination)
     return report
 
 

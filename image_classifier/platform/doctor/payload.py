@@ -36,7 +36,7 @@ def candidates(examination: Examination) -> Iterator[Payload]:
     if options.request is not None:
         yield Payload(body=options.request, content_type=options.content_type)
         return
-    yield Payload(body=_png(), content_type="image/png")
+    yield Payload(body=png(), content_type="image/png")
     yield Payload(body=b'{"instances": [[1.0, 2.0, 3.0, 4.0]]}', content_type=JSON)
     yield Payload(body=b"1.0,2.0,3.0,4.0\n", content_type=CSV)
     yield Payload(body=b"1.0,2.0,3.0,4.0", content_type="text/plain")
@@ -112,14 +112,14 @@ def parse(body: bytes) -> object:
         return None
 
 
-def _png(size: int = 64) -> bytes:
-    """Return an image of two colors."""
+def png(color: bytes = b"\xc8\x50\x28", size: int = 64) -> bytes:
+    """Return an image, one half in a color, and one half in another."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
-    row = b"\x00" + b"\xc8\x50\x28" * (size // 2) + b"\x28\x50\xc8" * (size // 2)
+    row = b"\x00" + color * (size // 2) + b"\x28\x50\xc8" * (size // 2)
     header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
     pixels = chunk(b"IDAT", zlib.compress(row * size))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")

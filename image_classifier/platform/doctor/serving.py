@@ -83,7 +83,7 @@ def _examine(examination: Examination, launch: Launch, *, is_last: bool) -> None
             answer = until_available(examination, running, next(candidates(examination)))
             if answer.status is not None and not answer.is_success:
                 raise _RequestFailedError(f"{answer}; {running.last_line()}")
-        report.accept("start")
+        report.accept("start", "image-entrypoint")
         knowledge = _check_running(examination, running)
         _check_files(examination, running)
         check_sigterm(examination, running)

@@ -127,7 +127,7 @@ def of_end(running: Running, examination: Examination, when: str) -> Trouble:
         case_id="start",
         message=f"the program ended {when} with exit code {code}",
         evidence=line,
-        remedy=_remedy(running.log(), examination),
+        remedy=remedy_of(running.log(), examination),
     )
 
 
@@ -235,7 +235,8 @@ def _never_ready(running: Running, last: Answer | None, seconds: float) -> Troub
     )
 
 
-def _remedy(log: str, examination: Examination) -> str:
+def remedy_of(log: str, examination: Examination) -> str:
+    """Return what to do about the last exception in a log; empty: the case's own remedy."""
     end = "\n".join(log.splitlines()[-20:])
     if found := re.search(r"No module named ['\"]?([\w.]+)", end):
         return f"install the package of {found[1]}, or add its folder to PYTHONPATH"
