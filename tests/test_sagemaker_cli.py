@@ -289,7 +289,7 @@ def test_explain_rejects_asynchronous_endpoints_and_missing_servers(
     assert run("explain", settings, tmp_path / "images") == 1
     assert "an asynchronous endpoint is too slow" in capsys.readouterr().err
     assert run("explain", settings, tmp_path / "images", "--local", "--port", free_port()) == 1
-    assert "is the server running?" in capsys.readouterr().err
+    assert "`deploy --local` first" in capsys.readouterr().err
 
 
 def test_explain_with_clarify_creates_a_processing_job(

@@ -87,6 +87,7 @@ def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obj
 def explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Explain the predictions of the server."""
     port = arguments.port or jobs.port(folder_of(file))
+    jobs.require_server(port)
     return on_sagemaker.explain(aws, file, arguments, port=port)
 
 

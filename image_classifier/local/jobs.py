@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -167,10 +168,24 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
                 connection.request("POST", "/invocations", body, headers)
                 response = connection.getresponse().read()
             except OSError as error:
-                raise UserError(
-                    f"no server responds on port {port} ({error}): `deploy --local` first"
-                ) from None
+                raise _no_server(port, error) from None
         yield image, prediction.decode_response(response)
+
+
+def require_server(port: int) -> None:
+    """Check that a local server accepts connections.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError as error:
+        raise _no_server(port, error) from None
+
+
+def _no_server(port: int, error: OSError) -> UserError:
+    return UserError(f"no server responds on port {port} ({error}): `deploy --local` first")
 
 
 def _failure(base_dir: Path) -> str | None:
