@@ -25,6 +25,7 @@ from PIL import Image
 
 from benchmarks.conditions import conditions
 from image_classifier.preparation.audit import audit, find_copies
+from image_classifier.preparation.features import EDGES_SHAPE
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.pipeline import Reading, audit_source
@@ -187,7 +188,8 @@ def _synthetic(count: int) -> dict[str, float]:
         )
         for number in range(count)
     ]
-    scan = Scan(measured, hashes, thumbnails, {})
+    edges = random.random((count, *EDGES_SHAPE), np.float32).astype(np.float16)
+    scan = Scan(measured, hashes, thumbnails, edges, {})
     start = time.monotonic()
     copies = find_copies(scan)
     searched = time.monotonic() - start

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from container.classifier.errors import UserError
+from container.classifier.label_issues import Predictions, label_issues
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
 from container.training.evaluation.assessment import (
@@ -15,11 +16,9 @@ from container.training.evaluation.assessment import (
     Assessment,
     Outcome,
     assess,
-    label_issues,
     worst_mistakes,
 )
 from container.training.evaluation.bootstrap import intervals
-from container.training.evaluation.calibration import Predictions
 from container.training.evaluation.evaluation import Evaluation
 from container.training.evaluation.progress import Best
 from container.training.sagemaker.stop import StopRequest

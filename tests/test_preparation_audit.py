@@ -162,5 +162,6 @@ def test_labels_are_not_suspected_if_similarity_does_not_predict_them(tmp_path: 
 
     found = audit_source(tmp_path, Reading(), quiet=True)
 
-    assert found.neighbor_accuracy < 0.8
+    assert found.label_check.accuracy < 0.8
+    assert any("Labels were not checked" in sentence for sentence in found.sentences())
     assert "label-suspect" not in {finding.kind for finding in found.findings}

@@ -85,6 +85,8 @@ def _reading(arguments: argparse.Namespace) -> Reading:
         classes=arguments.classes,
         has_splits=arguments.splits != "none",
         encoding=arguments.encoding,
+        weights=arguments.weights,
+        network=arguments.network,
     )
 
 
@@ -248,6 +250,19 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="regular expression with (?P<group>...), or one of "
         f"{', '.join(labels.GROUP_PATTERNS)}: images of one group stay in one split",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="pretrained weights, by whose features labels are checked and outliers are found; "
+        "needs PyTorch (default: simple features)",
+    )
+    parser.add_argument(
+        "--network",
+        default="resnet18",
+        metavar="NAME",
+        help="the network of these weights (default: %(default)s)",
     )
     parser.add_argument(
         "--fix",

@@ -14,7 +14,7 @@ from image_classifier.preparation.duplicates import Indices, clusters
 from image_classifier.preparation.findings import Finding, in_order
 from image_classifier.preparation.labels import Labeled, class_names, split_names
 from image_classifier.preparation.scan import Measured, Scan
-from image_classifier.preparation.suspects import NEIGHBORS, find_suspects
+from image_classifier.preparation.suspects import LabelCheck, check_labels
 
 # Networks need images of at least this height and width.
 MIN_SIZE = 16
@@ -84,8 +84,7 @@ class Audit:
     """All findings, in order."""
 
     leaks: list[Leak]
-    neighbor_accuracy: float
-    """Share of the images whose label their nearest neighbors predict."""
+    label_check: LabelCheck
 
     @property
     def class_names(self) -> list[str]:
@@ -103,11 +102,11 @@ class Audit:
         return count_classes(self.images)
 
     def sentences(self) -> list[str]:
-        """Describe the effect of copies on the score."""
+        """Describe the effect of copies on the score, and whether labels were checked."""
         found = [leak.sentence for leak in self.leaks if leak.sentence]
         if not found and len(self.splits) > 1:
             found = ["No image of the other splits is a copy of a training image."]
-        return found
+        return [*found, self.label_check.sentence] if self.label_check.sentence else found
 
 
 def count_classes(images: Sequence[Labeled]) -> Mapping[str, Counter[str]]:
@@ -147,9 +146,10 @@ def audit(
     found += _audit_copies(images, scan, copies)
     found += _audit_groups(images)
     found += _audit_classes(images)
-    accuracy, suspects = _audit_labels(images, scan, copies)
-    findings, leaks = in_order([*found, *suspects]), _find_leaks(images, copies)
-    return Audit(images, scan, list(earlier), findings, leaks, accuracy)
+    indices = np.flatnonzero((copies == np.arange(len(copies))) & scan.is_comparable)
+    check = check_labels(images, scan, indices)
+    findings, leaks = in_order([*found, *check.findings]), _find_leaks(images, copies)
+    return Audit(images, scan, list(earlier), findings, leaks, check)
 
 
 def _audit_one(image: Labeled, item: Measured) -> Iterator[Finding]:
@@ -247,26 +247,6 @@ def _audit_classes(images: Sequence[Labeled]) -> Iterator[Finding]:
     for left, right in mirrored_classes(names):
         text = f"classes {left} and {right} differ by left and right: leave horizontal_flip off"
         yield Finding("mirrored-classes", None, text)
-
-
-def _audit_labels(
-    images: Sequence[Labeled], scan: Scan, copies: Indices
-) -> tuple[float, list[Finding]]:
-    """Return the accuracy of the nearest neighbors, and findings where they disagree."""
-    names = class_names(images)
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers[image.class_name] for image in images], dtype=np.int64)
-    indices = np.flatnonzero((copies == np.arange(len(copies))) & scan.is_comparable)
-    accuracy, suspects = find_suspects(scan.thumbnails[indices], labels[indices])
-    findings = []
-    for suspect, (label, votes) in suspects.items():
-        image = images[int(indices[suspect])]
-        text = (
-            f"labeled {image.class_name}; {votes} of its {NEIGHBORS} most similar images are "
-            f"{names[label]}"
-        )
-        findings.append(Finding("label-suspect", image.name, text))
-    return accuracy, findings
 
 
 def _find_leaks(images: Sequence[Labeled], copies: Indices) -> list[Leak]:

@@ -60,7 +60,10 @@ KINDS: Mapping[str, Kind] = {
     "archive": Kind(WARNING, "an archive in the source, which is not unpacked: left out"),
     "no-file": Kind(WARNING, "a broken link, a pipe or a device: left out"),
     "link": Kind(WARNING, "a link to a folder, which is not followed: left out"),
-    "label-suspect": Kind(WARNING, "the most similar images belong to one other class"),
+    "label-suspect": Kind(
+        WARNING, "the label is probably wrong: a model of the other images predicts another"
+    ),
+    "outlier": Kind(WARNING, "unlike all other images"),
     "imbalance": Kind(
         WARNING, "a class has less than a third of the images of the split's largest class"
     ),

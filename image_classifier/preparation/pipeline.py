@@ -3,7 +3,7 @@
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from container.classifier.errors import UserError
@@ -12,6 +12,7 @@ from image_classifier.preparation import classes, dataset, findings, labels, man
 from image_classifier.preparation.audit import Audit, audit, find_copies
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
+from image_classifier.preparation.network_features import network_features
 from image_classifier.preparation.quarantine import move_bad_images
 from image_classifier.preparation.scan import Scan, scan
 from image_classifier.preparation.scratch import scratch_folder
@@ -49,6 +50,12 @@ class Reading:
 
     encoding: str | None = None
     """Of names in archives, and of manifests, that are not UTF-8."""
+
+    weights: Path | None = None
+    """Of a pretrained network, by whose features labels are checked; None: simple features."""
+
+    network: str = "resnet18"
+    """The network of the weights."""
 
 
 def prepare(
@@ -165,7 +172,13 @@ def _read(
         images = labels.add_groups(images, pattern)
     for name in class_names_of([LabeledFile(folder, image.class_name) for image in images]):
         labels.check_class_name(name)
-    return images, scan(folder, images, quiet=quiet), [*left_out, *unlabeled]
+    scanned = scan(folder, images, quiet=quiet)
+    if reading.weights:
+        found = network_features(
+            folder, images, scanned, reading.network, reading.weights, quiet=quiet
+        )
+        scanned = replace(scanned, network_features=found)
+    return images, scanned, [*left_out, *unlabeled]
 
 
 def _in_source(folder: Path, path: Path) -> Path:

@@ -1,6 +1,6 @@
 """Reads every image once: its content hash, its format, and small copies for comparisons.
 
-Uses all CPUs, in chunks. Keeps less than two kilobytes of an image.
+Uses all CPUs, in chunks. Keeps less than three kilobytes of an image.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from container.classifier.machine import usable_cpus
 from container.classifier.preprocessing import FORMATS, Pixels, decode_image
 from image_classifier.preparation.conversion import convert
 from image_classifier.preparation.duplicates import THUMBNAIL_SIZE, perceptual_hash
+from image_classifier.preparation.features import EDGES_SHAPE, Edges, Features, edges_of
 from image_classifier.preparation.labels import Labeled, class_names
 from image_classifier.preparation.quality import Quality
 
@@ -97,13 +98,26 @@ class Scan:
     thumbnails: Pixels
     """(N, 16, 16, 3)."""
 
+    edges: Edges
+    """(N, 6, 6, 8); see `features`."""
+
     averages: Mapping[str, Pixels]
     """(48, 48, 3): the average image of each class."""
 
+    network_features: Features | None = None
+    """(N, D), of a pretrained network; zeros for an image that cannot be decoded."""
+
     def of(self, indices: Sequence[int]) -> Self:
         """Return the scan of some of the images; the averages remain those of all."""
-        measured = [self.measured[index] for index in indices]
-        return type(self)(measured, self.hashes[indices], self.thumbnails[indices], self.averages)
+        found = self.network_features
+        return type(self)(
+            [self.measured[index] for index in indices],
+            self.hashes[indices],
+            self.thumbnails[indices],
+            self.edges[indices],
+            self.averages,
+            None if found is None else found[indices],
+        )
 
     @property
     def is_comparable(self) -> npt.NDArray[np.bool_]:
@@ -116,6 +130,7 @@ def scan(folder: Path, images: Sequence[Labeled], *, quiet: bool = False) -> Sca
     measured = []
     hashes = np.zeros(len(images), np.uint64)
     thumbnails = np.zeros((len(images), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), np.uint8)
+    edges = np.zeros((len(images), *EDGES_SHAPE), np.float16)
     sums = {name: np.zeros((SMALL_SIZE, SMALL_SIZE, 3), np.float32) for name in class_names(images)}
     counts = Counter[str]()
     step = SMALL_SIZE // THUMBNAIL_SIZE
@@ -129,9 +144,10 @@ def scan(folder: Path, images: Sequence[Labeled], *, quiet: bool = False) -> Sca
             hashes[index] = perceptual_hash(small)
             blocks = small.reshape(THUMBNAIL_SIZE, step, THUMBNAIL_SIZE, step, 3)
             thumbnails[index] = blocks.mean(axis=(1, 3)).round()
+            edges[index] = edges_of(small)
     means = {name: total / max(counts[name], 1) for name, total in sums.items()}
     averages = {name: mean.round().astype(np.uint8) for name, mean in means.items()}
-    return Scan(measured, hashes, thumbnails, averages)
+    return Scan(measured, hashes, thumbnails, edges, averages)
 
 
 def _measure_all(paths: Sequence[Path]) -> Iterator[tuple[Measured, Pixels | None]]:

@@ -1,60 +1,132 @@
-"""Images whose most similar images have another label."""
+"""Images whose label is probably wrong, and images that are unlike all others.
+
+Labels are compared with the predictions of a linear model that has not seen them. Its features are
+simple ones, or those of a pretrained network.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from container.classifier.preprocessing import Pixels
+from container.classifier.label_issues import label_issues
+from image_classifier.preparation.features import Features, simple_features
+from image_classifier.preparation.findings import Finding
+from image_classifier.preparation.labels import Labeled, class_names
+from image_classifier.preparation.linear_model import held_out_predictions, principal_directions
+from image_classifier.preparation.scan import Scan
+
+# With fewer images there is nothing to compare with.
+MIN_IMAGES = 11
+
+# If the model contradicts more labels, it is more likely that the model is wrong.
+MAX_CONTRADICTED = 0.2
 
 NEIGHBORS = 10
 
-# Neighbors that must be of one other class; one of the ten may be mislabeled too.
-MIN_VOTES = 9
+# As cleanlab does by default: the distance to the neighbors, relative to the median.
+MAX_DISTANCE = 1 / 0.37
 
-# Below this accuracy of the nearest neighbors, similarity does not predict the label.
-MIN_ACCURACY = 0.8
-
-# A random sample of the images is compared with, which keeps the time linear.
-MAX_REFERENCES = 10_000
+# Distances are of this many principal components, to a random sample of so many images.
+COMPONENTS, MAX_REFERENCES = 64, 2_500
 
 BLOCK = 1024
 
+Select = Callable[[npt.NDArray[np.int64]], Features]
 
-def find_suspects(
-    thumbnails: Pixels, labels: npt.NDArray[np.int64]
-) -> tuple[float, dict[int, tuple[int, int]]]:
-    """Predict labels from the nearest neighbors of N images, none of which are copies.
 
-    Args:
-        thumbnails: (N, 16, 16, 3)
-        labels: (N,)
+@dataclass(frozen=True, slots=True)
+class LabelCheck:
+    """What a model found out about labels."""
+
+    accuracy: float
+    """Share of the images whose label it predicts; 0 if there are too few images."""
+
+    contradicted: float
+    """Share of the labels that it contradicts with confidence."""
+
+    findings: list[Finding]
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether the model is good enough to check labels."""
+        return self.accuracy > 0 and self.contradicted <= MAX_CONTRADICTED
+
+    @property
+    def sentence(self) -> str:
+        """Why labels were not checked; empty if they were."""
+        if self.is_reliable or not self.accuracy:
+            return ""
+        return (
+            f"Labels were not checked: a model of simple features predicts only {self.accuracy:.0%}"
+            " of them. Use a pretrained network: --weights FILE --network NAME."
+        )
+
+
+def check_labels(
+    images: Sequence[Labeled], scan: Scan, indices: npt.NDArray[np.int64]
+) -> LabelCheck:
+    """Check the labels of the images at `indices`, none of which are copies."""
+    names = class_names(images)
+    if len(indices) < MIN_IMAGES or len(names) == 1:
+        return LabelCheck(0.0, 0.0, [])
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[images[index].class_name] for index in indices], dtype=np.int64)
+
+    def select(chosen: npt.NDArray[np.int64]) -> Features:
+        rows = indices[chosen]
+        if scan.network_features is not None:
+            return scan.network_features[rows]
+        return simple_features(scan.edges[rows], scan.thumbnails[rows])
+
+    predictions = held_out_predictions(select, labels)
+    contradicted = label_issues(predictions, labels)
+    findings = [
+        Finding(
+            "outlier",
+            images[int(indices[number])].name,
+            f"the {NEIGHBORS} most similar images are {ratio:.1f} times as far as usual",
+        )
+        for number, ratio in find_outliers(select, len(indices)).items()
+    ]
+    accuracy = float((predictions.predicted == labels).mean())
+    if contradicted.mean() <= MAX_CONTRADICTED:
+        for number in np.flatnonzero(contradicted).tolist():
+            image = images[int(indices[number])]
+            text = (
+                f"labeled {image.class_name}; a model of the other images predicts "
+                f"{names[predictions.predicted[number]]} ({predictions.probability[number]:.0%})"
+            )
+            findings.append(Finding("label-suspect", image.name, text))
+    return LabelCheck(accuracy, float(contradicted.mean()), findings)
+
+
+def find_outliers(select: Select, count: int) -> dict[int, float]:
+    """Find images that are far from the most similar ones.
 
     Returns:
-        The fraction of the images whose label the neighbors predict; and by a suspect image's
-        index the label of its neighbors, and how many have it.
+        By an outlier's index, the mean cosine distance to its neighbors, relative to the median.
     """
-    if len(labels) <= NEIGHBORS:
-        return 0.0, {}
-    # 8 x 8 pixels, without the mean brightness and contrast.
-    features = thumbnails.reshape(len(labels), 8, 2, 8, 2, 3).mean(axis=(2, 4), dtype=np.float32)
-    features = features.reshape(len(labels), -1)
-    features -= features.mean(axis=1, keepdims=True)
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
-    random = np.random.default_rng(0)
-    chosen = np.sort(random.permutation(len(labels))[:MAX_REFERENCES])
-    references, reference_labels = features[chosen], labels[chosen]
-    correct, suspects = 0, {}
-    for start in range(0, len(labels), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(labels)))
-        similarity = features[block] @ references.T
+    chosen = np.sort(np.random.default_rng(0).permutation(count)[:MAX_REFERENCES])
+    sample = select(chosen)
+    mean, scale = sample.mean(axis=0), 1 / (sample.std(axis=0) + 1e-6)
+    sample = (sample - mean) * scale
+    components = principal_directions(sample)[1][:, -COMPONENTS:]
+    references = _unit(sample @ components)
+    distances = np.zeros(count)
+    for start in range(0, count, BLOCK):
+        block = np.arange(start, min(start + BLOCK, count))
+        similarity = _unit((select(block) - mean) * scale @ components) @ references.T
         # An image is not its own neighbor.
         similarity[block[:, None] == chosen[None]] = -np.inf
-        nearest = np.argpartition(-similarity, NEIGHBORS, axis=1)[:, :NEIGHBORS]
-        for index, neighbors in zip(block.tolist(), reference_labels[nearest], strict=True):
-            names, counts = np.unique(neighbors, return_counts=True)
-            best = int(counts.argmax())
-            label = int(labels[index])
-            correct += int(names[best]) == label
-            if counts[best] >= MIN_VOTES and names[best] != label:
-                suspects[index] = (int(names[best]), int(counts[best]))
-    accuracy = correct / len(labels)
-    return accuracy, suspects if accuracy >= MIN_ACCURACY else {}
+        nearest = np.partition(similarity, -NEIGHBORS, axis=1)[:, -NEIGHBORS:]
+        distances[block] = 1 - nearest.mean(axis=1)
+    ratios = distances / max(float(np.median(distances)), 1e-6)
+    return {int(index): float(ratios[index]) for index in np.flatnonzero(ratios > MAX_DISTANCE)}
+
+
+def _unit(features: Features) -> Features:
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    found: Features = features / np.maximum(lengths, 1e-6)
+    return found

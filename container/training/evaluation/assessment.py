@@ -11,6 +11,7 @@ import torch
 
 from container.classifier.checked_files import Json
 from container.classifier.errors import UserError
+from container.classifier.label_issues import Predictions, label_issues
 from container.networks.network import Classifier
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
@@ -18,7 +19,6 @@ from container.training.evaluation import bootstrap
 from container.training.evaluation.bootstrap import Intervals
 from container.training.evaluation.calibration import (
     Calibration,
-    Predictions,
     fit_temperature,
     predictions_of,
 )
@@ -215,20 +215,3 @@ def worst_mistakes(predictions: Predictions, labels: npt.NDArray[np.int64]) -> t
         )
         for index in worst
     )
-
-
-def label_issues(predictions: Predictions, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Find labels (N,) that are probably wrong, by confident learning (Northcutt et al. 2021).
-
-    The predicted class is another one, and at least as probable as it is on average for the images
-    that have it as their label. A network that is unsure of a class needs less to be confident. The
-    network must not have been trained on these images.
-    """
-    counts = np.bincount(labels, minlength=int(predictions.predicted.max(initial=0)) + 1)
-    sums = np.bincount(labels, np.exp(-predictions.loss), len(counts))
-    # A class without images has no average.
-    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    found: npt.NDArray[np.bool_] = (predictions.predicted != labels) & (
-        predictions.probability >= thresholds[predictions.predicted]
-    )
-    return found

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.functional import log_softmax
 
+from container.classifier.label_issues import Predictions
 from container.training.evaluation.evaluation import in_parts
 
 BINS = 15
@@ -17,16 +18,6 @@ LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 # Each step halves the interval of log(temperature), which is 6 wide at the start.
 BISECTIONS = 16
-
-
-class Predictions(NamedTuple):
-    """The predictions of N images, each array of shape (N,)."""
-
-    predicted: npt.NDArray[np.int64]
-    probability: npt.NDArray[np.float64]
-    """Probability of the predicted class."""
-    loss: npt.NDArray[np.float64]
-    """Negative log-likelihood of the true class."""
 
 
 def predictions_of(

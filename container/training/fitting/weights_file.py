@@ -80,11 +80,13 @@ class _ListStandIn:
 
 
 def find(directory: Path) -> Path:
-    """Return the one weights file of a folder.
+    """Return the one weights file of a folder; a file is returned as it is.
 
     Raises:
         UserError: the folder has no weights file, or several.
     """
+    if directory.is_file():
+        return directory
     visible = [
         path
         for path in sorted(directory.rglob("*"))

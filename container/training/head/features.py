@@ -103,7 +103,7 @@ def compute(network: Network, images: ImageSet, arithmetic: Arithmetic, stop: St
         # Written and then mapped: written pages do not count as memory of this process.
         with (
             tempfile.TemporaryFile() as file,
-            _without_head(network),
+            without_head(network),
             ProgressBar("features", len(images)) as bar,
         ):
             for batch in answers(classifier, images, arithmetic):
@@ -124,7 +124,7 @@ def compute(network: Network, images: ImageSet, arithmetic: Arithmetic, stop: St
 
 
 @contextmanager
-def _without_head(network: Network) -> Iterator[None]:
+def without_head(network: Network) -> Iterator[None]:
     """Make the network return the input of its last head."""
     name = network.heads[-1]
     head = network.module.get_submodule(name)
