@@ -4,8 +4,7 @@
 
 Recall: copies of hurricane.tar's training images, exact, re-encoded and resized, are planted in
 its validation split. Speed: the audit of its 10,000 training images, decoding included. Size:
-random hashes and thumbnails, a tenth of them near copies of others. Labels: some of fingers.tar's
-training images get the label of another class, which the audit must find.
+random hashes and thumbnails, a tenth of them near copies of others.
 """
 
 import argparse
@@ -31,14 +30,14 @@ from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.pipeline import Reading, audit_source
 from image_classifier.preparation.scan import Measured, Scan
 
-EACH, WRONG_LABELS = 200, 50
+EACH = 200
 SYNTHETIC = (25_000, 50_000, 100_000)
 
 
 def main() -> None:
     """Measure; print the results and one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of hurricane.tar, fingers.tar")
+    parser.add_argument("--data", type=Path, help="folder of hurricane.tar")
     parser.add_argument("--synthetic", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.synthetic:
@@ -48,10 +47,7 @@ def main() -> None:
         with tarfile.open(arguments.data / "hurricane.tar") as archive:
             archive.extractall(scratch, filter="data")
         folder = Path(scratch, "hurricane")
-        results: dict[str, object] = {"speed": _speed(folder), "recall": _recall(folder)}
-        with tarfile.open(arguments.data / "fingers.tar") as archive:
-            archive.extractall(scratch, filter="data")
-        results["labels"] = _labels(Path(scratch, "fingers/train"))
+        results = {"speed": _speed(folder), "recall": _recall(folder)}
     sizes = []
     for count in SYNTHETIC:
         # In separate processes, because the peak memory is measured per process.
@@ -115,30 +111,6 @@ def _recall(folder: Path) -> dict[str, dict[str, int]]:
     ]
     result["false"] = {"exact": false, "near": len(new)}
     print(result["false"], flush=True)
-    return result
-
-
-def _labels(folder: Path) -> dict[str, int]:
-    """Rename images to a wrong label; count the suspects among them."""
-    random = np.random.default_rng(0)
-    paths = sorted(folder.iterdir())
-    labels = sorted({path.stem[-2:] for path in paths})
-    wrong = set()
-    for index in random.permutation(len(paths))[:WRONG_LABELS]:
-        path = paths[index]
-        label = str(random.choice([other for other in labels if other != path.stem[-2:]]))
-        renamed = path.with_stem(path.stem[:-2] + label)
-        path.rename(renamed)
-        wrong.add(renamed.name)
-    found = audit_source(folder, Reading(), quiet=True)
-    suspects = {finding.path for finding in found.findings if finding.kind == "label-suspect"}
-    result = {
-        "images": len(paths),
-        "planted": len(wrong),
-        "found": len(suspects & wrong),
-        "false": len(suspects - wrong),
-    }
-    print("labels", result, flush=True)
     return result
 
 

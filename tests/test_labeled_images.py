@@ -9,6 +9,7 @@ from container.classifier.errors import UserError
 from container.classifier.labeled_images import (
     LabeledFile,
     check_classes,
+    check_lost,
     class_names_of,
     labeled_files,
     labeled_splits,
@@ -224,6 +225,7 @@ def test_class_with_the_name_of_a_split_is_recognized(
         (["train/a/1.jpg", "train - Copy/a/1.jpg"], "are all for training: keep one"),
         (["ds/train/a/1.jpg", "ds/test/a/1.jpg", "more/a/1.jpg"], "ds contains splits, and more"),
         (["train_a/1.jpg", "test_b/1.jpg"], "can be splits or classes"),
+        (["cats/1.jpg", "test/2.jpg"], "test look like splits, but cats .*splits=none if they are"),
         (
             [f"fold{fold}/{kind}/1.jpg" for fold in (1, 2) for kind in ("cat", "dog")],
             "fold1, fold2 contain the same folders, cat, dog",
@@ -237,3 +239,32 @@ def test_layout_that_is_not_certain_is_rejected(
 
     with pytest.raises(UserError, match=words):
         labeled_splits(tmp_path)
+
+
+def test_splits_none_makes_classes_of_folders_that_look_like_splits(tmp_path: Path) -> None:
+    touch(tmp_path, "cats/1.jpg", "test/2.jpg")
+
+    (files,) = labeled_splits(tmp_path, has_splits=False).values()
+
+    assert [file.class_name for file in files] == ["cats", "test"]
+
+
+def test_classes_with_unusual_names_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "ant/1.jpg", "bee/1.jpg", "Misc/1.jpg", "others/1.jpg")
+
+    labeled_splits(tmp_path)
+
+    assert "classes with unusual names: Misc, others;" in caplog.text
+
+
+def test_lost_files_of_all_kinds_count_together(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/{n}.jpg" for name in ("ant", "bee") for n in range(50)))
+    for number in range(5):
+        (tmp_path / "ant" / f"{number}.bin").write_bytes(b"\0\1\2")
+
+    assert labeled_splits(tmp_path).lost == 5
+    check_lost(5, 105)
+    with pytest.raises(UserError, match="6 of 105 files are no images that can be read, more than"):
+        check_lost(6, 105)

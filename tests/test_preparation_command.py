@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from container.classifier.environment import IMAGE_MEMORY_VARIABLE
 from container.classifier.labeled_images import labeled_files
 from image_classifier.platform import hands
 from image_classifier.preparation.__main__ import main
@@ -291,3 +292,30 @@ def test_stop_leaves_no_files(tmp_path: Path, number: signal.Signals) -> None:
     assert process.returncode == 2
     assert "preparation: stopped" in error
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_heic_and_jpegs_that_are_only_decoded_at_a_fraction_are_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders(tmp_path / "in", {"ant": 8, "bee": 8})
+    shutil.copy(Path(__file__).with_name("drawn.heic"), tmp_path / "in" / "ant" / "phone.HEIC")
+    save(drawn("large", size=2400), tmp_path / "in" / "bee" / "large.jpg")
+    # Decoding it as a whole takes more.
+    monkeypatch.setenv(IMAGE_MEMORY_VARIABLE, "16")
+
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]) == 0
+
+    found = {Path(row["source"]).name: row for row in rows(tmp_path / "out")}
+    assert {"phone.HEIC", "large.jpg"} <= found.keys()
+    assert str(found["large.jpg"]["width"]) == str(found["large.jpg"]["height"]) == "2400"
+    assert '"fault"' not in (tmp_path / "out/findings.jsonl").read_text()
+
+
+def test_classes_that_can_be_leftovers_are_findings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path, {"ant": 3, "bee": 3, "Others": 3})
+
+    assert main(["audit", str(tmp_path)]) == 0
+
+    assert "unusual-class: the folder Others is a class" in capsys.readouterr().out

@@ -236,6 +236,22 @@ def test_folders_count_as_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             pass
 
 
+def test_total_size_is_limited_archives_in_archives_included(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = zipped(tmp_path / "inner.zip", **{"1.png": IMAGE, "2.png": IMAGE})
+    path = zipped(tmp_path / "a.zip", **{"ant.zip": inner.read_bytes()})
+    monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", inner.stat().st_size + 2 * len(IMAGE) - 1)
+
+    with (
+        pytest.raises(UserError, match=r"a\.zip contains more than"),
+        open_source(path, quiet=True),
+    ):
+        pass
+    monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", inner.stat().st_size + 2 * len(IMAGE))
+    assert names_in(path) == ["ant/1.png", "ant/2.png"]
+
+
 def test_zip_of_windows_with_entries_for_folders_is_read(tmp_path: Path) -> None:
     entries = {"data\\": b"", "data\\ant\\": b"", "data\\ant\\1.png": IMAGE}
 

@@ -25,10 +25,10 @@ _COUNTER = re.compile(r"\(?\d+[a-z]?\)?")
 class LayoutError(UserError):
     """A layout that is unknown or not certain."""
 
-    def __init__(self, text: str, options: str = "") -> None:
-        """Create an error with the options of `prepare` that help."""
+    def __init__(self, text: str, options: str = "", job_option: str = "") -> None:
+        """Create an error with the options of `prepare`, and of a job, that help."""
         super().__init__(text)
-        self.options = options
+        self.options, self.job_option = options, job_option
 
 
 def by_folder(paths: Sequence[Parts]) -> dict[str, list[Parts]]:

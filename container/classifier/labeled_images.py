@@ -6,8 +6,8 @@ Images are not decoded here.
 import logging
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +16,7 @@ from container.classifier.class_folders import LayoutError
 from container.classifier.errors import UserError
 from container.classifier.image_files import Unused, described, find_images, is_ignored
 from container.classifier.layout import place
+from container.classifier.split_folders import is_aside
 
 logger = logging.getLogger(__name__)
 
@@ -37,27 +38,45 @@ class LabeledFile:
     class_name: str
 
 
-def labeled_files(directory: Path, *, is_whole: bool = True) -> list[LabeledFile]:
+class Splits(dict[str, list[LabeledFile]]):
+    """The images of a channel by the splits that it contains, each sorted by path."""
+
+    lost: int = 0
+    """Files of the channel that can be images, and that no program here reads."""
+
+
+def labeled_files(
+    directory: Path, *, is_whole: bool = True, has_splits: bool = True
+) -> list[LabeledFile]:
     """Find a channel's images, sorted by path; see `labeled_splits`.
 
     Raises:
         UserError: as `labeled_splits`, or the channel contains several splits.
     """
-    splits = labeled_splits(directory, is_whole=is_whole)
+    return single_split(labeled_splits(directory, is_whole=is_whole, has_splits=has_splits))
+
+
+def single_split(splits: Splits) -> list[LabeledFile]:
+    """Return the files of a channel that contains no splits.
+
+    Raises:
+        UserError: it contains several.
+    """
     if len(splits) > 1:
         raise UserError(
-            f"{directory} contains the splits {', '.join(splits)}: make each of them a channel"
+            f"a channel contains the splits {', '.join(splits)}: make each of them a channel"
         )
     ((_, files),) = splits.items()
     return files
 
 
-def labeled_splits(directory: Path, *, is_whole: bool = True) -> dict[str, list[LabeledFile]]:
+def labeled_splits(directory: Path, *, is_whole: bool = True, has_splits: bool = True) -> Splits:
     """Find the images of a channel by the splits that it contains; log the files not used.
 
     Args:
         directory: The channel's folder.
         is_whole: Whether it has images of all classes, as that of training does.
+        has_splits: Whether folders can be splits.
 
     Returns:
         The images, sorted by path; under `train` if the channel contains no splits.
@@ -73,23 +92,26 @@ def labeled_splits(directory: Path, *, is_whole: bool = True) -> dict[str, list[
             f"{directory / links[0].name} is a link to a folder, and links are not followed: put "
             "the folder there"
         )
-    _check_unused(directory, names, unused)
+    lost = _check_unused(directory, names, unused)
     if not names:
         raise UserError(
             f"no image under {directory}: expected <class name>/<file>.jpg or "
             "<name>_<class name>.png; check the channel's name, its S3 prefix and the role"
         )
     try:
-        placed = place(names, is_whole=is_whole)
+        placed = place(names, is_whole=is_whole, has_splits=has_splits)
     except LayoutError as error:
-        raise UserError(f"{directory}: {error}") from error
-    splits: dict[str, list[LabeledFile]] = defaultdict(list)
+        hint = f" ({error.job_option})" if error.job_option else ""
+        raise UserError(f"{directory}: {error}{hint}") from error
+    splits = Splits()
+    splits.lost = lost
     for item in placed:
         if item.class_name is None:
             raise UserError(f"{item.name} has no label: {item.reason}")
-        splits[item.split or "train"].append(LabeledFile(directory / item.name, item.class_name))
-    _warn_about_empty_folders(directory, names)
-    return dict(splits)
+        files = splits.setdefault(item.split or "train", [])
+        files.append(LabeledFile(directory / item.name, item.class_name))
+    _warn_about_folders(directory, names, {item.class_name or "" for item in placed})
+    return splits
 
 
 def class_names_of(files: Sequence[LabeledFile]) -> tuple[str, ...]:
@@ -159,14 +181,14 @@ def check_splits(splits: Mapping[str, Sequence[LabeledFile]]) -> tuple[str, ...]
     return class_names
 
 
-def _check_unused(directory: Path, images: Sequence[str], unused: Sequence[Unused]) -> None:
-    """Log the files that are not used; check that few of them can be images.
+def _check_unused(directory: Path, images: Sequence[str], unused: Sequence[Unused]) -> int:
+    """Log the files that are not used; check that few of them can be images; count these.
 
     Raises:
         UserError: a folder has lost all of its images, or more than 5 % of all files are lost.
     """
     if not unused:
-        return
+        return 0
     shown = described([f"{directory / item.name} ({item.reason})" for item in unused])
     logger.warning("%d files are not used: %s", len(unused), shown)
     lost = [item for item in unused if item.is_lost]
@@ -180,6 +202,20 @@ def _check_unused(directory: Path, images: Sequence[str], unused: Sequence[Unuse
             )
     broken = [f"{directory / item.name} ({item.reason})" for item in lost]
     check_fraction(broken, len(images) + len(lost))
+    return len(lost)
+
+
+def check_lost(lost: int, total: int) -> None:
+    """Check that few files of a job are unknown, missing or undecodable, all counted together.
+
+    Raises:
+        UserError: they are more than 5 %.
+    """
+    if lost > MAX_BROKEN_FRACTION * total:
+        raise UserError(
+            f"{lost} of {total} files are no images that can be read, more than "
+            f"{MAX_BROKEN_FRACTION:.0%}: the log names them; replace or remove them"
+        )
 
 
 def check_fraction(broken: Sequence[str], total: int) -> None:
@@ -199,8 +235,13 @@ def check_fraction(broken: Sequence[str], total: int) -> None:
         )
 
 
-def _warn_about_empty_folders(directory: Path, names: Sequence[str]) -> None:
+def _warn_about_folders(directory: Path, names: Sequence[str], classes: Collection[str]) -> None:
     used = {name.partition("/")[0] for name in names}
     folders = [path.name for path in sorted(directory.iterdir()) if path.is_dir()]
     if empty := [name for name in folders if name not in used and not is_ignored(name)]:
         logger.warning("folders without images are not classes: %s", ", ".join(empty[:10]))
+    if unusual := sorted(filter(is_aside, classes)):
+        logger.warning(
+            "classes with unusual names: %s; move folders of leftovers out of the channel",
+            ", ".join(unusual[:10]),
+        )

@@ -11,7 +11,18 @@ _ASIDE = re.compile(
     r"extras?|others?|misc|rest|additional|more|new|unused|annotations|masks", re.IGNORECASE
 )
 
-ONLY_SPLITS = "--within FOLDER, or --splits none if they are classes"
+_NOT = re.compile(r"(in|un|non|not)[ _-]?")
+
+# Options of `prepare`, and the hyperparameter of a job.
+ONLY_SPLITS = (
+    "--within FOLDER, or --splits none if they are classes",
+    "splits=none if they are classes",
+)
+
+
+def is_aside(name: str) -> bool:
+    """Return whether a folder's name, such as `misc`, is rarely that of a class."""
+    return _ASIDE.fullmatch(name) is not None
 
 
 def wrapper_depth(paths: Sequence[Parts], *, has_splits: bool, is_whole: bool) -> int:
@@ -57,7 +68,7 @@ def assign_splits(paths: Sequence[Parts]) -> list[tuple[str | None, Parts]]:
         raise LayoutError(
             f"{', '.join(roles)} look like splits, but {(others + loose)[0]} is next to them: use "
             "only the folder that contains the splits",
-            ONLY_SPLITS,
+            *ONLY_SPLITS,
         )
     is_flat = {name: all(len(path) == 1 for path in below) for name, below in folders.items()}
     exact = any(role.is_exact for role in roles.values())
@@ -72,7 +83,7 @@ def assign_splits(paths: Sequence[Parts]) -> list[tuple[str | None, Parts]]:
             raise LayoutError(
                 f"the folders {', '.join(roles)} can be splits or classes: put the class folders "
                 "into folders of splits",
-                ONLY_SPLITS,
+                *ONLY_SPLITS,
             )
     named = _named(roles)
     unwrapped = {name: _inner_depth(below, roles[name].role) for name, below in folders.items()}
@@ -92,8 +103,9 @@ def _are_classes(
     """Return whether a folder with a split's name is a class, as the folders next to it show."""
     if loose or any(is_generic(name) or _ASIDE.fullmatch(name) for name in others):
         return False
-    if len(others) > 1 and any(item.is_exact and item.role != "train" for item in roles.values()):
-        # Next to several classes, a folder test or unlabeled is rarely a class, as train can be.
+    exact = [name for name in roles if roles[name].is_exact and roles[name].role != "train"]
+    if exact and not any(_is_opposite(other, name) for name in exact for other in others):
+        # Next to classes, a folder test or unlabeled is rarely a class, as train can be.
         return False
     if all(len(path) == 1 for name in roles for path in folders[name]) and all(
         any(len(path) == 1 for path in folders[name]) for name in others
@@ -102,6 +114,12 @@ def _are_classes(
     flat = {all(len(path) == 1 for path in below) for below in folders.values()}
     found = {role.role for role in roles.values()}
     return flat == {False} and len(roles) == 1 and "train" not in found
+
+
+def _is_opposite(other: str, name: str) -> bool:
+    """Return whether a name is the opposite of another one, as invalid is of valid."""
+    start = other.lower().removesuffix(name.lower())
+    return len(start) < len(other) and bool(_NOT.fullmatch(start))
 
 
 def _splits_below(
@@ -121,7 +139,7 @@ def _splits_below(
     raise LayoutError(
         f"the folder {holders[0]} contains splits, and {other} is next to it: use only the folder "
         "that contains the splits",
-        ONLY_SPLITS,
+        *ONLY_SPLITS,
     )
 
 
@@ -165,7 +183,7 @@ def _named(roles: Mapping[str, SplitName]) -> dict[str, str]:
         raise LayoutError(
             f"the folders {', '.join(training)} are all for training: keep one, or put the others "
             "into it",
-            ONLY_SPLITS,
+            *ONLY_SPLITS,
         )
     for folder in sorted(roles, key=lambda name: (len(name), name)):
         role = roles[folder].role
@@ -182,5 +200,5 @@ def _check_single_level(found: Sequence[tuple[str | None, Parts]]) -> None:
             raise LayoutError(
                 f"the split {split} contains folders that look like splits, "
                 f"{', '.join(sorted(roles))}: keep one level of splits",
-                ONLY_SPLITS,
+                *ONLY_SPLITS,
             )

@@ -147,6 +147,9 @@ class Hyperparameters:
     validation_fraction: Annotated[float, Range(0.01, 0.9)] = 0.2
     """Fraction of each class that is split off if there is no `validation` channel."""
 
+    splits: Literal["folders", "none"] = "folders"
+    """`none`: folders such as `train` and `test` in an image channel are classes, not splits."""
+
     objective: Literal["val_accuracy", "val_balanced_accuracy", "val_f1", "val_loss"] | None = None
     """Metric that selects the epoch whose weights are saved.
 

@@ -96,12 +96,13 @@ def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task
     selection.select(hyperparameters.debug_rules)
     channels = environment.channels()
     preprocessing = Preprocessing(image_size=recipe.image_size(hyperparameters))
-    class_names, files = _find_files(channels, hyperparameters)
+    class_names, files, lost = _find_files(channels, hyperparameters)
     torch.manual_seed(hyperparameters.seed)
     network = build(hyperparameters.network, len(class_names), preprocessing.image_size)
     weights_source = _load_weights(network, channels, hyperparameters)
     # Before the images are decoded, which takes minutes, and after, without the broken ones.
     _check_batches(network, len(files["training"]), hyperparameters, preprocessing, ranks)
+    found = sum(map(len, files.values()))
     decoded = {
         name: images.decode(part, class_names, preprocessing, stop) for name, part in files.items()
     }
@@ -114,6 +115,8 @@ def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task
         **decoded,
     )
     _check_images(task)
+    read = sum(map(len, decoded.values()))
+    labeled_images.check_lost(found - read + lost, found + lost)
     _check_batches(network, len(task.training), hyperparameters, preprocessing, ranks)
     return task
 
@@ -154,11 +157,12 @@ def _debug_settings(
 
 def _find_files(
     channels: Channels, hyperparameters: Hyperparameters
-) -> tuple[tuple[str, ...], dict[str, list[LabeledFile]]]:
-    """Return the class names, and the files for training, validation and test."""
+) -> tuple[tuple[str, ...], dict[str, list[LabeledFile]], int]:
+    """Return the class names, the files for training, validation and test, and those lost."""
     if channels.unused:
         logger.warning("channels not used: %s", ", ".join(channels.unused))
-    training, held_out = _read_channels(channels)
+    has_splits = hyperparameters.splits != "none"
+    training, held_out, lost = _read_channels(channels, has_splits=has_splits)
     class_names = labeled_images.check_splits({"train": training, **held_out})
     flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
     if flips and (pairs := labeled_images.mirrored_classes(class_names)):
@@ -170,26 +174,29 @@ def _find_files(
     if "validation" not in held_out:
         fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
         training, held_out["validation"] = sampling.split_validation(training, fraction, seed)
-    return class_names, {"training": training, **held_out}
+    return class_names, {"training": training, **held_out}, lost
 
 
-def _read_channels(channels: Channels) -> tuple[list[LabeledFile], dict[str, list[LabeledFile]]]:
-    """Return the files for training, and those of validation and test.
+def _read_channels(
+    channels: Channels, *, has_splits: bool
+) -> tuple[list[LabeledFile], dict[str, list[LabeledFile]], int]:
+    """Return the files for training, those of validation and test, and the number of those lost.
 
     A single channel can contain the folders of all splits.
 
     Raises:
         UserError: it is not certain which files are for training.
     """
-    held_out = {
-        name: labeled_images.labeled_files(path, is_whole=False)
+    others = {
+        name: labeled_images.labeled_splits(path, is_whole=False, has_splits=has_splits)
         for name, path in (("validation", channels.validation), ("test", channels.test))
         if path is not None
     }
-    splits = labeled_images.labeled_splits(channels.training)
+    splits = labeled_images.labeled_splits(channels.training, has_splits=has_splits)
+    lost = sum(of_one.lost for of_one in (splits, *others.values()))
+    held_out = {name: labeled_images.single_split(of_one) for name, of_one in others.items()}
     if len(splits) == 1:
-        ((_, training),) = splits.items()
-        return training, held_out
+        return labeled_images.single_split(splits), held_out, lost
     counts = ", ".join(f"{name} ({len(files)} images)" for name, files in splits.items())
     if held_out or "train" not in splits or splits.keys() - set(SPLITS):
         raise UserError(
@@ -197,7 +204,7 @@ def _read_channels(channels: Channels) -> tuple[list[LabeledFile], dict[str, lis
             "channel, `training`, `validation` and `test`"
         )
     logger.info("the training channel contains splits, which are used as channels: %s", counts)
-    return splits.pop("train"), splits
+    return splits.pop("train"), splits, lost
 
 
 def _load_weights(

@@ -251,6 +251,10 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         help="regular expression with (?P<group>...), or one of "
         f"{', '.join(labels.GROUP_PATTERNS)}: images of one group stay in one split",
     )
+    _add_checks(parser)
+
+
+def _add_checks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         type=Path,

@@ -9,6 +9,7 @@ import numpy as np
 
 from container.classifier.labeled_images import mirrored_classes
 from container.classifier.media_types import IMAGE_MEDIA_TYPES
+from container.classifier.split_folders import is_aside
 from image_classifier.preparation import quality
 from image_classifier.preparation.duplicates import Indices, clusters
 from image_classifier.preparation.findings import Finding, in_order
@@ -244,6 +245,9 @@ def _audit_classes(images: Sequence[Labeled]) -> Iterator[Finding]:
                     "use the balanced accuracy and the hyperparameter class_balance"
                 )
                 yield Finding("imbalance", None, text)
+    for name in filter(is_aside, names):
+        text = f"the folder {name} is a class: move it out of the source if it holds leftovers"
+        yield Finding("unusual-class", None, text)
     for left, right in mirrored_classes(names):
         text = f"classes {left} and {right} differ by left and right: leave horizontal_flip off"
         yield Finding("mirrored-classes", None, text)

@@ -68,6 +68,9 @@ KINDS: Mapping[str, Kind] = {
         WARNING, "a class has less than a third of the images of the split's largest class"
     ),
     "class-missing": Kind(WARNING, "a split has no image of a class"),
+    "unusual-class": Kind(
+        WARNING, "a class called `extra`, `misc`, `other` or similar can be a folder of leftovers"
+    ),
     "mirrored-classes": Kind(
         WARNING, "two classes differ by left and right: horizontal flips corrupt the labels"
     ),

@@ -31,6 +31,9 @@ from image_classifier.preparation.quality import Quality
 # Height and width of the copies that are averaged per class and reduced to thumbnails.
 SMALL_SIZE = 48
 
+# Shorter side from which a JPEG is decoded smaller.
+DECODED_SIDE = 512
+
 # Images that a process reads at a time.
 CHUNK = 64
 
@@ -178,7 +181,8 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
     size_and_hash = Measured(len(data), hashlib.sha256(data).hexdigest())
     header = replace(_read_header(size_and_hash, data), original=converted.original)
     try:
-        image = decode_image(data)
+        # As training does, a large JPEG is decoded at a half, a quarter or an eighth of its size.
+        image = decode_image(data, DECODED_SIDE)
     except ImageError as error:
         early = _ends_early(data, header.format) or "truncated" in str(error)
         return replace(header, problem=str(error), ends_early=bool(header.format) and early), None
@@ -193,7 +197,7 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
         brightness=brightness,
         is_constant=is_constant,
         is_gray=is_gray,
-        quality=Quality.of(image),
+        quality=replace(Quality.of(image), width=header.width, height=header.height),
     )
     return measured, small
 

@@ -38,10 +38,8 @@ MAX_NESTED = 2
 # Disk space that stays free.
 SPARE_BYTES = 500_000_000
 
-CHUNK_BYTES = 1 << 20
-
-# Headers of a tar before an entry that are read into memory: long names, and further attributes.
-MAX_HEADER_BYTES = 1 << 20
+# Also of a tar's headers that are read into memory: long names, and further attributes.
+CHUNK_BYTES = MAX_HEADER_BYTES = 1 << 20
 EXTENDED_HEADERS = b"xgXLK"
 
 # Name and content of an entry; None for what has no content, such as a folder.
@@ -140,10 +138,8 @@ def _normalized_path(folder: Path, within: str) -> Path:
     for part in Path(within).parts:
         same = found / part
         if not same.exists() and found.is_dir():
-            matches = [
-                path for path in found.iterdir() if normalized(path.name) == normalized(part)
-            ]
-            same = matches[0] if matches else same
+            form = normalized(part)
+            same = next((path for path in found.iterdir() if normalized(path.name) == form), same)
         found = same
     return found
 
@@ -180,11 +176,7 @@ class _Unpacking:
         free = shutil.disk_usage(folder).free - SPARE_BYTES
         for name, content in entries:
             self._entries += 1
-            if self._entries > MAX_ENTRIES or self._bytes > MAX_TOTAL_BYTES:
-                raise UserError(
-                    f"{self._source} contains more than {MAX_ENTRIES} entries or "
-                    f"{MAX_TOTAL_BYTES // 10**9} GB: split it, or unpack it and name the folder"
-                )
+            self._check_limits()
             if content is None:
                 continue
             target = folder / name.replace("\\", "/")
@@ -202,6 +194,14 @@ class _Unpacking:
                 ) from error
             free -= written
             self._bytes += written
+            self._check_limits()
+
+    def _check_limits(self) -> None:
+        if self._entries > MAX_ENTRIES or self._bytes > MAX_TOTAL_BYTES:
+            raise UserError(
+                f"{self._source} contains more than {MAX_ENTRIES} entries or "
+                f"{MAX_TOTAL_BYTES // 10**9} GB: split it, or unpack it and name the folder"
+            )
 
 
 def _zip_entries(archive: Path, _: Path, encoding: str | None) -> Generator[Entry]:
@@ -216,8 +216,8 @@ def _zip_entries(archive: Path, _: Path, encoding: str | None) -> Generator[Entr
                     f"{archive} is compressed with Deflate64, as Windows does with large files: "
                     "unpack it with Windows or 7-Zip, and name the folder"
                 )
-            # Programs on Windows end the names of folders with a backslash.
-            yield name, None if name.replace("\\", "/").endswith("/") else opened.open(info)
+            # Windows ends the names of folders with a backslash.
+            yield name, None if name.endswith(("/", "\\")) else opened.open(info)
 
 
 def _zip_name(archive: Path, info: zipfile.ZipInfo, encoding: str | None) -> str:
