@@ -94,6 +94,22 @@ def test_without_a_terminal_a_line_is_printed_at_intervals(
     assert re.fullmatch(pattern, lines[-1])
 
 
+def test_closed_pipe_is_left_to_the_lines_of_trials(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tuning_progress, "SECONDS", 0.01)
+    tried = threading.Event()
+
+    def show(_text: str) -> None:
+        tried.set()
+        raise BrokenPipeError
+
+    with TuningProgress(1, 1, show):
+        assert tried.wait(10)
+
+    assert capfd.readouterr().err == ""
+
+
 def test_short_search_prints_only_its_trials(capfd: pytest.CaptureFixture[str]) -> None:
     lines: list[str] = []
     with TuningProgress(1, 1, lines.append) as progress:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Self
 
 from optuna.trial import FrozenTrial
@@ -95,7 +95,9 @@ class TuningProgress(AbstractContextManager["TuningProgress"]):
             if not self._bar.disable:
                 self._refresh()
             elif not self._is_quiet:
-                self._show(self.line())
+                # The next line of a trial ends the search.
+                with suppress(BrokenPipeError):
+                    self._show(self.line())
 
     def _refresh(self) -> None:
         with self._lock:
