@@ -1,8 +1,14 @@
 """An account of moto: its clients, objects and resources. conftest.py has its fixture."""
 
+import io
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.request import Request, urlopen
 
 import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
 from moto.sagemaker.models import sagemaker_backends
 
 from image_classifier.cli import main
@@ -37,3 +43,67 @@ def keys() -> set[str]:
 def backend() -> Any:  # noqa: ANN401 - moto's own
     """Return moto's SageMaker."""
     return sagemaker_backends[MOTO_ACCOUNT]["eu-west-1"]
+
+
+def answer_with(server: str, body: str) -> None:
+    """Set the response of moto's endpoints."""
+    results = [{"Body": body, "ContentType": "application/json"}] * 2
+    configure_moto(server, "endpoint-results", results)
+
+
+def configure_moto(server: str, what: str, results: object) -> None:
+    """Set the results of moto's endpoints."""
+    document = {"region": "eu-west-1", "results": results}
+    urlopen(
+        Request(
+            f"{server}/moto-api/static/sagemaker/{what}",
+            data=json.dumps(document).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+    ).close()
+
+
+# A document, an error's code, or a function that returns one of them.
+Scripted = Mapping[str, object] | str | Callable[[], Mapping[str, object] | str]
+
+
+class StandIn:
+    """Scripted responses to calls that moto does not have, or answers with success at once.
+
+    botocore has validated the requests, and parses the responses.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Install the stand-in in boto3's default session."""
+        self.requests: list[tuple[str, Any]] = []
+        self._session = boto3.Session()
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", self._session)
+
+    def answer(self, operation: str, *script: Scripted) -> None:
+        """Answer calls, such as of sagemaker.DescribeEndpoint, in turn; repeat the last answer."""
+        left = list(script)
+
+        def respond(request: Any, **_: object) -> AWSResponse:  # noqa: ANN401 - botocore's own
+            body = json.loads(request.body or b"{}")
+            self.requests.append((operation.rpartition(".")[2], body))
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            if callable(answer):
+                answer = answer()
+            if isinstance(answer, str):
+                document = {"__type": answer, "message": "scripted"}
+                return AWSResponse(request.url, 400, {}, _Raw(json.dumps(document)))
+            return AWSResponse(request.url, 200, {}, _Raw(json.dumps(answer)))
+
+        self._session.events.register(f"before-send.{operation}", respond)
+
+    def sent(self, operation: str) -> list[Any]:
+        """Return the requests of an operation."""
+        return [request for name, request in self.requests if name == operation]
+
+
+class _Raw:
+    """A response body with the interface of urllib3."""
+
+    def __init__(self, text: str) -> None:
+        body = io.BytesIO(text.encode())
+        self.stream = lambda: iter([body.getvalue()])

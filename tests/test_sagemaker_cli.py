@@ -9,16 +9,24 @@ import tomllib
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
 import boto3
 import pytest
-from botocore.awsrequest import AWSResponse
 
 from image_classifier.sagemaker import cost
 from image_classifier.settings import service_model
-from tests.accounts import MOTO_ACCOUNT, USER, backend, client, keys, put, run
+from tests.accounts import (
+    MOTO_ACCOUNT,
+    USER,
+    StandIn,
+    answer_with,
+    backend,
+    client,
+    configure_moto,
+    keys,
+    put,
+    run,
+)
 from tests.endpoints import Behavior, patch_server
 from tests.processes import free_port
 from tests.red_patch import write_images
@@ -26,6 +34,8 @@ from tests.settings_files import BEGINNING, EXAMPLES, TUNING, write
 
 # moto does not have newer instance types.
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
+
+JOBS_OF_TUNING = "sagemaker.ListTrainingJobsForHyperParameterTuningJob"
 
 pytestmark = [
     # boto3 leaves its connections open.
@@ -83,9 +93,13 @@ def test_log_of_a_job_names_other_hosts_than_the_first(
 
 
 def test_tune_creates_a_tuning_job(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    account: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert account
+    StandIn(monkeypatch).answer(JOBS_OF_TUNING, {"TrainingJobSummaries": []})
     assert run("tune", write(tmp_path, TUNING)) == 0
 
     name = last_line(capsys)
@@ -99,9 +113,13 @@ def test_tune_creates_a_tuning_job(
 
 
 def test_train_from_tuning_uses_the_best_hyperparameters(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    account: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert account
+    StandIn(monkeypatch).answer(JOBS_OF_TUNING, {"TrainingJobSummaries": []})
     settings = write(tmp_path, TUNING + "[hyperparameters]\nbatch_size = 8\nepochs = 3\n")
     assert run("tune", settings) == 0
     tuning = last_line(capsys)
@@ -154,41 +172,28 @@ def test_deploy_updates_an_existing_endpoint(
     tags = {"image-classifier": "hands", "image-classifier-creator": USER}
     listed = [{"Key": key, "Value": value} for key, value in tags.items()]
     sagemaker.create_endpoint(EndpointName="hands", EndpointConfigName=first, Tags=listed)
-    requests = _updating_endpoints(monkeypatch)
+    stand_in = StandIn(monkeypatch)
+    stand_in.answer("sagemaker.UpdateEndpoint", {"EndpointArn": "arn:aws:sagemaker:eu-west-1:1:e"})
+    stand_in.answer(
+        "sagemaker.DescribeEndpoint",
+        lambda: {
+            "EndpointStatus": "InService",
+            "EndpointConfigName": stand_in.sent("UpdateEndpoint")[0]["EndpointConfigName"],
+        },
+    )
 
     settings = write(tmp_path, ENDPOINT)
     assert run("deploy", settings, "--job", "s3://my-bucket/b/model.tar.gz") == 0
 
     assert account
     assert last_line(capsys) == "hands"
-    assert [request["EndpointName"] for request in requests] == ["hands"]
-    (name,) = {request["EndpointConfigName"] for request in requests}
+    (update,) = stand_in.sent("UpdateEndpoint")
+    assert update["EndpointName"] == "hands"
+    name = update["EndpointConfigName"]
     assert name != first
     config = sagemaker.describe_endpoint_config(EndpointConfigName=name)
     model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
     assert model["PrimaryContainer"]["ModelDataUrl"] == "s3://my-bucket/b/model.tar.gz"
-
-
-def _updating_endpoints(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """Answer UpdateEndpoint instead of moto, which lacks it; return the list of its requests."""
-    requests: list[dict[str, str]] = []
-
-    def answer(request: Any, **_: object) -> AWSResponse:  # noqa: ANN401 - botocore's own
-        requests.append(json.loads(request.body))
-        body = io.BytesIO(b'{"EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/hands"}')
-        return AWSResponse(request.url, 200, {}, _Raw(body))
-
-    session = boto3.Session()
-    session.events.register("before-send.sagemaker.UpdateEndpoint", answer)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
-    return requests
-
-
-class _Raw:
-    """A response body with the interface of urllib3."""
-
-    def __init__(self, body: io.BytesIO) -> None:
-        self.stream = lambda: iter([body.getvalue()])
 
 
 def test_deploy_copies_models_under_one_prefix(
@@ -218,7 +223,7 @@ def test_predict_prints_the_predicted_class(
     ]
     prediction = {**ranking[0], "probabilities": [0.75, 0.25], "ranking": ranking}
     answer = {"predictions": [prediction], "class_names": ["0L", "1R"]}
-    _answer_with(account, json.dumps(answer))
+    answer_with(account, json.dumps(answer))
 
     assert run("predict", settings, image) == 0
     assert last_line(capsys) == f"{image}: 0L (75.0%), next best 1R (25.0%)"
@@ -235,7 +240,7 @@ def test_predict_waits_for_an_asynchronous_response(
     answer = {"predictions": [{"class_name": "0L", "probability": 0.75}], "class_names": ["0L"]}
     rejected = "415: no image"
     results = [{"data": json.dumps(answer)}, {"data": rejected, "is_failure": True}]
-    _configure_moto(account, "async-endpoint-results", results)
+    configure_moto(account, "async-endpoint-results", results)
 
     assert run("predict", settings, image) == 0
     assert last_line(capsys) == f"{image}: 0L (75.0%)"
@@ -335,27 +340,10 @@ def test_missing_sdk_is_reported_by_the_verbs_that_need_it(
     assert run("train", write(tmp_path)) == 0
 
 
-def _answer_with(server: str, body: str) -> None:
-    """Set the response of moto's endpoints."""
-    results = [{"Body": body, "ContentType": "application/json"}] * 2
-    _configure_moto(server, "endpoint-results", results)
-
-
-def _configure_moto(server: str, what: str, results: object) -> None:
-    document = {"region": "eu-west-1", "results": results}
-    urlopen(
-        Request(
-            f"{server}/moto-api/static/sagemaker/{what}",
-            data=json.dumps(document).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-    ).close()
-
-
 def test_predict_rejects_foreign_responses_and_files(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _answer_with(account, '{"error": "no"}')
+    answer_with(account, '{"error": "no"}')
     settings, image = write(tmp_path), tmp_path / "a.png"
     image.write_bytes(b"png")
 

@@ -103,11 +103,15 @@ def report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
 def logs(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Print the log of a training job, or of the endpoint."""
     settings = file.settings
+    start = 0 if arguments.since is None else arguments.since.timestamp()
+    job = None
     if arguments.endpoint:
-        lines = job_logs.of_endpoint(aws, settings)
+        log, owner = job_logs.of_endpoint(aws, settings, start=start), f"endpoint {settings.name}"
     else:
-        lines = job_logs.of_training(aws, settings, arguments.job)
-    results.print_log(lines, arguments)
+        job = arguments.job or job_logs.newest_training_job(aws, settings)
+        log, owner = job_logs.of_training(aws, job, start=start), job
+    lines = job_logs.follow(aws, log, job) if arguments.follow else job_logs.read(log, owner)
+    results.print_log(lines, arguments, log.texts)
     return None
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,18 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         arguments.command = command
     if getattr(arguments, "in_containers", None) is not None and not arguments.local:
         parser.error("--containers and --processes need --local")
+    if arguments.verb == "logs" and arguments.local and (arguments.follow or arguments.since):
+        parser.error("--follow and --since are for SageMaker, and not for --local")
     return arguments
+
+
+def _time(text: str) -> datetime:
+    try:
+        # Local time, unless an offset is given.
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        message = f"{text!r} is not a time such as 2026-11-29T10:15:00"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def version() -> str:
@@ -132,6 +144,9 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
         "use a SageMaker Clarify job (closed to new accounts): all class names, in model order"
     )
     add("explain", "--clarify", clarify_help, nargs="+", metavar="CLASS")
+    flag("logs", "--follow", "print new lines until the job ends (on SageMaker)")
+    since_help = "print only lines from this time on, such as 2026-11-29T10:15:00 (on SageMaker)"
+    add("logs", "--since", since_help, type=_time, metavar="TIME")
     flag("logs", "--endpoint", "the endpoint's log, or with --local the server's")
     add("debug", "--rules", "names of rules, separated by commas (default: all)", metavar="NAMES")
     flag("report", "--no-open", "only print the reports' paths")

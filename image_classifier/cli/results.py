@@ -3,7 +3,7 @@
 import argparse
 import json
 import webbrowser
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,10 +27,15 @@ def print_predictions(
             print(line, flush=True)
 
 
-def print_log(lines: Iterable[Line], arguments: argparse.Namespace) -> None:
-    """Print the lines of a log, with --json an object each."""
+def print_log(
+    lines: Iterable[Line],
+    arguments: argparse.Namespace,
+    texts: Callable[[Line], Iterable[str]] = lambda line: [str(line)],
+) -> None:
+    """Print the lines of a log, with --json an object each; `texts` formats a line."""
     for line in lines:
-        print(json.dumps(line.document()) if arguments.json else line)
+        for text in [json.dumps(line.document())] if arguments.json else texts(line):
+            print(text, flush=True)
 
 
 def open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:

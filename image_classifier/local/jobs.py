@@ -15,7 +15,7 @@ from image_classifier.local import trial
 from image_classifier.local.packing import BEST, MODEL, pack
 from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import containers, opt_ml, processes, training
-from image_classifier.sagemaker import prediction
+from image_classifier.sagemaker import invocation, prediction
 from image_classifier.sagemaker.reports import extract
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
@@ -169,7 +169,7 @@ def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str,
                 response = connection.getresponse().read()
             except OSError as error:
                 raise _no_server(port, error) from None
-        yield image, prediction.decode_response(response)
+        yield image, invocation.decode_response(response)
 
 
 def require_server(port: int) -> None:

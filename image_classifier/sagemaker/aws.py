@@ -18,18 +18,14 @@ from image_classifier.settings import service_model
 # Responses are read by key: botocore has no types for them.
 Answer = dict[str, Any]
 
-POLL_SECONDS = 30.0
+POLL_SECONDS = 10.0
 
-# Statuses of jobs and endpoints that change without a request.
-_CHANGING = frozenset(
-    {"InProgress", "Stopping", "Pending", "Creating", "Updating", "SystemUpdating", "RollingBack"}
-)
+# Statuses of jobs that change without a request.
+_CHANGING = frozenset({"InProgress", "Stopping", "Pending"})
 
 TRANSFER_THREADS = 16
-_S3_CONFIG = Config(
-    max_pool_connections=TRANSFER_THREADS,
-    retries={"mode": "standard", "total_max_attempts": 6},
-)
+# Rejected calls are repeated with growing pauses, up to 20 s: accounts are throttled as a whole.
+_RETRIES: Any = {"mode": "standard", "total_max_attempts": 8}
 
 _ACCESS = "grant the user, or the role, the permissions that docs/how-to/deploy.md lists"
 
@@ -46,7 +42,7 @@ _REMEDIES: Mapping[str, str] = {
     "ResourceInUse": "wait until it is done, or `image-classifier delete` it",
     "ResourceNotFound": "`image-classifier status` lists the resources",
     "NoSuchBucket": "create the bucket, or name another one",
-    "ThrottlingException": "wait a minute and try again",
+    "ThrottlingException": "AWS limits the account's calls: wait a minute and try again",
     "ModelError": "the server returned it; its log is in CloudWatch, /aws/sagemaker/Endpoints",
 }
 
@@ -133,23 +129,31 @@ class Aws:
             UserError: no region is set.
         """
         if service not in self._clients:
-            config = _S3_CONFIG if service == "s3" else None
+            connections = TRANSFER_THREADS if service == "s3" else 10
+            config = Config(max_pool_connections=connections, retries=_RETRIES)
             with explained(f"connecting to {service}"):
                 self._clients[service] = boto3.client(
                     service, region_name=self.region, config=config
                 )
         return self._clients[service]
 
-    def wait(self, operation: str, name: str, hint: str = "") -> Answer:
-        """Poll a job or an endpoint until its status is final; print every change of it.
+    def wait(
+        self,
+        operation: str,
+        name: str,
+        hint: str = "",
+        on_poll: Callable[[Answer], None] = lambda _answer: None,
+    ) -> Answer:
+        """Poll a job until its status is final; print every change of it.
 
         Args:
             operation: describes it, such as DescribeTrainingJob.
-            name: name of the job or the endpoint.
+            name: name of the job.
             hint: end of the message about a failure.
+            on_poll: receives every description of the job.
 
         Raises:
-            UserError: the job or the endpoint failed.
+            UserError: the job failed, or was stopped.
         """
         noun = operation.removeprefix("Describe")
         last = None
@@ -160,10 +164,14 @@ class Aws:
             if shown != last:
                 self.show(f"{time.strftime('%H:%M:%S')} {shown}")
                 last = shown
+            on_poll(answer)
             if status == "Failed":
                 reason = answer.get("FailureReason", "no reason given")
                 raise UserError(f"{name} failed: {reason}{hint}")
-            if status not in _CHANGING:
+            if status == "Stopped":
+                reason = answer.get("SecondaryStatus", status)
+                raise UserError(f"{name} was stopped before its end ({reason}){hint}")
+            if not is_changing(status):
                 return answer
             time.sleep(POLL_SECONDS)
 
@@ -187,6 +195,11 @@ class Aws:
                 "install the dependency group sdk (pip install 'sagemaker>=2.257,<3')"
             ) from None
         return str(image_uris.retrieve(framework, self.client("sagemaker").meta.region_name))
+
+
+def is_changing(status: str) -> bool:
+    """Return whether a job with this status still runs, or will."""
+    return status in _CHANGING
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import hashlib
 import re
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker import endpoint_requests, resources
+from image_classifier.sagemaker import endpoint_requests, resources, rollout
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.request_fields import new_name, tags
 from image_classifier.sagemaker.s3 import S3Uri
@@ -22,7 +22,7 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
     """
     file.require("deploy")
     settings = file.settings
-    exists = not aws.is_dry and resources.find_endpoint(aws, settings) is not None
+    exists = not aws.is_dry and _is_updatable(aws, settings)
     name = new_name(settings)
     is_multi_model = settings.endpoint.kind == "multi-model"
     model = (collect_models if is_multi_model else find_model)(aws, settings, job)
@@ -30,16 +30,31 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
     aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
     request = {"EndpointName": settings.name, "EndpointConfigName": name}
     if exists:
-        aws.send("UpdateEndpoint", request)
+        aws.send("UpdateEndpoint", request | endpoint_requests.deployment_config(settings))
     else:
         aws.send("CreateEndpoint", {**request, "Tags": tags(settings)})
     if aws.is_dry:
         return settings.name
     aws.show(f"endpoint {settings.name}: costs money until `image-classifier delete`")
     if wait:
-        log = f"; its log is in CloudWatch, /aws/sagemaker/Endpoints/{settings.name}"
-        aws.wait("DescribeEndpoint", settings.name, log)
+        rollout.wait(aws, settings, name)
+        if not is_multi_model:
+            rollout.smoke_test(aws, settings, model)
     return settings.name
+
+
+def _is_updatable(aws: Aws, settings: Settings) -> bool:
+    """Return whether the endpoint exists.
+
+    Raises:
+        UserError: AWS would reject an update, or it is another user's.
+    """
+    found = resources.find_endpoint(aws, settings)
+    if found is not None and found.status in {"Creating", "Updating", "SystemUpdating"}:
+        raise UserError(f"the endpoint {found.name} is {found.status}: wait until it is InService")
+    if found is not None and found.status != "InService":
+        raise UserError(f"the endpoint {found.name} is {found.status}: `delete` it, then deploy")
+    return found is not None
 
 
 def create_single_model(

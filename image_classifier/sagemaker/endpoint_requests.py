@@ -86,6 +86,30 @@ def endpoint_config(settings: Settings, name: str) -> Request:
     return request
 
 
+def deployment_config(settings: Settings) -> Request:
+    """Return the field DeploymentConfig of UpdateEndpoint, if the settings have a rollout."""
+    rollout = settings.endpoint.rollout
+    if rollout is None:
+        return {}
+    routing: Request = {
+        "Type": rollout.traffic.upper().replace("-", "_"),
+        "WaitIntervalInSeconds": rollout.wait_minutes * 60,
+    }
+    field = {"canary": "CanarySize", "linear": "LinearStepSize"}.get(rollout.traffic)
+    if field is not None:
+        routing[field] = {"Type": "CAPACITY_PERCENT", "Value": rollout.step_percent}
+    policy = {
+        "TrafficRoutingConfiguration": routing,
+        "TerminationWaitInSeconds": rollout.keep_minutes * 60,
+        "MaximumExecutionTimeoutInSeconds": rollout.max_minutes * 60,
+    }
+    config: Request = {"BlueGreenUpdatePolicy": policy}
+    if rollout.alarms:
+        alarms = [{"AlarmName": name} for name in rollout.alarms]
+        config["AutoRollbackConfiguration"] = {"Alarms": alarms}
+    return {"DeploymentConfig": config}
+
+
 def transform_job(settings: Settings, name: str, model_name: str, images: str) -> Request:
     """Return CreateTransformJob for all objects below `images` on S3."""
     transform = settings.transform

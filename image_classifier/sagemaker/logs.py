@@ -1,5 +1,9 @@
-"""`logs`: the log of a training job or of the endpoint, from CloudWatch."""
+"""The log of a training job or of the endpoint, from CloudWatch: read at once, or as it grows."""
 
+import re
+import sys
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,13 +12,25 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from container.classifier.errors import UserError
+from image_classifier.sagemaker import aws as calls
 from image_classifier.sagemaker import resources
-from image_classifier.sagemaker.aws import Aws, explained
+from image_classifier.sagemaker.aws import Answer, Aws, explained
 from image_classifier.settings.schema import Settings
 
 TRAINING_JOBS, ENDPOINTS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/Endpoints"
 
 FIRST_HOST = "algo-1"
+
+# Lines of several hosts arrive late and out of order: this much is read again.
+_OVERLAP_MS = 60_000
+
+# A failure's message ends with so many lines.
+_TAIL_LINES = 10
+
+# Of other hosts than the first, on a terminal: ANSI codes of cyan, yellow, magenta, green, blue.
+_COLORS = (36, 33, 35, 32, 34)
+
+_PAIR = re.compile(r"(\w+)=(\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,40 +57,142 @@ class Line:
         return {"time": time, "host": self.host, "message": self.message}
 
 
-def of_training(aws: Aws, settings: Settings, job: str | None = None) -> Iterator[Line]:
-    """Yield the lines of a training job's log, by default of the newest job, whatever its status.
+class Log:
+    """A log that may still grow; every line is yielded once."""
 
-    Raises:
-        UserError: no job exists, it has no log yet, or AWS rejected a request.
-    """
-    name = job or resources.newest_job(aws, settings, is_completed=False)
-    yield from _lines(aws, TRAINING_JOBS, f"{name}/", name)
+    def __init__(self, aws: Aws, group: str, prefix: str = "", *, start: float = 0) -> None:
+        """Name the log.
 
+        Args:
+            aws: the account.
+            group: log group.
+            prefix: that of the log streams, such as JOB/.
+            start: time in Unix seconds; earlier lines are skipped.
+        """
+        self._aws, self._prefix = aws, prefix
+        self._request: dict[str, Any] = {"logGroupName": group}
+        self._request |= {"logStreamNamePrefix": prefix} if prefix else {}
+        self._start = self._last = round(start * 1000)
+        self._seen: dict[str, int] = {}
+        self._problem = ""
+        self._columns: list[str] = []
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
-def of_endpoint(aws: Aws, settings: Settings) -> Iterator[Line]:
-    """Yield the lines of the endpoint's log.
+    @property
+    def position(self) -> str:
+        """The time of the last line, for --since."""
+        return datetime.fromtimestamp(self._last / 1000, UTC).isoformat(timespec="milliseconds")
 
-    Raises:
-        UserError: it has no log, or AWS rejected a request.
-    """
-    yield from _lines(aws, f"{ENDPOINTS}/{settings.name}", "", f"endpoint {settings.name}")
+    def new(self) -> Iterator[Line]:
+        """Yield the lines that are new since the last call; none if the log does not exist yet.
 
+        Raises:
+            UserError: AWS rejected a request.
+        """
+        start = max(self._start, self._last - _OVERLAP_MS)
+        self._seen = {event: time for event, time in self._seen.items() if time >= start}
+        request = self._request | {"startTime": start}
+        with explained("FilterLogEvents"):
+            try:
+                pages = self._aws.client("logs").get_paginator("filter_log_events")
+                for page in pages.paginate(**request):
+                    for event in page["events"]:
+                        if event["eventId"] not in self._seen:
+                            self._seen[event["eventId"]] = event["timestamp"]
+                            self._last = max(self._last, event["timestamp"])
+                            yield _line(event, self._prefix)
+            except ClientError as error:
+                # The service creates the group with its first log.
+                if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                    raise
 
-def _lines(aws: Aws, group: str, prefix: str, owner: str) -> Iterator[Line]:
-    request = {"logGroupName": group} | ({"logStreamNamePrefix": prefix} if prefix else {})
-    is_empty = True
-    with explained("FilterLogEvents"):
+    def show_new(self, _answer: Answer | None = None) -> None:
+        """Print the new lines; a log that cannot be read does not end what waits for it."""
         try:
-            for page in aws.pages("FilterLogEvents", request, "logs"):
-                for event in page["events"]:
-                    is_empty = False
-                    yield _line(event, prefix)
-        except ClientError as error:
-            # The service creates the group with its first log.
-            if error.response["Error"]["Code"] != "ResourceNotFoundException":
-                raise
+            for line in self.new():
+                self._tail.append(str(line))
+                for text in self.texts(line):
+                    self._aws.show(text)
+        except UserError as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                self._aws.show(f"the log is not shown: {error}")
+
+    def tail(self) -> str:
+        """Return the last lines that were read, as the end of a message."""
+        if not self._tail:
+            return ""
+        return "\n".join(["\nlast lines of the log:", *self._tail])
+
+    def texts(self, line: Line) -> Iterator[str]:
+        """Yield a line as it is, or for a terminal: metrics as a table, hosts in color."""
+        if not sys.stdout.isatty():
+            yield str(line)
+            return
+        pairs = dict(_PAIR.findall(line.message))
+        if "epoch" in pairs and len(pairs) == len(line.message.split()):
+            if list(pairs) != self._columns:
+                self._columns = list(pairs)
+                yield "  ".join(f"{name:>8}" for name in pairs)
+            yield "  ".join(f"{value:>{max(8, len(name))}}" for name, value in pairs.items())
+        elif line.host in {None, FIRST_HOST}:
+            yield str(line)
+        else:
+            number = sum(map(ord, str(line.host)))
+            yield f"\x1b[{_COLORS[number % len(_COLORS)]}m{line.host}\x1b[0m: {line.message}"
+
+
+def of_training(aws: Aws, job: str, *, start: float = 0) -> Log:
+    """Return the log of a training job."""
+    return Log(aws, TRAINING_JOBS, f"{job}/", start=start)
+
+
+def of_endpoint(aws: Aws, settings: Settings, *, start: float = 0) -> Log:
+    """Return the log of the endpoint."""
+    return Log(aws, f"{ENDPOINTS}/{settings.name}", start=start)
+
+
+def newest_training_job(aws: Aws, settings: Settings) -> str:
+    """Return the name of the newest training job, whatever its status.
+
+    Raises:
+        UserError: no job exists.
+    """
+    return resources.newest_job(aws, settings, is_completed=False)
+
+
+def read(log: Log, owner: str) -> Iterator[Line]:
+    """Yield the lines of a log.
+
+    Raises:
+        UserError: it is empty, or AWS rejected a request.
+    """
+    is_empty = True
+    for line in log.new():
+        is_empty = False
+        yield line
     if is_empty:
-        raise UserError(f"{owner} has no log in {group} yet: wait until it runs")
+        raise UserError(f"{owner} has no log yet: wait until it runs")
+
+
+def follow(aws: Aws, log: Log, job: str | None) -> Iterator[Line]:
+    """Yield the lines of a log as it grows, until the training job ends; an endpoint's forever.
+
+    Raises:
+        KeyboardInterrupt: with the option that continues after the last line.
+        UserError: AWS rejected a request.
+    """
+    try:
+        while True:
+            is_running = job is None or calls.is_changing(
+                aws.query("DescribeTrainingJob", {"TrainingJobName": job})["TrainingJobStatus"]
+            )
+            yield from log.new()
+            if not is_running:
+                return
+            time.sleep(calls.POLL_SECONDS)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; continue with --since {log.position}") from None
 
 
 def _line(event: Mapping[str, Any], prefix: str) -> Line:

@@ -1,25 +1,17 @@
 """`predict`: send images to the endpoint. `transform`: classify a folder of images on S3."""
 
-import json
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from container.classifier.errors import UserError
 from container.classifier.media_types import IMAGE_MEDIA_TYPES
-from image_classifier.sagemaker import deployment, endpoint_requests
+from image_classifier.sagemaker import deployment, endpoint_requests, invocation
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri
-from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
 
 # Limit of a real-time endpoint's request.
 MAX_BYTES = 6 * 1024 * 1024
-
-# Limit of the service for one asynchronous response.
-ASYNCHRONOUS_SECONDS = 900
 
 
 def predict(
@@ -38,15 +30,7 @@ def predict(
             body, media_type = b"", "image/jpeg"
         else:
             body, media_type = read_image(image)
-        request = {
-            "EndpointName": settings.name,
-            "ContentType": media_type,
-            "Accept": "application/json",
-        }
-        if settings.endpoint.kind == "asynchronous":
-            answer = _invoke_asynchronously(aws, settings, request, body)
-        else:
-            answer = _invoke(aws, settings, request | {"Body": body}, model)
+        answer = invocation.invoke(aws, settings, body, media_type, model=model)
         if not aws.is_dry:
             yield image, answer
 
@@ -90,55 +74,3 @@ def read_image(path: Path) -> tuple[bytes, str]:
         size = f"{len(body) / 1e6:.1f} MB"
         raise UserError(f"{path} has {size}, endpoints accept 6.2: shrink it, or use `transform`")
     return body, media_type
-
-
-def decode_response(body: bytes) -> Answer:
-    """Parse the server's response.
-
-    Raises:
-        UserError: it is an error, or not a response of this project's server.
-    """
-    try:
-        answer: Answer = json.loads(body)
-        if answer["predictions"][0]["class_name"] and answer["class_names"]:
-            return answer
-    except (ValueError, LookupError, TypeError):
-        pass
-    raise UserError(f"not a response of the server: {body[:300].decode(errors='replace')}")
-
-
-def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Answer:
-    if settings.endpoint.kind == "multi-model":
-        if model is None:
-            raise UserError(
-                "no model: add --model NAME.tar.gz, one of those that deploy has listed"
-            )
-        request["TargetModel"] = model
-    if aws.is_dry:
-        size = f"{len(request['Body'])} bytes"
-        aws.show_request("InvokeEndpoint", request | {"Body": size})
-        return {}
-    answer = aws.query("InvokeEndpoint", request, "sagemaker-runtime")
-    return decode_response(answer["Body"].read())
-
-
-def _invoke_asynchronously(
-    aws: Aws, settings: Settings, request: dict[str, Any], body: bytes
-) -> Answer:
-    source = S3Uri.parse(f"{settings.output}/asynchronous/requests/{uuid.uuid4()}")
-    source.write(aws, body)
-    request["InputLocation"] = str(source)
-    if aws.is_dry:
-        aws.show_request("InvokeEndpointAsync", request)
-        return {}
-    answer = aws.query("InvokeEndpointAsync", request, "sagemaker-runtime")
-    output, failure = answer["OutputLocation"], answer.get("FailureLocation")
-    for _ in range(ASYNCHRONOUS_SECONDS):
-        if (content := S3Uri.parse(output).read(aws)) is not None:
-            return decode_response(content)
-        if failure and (content := S3Uri.parse(failure).read(aws)) is not None:
-            raise UserError(f"the endpoint rejected the image: {content.decode(errors='replace')}")
-        time.sleep(1)
-    raise UserError(
-        f"no response at {output} after {ASYNCHRONOUS_SECONDS} s: see the log in CloudWatch"
-    )

@@ -2,9 +2,10 @@
 
 from container.classifier.errors import UserError
 from container.classifier.metric_lines import METRIC_NAMES
-from image_classifier.sagemaker import training_requests
+from image_classifier.sagemaker import logs, training_requests
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.request_fields import new_name
+from image_classifier.sagemaker.tuning_progress import TuningProgress
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -33,7 +34,7 @@ def train(
         return name
     aws.show(f"training job {name}: {_LOG}")
     if wait:
-        answer = aws.wait("DescribeTrainingJob", name, f"; {_LOG}")
+        answer = _watch(aws, name)
         metrics = answer.get("FinalMetricDataList") or []
         values = {metric["MetricName"]: metric["Value"] for metric in metrics}
         for metric in METRIC_NAMES:
@@ -58,9 +59,22 @@ def tune(aws: Aws, file: SettingsFile, *, wait: bool = True) -> str:
         return name
     aws.show(f"tuning job {name}")
     if wait:
-        answer = aws.wait("DescribeHyperParameterTuningJob", name, f"; {_LOG}")
+        progress = TuningProgress(aws, name)
+        hint = f"; {_LOG}"
+        answer = aws.wait("DescribeHyperParameterTuningJob", name, hint, progress.show_new)
         _show_best(aws, answer.get("BestTrainingJob") or {})
     return name
+
+
+def _watch(aws: Aws, name: str) -> Answer:
+    """Wait for a training job, and print its log as it grows."""
+    log = logs.of_training(aws, name)
+    try:
+        return aws.wait("DescribeTrainingJob", name, f"; {_LOG}", log.show_new)
+    except KeyboardInterrupt:
+        rest = f"logs SETTINGS --job {name} --follow --since {log.position}"
+        message = f"stopped; the job on SageMaker continues: `image-classifier {rest}` shows it"
+        raise KeyboardInterrupt(message) from None
 
 
 def _show_best(aws: Aws, best: Answer) -> None:

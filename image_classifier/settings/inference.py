@@ -33,6 +33,24 @@ class DataCapture(Section):
             yield "answers", "and requests are both false: drop the section to capture nothing"
 
 
+class Rollout(Section):
+    """[endpoint.rollout]: how an update moves traffic to new instances (blue/green)."""
+
+    traffic: Literal["all-at-once", "canary", "linear"] = "canary"
+    """`canary`: first `step_percent` of the instances, then all. `linear`: `step_percent` more at
+    each step. `all-at-once`: all at the same time."""
+    step_percent: int = Field(default=50, ge=10, le=50)
+    """Percentage of the new instances that receive traffic at a step of `canary` or `linear`."""
+    wait_minutes: int = Field(default=5, ge=0, le=60)
+    """Minutes for which the alarms are watched at each step."""
+    keep_minutes: int = Field(default=0, ge=0, le=60)
+    """Minutes for which the old instances run, and cost money, after the last step."""
+    max_minutes: int = Field(default=60, ge=10, le=480)
+    """Time limit of the update, after which SageMaker rolls it back."""
+    alarms: Annotated[Strings, Field(max_length=10)] = ()
+    """Names of CloudWatch alarms. If one is in alarm, SageMaker rolls the update back."""
+
+
 class Endpoint(Section):
     """[endpoint]: how the model is served."""
 
@@ -55,6 +73,10 @@ class Endpoint(Section):
     """Environment variables of the server: a table of names and values."""
     capture: DataCapture | None = None
     """Store requests and responses on S3. Unset: store nothing."""
+    deploy_minutes: float = Field(default=60, ge=1, le=600)
+    """Time limit of `deploy`: a longer deployment is a failure, and continues on SageMaker."""
+    rollout: Rollout | None = None
+    """Blue/green update of the endpoint. Unset: SageMaker's default, all traffic at once."""
 
     @property
     def is_arm64(self) -> bool:
@@ -64,6 +86,8 @@ class Endpoint(Section):
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if self.kind == "serverless" and self.capture is not None:
             yield "capture", "is not supported by serverless endpoints"
+        if self.rollout is not None:
+            yield from self._rollout_contradictions(self.rollout)
         if self.kind == "multi-model" and re.match(r"ml\.[gp]\d", self.instance_type):
             yield (
                 "instance_type",
@@ -78,6 +102,12 @@ class Endpoint(Section):
                     yield f"environment.{name}", reason
             elif name.startswith(OWN_PREFIX) or find_near(name, ENVIRONMENT, SIMILAR):
                 yield f"environment.{name}", f"is unknown{suggestion(name, ENVIRONMENT)}"
+
+    def _rollout_contradictions(self, rollout: Rollout) -> Iterator[tuple[str, ...]]:
+        if self.kind == "serverless":
+            yield "rollout", "is not supported by serverless endpoints", "kind"
+        elif rollout.traffic != "all-at-once" and self.instance_count == 1:
+            yield "rollout.traffic", "requires instance_count of 2 or more", "instance_count"
 
 
 class Transform(Section):

@@ -1,0 +1,91 @@
+"""InvokeEndpoint: one image, and the server's response."""
+
+import json
+import time
+import uuid
+from typing import Any
+
+from container.classifier.errors import UserError
+from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.s3 import S3Uri
+from image_classifier.settings.schema import Settings
+
+# Limit of the service for one asynchronous response.
+ASYNCHRONOUS_SECONDS = 900
+
+
+def invoke(
+    aws: Aws, settings: Settings, body: bytes, media_type: str, *, model: str | None = None
+) -> Answer:
+    """Send an image to the endpoint; return the response, an empty one in a dry run.
+
+    Args:
+        aws: the account.
+        settings: those of the endpoint.
+        body: an image file.
+        media_type: the file's.
+        model: one of a multi-model endpoint's models.
+
+    Raises:
+        UserError: the endpoint rejected the image.
+    """
+    request = {
+        "EndpointName": settings.name,
+        "ContentType": media_type,
+        "Accept": "application/json",
+    }
+    if settings.endpoint.kind == "asynchronous":
+        return _invoke_asynchronously(aws, settings, request, body)
+    return _invoke(aws, settings, request | {"Body": body}, model)
+
+
+def decode_response(body: bytes) -> Answer:
+    """Parse the server's response.
+
+    Raises:
+        UserError: it is an error, or not a response of this project's server.
+    """
+    try:
+        answer: Answer = json.loads(body)
+        if answer["predictions"][0]["class_name"] and answer["class_names"]:
+            return answer
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise UserError(f"not a response of the server: {body[:300].decode(errors='replace')}")
+
+
+def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Answer:
+    if settings.endpoint.kind == "multi-model":
+        if model is None:
+            raise UserError(
+                "no model: add --model NAME.tar.gz, one of those that deploy has listed"
+            )
+        request["TargetModel"] = model
+    if aws.is_dry:
+        size = f"{len(request['Body'])} bytes"
+        aws.show_request("InvokeEndpoint", request | {"Body": size})
+        return {}
+    answer = aws.query("InvokeEndpoint", request, "sagemaker-runtime")
+    return decode_response(answer["Body"].read())
+
+
+def _invoke_asynchronously(
+    aws: Aws, settings: Settings, request: dict[str, Any], body: bytes
+) -> Answer:
+    source = S3Uri.parse(f"{settings.output}/asynchronous/requests/{uuid.uuid4()}")
+    source.write(aws, body)
+    request["InputLocation"] = str(source)
+    if aws.is_dry:
+        aws.show_request("InvokeEndpointAsync", request)
+        return {}
+    answer = aws.query("InvokeEndpointAsync", request, "sagemaker-runtime")
+    output, failure = answer["OutputLocation"], answer.get("FailureLocation")
+    for _ in range(ASYNCHRONOUS_SECONDS):
+        if (content := S3Uri.parse(output).read(aws)) is not None:
+            return decode_response(content)
+        if failure and (content := S3Uri.parse(failure).read(aws)) is not None:
+            raise UserError(f"the endpoint rejected the image: {content.decode(errors='replace')}")
+        time.sleep(1)
+    raise UserError(
+        f"no response at {output} after {ASYNCHRONOUS_SECONDS} s: see the log in CloudWatch"
+    )

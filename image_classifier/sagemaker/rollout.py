@@ -1,0 +1,137 @@
+"""Verify a deployment: the endpoint serves the new configuration, and reproduces golden images."""
+
+import json
+import math
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from container.classifier.artifact import GOLDEN, GOLDEN_ANSWERS, INT8_ANSWERS
+from container.classifier.errors import UserError
+from container.classifier.media_types import IMAGE_MEDIA_TYPES
+from image_classifier.sagemaker import aws as calls
+from image_classifier.sagemaker import invocation, logs
+from image_classifier.sagemaker.aws import Answer, Aws, explained
+from image_classifier.sagemaker.s3 import S3Uri
+from image_classifier.settings.schema import Settings
+
+_CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack"})
+
+# A golden image and a list of probabilities are smaller.
+_MAX_FILE_BYTES = 64_000_000
+
+# Largest difference from a probability that training computed. The server has stricter limits for
+# each precision, and verifies them before it serves.
+_TOLERANCE = 0.1
+
+
+class Golden(NamedTuple):
+    """An image of the artifact."""
+
+    name: str
+    data: bytes
+    probabilities: Sequence[Sequence[float]]
+    """Those of each network in the artifact."""
+
+
+def wait(aws: Aws, settings: Settings, config: str) -> None:
+    """Wait until the endpoint serves the configuration; print every change of its status.
+
+    Raises:
+        UserError: it failed, was rolled back, or needs longer than `endpoint.deploy_minutes`. The
+            message has AWS's reason and the last lines of the container's log.
+    """
+    log, shown = logs.of_endpoint(aws, settings, start=time.time()), ""
+    polls = math.ceil(settings.endpoint.deploy_minutes * 60 / max(calls.POLL_SECONDS, 1))
+    for _ in range(polls):
+        answer = aws.query("DescribeEndpoint", {"EndpointName": settings.name})
+        if answer["EndpointStatus"] != shown:
+            shown = answer["EndpointStatus"]
+            aws.show(f"{time.strftime('%H:%M:%S')} {shown}")
+        log.show_new()
+        if shown not in _CHANGING:
+            break
+        time.sleep(calls.POLL_SECONDS)
+    if problem := _problem(settings, answer, config):
+        reason = answer.get("FailureReason", "AWS gives no reason")
+        raise UserError(f"the endpoint {settings.name} {problem}: {reason}{log.tail()}")
+
+
+def _problem(settings: Settings, answer: Answer, config: str) -> str | None:
+    status = answer["EndpointStatus"]
+    if status == "UpdateRollbackFailed":
+        return "has neither the new model nor a working old one, delete it (UpdateRollbackFailed)"
+    if status in _CHANGING:
+        minutes = f"{settings.endpoint.deploy_minutes:g} minutes"
+        return f"is still {status} after {minutes} (endpoint.deploy_minutes); `status` shows it"
+    if status != "InService":
+        return f"is {status}"
+    if answer["EndpointConfigName"] != config:
+        return f"was rolled back to {answer['EndpointConfigName']}, it does not serve {config}"
+    return None
+
+
+def smoke_test(aws: Aws, settings: Settings, artifact: str) -> None:
+    """Send the golden images of the artifact to the endpoint, and compare the probabilities.
+
+    An artifact that cannot be read, or has no golden images, is reported and not tested.
+
+    Raises:
+        UserError: the endpoint rejected an image, or its probabilities differ.
+    """
+    try:
+        images = golden_images(aws, S3Uri.parse(artifact))
+    except UserError as error:
+        aws.show(f"the endpoint was not tested: {error}")
+        return
+    for image in images:
+        media_type = IMAGE_MEDIA_TYPES[PurePosixPath(image.name).suffix.lower()]
+        answer = invocation.invoke(aws, settings, image.data, media_type)
+        found = answer["predictions"][0].get("probabilities", ())
+        differences = [_difference(found, expected) for expected in image.probabilities]
+        if min(differences) > _TOLERANCE:
+            raise UserError(
+                f"the endpoint {settings.name} does not reproduce {image.name} of {artifact}: its "
+                f"probabilities differ by {min(differences):.2g}: is the container image the one "
+                "of this model?"
+            )
+    aws.show(f"the endpoint reproduces {len(images)} golden images of the model")
+
+
+def _difference(found: Sequence[float], expected: Sequence[float]) -> float:
+    if len(found) != len(expected):
+        return math.inf
+    return max(abs(one - other) for one, other in zip(found, expected, strict=True))
+
+
+def golden_images(aws: Aws, artifact: S3Uri) -> list[Golden]:
+    """Return the golden images of a model.tar.gz on S3, with the probabilities of its networks.
+
+    Raises:
+        UserError: it cannot be read, or has none.
+    """
+    files: dict[str, bytes] = {}
+    with explained(f"reading {artifact}"):
+        body = aws.client("s3").get_object(Bucket=artifact.bucket, Key=artifact.key)["Body"]
+        try:
+            with body, tarfile.open(fileobj=body, mode="r|*") as archive:
+                for member in archive:
+                    name = str(PurePosixPath(member.name))
+                    is_golden = name.startswith(f"{GOLDEN}/") and member.isfile()
+                    if is_golden and member.size <= _MAX_FILE_BYTES:
+                        opened = archive.extractfile(member)
+                        files[name] = opened.read() if opened is not None else b""
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise UserError(f"{artifact} is not a tar archive: {error}") from None
+    try:
+        listed = json.loads(files[GOLDEN_ANSWERS])
+        rows = json.loads(files[INT8_ANSWERS]) if INT8_ANSWERS in files else [()] * len(listed)
+        return [
+            Golden(each["file"], files[each["file"]], [each["probabilities"], *filter(None, [row])])
+            for each, row in zip(listed, rows, strict=True)
+            if PurePosixPath(each["file"]).suffix.lower() in IMAGE_MEDIA_TYPES
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{artifact} has no golden images") from None
