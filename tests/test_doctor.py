@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from image_classifier.cli import main
-from image_classifier.platform.doctor.cases import CASES, SERVE, TRANSFORM
+from image_classifier.platform.doctor.cases import CASES, MULTI_MODEL, SERVE, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import diagnose
 from image_classifier.platform.doctor.examination import Limits, Options
 from image_classifier.platform.doctor.report import Report
@@ -120,6 +120,29 @@ def test_broken_server_fails_in_a_batch_transform(name: str, case_id: str) -> No
     report = examine(sys.executable, ZOO, name, role=TRANSFORM)
 
     assert [*report.failed] == [case_id], report.text()
+
+
+MULTI_MODEL_FAULTS = {
+    "Healthy": "mme-load",
+    "ModelsPerWorker": "mme-load",
+    "KeepsModels": "mme-unload-memory",
+    "LoadsAgain": "mme-status-codes",
+    "ForgetsModels": "mme-status-codes",
+}
+
+
+@pytest.mark.parametrize(("name", "case_id"), MULTI_MODEL_FAULTS.items())
+def test_broken_server_of_many_models_fails_the_case_of_its_fault(name: str, case_id: str) -> None:
+    report = examine(sys.executable, ZOO, name, role=MULTI_MODEL)
+
+    assert [*report.failed] == [case_id], report.text()
+
+
+def test_healthy_server_of_many_models_passes() -> None:
+    report = examine(sys.executable, ZOO, "HealthyModels", role=MULTI_MODEL)
+
+    assert report.failed == {}, report.text()
+    assert {*report.skipped} == {"network", "writes-outside"}
 
 
 HEALTHY = {

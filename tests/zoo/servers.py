@@ -12,6 +12,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 MODEL = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "model"
 PORT = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
@@ -297,6 +298,78 @@ class WrongParameters(Healthy):
             self.answer(200, {"MaxConcurrentTransforms": 50, "MaxPayloadInMB": 6})
         else:
             super().do_GET()
+
+
+class HealthyModels(Healthy):
+    """A multi-model container, whose models are 3 MB each."""
+
+    registries: ClassVar[list[dict[str, bytes]]] = [{}]
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/models/")
+        if self.path == "/models":
+            models = [{"modelName": key, "modelUrl": "/"} for key in self.models]
+            self.answer(200, {"models": models})
+        elif name in self.models:
+            self.answer(200, {"modelName": name, "modelUrl": "/"})
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        body = self.read() or b""
+        if self.path == "/models":
+            self.load(json.loads(body))
+        elif self.path.split("/")[2] in self.models:
+            self.invoke(body)
+        else:
+            self.answer(404, {"error": "not loaded"})
+
+    def load(self, request: dict[str, str]) -> None:
+        name = request["model_name"]
+        if name in self.models:
+            self.answer(409, {"error": "loaded already"})
+        elif Path(request["url"]).is_dir():
+            self.models[name] = os.urandom(3_000_000)
+            self.answer(200, {"modelName": name, "modelUrl": request["url"]})
+        else:
+            self.answer(400, {"error": "no folder"})
+
+    def do_DELETE(self) -> None:
+        name = self.path.removeprefix("/models/")
+        if name in self.models:
+            self.unload(name)
+            self.answer(200, {"modelName": name})
+        else:
+            self.answer(404, {"error": "not loaded"})
+
+    def unload(self, name: str) -> None:
+        del self.models[name]
+
+    @property
+    def models(self) -> dict[str, bytes]:
+        # As with several workers, the client's port decides.
+        return self.registries[self.client_address[1] // 2 % len(self.registries)]
+
+
+class ModelsPerWorker(HealthyModels):
+    registries: ClassVar[list[dict[str, bytes]]] = [{}, {}]
+
+
+class KeepsModels(HealthyModels):
+    def unload(self, name: str) -> None:
+        Flag.kept.append(self.models.pop(name))
+
+
+class LoadsAgain(HealthyModels):
+    def load(self, request: dict[str, str]) -> None:
+        self.models.pop(request["model_name"], None)
+        super().load(request)
+
+
+class ForgetsModels(HealthyModels):
+    def do_DELETE(self) -> None:
+        self.models.pop(self.path.removeprefix("/models/"), None)
+        self.answer(200)
 
 
 class LocalOnly(Healthy):

@@ -101,7 +101,7 @@ CASES: Mapping[str, Case] = {
         "be produced",
     ),
     "keep-alive": Case(
-        roles=_SERVERS,
+        roles=_ONE_MODEL,
         checks="a connection serves several requests, or is announced as closed",
         remedy="read the whole body of each request, send Content-Length, and close connections "
         "only after the header `Connection: close`",
@@ -113,7 +113,7 @@ CASES: Mapping[str, Case] = {
         "(nginx: client_max_body_size 30m; Flask: MAX_CONTENT_LENGTH)",
     ),
     "concurrency": Case(
-        roles=_SERVERS,
+        roles=_ONE_MODEL,
         checks="4 requests at once succeed, and /ping returns within 2 s meanwhile",
         remedy="use several threads or workers, one more than requests that run at once, so that "
         "/ping is never queued behind predictions",
@@ -185,6 +185,29 @@ CASES: Mapping[str, Case] = {
         checks="a restarted training continues from /opt/ml/checkpoints (spot instances)",
         remedy="read the newest complete file in /opt/ml/checkpoints at the start; write each as "
         "a temporary file that is then renamed",
+    ),
+    "image-label": Case(
+        roles=(MULTI_MODEL,),
+        checks="the container image has the label of multi-model containers",
+        remedy="add LABEL com.amazonaws.sagemaker.capabilities.multi-models=true to the Dockerfile",
+        is_of_image=True,
+    ),
+    "mme-load": Case(
+        roles=(MULTI_MODEL,),
+        checks="POST /models loads a model for all later requests",
+        remedy="implement the five requests of multi-model containers, and keep all models in one "
+        "process with threads: every request must find them",
+    ),
+    "mme-status-codes": Case(
+        roles=(MULTI_MODEL,),
+        checks="requests for models return 200, 404 for an unknown model, 409 for a loaded one",
+        remedy="return 404 from GET, DELETE and invoke of a model that is not loaded, and 409 from "
+        "POST /models of one that is",
+    ),
+    "mme-unload-memory": Case(
+        roles=(MULTI_MODEL,),
+        checks="DELETE /models/NAME frees the memory of the model",
+        remedy="remove every reference to the model before DELETE returns, and call gc.collect()",
     ),
     "execution-parameters": Case(
         roles=(TRANSFORM,),

@@ -11,6 +11,7 @@ from image_classifier.platform.sandbox.container_target import ContainerTarget
 from image_classifier.platform.sandbox.launch import Launch
 
 ARCHITECTURE = "amd64"
+MULTI_MODEL_LABEL = "com.amazonaws.sagemaker.capabilities.multi-models"
 
 _SHELLS = {"sh", "bash", "ash", "dash"}
 _INITS = {"tini", "dumb-init"}
@@ -52,6 +53,12 @@ def check(target: ContainerTarget, report: Report) -> None:
     config: Mapping[str, object] = target.image.attrs.get("Config") or {}
     _check_architecture(target, report)
     _check_entrypoint(config, report)
+    labels = config.get("Labels")
+    value = labels.get(MULTI_MODEL_LABEL) if isinstance(labels, dict) else None
+    if value != "true":
+        message = "SageMaker rejects the container image for multi-model endpoints"
+        report.fail("image-label", message, f"label {MULTI_MODEL_LABEL} is {value!r}")
+    report.accept("image-label")
     secret = next(_secrets(target, config), None)
     if secret is not None:
         report.fail("image-secrets", "the container image contains credentials", secret)

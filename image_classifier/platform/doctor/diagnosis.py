@@ -7,8 +7,15 @@ from shutil import copytree
 from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
-from image_classifier.platform.doctor import container_image, serving, training
-from image_classifier.platform.doctor.cases import CASES, SERVE, TRAIN, TRANSFORM, of_role
+from image_classifier.platform.doctor import container_image, multi_model, serving, training
+from image_classifier.platform.doctor.cases import (
+    CASES,
+    MULTI_MODEL,
+    SERVE,
+    TRAIN,
+    TRANSFORM,
+    of_role,
+)
 from image_classifier.platform.doctor.examination import Examination, Limits, Options
 from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.sandbox.container_target import ContainerTarget
@@ -17,6 +24,7 @@ from image_classifier.platform.sandbox.process_target import ProcessTarget
 
 EXAMINERS: Mapping[str, Callable[[Examination], None]] = {
     SERVE: serving.examine,
+    MULTI_MODEL: multi_model.examine,
     TRANSFORM: serving.examine,
     TRAIN: training.examine,
 }

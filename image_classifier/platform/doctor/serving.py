@@ -85,7 +85,7 @@ def _examine(examination: Examination, launch: Launch, *, is_last: bool) -> None
                 raise _RequestFailedError(f"{answer}; {running.last_line()}")
         report.accept("start", "image-entrypoint")
         knowledge = _check_running(examination, running)
-        _check_files(examination, running)
+        check_files(examination, running)
         check_sigterm(examination, running)
     if changes and launch.folders["model"] is False:
         report.fail(
@@ -161,8 +161,8 @@ def check_sigterm(examination: Examination, running: Running) -> None:
 
 def _check_running(examination: Examination, running: Running) -> Knowledge:
     report, knowledge = examination.report, Knowledge()
-    _check_address(examination, running)
-    _check_pings(examination, running)
+    check_address(examination, running)
+    check_pings(examination, running)
     for check in (check_invocations, check_errors, check_accept):
         check(examination, running, knowledge)
         if _has_ended(examination, running, knowledge):
@@ -187,7 +187,8 @@ def _check_traffic(examination: Examination, running: Running, knowledge: Knowle
             check(examination, running, payload, knowledge.answer)
 
 
-def _check_pings(examination: Examination, running: Running) -> None:
+def check_pings(examination: Examination, running: Running) -> None:
+    """Send pings to a server that is ready."""
     report, limit = examination.report, examination.limits.ping
     for _ in range(5):
         answer = startup.ping(running, examination)
@@ -200,7 +201,8 @@ def _check_pings(examination: Examination, running: Running) -> None:
     report.accept("ping-latency", "ping-ready")
 
 
-def _check_address(examination: Examination, running: Running) -> None:
+def check_address(examination: Examination, running: Running) -> None:
+    """Check that other machines can connect to the server."""
     port = running.address[1]
     listening = [each for each in running.sockets() or [] if each.is_listening]
     addresses = [each for each in listening if each.port == port]
@@ -214,7 +216,8 @@ def _check_address(examination: Examination, running: Running) -> None:
     examination.report.accept("port")
 
 
-def _check_files(examination: Examination, running: Running) -> None:
+def check_files(examination: Examination, running: Running) -> None:
+    """Check where the server has written files."""
     report = examination.report
     if report.is_open("writes-outside"):
         files = traffic.unusual_files(running.changed_files())
