@@ -12,6 +12,7 @@ from image_classifier.sagemaker import (
     clarify,
     deployment,
     prediction,
+    registry,
     reports,
     resources,
     training,
@@ -48,7 +49,20 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
 
 def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Create or update the endpoint."""
-    return deployment.deploy(aws, file, job=arguments.job, wait=arguments.wait)
+    number = arguments.version
+    package = None if number is None else registry.find_approved(aws, file.settings, number)
+    return deployment.deploy(aws, file, job=arguments.job, package=package, wait=arguments.wait)
+
+
+def register(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Create a version in the model registry."""
+    return registry.register(aws, file, job=arguments.job)
+
+
+def approve(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Approve or reject a version."""
+    rejected = arguments.reject
+    return registry.approve(aws, file.settings, arguments.version, is_rejected=rejected)
 
 
 def predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
@@ -127,11 +141,15 @@ def debug(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
 def status(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """List the resources on SageMaker."""
     listed = resources.find(aws, file.settings).own
+    versions = list(registry.versions(aws, file.settings))
     if arguments.json:
         keys = [{"kind": r.noun, "name": r.name, "status": r.status} for r in listed]
+        keys += [
+            {"kind": "ModelPackage", "name": str(v.number), "status": v.status} for v in versions
+        ]
         return json.dumps(keys)
     return (
-        "\n".join(map(str, listed))
+        "\n".join(map(str, [*listed, *versions]))
         or f"{file.settings.name} has no resources of yours on SageMaker"
     )
 
@@ -182,6 +200,8 @@ VERBS: Mapping[str, Verb] = {
     "train": train,
     "tune": tune,
     "report": report,
+    "register": register,
+    "approve": approve,
     "deploy": deploy,
     "predict": predict,
     "explain": explain,

@@ -64,6 +64,8 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         parser.error("--containers and --processes need --local")
     if arguments.verb == "logs" and arguments.local and (arguments.follow or arguments.since):
         parser.error("--follow and --since are for SageMaker, and not for --local")
+    if chosen == "deploy" and arguments.version is not None and (arguments.local or arguments.job):
+        parser.error("--version is for SageMaker, instead of --job: remove --local and --job")
     return arguments
 
 
@@ -120,13 +122,17 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     set_help = "replace a value of the settings file, such as hyperparameters.epochs=3"
     override = {"metavar": "KEY=VALUE", "action": "append", "default": [], "dest": "overrides"}
     add(every, "--set", set_help, **override)
-    changing = "train tune deploy predict transform explain delete"
+    changing = "train tune register approve deploy predict transform explain delete"
     flag(changing, "--dry-run", "validate and print the requests; send none")
     no_wait_help = "return when SageMaker has started"
     waiting = "train tune deploy transform explain"
     add(waiting, "--no-wait", no_wait_help, dest="wait", action="store_false")
     job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
-    add("deploy transform explain", "--job", job_help)
+    add("register deploy transform explain", "--job", job_help)
+    add("approve", "--version", "version (default: the newest)", type=int, metavar="N")
+    version_help = "an approved version of the model registry, instead of a job's model"
+    add("deploy", "--version", version_help, type=int, metavar="N")
+    flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
     local = "train tune deploy predict explain report logs debug delete"
     flag(local, "--local", "run on this machine, without an account")

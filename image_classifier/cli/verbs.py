@@ -115,6 +115,18 @@ VERBS: Mapping[str, Verb] = {
         page="how-to/debug.md",
         then="{command} report {settings}{local}",
     ),
+    "register": Verb(
+        summary="add a model to the model registry as a version; print its number",
+        example="settings.toml",
+        page="how-to/registry.md",
+        then="{command} approve {settings} --version {result}",
+    ),
+    "approve": Verb(
+        summary="approve or reject a version of the model registry",
+        example="settings.toml --version 3",
+        page="how-to/registry.md",
+        then="{command} deploy {settings} --version {result}",
+    ),
     "deploy": Verb(
         summary="create an endpoint for a trained model, or update it; "
         "with --local start a server on this machine",

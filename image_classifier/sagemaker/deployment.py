@@ -12,10 +12,18 @@ from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
 
 
-def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool = True) -> str:
+def deploy(
+    aws: Aws,
+    file: SettingsFile,
+    *,
+    job: str | None = None,
+    package: str | None = None,
+    wait: bool = True,
+) -> str:
     """Create the endpoint, or update it with the new model; return its name.
 
     `job` is a training job's name or a model.tar.gz on S3; by default the newest job's model.
+    `package` is the ARN of a version in the model registry, instead of a job's model.
 
     Raises:
         UserError: AWS rejected a request, the endpoint failed, or it is another user's.
@@ -25,7 +33,7 @@ def deploy(aws: Aws, file: SettingsFile, *, job: str | None = None, wait: bool =
     exists = not aws.is_dry and _is_updatable(aws, settings)
     name = new_name(settings)
     is_multi_model = settings.endpoint.kind == "multi-model"
-    model = (collect_models if is_multi_model else find_model)(aws, settings, job)
+    model = package or (collect_models if is_multi_model else find_model)(aws, settings, job)
     aws.send("CreateModel", endpoint_requests.model(settings, name, model))
     aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
     request = {"EndpointName": settings.name, "EndpointConfigName": name}

@@ -24,15 +24,18 @@ def model(
 ) -> Request:
     """Return CreateModel.
 
-    `artifact` is a model.tar.gz on S3, or a prefix of several; with `is_single` the model is for a
-    job, not for a multi-model endpoint. Transform jobs run on amd64 processors only.
+    `artifact` is a model.tar.gz on S3, a prefix of several, or the ARN of a version in the model
+    registry; with `is_single` the model is for a job, not for a multi-model endpoint. Transform
+    jobs run on amd64 processors only.
     """
     is_arm64 = settings.endpoint.is_arm64 and not is_for_transform
-    container: Request = {
-        "Image": settings.images.serve_arm64 if is_arm64 else settings.images.serve,
-        "ModelDataUrl": artifact,
-        "Environment": dict(settings.endpoint.environment),
-    }
+    container: Request = {"Environment": dict(settings.endpoint.environment)}
+    if artifact.startswith("arn:"):
+        # The version has its container image.
+        container["ModelPackageName"] = artifact
+    else:
+        container["Image"] = settings.images.serve_arm64 if is_arm64 else settings.images.serve
+        container["ModelDataUrl"] = artifact
     if settings.endpoint.kind == "multi-model" and not is_single:
         container["Mode"] = "MultiModel"
     request: Request = {

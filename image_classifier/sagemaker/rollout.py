@@ -76,11 +76,15 @@ def _problem(settings: Settings, answer: Answer, config: str) -> str | None:
 def smoke_test(aws: Aws, settings: Settings, artifact: str) -> None:
     """Send the golden images of the artifact to the endpoint, and compare the probabilities.
 
-    An artifact that cannot be read, or has no golden images, is reported and not tested.
+    `artifact` is a model.tar.gz on S3, or the ARN of a version in the model registry. If it cannot
+    be read, or has no golden images, that is reported, and nothing is tested.
 
     Raises:
         UserError: the endpoint rejected an image, or its probabilities differ.
     """
+    if artifact.startswith("arn:"):
+        package = aws.query("DescribeModelPackage", {"ModelPackageName": artifact})
+        artifact = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
     try:
         images = golden_images(aws, S3Uri.parse(artifact))
     except UserError as error:

@@ -74,10 +74,19 @@ def _bounds(shape: Shape, value: object, name: str) -> Iterator[str]:
     if value not in rules.get("enum", (value,)):
         yield f"{name} {value!r} is not one of its values"
     pattern = rules.get("pattern")
-    if pattern and not re.fullmatch(_in_python(pattern), value):
+    if pattern and not _matches(pattern, value):
         yield f"{name} {value!r} does not match {pattern}"
 
 
-def _in_python(pattern: str) -> str:
-    """Translate a Java pattern, for the character classes that SageMaker uses."""
-    return pattern.replace(r"\p{L}\p{Z}\p{N}", r"\w\s").replace(r"\p{M}", "").replace(r"\P", r"\w")
+def _matches(pattern: str, value: str) -> bool:
+    """Match a Java pattern, with the character classes of most of SageMaker's patterns.
+
+    A pattern that Python cannot compile is left to the service.
+    """
+    translated = pattern.replace(r"\p{L}\p{Z}\p{N}", r"\w\s").replace(r"\p{M}", "")
+    # The second is the quantifier of a group with a `$` too many.
+    translated = translated.replace(r"\P", r"\w").replace(")${", "){")
+    try:
+        return re.fullmatch(translated, value) is not None
+    except re.error:
+        return True
