@@ -1,5 +1,6 @@
-"""SIGTERM to local_test/up.sh, which `make up` runs, ends the training container."""
+"""local_test/up.sh, which `make up` runs: SIGTERM, and the choice of containers or processes."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -68,3 +69,41 @@ def test_sigterm_ends_the_training_container_after_it_has_saved(tmp_path: Path) 
 
 def _without_data(_: str, names: list[str]) -> set[str]:
     return {"test_dir"} & set(names)
+
+
+def start(folder: Path, **variables: str) -> list[str]:
+    """Run up.sh where it cannot set up .venv; return the lines that it prints."""
+    shutil.copytree(REPOSITORY / "local_test", folder / "local_test", ignore=_without_data)
+    (folder / "Makefile").write_text("setup:\n\t@echo sets up .venv; exit 1\n")
+    finished = subprocess.run(
+        [str(folder / "local_test/up.sh")],
+        env=os.environ | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode
+    return finished.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ("processes", "sets up .venv"),
+        ("containers", "up.sh: no Docker engine: start it, or unset IMAGE_CLASSIFIER_LOCAL"),
+        ("", "sets up .venv"),
+    ],
+)
+def test_without_an_engine_processes_run_unless_containers_are_chosen(
+    tmp_path: Path, chosen: str, expected: str
+) -> None:
+    engine = f"unix://{tmp_path}/none.sock"
+
+    assert start(tmp_path, IMAGE_CLASSIFIER_LOCAL=chosen, DOCKER_HOST=engine)[0] == expected
+
+
+@pytest.mark.docker
+def test_processes_run_in_spite_of_an_engine_if_they_are_chosen(tmp_path: Path) -> None:
+    assert start(tmp_path, IMAGE_CLASSIFIER_LOCAL="processes")[0] == "sets up .venv"
