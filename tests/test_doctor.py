@@ -15,6 +15,7 @@ from image_classifier.platform.doctor.cases import CASES, MULTI_MODEL, SERVE, TR
 from image_classifier.platform.doctor.diagnosis import diagnose
 from image_classifier.platform.doctor.examination import Limits, Options
 from image_classifier.platform.doctor.report import Report
+from tests.bodies import PNG
 from tests.processes import free_port
 from tests.zoo import servers
 
@@ -143,6 +144,30 @@ def test_healthy_server_of_many_models_passes() -> None:
 
     assert report.failed == {}, report.text()
     assert {*report.skipped} == {"network", "writes-outside"}
+
+
+@pytest.mark.parametrize("role", [MULTI_MODEL, TRANSFORM])
+def test_our_server_passes(role: str, artifact: Path) -> None:
+    command = (sys.executable, "-m", "container.serving", "serve")
+
+    report = examine(
+        *command,
+        role=role,
+        model=artifact,
+        request=PNG,
+        content_type="image/png",
+        memory=2**31,
+        limits=Limits(),
+    )
+
+    assert report.failed == {}, report.text()
+    assert {*report.skipped} == {"network", "writes-outside"}
+
+
+def test_server_that_needs_a_model_names_the_option() -> None:
+    report = examine(sys.executable, ZOO, "wrong_case")
+
+    assert report.failed["start"].remedy.startswith("give the model's files: --model")
 
 
 HEALTHY = {

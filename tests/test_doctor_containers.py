@@ -11,6 +11,7 @@ import pytest
 from image_classifier.platform.doctor.cases import SERVE, TRAIN
 from image_classifier.platform.doctor.diagnosis import diagnose
 from image_classifier.platform.doctor.examination import Limits, Options
+from tests.bodies import PNG
 from tests.containers import docker
 from tests.zoo import servers, trainings
 
@@ -112,8 +113,17 @@ def test_healthy_training_in_a_container(images: list[str]) -> None:
     images.append("doctor-zoo-training")
     lines = 'ENTRYPOINT ["python", "/program/serve.py", "Healthy"]'
     build("doctor-zoo-training", lines, trainings.__file__)
+    ignored = ["image-secrets", "hyperparameter-strings"]
 
-    report = diagnose("doctor-zoo-training", [], TRAIN, ignored=["image-secrets"])
+    report = diagnose("doctor-zoo-training", [], TRAIN, ignored=ignored)
 
     assert report.failed == {}, report.text()
-    assert {*report.skipped} == {"image-secrets"}
+    assert {*report.skipped} == {*ignored}
+
+
+def test_our_serving_container_image_passes_all_cases(serve_image: str, artifact: Path) -> None:
+    options = Options(model=artifact, request=PNG, content_type="image/png")
+
+    report = diagnose(serve_image, [], SERVE, options=options)
+
+    assert (report.failed, report.skipped) == ({}, {}), report.text()

@@ -100,13 +100,14 @@ def copy_data(examination: Examination) -> None:
     if examination.options.data is not None:
         copytree(examination.options.data, target)
         return
-    for channel in ("train", "validation"):
+    # The SDK calls the only channel of a job `training`.
+    for channel in ("training", "validation"):
         for class_name, color in (("blue", b"\x20\x40\xd0"), ("red", b"\xd0\x40\x20")):
             folder = target / channel / class_name
             folder.mkdir(parents=True)
             for number in range(_IMAGES_PER_CLASS):
                 shade = bytes(value + number % 16 for value in color)
-                size = 32 + 2 * number + (channel == "train") * 64
+                size = 32 + 2 * number + (channel == "training") * 64
                 (folder / f"{number}.png").write_bytes(png(shade, size))
 
 

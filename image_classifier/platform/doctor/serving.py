@@ -129,6 +129,9 @@ def launch_of(examination: Examination) -> Launch:
 def report_trouble(examination: Examination, trouble: Trouble) -> None:
     """Report why a server did not become ready; all other cases are skipped."""
     report = examination.report
+    if trouble.case_id in {"ping-ready", "ping-latency"}:
+        # It responded.
+        report.accept("start", "image-entrypoint", "port")
     if trouble.case_id not in report.failed:
         report.fail(trouble.case_id, trouble.message, trouble.evidence, trouble.remedy)
     report.skip_rest(f"a consequence of {trouble.case_id}")
@@ -141,6 +144,7 @@ def check_sigterm(examination: Examination, running: Running) -> None:
         return
     if running.exit_code() is not None:
         return
+    deadline = time.monotonic() + grace
     running.terminate()
     if running.wait(grace) is None:
         report.fail(
@@ -149,12 +153,14 @@ def check_sigterm(examination: Examination, running: Running) -> None:
             f"last line of the log: {running.last_line()}",
         )
         return
-    time.sleep(2 * startup.POLL_SECONDS)
+    # Workers may finish their requests; SageMaker kills all processes after the same time.
+    while running.left_processes() and time.monotonic() < deadline:
+        time.sleep(startup.POLL_SECONDS)
     if left := running.left_processes():
         report.fail(
             "sigterm",
-            "the first process ended after SIGTERM without its child processes",
-            f"{left} processes still run",
+            "the first process ended after SIGTERM, but its child processes did not",
+            f"{left} processes still run {grace:g} s after SIGTERM",
         )
     report.accept("sigterm")
 

@@ -26,6 +26,8 @@ _HINTS = {
     "read-only-model": r"read-only|permission denied|errno 30|erofs",
     "network": r"resol|network|connect|unreachable|urlopen|timed out|getaddrinfo|errno -[23]",
 }
+_PING_ROUTE = "add the route GET /ping, which returns 200 when the model is loaded"
+
 _RELAXED = {
     "read-only-model": "with a writable /opt/ml/model",
     "network": "with a network",
@@ -157,7 +159,7 @@ def wait_until_ready(running: Running, examination: Examination, seconds: float)
         time.sleep(POLL_SECONDS)
     if slow := examination.report.failed.get("ping-latency"):
         return Trouble(case_id="ping-latency", message=slow.message, evidence=slow.evidence)
-    return _never_ready(running, last, seconds)
+    return _never_ready(running, examination, last, seconds)
 
 
 def ping(running: Running, examination: Examination) -> Answer:
@@ -216,7 +218,9 @@ def _port_trouble(running: Running) -> Trouble | None:
     )
 
 
-def _never_ready(running: Running, last: Answer | None, seconds: float) -> Trouble:
+def _never_ready(
+    running: Running, examination: Examination, last: Answer | None, seconds: float
+) -> Trouble:
     line = running.last_line()
     if last is None:
         return Trouble(
@@ -231,7 +235,7 @@ def _never_ready(running: Running, last: Answer | None, seconds: float) -> Troub
         case_id="ping-ready",
         message=f"GET /ping returned no 200 within {seconds:g} s",
         evidence=f"{last}; last line of the log: {line}",
-        remedy="add the route GET /ping, which returns 200" if missing else "",
+        remedy=_PING_ROUTE if missing else remedy_of(running.log(), examination),
     )
 
 

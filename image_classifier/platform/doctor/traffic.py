@@ -31,6 +31,9 @@ _BUSY = {429, 503}
 _GROWTH_REQUESTS, _GROWTH_SECONDS = 20, 4
 _GROWTH_BYTES = 20 * 2**20
 
+# A program that is being killed may still be seen as running for so long.
+_END_SECONDS = 0.3
+
 _MAX_MEGABYTES = 100
 _STRATEGIES = {"SINGLE_RECORD", "MULTI_RECORD", "SingleRecord", "MultiRecord"}
 
@@ -57,6 +60,9 @@ def check_keep_alive(
             alone = invoke(running, examination, step)
             if alone.status is None:
                 continue
+        if answer.status is None and running.wait(_END_SECONDS) is not None:
+            # Reported as the end of the server.
+            return
         if answer.status is None or (step is None and answer.status != startup.OK):
             what = "GET /ping" if step is None else "POST /invocations"
             report.fail(
@@ -130,7 +136,7 @@ def check_growth(
         return
     seconds = max(invoke(running, examination, valid).seconds, 0.001)
     count = min(_GROWTH_REQUESTS, int(_GROWTH_SECONDS / seconds))
-    if count < _GROWTH_REQUESTS / 4:
+    if count < _GROWTH_REQUESTS * 3 / 4:
         return
     measured = []
     # The first requests fill caches.
