@@ -31,6 +31,7 @@ MARKS = {
     "docker": "needs a Docker engine; test_documents.py checks that Compose accepts the file",
     "gpu": "needs a GPU",
     "download": "needs a network",
+    "sdk3": "needs version 3 of the SageMaker SDK",
     "setup": ".ci/run",
 }
 

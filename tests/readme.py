@@ -18,6 +18,7 @@ from image_classifier.platform.doctor.cases import CASES, ROLES
 from image_classifier.preparation.findings import KINDS
 from tests import command_lines, hostile_images, public_layouts
 from tests.documents import DOCS, ROOT
+from tests.sdk_requests import comparison
 
 REFERENCE = DOCS / "reference"
 
@@ -145,6 +146,7 @@ TABLES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     REFERENCE / "environment.md": {"environment": environment_table, "sizing": sizing_table},
     REFERENCE / "images.md": {"images": hostile_images.table},
     REFERENCE / "findings.md": {"findings": findings_table},
+    DOCS / "how-to" / "sdk.md": {"requests": comparison.table},
     DOCS / "how-to" / "health-check.md": {"cases": cases_table},
     REFERENCE / "layouts.md": {"layouts": public_layouts.layouts_table},
     REFERENCE / "http-api.md": {"multi-model": lambda: docstring_table(multi_model)},

@@ -159,6 +159,7 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
         # One image per request: Local Mode's default joins files as text.
         strategy="SingleRecord",
         output_path=output,
+        output_kms_key=settings.aws.kms_key,
         accept=transform.accept,
         max_payload=transform.max_payload_mb,
         env=dict(TRANSFORM_ENVIRONMENT),

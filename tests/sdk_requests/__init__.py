@@ -1,0 +1,1 @@
+"""Requests of both generations of the SageMaker SDK, recorded, and compared with the command's."""
