@@ -100,6 +100,7 @@ class Flag:
     """What requests of one server share."""
 
     is_loaded = False
+    connections = 0
     started = time.monotonic()
     kept: list[bytes] = []  # noqa: RUF012 - one process
     lock = threading.Lock()
@@ -345,10 +346,12 @@ class HealthyModels(Healthy):
     def unload(self, name: str) -> None:
         del self.models[name]
 
-    @property
-    def models(self) -> dict[str, bytes]:
-        # As with several workers, the client's port decides.
-        return self.registries[self.client_address[1] // 2 % len(self.registries)]
+    def setup(self) -> None:
+        super().setup()
+        with Flag.lock:
+            Flag.connections += 1
+            # Each connection has the next worker.
+            self.models = self.registries[Flag.connections % len(self.registries)]
 
 
 class ModelsPerWorker(HealthyModels):
