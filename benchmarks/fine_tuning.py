@@ -1,0 +1,337 @@
+"""What each ingredient of fine-tuning is worth: named variants on thinned data sets.
+
+    python -m benchmarks.fine_tuning --data ../shared/data --results fine_tuning.jsonl
+
+A seed draws the training and validation images of a data set, the same number of each class, and
+orders the batches. Each variant of a seed starts from the same images, weights and head, so the
+differences between variants are paired. All take the same number of epochs. The seconds are those
+of the processor, without those of the frozen stage: other programs on the machine change them
+little and the accuracies not at all.
+
+A result is a line of `--results`. A run that is started again skips what the file holds.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import math
+import os
+import shutil
+import statistics
+import sys
+import tarfile
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.conditions import conditions
+from benchmarks.frozen_backbone import T_95
+from container.classifier import labeled_images
+from container.classifier.labeled_images import LabeledFile
+from container.classifier.preprocessing import Preprocessing
+from container.debugger.recording.debug_session import Observer
+from container.networks.network import build
+from container.training.data import images
+from container.training.device import Arithmetic
+from container.training.fitting import pretrained
+from container.training.fitting.checkpoint import Checkpoints
+from container.training.fitting.cluster import Cluster
+from container.training.fitting.loop import Trainer
+from container.training.fitting.task import Task
+from container.training.hyperparameters import Hyperparameters
+from container.training.sagemaker.stop import StopRequest
+
+NETWORK, WEIGHTS = "squeezenet1_0", "weights/squeezenet1_0-deepcompression.pth"
+
+# Folders of the training and the validation images in each tar file.
+DATA = {
+    "flowers": ("flowers/train", "flowers/val"),
+    "digits": ("digits/train", "digits/val"),
+    "ants-bees": ("ants-bees/train", "ants-bees/val"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Changes of the reference: hyperparameters, and constants by module and name."""
+
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+
+# A first try, found by hand.
+BY_HAND = {
+    "fine_tuning": "full",
+    "learning_rate": "0.001",
+    "max_zoom": "0.4",
+    "max_shift": "0.15",
+    "label_smoothing": "0.1",
+    "horizontal_flip": "true",
+    "batch_size": "32",
+}
+NEW = {
+    "fine_tuning": "full",
+    "learning_rate": "0.0005",
+    "max_zoom": "0.1",
+    "max_shift": "0.08",
+    "label_smoothing": "0.1",
+    "batch_size": "32",
+}
+FACTOR = "container.training.fitting.unfreezing.FIRST_LAYER_FACTOR"
+AVERAGED = "container.training.recipe.AVERAGED_RUNS"
+VARIANTS = {
+    "before": Variant(
+        {
+            "fine_tuning": "staged",
+            "learning_rate": "0.0002",
+            "batch_size": "64",
+            "max_zoom": "0.1",
+            "max_shift": "0.08",
+            "label_smoothing": "0",
+        }
+    ),
+    "by hand": Variant(BY_HAND),
+    "by hand, rate 0.0005": Variant(BY_HAND | {"learning_rate": "0.0005"}),
+    "by hand, rate 0.002": Variant(BY_HAND | {"learning_rate": "0.002"}),
+    "by hand, staged": Variant(BY_HAND | {"fine_tuning": "staged"}),
+    "by hand, batch 64": Variant(BY_HAND | {"batch_size": "64"}),
+    "by hand, zoom 0.1, shift 0.08": Variant(BY_HAND | {"max_zoom": "0.1", "max_shift": "0.08"}),
+    "by hand, no average": Variant(BY_HAND | {"ema_decay": "0"}),
+    "by hand, equal rates": Variant(BY_HAND, {FACTOR: 1.0}),
+    "by hand, no smoothing": Variant(BY_HAND | {"label_smoothing": "0"}),
+    "by hand, no flips": Variant(BY_HAND | {"horizontal_flip": "false"}),
+    "new": Variant(NEW),
+    "rate 0.001": Variant(NEW | {"learning_rate": "0.001"}),
+    "batch 64": Variant(NEW | {"batch_size": "64"}),
+    "staged": Variant(NEW | {"fine_tuning": "staged"}),
+    "no smoothing": Variant(NEW | {"label_smoothing": "0"}),
+    "first layer 0.03": Variant(NEW, {FACTOR: 0.03}),
+    "no average": Variant(NEW | {"ema_decay": "0"}),
+    "average of a fifth": Variant(NEW, {AVERAGED: 5}),
+    "cutmix": Variant(NEW | {"cutmix": "1"}),
+    "mixup 0.2": Variant(NEW | {"mixup": "0.2"}),
+    "muon 0.002": Variant(NEW | {"optimizer": "muon", "learning_rate": "0.002"}),
+    "decay 0.05": Variant(NEW | {"weight_decay": "0.05"}),
+    "find_learning_rate": Variant(
+        {name: value for name, value in NEW.items() if name != "learning_rate"}
+        | {"find_learning_rate": "true"}
+    ),
+    "half_size_steps 0.5": Variant(NEW | {"half_size_steps": "0.5"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A variant of a seed on a data set."""
+
+    data: str
+    variant: str
+    seed: int
+    epochs: int
+    training: int
+    validation: int
+    image_size: int
+
+
+class Recorder(Observer):
+    """Keeps the accuracy of every evaluation, the first of which is the frozen stage's."""
+
+    def __init__(self) -> None:
+        """Start without evaluations."""
+        super().__init__()
+        self.accuracies: list[float] = []
+        self.losses: list[float] = []
+        self.processor_seconds: list[float] = []
+
+    def evaluation(
+        self,
+        step: int,
+        epoch: int,
+        loss: float,
+        confusion: npt.NDArray[np.int64],
+        train_loss: float | None = None,
+    ) -> None:
+        """Record an evaluation."""
+        super().evaluation(step, epoch, loss, confusion, train_loss)
+        self.accuracies.append(round(float(confusion.trace() / confusion.sum()), 4))
+        self.losses.append(round(loss, 4))
+        self.processor_seconds.append(time.process_time())
+
+
+def main() -> None:
+    """Run what is missing in the results; print a table and one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tar files, weights")
+    parser.add_argument("--results", type=Path, required=True, help="JSON Lines, continued")
+    parser.add_argument("--sets", nargs="*", choices=DATA, default=["flowers", "digits"])
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=[*VARIANTS])
+    parser.add_argument("--seeds", type=int, default=3, help="from 0; default: 3")
+    parser.add_argument("--epochs", type=int, default=3, help="default: 3")
+    parser.add_argument("--images", type=int, nargs=2, default=(600, 600), metavar=("T", "V"))
+    parser.add_argument("--image-size", type=int, default=128, help="default: 128 pixels")
+    parser.add_argument("--reference", choices=VARIANTS, default="new")
+    parser.add_argument("--table", action="store_true", help="print the table only")
+    arguments = parser.parse_args()
+    training, validation = arguments.images
+    sizes = (training, validation, arguments.image_size)
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        os.environ.setdefault("SAGEMAKER_CLASSIFIER_CACHE_DIR", str(scratch / "cache"))
+        for seed, name, data in itertools.product(
+            range(arguments.seeds), arguments.variants, arguments.sets
+        ):
+            run = Run(data, name, seed, arguments.epochs, *sizes)
+            done = [Run(**result["run"]) for result in _read(arguments.results)]
+            if arguments.table or run in done:
+                continue
+            result = {"run": dataclasses.asdict(run), **_result(run, arguments.data, scratch)}
+            with arguments.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+            print(json.dumps(result), file=sys.stderr, flush=True)
+    results = _read(arguments.results)
+    _print_table(results, arguments.reference)
+    print(json.dumps({"results": results, "conditions": conditions(["torch", "torchvision"])}))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _result(run: Run, data: Path, scratch: Path) -> dict[str, object]:
+    """Train once."""
+    variant = VARIANTS[run.variant]
+    hyperparameters = Hyperparameters.from_strings(
+        {
+            "network": NETWORK,
+            "seed": run.seed,
+            "epochs": run.epochs,
+            "image_size": run.image_size,
+            **variant.hyperparameters,
+        }
+    )
+    stop, recorder = StopRequest(), Recorder()
+    with contextlib.ExitStack() as stack:
+        for name, value in variant.constants.items():
+            stack.enter_context(mock.patch(name, value))
+        trainer = Trainer(
+            _task(run, data, scratch, hyperparameters),
+            arithmetic=Arithmetic.choose(hyperparameters.precision, NETWORK),
+            cluster=Cluster(rank=0, world_size=1),
+            observer=recorder,
+        )
+        # Without checkpoints but the last one.
+        trainer.train(stop, Checkpoints(scratch / "checkpoints", "0" * 64, math.inf))
+    shutil.rmtree(scratch / "checkpoints", ignore_errors=True)
+    return {
+        "accuracies": recorder.accuracies,
+        "losses": recorder.losses,
+        "processor_seconds": recorder.processor_seconds[-1] - recorder.processor_seconds[0],
+    }
+
+
+def _task(run: Run, data: Path, scratch: Path, hyperparameters: Hyperparameters) -> Task:
+    """Draw the images of a seed, and load the weights."""
+    folder = scratch / run.data
+    if not folder.exists():
+        with tarfile.open(data / f"{run.data}.tar") as archive:
+            archive.extractall(folder, filter="data")
+    preprocessing = Preprocessing(image_size=run.image_size)
+    parts = [
+        _drawn(labeled_images.labeled_files(folder / path), count, run.seed)
+        for path, count in zip(DATA[run.data], (run.training, run.validation), strict=True)
+    ]
+    class_names = tuple(sorted({file.class_name for file in parts[0]}))
+    training, validation = (
+        images.decode(files, class_names, preprocessing, StopRequest()) for files in parts
+    )
+    torch.manual_seed(run.seed)
+    network = build(NETWORK, len(class_names), run.image_size)
+    weights = scratch / "weights"
+    weights.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (weights / Path(WEIGHTS).name).symlink_to((data / WEIGHTS).resolve())
+    return Task(
+        hyperparameters=hyperparameters,
+        preprocessing=preprocessing,
+        class_names=class_names,
+        network=network,
+        weights_source=pretrained.load_channel(network, weights),
+        training=training,
+        validation=validation,
+    )
+
+
+def _drawn(files: Sequence[LabeledFile], count: int, seed: int) -> list[LabeledFile]:
+    """Draw images, the same share of each class; all if there are fewer."""
+    if len(files) <= count:
+        return list(files)
+    random = np.random.default_rng(seed)
+    by_class: dict[str, list[LabeledFile]] = defaultdict(list)
+    for index in random.permutation(len(files)):
+        by_class[files[index].class_name].append(files[index])
+    return [
+        file
+        for name in sorted(by_class)
+        for file in by_class[name][: max(1, round(count * len(by_class[name]) / len(files)))]
+    ]
+
+
+def _print_table(results: Sequence[Mapping[str, Any]], reference: str) -> None:
+    """Print the last epoch's accuracy and its paired difference to that of the reference."""
+    by_run = {Run(**result["run"]): result for result in results}
+    groups: dict[Run, list[tuple[float, ...]]] = defaultdict(list)
+    for run, result in by_run.items():
+        other = by_run.get(dataclasses.replace(run, variant=reference))
+        frozen, *_, last = result["accuracies"]
+        groups[dataclasses.replace(run, seed=0)].append(
+            (
+                last,
+                last - other["accuracies"][-1] if other else math.nan,
+                last - frozen,
+                max(result["accuracies"]),
+                result["processor_seconds"],
+            )
+        )
+    titles = ("last epoch", f"- {reference}", "- frozen", "kept", "processor s")
+    print(f"{'data, images, epochs, pixels: variant':<60} n " + "".join(f"{t:>15}" for t in titles))
+    for run, rows in groups.items():
+        last, difference, gain, kept, seconds = zip(*rows, strict=True)
+        where = f"{run.data}, {run.training}, {run.epochs}, {run.image_size}: {run.variant}"
+        cells = (
+            f"{100 * statistics.mean(last):.1f}",
+            _interval([value for value in difference if not math.isnan(value)]),
+            _interval(gain),
+            f"{100 * statistics.mean(kept):.1f}",
+            f"{statistics.mean(seconds):.0f}",
+        )
+        print(f"{where:<60} {len(rows)} " + "".join(f"{cell:>15}" for cell in cells))
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Return mean and half the 95 % interval, in points."""
+    n = len(values)
+    if n == 0:
+        return ""
+    mean = 100 * statistics.mean(values)
+    if n == 1:
+        return f"{mean:+.1f}"
+    return f"{mean:+.1f} +- {100 * T_95[n] * statistics.stdev(values) / math.sqrt(n):.1f}"
+
+
+if __name__ == "__main__":
+    main()
