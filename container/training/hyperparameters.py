@@ -3,24 +3,17 @@
 Imports the standard library only, so that they can be checked before a job is created.
 """
 
-import ast
-import contextlib
-import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from types import NoneType
-from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
+from typing import Annotated, Literal, NamedTuple, Self
 
 from container.classifier.errors import UserError
+from container.training.parsing import parse, parts_of
 
 # Hyperparameters that tuning jobs and the SDKs add for themselves.
 FOREIGN_PREFIXES = ("_", "sagemaker_")
 FOREIGN_NAMES = frozenset({"default_user_module_name"})
-
-Value: TypeAlias = "bool | int | float | str | None"
-
-TRUE, FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
 class Range(NamedTuple):
@@ -209,7 +202,7 @@ class Hyperparameters:
             value = getattr(self, name)
             if value is None:
                 continue
-            choices = [part for part in _parts(hint) if isinstance(part, str)]
+            choices = [part for part in parts_of(hint) if isinstance(part, str)]
             if typing.get_origin(hint) is Annotated:
                 low, high = hint.__metadata__[0]
                 # NaN fails this comparison too.
@@ -239,7 +232,7 @@ class Hyperparameters:
         if unknown := sorted(own.keys() - hints.keys()):
             known = ", ".join(field.name for field in fields(cls))
             raise UserError(f"unknown hyperparameters {', '.join(unknown)}; known are {known}")
-        return cls(**{name: _parse(name, hints[name], value) for name, value in own.items()})  # type: ignore[arg-type]
+        return cls(**{name: parse(name, hints[name], value) for name, value in own.items()})  # type: ignore[arg-type]
 
     def changes(self) -> str:
         """Return the values that differ from the defaults, as a command line has them."""
@@ -249,55 +242,3 @@ class Hyperparameters:
             for name, (value, default) in values.items()
             if value != default
         )
-
-
-def _parse(name: str, hint: object, value: object) -> Value:
-    """Parse one value: Python's repr, JSON, JSON within a string, or plain text."""
-    text = str(value).strip()
-    if text.startswith('"') and text.endswith('"'):
-        with contextlib.suppress(ValueError):
-            text = str(json.loads(text)).strip()
-    parts = _parts(hint)
-    if NoneType in parts and text.lower() in {"", "none", "null"}:
-        return None
-    parse, description = _PARSERS.get(parts[0], _PARSERS[str])
-    try:
-        return parse(text)
-    except (ValueError, OverflowError, SyntaxError):
-        raise UserError(f"{name} must be {description}, got {text!r}") from None
-
-
-def _parts(hint: object) -> list[object]:
-    """Return the types of an optional hint, with the choices of a Literal instead of `str`."""
-    parts = typing.get_args(hint)
-    return [inner for part in parts for inner in _parts(part)] or [hint]
-
-
-def _parse_bool(text: str) -> bool:
-    lower = text.lower()
-    if lower not in TRUE | FALSE:
-        raise ValueError(text)
-    return lower in TRUE
-
-
-def _parse_int(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        number = float(text)
-        if not number.is_integer():
-            raise
-        return int(number)
-
-
-def _parse_string(text: str) -> str:
-    # str() of a Python string may itself be a repr.
-    return str(ast.literal_eval(text)) if text[:1] == "'" == text[-1:] else text
-
-
-_PARSERS: dict[object, tuple[Callable[[str], Value], str]] = {
-    bool: (_parse_bool, "true or false"),
-    int: (_parse_int, "a whole number"),
-    float: (float, "a number"),
-    str: (_parse_string, "a string"),
-}

@@ -1,0 +1,67 @@
+"""Parses the strings in which SageMaker passes hyperparameters; standard library only."""
+
+import ast
+import contextlib
+import json
+import typing
+from collections.abc import Callable
+from types import NoneType
+from typing import TypeAlias
+
+from container.classifier.errors import UserError
+
+Value: TypeAlias = "bool | int | float | str | None"
+
+TRUE, FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+
+
+def parse(name: str, hint: object, value: object) -> Value:
+    """Parse one value: Python's repr, JSON, JSON within a string, or plain text."""
+    text = str(value).strip()
+    if text.startswith('"') and text.endswith('"'):
+        with contextlib.suppress(ValueError):
+            text = str(json.loads(text)).strip()
+    parts = parts_of(hint)
+    if NoneType in parts and text.lower() in {"", "none", "null"}:
+        return None
+    parser, description = _PARSERS.get(parts[0], _PARSERS[str])
+    try:
+        return parser(text)
+    except (ValueError, OverflowError, SyntaxError):
+        raise UserError(f"{name} must be {description}, got {text!r}") from None
+
+
+def parts_of(hint: object) -> list[object]:
+    """Return the types of an optional hint, with the choices of a Literal instead of `str`."""
+    parts = typing.get_args(hint)
+    return [inner for part in parts for inner in parts_of(part)] or [hint]
+
+
+def _parse_bool(text: str) -> bool:
+    lower = text.lower()
+    if lower not in TRUE | FALSE:
+        raise ValueError(text)
+    return lower in TRUE
+
+
+def _parse_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
+
+
+def _parse_string(text: str) -> str:
+    # str() of a Python string may itself be a repr.
+    return str(ast.literal_eval(text)) if text[:1] == "'" == text[-1:] else text
+
+
+_PARSERS: dict[object, tuple[Callable[[str], Value], str]] = {
+    bool: (_parse_bool, "true or false"),
+    int: (_parse_int, "a whole number"),
+    float: (float, "a number"),
+    str: (_parse_string, "a string"),
+}
