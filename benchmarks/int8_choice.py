@@ -3,16 +3,22 @@
     python -m benchmarks.int8_choice --data ../shared/data ants-bees hurricane dogs
 
 One SqueezeNet is trained for each data set from ImageNet weights. For each seed, random training
-images calibrate an int8 network, and random held-out images are the validation images. The rule
-"difference" accepts int8 if the accuracy on these is at most `max_accuracy_drop` lower. The rule
-"test" is that of the training program, with its other calibrations. The true drop is that on all
-held-out images.
+images calibrate int8 networks with every calibration of the training program. For each draw, random
+held-out images are the validation images. The true drop is that on all held-out images, with its
+standard error; the expected one is what the probabilities of the float32 network predict of it.
+
+The rule "difference" accepts the first calibration if the accuracy on the validation images is at
+most `max_accuracy_drop` lower. The rule "mcnemar" takes the calibration with the lowest drop,
+unless McNemar's test shows that it is larger than allowed. The rule "expected" is that of the
+training program.
 """
 
 import argparse
+import itertools
 import json
+import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +32,7 @@ from container.classifier import labeled_images
 from container.classifier.artifact import Artifact
 from container.training.data import images
 from container.training.data.images import ImageSet
-from container.training.output.comparison import Comparison
+from container.training.output.comparison import Comparison, losses_of
 from container.training.output.quantization import (
     BATCH_SIZE,
     CALIBRATIONS,
@@ -91,7 +97,7 @@ class Networks:
     artifact: Artifact
     training: ImageSet
     held_out: ImageSet
-    predicted: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
 
     def int8(self, calibration: Calibration, seed: int, scratch: Path) -> npt.NDArray[np.int64]:
         """Return an int8 network's predictions of the held-out images."""
@@ -102,12 +108,15 @@ class Networks:
         network = self.artifact.manifest.network
         source = self.artifact.onnx_model
         quantize(source, pixels, target, network, StopRequest(), calibration=calibration)
-        return _predict(target, self.held_out)
+        classes: npt.NDArray[np.int64] = _probabilities(target, self.held_out).argmax(axis=1)
+        return classes
 
     def compare(self, int8: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> Comparison:
         """Compare both networks on some of the held-out images."""
-        labels, float32 = self.held_out.labels[indices], self.predicted[indices]
-        return Comparison.of(labels, float32, int8[indices], MAX_DROP)
+        labels, probabilities = self.held_out.labels[indices], self.probabilities[indices]
+        float32 = probabilities.argmax(axis=1)
+        losses = losses_of(probabilities, float32, int8[indices])
+        return Comparison.of(labels, float32, int8[indices], losses, MAX_DROP)
 
 
 def main() -> None:
@@ -115,7 +124,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", choices=[[], *CASES], help="data sets; default: all")
     parser.add_argument("--data", type=Path, required=True, help="folder of the tar files")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=2, help="calibrations of each kind")
+    parser.add_argument("--draws", type=int, default=50, help="sets of validation images a seed")
     parser.add_argument("--models", type=Path, help="folder of networks trained before")
     arguments = parser.parse_args()
     results = []
@@ -128,11 +138,13 @@ def main() -> None:
                 make_tree(base_dir, CASES[name], found, arguments.data, seed=0)
                 train(base_dir)
             networks = _networks(base_dir)
-            choices = [
-                c for seed in range(arguments.seeds) for c in _choices(networks, seed, scratch)
-            ]
+            tried = []
+            for seed in range(arguments.seeds):
+                tried.append([networks.int8(each, seed, scratch) for each in CALIBRATIONS])
+                for calibration, int8 in zip(CALIBRATIONS, tried[-1], strict=True):
+                    print(name, seed, calibration, _true(networks, int8), flush=True)
             for size in SIZES if len(networks.held_out) > max(SIZES) else SIZES[:1]:
-                row = _row([choice for choice in choices if choice["validation_images"] == size])
+                row = _row(networks, tried, size, arguments.draws)
                 results.append({"data": name, "held_out": len(networks.held_out), **row})
                 print(json.dumps(results[-1]), flush=True)
     facts = conditions(["nncf", "onnxruntime", "torch"])
@@ -152,58 +164,71 @@ def _networks(base_dir: Path) -> Networks:
     )
     order = np.random.default_rng(0).permutation(len(validation))[:HELD_OUT]
     held_out = ImageSet(validation.pixels[order], validation.labels[order], (), "")
-    return Networks(artifact, training, held_out, _predict(artifact.onnx_model, held_out))
+    return Networks(artifact, training, held_out, _probabilities(artifact.onnx_model, held_out))
 
 
-def _predict(onnx_model: Path, held_out: ImageSet) -> npt.NDArray[np.int64]:
+def _probabilities(onnx_model: Path, held_out: ImageSet) -> npt.NDArray[np.float32]:
     network = Int8Network(onnx_model)
     batches = range(0, len(held_out), BATCH_SIZE)
-    found = [network.predict(held_out.pixels[start : start + BATCH_SIZE]) for start in batches]
-    named: npt.NDArray[np.int64] = np.concatenate(found).argmax(axis=1)
-    return named
+    return np.concatenate(
+        [network.predict(held_out.pixels[start : start + BATCH_SIZE]) for start in batches]
+    )
 
 
-def _choices(networks: Networks, seed: int, scratch: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the choice of both rules for each number of validation images."""
-    count = len(networks.held_out)
-    order = np.random.default_rng(1000 + seed).permutation(count)
-    tried: list[npt.NDArray[np.int64]] = []
-    for size in SIZES:
-        best: Comparison | None = None
-        accepted: int | None = None
-        for attempt, calibration in enumerate(CALIBRATIONS):
-            if attempt == len(tried):
-                tried.append(networks.int8(calibration, seed, scratch))
-            compared = networks.compare(tried[attempt], order[:size])
-            if best is None or compared.drop < best.drop:
-                best, accepted = compared, attempt
-            if compared.is_within_limit:
-                break
-        if best is None or not best.is_accurate:
-            accepted = None
-        first = networks.compare(tried[0], order[:size])
-        drops = [networks.compare(int8, order).drop for int8 in tried]
-        yield {
-            "validation_images": size,
-            "difference": first.is_within_limit,
-            "test": accepted,
-            "drops": drops,
-        }
-
-
-def _row(choices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    accepted = [c["drops"][c["test"]] for c in choices if c["test"] is not None]
-    by_difference = [c["drops"][0] for c in choices if c["difference"]]
+def _true(networks: Networks, int8: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Return the drop on all held-out images by their labels, and the expected one."""
+    found = networks.compare(int8, np.arange(len(int8)))
+    different = (found.lost + found.gained) / found.images
     return {
-        "validation_images": choices[0]["validation_images"],
-        "seeds": len(choices),
-        "int8_by_difference": len(by_difference),
-        "true_drops_by_difference": by_difference,
-        "int8_by_test": len(accepted),
-        "calibrations_by_test": [c["test"] for c in choices],
-        "true_drops_by_test": accepted,
-        "true_drops_of_first": [c["drops"][0] for c in choices],
+        "drop": found.drop,
+        "drop_error": math.sqrt((different - found.drop**2) / found.images),
+        "expected": found.expected_drop,
+        "agreement": found.agreement,
     }
+
+
+def _row(
+    networks: Networks, tried: Sequence[Sequence[npt.NDArray[np.int64]]], size: int, draws: int
+) -> dict[str, Any]:
+    """Return how often each rule accepts int8, and the mean true drop of the accepted networks."""
+    accepted: dict[str, list[dict[str, float]]] = {name: [] for name in RULES}
+    for (seed, networks_of_seed), draw in itertools.product(enumerate(tried), range(draws)):
+        random = np.random.default_rng((seed, draw))
+        indices = random.permutation(len(networks.held_out))[:size]
+        compared = [networks.compare(int8, indices) for int8 in networks_of_seed]
+        for name, rule in RULES.items():
+            if (chosen := rule(compared)) is not None:
+                accepted[name].append(_true(networks, networks_of_seed[chosen]))
+    return {
+        "validation_images": size,
+        "choices": len(tried) * draws,
+        **{
+            name: {
+                "accepted": len(found),
+                **{key: float(np.mean([each[key] for each in found])) for key in found[0]},
+            }
+            if found
+            else {"accepted": 0}
+            for name, found in accepted.items()
+        },
+    }
+
+
+def _by_difference(compared: Sequence[Comparison]) -> int | None:
+    return 0 if compared[0].drop <= MAX_DROP + 1e-9 else None
+
+
+def _by_mcnemar(compared: Sequence[Comparison]) -> int | None:
+    within = (n for n, each in enumerate(compared) if each.drop <= MAX_DROP + 1e-9)
+    best = next(within, min(range(len(compared)), key=lambda n: compared[n].drop))
+    return None if compared[best].has_larger_drop else best
+
+
+def _by_expected(compared: Sequence[Comparison]) -> int | None:
+    return next((n for n, each in enumerate(compared) if each.is_accurate), None)
+
+
+RULES = {"difference": _by_difference, "mcnemar": _by_mcnemar, "expected": _by_expected}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from container.classifier.errors import ArtifactError
 from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Pixels, preprocess
 from container.training.data.images import ImageSet
-from container.training.output.comparison import Comparison
+from container.training.output.comparison import Comparison, losses_of
 from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop, Stopped, TimeLimit
 
@@ -92,7 +92,7 @@ class Attempt:
 
 
 class Int8Network:
-    """An int8 network in ONNX Runtime."""
+    """An int8 network, or the float32 network that it is compared with, in ONNX Runtime."""
 
     def __init__(self, onnx_model: Path) -> None:
         """Load the network."""
@@ -144,37 +144,32 @@ def add_int8(
     """Add an int8 network to an artifact if it is accurate enough; return the new manifest.
 
     Calibrates on the training images. Compares with `predicted`, the classes (N,) of the validation
-    images by the float32 network. If the accuracy drops by more than `max_drop`, other calibrations
-    follow. The most accurate network is added, unless the images show a larger drop than
-    `max_drop`. An error leaves the artifact with float32.
+    images by the float32 network. If the accuracy may drop by more than `max_drop`, other
+    calibrations follow. An error leaves the artifact with float32.
     """
     start, limit = time.monotonic(), TimeLimit(stop, LIMIT_SECONDS)
-    result, best, reasons = None, None, []
+    result, best = None, None
+    reasons: list[str] = []
     try:
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
             source = Artifact.read(directory)
             for calibration in CALIBRATIONS:
                 target = Path(scratch, f"{calibration.preset}-{calibration.float_layers}.onnx")
-                try:
-                    used = _calibrate(source, training, calibration, target, limit)
-                    network = Int8Network(target)
-                    comparison = compare(network, validation, predicted, max_drop, limit)
-                except (Stopped, NotQuantizedError):
-                    if best and best.comparison.is_accurate:
-                        break
-                    raise
-                attempts = filter(None, (best, Attempt(used, comparison, target)))
-                # Of equal ones the first, which is the fastest.
-                best = min(attempts, key=lambda attempt: attempt.comparison.drop)
-                reasons = [best.comparison.reason]
-                if comparison.is_within_limit:
+                used = _calibrate(source, training, calibration, target, limit)
+                int8, float32 = Int8Network(target), Int8Network(source.onnx_model)
+                comparison = compare(int8, validation, predicted, max_drop, limit, float32=float32)
+                attempt = Attempt(used, comparison, target)
+                if comparison.is_accurate:
+                    best, reasons = attempt, []
+                    accepted = _with_verdict(manifest, INT8, comparison.reason, best)
+                    _add(directory, accepted, source, target)
+                    result, reasons = accepted, [comparison.reason]
                     break
+                # Of equal ones the first, which is the fastest.
+                attempts = filter(None, (best, attempt))
+                best = min(attempts, key=lambda attempt: attempt.comparison.expected_drop)
+                reasons = [best.comparison.reason]
                 logger.info("int8=above_limit %s: %s", _described(used), comparison.reason)
-            if best and best.comparison.is_accurate:
-                accepted = _with_verdict(manifest, INT8, best.comparison.reason, best)
-                reasons = []
-                _add(directory, accepted, source, best.onnx_model)
-                result, reasons = accepted, [best.comparison.reason]
     except Stopped:
         cause = "the job was stopped" if stop.requested else f"{LIMIT_SECONDS} seconds passed"
         reasons.append(f"{cause} before {'another' if best else 'int8'} was evaluated")
@@ -265,24 +260,33 @@ def quantize(
 
 
 def compare(
-    network: Int8Network,
+    int8: Int8Network,
     validation: ImageSet,
     predicted: npt.NDArray[np.int64],
     max_drop: float,
     stop: Stop,
+    *,
+    float32: Int8Network,
 ) -> Comparison:
     """Compare an int8 network with the float32 network's predictions of validation images."""
     count = min(COMPARED_IMAGES, len(validation))
     indices = np.linspace(0, len(validation) - 1, count).astype(int)
-    batches = []
+    classes, losses = np.empty(count, np.int64), np.zeros(count)
     with ProgressBar("int8", count) as bar:
         for start in range(0, count, BATCH_SIZE):
             stop.check()
-            pixels = validation.pixels[indices[start : start + BATCH_SIZE]]
-            batches.append(network.predict(pixels).argmax(axis=1))
+            part = slice(start, start + BATCH_SIZE)
+            pixels, before = validation.pixels[indices[part]], predicted[indices[part]]
+            classes[part] = int8.predict(pixels).argmax(axis=1)
+            # The probabilities of the float32 network matter only where the class changes.
+            if (changed := np.flatnonzero(classes[part] != before)).size:
+                probabilities = float32.predict(pixels[changed])
+                losses[start + changed] = losses_of(
+                    probabilities, before[changed], classes[part][changed]
+                )
             bar.update(len(pixels))
-    labels, int8 = validation.labels[indices], np.concatenate(batches)
-    return Comparison.of(labels, predicted[indices], int8, max_drop)
+    labels = validation.labels[indices]
+    return Comparison.of(labels, predicted[indices], classes, losses, max_drop)
 
 
 def _described(calibration: Calibration) -> str:
