@@ -174,7 +174,8 @@ class Hyperparameters:
     max_accuracy_drop: Annotated[float, Range(0.0, 1.0)] = 0.005
     """Allowed drop of int8's accuracy below float32's.
 
-    int8 is rejected if the validation images show a larger drop (docs/explanation/precision.md).
+    int8 is rejected if the expected drop on the validation images plus its standard error is larger
+    (docs/explanation/precision.md). 0 rejects int8 always, 1 never.
     """
 
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0

@@ -73,12 +73,15 @@ class Calibration:
     float_layers: int
     """Number of layers at the end of the network that remain in float32."""
 
+    rounding: str
+    """Of the weights of convolutions: `diffused` (`quantizer.diffuse`), or `nearest`."""
+
 
 # The first makes the fastest network. The others follow if its accuracy drops too much.
 CALIBRATIONS = (
-    Calibration(300, "performance", 0),
-    Calibration(1000, "mixed", 0),
-    Calibration(1000, "mixed", 3),
+    Calibration(300, "performance", 0, "diffused"),
+    Calibration(300, "mixed", 0, "nearest"),
+    Calibration(300, "mixed", 3, "diffused"),
 )
 
 
@@ -237,8 +240,8 @@ def quantize(
     paths = [path.resolve() for path in (onnx_model, stored, target)]
     command = [sys.executable, "-m", "container.training.output.quantizer", *map(str, paths)]
     command += [f"--preset={calibration.preset}", f"--float-layers={calibration.float_layers}"]
-    if network.startswith(TRANSFORMERS):
-        command.append("--transformer")
+    command += ["--diffused"] * (calibration.rounding == "diffused")
+    command += ["--transformer"] * network.startswith(TRANSFORMERS)
     logger.info("quantizing=int8 %s", _described(calibration))
     # The log has progress bars for terminals; only the last line of a failure matters.
     with (
