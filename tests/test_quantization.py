@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torchvision.models import VisionTransformer
@@ -34,6 +35,7 @@ from container.training.output.quantization import (
     calibration_indices,
     compare,
 )
+from container.training.output.rounding import diffuse
 from container.training.sagemaker.stop import Stop, StopRequest
 from tests.artifacts import PixelsToProbabilities, export, random_pixels
 from tests.opt_ml import (
@@ -429,6 +431,26 @@ def test_full_disk_leaves_float32(float32_model: Path, monkeypatch: pytest.Monke
 
     assert Artifact.read(float32_model) == dataclasses.replace(before, manifest=manifest)
     assert quantization_of(manifest)["reason"] == "OSError: [Errno 28] No space left on device"
+
+
+def test_diffused_rounding_keeps_sums_that_nearest_rounding_loses() -> None:
+    # Fine-tuning has changed all weights by less than half a step of 1 / 127.
+    weights = np.full((2, 8, 3, 3), 0.003, np.float32)
+    weights[:, 0, 0, 0] = (1, 2)
+
+    found = diffuse(weights)
+
+    steps = found / (np.array([1, 2]) / 127).reshape(2, 1, 1, 1)
+    assert np.allclose(steps, np.round(steps), atol=1e-4)
+    assert np.abs(steps).max() == pytest.approx(127)
+    # Of each kernel within one step, not only of all weights.
+    assert np.abs((found - weights).sum(axis=(2, 3))).max() <= 2 / 127 + 1e-6
+    assert np.abs((found - weights).sum(axis=(1, 2, 3))).max() <= 1 / 127 + 1e-6
+
+
+@pytest.mark.parametrize("weights", [np.zeros((2, 3, 1, 1)), np.array([[127.0, -127, 5]])])
+def test_diffused_rounding_keeps_values_that_int8_has(weights: npt.NDArray[np.float64]) -> None:
+    assert np.allclose(diffuse(weights.astype(np.float32)), weights)
 
 
 def test_vision_transformer_is_quantized(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 # A larger drop than the allowed one is shown if it had at most this probability without one.
 SIGNIFICANCE = 0.1
 
-# Probability that an image typically loses when its predicted class changes (benchmarks/README.md).
+# Probability that an image typically loses when its predicted class changes.
 # The standard error counts one more such image: few images without a change are no proof.
 TYPICAL_LOSS = 0.1
 

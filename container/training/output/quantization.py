@@ -38,7 +38,6 @@ BATCH_SIZE = 16
 
 # A quantization that takes longer is not worth the cost of the instance.
 LIMIT_SECONDS = 300
-
 POLL_SECONDS = 0.1
 
 # The folder that holds the `container` package: the program is started with `python -m`.
@@ -151,8 +150,7 @@ def add_int8(
     calibrations follow. An error leaves the artifact with float32.
     """
     start, limit = time.monotonic(), TimeLimit(stop, LIMIT_SECONDS)
-    result, best = None, None
-    reasons: list[str] = []
+    result, best, reasons = None, None, list[str]()
     try:
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
             source = Artifact.read(directory)
@@ -195,10 +193,10 @@ def _calibrate(
     source: Artifact, training: ImageSet, calibration: Calibration, target: Path, stop: Stop
 ) -> Calibration:
     """Quantize the artifact's network; return the calibration with the number of used images."""
-    indices = calibration_indices(training.labels, calibration.calibration_images)
-    used = dataclasses.replace(calibration, calibration_images=len(indices))
+    pixels = training.pixels[calibration_indices(training.labels, calibration.calibration_images)]
+    used = dataclasses.replace(calibration, calibration_images=len(pixels))
     network = source.manifest.network
-    quantize(source.onnx_model, training.pixels[indices], target, network, stop, calibration=used)
+    quantize(source.onnx_model, pixels, target, network, stop, calibration=used)
     return used
 
 
@@ -237,8 +235,8 @@ def quantize(
     """
     stored, log = target.with_name("pixels.npy"), target.with_name("log")
     np.save(stored, pixels)
-    paths = [path.resolve() for path in (onnx_model, stored, target)]
-    command = [sys.executable, "-m", "container.training.output.quantizer", *map(str, paths)]
+    paths = (str(path.resolve()) for path in (onnx_model, stored, target))
+    command = [sys.executable, "-m", "container.training.output.quantizer", *paths]
     command += [f"--preset={calibration.preset}", f"--float-layers={calibration.float_layers}"]
     command += ["--diffused"] * (calibration.rounding == "diffused")
     command += ["--transformer"] * network.startswith(TRANSFORMERS)
@@ -288,8 +286,7 @@ def compare(
                     probabilities, before[changed], classes[part][changed]
                 )
             bar.update(len(pixels))
-    labels = validation.labels[indices]
-    return Comparison.of(labels, predicted[indices], classes, losses, max_drop)
+    return Comparison.of(validation.labels[indices], predicted[indices], classes, losses, max_drop)
 
 
 def _described(calibration: Calibration) -> str:

@@ -15,19 +15,16 @@ for _name in ("openvino_telemetry", "openvino", "torch"):
 
 import nncf  # noqa: E402  the lines above must come first
 import numpy as np  # noqa: E402
-import numpy.typing as npt  # noqa: E402
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
 from container.classifier import machine  # noqa: E402
+from container.training.output.rounding import diffuse  # noqa: E402
 from container.training.sagemaker import supervisor  # noqa: E402
 
 # Operators with weights, of which the last ones may remain in float32.
 LAYERS = ("Conv", "Gemm", "MatMul")
-
-# Of int8, whose scales are symmetric.
-LARGEST = 127
 
 
 def quantize(
@@ -47,43 +44,27 @@ def quantize(
     et al. 2019, arXiv 1906.04721). `is_diffused` rounds the weights of convolutions by `diffuse`.
     """
     network = onnx.load(model)
-    if is_diffused:
-        _diffuse_convolutions(network)
     name = network.graph.input[0].name
     images = [{name: image[np.newaxis]} for image in np.load(pixels, mmap_mode="r")]
     layers = [node.name for node in network.graph.node if node.op_type in LAYERS]
+    in_float = layers[max(0, len(layers) - float_layers) :]
+    if is_diffused:
+        _diffuse_convolutions(network, in_float)
     quantized = nncf.quantize(
         network,
         nncf.Dataset(images),
         subset_size=len(images),
         model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
         preset=nncf.QuantizationPreset(preset),
-        ignored_scope=nncf.IgnoredScope(names=layers[max(0, len(layers) - float_layers) :]),
+        ignored_scope=nncf.IgnoredScope(names=in_float),
     )
     onnx.save(quantized, target)
 
 
-def diffuse(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Round weights (N, ...) to int8 values, with a scale per channel, by error diffusion.
-
-    The rounding error of each weight is added to the next one (Floyd and Steinberg 1976), so the
-    errors of neighboring weights cancel out where neighboring pixels are similar. Rounding to the
-    nearest value instead removes most of what fine-tuning has changed: its many small changes are
-    below half a step.
-    """
-    rows = weights.reshape(len(weights), -1).astype(np.float64)
-    scales = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / LARGEST
-    rounded, error = np.empty_like(rows), np.zeros(len(rows))
-    for column, values in enumerate((rows / scales[:, np.newaxis]).T):
-        wanted = values + error
-        rounded[:, column] = np.clip(np.round(wanted), -LARGEST, LARGEST)
-        error = wanted - rounded[:, column]
-    return (rounded * scales[:, np.newaxis]).reshape(weights.shape).astype(np.float32)
-
-
-def _diffuse_convolutions(network: onnx.ModelProto) -> None:
-    """Round the weights of all convolutions. NNCF then finds the same scales and values."""
-    names = {node.input[1] for node in network.graph.node if node.op_type == "Conv"}
+def _diffuse_convolutions(network: onnx.ModelProto, in_float: Sequence[str]) -> None:
+    """Round the weights of the other convolutions. NNCF then finds the same scales and values."""
+    nodes = (node for node in network.graph.node if node.op_type == "Conv")
+    names = {node.input[1] for node in nodes if node.name not in in_float}
     for weights in network.graph.initializer:
         if weights.name in names:
             rounded = diffuse(numpy_helper.to_array(weights))
