@@ -156,11 +156,7 @@ class Hyperparameters:
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of training. `auto`: the faster one for this network and device.
-
-    On a CPU with instructions for bfloat16 the job measures a few steps first. If a seed must
-    reproduce a result on other machines or in another job, set it.
-    """
+    """Precision of training. `auto`: the faster one, measured. Set it if a seed must reproduce."""
 
     compile: bool = False
     """Compile the network with `torch.compile`: a start of minutes, then faster steps on a GPU."""
