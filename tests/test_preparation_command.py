@@ -319,3 +319,15 @@ def test_classes_that_can_be_leftovers_are_findings(
     assert main(["audit", str(tmp_path)]) == 0
 
     assert "unusual-class: the folder Others is a class" in capsys.readouterr().out
+
+
+def test_classes_that_differ_in_case_are_findings_and_not_mirrored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path, {"Cat": 3, "cat": 3, "dog": 3})
+
+    assert main(["audit", str(tmp_path)]) == 0
+
+    output = capsys.readouterr().out
+    assert "similar-classes: the classes 'Cat', 'cat' are different ones" in output
+    assert "mirrored-classes" not in output

@@ -188,6 +188,7 @@ def test_named_columns_give_path_label_split_and_group(tmp_path: Path) -> None:
         ("a.csv", "path,label\n", "lists no images"),
         ("a.csv", "\n", "lists no images"),
         ("a.csv", "path,label\n1.png,\n", "row 2 has no path or no label"),
+        ("a.csv", "path,label\n1.png,NaN\n", "row 2 has no path or no label"),
         ("a.csv", "path,label,split\n1.png,ant,fold3\n", "'fold3' is not a split"),
         ("a.csv", "path,label,split\n1.png,ant,predict\n", "'predict' is not a split"),
         ("a.csv", "path,label,label\n1.png,ant,bee\n", "row 2: the column 'label' exists twice"),
@@ -247,6 +248,18 @@ def test_reference_finds_only_its_file(reference: str, expected: str | None) -> 
     missing = [item.path for item in findings if item.kind in kinds]
     assert missing == ([] if expected else [reference])
     assert {image.name for image in images} == {"deep/only.png", expected or "deep/only.png"}
+
+
+def test_paths_can_be_relative_to_the_manifest_whose_folder_is_the_split() -> None:
+    rows = {f"{split}/metadata.jsonl": [Row("1.png", split)] for split in ("train", "valid")}
+
+    images, findings = label_by_manifests(rows, ["train/1.png", "valid/1.png"])
+
+    assert [(image.name, image.class_name, image.split) for image in images] == [
+        ("train/1.png", "train", "train"),
+        ("valid/1.png", "valid", "validation"),
+    ]
+    assert not findings
 
 
 def test_names_of_several_manifests_are_splits() -> None:

@@ -141,8 +141,9 @@ def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
     pairs = []
     for name in class_names:
         for left, right in _LEFT_AND_RIGHT:
-            mirrored = known.get(left.sub(right, name).lower())
-            if mirrored is not None and mirrored != name:
+            swapped = left.sub(right, name)
+            mirrored = known.get(swapped.lower())
+            if mirrored is not None and swapped != name:
                 pairs.append((name, mirrored))
     return pairs
 

@@ -248,6 +248,15 @@ def _audit_classes(images: Sequence[Labeled]) -> Iterator[Finding]:
     for name in filter(is_aside, names):
         text = f"the folder {name} is a class: move it out of the source if it holds leftovers"
         yield Finding("unusual-class", None, text)
+    by_folded: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_folded[" ".join(name.casefold().split())].append(name)
+    for same in by_folded.values():
+        if len(same) > 1:
+            text = (
+                f"the classes {', '.join(map(repr, same))} are different ones: rename all but one"
+            )
+            yield Finding("similar-classes", None, text)
     for left, right in mirrored_classes(names):
         text = f"classes {left} and {right} differ by left and right: leave horizontal_flip off"
         yield Finding("mirrored-classes", None, text)

@@ -77,6 +77,8 @@ def rename(images: Sequence[Labeled], names: Mapping[str, str]) -> list[Labeled]
 
 
 def _number(label: str) -> str:
+    # Tables of pandas have 3.0 for a number in a column with missing values.
+    label = label.removesuffix(".0")
     return str(int(label)) if label.isascii() and label.isdecimal() else label
 
 

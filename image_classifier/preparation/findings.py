@@ -68,6 +68,9 @@ KINDS: Mapping[str, Kind] = {
         WARNING, "a class has less than a third of the images of the split's largest class"
     ),
     "class-missing": Kind(WARNING, "a split has no image of a class"),
+    "similar-classes": Kind(
+        WARNING, "names of classes that differ only in upper and lower case or in spaces"
+    ),
     "unusual-class": Kind(
         WARNING, "a class called `extra`, `misc`, `other` or similar can be a folder of leftovers"
     ),

@@ -4,12 +4,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from container.classifier.class_folders import LayoutError, check_labels
 from container.classifier.errors import UserError
 from container.classifier.layout import Placed, place
-from container.classifier.split_names import UNLABELED, role_of
+from container.classifier.split_names import UNLABELED, normalized, role_of
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.references import References
@@ -32,6 +32,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 # Keys of augmented manifests.
 SOURCE, METADATA = "source-ref", "-metadata"
+
+# What tables have for a missing value.
+_MISSING = frozenset({"nan", "null", "n/a", "#n/a", "<na>"})
 
 # Cells of a table with a column for every class.
 _FLAGS: Mapping[str, bool] = {"0": False, "1": True, "0.0": False, "1.0": True}
@@ -93,8 +96,10 @@ def label_by_manifests(
     findings: list[Finding] = []
     folders: dict[str, Placed] | None = None
     for manifest, rows in manifests.items():
-        split = role_of(Path(manifest).stem) if len(manifests) > 1 else None
-        references = References(names, [row.reference for row in rows])
+        # Or that of its folder, as in train/metadata.csv.
+        split = role_of(Path(manifest).stem) or role_of(Path(manifest).parent.name)
+        split = split if len(manifests) > 1 else None
+        references = References(names, [row.reference for row in rows], _folder(manifest))
         for row in rows:
             name = references.find(row.reference)
             if name is None:
@@ -129,6 +134,12 @@ def label_by_manifests(
     except LayoutError as error:
         raise UserError(f"{error}, or name another column with --columns label=NAME") from error
     return (_with_splits(images) if without and has_splits else images), findings
+
+
+def _folder(manifest: str) -> str:
+    """Return the folder of a manifest in the source; empty for one that is elsewhere."""
+    path = PurePosixPath(manifest.replace("\\", "/"))
+    return "" if path.is_absolute() or ".." in path.parts else normalized(str(path.parent))
 
 
 def _folders(names: Sequence[str]) -> dict[str, Placed]:
@@ -204,6 +215,7 @@ def _row(path: Path, number: int, record: Record, keys: Mapping[str, str | Seque
             value = metadata.get("class-name", value)
         # Tables of pandas have NaN for a missing value.
         is_missing = isinstance(value, float) and math.isnan(value)
+        is_missing |= isinstance(value, str) and value.strip().lower() in _MISSING
         if isinstance(value, str | int | float) and not is_missing and str(value).strip():
             values[meaning] = str(value).strip()
     if "path" not in values or ("label" not in values and "label" in keys):

@@ -27,9 +27,20 @@ class References:
     the same way and exactly one file has such a path.
     """
 
-    def __init__(self, names: Sequence[str], references: Sequence[str]) -> None:
-        """Index the files of a source; compare all references."""
+    def __init__(self, names: Sequence[str], references: Sequence[str], folder: str = "") -> None:
+        """Index the files of a source; compare all references.
+
+        Paths are relative to the source; or to `folder`, that of the manifest, if more of the
+        references are.
+        """
+        self._folder = ""
         self._known: Mapping[str, str] = {normalized(name): name for name in names}
+        if folder and folder != ".":
+            paths = list(map(_path, references))
+            inner = sum(f"{folder}/{path}" in self._known for path in paths)
+            self._folder = (
+                f"{folder}/" if inner > sum(path in self._known for path in paths) else ""
+            )
         found = [item[1] for text in references if (item := self._locate(text))]
         counts = Counter(found)
         exact = counts.pop(NO_SHIFT, 0)
@@ -60,6 +71,8 @@ class References:
     def _locate(self, reference: str) -> tuple[str, Shift] | None:
         """Return the only file that a reference can mean, and how the paths differ."""
         path = _path(reference)
+        if self._folder and (name := self._known.get(self._folder + path)):
+            return name, NO_SHIFT
         parts = path.split("/")
         for start in range(len(parts)):
             if name := self._known.get("/".join(parts[start:])):
