@@ -42,7 +42,7 @@ def test_every_one_of_200_planted_faults_is_found(faulty: Planted, audited: Audi
     missed = [fault for fault in faulty.faults if fault[1] not in found[fault[0]]]
     assert missed == []
     assert len(faulty.faults) > 200
-    # Those of class names are tested by themselves.
+    # Class names have tests of their own.
     assert found.keys() == KINDS.keys() - {"similar-classes", "unusual-class"}
 
 
