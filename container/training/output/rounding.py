@@ -12,7 +12,7 @@ def diffuse(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     The rounding error of each weight is added to the next one (Floyd and Steinberg 1976), so the
     errors of neighboring weights cancel out where neighboring pixels are similar. Rounding to the
-    nearest value instead loses changes by fine-tuning that are below half a step.
+    nearest value instead can lose changes by fine-tuning that are below half a step.
     """
     rows = weights.reshape(len(weights), -1).astype(np.float64)
     scales = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / LARGEST
