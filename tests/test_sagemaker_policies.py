@@ -53,7 +53,9 @@ def test_user_policy_allows_no_operation_that_is_not_called() -> None:
     assert own - called() == {"AddTags", "DescribeEndpointConfig", "DescribeModel"}
 
 
-@pytest.mark.parametrize("name", ["role.json", "person.json"])
+@pytest.mark.parametrize(
+    "name", ["role.json", "role-kms.json", "role-vpc.json", "person.json", "person-kms.json"]
+)
 def test_no_policy_allows_everything_on_every_resource(name: str) -> None:
     for statement in policy(name)["Statement"]:
         assert "*" not in str(statement["Action"])
@@ -63,6 +65,7 @@ def test_no_policy_allows_everything_on_every_resource(name: str) -> None:
             "LogInToTheRegistry",
             "ListWhatThereIs",
             "WriteMetrics",
+            "ConnectToTheVpc",
         }
 
 
@@ -73,7 +76,7 @@ def test_iam_accepts_the_policies() -> None:
             RoleName="image-classifier",
             AssumeRolePolicyDocument=json.dumps(policy("role-trust.json")),
         )
-        for name in ("role", "person"):
+        for name in ("role", "role-kms", "role-vpc", "person", "person-kms"):
             document = json.dumps(policy(f"{name}.json")).replace("ACCOUNT", "111122223333")
             made = iam.create_policy(PolicyName=name, PolicyDocument=document)
             arn = made["Policy"]["Arn"]
@@ -81,4 +84,4 @@ def test_iam_accepts_the_policies() -> None:
 
         attached = iam.list_attached_role_policies(RoleName="image-classifier")
 
-    assert len(attached["AttachedPolicies"]) == 2
+    assert len(attached["AttachedPolicies"]) == 5
