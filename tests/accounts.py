@@ -63,8 +63,8 @@ def configure_moto(server: str, what: str, results: object) -> None:
     ).close()
 
 
-# A document, an error's code, or a function that returns one of them.
-Scripted = Mapping[str, object] | str | Callable[[], Mapping[str, object] | str]
+# A document, XML as bytes, an error's code, or a function that returns one of them.
+Scripted = Mapping[str, object] | bytes | str | Callable[[], Mapping[str, object] | str]
 
 
 class StandIn:
@@ -76,19 +76,30 @@ class StandIn:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Install the stand-in in boto3's default session."""
         self.requests: list[tuple[str, Any]] = []
+        self._scripts: dict[str, list[Scripted]] = {}
         self._session = boto3.Session()
         monkeypatch.setattr(boto3, "DEFAULT_SESSION", self._session)
 
     def answer(self, operation: str, *script: Scripted) -> None:
-        """Answer calls, such as of sagemaker.DescribeEndpoint, in turn; repeat the last answer."""
-        left = list(script)
+        """Answer calls, such as of sagemaker.DescribeEndpoint, in turn; repeat the last answer.
+
+        It replaces the operation's earlier script.
+        """
+        is_known = operation in self._scripts
+        self._scripts[operation] = list(script)
+        if is_known:
+            return
 
         def respond(request: Any, **_: object) -> AWSResponse:  # noqa: ANN401 - botocore's own
-            body = json.loads(request.body or b"{}")
+            is_json = str(request.headers.get("Content-Type", b"")).find("json") > 0
+            body = json.loads(request.body) if is_json else request.body
             self.requests.append((operation.rpartition(".")[2], body))
+            left = self._scripts[operation]
             answer = left.pop(0) if len(left) > 1 else left[0]
             if callable(answer):
                 answer = answer()
+            if isinstance(answer, bytes):
+                return AWSResponse(request.url, 200, {}, _Raw(answer.decode()))
             if isinstance(answer, str):
                 document = {"__type": answer, "message": "scripted"}
                 return AWSResponse(request.url, 400, {}, _Raw(json.dumps(document)))

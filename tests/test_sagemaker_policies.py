@@ -66,6 +66,7 @@ def test_no_policy_allows_everything_on_every_resource(name: str) -> None:
             "ListWhatThereIs",
             "WriteMetrics",
             "ConnectToTheVpc",
+            "ReadQuotas",
         }
 
 

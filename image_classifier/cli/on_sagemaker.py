@@ -12,6 +12,7 @@ from image_classifier.sagemaker import (
     clarify,
     deployment,
     prediction,
+    preflight,
     registry,
     reports,
     resources,
@@ -21,14 +22,20 @@ from image_classifier.sagemaker import cost as costs
 from image_classifier.sagemaker import logs as job_logs
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.settings import checks
-from image_classifier.settings.settings_file import SettingsFile
+from image_classifier.settings.settings_file import SettingsError, SettingsFile
 
 # Returns the result to print, or None if everything is printed already.
 Verb = Callable[[Aws, SettingsFile, argparse.Namespace], object]
 
 
-def check(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
-    """Report that the file, which has been read, has no mistakes."""
+def check(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Report that the file, which has been read, has no mistakes; with --account AWS too."""
+    if arguments.account:
+        findings = preflight.check(aws, file)
+        for unchecked in findings.notes:
+            print(unchecked, file=sys.stderr)
+        if findings.problems:
+            raise SettingsError("\n".join(f"{file.path}: {each}" for each in findings.problems))
     missing = checks.missing_for_sagemaker(file.settings)
     unused = checks.unused_folders(file.settings, file.local_data)
     if arguments.json:

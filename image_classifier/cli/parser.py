@@ -150,6 +150,7 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
         "use a SageMaker Clarify job (closed to new accounts): all class names, in model order"
     )
     add("explain", "--clarify", clarify_help, nargs="+", metavar="CLASS")
+    flag("check", "--account", "check quotas, role, bucket, container images and data on AWS too")
     flag("logs", "--follow", "print new lines until the job ends (on SageMaker)")
     since_help = "print only lines from this time on, such as 2026-11-29T10:15:00 (on SageMaker)"
     add("logs", "--since", since_help, type=_time, metavar="TIME")

@@ -1,0 +1,159 @@
+"""`check --account`: each problem of an account has its sentence."""
+
+import json
+from pathlib import Path
+
+import boto3
+import pytest
+
+from tests.accounts import StandIn, client, put, run
+from tests.settings_files import BEGINNING, write
+
+pytestmark = [
+    pytest.mark.usefixtures("account"),
+    # boto3 leaves its connections open.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+OCI = "application/vnd.oci.image.index.v1+json"
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """An account in which nothing is missing."""
+    client("iam").create_role(RoleName="image-classifier", AssumeRolePolicyDocument=trust())
+    for channel in ("training", "validation"):
+        put(f"hands/data/{channel}/a/1.png", b"x" * 1000)
+    stand_in = StandIn(monkeypatch)
+    quotas(stand_in, 1)
+    simulated(stand_in, "allowed")
+    images(stand_in, DOCKER, "amd64")
+    return stand_in
+
+
+def trust(service: str = "sagemaker.amazonaws.com") -> str:
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def quotas(stand_in: StandIn, value: float) -> None:
+    names = ["training job", "spot training job", "transform job"]
+    listed = [f"ml.g5.xlarge for {name} usage" for name in names] + [
+        "ml.c7i.large for endpoint usage"
+    ]
+    found = [{"QuotaName": name, "Value": value} for name in listed]
+    stand_in.answer("service-quotas.ListServiceQuotas", {"Quotas": found})
+
+
+def simulated(stand_in: StandIn, decision: str) -> None:
+    stand_in.answer(
+        "iam.SimulatePrincipalPolicy",
+        f"""<SimulatePrincipalPolicyResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/">
+        <SimulatePrincipalPolicyResult><EvaluationResults><member>
+        <EvalActionName>a</EvalActionName><EvalDecision>{decision}</EvalDecision>
+        </member></EvaluationResults></SimulatePrincipalPolicyResult>
+        </SimulatePrincipalPolicyResponse>""".encode(),
+    )
+
+
+def images(stand_in: StandIn, media_type: str, architecture: str) -> None:
+    manifest = json.dumps({"mediaType": media_type, "config": {"digest": f"sha256:{'a' * 64}"}})
+    found = {"imageManifest": manifest, "imageManifestMediaType": media_type}
+    stand_in.answer("ecr.BatchGetImage", {"images": [found]})
+    address = f'data:application/json,{{"architecture":"{architecture}"}}'
+    stand_in.answer("ecr.GetDownloadUrlForLayer", {"downloadUrl": address})
+
+
+def test_account_without_problems(
+    ready: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("check", write(tmp_path), "--account", "--quiet") == 0
+
+    assert capsys.readouterr().err == ""
+    assert len(ready.sent("SimulatePrincipalPolicy")) == 5
+
+
+def test_every_problem_has_its_sentence(
+    ready: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client("iam").update_assume_role_policy(
+        RoleName="image-classifier", PolicyDocument=trust("ec2.amazonaws.com")
+    )
+    client("s3").delete_object(Bucket="my-bucket", Key="hands/data/validation/a/1.png")
+    settings = write(tmp_path, "[training]\ninstance_count = 2\n[endpoint]\ninstance_count = 3\n")
+
+    quotas(ready, 1)
+    simulated(ready, "implicitDeny")
+    images(ready, DOCKER, "arm64")
+
+    assert run("check", settings, "--account") == 1
+
+    err = capsys.readouterr().err
+    for expected in (
+        "the quota 'ml.g5.xlarge for training job usage' is 1, and [training] needs 2: request",
+        "the quota 'ml.c7i.large for endpoint usage' is 1, and [endpoint] needs 3: request",
+        "aws.role image-classifier does not trust sagemaker.amazonaws.com",
+        "may not s3:PutObject on arn:aws:s3:::my-bucket/hands/output/model.tar.gz: see role.json",
+        "image-classifier-train:abc is for arm64, and the instances are amd64: build it",
+        "the channel validation has no objects at s3://my-bucket/hands/data/validation/",
+    ):
+        assert expected in err
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"images": []}, "image-classifier-train:abc does not exist: run push.sh"),
+        ("RepositoryNotFoundException", "image-classifier-train:abc does not exist: run push.sh"),
+        (
+            {"images": [{"imageManifest": "{}", "imageManifestMediaType": OCI}]},
+            f"has a manifest of type {OCI}, which SageMaker rejects: push it with push.sh",
+        ),
+    ],
+)
+def test_container_images_that_sagemaker_rejects(
+    answer: dict[str, object] | str,
+    expected: str,
+    ready: StandIn,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ready.answer("ecr.BatchGetImage", answer)
+
+    assert run("check", write(tmp_path), "--account") == 1
+
+    assert expected in capsys.readouterr().err
+
+
+def test_bucket_of_another_region_and_full_volume(
+    ready: StandIn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ready
+    boto3.client("s3", region_name="us-west-2").create_bucket(
+        Bucket="far", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+    )
+    settings = write(tmp_path, "", BEGINNING.replace("my-bucket", "far"))
+    sizes = iter([20_000_000_000, 20_000_000_000])
+    monkeypatch.setattr(
+        "image_classifier.sagemaker.s3.S3Uri.objects", lambda *_: [{"Size": next(sizes)}]
+    )
+
+    assert run("check", settings, "--account") == 1
+
+    err = capsys.readouterr().err
+    assert "aws.bucket far is in us-west-2, and jobs run in eu-west-1: use a bucket there" in err
+    assert "the channels have 40.0 GB, and training.volume_gb is 30: raise it, or set" in err
+
+
+def test_what_the_user_may_not_read_is_named(
+    ready: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready.answer("service-quotas.ListServiceQuotas", "AccessDeniedException")
+
+    assert run("check", write(tmp_path), "--account") == 0
+
+    assert "not checked: quotas: AWS rejected ListServiceQuotas" in capsys.readouterr().err
