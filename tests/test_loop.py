@@ -119,7 +119,7 @@ def test_stops_at_random_steps_change_no_bit_of_the_weights(
 
     job.run(make(tmp_path / "whole"), StopRequest())
     environment = make(tmp_path / "stopped")
-    random = np.random.default_rng(len(case))
+    random = np.random.default_rng((0, len(case)))
     positions = set()
     for number in range(5):
         # A stop during decoding writes no checkpoint. Later runs read the images from the cache.
