@@ -22,6 +22,8 @@ services:
     command: ["python", "-u", "train.py"]
     working_dir: /program
     volumes: [".:/program:ro"]
+  serve:
+    image: *image
 """
 
 TRAIN = """\
@@ -47,6 +49,7 @@ def test_sigterm_ends_the_training_container_after_it_has_saved(tmp_path: Path) 
     with subprocess.Popen(
         [str(tmp_path / "local_test/up.sh")],
         cwd=tmp_path,
+        env=os.environ | {"IMAGE_CLASSIFIER_LOCAL": "containers"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
