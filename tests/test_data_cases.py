@@ -74,6 +74,17 @@ def test_job_uses_the_splits_in_its_only_channel(
     assert manifest["class_names"] == ["blue", "green", "red"]
 
 
+def test_job_with_splits_none_has_classes_called_like_splits(tmp_path: Path) -> None:
+    job = make_job(tmp_path, splits="none")
+    channel = job / "input" / "data" / "training"
+    (channel / "blue").rename(channel / "test")
+
+    assert train_here(job, "train") == 0
+
+    manifest = json.loads((job / "model" / "manifest.json").read_text("utf-8"))
+    assert manifest["class_names"] == ["green", "red", "test"]
+
+
 def test_job_with_splits_in_two_channels_is_rejected(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     data = job / "input" / "data"

@@ -111,10 +111,13 @@ def _role(aws: Aws, settings: Settings) -> Iterator[str]:
     role = aws.query("GetRole", {"RoleName": name}, "iam")["Role"]
     if "sagemaker.amazonaws.com" not in json.dumps(role["AssumeRolePolicyDocument"]):
         yield f"aws.role {name} does not trust sagemaker.amazonaws.com: see role-trust.json"
-    bucket = f"arn:aws:s3:::{settings.aws.bucket}"
+    # Others than `aws` are those of China and of GovCloud.
+    partition, account = arn.split(":")[1], arn.split(":")[4]
+    bucket = f"arn:{partition}:s3:::{settings.aws.bucket}"
+    images = settings.channels_uri.removeprefix("s3://")
     output = f"{bucket}/{settings.name}/output/model.tar.gz"
     wanted = {
-        "s3:GetObject": f"arn:aws:s3:::{settings.channels_uri.removeprefix('s3://')}/image.jpg",
+        "s3:GetObject": f"arn:{partition}:s3:::{images}/image.jpg",
         "s3:PutObject": output,
         "s3:ListBucket": bucket,
         "ecr:GetAuthorizationToken": "*",
@@ -129,8 +132,8 @@ def _role(aws: Aws, settings: Settings) -> Iterator[str]:
             "ContextEntries": [prefix | {"ContextKeyValues": [f"{settings.name}/output"]}],
         }
         if action == "logs:PutLogEvents":
-            account, region = arn.split(":")[4], aws.client("s3").meta.region_name
-            group = f"arn:aws:logs:{region}:{account}:log-group:/aws/sagemaker/TrainingJobs"
+            region = aws.client("s3").meta.region_name
+            group = f"arn:{partition}:logs:{region}:{account}:log-group:/aws/sagemaker/TrainingJobs"
             request["ResourceArns"] = [f"{group}:log-stream:x"]
         (result,) = aws.query("SimulatePrincipalPolicy", request, "iam")["EvaluationResults"]
         if result["EvalDecision"] != "allowed":

@@ -228,7 +228,7 @@ class OneAtATime(Healthy):
     protocol_version = "HTTP/1.0"
 
     def predict(self, numbers: list[float]) -> float:
-        time.sleep(LONG / 4)
+        time.sleep(LONG / 2)
         return sum(numbers)
 
 

@@ -16,6 +16,9 @@ JSON, CSV = "application/json", "text/csv"
 # SageMaker passes so much of an error to the caller.
 MAX_ERROR_BYTES = 2048
 
+# A program that is being killed may still be seen as running for so long.
+END_SECONDS = 0.3
+
 _TRACEBACK = re.compile(rb"Traceback \(most recent call last\)|\n\s+at [\w.$]+\(.*\)")
 _ERROR_KEYS = ("error", "errors", "exception", "traceback", "errorMessage", "error_message")
 _BINARY_ERRORS = ("success", "ok")
@@ -54,9 +57,12 @@ def invoke(
     """Send a request to /invocations on a new connection."""
     connection = Connection(running.address, examination.limits.invocation)
     try:
-        return send(connection, payload, is_chunked=is_chunked)
+        answer = send(connection, payload, is_chunked=is_chunked)
     finally:
         connection.close()
+    if answer.status is None:
+        running.wait(END_SECONDS)
+    return answer
 
 
 def send(connection: Connection, payload: Payload, *, is_chunked: bool = False) -> Answer:

@@ -39,12 +39,7 @@ def examine(examination: Examination) -> None:
         try:
             _examine(examination, launch, is_last=not startup.relaxations(examination, launch))
         except NotReadyError as error:
-            found = startup.find_restriction(examination, launch, error.trouble)
-            if found is None:
-                raise
-            evidence = error.trouble.evidence
-            startup.report_restriction(examination, found[0], "the server becomes ready", evidence)
-            _examine(examination, found[1], is_last=True)
+            _examine(examination, startup.relaxed(examination, launch, error), is_last=True)
         except _RequestFailedError as error:
             _examine(examination, _relaxed(examination, launch, str(error)), is_last=True)
     except NotReadyError as error:

@@ -73,20 +73,25 @@ def server(examination: Examination, launch: Launch, seconds: float) -> Iterator
         running.close()
 
 
-def find_restriction(
-    examination: Examination, launch: Launch, trouble: Trouble
-) -> tuple[str, Launch] | None:
-    """Return the restriction without which the server becomes ready, and that launch."""
-    for case_id, relaxed in relaxations(examination, launch).items():
+def relaxed(examination: Examination, strict: Launch, error: NotReadyError) -> Launch:
+    """Report the restriction without which the server becomes ready; return that launch.
+
+    Raises:
+        NotReadyError: `error`; no restriction is the cause.
+    """
+    trouble = error.trouble
+    for case_id, launch in relaxations(examination, strict).items():
         has_ended = trouble.case_id == "start"
         if has_ended or re.search(_HINTS[case_id], trouble.evidence, re.IGNORECASE):
             seconds = min(_RETRY_SECONDS, examination.limits.startup)
             try:
-                with server(examination, relaxed, seconds):
-                    return case_id, relaxed
+                with server(examination, launch, seconds):
+                    what = "the server becomes ready"
+                    report_restriction(examination, case_id, what, trouble.evidence)
+                    return launch
             except NotReadyError:
                 continue
-    return None
+    raise error
 
 
 def relaxations(examination: Examination, launch: Launch) -> dict[str, Launch]:
