@@ -1,6 +1,7 @@
 """Derive the sizes of the server from the CPU quota, the memory limit and the network."""
 
 import math
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,7 +10,9 @@ from container.classifier.machine import gpu_count, memory_limit_bytes, usable_c
 from container.serving.gpu import serves_batches
 from container.serving.settings import MIB, Settings
 
-# An estimate: the GIL limits how many streams one process can keep busy.
+# An estimate: the GIL limits how many streams one process can keep busy. Few processes, because
+# the threads of one share a network, and OpenVINO releases the GIL. With two processes, kept
+# connections were spread unevenly, and half of the CPUs were idle.
 CPUS_PER_WORKER = 8
 
 # A worker without its network. With PyTorch and CUDA: an upper estimate, 0.75 GB were measured
@@ -33,6 +36,11 @@ MIN_THREADS, THREADS_PER_IMAGE = 8, 4
 
 # Queued requests: each costs a thread and a socket. WAIT_SECONDS limits their time.
 QUEUE_PER_STREAM = 128
+
+
+def max_open_files() -> int:
+    """Return the file descriptors for sockets of a worker, which ends if it needs more."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
 
 
 def network_bytes(directory: Path) -> int:
@@ -113,7 +121,7 @@ class Sizing:
             latency_threads=latency_threads,
             images=images,
             threads=threads,
-            queue=settings.queue or QUEUE_PER_STREAM * streams,
+            queue=_max_queued(settings, streams),
         )
 
     @classmethod
@@ -136,7 +144,7 @@ class Sizing:
             latency_threads=1,
             images=images,
             threads=threads,
-            queue=settings.queue or QUEUE_PER_STREAM * images,
+            queue=_max_queued(settings, images),
             batched=batched,
         )
 
@@ -169,6 +177,11 @@ class Sizing:
     def __str__(self) -> str:
         """Return all sizes on one line, for the log."""
         return " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
+
+
+def _max_queued(settings: Settings, streams: int) -> int:
+    """Return the set queue or that for `streams`, as far as there are file descriptors."""
+    return min(settings.queue or QUEUE_PER_STREAM * streams, max_open_files() // 4)
 
 
 def _images_and_threads(

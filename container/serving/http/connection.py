@@ -1,15 +1,17 @@
 """A client's connection: whether it is open, how long reads may take, and how it is closed."""
 
+import ctypes
 import errno
 import select
+import signal
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import NoReturn
+from typing import Any, NoReturn
 from wsgiref.types import WSGIEnvironment
 
 ARRIVAL = "classifier.arrival"
@@ -23,6 +25,9 @@ HEAD_SECONDS, STALL_SECONDS = 30.0, 10.0
 
 # Limits of `linger`: in total, and without a byte from the client.
 LINGER_SECONDS, LINGER_STALL_SECONDS = 1.0, 0.25
+
+# Constants of Linux that Python does not name.
+_SO_ATTACH_FILTER, _BPF_RETURN = 26, 0x06
 
 # macOS reports a half-closed connection only as readable.
 _DISCONNECTED = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
@@ -62,6 +67,26 @@ def linger(connection: socket.socket) -> None:
             pass
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RD)
+
+
+def block_on_sigterm(listeners: Sequence[socket.socket]) -> None:
+    """On SIGTERM, drop packets of new clients, and then call the present handler of SIGTERM.
+
+    A client that connected between a worker's last accept and the close of the listener would be
+    reset. The next try of one whose packets were dropped finds a closed port.
+    """
+    handle: Any = signal.getsignal(signal.SIGTERM)
+    # A classic BPF program of one instruction: return 0 bytes of each packet.
+    program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    option = struct.pack("HL", 1, ctypes.addressof(program))
+
+    def block(*arguments: object) -> None:
+        for listener in listeners:
+            with suppress(OSError):  # not on macOS, nor in every sandbox
+                listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+        handle(*arguments)
+
+    signal.signal(signal.SIGTERM, block)
 
 
 def reset(connection: socket.socket) -> NoReturn:

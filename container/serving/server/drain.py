@@ -4,6 +4,7 @@ The only module with undocumented names of gunicorn: those of the version below.
 """
 
 import select
+import socket
 import sys
 
 import gunicorn
@@ -50,7 +51,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self.nr_conns < self.worker_connections and select.select([listener], [], [], 0)[0]
             ):
                 self.accept(listener)
-            # A client that connects between the last poll and this line is reset.
             listener.close()
         self.sockets.clear()
 
@@ -74,6 +74,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             connection.reset(conn.sock)
 
 
-def is_stopping(arbiter: Arbiter) -> bool:
-    """Return whether the server has closed its listeners."""
-    return not arbiter.LISTENERS
+def listeners(arbiter: Arbiter) -> list[socket.socket]:
+    """Return the listeners; none after SIGTERM."""
+    return list(arbiter.LISTENERS)

@@ -2,40 +2,34 @@
 
 import mmap
 import os
-import resource
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from container.classifier.environment import base_dir
 from container.classifier.machine import gpu_count
+from container.serving.http.connection import block_on_sigterm
 from container.serving.http.metrics import Metrics, shared_table
 from container.serving.limits import heartbeat_dir
 from container.serving.model.slots import Slots
 from container.serving.model.speed import shared_choice
-from container.serving.server.drain import Worker, is_stopping
+from container.serving.server.drain import Worker, listeners
 from container.serving.settings import Settings
-from container.serving.sizing import Sizing
+from container.serving.sizing import Sizing, max_open_files
 
 _settings = Settings.from_environment(os.environ)
 _sizing = Sizing.of_this_container(_settings, base_dir() / "model")
 _table = shared_table(_sizing.workers)
-# Here, before the workers are forked: all serve the same precision.
-shared_choice()
+shared_choice()  # before the workers are forked: all serve the same precision
 _free_rows = list(range(_sizing.workers))
-_max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
-_max_queued = min(_sizing.queue, _max_files // 4)
 
 wsgi_app = "container.serving.loading:application()"
 worker_class = "container.serving.server.drain.Worker"
 bind = f"0.0.0.0:{_settings.port}"
-# Few processes, because the threads of one share a network, and OpenVINO releases the GIL. With
-# two processes, kept connections are spread unevenly, and half of the CPUs were idle.
 workers = _sizing.workers
 # 32 more than can be admitted and queued: for /ping, rejections, loads of models.
-threads = _sizing.threads + _max_queued + 32
-# A worker without free file descriptors ends. A thread that waits for a request has one too.
-worker_connections = min(threads + 2048, _max_files - threads)
+threads = _sizing.threads + _sizing.queue + 32
+worker_connections = min(threads + 2048, max_open_files() - threads)
 # Idle connections occupy no thread, and SageMaker reuses them.
 keepalive = 75
 # For a worker whose event loop hangs: predictions do not block the loop.
@@ -44,6 +38,11 @@ timeout = _settings.timeout_seconds + 30
 graceful_timeout = 25
 worker_tmp_dir = heartbeat_dir()
 control_socket_disable = True
+
+
+def when_ready(arbiter: Arbiter) -> None:
+    """Let no client connect after SIGTERM, while the workers accept the backlog."""
+    block_on_sigterm(listeners(arbiter))
 
 
 def pre_fork(_arbiter: Arbiter, worker: Worker) -> None:
@@ -64,12 +63,10 @@ def post_worker_init(worker: Worker) -> None:
 
     app, metrics = worker.wsgi, Metrics(_table, worker.row)
     app.extensions["metrics"] = metrics
+    # The rest of the wait is for images. A longer one would make rejections as slow as predictions.
+    timeout = 0.75 * _settings.wait_seconds
     slots = Slots(
-        _sizing.threads,
-        max_queued=_max_queued,
-        # The rest is for its images. Then a rejection costs nearly as much as a prediction.
-        timeout=0.75 * _settings.wait_seconds,
-        on_queue=metrics.note_queue,
+        _sizing.threads, max_queued=_sizing.queue, timeout=timeout, on_queue=metrics.note_queue
     )
     app.wsgi_app = Admission(app.wsgi_app, slots, metrics)
     if not _settings.multi_model:
@@ -79,5 +76,5 @@ def post_worker_init(worker: Worker) -> None:
 def child_exit(arbiter: Arbiter, worker: Worker) -> None:
     """End the server if the next worker would die too, or lacks models that SageMaker loaded."""
     _free_rows.append(worker.row)
-    if not worker.is_loaded[0] and not is_stopping(arbiter):
+    if not worker.is_loaded[0] and listeners(arbiter):
         raise HaltServer("the worker and its models are lost", Arbiter.WORKER_BOOT_ERROR)
