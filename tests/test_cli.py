@@ -1,7 +1,6 @@
 """The command: help, version, exit codes, closed pipes, next steps, and `init`."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -116,12 +115,9 @@ for words in "image-classifier tr" "image-classifier train --loc" "image-classif
     echo "${COMPREPLY[@]}"
 done
 """
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-
     printed = subprocess.check_output(
         ["bash", "-c", script, sys.executable],  # noqa: S607 - on the PATH
         cwd=tmp_path,
-        env=environment,
         text=True,
     )
 

@@ -248,7 +248,7 @@ def remedy_of(log: str, examination: Examination) -> str:
     """Return what to do about the last exception in a log; empty: the case's own remedy."""
     end = "\n".join(log.splitlines()[-20:])
     if found := re.search(r"No module named ['\"]?([\w.]+)", end):
-        return f"install the package of {found[1]}, or add its folder to PYTHONPATH"
+        return f"install the package of {found[1]}, or copy the module beside the program"
     if found := re.search(r"(?:No such file or directory|not found): ['\"]?([^'\"\n]+)", end):
         return _file_remedy(found[1].strip(), examination)
     if re.search(r"Permission ?(?:Error|denied)", end, re.IGNORECASE):
