@@ -1,6 +1,7 @@
 """The doctor examines container images."""
 
 import io
+import json
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from image_classifier.platform.doctor.cases import SERVE, TRAIN
+from image_classifier.cli import main
+from image_classifier.platform.doctor.cases import MULTI_MODEL, SERVE, TRAIN, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import diagnose
 from image_classifier.platform.doctor.examination import Limits, Options
 from tests.bodies import PNG
@@ -24,9 +26,11 @@ LIMITS = Limits(startup=10, invocation=4, serving_grace=2)
 
 COSTLY = ("image-secrets", "payload-size", "concurrency", "memory", "keep-alive")
 
+HEALTHY = 'ENTRYPOINT ["python", "/program/serve.py", "Healthy"]'
+
 # Lines of the Dockerfile after PROGRAM, and the cases that fail.
 IMAGES = {
-    "healthy": ('ENTRYPOINT ["python", "/program/serve.py", "Healthy"]', []),
+    "healthy": (HEALTHY, []),
     "shell form": (
         "ENTRYPOINT python /program/serve.py Healthy; exit 1",
         ["image-entrypoint", "sigterm"],
@@ -38,11 +42,15 @@ IMAGES = {
     ),
     "no first line": ('ENTRYPOINT ["/program/serve.py", "Healthy"]', ["image-entrypoint"]),
     "secret": (
-        'ENV API_TOKEN=2e5f0c8a91\nENTRYPOINT ["python", "/program/serve.py", "Healthy"]',
+        f"ENV API_TOKEN=2e5f0c8a91\n{HEALTHY}",
+        ["image-secrets"],
+    ),
+    "deleted secret": (
+        f"RUN mkdir /root/.aws && echo x > /root/.aws/credentials\nRUN rm -r /root/.aws\n{HEALTHY}",
         ["image-secrets"],
     ),
     "only root": (
-        'RUN chmod 700 /program\nUSER 1000\nENTRYPOINT ["python", "/program/serve.py", "Healthy"]',
+        f"RUN chmod 700 /program\nUSER 1000\n{HEALTHY}",
         ["start"],
     ),
     "downloads": ('ENTRYPOINT ["python", "/program/serve.py", "downloads"]', ["network"]),
@@ -111,8 +119,7 @@ def test_container_image_fails_the_cases_of_its_faults(name: str, images: list[s
 
 def test_healthy_training_in_a_container(images: list[str]) -> None:
     images.append("doctor-zoo-training")
-    lines = 'ENTRYPOINT ["python", "/program/serve.py", "Healthy"]'
-    build("doctor-zoo-training", lines, trainings.__file__)
+    build("doctor-zoo-training", HEALTHY, trainings.__file__)
     ignored = ["image-secrets", "hyperparameter-strings"]
 
     report = diagnose("doctor-zoo-training", [], TRAIN, ignored=ignored)
@@ -121,9 +128,49 @@ def test_healthy_training_in_a_container(images: list[str]) -> None:
     assert {*report.skipped} == {*ignored}
 
 
-def test_our_serving_container_image_passes_all_cases(serve_image: str, artifact: Path) -> None:
+@pytest.mark.parametrize("role", [SERVE, MULTI_MODEL, TRANSFORM])
+def test_our_serving_container_image_passes_all_cases(
+    role: str, serve_image: str, artifact: Path
+) -> None:
     options = Options(model=artifact, request=PNG, content_type="image/png")
+    # Read in one of the roles.
+    ignored = [] if role == SERVE else ["image-secrets"]
 
-    report = diagnose(serve_image, [], SERVE, options=options)
+    report = diagnose(serve_image, [], role, options=options, ignored=ignored)
 
-    assert (report.failed, report.skipped) == ({}, {}), report.text()
+    assert (report.failed, [*report.skipped]) == ({}, ignored), report.text()
+
+
+@pytest.mark.slow
+def test_our_training_container_image_passes_all_cases(train_image: str) -> None:
+    hyperparameters = {"network": "small", "image_size": "16", "epochs": "2"}
+    hyperparameters |= {"quantize": "none", "debug": "off"}
+    # The engine takes a minute to write the layers, which have gigabytes.
+    ignored = ["image-secrets", "hyperparameter-strings"]
+
+    report = diagnose(
+        train_image, [], TRAIN, options=Options(hyperparameters=hyperparameters), ignored=ignored
+    )
+
+    assert (report.failed, [*report.skipped]) == ({}, ignored), report.text()
+
+
+def test_command_takes_a_packed_model_and_a_request(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images.append("doctor-zoo-model")
+    build("doctor-zoo-model", 'ENTRYPOINT ["python", "/program/serve.py", "PingWithoutModel"]')
+    request, model = tmp_path / "request.json", tmp_path / "model.tar.gz"
+    request.write_text('{"instances": [[1, 2]]}')
+    (tmp_path / "weights.txt").write_text("1")
+    with tarfile.open(model, "w:gz") as archive:
+        archive.add(tmp_path / "weights.txt", "weights.txt")
+    inputs = ("--model", str(model), "--request", str(request))
+
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "doctor-zoo-model", *inputs, "--json", "--skip", *COSTLY])
+
+    assert end.value.code == 1
+    (failure,) = json.loads(capsys.readouterr().out)["failed"]
+    assert failure["id"] == "ping-before-ready"
+    assert failure["message"] == "/ping returns 200 without a model, and predictions fail"

@@ -10,6 +10,7 @@ from image_classifier.cli import on_sagemaker, results, rules
 from image_classifier.cli.on_sagemaker import Verb
 from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.local import jobs
+from image_classifier.local import transform as local_transform
 from image_classifier.local.packing import MODEL
 from image_classifier.platform import containers, image_code, processes
 from image_classifier.sagemaker.aws import Aws
@@ -91,6 +92,19 @@ def explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
     return on_sagemaker.explain(aws, file, arguments, port=port)
 
 
+def transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Classify a folder of images; return the folder of the results."""
+    return local_transform.run(
+        file,
+        folder_of(file),
+        Path(arguments.images),
+        arguments.output,
+        archive=None if arguments.job is None else Path(arguments.job),
+        in_container=_choose(containers.SERVE_IMAGE, arguments),
+        show=aws.show,
+    )
+
+
 def report(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Open the reports of the last training."""
     results.open_pages(jobs.reports(folder_of(file)), arguments)
@@ -118,6 +132,7 @@ def delete(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> obj
 VERBS: Mapping[str, Verb] = {
     "train": train,
     "tune": tune,
+    "transform": transform,
     "report": report,
     "deploy": deploy,
     "predict": predict,

@@ -21,7 +21,7 @@ WITH_SETTINGS = tuple(
     name for name in VERBS if name not in {*PREPARATION, "init", DOCTOR, COMPLETION}
 )
 
-_IN_CONTAINERS = "train tune deploy"
+_IN_CONTAINERS = "train tune deploy transform"
 _CONTAINERS_HELP = (
     "with --local: run the container images (default: if a Docker engine has them, else processes)"
 )
@@ -62,6 +62,8 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         arguments.command = command
     if getattr(arguments, "in_containers", None) is not None and not arguments.local:
         parser.error("--containers and --processes need --local")
+    if arguments.verb == "transform" and arguments.output is not None and not arguments.local:
+        parser.error("--output needs --local: on SageMaker, results are below aws.bucket")
     if arguments.verb == "logs" and arguments.local and (arguments.follow or arguments.since):
         parser.error("--follow and --since are for SageMaker, and not for --local")
     if chosen == "deploy" and arguments.version is not None and (arguments.local or arguments.job):
@@ -115,7 +117,9 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     every = " ".join(WITH_SETTINGS)
     add(every, "settings", "settings file (TOML)", type=Path, metavar="SETTINGS")
     add("predict", "images", "image files", type=Path, nargs="+", metavar="IMAGE")
-    add("transform", "images", "s3://bucket/folder/ of images", metavar="S3")
+    add("transform", "images", "s3://bucket/folder/; with --local a folder", metavar="SOURCE")
+    output_help = "with --local: folder of the results (default: .launcher/NAME/transform)"
+    add("transform", "--output", output_help, type=Path, metavar="FOLDER")
     images_help = "images or a folder of images; with --clarify s3://bucket/folder/"
     add("explain", "images", images_help, nargs="+", metavar="IMAGE")
     flag(every, "--quiet", "print only the result")
@@ -124,17 +128,18 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     add(every, "--set", set_help, **override)
     changing = "train tune register approve deploy predict transform explain delete"
     flag(changing, "--dry-run", "validate and print the requests; send none")
-    no_wait_help = "return when SageMaker has started"
-    waiting = "train tune deploy transform explain"
+    waiting, no_wait_help = (
+        "train tune deploy transform explain",
+        "return when SageMaker has started",
+    )
     add(waiting, "--no-wait", no_wait_help, dest="wait", action="store_false")
     job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
     add("register deploy transform explain", "--job", job_help)
     add("approve", "--version", "version (default: the newest)", type=int, metavar="N")
-    version_help = "an approved version of the model registry, instead of a job's model"
-    add("deploy", "--version", version_help, type=int, metavar="N")
+    add("deploy", "--version", "an approved version of the registry", type=int, metavar="N")
     flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
-    local = "train tune deploy predict explain report logs debug delete"
+    local = "train tune deploy predict explain transform report logs debug delete"
     flag(local, "--local", "run on this machine, without an account")
     where = {"dest": "in_containers", "action": "store_const", "default": None}
     add(_IN_CONTAINERS, "--containers", _CONTAINERS_HELP, const=True, **where)

@@ -148,10 +148,11 @@ VERBS: Mapping[str, Verb] = {
         then_here="{command} delete {settings} --local (stops the server)",
     ),
     "transform": Verb(
-        summary="classify a folder of images on S3 without an endpoint",
-        example="settings.toml s3://my-bucket/images/",
+        summary="classify a folder of images without an endpoint",
+        example="settings.toml images/ --local",
         page="how-to/batch.md",
         then="aws s3 cp --recursive {result} predictions",
+        then_here="ls {result}",
     ),
     "status": Verb(
         summary="list all resources of the settings on SageMaker",

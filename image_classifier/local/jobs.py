@@ -120,21 +120,32 @@ def deploy(folder: Path, archive: Path | None, port: int, *, in_container: bool 
         UserError: the model is missing, the last training failed, or the server does not become
             healthy.
     """
-    base_dir = folder / FOLDER
-    if archive is not None:
+    if archive is None:
+        base_dir = trained(folder)
+    else:
         base_dir = folder / DEPLOYED
         opt_ml.create(base_dir)
         extract(archive, base_dir / "model")
-    elif reason := _failure(base_dir):
-        raise UserError(f"the last training failed: {reason}; fix it, then `train --local`")
-    elif not (base_dir / "model" / MANIFEST).is_file():
-        raise UserError(f"no model in {base_dir / 'model'}: `train --local` first")
     if in_container:
         program = containers.serving(base_dir, port, processes.bind_address())
     else:
         program = processes.as_process(base_dir, port)
     stop(folder)
     processes.serve(base_dir, port, program)
+
+
+def trained(folder: Path) -> Path:
+    """Return the job's folder with the last trained model.
+
+    Raises:
+        UserError: the last training failed, or there was none.
+    """
+    base_dir = folder / FOLDER
+    if reason := _failure(base_dir):
+        raise UserError(f"the last training failed: {reason}; fix it, then `train --local`")
+    if not (base_dir / "model" / MANIFEST).is_file():
+        raise UserError(f"no model in {base_dir / 'model'}: `train --local` first")
+    return base_dir
 
 
 def stop(folder: Path) -> bool:

@@ -116,23 +116,23 @@ def deployment_config(settings: Settings) -> Request:
 def transform_job(settings: Settings, name: str, model_name: str, images: str) -> Request:
     """Return CreateTransformJob for all objects below `images` on S3."""
     transform = settings.transform
+    split = "Line" if transform.strategy == "MultiRecord" else "None"
     return {
         "TransformJobName": name,
         "ModelName": model_name,
-        # One image per request: the other strategy would join several files.
-        "BatchStrategy": "SingleRecord",
+        "BatchStrategy": transform.strategy,
         "MaxPayloadInMB": transform.max_payload_mb,
         "Environment": dict(TRANSFORM_ENVIRONMENT),
         "TransformInput": {
             "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": images}},
             "ContentType": transform.content_type,
-            "SplitType": "None",
+            "SplitType": split,
             "CompressionType": "None",
         },
         "TransformOutput": {
             "S3OutputPath": f"{settings.output}/{name}",
             "Accept": transform.accept,
-            "AssembleWith": "None",
+            "AssembleWith": split,
         }
         | kms_key(settings),
         "TransformResources": {

@@ -156,14 +156,14 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
         model_name=model_name,
         instance_count=transform.instance_count,
         instance_type=transform.instance_type,
-        # One image per request: Local Mode's default joins files as text.
-        strategy="SingleRecord",
+        # Always sent: Local Mode's default joins files as text.
+        strategy=transform.strategy,
         output_path=output,
         output_kms_key=settings.aws.kms_key,
         accept=transform.accept,
         max_payload=transform.max_payload_mb,
         env=dict(TRANSFORM_ENVIRONMENT),
-        assemble_with="None",
+        assemble_with="Line" if transform.strategy == "MultiRecord" else "None",
         tags=tags(settings),
         sagemaker_session=session,
     )

@@ -14,6 +14,9 @@ from image_classifier.settings.suggestion import find_near, suggestion
 # All variables with this prefix are the server's. Others are unknown only if they are similar.
 OWN_PREFIX, SIMILAR = "SAGEMAKER_CLASSIFIER_", 0.9
 
+# Media types of lines that a request can have several of.
+LINES = ("application/jsonlines", "application/x-ndjson")
+
 # Families of instances with arm64 processors: ml.c7g, ml.m6gd, ml.p6e-gb200; not ml.g5 or ml.g4dn.
 ARM64 = re.compile(r"ml\.[a-z]+\d+(g|e-gb)")
 
@@ -121,8 +124,19 @@ class Transform(Section):
     """Media type of the input."""
     accept: Literal["application/json", "application/jsonlines", "text/csv"] = "application/json"
     """Media type of the output. In CSV, one image that cannot be decoded fails the job."""
+    strategy: Literal["SingleRecord", "MultiRecord"] = "SingleRecord"
+    """`SingleRecord`: each file is a request. `MultiRecord`: the lines of files are divided into
+    requests of at most `max_payload_mb`, for images in JSON Lines."""
     max_payload_mb: int = Field(default=6, ge=1, le=100)
-    """Size limit of an image, in MB."""
+    """Size limit of a request, in MB: of an image, or of several lines."""
+
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+        if self.strategy == "MultiRecord":
+            if self.content_type not in LINES:
+                kinds = " or ".join(LINES)
+                yield "strategy", f"requires content_type of {kinds}", "content_type"
+            if self.accept == "application/json":
+                yield "strategy", "requires accept of application/jsonlines or text/csv", "accept"
 
 
 class Explain(Section):

@@ -45,9 +45,9 @@ CASES: Mapping[str, Case] = {
     ),
     "image-secrets": Case(
         roles=ROLES,
-        checks="environment, build history and usual files contain no credentials",
-        remedy="remove them, build with `--secret`, and revoke the credentials: each person that "
-        "can pull the container image can read them",
+        checks="environment, build history and usual files of all layers contain no credentials",
+        remedy="build with `--secret` or remove them in the same RUN, and revoke the credentials: "
+        "each person that can pull the container image can read them, in deleted files too",
         is_of_image=True,
     ),
     "start": Case(

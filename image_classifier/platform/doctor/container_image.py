@@ -1,14 +1,12 @@
 """The cases of a container image that is not started: processor, entry point, credentials."""
 
-import io
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
+from image_classifier.platform.doctor.layers import SavedImage
 from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.sandbox.container_target import ContainerTarget
-from image_classifier.platform.sandbox.launch import Launch
 
 ARCHITECTURE = "amd64"
 MULTI_MODEL_LABEL = "com.amazonaws.sagemaker.capabilities.multi-models"
@@ -28,24 +26,22 @@ _SECRET_VALUE = re.compile(
 )
 _PLACEHOLDER = re.compile(r"^(|\$.*|<.*>|x+|\*+|none|null|false|true|/.*|changeme)$", re.IGNORECASE)
 
-# Names of files with credentials in the folders below.
-_SECRET_FILES = (
-    ".aws/credentials",
-    ".ssh/id_rsa",
-    ".ssh/id_ed25519",
-    ".netrc",
-    ".pypirc",
-    ".git-credentials",
-    ".docker/config.json",
-    ".kaggle/kaggle.json",
-    ".env",
-    ".huggingface/token",
-    ".cache/huggingface/token",
+# Names of files with credentials, in any folder but those of packages.
+_SECRET_FILE = re.compile(
+    r"^(?!.*/(site-packages|dist-packages|node_modules)/).*/"
+    r"(\.aws/credentials|\.ssh/id_[a-z0-9]+|\.netrc|\.pypirc|\.git-credentials"
+    r"|\.docker/config\.json|\.kaggle/kaggle\.json|\.env|\.huggingface/token"
+    r"|\.cache/huggingface/token)$"
 )
-_FOLDERS = ("", "/root", "/app", "/opt/program", "/opt/ml", "/opt/ml/code", "/home")
 
-# Larger files contain no credentials.
-_MAX_FILE_BYTES = 100_000
+# The engine writes a copy of all layers to its disk while they are read.
+_MAX_IMAGE_BYTES = 12_000_000_000
+
+_COMMAND_CHARACTERS = 80
+
+
+class _UnreadError(Exception):
+    """The layers of a container image cannot be read."""
 
 
 def check(target: ContainerTarget, report: Report) -> None:
@@ -59,10 +55,8 @@ def check(target: ContainerTarget, report: Report) -> None:
         message = "SageMaker rejects the container image for multi-model endpoints"
         report.fail("image-label", message, f"label {MULTI_MODEL_LABEL} is {value!r}")
     report.accept("image-label")
-    secret = next(_secrets(target, config), None)
-    if secret is not None:
-        report.fail("image-secrets", "the container image contains credentials", secret)
-    report.accept("image-secrets")
+    if report.is_open("image-secrets"):
+        _check_secrets(target, config, report)
 
 
 def _check_architecture(target: ContainerTarget, report: Report) -> None:
@@ -99,8 +93,23 @@ def _check_entrypoint(config: Mapping[str, object], report: Report) -> None:
         )
 
 
+def _check_secrets(target: ContainerTarget, config: Mapping[str, object], report: Report) -> None:
+    try:
+        secret = next(_secrets(target, config), None)
+    except _UnreadError as error:
+        report.skip("image-secrets", f"environment and history have none, but {error}")
+    else:
+        if secret is not None:
+            report.fail("image-secrets", "the container image contains credentials", secret)
+        report.accept("image-secrets")
+
+
 def _secrets(target: ContainerTarget, config: Mapping[str, object]) -> Iterator[str]:
-    """Yield where credentials are, without their values."""
+    """Yield where credentials are, without their values.
+
+    Raises:
+        _UnreadError: the layers cannot be read.
+    """
     environment = config.get("Env")
     for variable in environment if isinstance(environment, list) else []:
         name, _, value = str(variable).partition("=")
@@ -115,34 +124,36 @@ def _secrets(target: ContainerTarget, config: Mapping[str, object]) -> Iterator[
         for name, value in re.findall(r"\b([A-Za-z_]+)=(\S+)", command):
             if _SECRET_NAME.search(name) and not _PLACEHOLDER.match(value):
                 yield f"build history: the value of {name}"
-    yield from _secret_files(target, str(config.get("WorkingDir") or ""))
+    yield from _secret_files(target)
 
 
-def _secret_files(target: ContainerTarget, folder: str) -> Iterator[str]:
+def _secret_files(target: ContainerTarget) -> Iterator[str]:
+    """Yield files of all layers, also those that later layers delete.
+
+    Raises:
+        _UnreadError: the layers cannot be read.
+    """
     import docker  # noqa: PLC0415 - an extra
 
-    container = target.create(Launch(base_dir=Path("/"), folders={}), "none")
+    size = int(target.image.attrs.get("Size", 0))
+    if size > _MAX_IMAGE_BYTES:
+        limit = _MAX_IMAGE_BYTES / 1e9
+        raise _UnreadError(f"layers of {size / 1e9:.0f} GB are not read, the limit is {limit:g} GB")
     try:
-        for parent in dict.fromkeys((*_FOLDERS, folder.rstrip("/"))):
-            for name in _SECRET_FILES:
-                try:
-                    pieces, _ = container.get_archive(f"{parent}/{name}")
-                except docker.errors.DockerException:
-                    continue
-                if _has_content(pieces):
-                    yield f"file {parent}/{name}"
-    finally:
-        container.remove(force=True, v=True)
+        image = SavedImage(target.saved())
+        found = [file for file in image.files() if _SECRET_FILE.search(file.path)]
+    except (docker.errors.DockerException, OSError, tarfile.TarError) as error:
+        raise _UnreadError(f"the layers cannot be read ({error})") from error
+    for file in found:
+        command = image.command_of(file.layer)
+        shown = "" if command is None else f", in the layer of {_without_values(command)!r}"
+        yield f"file {file.path}{shown}"
 
 
-def _has_content(pieces: Iterator[bytes]) -> bool:
-    content = b""
-    for piece in pieces:
-        content += piece
-        if len(content) > _MAX_FILE_BYTES:
-            return False
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        return any(member.isfile() and member.size for member in archive)
+def _without_values(command: str) -> str:
+    """Return the start of a command of the build history, without what may be a credential."""
+    text = command.removeprefix("RUN /bin/sh -c ").removeprefix("/bin/sh -c ")
+    return re.sub(r"=\S+", "=...", _SECRET_VALUE.sub("...", text))[:_COMMAND_CHARACTERS]
 
 
 def _redacted(command: str, found: re.Match[str]) -> str:

@@ -130,16 +130,13 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
     if report.failed.keys() & {"invocations-status", "invocations-latency"}:
         report.skip("error-status", "a consequence of the failed request")
         return
-    payloads = list(invalid())
-    if knowledge.valid is not None:
-        payloads += [
-            replace(payload, content_type=knowledge.valid.content_type)
-            for payload in (payloads[0], Payload(body=b"", content_type=""))
-        ]
-    for payload in payloads:
+    for payload in _invalid_payloads(knowledge.valid):
         answer = invoke(running, examination, payload)
         shown = f"{payload.content_type}, {payload.body!r}: {answer}"
         if running.exit_code() is not None:
+            if startup.is_out_of_memory(running):
+                # An earlier request may have taken it: reported as the end of the server.
+                return
             message = "an invalid request ended the server"
             report.fail("error-status", message, f"{shown}; {running.last_line()}")
         elif answer.status is None or answer.status // 100 == _SERVER_ERROR:
@@ -152,6 +149,14 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
         elif answer.status // 100 == _CLIENT_ERROR and (fault := fault_of_error(answer)):
             report.fail("error-status", f"the body of an error {fault}", shown)
     report.accept("error-status")
+
+
+def _invalid_payloads(valid: Payload | None) -> list[Payload]:
+    payloads = list(invalid())
+    if valid is None:
+        return payloads
+    bodies = (payloads[0], Payload(body=b"", content_type=""))
+    return payloads + [replace(body, content_type=valid.content_type) for body in bodies]
 
 
 def check_accept(examination: Examination, running: Running, knowledge: Knowledge) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from image_classifier.platform.doctor.examination import Examination
-from image_classifier.platform.sandbox.http_call import Answer, Connection
+from image_classifier.platform.sandbox.http_call import REFUSED, Answer, Connection
 from image_classifier.platform.sandbox.launch import Running
 
 JSON, CSV = "application/json", "text/csv"
@@ -16,8 +16,9 @@ JSON, CSV = "application/json", "text/csv"
 # SageMaker passes so much of an error to the caller.
 MAX_ERROR_BYTES = 2048
 
-# A program that is being killed may still be seen as running for so long.
-END_SECONDS = 0.3
+# A program that is being killed may still be seen as running for so long: after it closed a
+# connection, and after it closed its port, when it is certain to end.
+_END_SECONDS, _CLOSED_SECONDS = 0.3, 3
 
 _TRACEBACK = re.compile(rb"Traceback \(most recent call last\)|\n\s+at [\w.$]+\(.*\)")
 _ERROR_KEYS = ("error", "errors", "exception", "traceback", "errorMessage", "error_message")
@@ -61,8 +62,14 @@ def invoke(
     finally:
         connection.close()
     if answer.status is None:
-        running.wait(END_SECONDS)
+        has_ended(running, answer)
     return answer
+
+
+def has_ended(running: Running, unanswered: Answer) -> bool:
+    """Return whether a server has ended that did not respond; wait for its end for a while."""
+    is_closed = unanswered.problem == REFUSED
+    return running.wait(_CLOSED_SECONDS if is_closed else _END_SECONDS) is not None
 
 
 def send(connection: Connection, payload: Payload, *, is_chunked: bool = False) -> Answer:

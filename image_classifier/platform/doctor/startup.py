@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from image_classifier.platform.doctor.examination import Examination
-from image_classifier.platform.sandbox.http_call import Answer, Connection
+from image_classifier.platform.sandbox.http_call import REFUSED, Answer, Connection
 from image_classifier.platform.sandbox.launch import Launch, Running, StartError
 
 POLL_SECONDS = 0.2
@@ -121,7 +121,7 @@ def of_start_error(text: str, examination: Examination) -> Trouble:
 def of_end(running: Running, examination: Examination, when: str) -> Trouble:
     """Return why a program ended that should run."""
     code, line = running.exit_code(), running.last_line()
-    if running.ran_out_of_memory() or is_memory_error(running):
+    if is_out_of_memory(running):
         limit = examination.options.memory / 2**20
         return Trouble(
             case_id="memory",
@@ -138,8 +138,10 @@ def of_end(running: Running, examination: Examination, when: str) -> Trouble:
     )
 
 
-def is_memory_error(running: Running) -> bool:
-    """Return whether the end of the log is about memory."""
+def is_out_of_memory(running: Running) -> bool:
+    """Return whether it was killed because of its memory, or the end of its log is about that."""
+    if running.ran_out_of_memory():
+        return True
     pattern = r"MemoryError|bad_alloc|Cannot allocate memory|OutOfMemory|out of memory"
     return re.search(pattern, "\n".join(running.log().splitlines()[-5:])) is not None
 
@@ -155,7 +157,7 @@ def wait_until_ready(running: Running, examination: Examination, seconds: float)
         answer = ping(running, examination)
         if answer.status == OK:
             return None
-        if answer.problem != "connection refused":
+        if answer.problem != REFUSED:
             last = answer
         elif (trouble := _port_trouble(running)) is not None:
             first_elsewhere = first_elsewhere or time.monotonic()

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from image_classifier.platform.doctor import startup
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.doctor.payload import (
-    END_SECONDS,
     Payload,
+    has_ended,
     invalid,
     invoke,
     parse,
@@ -58,7 +58,7 @@ def check_keep_alive(
             alone = invoke(running, examination, step)
             if alone.status is None:
                 continue
-        if answer.status is None and running.wait(END_SECONDS) is not None:
+        if answer.status is None and has_ended(running, answer):
             # Reported as the end of the server.
             return
         if answer.status is None or (step is None and answer.status != startup.OK):

@@ -26,11 +26,14 @@ SERVING_PORT = 8080
 # Larger answers of the engine take longer.
 _ENGINE_SECONDS = 60
 
+# It copies all layers before it sends them: 7 GB take a minute or two.
+_SAVE_SECONDS = 600
+
 _OPT_ML = "/opt/ml"
 
 
-def connect() -> "docker.DockerClient":
-    """Connect to the Docker engine.
+def connect(seconds: float = _ENGINE_SECONDS) -> "docker.DockerClient":
+    """Connect to the Docker engine, which may take `seconds` for an answer.
 
     Raises:
         SandboxError: the package `docker` is missing, or no engine responds.
@@ -40,13 +43,14 @@ def connect() -> "docker.DockerClient":
     except ImportError:
         raise SandboxError(
             "container images need the package docker: in the checkout pip install '.[doctor]'; "
-            "or give the command of the program after --"
+            "or use no container (doctor: a command after --, --local: --processes)"
         ) from None
     try:
-        return docker.from_env(timeout=_ENGINE_SECONDS)
+        return docker.from_env(timeout=seconds)
     except docker.errors.DockerException as error:
         raise SandboxError(
-            f"no Docker engine ({error}): start it, or give the command of the program after --"
+            f"no Docker engine ({error}): start it, or use no container "
+            "(doctor: a command after --, --local: --processes)"
         ) from None
 
 
@@ -81,6 +85,11 @@ class ContainerTarget(Target):
             StartError: the engine cannot execute the program.
         """
         return _RunningContainer(self, launch)
+
+    def saved(self) -> Iterator[bytes]:
+        """Return the container image as `docker save` writes it."""
+        image: Image = connect(_SAVE_SECONDS).images.get(self.image.id)
+        return iter(image.save())
 
     def create(self, launch: Launch, network: str) -> "Container":
         """Create a container, without starting it."""

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-# Of a response's body: more is not read.
+# Of a response's body: more is not read, unless a caller expects more.
 MAX_BYTES = 10_000_000
+
+REFUSED = "connection refused"
 
 Address = tuple[str, int]
 
@@ -51,12 +53,14 @@ class Connection:
         address: Address,
         timeout: float,
         on_timeout: Callable[[int], None] = lambda _local_port: None,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         """Connect with the first request; every step of a request may take `timeout` seconds.
 
         `on_timeout` is called with the local port when the time is up, before the connection ends.
+        No more than `max_bytes` of a response are read.
         """
-        self._on_timeout = on_timeout
+        self._on_timeout, self._max_bytes = on_timeout, max_bytes
         self._http = http.client.HTTPConnection(*address, timeout=timeout)
         self.is_closed_by_server = False
 
@@ -89,9 +93,9 @@ class Connection:
                     encode_chunked=is_chunked,
                 )
             response = self._http.getresponse()
-            content = response.read(MAX_BYTES)
+            content = response.read(self._max_bytes)
         except ConnectionRefusedError:
-            problem = "connection refused"
+            problem = REFUSED
         except TimeoutError:
             self._on_timeout(port)
             problem = "no response"

@@ -26,9 +26,9 @@ _DOCKERS_OFFSET = 128
 class ProcessTarget(Target):
     """A command. `SAGEMAKER_BASE_DIR` names the folder that stands for /opt/ml."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """Use this command, with the folder and the environment of this process."""
-        self._command = command
+    def __init__(self, command: Sequence[str], cwd: Path | None = None) -> None:
+        """Use this command, with the environment of this process and, by default, its folder."""
+        self._command, self._cwd = command, cwd
 
     def start(self, launch: Launch) -> Running:
         """Start it.
@@ -42,11 +42,11 @@ class ProcessTarget(Target):
                 f"port {launch.port} is in use: stop the program that uses it, or choose another "
                 "one with --port, which the command gets as SAGEMAKER_BIND_TO_PORT"
             )
-        return _RunningProcess(self._command, launch)
+        return _RunningProcess(self._command, self._cwd, launch)
 
 
 class _RunningProcess(Running):
-    def __init__(self, command: Sequence[str], launch: Launch) -> None:
+    def __init__(self, command: Sequence[str], cwd: Path | None, launch: Launch) -> None:
         self.address = ("127.0.0.1", launch.port or 0)
         self._log = TemporaryFile()  # noqa: SIM115 - closed by close()
         self._protected = [
@@ -60,6 +60,7 @@ class _RunningProcess(Running):
         try:
             self._process = subprocess.Popen(
                 command,
+                cwd=cwd,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"} | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

@@ -1,0 +1,131 @@
+"""`transform --local`: classify a folder of images without an endpoint."""
+
+import hashlib
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from container.classifier.environment import ERROR_RECORDS_VARIABLE, PORT_VARIABLE
+from container.classifier.errors import UserError
+from container.classifier.manifest import MANIFEST
+from image_classifier.local import jobs
+from image_classifier.local.stopped import StoppedError
+from image_classifier.platform import batch, containers, endpoint, processes
+from image_classifier.platform.program import ROOT, handle_stop_signals
+from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
+from image_classifier.platform.sandbox.launch import Launch, Target
+from image_classifier.platform.sandbox.process_target import ProcessTarget
+from image_classifier.sagemaker.reports import extract
+from image_classifier.settings.settings_file import SettingsFile
+
+FOLDER = "transform"
+
+_STRATEGIES = {batch.SINGLE: "SINGLE_RECORD", batch.MULTI: "MULTI_RECORD"}
+
+# Files that are named in a message.
+_SHOWN = 3
+
+
+def run(
+    file: SettingsFile,
+    folder: Path,
+    source: Path,
+    target: Path | None,
+    *,
+    archive: Path | None = None,
+    in_container: bool = False,
+    show: Callable[[str], None] = lambda _text: None,
+) -> Path:
+    """Classify the files below `source`; return the folder of the results.
+
+    Files that have a result of the same model and settings are not sent again.
+
+    Args:
+        file: the settings.
+        folder: everything that the settings make on this machine.
+        source: folder of images.
+        target: folder of the results; None: `transform` in `folder`.
+        archive: a model.tar.gz; None: the last trained model.
+        in_container: whether the server runs in a container.
+        show: prints a line.
+
+    Raises:
+        UserError: the model is missing, the server ended, or files have no result.
+        StoppedError: SIGINT or SIGTERM stopped it.
+    """
+    if not source.is_dir():
+        raise UserError(f"no folder {source}: --local takes a folder of images on this machine")
+    target = target or folder / FOLDER
+    with TemporaryDirectory(prefix="image-classifier-transform-") as scratch:
+        base_dir = jobs.trained(folder) if archive is None else Path(scratch)
+        if archive is not None:
+            extract(archive, base_dir / "model")
+        job = _job(file, base_dir / "model")
+        program = _program(base_dir, job, in_container=in_container)
+        with (
+            handle_stop_signals(_stop),
+            endpoint.running(*program, processes.STARTUP_SECONDS) as server,
+        ):
+            summary = batch.run(job, source, target, server)
+    kept = f", {summary.kept} results of an earlier run kept" if summary.kept else ""
+    show(f"{summary.done} files classified{kept}")
+    if summary.failed:
+        shown = [f"{name}: {reason}" for name, reason in [*summary.failed.items()][:_SHOWN]]
+        raise UserError(
+            f"{len(summary.failed)} of {summary.done + len(summary.failed)} files have no result "
+            f"({'; '.join(shown)}): see the files *{batch.ERROR} in {target}, and run the same "
+            "command again"
+        )
+    return target
+
+
+def _stop() -> None:
+    raise StoppedError("the transform is stopped; the same command continues it")
+
+
+def _job(file: SettingsFile, model: Path) -> batch.Job:
+    transform = file.settings.transform
+    manifest = model / MANIFEST
+    if not manifest.is_file():
+        raise UserError(f"no {MANIFEST} in the model: `train --local` writes a model")
+    return batch.Job(
+        content_type=transform.content_type,
+        accept=transform.accept,
+        strategy=transform.strategy,
+        max_payload=transform.max_payload_mb * 2**20,
+        model=hashlib.sha256(manifest.read_bytes()).hexdigest(),
+    )
+
+
+def _program(base_dir: Path, job: batch.Job, *, in_container: bool) -> tuple[Target, Launch]:
+    """Return the server, with the environment of a transform job."""
+    variables = {
+        "SAGEMAKER_BATCH": "true",
+        "SAGEMAKER_BATCH_STRATEGY": _STRATEGIES[job.strategy],
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(job.max_payload // 2**20),
+        ERROR_RECORDS_VARIABLE: "true",
+    }
+    base_dir = base_dir.resolve()
+    if in_container:
+        target = ContainerTarget(containers.SERVE_IMAGE, "serve")
+        launch = Launch(
+            base_dir=base_dir, folders={"model": False}, variables=variables, port=SERVING_PORT
+        )
+        return target, launch
+    processes.require("flask")
+    port = _free_port()
+    command = [sys.executable, "-m", "container.serving", "serve"]
+    variables |= {**processes.VARIABLES, PORT_VARIABLE: str(port)}
+    variables["GUNICORN_CMD_ARGS"] = f"--bind 127.0.0.1:{port}"
+    # The files of the model stay writable: they belong to this user.
+    return ProcessTarget(command, cwd=ROOT), Launch(
+        base_dir=base_dir, folders={}, variables=variables, port=port
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

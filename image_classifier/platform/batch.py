@@ -1,0 +1,231 @@
+"""Batch transform on this machine, folder to folder, with the requests of SageMaker's service.
+
+| file | holds |
+|---|---|
+| `NAME.out` | the response for the file NAME, in the same sub-folder |
+| `NAME.error` | why there is none: the status and the body of the last response |
+| `.transform.jsonl` | the finished files, so that a job that was stopped continues |
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+from container.classifier.errors import UserError
+from image_classifier.platform import endpoint
+from image_classifier.platform.finished_files import FinishedFiles
+from image_classifier.platform.sandbox.http_call import Answer, Connection, call
+from image_classifier.platform.sandbox.launch import Running
+
+SINGLE, MULTI = "SingleRecord", "MultiRecord"
+RESULT, ERROR, JOURNAL = ".out", ".error", ".transform.jsonl"
+
+# SageMaker's defaults: of InvocationsTimeoutInSeconds, InvocationsMaxRetries, and the most that
+# MaxConcurrentTransforms can be.
+_TIMEOUT_SECONDS, _RETRIES, _MAX_CONCURRENT = 600, 3, 100
+_PARAMETERS_SECONDS = 10
+
+# The response to a payload of images in base64 is smaller.
+_MAX_RESPONSE_BYTES = 200_000_000
+
+_SERVER_ERROR, _TOO_MANY = 500, 429
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What is sent to the server, and what the results depend on."""
+
+    content_type: str
+    accept: str
+
+    strategy: str
+    """SINGLE: a file is a request. MULTI: its lines are, as many as fit into a request."""
+
+    max_payload: int
+    """Bytes of a request's body."""
+
+    model: str
+    """Identifies the model: results of another one are replaced."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Summary:
+    """What a job has done."""
+
+    kept: int = 0
+    """Files with a result of an earlier, interrupted job."""
+
+    done: int = 0
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """The reason by the name of the file."""
+
+
+class _RejectedError(Exception):
+    """A file has no result; the text is the reason."""
+
+
+def run(job: Job, source: Path, target: Path, server: Running) -> Summary:
+    """Send the files below a folder that have no result yet; write the results into another.
+
+    Hidden files are left out.
+
+    Args:
+        job: the same as that of an earlier call, if that one is continued.
+        source: folder.
+        target: folder, which is created.
+        server: is ready.
+
+    Raises:
+        UserError: there is no file, the folders overlap, or the server ended.
+    """
+    source, target = source.resolve(), target.resolve()
+    if target == source or source in target.parents:
+        raise UserError(f"{target} is in {source}: choose a folder outside of it for the results")
+    names = sorted(_names(source))
+    if not names:
+        raise UserError(f"no files in {source}: expected a folder of images")
+    target.mkdir(parents=True, exist_ok=True)
+    summary = Summary()
+    with (
+        FinishedFiles(target / JOURNAL, asdict(job)) as finished,
+        ThreadPoolExecutor(_concurrency(server, job)) as pool,
+    ):
+        left = [
+            name
+            for name in names
+            if not (finished.has(name, source / name) and _path(target, name, RESULT).is_file())
+        ]
+        summary.kept = len(names) - len(left)
+        try:
+            for name, reason in pool.map(
+                lambda name: (name, _transform(job, source, target, name, server)), left
+            ):
+                if reason is None:
+                    finished.add(name, source / name)
+                    summary.done += 1
+                else:
+                    summary.failed[name] = reason
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, KeyboardInterrupt):
+                # Ends the requests, which can take minutes.
+                server.close()
+            raise
+    return summary
+
+
+def _names(source: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(source, followlinks=True):
+        above = {Path(folder).resolve(), *Path(folder).resolve().parents}
+        folders[:] = [
+            # A link to a folder above would be followed for ever.
+            name
+            for name in folders
+            if not name.startswith(".") and Path(folder, name).resolve() not in above
+        ]
+        for name in files:
+            if not name.startswith("."):
+                yield str(Path(folder, name).relative_to(source))
+
+
+def _concurrency(server: Running, job: Job) -> int:
+    """Return the number of requests at once that the server asks for."""
+    answer = call(server.address, "GET", "/execution-parameters", timeout=_PARAMETERS_SECONDS)
+    try:
+        wanted = int(json.loads(answer.body)["MaxConcurrentTransforms"]) if answer.is_success else 1
+    except (ValueError, LookupError, TypeError):
+        wanted = 1
+    # As on SageMaker, the requests at once have at most 100 MB.
+    return max(1, min(wanted, _MAX_CONCURRENT * 2**20 // job.max_payload))
+
+
+def _transform(job: Job, source: Path, target: Path, name: str, server: Running) -> str | None:
+    """Write the result of one file, or else the reason why it has none, which is returned."""
+    result, error = _path(target, name, RESULT), _path(target, name, ERROR)
+    result.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parts = [_send(job, body, server) for body in _bodies(job, source / name)]
+    except (_RejectedError, OSError) as problem:
+        reason = f"cannot be read: {problem.strerror}" if isinstance(problem, OSError) else problem
+        result.unlink(missing_ok=True)
+        error.write_text(f"{reason}\n", errors="backslashreplace")
+        return str(reason)
+    partial = _path(target, name, ".partial")
+    partial.write_bytes(b"".join(parts))
+    partial.replace(result)
+    error.unlink(missing_ok=True)
+    return None
+
+
+def _bodies(job: Job, path: Path) -> Iterator[bytes]:
+    """Yield the bodies of a file's requests.
+
+    Raises:
+        _RejectedError: a file, or one of its lines, is too large.
+    """
+    limit = job.max_payload
+    if job.strategy == SINGLE:
+        if path.stat().st_size > limit:
+            raise _RejectedError(f"the file has more than {limit // 2**20} MB (max_payload_mb)")
+        yield path.read_bytes()
+        return
+    lines: list[bytes] = []
+    size = 0
+    with path.open("rb") as file:
+        while line := file.readline(limit + 2):
+            if len(line) > limit + 1:
+                raise _RejectedError(f"a line has more than {limit // 2**20} MB (max_payload_mb)")
+            if lines and size + len(line) > limit:
+                yield b"".join(lines)
+                lines, size = [], 0
+            if line.strip():
+                lines.append(line)
+                size += len(line)
+    if lines:
+        yield b"".join(lines)
+
+
+def _send(job: Job, body: bytes, server: Running) -> bytes:
+    """Return the response to one request.
+
+    Raises:
+        _RejectedError: the server rejects it, or responds with errors only.
+        UserError: the server has ended.
+    """
+    headers = {"Content-Type": job.content_type, "Accept": job.accept}
+    answer = Answer(seconds=0)
+    for _ in range(1 + _RETRIES):
+        connection = Connection(server.address, _TIMEOUT_SECONDS, max_bytes=_MAX_RESPONSE_BYTES)
+        try:
+            answer = connection.send("POST", "/invocations", body=body, headers=headers)
+        finally:
+            connection.close()
+        if answer.status == HTTPStatus.OK:
+            return answer.body if job.strategy == SINGLE else _lines(body, answer.body)
+        endpoint.require_running(server)
+        if answer.status is not None and answer.status < _SERVER_ERROR:
+            # The same request would be rejected again.
+            break
+    raise _RejectedError(str(answer))
+
+
+def _lines(request: bytes, response: bytes) -> bytes:
+    """Return a response in lines, which ends with a line feed, as `AssembleWith=Line` writes it.
+
+    Raises:
+        _RejectedError: it has not one line for each line of the request.
+    """
+    response = response.rstrip(b"\n") + b"\n"
+    sent, received = len(request.rstrip(b"\n").split(b"\n")), response.count(b"\n")
+    if sent != received:
+        raise _RejectedError(f"{sent} lines were sent, and {received} were received")
+    return response
+
+
+def _path(target: Path, name: str, suffix: str) -> Path:
+    return target / f"{name}{suffix}"
