@@ -3,7 +3,7 @@
 | file | holds |
 |---|---|
 | `NAME.out` | the response for the file NAME, in the same sub-folder |
-| `NAME.error` | why there is none: the status and the body of the last response |
+| `NAME.error` | why the file has no result: the status and the body of the last response |
 | `.transform.jsonl` | the finished files, so that a job that was stopped continues |
 """
 
@@ -134,7 +134,7 @@ def _names(source: Path) -> Iterator[str]:
 
 
 def _concurrency(server: Running, job: Job) -> int:
-    """Return the number of requests at once that the server asks for."""
+    """Return the number of requests at once that the server accepts."""
     answer = call(server.address, "GET", "/execution-parameters", timeout=_PARAMETERS_SECONDS)
     try:
         wanted = int(json.loads(answer.body)["MaxConcurrentTransforms"]) if answer.is_success else 1
