@@ -20,6 +20,7 @@ from image_classifier.sagemaker import (
 )
 from image_classifier.sagemaker import cost as costs
 from image_classifier.sagemaker import logs as job_logs
+from image_classifier.sagemaker import pipeline as pipelines
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.settings import checks
 from image_classifier.settings.settings_file import SettingsError, SettingsFile
@@ -59,6 +60,19 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     number = arguments.version
     package = None if number is None else registry.find_approved(aws, file.settings, number)
     return deployment.deploy(aws, file, job=arguments.job, package=package, wait=arguments.wait)
+
+
+def pipeline(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Create or update the pipeline, or write its definition into a file."""
+    # NumPy and Pillow take a second to import.
+    from image_classifier.cli import data_set  # noqa: PLC0415
+
+    data_set.check_options(file.settings.pipeline.prepare_options)
+    if arguments.output is None:
+        return pipelines.create(aws, file, is_started=arguments.start)
+    text = json.dumps(pipelines.definition(aws, file), indent=2)
+    arguments.output.write_text(f"{text}\n", encoding="utf-8")
+    return arguments.output
 
 
 def register(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
@@ -207,6 +221,7 @@ VERBS: Mapping[str, Verb] = {
     "train": train,
     "tune": tune,
     "report": report,
+    "pipeline": pipeline,
     "register": register,
     "approve": approve,
     "deploy": deploy,

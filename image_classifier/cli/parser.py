@@ -21,6 +21,8 @@ WITH_SETTINGS = tuple(
     name for name in VERBS if name not in {*PREPARATION, "init", DOCTOR, COMPLETION}
 )
 
+_CHANGING = "train tune pipeline register approve deploy predict transform explain delete"
+_LOCAL = "train tune deploy predict explain transform report logs debug delete"
 _IN_CONTAINERS = "train tune deploy transform"
 _CONTAINERS_HELP = (
     "with --local: run the container images (default: if a Docker engine has them, else processes)"
@@ -126,21 +128,21 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     set_help = "replace a value of the settings file, such as hyperparameters.epochs=3"
     override = {"metavar": "KEY=VALUE", "action": "append", "default": [], "dest": "overrides"}
     add(every, "--set", set_help, **override)
-    changing = "train tune register approve deploy predict transform explain delete"
-    flag(changing, "--dry-run", "validate and print the requests; send none")
-    waiting, no_wait_help = (
-        "train tune deploy transform explain",
-        "return when SageMaker has started",
+    flag(_CHANGING, "--dry-run", "validate and print the requests; send none")
+    waiting = "train tune deploy transform explain"
+    add(
+        waiting, "--no-wait", "return when SageMaker has started", dest="wait", action="store_false"
     )
-    add(waiting, "--no-wait", no_wait_help, dest="wait", action="store_false")
     job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
     add("register deploy transform explain", "--job", job_help)
     add("approve", "--version", "version (default: the newest)", type=int, metavar="N")
     add("deploy", "--version", "an approved version of the registry", type=int, metavar="N")
+    flag("pipeline", "--start", "start an execution of the pipeline")
+    there = "write the pipeline's definition (JSON) there, and create nothing"
+    add("pipeline", "--output", there, type=Path, metavar="FILE")
     flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
-    local = "train tune deploy predict explain transform report logs debug delete"
-    flag(local, "--local", "run on this machine, without an account")
+    flag(_LOCAL, "--local", "run on this machine, without an account")
     where = {"dest": "in_containers", "action": "store_const", "default": None}
     add(_IN_CONTAINERS, "--containers", _CONTAINERS_HELP, const=True, **where)
     add(_IN_CONTAINERS, "--processes", "with --local: run plain processes", const=False, **where)

@@ -115,6 +115,12 @@ VERBS: Mapping[str, Verb] = {
         page="how-to/debug.md",
         then="{command} report {settings}{local}",
     ),
+    "pipeline": Verb(
+        summary="create a pipeline on SageMaker that prepares, trains, evaluates and registers",
+        example="settings.toml --start",
+        page="how-to/pipeline.md",
+        then="{command} status {settings}",
+    ),
     "register": Verb(
         summary="add a model to the model registry as a version; print its number",
         example="settings.toml",

@@ -14,7 +14,6 @@ from pathlib import Path
 from container.classifier.errors import UserError
 from image_classifier.preparation import findings, labels
 from image_classifier.preparation.audit import Audit
-from image_classifier.preparation.bucket import Prefix, hashed
 from image_classifier.preparation.findings import FAULT
 from image_classifier.preparation.manifests import COLUMNS
 from image_classifier.preparation.pipeline import Reading, audit_source, prepare
@@ -98,6 +97,9 @@ def _print_audit(found: Audit) -> None:
 
 
 def _upload(arguments: argparse.Namespace) -> int:
+    # The training container image has `prepare`, and no settings file.
+    from image_classifier.preparation.bucket import Prefix, hashed  # noqa: PLC0415
+
     prefix = Prefix(arguments.address)
     files = hashed(arguments.folder, quiet=arguments.quiet)
     difference = prefix.compare(files, quiet=arguments.quiet)
@@ -121,6 +123,8 @@ def _upload(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from image_classifier.preparation.bucket import Prefix, hashed  # noqa: PLC0415
+
     prefix = Prefix(arguments.address)
     files = hashed(arguments.folder, quiet=arguments.quiet)
     difference = asdict(prefix.compare(files, quiet=arguments.quiet))

@@ -62,25 +62,36 @@ class Aws:
     _clients: dict[str, Any] = field(default_factory=dict)
     _creators: list[str] = field(default_factory=list)
 
-    def send(self, operation: str, request: Mapping[str, object]) -> None:
+    def send(self, operation: str, request: Mapping[str, object]) -> Answer:
         """Validate a request to SageMaker and send it; in a dry run print it.
 
         The resource that a request creates has a tag with its creator.
 
+        Returns:
+            The response; in a dry run an empty one.
+
         Raises:
             UserError: the request is invalid, or AWS rejected it.
         """
-        if "Tags" in request:
-            tag = {"Key": CREATOR_TAG, "Value": self._known_creator()}
-            request = {**request, "Tags": [*request["Tags"], tag]}  # type: ignore[misc]
+        request = self.tagged(request)
         service_model.check(operation, request)
-        if self.is_dry:
-            self.show_request(operation, request)
-        else:
-            self.query(operation, request)
+        if not self.is_dry:
+            return self.query(operation, request)
+        self.show_request(operation, request)
+        return {}
+
+    def tagged(self, request: Mapping[str, object]) -> Mapping[str, object]:
+        """Return a request with its creator among the tags, if it has tags."""
+        if "Tags" not in request:
+            return request
+        tag = {"Key": CREATOR_TAG, "Value": self._known_creator()}
+        return {**request, "Tags": [*request["Tags"], tag]}  # type: ignore[misc]
 
     def show_request(self, operation: str, request: Mapping[str, object]) -> None:
-        """Print a request that a dry run does not send."""
+        """Print a request that a dry run does not send, with a pipeline's definition as JSON."""
+        if "PipelineDefinition" in request:
+            definition = json.loads(str(request["PipelineDefinition"]))
+            request = {**request, "PipelineDefinition": definition}
         self.show(json.dumps({operation: request}, indent=2))
 
     def show_placeholder(self, what: str, value: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from image_classifier.sagemaker import deployment
 from image_classifier.sagemaker.aws import Aws
-from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
+from image_classifier.sagemaker.request_fields import kms_key, processing_input, tags, vpc
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import HOUR, Settings
 from image_classifier.settings.service_model import Request
@@ -92,8 +92,8 @@ def _processing_job(
         "RoleArn": settings.aws.role,
         "AppSpecification": {"ImageUri": container_image},
         "ProcessingInputs": [
-            _processing_input("analysis_config", config, "config"),
-            _processing_input("dataset", images, "data"),
+            processing_input("analysis_config", config, "config"),
+            processing_input("dataset", images, "data"),
         ],
         "ProcessingOutputConfig": {
             "Outputs": [{"OutputName": "analysis_result", "S3Output": output}],
@@ -106,17 +106,3 @@ def _processing_job(
     if settings.aws.subnets:
         request["NetworkConfig"] = vpc(settings)
     return request
-
-
-def _processing_input(name: str, source: str, folder: str) -> Request:
-    return {
-        "InputName": name,
-        "S3Input": {
-            "S3Uri": source,
-            "LocalPath": f"/opt/ml/processing/input/{folder}",
-            "S3DataType": "S3Prefix",
-            "S3InputMode": "File",
-            "S3DataDistributionType": "FullyReplicated",
-            "S3CompressionType": "None",
-        },
-    }

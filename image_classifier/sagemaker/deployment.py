@@ -57,7 +57,7 @@ def _is_updatable(aws: Aws, settings: Settings) -> bool:
     Raises:
         UserError: AWS would reject an update, or it is another user's.
     """
-    found = resources.find_endpoint(aws, settings)
+    found = resources.find_named(aws, settings, "Endpoint")
     if found is not None and found.status in {"Creating", "Updating", "SystemUpdating"}:
         raise UserError(f"the endpoint {found.name} is {found.status}: wait until it is InService")
     if found is not None and found.status != "InService":

@@ -67,14 +67,13 @@ def register(aws: Aws, file: SettingsFile, *, job: str | None = None) -> int | N
     samples = f"{folder}/golden.tar.gz"
     source.copy(aws, S3Uri.parse(f"{folder}/model.tar.gz"))
     S3Uri.parse(samples).write(aws, golden)
-    request = model_package(settings, folder, manifest, str(source))
+    request = model_package(settings, f"{folder}/model.tar.gz", manifest)
+    request |= {"SamplePayloadUrl": samples, "MetadataProperties": {"GeneratedBy": str(source)}}
     if quality is not None:
         S3Uri.parse(f"{folder}/model-quality.json").write(aws, json.dumps(quality).encode())
         statistics = {"ContentType": "application/json", "S3Uri": f"{folder}/model-quality.json"}
         request["ModelMetrics"] = {"ModelQuality": {"Statistics": statistics}}
-    if aws.is_dry or not _has_group(aws, settings):
-        group = {"ModelPackageGroupName": settings.name, "Tags": tags(settings)}
-        aws.send("CreateModelPackageGroup", group)
+    create_group(aws, settings)
     aws.send("CreateModelPackage", request)
     if aws.is_dry:
         return None
@@ -83,6 +82,13 @@ def register(aws: Aws, file: SettingsFile, *, job: str | None = None) -> int | N
     shown = f", accuracy {accuracy['value']:.1%}" if accuracy else ""
     aws.show(f"version {made.number} of {settings.name}: {source}{shown}")
     return made.number
+
+
+def create_group(aws: Aws, settings: Settings) -> None:
+    """Create the group of all versions, unless it exists."""
+    if aws.is_dry or not _has_group(aws, settings):
+        group = {"ModelPackageGroupName": settings.name, "Tags": tags(settings)}
+        aws.send("CreateModelPackageGroup", group)
 
 
 def approve(
@@ -175,10 +181,8 @@ def versions(aws: Aws, settings: Settings) -> Iterator[Version]:
     yield from sorted(found, key=lambda version: -version.number)
 
 
-def model_package(
-    settings: Settings, folder: str, manifest: Manifest | None, source: str
-) -> Request:
-    """Return CreateModelPackage of an artifact that was copied to `folder` on S3.
+def model_package(settings: Settings, artifact: object, manifest: Manifest | None) -> Request:
+    """Return CreateModelPackage of an artifact on S3; its address can be a pipeline's variable.
 
     It has no tags: SageMaker takes those of the group.
     """
@@ -186,7 +190,7 @@ def model_package(
     image = settings.images.serve_arm64 if endpoint.is_arm64 else settings.images.serve
     container = {
         "Image": image,
-        "ModelDataUrl": f"{folder}/model.tar.gz",
+        "ModelDataUrl": artifact,
         "Environment": dict(endpoint.environment),
     }
     properties = {"architecture": _architecture(settings)}
@@ -200,9 +204,7 @@ def model_package(
         },
         "Domain": "COMPUTER_VISION",
         "Task": "IMAGE_CLASSIFICATION",
-        "SamplePayloadUrl": f"{folder}/golden.tar.gz",
         "CustomerMetadataProperties": properties,
-        "MetadataProperties": {"GeneratedBy": source},
     }
     if manifest is not None:
         properties |= {"network": manifest.network, "classes": str(len(manifest.class_names))}

@@ -9,6 +9,9 @@ from image_classifier.settings.service_model import Request
 # Keys of tags on every resource; their values are the settings' name and who created it.
 TAG, CREATOR_TAG = "image-classifier", "image-classifier-creator"
 
+# Where a processing job has its inputs.
+INPUTS = "/opt/ml/processing/input"
+
 # Names of sessions that SDKs and instances make up: the next login has another one.
 _CHANGING_SESSION = re.compile(r"(assumed-role/[^/]+)/(.*\d{10,}|i-[0-9a-f]+)")
 
@@ -25,7 +28,17 @@ def is_ours(settings: Settings, name: str, *, with_trials: bool = True) -> bool:
     """
     trial = r"(-\d+-[0-9a-f]+)?" if with_trials else ""
     own = rf"{re.escape(settings.name)}-\d{{6}}-\d{{6}}{trial}"
-    return name == settings.name or re.fullmatch(own, name) is not None
+    is_own = name == settings.name or re.fullmatch(own, name) is not None
+    return is_own or is_of_pipeline(settings, name)
+
+
+def is_of_pipeline(settings: Settings, name: str) -> bool:
+    """Return whether a job's name is one that SageMaker makes for a step of a pipeline.
+
+    It has the execution's ID, a token of the step, and the number of failures before.
+    """
+    made = rf"{re.escape(settings.name)}-[a-z0-9]{{12}}-[A-Za-z0-9]+-\d+"
+    return re.fullmatch(made, name) is not None
 
 
 def tags(settings: Settings) -> list[dict[str, str]]:
@@ -58,6 +71,21 @@ def vpc(settings: Settings) -> Request:
         return {}
     groups, subnets = list(aws.security_groups), list(aws.subnets)
     return {"VpcConfig": {"SecurityGroupIds": groups, "Subnets": subnets}}
+
+
+def processing_input(name: str, source: str, folder: str) -> Request:
+    """Return an input of a processing job: an address on S3, copied to INPUTS/folder."""
+    return {
+        "InputName": name,
+        "S3Input": {
+            "S3Uri": source,
+            "LocalPath": f"{INPUTS}/{folder}",
+            "S3DataType": "S3Prefix",
+            "S3InputMode": "File",
+            "S3DataDistributionType": "FullyReplicated",
+            "S3CompressionType": "None",
+        },
+    }
 
 
 def kms_key(settings: Settings) -> dict[str, str]:

@@ -6,18 +6,23 @@ tags do, which `Aws.send` writes: the settings' name and the creator.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
+from uuid import uuid4
 
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import s3
 from image_classifier.sagemaker.aws import Aws, NoAccountError
-from image_classifier.sagemaker.request_fields import CREATOR_TAG, TAG, is_ours
+from image_classifier.sagemaker.request_fields import CREATOR_TAG, TAG, is_of_pipeline, is_ours
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 
+# The status of a pipeline's execution, and here of its pipeline.
+EXECUTING = "Executing"
+_UNFINISHED = frozenset({EXECUTING, "Stopping"})
+
 # Statuses of resources that cost something, or will.
-_ALIVE = frozenset({"InProgress", "Creating", "InService", "Updating", "Pending"})
+_ALIVE = frozenset({"InProgress", "Creating", "InService", "Updating", "Pending", EXECUTING})
 
 # Nouns of the API with their names in messages, in the order in which resources can be deleted.
 KINDS = {
@@ -28,15 +33,19 @@ KINDS = {
     "Endpoint": "endpoint",
     "EndpointConfig": "endpoint configuration",
     "Model": "model",
+    "Pipeline": "pipeline",
 }
+_EXECUTION = "PipelineExecution"
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A job, an endpoint, its configuration or a model."""
+    """A job, an endpoint, its configuration, a model, a pipeline or an execution of it."""
 
     noun: str
     name: str
+    """The name; of an execution its ARN."""
+
     status: str | None
 
     owner: str | None = None
@@ -45,16 +54,20 @@ class Resource:
     @property
     def is_job(self) -> bool:
         """Return whether it is stopped, not deleted."""
-        return self.noun.endswith("Job")
+        return self.noun.endswith(("Job", _EXECUTION))
 
     @property
     def is_deletable(self) -> bool:
-        """Return whether `delete` affects it: completed jobs stay as a record."""
-        return not self.is_job or self.status in _ALIVE
+        """Return whether `delete` affects it: completed jobs stay as a record.
+
+        SageMaker deletes no pipeline that is executing.
+        """
+        return self.status in _ALIVE if self.is_job else self.status != EXECUTING
 
     def __str__(self) -> str:
         """Return kind, name and status."""
-        return f"{KINDS[self.noun]} {self.name}" + (f" ({self.status})" if self.status else "")
+        kind = KINDS.get(self.noun, "execution")
+        return f"{kind} {self.name}" + (f" ({self.status})" if self.status else "")
 
 
 class Found(NamedTuple):
@@ -83,29 +96,31 @@ def find(aws: Aws, settings: Settings) -> Found:
     try:
         creator = aws.creator()
         found = [item for noun in KINDS for item in _list(aws, settings, noun, {})]
+        found = [item for each in found for item in _with_executions(aws, each)]
     except NoAccountError as error:
         if not aws.is_dry:
             raise
         aws.show_placeholder("the resources on SageMaker", str(error))
-        suffixes = {noun: "" if noun == "Endpoint" else "-YYMMDD-HHMMSS" for noun in KINDS}
+        plain = {"Endpoint", "Pipeline"}
+        suffixes = {noun: "" if noun in plain else "-YYMMDD-HHMMSS" for noun in KINDS}
         names = {noun: f"{settings.name}{suffix}" for noun, suffix in suffixes.items()}
         return Found([Resource(noun, name, "InProgress") for noun, name in names.items()], [])
     own = [resource for resource in found if resource.owner == creator]
     return Found(own, [resource for resource in found if resource.owner != creator])
 
 
-def find_endpoint(aws: Aws, settings: Settings) -> Resource | None:
-    """Return the endpoint of these settings, or None if it does not exist.
+def find_named(aws: Aws, settings: Settings, noun: str) -> Resource | None:
+    """Return the endpoint, or the pipeline, of these settings; None if it does not exist.
 
     Raises:
-        UserError: an endpoint of this name belongs to another user.
+        UserError: one of this name belongs to another user.
     """
-    named = _list(aws, settings, "Endpoint", {})
+    named = _list(aws, settings, noun, {})
     found = next((item for item in named if item.name == settings.name), None)
     if found is not None and found.owner != aws.creator():
         reason = f"belongs to {found.owner}" if found.owner else f"has no tag {CREATOR_TAG}"
         raise UserError(
-            f"the endpoint {found.name} {reason}, and you are {aws.creator()}: "
+            f"the {KINDS[noun]} {found.name} {reason}, and you are {aws.creator()}: "
             "choose another name in the settings"
         )
     return found
@@ -131,13 +146,31 @@ def newest_job(aws: Aws, settings: Settings, *, is_completed: bool = True) -> st
 def _list(
     aws: Aws, settings: Settings, noun: str, request: dict[str, str], *, with_trials: bool = True
 ) -> Iterator[Resource]:
-    key = f"{noun}Summaries" if noun.endswith("Job") else f"{noun}s"
-    for page in aws.pages(f"List{noun}s", {"NameContains": settings.name, **request}):
+    key = f"{noun}Summaries" if noun.endswith(("Job", "Pipeline")) else f"{noun}s"
+    filter_key = "PipelineNamePrefix" if noun == "Pipeline" else "NameContains"
+    for page in aws.pages(f"List{noun}s", {filter_key: settings.name, **request}):
         for summary in page[key]:
             name = str(summary[f"{noun}Name"])
             if is_ours(settings, name, with_trials=with_trials):
                 owner = _owner(aws, settings, summary[f"{noun}Arn"])
                 yield Resource(noun, name, summary.get(f"{noun}Status"), owner)
+
+
+def _with_executions(aws: Aws, resource: Resource) -> Iterator[Resource]:
+    """Yield a resource; before a pipeline its newest execution and all that run."""
+    if resource.noun == "Pipeline":
+        request = {"PipelineName": resource.name}
+        listed = [
+            (str(each["PipelineExecutionArn"]), str(each["PipelineExecutionStatus"]))
+            for page in aws.pages("ListPipelineExecutions", request)
+            for each in page["PipelineExecutionSummaries"]
+        ]
+        for number, (arn, status) in enumerate(listed):
+            if number == 0 or status == EXECUTING:
+                yield Resource(_EXECUTION, arn, status, resource.owner)
+        if any(status in _UNFINISHED for _, status in listed):
+            resource = replace(resource, status=EXECUTING)
+    yield resource
 
 
 def _owner(aws: Aws, settings: Settings, arn: str) -> str | None:
@@ -149,8 +182,9 @@ def _owner(aws: Aws, settings: Settings, arn: str) -> str | None:
 def outputs(aws: Aws, settings: Settings, found: Found) -> list[S3Uri]:
     """Return every object that the current user's jobs and endpoint wrote; no channel's images.
 
-    A job's folder has its name. The other folders are those of the endpoint. In a dry run that
-    cannot list objects, a placeholder names them.
+    A job's folder has its name. The other folders are those of the endpoint. Those of a pipeline's
+    jobs hold the models of versions in the model registry. In a dry run that cannot list objects,
+    a placeholder names them.
     """
     prefix = S3Uri.parse(f"{settings.output}/")
     own, others = ({resource.name for resource in listed} for listed in found)
@@ -167,7 +201,8 @@ def outputs(aws: Aws, settings: Settings, found: Found) -> list[S3Uri]:
     return [
         uri
         for uri, folder in folders.items()
-        if folder in own or (has_rest and folder not in others)
+        if not is_of_pipeline(settings, folder)
+        and (folder in own or (has_rest and folder not in others))
     ]
 
 
@@ -179,7 +214,9 @@ def delete(aws: Aws, settings: Settings, resources: list[Resource], objects: lis
     """
     for resource in resources:
         verb, past = ("Stop", "stopping") if resource.is_job else ("Delete", "deleted")
-        aws.send(f"{verb}{resource.noun}", {f"{resource.noun}Name": resource.name})
+        key = f"{resource.noun}{'Arn' if resource.noun == _EXECUTION else 'Name'}"
+        token = {"ClientRequestToken": uuid4().hex} if resource.noun.startswith("Pipe") else {}
+        aws.send(f"{verb}{resource.noun}", {key: resource.name, **token})
         if not aws.is_dry:
             aws.show(f"{past} {resource}")
     if objects and aws.is_dry:

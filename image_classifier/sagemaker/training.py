@@ -7,6 +7,7 @@ from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.request_fields import new_name
 from image_classifier.sagemaker.tuning_progress import TuningProgress
 from image_classifier.settings.schema import Settings
+from image_classifier.settings.service_model import Request
 from image_classifier.settings.settings_file import SettingsFile
 
 _LOG = "its log is in CloudWatch, /aws/sagemaker/TrainingJobs"
@@ -25,11 +26,7 @@ def train(
     if from_tuning is not None:
         settings = _with_best(aws, settings, from_tuning)
     name = new_name(settings)
-    debugger = settings.debugger
-    uses_service = debugger.service and (debugger.rules or settings.profiler.rules)
-    rule_image = aws.container_image("debugger") if uses_service else None
-    request = training_requests.training_job(settings, name, rule_image=rule_image)
-    aws.send("CreateTrainingJob", request)
+    aws.send("CreateTrainingJob", request_of(aws, settings, name))
     if aws.is_dry:
         return name
     aws.show(f"training job {name}: {_LOG}")
@@ -41,6 +38,14 @@ def train(
             if metric in values:
                 aws.show(f"  {metric}={values[metric]:.5g}")
     return name
+
+
+def request_of(aws: Aws, settings: Settings, name: str) -> Request:
+    """Return CreateTrainingJob, with the service's rules where the settings have them."""
+    debugger = settings.debugger
+    uses_service = debugger.service and (debugger.rules or settings.profiler.rules)
+    rule_image = aws.container_image("debugger") if uses_service else None
+    return training_requests.training_job(settings, name, rule_image=rule_image)
 
 
 def tune(aws: Aws, file: SettingsFile, *, wait: bool = True) -> str:

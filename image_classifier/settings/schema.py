@@ -148,6 +148,18 @@ class Training(Section):
             )
 
 
+class Pipeline(Section):
+    """[pipeline]: the step of a SageMaker pipeline that prepares the images."""
+
+    source: Annotated[str, like(rf"s3://{BUCKET}/.+", "s3://bucket/images.zip")] | None = None
+    """Images as people have them, for `prepare`: an archive on S3, or a folder, which ends with
+    `/`. Unset: no step prepares, and training reads the channels of `data`."""
+    prepare_options: Strings = ()
+    """Options of `prepare`, such as ["--manifest", "labels.csv"]."""
+    instance_type: Annotated[str, instance_for("ProcessingInstanceType")] = "ml.m5.xlarge"
+    """Instance type of the step. Its disk has `training.volume_gb`."""
+
+
 class Settings(Section):
     """The whole file."""
 
@@ -174,6 +186,7 @@ class Settings(Section):
     endpoint: Endpoint = Endpoint()
     transform: Transform = Transform()
     explain: Explain = Explain()
+    pipeline: Pipeline = Pipeline()
 
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if not self.name:

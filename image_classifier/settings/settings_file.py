@@ -25,6 +25,7 @@ MAX_BYTES = 1_000_000
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "train": ("aws.role", "aws.bucket", "images.train"),
     "tune": ("aws.role", "aws.bucket", "images.train", "tuning"),
+    "pipeline": ("aws.role", "aws.bucket", "images.train", "images.serve"),
     "register": ("aws.bucket", "images.serve"),
     "deploy": ("aws.role", "aws.bucket", "images.serve"),
     "predict": ("aws.bucket",),
