@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
@@ -283,3 +283,84 @@ def test_transform_sends_lines_in_mini_batches(
 
     written = (answers / "images.jsonl.out").read_text().splitlines()
     assert [json.loads(line)["class_name"] for line in written] == list(COLORS)
+
+
+def _local_steps(file: SettingsFile, folder: Path, images: ContainerImages) -> list[object]:
+    """Return the SDK's steps for the jobs of a pipeline's definition, on this machine.
+
+    Local Mode has no steps that register, and no metrics of a training job to evaluate.
+    """
+    from sagemaker.workflow.execution_variables import ExecutionVariables
+    from sagemaker.workflow.functions import Join
+    from sagemaker.workflow.properties import Properties
+    from sagemaker.workflow.steps import Step, StepTypeEnum
+
+    from image_classifier.sagemaker import pipeline
+    from image_classifier.sagemaker.aws import Aws
+
+    class JobStep(Step):
+        properties = arguments = None
+
+        def __init__(self, document: dict[str, Any]) -> None:
+            super().__init__(document["Name"], step_type=StepTypeEnum(document["Type"]))
+            self.arguments = variables(document["Arguments"])
+
+    def variables(value: object) -> object:
+        """Replace the variables of a definition by the SDK's objects."""
+        match value:
+            case {"Get": "Execution.PipelineExecutionId"}:
+                return ExecutionVariables.PIPELINE_EXECUTION_ID
+            case {"Get": str(name)}:
+                _, step, path = name.split(".", 2)
+                return Properties(step, path)
+            case {"Std:Join": {"On": separator, "Values": values}}:
+                return Join(on=separator, values=[variables(each) for each in values])
+            case dict():
+                return {key: variables(item) for key, item in value.items()}
+            case list():
+                return [variables(item) for item in value]
+        return value
+
+    dry = Aws(region="eu-west-1", is_dry=True, show=lambda _text: None)
+    text = json.dumps(pipeline.definition(dry, file))
+    for given, local in (
+        ("s3://my-bucket", f"file://{folder}/bucket"),
+        (file.settings.images.train, images.train),
+        (file.settings.training.instance_type, "local"),
+        (file.settings.pipeline.instance_type, "local"),
+    ):
+        text = text.replace(str(given), str(local))
+    steps = json.loads(text)["Steps"]
+    return [JobStep(step) for step in steps if step["Name"] in {"Prepare", "Train"}]
+
+
+@pytest.mark.slow
+def test_pipeline_prepares_and_trains(
+    session: "LocalSession", settings: Settings, folder: Path
+) -> None:
+    from sagemaker.workflow.pipeline import Pipeline
+
+    _write_images(folder / "bucket/hands/raw", 10)
+    rest = SETTINGS[SETTINGS.index("[data]") :].replace("epochs = 10", "epochs = 1")
+    rest += 'quantize = "none"\ndebug = "off"\nprecision = "float32"\n'
+    source = '[pipeline]\nsource = "s3://my-bucket/hands/raw/"\n'
+    (folder / "pipeline").mkdir()
+    file = read(folder / "pipeline", rest + source)
+    steps = _local_steps(file, folder, settings.images)
+    # The order of the steps follows from their variables.
+    pipeline = Pipeline("hands", steps=steps[::-1], sagemaker_session=session)
+    pipeline.create("role")
+
+    execution = pipeline.start()
+
+    assert execution.describe()["PipelineExecutionStatus"] == "Succeeded"
+    listed = {each["StepName"]: each for each in execution.list_steps()["PipelineExecutionSteps"]}
+    assert {name: step["StepStatus"] for name, step in listed.items()} == {
+        "Prepare": "Succeeded",
+        "Train": "Succeeded",
+    }
+    (prepared,) = folder.glob("bucket/hands/output/*/data/validation")
+    assert {path.name for path in prepared.iterdir()} == set(COLORS)
+    (model,) = folder.glob("bucket/hands/output/**/model.tar.gz")
+    with tarfile.open(model) as archive:
+        assert "manifest.json" in archive.getnames()

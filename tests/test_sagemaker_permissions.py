@@ -42,6 +42,8 @@ SAGEMAKER_KINDS = {
     "EndpointName": "endpoint",
     "EndpointConfigName": "endpoint-config",
     "ModelName": "model",
+    "PipelineName": "pipeline",
+    "ModelPackageGroupName": "model-package-group",
 }
 
 
@@ -82,7 +84,7 @@ def resources(namespace: str, operation: str, params: Mapping[str, Any]) -> Iter
         yield from [f"{bucket}/{key}" for key in listed] or [bucket]
     elif namespace == "logs":
         yield f"arn:aws:{here}:log-group:{params['logGroupName']}"
-    elif operation.startswith("List") and operation.endswith("s") and operation != "ListTags":
+    elif operation.startswith("List") and operation not in {"ListTags", "ListPipelineExecutions"}:
         named = params.get("HyperParameterTuningJobName")
         yield f"arn:aws:{here}:hyper-parameter-tuning-job/{named}" if named else "*"
     elif "ResourceArn" in params:
@@ -94,9 +96,11 @@ def resources(namespace: str, operation: str, params: Mapping[str, Any]) -> Iter
             yield from (f"arn:aws:{here}:{kind}/{name}" for kind, name in kinds)
 
 
-def is_allowed(action: str, resource: str, keys: Mapping[str, str]) -> bool:
-    """Return whether the user's policy allows an action."""
-    text = (FOLDER / "person.json").read_text(encoding="utf-8")
+def is_allowed(
+    action: str, resource: str, keys: Mapping[str, str], policy: str = "person.json"
+) -> bool:
+    """Return whether a policy, by default the user's, allows an action."""
+    text = (FOLDER / policy).read_text(encoding="utf-8")
     for placeholder, value in FILLED.items():
         text = text.replace(placeholder, value)
     return any(_allows(each, action, resource, keys) for each in json.loads(text)["Statement"])
@@ -128,6 +132,7 @@ def test_every_recorded_call_is_allowed(
     put("hands/images/a.png")
 
     assert run("train", settings) == 0
+    assert run("pipeline", settings, "--start") == 0
     assert run("deploy", settings) == 0
     assert run("predict", settings, image) == 0
     assert run("transform", settings, "s3://my-bucket/hands/images/") == 0
@@ -160,3 +165,26 @@ def test_every_recorded_call_is_allowed(
 )
 def test_nothing_of_others_is_allowed(action: str, resource: str, keys: Mapping[str, str]) -> None:
     assert not is_allowed(action, resource, keys)
+
+
+JOB = "hands-kytlemm1lvpq-cIpzShs3Qp-0"
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "expected"),
+    [
+        ("sagemaker:CreateProcessingJob", f"processing-job/{JOB}", True),
+        ("sagemaker:CreateTrainingJob", f"training-job/{JOB}", True),
+        ("sagemaker:StopTrainingJob", f"training-job/{JOB}", True),
+        ("sagemaker:CreateModelPackage", "model-package-group/hands", True),
+        ("sagemaker:CreateTrainingJob", "training-job/pipelines-kytlemm1lvpq-Train-x", False),
+        ("sagemaker:CreateModelPackage", "model-package-group/hands-2", False),
+        ("sagemaker:UpdateModelPackage", "model-package/hands/1", False),
+        ("sagemaker:CreateEndpoint", "endpoint/hands", False),
+    ],
+)
+def test_role_of_a_pipeline_runs_its_steps_and_nothing_else(
+    action: str, resource: str, *, expected: bool
+) -> None:
+    arn = f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:{resource}"
+    assert is_allowed(action, arn, {}, "role-pipeline.json") is expected

@@ -15,6 +15,8 @@ from image_classifier.sagemaker.resources import KINDS
 
 FOLDER = Path(image_classifier.sagemaker.__file__).with_name("policies")
 
+NAMES = ("role", "role-kms", "role-vpc", "role-pipeline", "person", "person-kms")
+
 
 def policy(name: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((FOLDER / name).read_text(encoding="utf-8"))
@@ -35,9 +37,8 @@ def called() -> set[str]:
         for service in ("sagemaker", "sagemaker-runtime")
         for name in get_session().get_service_model(service).operation_names
     }
-    built = {f"List{noun}s" for noun in KINDS} | {
-        f"{'Stop' if noun.endswith('Job') else 'Delete'}{noun}" for noun in KINDS
-    }
+    built = {f"List{noun}s" for noun in KINDS} | {"StopPipelineExecution"}
+    built |= {f"{'Stop' if noun.endswith('Job') else 'Delete'}{noun}" for noun in KINDS}
     assert built <= operations
     return (words & operations) | built
 
@@ -53,9 +54,7 @@ def test_user_policy_allows_no_operation_that_is_not_called() -> None:
     assert own - called() == {"AddTags", "DescribeEndpointConfig", "DescribeModel"}
 
 
-@pytest.mark.parametrize(
-    "name", ["role.json", "role-kms.json", "role-vpc.json", "person.json", "person-kms.json"]
-)
+@pytest.mark.parametrize("name", [f"{name}.json" for name in NAMES])
 def test_no_policy_allows_everything_on_every_resource(name: str) -> None:
     for statement in policy(name)["Statement"]:
         assert "*" not in str(statement["Action"])
@@ -77,7 +76,7 @@ def test_iam_accepts_the_policies() -> None:
             RoleName="image-classifier",
             AssumeRolePolicyDocument=json.dumps(policy("role-trust.json")),
         )
-        for name in ("role", "role-kms", "role-vpc", "person", "person-kms"):
+        for name in NAMES:
             document = json.dumps(policy(f"{name}.json")).replace("ACCOUNT", "111122223333")
             made = iam.create_policy(PolicyName=name, PolicyDocument=document)
             arn = made["Policy"]["Arn"]
@@ -85,4 +84,4 @@ def test_iam_accepts_the_policies() -> None:
 
         attached = iam.list_attached_role_policies(RoleName="image-classifier")
 
-    assert len(attached["AttachedPolicies"]) == 5
+    assert len(attached["AttachedPolicies"]) == len(NAMES)
