@@ -78,6 +78,7 @@ lock: setup  ## Lock the packages that pyproject.toml requires
 	$(LOCK) --group dev -o requirements/dev.txt pyproject.toml
 	$(LOCK) --group setup -c requirements/dev.txt -o requirements/setup.txt
 	$(LOCK) --group train -c requirements/dev.txt -o requirements/train.txt
+	$(LOCK) --group mlflow -c requirements/dev.txt -o requirements/mlflow.txt
 	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt
 	$(LOCK) --group serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt
 	$(LOCK) --group docs -c requirements/dev.txt -o requirements/docs.txt

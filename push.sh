@@ -17,7 +17,8 @@
 # Needs: git, docker with buildx, the AWS CLI (v2) and credentials. docs/how-to/deploy.md lists the
 #        permissions.
 # Reads: ECR_REGISTRY, a registry instead of the account's, for tests on this machine;
-#        AWS_ENDPOINT_URL, another address of AWS's APIs; TORCH_INDEX_URL, see Dockerfile.train.
+#        AWS_ENDPOINT_URL, another address of AWS's APIs; TORCH_INDEX_URL and MLFLOW, see
+#        Dockerfile.train.
 # Writes: images.json, the pushed container images by digest; images-arm64.json for linux/arm64.
 #
 # Runs in bash 3.2 too, which is macOS's: there no function that must stop at a failure may run in
@@ -183,6 +184,7 @@ build_and_push() {
     local options=(--platform "$platform" --provenance=false --sbom=false)
     options+=(--build-arg "CODE_VERSION=$commit")
     [[ -z ${TORCH_INDEX_URL:-} ]] || options+=(--build-arg "TORCH_INDEX_URL=$TORCH_INDEX_URL")
+    [[ -z ${MLFLOW:-} ]] || options+=(--build-arg "MLFLOW=$MLFLOW")
     [[ $1 == train ]] || options+=(--build-arg "DEVICE=$device")
     # Takes minutes: show what it reports.
     errors_to=2 call docker buildx build "${options[@]}" --file "Dockerfile.$1" \

@@ -50,6 +50,7 @@ def trainer(settings: Settings, session: Session) -> ModelTrainer:
         base_job_name=settings.name,
         sagemaker_session=session,
         hyperparameters=settings.job_hyperparameters(),
+        environment=dict(job.environment),
         training_input_mode=settings.data.mode,
         compute=Compute(
             instance_type=job.instance_type,

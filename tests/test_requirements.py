@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-LOCKS = ("dev", "setup", "train", "serve", "serve-gpu", "docs")
+LOCKS = ("dev", "setup", "train", "mlflow", "serve", "serve-gpu", "docs")
 
 # Installed into environments without development's packages.
 SEPARATE = {"docs"}

@@ -298,7 +298,7 @@ def _local_steps(file: SettingsFile, folder: Path, images: ContainerImages) -> l
     from image_classifier.sagemaker import pipeline
     from image_classifier.sagemaker.aws import Aws
 
-    class JobStep(Step):
+    class JobStep(Step):  # type: ignore[misc]
         properties = arguments = None
 
         def __init__(self, document: dict[str, Any]) -> None:

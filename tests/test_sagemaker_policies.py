@@ -15,7 +15,7 @@ from image_classifier.sagemaker.resources import KINDS
 
 FOLDER = Path(image_classifier.sagemaker.__file__).with_name("policies")
 
-NAMES = ("role", "role-kms", "role-vpc", "role-pipeline", "person", "person-kms")
+NAMES = ("role", "role-kms", "role-vpc", "role-pipeline", "role-mlflow", "person", "person-kms")
 
 
 def policy(name: str) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """A training job from its channels to its artifact."""
 
+import dataclasses
 import logging
+import os
 
 import torch
 
 from container.classifier import labeled_images, machine
 from container.classifier.channel_names import SPLITS
+from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
 from container.classifier.labeled_images import LabeledFile
 from container.classifier.manifest import MANIFEST
@@ -23,6 +26,7 @@ from container.training.fitting.loop import Trainer
 from container.training.fitting.task import Task
 from container.training.hyperparameters import Hyperparameters
 from container.training.output import results
+from container.training.output.tracking import Tracker
 from container.training.sagemaker.environment import Channels, TrainingEnvironment
 from container.training.sagemaker.stop import Stop, StopRequest
 
@@ -41,6 +45,11 @@ def run(environment: TrainingEnvironment, stop: Stop) -> None:
         UserError: an error that the user can fix.
         Stopped: a stop was requested before the first step.
     """
+    with Tracker(stop) as tracker:
+        _run(environment, stop, tracker)
+
+
+def _run(environment: TrainingEnvironment, stop: Stop, tracker: Tracker) -> None:
     assessment = None
     # Before the images are decoded: if a process cannot continue, the others then end at once.
     with cluster.joined(environment.hosts(), stop) as joined:
@@ -63,8 +72,11 @@ def run(environment: TrainingEnvironment, stop: Stop) -> None:
             arithmetic=measured_arithmetic.choose(task, joined, checkpoints),
             cluster=joined,
             observer=Observer(_debug_settings(environment, settings, joined)),
+            on_metrics=tracker.log_metrics,
         )
         _log_recipe(trainer)
+        if joined.is_first:
+            tracker.start(os.environ.get(JOB_NAME_VARIABLE), _parameters(trainer))
         # An artifact of an earlier run is replaced only by a run that has finished an epoch.
         is_free = not (environment.model_dir / MANIFEST).exists()
         try:
@@ -80,12 +92,28 @@ def run(environment: TrainingEnvironment, stop: Stop) -> None:
         ending = StopRequest(requested=True) if joined.agreed(stop).requested else stop
         if joined.is_first and (is_free or trainer.progress.best is not None):
             assessment = results.write(environment, task, trainer.result(), ending)
+            tracker.upload(environment.model_dir, "model")
+            tracker.upload(environment.output_data_dir, "reports")
     # Outside the block, so that a failure does not interrupt the other hosts.
     if assessment is not None:
+        tracker.log_metrics(assessment.averages(), assessment.epoch)
         for sentence in assessment.sentences():
             logger.info("%s", sentence)
         report = environment.output_data_dir / results.REPORT
         assessment.check_accuracy(settings.min_accuracy, report)
+
+
+def _parameters(trainer: Trainer) -> dict[str, object]:
+    """Return what a tracking server shows of a job."""
+    task = trainer.task
+    return {
+        **dataclasses.asdict(task.hyperparameters),
+        "classes": len(task.class_names),
+        "training_images": len(task.training),
+        "training_data_sha256": task.training.sha256,
+        "arithmetic": trainer.arithmetic,
+        "code_version": os.environ.get("CODE_VERSION"),
+    }
 
 
 def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task:

@@ -56,12 +56,16 @@ def train(
         program = containers.training(
             base_dir,
             channels.values(),
-            {**training.job_variables(), **({} if is_quiet else containers.live_variables())},
+            {
+                **training.job_variables(),
+                **({} if is_quiet else containers.live_variables()),
+                **file.settings.training.environment,
+            },
             has_network=trial.has_network(file),
         )
         show(f"training in a container of {containers.TRAIN_IMAGE}")
     else:
-        program = training.as_process(base_dir)
+        program = training.as_process(base_dir, environment=file.settings.training.environment)
     if processes.stop(base_dir):
         show("the server of the earlier model is stopped")
     packed.unlink(missing_ok=True)

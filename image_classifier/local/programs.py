@@ -13,7 +13,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
 
-from container.classifier.environment import BASE_DIR_VARIABLE, JOB_NAME_VARIABLE
+from container.classifier.environment import (
+    BASE_DIR_VARIABLE,
+    JOB_NAME_VARIABLE,
+    TRACKING_VARIABLE,
+)
 from container.classifier.errors import UserError
 from image_classifier.platform import containers, opt_ml, processes, training
 from image_classifier.platform.program import ROOT, Program
@@ -173,4 +177,5 @@ class ContainerPrograms(Programs[tuple[Program, subprocess.Popen[bytes]]]):
 
 def _variables(base_dir: Path) -> dict[str, str]:
     variables = {BASE_DIR_VARIABLE: str(base_dir.resolve()), JOB_NAME_VARIABLE: base_dir.name}
-    return processes.VARIABLES | variables
+    # A trial ends when its result is known, which would leave its run on the server unfinished.
+    return processes.VARIABLES | variables | {TRACKING_VARIABLE: ""}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from container.classifier.environment import TRACKING_VARIABLE
 from container.classifier.errors import UserError
 from image_classifier.local.programs import Programs, TrialFailedError
 from image_classifier.platform import opt_ml, processes
@@ -37,7 +38,8 @@ def has_network(file: SettingsFile) -> bool:
     may_download = settings.downloads_weights() or not ranges.keys().isdisjoint(
         {"network", "pretrained"}
     )
-    return may_download and not settings.aws.network_isolation
+    is_tracked = TRACKING_VARIABLE in settings.training.environment
+    return (may_download or is_tracked) and not settings.aws.network_isolation
 
 
 def run(

@@ -26,8 +26,10 @@ def job_variables() -> Mapping[str, str]:
     return {JOB_NAME_VARIABLE: name, "TRAINING_JOB_ARN": arn, **processes.VARIABLES}
 
 
-def as_process(base_dir: Path, root: Path = ROOT) -> Program:
-    """Return a training job as a plain process.
+def as_process(
+    base_dir: Path, root: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> Program:
+    """Return a training job as a plain process, with more environment variables.
 
     Raises:
         UserError: packages are missing.
@@ -35,7 +37,11 @@ def as_process(base_dir: Path, root: Path = ROOT) -> Program:
     processes.require("torch")
     return Program(
         command=[sys.executable, "-m", "container.training", "train"],
-        variables={**job_variables(), BASE_DIR_VARIABLE: str(base_dir.resolve())},
+        variables={
+            **(environment or {}),
+            **job_variables(),
+            BASE_DIR_VARIABLE: str(base_dir.resolve()),
+        },
         cwd=root,
     )
 

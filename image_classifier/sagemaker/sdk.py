@@ -107,6 +107,7 @@ def estimator(settings: Settings, session: Session, output: str | None = None) -
             system_monitor_interval_millis=settings.profiler.interval_ms
         ),
         keep_alive_period_in_seconds=job.keep_alive_minutes * 60 or None,
+        environment=dict(job.environment) or None,
     )
 
 

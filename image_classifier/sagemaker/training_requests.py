@@ -80,6 +80,8 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
         "EnableNetworkIsolation": aws.network_isolation,
         "EnableInterContainerTrafficEncryption": aws.encrypt_traffic,
     }
+    if job.environment:
+        request["Environment"] = dict(job.environment)
     if job.spot:
         limits["MaxWaitTimeInSeconds"] = job.max_wait_seconds
         # Each job has its own folder.

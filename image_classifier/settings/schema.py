@@ -129,6 +129,9 @@ class Training(Section):
     """Time limit of a spot job in hours, waiting included. Unset: twice `max_hours`."""
     keep_alive_minutes: int = Field(default=0, ge=0, le=60)
     """Minutes for which the instances stay warm, and cost money, for the next job."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the training program, such as MLFLOW_TRACKING_URI: a table of names
+    and values."""
 
     @property
     def max_wait_seconds(self) -> int:

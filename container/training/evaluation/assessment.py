@@ -124,6 +124,15 @@ class Assessment:
             "test": self.test.metrics(class_names) if self.test else None,
         }
 
+    def averages(self) -> dict[str, float]:
+        """Return the metrics of the saved weights over all classes, by name."""
+        tested = self.test.evaluation.metrics("test") if self.test else {}
+        return {
+            "best_epoch": self.epoch,
+            **self.validation.evaluation.metrics("best_val"),
+            **tested,
+        }
+
     def sentences(self) -> list[str]:
         """Return the accuracy on each channel with its confidence interval, in percent."""
         return [outcome.sentence() for outcome in (self.validation, self.test) if outcome]

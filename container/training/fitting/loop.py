@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -44,10 +45,15 @@ class Trainer:
         arithmetic: Arithmetic,
         cluster: Cluster,
         observer: Observer | None = None,
+        on_metrics: Callable[[Mapping[str, float], int], None] = lambda _metrics, _epoch: None,
     ) -> None:
-        """Create the learner; the observer receives all steps and evaluations."""
+        """Create the learner; the observer receives all steps and evaluations.
+
+        `on_metrics` receives the metrics of every epoch and its number, on the first rank.
+        """
         self.task, self.arithmetic, self.cluster = task, arithmetic, cluster
         self.observer = observer or Observer()
+        self._on_metrics = on_metrics
         self.recipe = Recipe.of(
             task.hyperparameters, task.training.labels, pretrained=task.is_pretrained
         )
@@ -234,7 +240,10 @@ class Trainer:
         rule = self.cluster.from_first(self.observer.stopping_rule)
         progress.stopping_rule = None if rule is None else str(rule)
         if self.cluster.is_first:
-            logger.info("%s", log_line({**metrics, **evaluation.metrics()}))
+            found = {**metrics, **evaluation.metrics()}
+            logger.info("%s", log_line(found))
+            del found["epoch"]
+            self._on_metrics(found, progress.epoch)
         progress.keep_if_better(evaluation, self.learner.average.classifier, self.recipe.objective)
 
     def _is_finished(self) -> bool:
