@@ -22,6 +22,7 @@ WITH_SETTINGS = tuple(
 )
 
 _CHANGING = "train tune pipeline register approve deploy predict transform explain delete"
+_WAITING = "train tune deploy transform explain"
 _LOCAL = "train tune deploy predict explain transform report logs debug delete"
 _IN_CONTAINERS = "train tune deploy transform"
 _CONTAINERS_HELP = (
@@ -53,6 +54,7 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
             parents=_parents(name) if chosen in {name, COMPLETION} else [],
         )
     _add_options(subparsers.choices)
+    _add_pipeline_options(subparsers.choices["pipeline"])
     completion.add_options(subparsers.choices[COMPLETION], parser)
     command: Sequence[str] = []
     if chosen == DOCTOR and "--" in argv:
@@ -129,17 +131,17 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     override = {"metavar": "KEY=VALUE", "action": "append", "default": [], "dest": "overrides"}
     add(every, "--set", set_help, **override)
     flag(_CHANGING, "--dry-run", "validate and print the requests; send none")
-    waiting = "train tune deploy transform explain"
     add(
-        waiting, "--no-wait", "return when SageMaker has started", dest="wait", action="store_false"
+        _WAITING,
+        "--no-wait",
+        "return when SageMaker has started",
+        dest="wait",
+        action="store_false",
     )
     job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
     add("register deploy transform explain", "--job", job_help)
     add("approve", "--version", "version (default: the newest)", type=int, metavar="N")
     add("deploy", "--version", "an approved version of the registry", type=int, metavar="N")
-    flag("pipeline", "--start", "start an execution of the pipeline")
-    there = "write the pipeline's definition (JSON) there, and create nothing"
-    add("pipeline", "--output", there, type=Path, metavar="FILE")
     flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
     flag(_LOCAL, "--local", "run on this machine, without an account")
@@ -167,3 +169,10 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     flag("delete", "--yes", "do not ask for confirmation")
     flag("delete", "--keep-output", "keep job output on S3: models, reports")
     add("cost", "--hours", "of one training job (default: %(default)s)", type=float, default=1.0)
+
+
+def _add_pipeline_options(pipeline: argparse.ArgumentParser) -> None:
+    start_help = "start an execution of the pipeline"
+    pipeline.add_argument("--start", help=start_help, action="store_true")
+    output_help = "write the pipeline's definition (JSON) there, and create nothing"
+    pipeline.add_argument("--output", help=output_help, type=Path, metavar="FILE")
