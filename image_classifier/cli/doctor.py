@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from image_classifier.platform.doctor.cases import SERVE
+from image_classifier.platform.doctor.cases import SERVE, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import EXAMINERS, diagnose
 from image_classifier.platform.doctor.examination import GIB, Limits, Options
 
 FOUND, CANNOT_RUN = 1, 2
+
+_P99 = 0.5
 
 _UNITS = {"m": 2**20, "g": GIB}
 
@@ -66,6 +68,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="time until /ping returns 200 (default: %(default)s; SageMaker waits 480)",
     )
+    add(
+        "--load",
+        action="store_true",
+        help="find the highest rate of requests with p99 below --p99 (roles serve and transform)",
+    )
+    add(
+        "--p99",
+        type=float,
+        default=_P99,
+        metavar="SECONDS",
+        help="limit of the 99th percentile of response times for --load (default: %(default)s)",
+    )
     add("--skip", nargs="+", default=[], metavar="ID", help="cases that are not checked")
     add("--json", action="store_true", help="print the report as JSON")
     add("--junit", type=Path, metavar="FILE", help="write the report as JUnit's XML, too")
@@ -84,6 +98,8 @@ def run(arguments: argparse.Namespace) -> None:
     command: Sequence[str] = arguments.command
     if (arguments.image is None) == (not command):
         raise UserError("give either a container image, or a command after --")
+    if arguments.load and arguments.role not in {SERVE, TRANSFORM}:
+        raise UserError(f"--load is for the roles {SERVE} and {TRANSFORM}, not {arguments.role}")
     if not arguments.quiet:
         print(f"examining {arguments.image or command[0]} as {arguments.role}", file=sys.stderr)
     report = diagnose(
@@ -116,6 +132,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         variables=dict(arguments.env),
         port=arguments.port,
         memory=arguments.memory,
+        p99=arguments.p99 if arguments.load else None,
     )
 
 

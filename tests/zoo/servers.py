@@ -375,6 +375,28 @@ class ForgetsModels(HealthyModels):
         self.answer(200)
 
 
+class TwoModels(HealthyModels):
+    """Has memory for two models, which add the number in their file to the sum."""
+
+    def load(self, request: dict[str, str]) -> None:
+        with Flag.lock:
+            name = request["model_name"]
+            if name not in self.models and len(self.models) == 2:
+                self.answer(507, {"error": "no memory"})
+            elif not (weights := Path(request["url"], "weights.txt")).is_file():
+                self.answer(500, {"error": "no weights"})
+            else:
+                super().load(request)
+                self.models[name] = weights.read_bytes()
+
+    def invoke(self, body: bytes) -> None:
+        weights = self.models.get(self.path.split("/")[2])
+        if weights is None:
+            self.answer(404, {"error": "not loaded"})
+        else:
+            self.succeed(self.predict(json.loads(body)["instances"][0]) + int(weights))
+
+
 class LocalOnly(Healthy):
     address = "127.0.0.1"
 

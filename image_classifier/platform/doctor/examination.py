@@ -36,6 +36,9 @@ class Options:
     memory: int = 4 * GIB
     """Bytes that the program may use."""
 
+    p99: float | None = None
+    """Limit of the 99th percentile of response times in a load test; None: no load test."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
@@ -54,6 +57,9 @@ class Limits:
 
     job: float = 600
     """Of one training job of the doctor."""
+
+    load: float = 4
+    """Of a measurement at one rate of requests."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from image_classifier.platform.doctor.cases import CASES, PAGE
+from image_classifier.platform.load import Capacity
 
 _MAX_EVIDENCE = 500
 
@@ -34,6 +35,7 @@ class Report:
         self.passed: list[str] = []
         self.failed: dict[str, Failure] = {}
         self.skipped: dict[str, str] = {}
+        self.capacity: Capacity | None = None
         self._open = list(dict.fromkeys(case_ids))
         for case_id in ignored:
             self.skip(case_id, "ignored by --skip")
@@ -85,7 +87,14 @@ class Report:
             for case_id, failure in self.failed.items()
         ]
         skipped = [{"id": key, "message": reason} for key, reason in self.skipped.items()]
-        return json.dumps({"passed": self.passed, "failed": failed, "skipped": skipped}, indent=2)
+        document: dict[str, object] = {
+            "passed": self.passed,
+            "failed": failed,
+            "skipped": skipped,
+        }
+        if self.capacity is not None:
+            document["load"] = self.capacity.document()
+        return json.dumps(document, indent=2)
 
     def junit(self, suite: str) -> str:
         """Return the report as JUnit's XML, which CI systems show."""
@@ -114,6 +123,8 @@ class Report:
             yield f"skipped  {case_id}: {reason}"
         for case_id in self.passed:
             yield f"passed   {case_id}: {CASES[case_id].checks}"
+        if self.capacity is not None:
+            yield from self.capacity.lines()
         yield (f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped")
 
     def _decide(self, case_id: str) -> bool:

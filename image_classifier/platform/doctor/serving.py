@@ -169,6 +169,9 @@ def _check_running(examination: Examination, running: Running) -> Knowledge:
         if _has_ended(examination, running, knowledge):
             return knowledge
     _check_traffic(examination, running, knowledge)
+    limit = examination.options.p99
+    if limit is not None and knowledge.valid is not None and running.exit_code() is None:
+        report.capacity = traffic.measure_capacity(examination, running, knowledge.valid, limit)
     if not _has_ended(examination, running, knowledge):
         report.accept("memory")
     return knowledge

@@ -15,6 +15,7 @@ from image_classifier.platform.doctor.payload import (
     parse,
     send,
 )
+from image_classifier.platform.load import Capacity, find_capacity
 from image_classifier.platform.sandbox.http_call import Answer, Connection, call
 from image_classifier.platform.sandbox.launch import Running
 
@@ -183,6 +184,26 @@ def check_execution_parameters(examination: Examination, running: Running) -> No
     if fault:
         examination.report.fail("execution-parameters", fault, str(answer))
     examination.report.accept("execution-parameters")
+
+
+def measure_capacity(
+    examination: Examination, running: Running, valid: Payload, limit: float
+) -> Capacity:
+    """Find the highest rate of a valid request."""
+    headers = {"Content-Type": valid.content_type, "Accept": valid.accept}
+    timeout = examination.limits.invocation
+
+    def send_one() -> Answer:
+        return call(
+            running.address,
+            "POST",
+            "/invocations",
+            timeout=timeout,
+            body=valid.body,
+            headers=headers,
+        )
+
+    return find_capacity(send_one, limit, examination.limits.load)
 
 
 def unusual_files(paths: Sequence[str]) -> list[str]:

@@ -148,6 +148,10 @@ class _RunningContainer(Running):
         with _ignored_errors():
             self._container.kill("SIGTERM")
 
+    def kill(self) -> None:
+        with _ignored_errors():
+            self._container.kill("SIGKILL")
+
     def close(self) -> None:
         with _ignored_errors():
             self._container.remove(force=True, v=True)

@@ -73,6 +73,10 @@ class Running(ABC):
         """Send SIGTERM to its first process."""
 
     @abstractmethod
+    def kill(self) -> None:
+        """Send SIGKILL to all of its processes."""
+
+    @abstractmethod
     def close(self) -> None:
         """Kill all of its processes, and remove what they left."""
 

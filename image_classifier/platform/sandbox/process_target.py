@@ -85,13 +85,16 @@ class _RunningProcess(Running):
     def terminate(self) -> None:
         self._process.terminate()
 
-    def close(self) -> None:
+    def kill(self) -> None:
         # macOS raises PermissionError for processes that have ended.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for pid in self._pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.kill()
         self._process.wait()
         self._release()
 

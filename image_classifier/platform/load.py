@@ -1,0 +1,172 @@
+"""The highest rate of requests at which a server responds in time."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from container.classifier.machine import usable_cpus
+from image_classifier.platform.sandbox.http_call import Answer
+
+# The 99th percentile of fewer requests is one of the slowest two.
+_LEAST_REQUESTS = 200
+_MAX_SECONDS = 40
+
+# Requests at once; later ones wait, and their time counts from when they were due.
+_MAX_IN_FLIGHT = 64
+
+# The search ends when the rates that pass and fail differ by less.
+_PRECISION = 1.1
+_LOWEST, _HIGHEST = 0.1, 2000.0
+
+# A rate counts if it passes so often: other programs can delay requests once.
+_CONFIRMATIONS = 2
+
+_VCPUS = (2, 4, 8, 16)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """What clients saw at one rate."""
+
+    rate: float
+    """Requests a second that were due."""
+
+    failed: int
+    """Requests without a 2xx status."""
+
+    p99: float
+    """Seconds from when a request was due to its response."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capacity:
+    """The highest rate that a server carries."""
+
+    low: float
+    """Requests a second that it carried each time; 0: none."""
+
+    high: float
+    """Requests a second that it did not carry."""
+
+    limit: float
+    """Seconds that the 99th percentile may have."""
+
+    cpus: float
+    """Of this machine. Clients run on them, too."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield the result, and what instances with other numbers of vCPUs would carry."""
+        if not self.low:
+            yield f"load: p99 is above {self.limit:g} s even at {self.high:.3g} requests/s"
+            return
+        yield (
+            f"load: p99 stays below {self.limit:g} s at {self.low:.3g} requests/s, and not at "
+            f"{self.high:.3g} (on {self.cpus:g} CPUs, which the clients use as well)"
+        )
+        for vcpus in _VCPUS:
+            low, high = (rate * vcpus / self.cpus for rate in (self.low, self.high))
+            yield f"load: an instance with {vcpus} vCPU: about {low:.3g} to {high:.3g} requests/s"
+        yield "load: if the rate is proportional to vCPUs, and one is as fast as a CPU here"
+
+    def document(self) -> dict[str, float]:
+        """Return the result as an object for JSON."""
+        return {
+            "low": self.low,
+            "high": self.high,
+            "p99_limit_seconds": self.limit,
+            "cpus": self.cpus,
+        }
+
+
+def find_capacity(
+    send: Callable[[], Answer],
+    limit: float,
+    seconds: float,
+    *,
+    show: Callable[[str], None] = lambda _text: None,
+) -> Capacity:
+    """Find the highest rate at which a server responds in time.
+
+    Args:
+        send: sends one request; is called by many threads.
+        limit: seconds that the 99th percentile of the response times may have.
+        seconds: of a measurement at one rate; lower rates take longer.
+        show: prints a line for each rate.
+    """
+    with ThreadPoolExecutor(_MAX_IN_FLIGHT) as pool:
+
+        def passes(rate: float) -> bool:
+            found = _measure(pool, send, rate, limit, seconds)
+            show(f"{rate:.3g} requests/s: p99 {found.p99:.3f} s, {found.failed} failed")
+            return found.p99 <= limit and not found.failed
+
+        low, high = search(passes, 1 / max(send().seconds, 0.001))
+    return Capacity(low=low, high=high, limit=limit, cpus=usable_cpus())
+
+
+def search(passes: Callable[[float], bool], first: float) -> tuple[float, float]:
+    """Return the highest rate that passes, confirmed, and a slightly higher one that does not.
+
+    Args:
+        passes: whether a server carries a rate; the answer may differ between calls.
+        first: rate to begin with.
+    """
+    low, high = 0.0, math.inf
+    rate = min(max(first, _LOWEST), _HIGHEST)
+    while True:
+        if passes(rate):
+            low = rate
+        else:
+            high = rate
+        if high == math.inf and low < _HIGHEST:
+            rate = min(2 * low, _HIGHEST)
+        elif not low and high > _LOWEST:
+            rate = max(high / 2, _LOWEST)
+        elif low and high / low > _PRECISION and high < math.inf:
+            rate = math.sqrt(low * high)
+        elif low and not all(passes(low) for _ in range(_CONFIRMATIONS)):
+            low, high = 0.0, low
+            rate = max(high / _PRECISION, _LOWEST)
+        else:
+            return low, min(high, _HIGHEST)
+
+
+def _measure(
+    pool: ThreadPoolExecutor,
+    send: Callable[[], Answer],
+    rate: float,
+    limit: float,
+    seconds: float,
+) -> Measurement:
+    """Send requests at equal intervals, whether or not earlier ones have been answered.
+
+    Ends when more than 1 % of the responses were too late or failed.
+    """
+    count = max(int(rate * min(max(seconds, _LEAST_REQUESTS / rate), _MAX_SECONDS)), 1)
+    start = time.monotonic()
+
+    late = failed = 0
+    stop = threading.Event()
+    times: list[float] = []
+
+    def request(number: int) -> None:
+        nonlocal late, failed
+        due = start + number / rate
+        if stop.wait(max(due - time.monotonic(), 0)):
+            return
+        is_success = send().is_success
+        times.append(time.monotonic() - due)
+        late, failed = late + (times[-1] > limit), failed + (not is_success)
+        if failed or late > count / 100:
+            stop.set()
+
+    for _ in pool.map(request, range(count)):
+        pass
+    return Measurement(rate=rate, failed=failed, p99=_percentile(times))
+
+
+def _percentile(values: Sequence[float]) -> float:
+    return sorted(values)[min(int(len(values) * 0.99), len(values) - 1)]

@@ -1,0 +1,202 @@
+"""SageMaker's side of a multi-model endpoint on this machine.
+
+A request names a target model, a file below a folder that stands for the prefix on S3. The model is
+unpacked and loaded with the first request for it, also if the file appears while the endpoint runs.
+If the server has no memory for it (507), the least recently used models are unloaded.
+"""
+
+import hashlib
+import json
+import shutil
+import tarfile
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from pathlib import Path
+
+from container.classifier.environment import MULTI_MODEL_VARIABLE
+from container.classifier.errors import UserError
+from image_classifier.platform.sandbox.http_call import Answer, call
+from image_classifier.platform.sandbox.launch import Launch, Running
+
+# SageMaker's time limits of a load and of an invocation.
+_LOAD_SECONDS, _INVOCATION_SECONDS = 360, 60
+
+# How often a model is loaded again that was evicted before its request was processed.
+_ATTEMPTS = 10
+
+# Of an unpacked model.
+_MAX_BYTES = 20_000_000_000
+
+_MODELS = "models"
+
+
+def launch_of(launch: Launch) -> Launch:
+    """Return the launch of a multi-model server: read-only models, and SageMaker's variable."""
+    (launch.base_dir / _MODELS).mkdir(exist_ok=True)
+    variables = {MULTI_MODEL_VARIABLE: "true", **launch.variables}
+    folders = {**launch.folders, _MODELS: False}
+    return replace(launch, folders=folders, variables=variables)
+
+
+class ManyModels:
+    """Loads and unloads the models of a server. Thread-safe."""
+
+    def __init__(
+        self, server: Running, base_dir: Path, source: Path, *, in_container: bool
+    ) -> None:
+        """Manage the models of a server that has none.
+
+        Args:
+            server: is ready.
+            base_dir: of its launch.
+            source: folder of the target models, such as `NAME.tar.gz` or `FOLDER/NAME.tar.gz`.
+            in_container: whether the server sees `base_dir` as /opt/ml.
+        """
+        self._server = server
+        self._folder, self._source = base_dir / _MODELS, source.resolve()
+        self._root = "/opt/ml/models" if in_container else str(self._folder)
+        self._changed = threading.Condition()
+        # Of each model, while it is loaded or unloaded.
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        # By the time of the last request.
+        self._loaded: OrderedDict[str, None] = OrderedDict()
+        # Loads that do not wait for memory.
+        self._loading = 0
+        self.loads = self.unloads = 0
+
+    def invoke(
+        self, target_model: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send a request to a model, which is loaded first if necessary.
+
+        Returns:
+            The response of the model, or that of the server that could not load it.
+
+        Raises:
+            UserError: there is no such model, or the file is not a model.
+        """
+        name = hashlib.sha256(target_model.encode()).hexdigest()[:32]
+        headers = {"X-Amzn-SageMaker-Target-Model": target_model, **(headers or {})}
+        path = f"/models/{name}/invoke"
+        for _ in range(_ATTEMPTS):
+            if (problem := self._ensure_loaded(target_model, name)) is not None:
+                return problem
+            answer = self._send("POST", path, _INVOCATION_SECONDS, body, headers)
+            if answer.status != HTTPStatus.NOT_FOUND:
+                return answer
+            # It was evicted after it had been found loaded.
+            with self._changed:
+                self._loaded.pop(name, None)
+        return answer
+
+    def unload_all(self) -> None:
+        """Unload all models."""
+        while self._evict():
+            pass
+
+    def _ensure_loaded(self, target_model: str, name: str) -> Answer | None:
+        """Load a model unless it is loaded; return the response of a server that cannot."""
+        with self._locks[name]:
+            with self._changed:
+                if name in self._loaded:
+                    self._loaded.move_to_end(name)
+                    return None
+            self._unpack(target_model, name)
+            with self._changed:
+                self._loading += 1
+            answer = self._load(name)
+            is_loaded = answer.is_success or answer.status == HTTPStatus.CONFLICT
+            if not is_loaded:
+                self._remove(name)
+            with self._changed:
+                self._loading -= 1
+                if is_loaded:
+                    self._loaded[name] = None
+                    self.loads += 1
+                self._changed.notify_all()
+            return None if is_loaded else answer
+
+    def _load(self, name: str) -> Answer:
+        document = {"model_name": name, "url": f"{self._root}/{name}/model"}
+        body = json.dumps(document).encode()
+        headers = {"Content-Type": "application/json"}
+        while True:
+            answer = self._send("POST", "/models", _LOAD_SECONDS, body, headers)
+            if answer.status != HTTPStatus.INSUFFICIENT_STORAGE or not self._make_room():
+                return answer
+
+    def _make_room(self) -> bool:
+        """Unload a model; return whether there may be more memory now."""
+        while not self._evict():
+            with self._changed:
+                self._loading -= 1
+                # Those that are being loaded can be unloaded then.
+                has_waited = self._loading > 0
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._loaded or not self._loading)
+                self._loading += 1
+                if not self._loaded:
+                    return has_waited
+        return True
+
+    def _evict(self) -> bool:
+        """Unload the least recently used model; return whether there was one."""
+        with self._changed:
+            if not self._loaded:
+                return False
+            name, _ = self._loaded.popitem(last=False)
+        lock = self._locks[name]
+        # Else a request is loading it again already.
+        if lock.acquire(blocking=False):
+            try:
+                self._unload(name)
+            finally:
+                lock.release()
+        return True
+
+    def _unload(self, name: str) -> None:
+        with self._changed:
+            if name in self._loaded:
+                return
+            self.unloads += 1
+        self._send("DELETE", f"/models/{name}", _LOAD_SECONDS)
+        self._remove(name)
+
+    def _unpack(self, target_model: str, name: str) -> None:
+        """Unpack a model, as SageMaker does after the download from S3.
+
+        Raises:
+            UserError: there is no such model, or the file is not a model.
+        """
+        packed = (self._source / target_model).resolve()
+        if self._source not in packed.parents or not packed.is_file():
+            raise UserError(f"no model {target_model!r} in {self._source}")
+        folder = self._folder / name
+        partial = self._folder / f"{name}.partial"
+        self._remove(name)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with tarfile.open(packed, "r:gz") as archive:
+                if sum(member.size for member in archive) > _MAX_BYTES:
+                    raise UserError(f"{packed} has more than {_MAX_BYTES / 1e9:.0f} GB")
+                archive.extractall(partial / "model", filter="data")
+        except (OSError, EOFError, tarfile.TarError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(f"{packed} is not a .tar.gz of a model: {error}") from error
+        partial.rename(folder)
+
+    def _remove(self, name: str) -> None:
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        seconds: float,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        return call(self._server.address, method, path, timeout=seconds, body=body, headers=headers)

@@ -1,0 +1,75 @@
+"""The load test of the doctor: the search for the highest rate, and its report."""
+
+import json
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from image_classifier.cli import main
+from image_classifier.platform.doctor.cases import SERVE
+from image_classifier.platform.doctor.diagnosis import diagnose
+from image_classifier.platform.doctor.examination import Limits, Options
+from image_classifier.platform.load import Capacity, search
+from tests.processes import free_port
+from tests.zoo import servers
+
+
+@pytest.mark.parametrize("capacity", [0.4, 7, 37, 1500])
+@pytest.mark.parametrize("first", [0.01, 20, 10_000])
+def test_search_finds_the_highest_rate(capacity: float, first: float) -> None:
+    low, high = search(lambda rate: rate <= capacity, first)
+
+    assert low <= capacity < high
+    assert high / low < 1.11
+
+
+@pytest.mark.parametrize(("capacity", "expected"), [(0, (0, 0.1)), (1e6, (2000, 2000))])
+def test_search_ends_at_the_limits(capacity: float, expected: tuple[float, float]) -> None:
+    assert search(lambda rate: rate <= capacity, 10) == expected
+
+
+def once_lucky(capacity: float) -> Callable[[float], bool]:
+    """Return a server that carries each rate up to twice its capacity once."""
+    seen: set[float] = set()
+
+    def passes(rate: float) -> bool:
+        is_first = rate not in seen
+        seen.add(rate)
+        return rate <= capacity * (2 if is_first else 1)
+
+    return passes
+
+
+def test_rate_that_passes_once_is_not_the_result() -> None:
+    low, _ = search(once_lucky(37), 5)
+
+    assert 37 / 1.3 < low <= 37
+
+
+def test_result_is_extrapolated_to_vcpus() -> None:
+    lines = [*Capacity(low=20, high=22, limit=0.5, cpus=2).lines()]
+
+    assert lines[0].startswith("load: p99 stays below 0.5 s at 20 requests/s, and not at 22")
+    assert lines[2] == "load: an instance with 4 vCPU: about 40 to 44 requests/s"
+    (never,) = Capacity(low=0, high=0.1, limit=0.5, cpus=2).lines()
+    assert never == "load: p99 is above 0.5 s even at 0.1 requests/s"
+
+
+def test_doctor_measures_a_server() -> None:
+    command = [sys.executable, servers.__file__, "Healthy"]
+    # So generous that a busy machine carries the highest rate, which ends the search soon.
+    options = Options(port=free_port(), memory=2**30, p99=1e-9)
+    costly = ("payload-size", "concurrency", "memory", "keep-alive")
+
+    report = diagnose(
+        None, command, SERVE, options=options, limits=Limits(load=0.01), ignored=costly
+    )
+
+    assert json.loads(report.json())["load"]["p99_limit_seconds"] == 1e-9
+    assert report.text().splitlines()[-2].startswith("load: p99 is above 1e-09 s even at 0.1")
+
+
+def test_load_is_for_servers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--load", "--role", "train", "--", "true"]) == 2
+    assert "--load is for the roles serve and transform" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""The platform of a multi-model endpoint: models are loaded and evicted on request."""
+
+import json
+import sys
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from container.classifier.errors import UserError
+from image_classifier.platform import endpoint
+from image_classifier.platform.many_models import ManyModels, launch_of
+from image_classifier.platform.sandbox.http_call import Answer
+from image_classifier.platform.sandbox.launch import Launch
+from image_classifier.platform.sandbox.process_target import ProcessTarget
+from tests.bodies import PNG
+from tests.processes import free_port
+from tests.zoo import servers
+
+BODY = b'{"instances": [[1, 2]]}'
+
+
+def start(base_dir: Path, *command: str) -> tuple[ProcessTarget, Launch]:
+    port = free_port()
+    variables = {"SAGEMAKER_BIND_TO_PORT": str(port)}
+    launch = Launch(base_dir=base_dir, folders={}, variables=variables, port=port)
+    return ProcessTarget([sys.executable, *command]), launch_of(launch)
+
+
+def pack(path: Path, **files: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name.replace("_", "."))
+            member.size = len(content)
+            archive.addfile(member, BytesIO(content))
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """Return a folder with four models, each with a number."""
+    folder = tmp_path / "prefix"
+    for number in range(4):
+        pack(folder / f"team/{number}.tar.gz", weights_txt=str(number).encode())
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path, prefix: Path) -> Iterator[ManyModels]:
+    base_dir = tmp_path / "ml"
+    base_dir.mkdir()
+    with endpoint.running(*start(base_dir, servers.__file__, "TwoModels"), 20) as server:
+        yield ManyModels(server, base_dir, prefix, in_container=False)
+
+
+def result(answer: Answer) -> int:
+    assert answer.status == 200, str(answer)
+    return int(json.loads(answer.body)["sum"])
+
+
+def test_least_recently_used_model_is_evicted(models: ManyModels, tmp_path: Path) -> None:
+    assert [result(models.invoke(f"team/{number}.tar.gz", BODY)) for number in (0, 1, 0, 2, 0)] == [
+        3,
+        4,
+        3,
+        5,
+        3,
+    ]
+    # 1 was evicted for 2, and 0 was kept.
+    assert (models.loads, models.unloads) == (3, 1)
+    assert len([*(tmp_path / "ml/models").iterdir()]) == 2
+
+
+def test_model_that_appears_later_is_loaded(models: ManyModels, prefix: Path) -> None:
+    with pytest.raises(UserError, match=r"no model 'new\.tar\.gz'"):
+        models.invoke("new.tar.gz", BODY)
+    pack(prefix / "new.tar.gz", weights_txt=b"40")
+
+    assert result(models.invoke("new.tar.gz", BODY)) == 43
+
+
+def test_parallel_requests_for_more_models_than_fit_get_their_own_model(
+    models: ManyModels,
+) -> None:
+    def ask(request: int) -> bool:
+        number = request * 7 % 4
+        return result(models.invoke(f"team/{number}.tar.gz", BODY)) == 3 + number
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(60)))
+    models.unload_all()
+    assert models.loads == models.unloads
+
+
+def test_model_that_cannot_be_loaded_is_the_servers_response(
+    models: ManyModels, prefix: Path, tmp_path: Path
+) -> None:
+    pack(prefix / "broken.tar.gz", readme=b"no weights")
+    (prefix / "text.tar.gz").write_text("not a tar")
+
+    assert models.invoke("broken.tar.gz", BODY).status == 500
+    with pytest.raises(UserError, match=r"text\.tar\.gz is not a \.tar\.gz of a model"):
+        models.invoke("text.tar.gz", BODY)
+    pack(tmp_path / "secret.tar.gz", weights_txt=b"1")
+    with pytest.raises(UserError, match="no model"):
+        models.invoke("../secret.tar.gz", BODY)
+    assert [*(tmp_path / "ml/models").iterdir()] == []
+
+
+def test_our_server_with_two_models(tmp_path: Path, artifact: Path, other_artifact: Path) -> None:
+    prefix, base_dir = tmp_path / "prefix", tmp_path / "ml"
+    prefix.mkdir()
+    base_dir.mkdir()
+    for name, folder in (("first", artifact), ("second", other_artifact)):
+        with tarfile.open(prefix / f"{name}.tar.gz", "w:gz") as archive:
+            archive.add(folder, ".")
+    headers = {"Content-Type": "image/png", "Accept": "text/csv"}
+    with endpoint.running(*start(base_dir, "-m", "container.serving", "serve"), 60) as server:
+        models = ManyModels(server, base_dir, prefix, in_container=False)
+        first, second, again = (
+            models.invoke(f"{name}.tar.gz", PNG, headers) for name in ("first", "second", "first")
+        )
+
+    assert first.status == second.status == 200
+    assert first.body == again.body != second.body
+    assert models.loads == 2
