@@ -81,14 +81,6 @@ BY_HAND = {
     "horizontal_flip": "true",
     "batch_size": "32",
 }
-NEW = {
-    "fine_tuning": "full",
-    "learning_rate": "0.0005",
-    "max_zoom": "0.1",
-    "max_shift": "0.08",
-    "label_smoothing": "0.1",
-    "batch_size": "32",
-}
 FACTOR = "container.training.fitting.unfreezing.FIRST_LAYER_FACTOR"
 AVERAGED = "container.training.recipe.AVERAGED_RUNS"
 VARIANTS = {
@@ -112,23 +104,20 @@ VARIANTS = {
     "by hand, equal rates": Variant(BY_HAND, {FACTOR: 1.0}),
     "by hand, no smoothing": Variant(BY_HAND | {"label_smoothing": "0"}),
     "by hand, no flips": Variant(BY_HAND | {"horizontal_flip": "false"}),
-    "new": Variant(NEW),
-    "rate 0.001": Variant(NEW | {"learning_rate": "0.001"}),
-    "batch 64": Variant(NEW | {"batch_size": "64"}),
-    "staged": Variant(NEW | {"fine_tuning": "staged"}),
-    "no smoothing": Variant(NEW | {"label_smoothing": "0"}),
-    "first layer 0.03": Variant(NEW, {FACTOR: 0.03}),
-    "no average": Variant(NEW | {"ema_decay": "0"}),
-    "average of a fifth": Variant(NEW, {AVERAGED: 5}),
-    "cutmix": Variant(NEW | {"cutmix": "1"}),
-    "mixup 0.2": Variant(NEW | {"mixup": "0.2"}),
-    "muon 0.002": Variant(NEW | {"optimizer": "muon", "learning_rate": "0.002"}),
-    "decay 0.05": Variant(NEW | {"weight_decay": "0.05"}),
-    "find_learning_rate": Variant(
-        {name: value for name, value in NEW.items() if name != "learning_rate"}
-        | {"find_learning_rate": "true"}
-    ),
-    "half_size_steps 0.5": Variant(NEW | {"half_size_steps": "0.5"}),
+    "default": Variant(),
+    "rate 0.001": Variant({"learning_rate": "0.001"}),
+    "batch 64": Variant({"batch_size": "64"}),
+    "staged": Variant({"fine_tuning": "staged"}),
+    "no smoothing": Variant({"label_smoothing": "0"}),
+    "first layer 0.03": Variant({}, {FACTOR: 0.03}),
+    "no average": Variant({"ema_decay": "0"}),
+    "average of a fifth": Variant({}, {AVERAGED: 5}),
+    "cutmix": Variant({"cutmix": "1"}),
+    "mixup 0.2": Variant({"mixup": "0.2"}),
+    "muon 0.002": Variant({"optimizer": "muon", "learning_rate": "0.002"}),
+    "decay 0.05": Variant({"weight_decay": "0.05"}),
+    "find_learning_rate": Variant({"find_learning_rate": "true"}),
+    "half_size_steps 0.5": Variant({"half_size_steps": "0.5"}),
 }
 
 
@@ -181,7 +170,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="default: 3")
     parser.add_argument("--images", type=int, nargs=2, default=(600, 600), metavar=("T", "V"))
     parser.add_argument("--image-size", type=int, default=128, help="default: 128 pixels")
-    parser.add_argument("--reference", choices=VARIANTS, default="new")
+    parser.add_argument("--reference", choices=VARIANTS, default="default")
     parser.add_argument("--table", action="store_true", help="print the table only")
     arguments = parser.parse_args()
     training, validation = arguments.images

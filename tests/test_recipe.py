@@ -136,10 +136,10 @@ def test_uneven_classes_change_sampling_and_objective() -> None:
 
 
 def test_the_recipe_is_described_in_sentences() -> None:
-    hyperparameters = Hyperparameters(epochs=6, batch_size=10)
+    hyperparameters = Hyperparameters(epochs=6, batch_size=10, fine_tuning="staged")
 
     assert Recipe.of(hyperparameters, UNEVEN, pretrained=True).sentences(UNEVEN) == [
-        "adamw takes 60 steps of one cycle, up to a learning rate of 0.0002",
+        "adamw takes 60 steps of one cycle, up to a learning rate of 0.0005",
         "in the first 2 of 6 epochs only the last third of the layers learns",
         "the kept weights are averaged over about 3 steps",
         "classes have 10 to 90 images: images of rare classes are drawn more often",
@@ -208,3 +208,20 @@ def test_uneven_classes_are_balanced_by_default(
     recipe = Recipe.of(hyperparameters, np.repeat([0, 1], counts), pretrained=False)
 
     assert recipe.balance == expected
+
+
+@pytest.mark.parametrize(("pretrained", "expected"), [(True, (32, 0.1)), (False, (64, 0.0))])
+def test_fine_tuning_has_smaller_batches_and_smooth_labels(
+    *, pretrained: bool, expected: tuple[int, float]
+) -> None:
+    recipe = Recipe.of(Hyperparameters(), UNEVEN, pretrained=pretrained)
+
+    assert (recipe.batch_size, recipe.label_smoothing) == expected
+
+
+def test_given_batches_and_labels_are_kept() -> None:
+    given = Hyperparameters(batch_size=16, label_smoothing=0.0)
+
+    recipe = Recipe.of(given, UNEVEN, pretrained=True)
+
+    assert (recipe.batch_size, recipe.label_smoothing) == (16, 0.0)

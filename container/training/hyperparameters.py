@@ -36,10 +36,10 @@ class Hyperparameters:
     Unset: true, except for `small`.
     """
 
-    fine_tuning: Literal["staged", "full", "none"] = "staged"
+    fine_tuning: Literal["full", "staged", "none"] = "full"
     """Layers of a pretrained network that are trained after its new head.
 
-    `staged`: first the last layers, then all; `full`: all from the start; `none`: no layers.
+    `full`: all from the start; `staged`: first the last layers, then all; `none`: no layers.
     """
 
     head_epochs: Annotated[int, Range(1, 10_000)] = 50
@@ -48,8 +48,8 @@ class Hyperparameters:
     epochs: Annotated[int, Range(1, 10_000)] = 5
     """Epochs that train the network after its head. Not used with `fine_tuning=none`."""
 
-    batch_size: Annotated[int, Range(1, 65_536)] = 64
-    """Images per step, over all hosts and GPUs."""
+    batch_size: Annotated[int | None, Range(1, 65_536)] = None
+    """Images per step, over all hosts and GPUs. Unset: 32 for pretrained networks, else 64."""
 
     gradient_accumulation_steps: Annotated[int, Range(1, 1024)] = 1
     """Parts into which each device splits its share of a batch. More parts need less memory."""
@@ -60,7 +60,7 @@ class Hyperparameters:
     learning_rate: Annotated[float | None, Range(1e-9, 100.0)] = None
     """Peak of the one-cycle schedule. The first layers of pretrained networks have lower rates.
 
-    Unset, for `small`, other networks from scratch, and pretrained ones: 0.005, 0.0005 and 0.0002
+    Unset, for `small`, other networks from scratch, and pretrained ones: 0.005, 0.0005 and 0.0005
     with `adamw` and `adam`; 0.05, 0.01 and 0.002 with `sgd`; 0.02, 0.01 and 0.001 with `muon`. The
     new head of a pretrained network tries several rates, unless `fine_tuning=none` and this is set.
     """
@@ -83,8 +83,11 @@ class Hyperparameters:
     early_stopping_patience: Annotated[int | None, Range(1, 10_000)] = None
     """Stop after this many epochs without a better objective. Unset: never."""
 
-    label_smoothing: Annotated[float, Range(0.0, 0.9)] = 0.0
-    """Fraction of the target probability that is spread over all classes."""
+    label_smoothing: Annotated[float | None, Range(0.0, 0.9)] = None
+    """Fraction of the target probability that is spread over all classes.
+
+    Unset: 0.1 where layers of a pretrained network are trained after its new head, else 0.
+    """
 
     class_balance: Literal["auto", "none", "weights", "sampling"] = "auto"
     """Handling of imbalanced classes: class `weights` in the loss, or more frequent `sampling`.

@@ -129,7 +129,9 @@ def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task
     network = build(hyperparameters.network, len(class_names), preprocessing.image_size)
     weights_source = _load_weights(network, channels, hyperparameters)
     # Before the images are decoded, which takes minutes, and after, without the broken ones.
-    _check_batches(network, len(files["training"]), hyperparameters, preprocessing, ranks)
+    pretrained = weights_source is not None
+    settings = (hyperparameters, preprocessing, ranks)
+    _check_batches(network, len(files["training"]), *settings, pretrained=pretrained)
     found = sum(map(len, files.values()))
     decoded = {
         name: images.decode(part, class_names, preprocessing, stop) for name, part in files.items()
@@ -145,7 +147,7 @@ def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task
     _check_images(task)
     read = sum(map(len, decoded.values()))
     labeled_images.check_lost(found - read + lost, found + lost)
-    _check_batches(network, len(task.training), hyperparameters, preprocessing, ranks)
+    _check_batches(network, len(task.training), *settings, pretrained=pretrained)
     return task
 
 
@@ -155,9 +157,12 @@ def _check_batches(
     hyperparameters: Hyperparameters,
     preprocessing: Preprocessing,
     ranks: int,
+    *,
+    pretrained: bool,
 ) -> None:
     """Check that the network can be trained on the smallest part of the smallest batch."""
-    count = recipe.min_images_per_rank(images_count, hyperparameters.batch_size, ranks)
+    batch_size = recipe.batch_size(hyperparameters, pretrained=pretrained)
+    count = recipe.min_images_per_rank(images_count, batch_size, ranks)
     part = count // min(hyperparameters.gradient_accumulation_steps, count) * ranks
     check_input(network, part, preprocessing.image_size)
     if hyperparameters.half_size_steps:

@@ -23,8 +23,8 @@ SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 128, 224
 
 _LEARNING_RATES = {
     # optimizer: (`small`, torchvision's from scratch, pretrained)
-    "adamw": (0.005, 0.0005, 0.0002),
-    "adam": (0.005, 0.0005, 0.0002),
+    "adamw": (0.005, 0.0005, 0.0005),
+    "adam": (0.005, 0.0005, 0.0005),
     "sgd": (0.05, 0.01, 0.002),
     "muon": (0.02, 0.01, 0.001),
 }
@@ -34,6 +34,10 @@ _WEIGHT_DECAYS = {"adamw": 0.01, "adam": 0.0, "sgd": 0.0005, "muon": 0.01}
 # rate scales the decay of a step: it takes far more weight decay than fine-tuning.
 HEAD_LEARNING_RATES: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
 HEAD_WEIGHT_DECAYS: tuple[float, ...] = (0.3, 1.0, 3.0)
+
+# Of fine-tuning: smaller batches make more steps (measured by `benchmarks.fine_tuning`).
+FINE_TUNING_BATCH_SIZE, BATCH_SIZE = 32, 64
+FINE_TUNING_LABEL_SMOOTHING = 0.1
 
 # Fraction of the epochs in which only the last layers of a pretrained network learn.
 FIRST_STAGE = 1 / 3
@@ -104,6 +108,13 @@ def check_compiler(hyperparameters: Hyperparameters) -> None:
         )
 
 
+def batch_size(hyperparameters: Hyperparameters, *, pretrained: bool) -> int:
+    """Return the number of images of a step."""
+    if hyperparameters.batch_size is not None:
+        return hyperparameters.batch_size
+    return FINE_TUNING_BATCH_SIZE if pretrained else BATCH_SIZE
+
+
 def min_images_per_rank(images: int, batch_size: int, ranks: int) -> int:
     """Return the number of images of a batch that the rank with the fewest receives.
 
@@ -130,6 +141,7 @@ class Recipe:
     first_stage_epochs: int
     """The first epochs, in which only the last layers learn."""
 
+    batch_size: int
     steps_per_epoch: int
     half_size_steps: int
     """The first steps, with images at half their size (fast.ai's progressive resizing)."""
@@ -142,6 +154,7 @@ class Recipe:
     balance: Balance
     objective: str
     ema_decay: float
+    label_smoothing: float
 
     @property
     def total_steps(self) -> int:
@@ -167,7 +180,8 @@ class Recipe:
         if pretrained and hyperparameters.fine_tuning == "none":
             epochs = 0
         is_staged = pretrained and hyperparameters.fine_tuning == "staged"
-        steps_per_epoch = math.ceil(len(labels) / hyperparameters.batch_size)
+        size = batch_size(hyperparameters, pretrained=pretrained)
+        steps_per_epoch = math.ceil(len(labels) / size)
         total_steps = epochs * steps_per_epoch
         is_small = hyperparameters.network == SMALL
         optimizer = hyperparameters.optimizer
@@ -181,6 +195,7 @@ class Recipe:
         return cls(
             epochs=epochs,
             first_stage_epochs=math.floor(epochs * FIRST_STAGE) if is_staged else 0,
+            batch_size=size,
             steps_per_epoch=steps_per_epoch,
             half_size_steps=round(hyperparameters.half_size_steps * epochs * steps_per_epoch),
             learning_rate=_given(hyperparameters.learning_rate, learning_rate),
@@ -189,6 +204,9 @@ class Recipe:
             balance=balance,
             objective=hyperparameters.objective or objective,
             ema_decay=_given(hyperparameters.ema_decay, ema_decay),
+            label_smoothing=_given(
+                hyperparameters.label_smoothing, FINE_TUNING_LABEL_SMOOTHING if pretrained else 0.0
+            ),
         )
 
     def sentences(self, labels: npt.NDArray[np.int64]) -> list[str]:

@@ -115,7 +115,8 @@ class DataSet:
     @property
     def batch_size(self) -> int:
         """Return the number of images per step, so that an epoch has a dozen steps."""
-        return next((size for size in (64, 32, 16) if self.images >= 12 * size), 8)
+        sizes = (64, 32, 16) if self.network == "small" else (32, 16)
+        return next((size for size in sizes if self.images >= 12 * size), 8)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -186,7 +187,7 @@ def render(data: DataSet, name: str, beside: Path) -> str:
         "image_size": data.image_size,
         "epochs": data.epochs,
         "batch_size": data.batch_size,
-        "fine_tuning": f'{fine_tuning}"staged"',
+        "fine_tuning": f'{fine_tuning}"full"',
         "pretrained": _pretrained(data),
         # Around the default rates of the training program's optimizers.
         "low": "0.005" if is_small else "0.00005",

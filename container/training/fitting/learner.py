@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +86,7 @@ class Learner:
         self.step = TrainingStep(
             self.optimizer,
             self.task.training,
-            self.task.hyperparameters,
+            replace(self.task.hyperparameters, label_smoothing=self.recipe.label_smoothing),
             arithmetic=self.arithmetic,
             cluster=self.cluster,
             half_size_steps=self.recipe.half_size_steps,
@@ -96,7 +97,7 @@ class Learner:
         """Return the image indices of each batch of an epoch."""
         return sampling.batches(
             self.task.training.labels,
-            self.task.hyperparameters.batch_size,
+            self.recipe.batch_size,
             np.random.default_rng((self.task.hyperparameters.seed, epoch)),
             balanced=self.recipe.balance == "sampling",
         )

@@ -141,7 +141,7 @@ class TrainingStep:
             labels,
             self.class_weights,
             reduction="none",
-            label_smoothing=self.hyperparameters.label_smoothing,
+            label_smoothing=self.hyperparameters.label_smoothing or 0.0,
         )
 
     def _update(self, learning_rate: float) -> None:

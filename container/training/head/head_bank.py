@@ -152,7 +152,8 @@ class HeadTrainer:
     ) -> None:
         """Create the optimizer; the loss weights the classes by `class_weights` (C,)."""
         self.bank, self.features, self.standardize = bank, features, standardize
-        self.seed, self.label_smoothing = hyperparameters.seed, hyperparameters.label_smoothing
+        self.seed = hyperparameters.seed
+        self.label_smoothing = hyperparameters.label_smoothing or 0.0
         self.device = standardize.mean.device
         self.class_weights = None
         if class_weights is not None:
