@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from container.classifier.errors import UserError
@@ -80,12 +80,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="limit of the 99th percentile of response times for --load (default: %(default)s)",
     )
+    _add_report_options(add)
+    parent.set_defaults(run=run, command=[], failure_code=CANNOT_RUN)
+    return parent
+
+
+def _add_report_options(add: Callable[..., object]) -> None:
     add("--skip", nargs="+", default=[], metavar="ID", help="cases that are not checked")
     add("--json", action="store_true", help="print the report as JSON")
     add("--junit", type=Path, metavar="FILE", help="write the report as JUnit's XML, too")
     add("--quiet", action="store_true", help="print only the report")
-    parent.set_defaults(run=run, command=[], failure_code=CANNOT_RUN)
-    return parent
 
 
 def run(arguments: argparse.Namespace) -> None:
