@@ -68,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="time until /ping returns 200 (default: %(default)s; SageMaker waits 480)",
     )
+    _add_load_and_report(add)
+    parent.set_defaults(run=run, command=[], failure_code=CANNOT_RUN)
+    return parent
+
+
+def _add_load_and_report(add: Callable[..., object]) -> None:
     add(
         "--load",
         action="store_true",
@@ -80,12 +86,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="limit of the 99th percentile of response times for --load (default: %(default)s)",
     )
-    _add_report_options(add)
-    parent.set_defaults(run=run, command=[], failure_code=CANNOT_RUN)
-    return parent
-
-
-def _add_report_options(add: Callable[..., object]) -> None:
     add("--skip", nargs="+", default=[], metavar="ID", help="cases that are not checked")
     add("--json", action="store_true", help="print the report as JSON")
     add("--junit", type=Path, metavar="FILE", help="write the report as JUnit's XML, too")
