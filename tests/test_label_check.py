@@ -29,7 +29,7 @@ def test_predictions_are_those_of_models_fitted_without_the_image(
     labels = random.integers(0, 3, count)
     features = (random.normal(size=(count, dimensions)) + labels[:, None]).astype(np.float32)
 
-    found = held_out_predictions(lambda rows: features[rows], labels)
+    found, _ = held_out_predictions(lambda rows: features[rows], labels)
 
     standard = (features - features.mean(axis=0)) / features.std(axis=0)
     ridge = STRENGTHS[1] * (standard**2).sum() / min(count, dimensions)

@@ -145,8 +145,10 @@ def scan(folder: Path, images: Sequence[Labeled], *, quiet: bool = False) -> Sca
             sums[images[index].class_name] += small
             counts[images[index].class_name] += 1
             hashes[index] = perceptual_hash(small)
-            blocks = small.reshape(THUMBNAIL_SIZE, step, THUMBNAIL_SIZE, step, 3)
-            thumbnails[index] = blocks.mean(axis=(1, 3)).round()
+            # One axis at a time: faster than a mean over two short axes.
+            rows = small.reshape(THUMBNAIL_SIZE, step, -1).sum(axis=1, dtype=np.uint16)
+            cells = rows.reshape(THUMBNAIL_SIZE, THUMBNAIL_SIZE, step, 3)
+            thumbnails[index] = (cells.sum(axis=2, dtype=np.uint16) + step**2 // 2) // step**2
             edges[index] = edges_of(small)
     means = {name: total / max(counts[name], 1) for name, total in sums.items()}
     averages = {name: mean.round().astype(np.uint8) for name, mean in means.items()}
@@ -188,9 +190,12 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
         return replace(header, problem=str(error), ends_early=bool(header.format) and early), None
     resized = image.resize((SMALL_SIZE, SMALL_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     small = np.asarray(resized)
-    spans = [np.ptp(channel.getextrema()) for channel in image.split()]
-    colors = np.ptp(small.astype(np.int16), axis=2)
-    is_constant, is_gray = bool(max(spans) <= TRACE), bool(colors.max() <= TRACE)
+    is_constant = bool(np.ptp(image.getextrema(), axis=1).max() <= TRACE)
+    # Pairs of channels: faster than the extrema of a short axis.
+    red, green, blue = np.moveaxis(small, 2, 0)
+    highest, lowest = np.maximum(red, green), np.minimum(red, green)
+    colors = np.maximum(highest, blue) - np.minimum(lowest, blue)
+    is_gray = bool(colors.max() <= TRACE)
     brightness = float(small.mean())
     measured = replace(
         header,

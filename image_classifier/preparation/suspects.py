@@ -4,7 +4,7 @@ Labels are compared with the predictions of a linear model that has not seen the
 simple ones, or those of a pretrained network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from container.classifier.label_issues import label_issues
 from image_classifier.preparation.features import Features, simple_features
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled, class_names
-from image_classifier.preparation.linear_model import held_out_predictions, principal_directions
+from image_classifier.preparation.linear_model import held_out_predictions
 from image_classifier.preparation.scan import Scan
 
 # With fewer images there is nothing to compare with.
@@ -28,12 +28,10 @@ NEIGHBORS = 10
 # As cleanlab does by default: the distance to the neighbors, relative to the median.
 MAX_DISTANCE = 1 / 0.37
 
-# Distances are of this many principal components, to a random sample of so many images.
-COMPONENTS, MAX_REFERENCES = 64, 2_500
+# Distances are to a random sample of so many images.
+MAX_REFERENCES = 2_500
 
 BLOCK = 1024
-
-Select = Callable[[npt.NDArray[np.int64]], Features]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def check_labels(
             return scan.network_features[rows]
         return simple_features(scan.edges[rows], scan.thumbnails[rows])
 
-    predictions = held_out_predictions(select, labels)
+    predictions, components = held_out_predictions(select, labels)
     contradicted = label_issues(predictions, labels)
     findings = [
         Finding(
@@ -88,7 +86,7 @@ def check_labels(
             images[int(indices[number])].name,
             f"the {NEIGHBORS} most similar images are {ratio:.1f} times as far as usual",
         )
-        for number, ratio in find_outliers(select, len(indices)).items()
+        for number, ratio in _find_outliers(components).items()
     ]
     accuracy = float((predictions.predicted == labels).mean())
     if contradicted.mean() <= MAX_CONTRADICTED:
@@ -102,31 +100,27 @@ def check_labels(
     return LabelCheck(accuracy, float(contradicted.mean()), findings)
 
 
-def find_outliers(select: Select, count: int) -> dict[int, float]:
+def _find_outliers(components: Features) -> dict[int, float]:
     """Find images that are far from the most similar ones.
+
+    Args:
+        components: (N, M): the principal components of their features.
 
     Returns:
         By an outlier's index, the mean cosine distance to its neighbors, relative to the median.
     """
+    count = len(components)
     chosen = np.sort(np.random.default_rng(0).permutation(count)[:MAX_REFERENCES])
-    sample = select(chosen)
-    mean, scale = sample.mean(axis=0), 1 / (sample.std(axis=0) + 1e-6)
-    sample = (sample - mean) * scale
-    components = principal_directions(sample)[1][:, -COMPONENTS:]
-    references = _unit(sample @ components)
+    lengths = np.linalg.norm(components, axis=1, keepdims=True)
+    directions = components / np.maximum(lengths, 1e-6)
+    references = directions[chosen]
     distances = np.zeros(count)
     for start in range(0, count, BLOCK):
         block = np.arange(start, min(start + BLOCK, count))
-        similarity = _unit((select(block) - mean) * scale @ components) @ references.T
+        similarity = directions[block] @ references.T
         # An image is not its own neighbor.
         similarity[block[:, None] == chosen[None]] = -np.inf
         nearest = np.partition(similarity, -NEIGHBORS, axis=1)[:, -NEIGHBORS:]
         distances[block] = 1 - nearest.mean(axis=1)
     ratios = distances / max(float(np.median(distances)), 1e-6)
     return {int(index): float(ratios[index]) for index in np.flatnonzero(ratios > MAX_DISTANCE)}
-
-
-def _unit(features: Features) -> Features:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    found: Features = features / np.maximum(lengths, 1e-6)
-    return found
