@@ -85,9 +85,11 @@ class Planted:
             self.faults.append((kind, path))
 
     def write_manifest(self) -> None:
-        """Write all rows."""
+        """Write all rows, with the folds of a cross-validation, which are no splits."""
+        rows = [(*row, number % 5) for number, row in enumerate(self.rows)]
         with (self.root / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("path", "label", "split", "patient"), *self.rows])
+            csv.writer(file).writerows([("path", "label", "split", "patient", "fold"), *rows])
+        self.faults.append(("unused-column", ""))
 
 
 def planted(root: Path, count: int = 10) -> Planted:

@@ -139,7 +139,8 @@ def test_pattern_finds_groups() -> None:
 
 def read(tmp_path: Path, name: str, text: str, **columns: str) -> list[Row]:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    return manifests.read(tmp_path / name, columns)
+    rows, _ = manifests.read(tmp_path / name, columns)
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,46 @@ def test_named_columns_give_path_label_split_and_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "values", "splits"),
+    [
+        ("is_train", ["1", "0"], ["train", "test"]),
+        ("is-valid", ["False", "True"], ["train", "validation"]),
+        ("isTest", ["no", "yes"], ["train", "test"]),
+        ("is_train,is_val", ["0,1", "1,0", "0,0"], ["validation", "train", "test"]),
+        ("fold", ["train", "val", "test"], ["train", "validation", "test"]),
+        ("Usage", ["Training", "PublicTest"], ["train", "test"]),
+        ("data set", ["train", ""], ["train", None]),
+        ("subset,is_train", ["train,1", "val,0"], ["train", "validation"]),
+        ("split,set", ["train,A", "test,B"], ["train", "test"]),
+    ],
+)
+def test_columns_with_other_names_or_flags_give_the_split(
+    tmp_path: Path, names: str, values: list[str], splits: list[str | None]
+) -> None:
+    lines = [f"{number}.png,ant,{value}\n" for number, value in enumerate(values)]
+
+    rows = read(tmp_path, "a.csv", f"path,label,{names}\n" + "".join(lines))
+
+    assert [row.split for row in rows] == splits
+
+
+def test_a_column_that_could_be_the_split_and_is_not_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,ant,bee,fold,is_valid\n1.png,1,0,0,1\n2.png,0,1,3,1\n")
+
+    rows, findings = manifests.read(tmp_path / "a.csv", {})
+
+    assert rows == [Row("1.png", "ant"), Row("2.png", "bee")]
+    assert [(item.kind, item.path) for item in findings] == [("unused-column", None)] * 2
+    assert "values of 'fold' such as '3' are not splits" in findings[0].detail
+
+
+def test_true_and_false_mark_the_column_of_the_class(tmp_path: Path) -> None:
+    text = "path,ant,bee\n1.png,True,False\n2.png,False,True\n"
+
+    assert read(tmp_path, "a.csv", text) == [Row("1.png", "ant"), Row("2.png", "bee")]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "words"),
     [
         (
@@ -191,6 +232,17 @@ def test_named_columns_give_path_label_split_and_group(tmp_path: Path) -> None:
         ("a.csv", "path,label\n1.png,NaN\n", "row 2 has no path or no label"),
         ("a.csv", "path,label,split\n1.png,ant,fold3\n", "'fold3' is not a split"),
         ("a.csv", "path,label,split\n1.png,ant,predict\n", "'predict' is not a split"),
+        ("a.csv", "path,label,fold\n1.png,a,train\n2.png,a,tets\n", "row 3: 'tets' is not a split"),
+        (
+            "a.csv",
+            "path,label,fold,is_train\n1.png,a,train,1\n2.png,a,test,1\n3.png,a,test,0\n",
+            "row 3: fold is test, and is_train is 1: choose a column with --columns split=NAME",
+        ),
+        (
+            "a.csv",
+            "path,label,is_train,is_test\n1.png,a,1,0\n2.png,a,1,1\n3.png,a,0,1\n",
+            "row 3: exactly one of is_train, is_test must be 1, got 2",
+        ),
         ("a.csv", "path,label,label\n1.png,ant,bee\n", "row 2: the column 'label' exists twice"),
         ("a.csv", "path,label\n1.png,ant,bee\n", "row 2 has more cells than the 2 columns"),
         ("a.jsonl", '{"path": "1.png", "label": NaN}\n', "row 1 has no path or no label"),

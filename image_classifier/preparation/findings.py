@@ -78,6 +78,9 @@ KINDS: Mapping[str, Kind] = {
         WARNING, "two classes differ by left and right: horizontal flips corrupt the labels"
     ),
     "other-file": Kind(NOTE, "a text, a table or another file that is not an image: not used"),
+    "unused-column": Kind(
+        NOTE, "a manifest's column has a usual name for splits, but its values are not splits"
+    ),
     "converted": Kind(NOTE, "PPM or JPEG 2000, which `prepare` converts to PNG"),
     "odd-mode": Kind(NOTE, "palette, CMYK, alpha, 1 or 16 bits: see docs/reference/images.md"),
     "exif-rotated": Kind(NOTE, "stored rotated or mirrored: read upright by its EXIF orientation"),

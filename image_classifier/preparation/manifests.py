@@ -1,6 +1,5 @@
 """Lists of labeled images: labels, splits and groups of the images that their rows name."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +8,19 @@ from pathlib import Path, PurePosixPath
 from container.classifier.class_folders import LayoutError, check_labels
 from container.classifier.errors import UserError
 from container.classifier.layout import Placed, place
-from container.classifier.split_names import UNLABELED, normalized, role_of
+from container.classifier.split_names import normalized, role_of
+from image_classifier.preparation import split_columns
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.references import References
-from image_classifier.preparation.tables import Numbered, Record, column_name, read_records
+from image_classifier.preparation.tables import (
+    FLAGS,
+    Numbered,
+    Record,
+    cell,
+    column_name,
+    read_records,
+)
 
 # Usual names of the columns; `--columns` names others.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -26,18 +33,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "label", "labels", "class", "class_name", "category", "target", "breed", "species",
         "class_id", "classid", "label_name", "category_name", "diagnosis", "dx", "name",
     ),
-    "split": ("split", "subset", "set", "partition"),
+    "split": split_columns.NAMES,
     "group": (),
 }  # fmt: skip
 
 # Keys of augmented manifests.
 SOURCE, METADATA = "source-ref", "-metadata"
-
-# What tables have for a missing value.
-_MISSING = frozenset({"nan", "null", "n/a", "#n/a", "<na>"})
-
-# Cells of a table with a column for every class.
-_FLAGS: Mapping[str, bool] = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,10 @@ class Row:
     group: str | None = None
 
 
-def read(path: Path, columns: Mapping[str, str], encoding: str | None = None) -> list[Row]:
-    """Read a manifest.
+def read(
+    path: Path, columns: Mapping[str, str], encoding: str | None = None
+) -> tuple[list[Row], list[Finding]]:
+    """Read a manifest; return its rows, and findings about columns that are not used.
 
     Args:
         path: A .csv, .tsv, .txt, .lst, .jsonl, .ndjson, .json or .manifest file.
@@ -72,8 +75,17 @@ def read(path: Path, columns: Mapping[str, str], encoding: str | None = None) ->
     if not records:
         raise UserError(f"{path} lists no images")
     # The columns of .lst files have no names.
-    keys = _keys(path, records, {} if path.suffix.lower() == ".lst" else columns)
-    return [_row(path, number, record, keys) for number, record in records]
+    columns = {} if path.suffix.lower() == ".lst" else columns
+    keys = _keys(path, records, columns)
+    keys.pop("split", None)
+    names = [name for name in records[0][1] if split_columns.is_split_column(name)]
+    names = [name for name in names if name not in keys.values()]
+    splits, unused = split_columns.read_splits(path, records, names, columns.get("split"))
+    rows = [
+        _row(path, number, record, keys, split)
+        for (number, record), split in zip(records, splits, strict=True)
+    ]
+    return rows, [Finding("unused-column", None, text) for text in unused]
 
 
 def label_by_manifests(
@@ -183,7 +195,12 @@ def _keys(
     if "path" not in keys:
         raise _missing(path, "path", found)
     if "label" not in keys and found != ["path"]:
-        others = [name for name in found if name not in {*keys.values(), *columns.values()}]
+        others = [
+            name
+            for name in found
+            if name not in {*keys.values(), *columns.values()}
+            and not split_columns.is_split_column(name)
+        ]
         if not _is_one_hot(records, others):
             raise _missing(path, "label", found)
         keys["label"] = others
@@ -199,39 +216,34 @@ def _missing(path: Path, meaning: str, found: Sequence[str]) -> UserError:
 
 def _is_one_hot(records: Sequence[Numbered], columns: Sequence[str]) -> bool:
     return len(columns) > 1 and all(
-        str(record.get(name)).strip() in _FLAGS for _, record in records for name in columns
+        cell(record, name).lower() in FLAGS for _, record in records for name in columns
     )
 
 
-def _row(path: Path, number: int, record: Record, keys: Mapping[str, str | Sequence[str]]) -> Row:
+def _row(
+    path: Path,
+    number: int,
+    record: Record,
+    keys: Mapping[str, str | Sequence[str]],
+    split: str | None,
+) -> Row:
     values: dict[str, str] = {}
     for meaning, key in keys.items():
         if not isinstance(key, str):
             values[meaning] = _hot_column(path, number, record, key)
             continue
-        value = record.get(key)
+        values[meaning] = cell(record, key)
         metadata = record.get(f"{key}{METADATA}")
         if meaning == "label" and isinstance(metadata, dict):
-            value = metadata.get("class-name", value)
-        # Tables of pandas have NaN for a missing value.
-        is_missing = isinstance(value, float) and math.isnan(value)
-        is_missing |= isinstance(value, str) and value.strip().lower() in _MISSING
-        if isinstance(value, str | int | float) and not is_missing and str(value).strip():
-            values[meaning] = str(value).strip()
-    if "path" not in values or ("label" not in values and "label" in keys):
+            values[meaning] = cell(metadata, "class-name") or values[meaning]
+    if not values["path"] or not values.get("label", "-"):
         raise UserError(f"{path}, row {number} has no path or no label: {str(dict(record))[:100]}")
-    split = values.get("split")
-    role = role_of(split) if split else None
-    if split and role in {None, UNLABELED}:
-        raise UserError(
-            f"{path}, row {number}: {split!r} is not a split: use train, validation or test"
-        )
-    return Row(values["path"], values.get("label"), role, values.get("group"))
+    return Row(values["path"], values.get("label"), split, values.get("group") or None)
 
 
 def _hot_column(path: Path, number: int, record: Record, columns: Sequence[str]) -> str:
     """Return the column of a one-hot row that is 1."""
-    hot = [name for name in columns if _FLAGS[str(record[name]).strip()]]
+    hot = [name for name in columns if FLAGS[cell(record, name).lower()]]
     if len(hot) != 1:
         raise UserError(
             f"{path}, row {number} has {len(hot)} labels ({', '.join(hot) or 'none'}): every image "

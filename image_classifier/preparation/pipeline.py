@@ -192,11 +192,14 @@ def _label(
     if reading.label and reading.manifests:
         raise UserError("--label and --manifest both define labels: omit one")
     if reading.manifests:
-        rows = {
+        read = {
             str(path): manifests.read(_in_source(folder, path), reading.columns, reading.encoding)
             for path in reading.manifests
         }
-        return manifests.label_by_manifests(rows, names, has_splits=reading.has_splits)
+        rows = {name: found for name, (found, _) in read.items()}
+        unused = [finding for _, findings in read.values() for finding in findings]
+        images, found = manifests.label_by_manifests(rows, names, has_splits=reading.has_splits)
+        return images, [*unused, *found]
     if reading.columns:
         raise UserError(
             "--columns names the columns of a manifest: name the manifest with --manifest"

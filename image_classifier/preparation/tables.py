@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -17,6 +18,13 @@ Numbered: TypeAlias = tuple[int, Record]
 
 # Suffixes of images that tables list, which need not be of a format that training reads.
 _SUFFIXES = IMAGE_SUFFIXES | {".ppm", ".pgm", ".jp2", ".pnm"}
+
+# What tables have for a missing value, and for no and yes; in lower case.
+MISSING = frozenset({"nan", "null", "n/a", "#n/a", "<na>"})
+FLAGS: Mapping[str, bool] = {
+    **dict.fromkeys(("0", "0.0", "false", "no"), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+}
 
 
 def read_text(path: Path, encoding: str | None = None) -> str:
@@ -69,7 +77,17 @@ def is_image_path(text: str) -> bool:
 
 def column_name(name: str) -> str:
     """Return the name of a column as it is compared: lower case, with underscores."""
-    return "_".join(name.strip().lower().split())
+    return "_".join(name.strip().lower().replace("-", " ").split())
+
+
+def cell(record: Record, name: str) -> str:
+    """Return a value of a record as text; empty if it is missing, or is a list or an object."""
+    value = record.get(name)
+    # Tables of pandas have NaN for a missing value.
+    if not isinstance(value, str | int | float) or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = str(value).strip()
+    return "" if text.lower() in MISSING else text
 
 
 def _read_table(path: Path, text: str, known: Collection[str]) -> Iterator[Numbered]:
