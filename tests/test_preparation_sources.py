@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from container.classifier.errors import UserError
-from image_classifier.preparation import sources
+from image_classifier.preparation import archives
 from image_classifier.preparation.sources import list_images, open_source
 from tests.planted import drawn, encoded
 
@@ -19,7 +19,7 @@ IMAGE = encoded(drawn(0), "PNG")
 
 
 def zipped(path: Path, **entries: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
     return path
@@ -131,22 +131,84 @@ def test_name_that_is_too_long_for_the_disk_is_reported(tmp_path: Path) -> None:
         pass
 
 
-def test_device_in_a_tar_is_skipped(tmp_path: Path) -> None:
-    path = tarred(tmp_path / "a.tar", member("x.png", tarfile.CHRTYPE), member("bee/1.png"))
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_device_or_pipe_in_a_tar_is_rejected(tmp_path: Path, kind: bytes) -> None:
+    path = tarred(tmp_path / "a.tar", member("bee/1.png"), member("x.png", kind))
 
-    assert names_in(path) == ["bee/1.png"]
+    rejected(path, r"a\.tar contains 'x\.png', a device or a pipe: pack files only")
+
+
+def rejected(path: Path, words: str) -> None:
+    """Check that an archive is rejected, and that nothing of it is left behind."""
+    folder = path.parent / "unpacked"
+    folder.mkdir()
+    with pytest.raises(UserError, match=words), open_source(path, unpack_in=folder, quiet=True):
+        pass
+    assert list(folder.iterdir()) == []
+
+
+def test_an_archive_that_becomes_many_times_larger_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MIN_LIMIT_BYTES", 1_000_000)
+    zeros = {f"ant/{number}.bmp": bytes(100_000) for number in range(200)}
+    inner = zipped(tmp_path / "inner.zip", **zeros)
+    links = [member(f"{number}.png", tarfile.LNKTYPE, "0.png") for number in range(1, 2000)]
+    words = "becomes more than 200 times as large when it is unpacked"
+
+    for path in (
+        inner,
+        zipped(tmp_path / "nested.zip", **{"more.zip": inner.read_bytes()}),
+        tarred(tmp_path / "links.tgz", member("0.png"), *links, mode="w:gz"),
+        sparse(tmp_path / "sparse.tar", files=10, size=2_000_000),
+    ):
+        rejected(path, words)
+        (tmp_path / "unpacked").rmdir()
+
+    monkeypatch.undo()
+    with open_source(inner, quiet=True) as folder:
+        assert len(list((folder / "ant").iterdir())) == 200
+
+
+def sparse(path: Path, files: int, size: int) -> Path:
+    """Write a tar of files without any content, as `tar --sparse` does."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for number in range(files):
+            found = member(f"ant/{number}.bmp")
+            found.size = len(b"0\n".ljust(tarfile.BLOCKSIZE, b"\0"))
+            found.pax_headers = {
+                "GNU.sparse.major": "1",
+                "GNU.sparse.minor": "0",
+                "GNU.sparse.name": found.name,
+                "GNU.sparse.realsize": str(size),
+            }
+            archive.addfile(found, io.BytesIO(b"0\n".ljust(tarfile.BLOCKSIZE, b"\0")))
+    return path
+
+
+def test_entry_in_very_many_folders_is_rejected(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", **{"ant/1.png": IMAGE, "a/" * 1900 + "2.png": IMAGE})
+
+    rejected(path, r"a\.zip contains 'a/a/.*, in more than 100 folders: repack it")
+
+
+def test_archive_in_an_archive_is_named_by_its_path(tmp_path: Path) -> None:
+    inner = tarred(tmp_path / "inner.tar", member("../../1.png"))
+    path = zipped(tmp_path / "a.zip", **{"parts/inner.tar": inner.read_bytes()})
+
+    rejected(path, r"a\.zip, parts/inner\.tar contains '\.\./\.\./1\.png', which leaves")
 
 
 def test_too_large_contents_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.png", bytes(3_000_000))
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 2_000_000)
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 2_000_000)
 
     with pytest.raises(UserError, match=r"contains '1\.png', larger than 2 MB"), open_source(path):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr(sources, "SPARE_BYTES", 10**18)
+    monkeypatch.setattr(archives, "SPARE_BYTES", 10**18)
     with pytest.raises(UserError, match="does not fit on the disk"), open_source(path):
         pass
 
@@ -226,7 +288,7 @@ def test_large_extended_header_is_not_read(tmp_path: Path, kind: bytes) -> None:
 def test_folders_count_as_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many = [f"ant/{number}/" for number in range(20)]
     tar = tarred(tmp_path / "a.tar", *(member(name, tarfile.DIRTYPE) for name in many))
-    monkeypatch.setattr(sources, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 10)
 
     for path in (tar, zipped(tmp_path / "a.zip", **dict.fromkeys(many, b""))):
         with (
@@ -241,14 +303,14 @@ def test_total_size_is_limited_archives_in_archives_included(
 ) -> None:
     inner = zipped(tmp_path / "inner.zip", **{"1.png": IMAGE, "2.png": IMAGE})
     path = zipped(tmp_path / "a.zip", **{"ant.zip": inner.read_bytes()})
-    monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", inner.stat().st_size + 2 * len(IMAGE) - 1)
+    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", inner.stat().st_size + 2 * len(IMAGE) - 1)
 
     with (
         pytest.raises(UserError, match=r"a\.zip contains more than"),
         open_source(path, quiet=True),
     ):
         pass
-    monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", inner.stat().st_size + 2 * len(IMAGE))
+    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", inner.stat().st_size + 2 * len(IMAGE))
     assert names_in(path) == ["ant/1.png", "ant/2.png"]
 
 
