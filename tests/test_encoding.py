@@ -7,7 +7,7 @@ import pytest
 from werkzeug.exceptions import NotAcceptable, UnprocessableEntity
 
 from container.classifier.media_types import RESPONSE_MEDIA_TYPES
-from container.serving.http.encoding import choose_media_type, encode_response
+from container.serving.http.encoding import choose_media_type, encode_response, ranked_classes
 from container.serving.model.outcome import Result
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
@@ -79,6 +79,51 @@ def test_csv_has_a_row_of_probabilities_per_image() -> None:
 
     parsed = [[float(text) for text in row.split(",")] for row in rows]
     assert np.array_equal(np.array(parsed, np.float32), PROBABILITIES)
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type", "top"),
+    [
+        (None, JSON, None),
+        ("application/json", JSON, None),
+        ("application/json; verbose=true", JSON, None),
+        ("application/json;top=3", JSON, 3),
+        ("text/csv;top=4;q=0.1, application/jsonlines; top=2", JSON_LINES, 2),
+        ("*/*; top=1", JSON, 1),
+        ("text/html;top=x, application/json", JSON, None),
+    ],
+)
+def test_number_of_classes_is_a_parameter_of_accept(
+    accept: str | None, media_type: str, top: int | None
+) -> None:
+    assert ranked_classes(accept, media_type) == top
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "x", "1.5", "9" * 10_000])
+def test_other_numbers_of_classes_are_rejected(top: str) -> None:
+    if top.startswith("9"):
+        assert ranked_classes(f"{JSON};top={top}", JSON) == 999_999_999
+        return
+    with pytest.raises(NotAcceptable, match="is not a number of classes from 1 on"):
+        ranked_classes(f"{JSON};top={top}", JSON)
+    with pytest.raises(NotAcceptable, match="text/csv has a column for every class: accept"):
+        ranked_classes(f"{CSV};top={top}", CSV)
+
+
+@pytest.mark.parametrize(("top", "listed"), [(1, 1), (3, 3), (100, len(NAMES))])
+def test_response_with_the_best_classes_has_no_others(top: int, listed: int) -> None:
+    results: list[Result] = [*PROBABILITIES, UnprocessableEntity("no")]
+
+    document = json.loads(encode_response(results, NAMES, JSON, top=top))
+    lines = encode_response(results, NAMES, JSON_LINES, top=top).decode().splitlines()
+
+    assert document.keys() == {"predictions"}
+    assert list(map(json.loads, lines)) == document["predictions"]
+    first = document["predictions"][0]
+    assert first.keys() == {"class_name", "probability", "ranking"}
+    assert len(first["ranking"]) == listed
+    assert first["ranking"][0] == {"class_name": "class 2", "probability": 0.3}
+    assert document["predictions"][2]["error"]["message"] == "no"
 
 
 def test_ranking_of_two_classes_has_two_entries() -> None:

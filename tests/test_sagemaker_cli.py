@@ -232,6 +232,26 @@ def test_predict_prints_the_predicted_class(
     assert json.loads(last_line(capsys)) == answer
 
 
+def test_predict_requests_and_prints_the_top_classes(
+    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, image = write(tmp_path), tmp_path / "a.png"
+    image.write_bytes(b"png")
+    ranking = [{"class_name": name, "probability": 0.25} for name in "abc"]
+    answer_with(account, json.dumps({"predictions": [{**ranking[0], "ranking": ranking}]}))
+
+    assert run("predict", settings, image, "--top", "3") == 0
+    text = "a (25.0%), next best b (25.0%), c (25.0%)"
+    assert last_line(capsys) == f"{image}: {text}"
+    assert run("predict", settings, image, "--top", "1") == 0
+    assert last_line(capsys) == f"{image}: a (25.0%)"
+    assert run("predict", settings, image, "--top", "3", "--dry-run") == 0
+    assert '"application/json;top=3"' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        run("predict", settings, image, "--top", "0")
+    assert "expected a whole number from 1 on, got '0'" in capsys.readouterr().err
+
+
 def test_predict_waits_for_an_asynchronous_response(
     account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,7 +81,8 @@ def deploy(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
 def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Print the predictions of the server."""
     port = arguments.port or jobs.port(folder_of(file))
-    results.print_predictions(jobs.predict(arguments.images, port), arguments)
+    answers = jobs.predict(arguments.images, port, top=arguments.top)
+    results.print_predictions(answers, arguments)
     return None
 
 

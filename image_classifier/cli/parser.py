@@ -25,6 +25,7 @@ _CHANGING = "train tune pipeline register approve deploy predict transform expla
 _WAITING = "train tune deploy transform explain"
 _LOCAL = "train tune deploy predict explain transform report logs debug delete"
 _IN_CONTAINERS = "train tune deploy transform"
+_TOP_HELP = "request and print only the N most probable classes (default: print 2)"
 _CONTAINERS_HELP = (
     "with --local: run the container images (default: if a Docker engine has them, else processes)"
 )
@@ -82,6 +83,12 @@ def _time(text: str) -> datetime:
     except (ValueError, OverflowError):
         message = f"{text!r} is not a time such as 2026-11-29T10:15:00"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def _positive(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text[:50]!r}")
 
 
 def version() -> str:
@@ -151,6 +158,7 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     port_help = "port of the local server (default: the deployed server's, else 8080)"
     add("deploy predict explain", "--port", port_help, type=int)
     add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
+    add("predict", "--top", _TOP_HELP, type=_positive, metavar="N")
     flag("predict debug", "--json", "print complete responses as JSON")
     flag("check cost report status", "--json", "print the result as JSON")
     flag("logs", "--json", "print a JSON object per line of the log: time, host, message")

@@ -16,13 +16,17 @@ from image_classifier.sagemaker.logs import Line
 # Folder of everything that runs on this machine.
 LOCAL_RUNS = Path(".launcher")
 
+# Classes in a line about an image.
+DEFAULT_TOP = 2
+
 
 def print_predictions(
     responses: Iterable[tuple[Path, Answer]], arguments: argparse.Namespace
 ) -> None:
-    """Print each image's class and the next best one, or with --json its complete response."""
+    """Print each image's class and the next best ones, or with --json its complete response."""
     for image, answer in responses:
-        lines = [json.dumps(answer)] if arguments.json else predictions.lines(str(image), answer)
+        texts = predictions.lines(str(image), answer, arguments.top or DEFAULT_TOP)
+        lines = [json.dumps(answer)] if arguments.json else texts
         for line in lines:
             print(line, flush=True)
 

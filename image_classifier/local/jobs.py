@@ -169,15 +169,17 @@ def port(folder: Path) -> int:
     return next(filter(None, ports), PORT)
 
 
-def predict(images: Sequence[Path], port: int) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield every image with the local server's response.
+def predict(
+    images: Sequence[Path], port: int, *, top: int | None = None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield every image with the local server's response: the `top` classes or all of them.
 
     Raises:
         UserError: an image cannot be read, no server responds, or the server rejects an image.
     """
     for image in images:
         body, media_type = prediction.read_image(image)
-        headers = {"Content-Type": media_type, "Accept": "application/json"}
+        headers = {"Content-Type": media_type, "Accept": invocation.accept(top)}
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
             try:
                 connection.request("POST", "/invocations", body, headers)

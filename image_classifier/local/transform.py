@@ -92,7 +92,7 @@ def _job(file: SettingsFile, model: Path) -> batch.Job:
         raise UserError(f"no {MANIFEST} in the model: `train --local` writes a model")
     return batch.Job(
         content_type=transform.content_type,
-        accept=transform.accept,
+        accept=transform.accept_header,
         strategy=transform.strategy,
         max_payload=transform.max_payload_mb * 2**20,
         model=hashlib.sha256(manifest.read_bytes()).hexdigest(),

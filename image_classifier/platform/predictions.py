@@ -10,20 +10,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def lines(name: str, answer: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line about each prediction of a response: the class, then the next best one.
+def lines(name: str, answer: Mapping[str, Any], top: int = 2) -> Iterator[str]:
+    """Yield a line about each prediction of a response: the class, then the next best ones.
 
     Args:
         name: what was sent, such as an image file.
         answer: the response, parsed.
+        top: number of classes.
     """
     for prediction in answer["predictions"]:
         if "error" in prediction:
             yield f"{name}: {prediction['error']['message']}"
             continue
         text = f"{name}: {_class(prediction)}"
-        others = prediction.get("ranking", [])[1:2]
-        yield text + "".join(f", next best {_class(other)}" for other in others)
+        others = ", ".join(map(_class, prediction.get("ranking", [])[1:top]))
+        yield f"{text}, next best {others}" if others else text
 
 
 def _class(prediction: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ def transform_job(settings: Settings, name: str, model_name: str, images: str) -
         },
         "TransformOutput": {
             "S3OutputPath": f"{settings.output}/{name}",
-            "Accept": transform.accept,
+            "Accept": transform.accept_header,
             "AssembleWith": split,
         }
         | kms_key(settings),

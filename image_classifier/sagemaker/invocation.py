@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from container.classifier.errors import UserError
+from container.classifier.media_types import JSON
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
@@ -14,8 +15,19 @@ from image_classifier.settings.schema import Settings
 ASYNCHRONOUS_SECONDS = 900
 
 
+def accept(top: int | None) -> str:
+    """Return the media type of a response in JSON with the `top` classes or all of them."""
+    return f"{JSON};top={top}" if top else JSON
+
+
 def invoke(
-    aws: Aws, settings: Settings, body: bytes, media_type: str, *, model: str | None = None
+    aws: Aws,
+    settings: Settings,
+    body: bytes,
+    media_type: str,
+    *,
+    model: str | None = None,
+    top: int | None = None,
 ) -> Answer:
     """Send an image to the endpoint; return the response, an empty one in a dry run.
 
@@ -25,6 +37,7 @@ def invoke(
         body: an image file.
         media_type: the file's.
         model: one of a multi-model endpoint's models.
+        top: number of the most probable classes in the response; None: all classes.
 
     Raises:
         UserError: the endpoint rejected the image.
@@ -32,7 +45,7 @@ def invoke(
     request = {
         "EndpointName": settings.name,
         "ContentType": media_type,
-        "Accept": "application/json",
+        "Accept": accept(top),
     }
     if settings.endpoint.kind == "asynchronous":
         return _invoke_asynchronously(aws, settings, request, body)
@@ -47,7 +60,8 @@ def decode_response(body: bytes) -> Answer:
     """
     try:
         answer: Answer = json.loads(body)
-        if answer["predictions"][0]["class_name"] and answer["class_names"]:
+        first = answer["predictions"][0]
+        if first["class_name"] and (answer.get("class_names") or first["ranking"]):
             return answer
     except (ValueError, LookupError, TypeError):
         pass

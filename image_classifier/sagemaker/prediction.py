@@ -15,9 +15,21 @@ MAX_BYTES = 6 * 1024 * 1024
 
 
 def predict(
-    aws: Aws, file: SettingsFile, images: Sequence[Path], *, model: str | None = None
+    aws: Aws,
+    file: SettingsFile,
+    images: Sequence[Path],
+    *,
+    model: str | None = None,
+    top: int | None = None,
 ) -> Iterator[tuple[Path, Answer]]:
-    """Yield every image with its response; `model` is one of a multi-model endpoint's.
+    """Yield every image with its response.
+
+    Args:
+        aws: the account.
+        file: the settings.
+        images: image files.
+        model: one of a multi-model endpoint's models.
+        top: number of the most probable classes in a response; None: all classes.
 
     Raises:
         UserError: an image cannot be read, or the endpoint rejected it.
@@ -30,7 +42,7 @@ def predict(
             body, media_type = b"", "image/jpeg"
         else:
             body, media_type = read_image(image)
-        answer = invocation.invoke(aws, settings, body, media_type, model=model)
+        answer = invocation.invoke(aws, settings, body, media_type, model=model, top=top)
         if not aws.is_dry:
             yield image, answer
 

@@ -161,7 +161,7 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
         strategy=transform.strategy,
         output_path=output,
         output_kms_key=settings.aws.kms_key,
-        accept=transform.accept,
+        accept=transform.accept_header,
         max_payload=transform.max_payload_mb,
         env=dict(TRANSFORM_ENVIRONMENT),
         assemble_with="Line" if transform.strategy == "MultiRecord" else "None",

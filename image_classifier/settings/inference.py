@@ -127,8 +127,16 @@ class Transform(Section):
     strategy: Literal["SingleRecord", "MultiRecord"] = "SingleRecord"
     """`SingleRecord`: each file is a request. `MultiRecord`: the lines of files are divided into
     requests of at most `max_payload_mb`, for images in JSON Lines."""
+    top: int | None = Field(default=None, ge=1)
+    """Number of the most probable classes in the output, for models of many classes; by default
+    all. Not in CSV."""
     max_payload_mb: int = Field(default=6, ge=1, le=100)
     """Size limit of a request, in MB: of an image, or of several lines."""
+
+    @property
+    def accept_header(self) -> str:
+        """The Accept header of requests."""
+        return f"{self.accept};top={self.top}" if self.top else self.accept
 
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if self.strategy == "MultiRecord":
@@ -137,6 +145,8 @@ class Transform(Section):
                 yield "strategy", f"requires content_type of {kinds}", "content_type"
             if self.accept == "application/json":
                 yield "strategy", "requires accept of application/jsonlines or text/csv", "accept"
+        if self.top and self.accept == "text/csv":
+            yield "top", "requires accept of application/json or application/jsonlines", "accept"
 
 
 class Explain(Section):

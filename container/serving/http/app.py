@@ -15,7 +15,11 @@ from container.classifier.media_types import JSON, JSON_LINES
 from container.serving.http.body import drain_body, read_body
 from container.serving.http.connection import FORCE_CLOSE, connection_of, has_disconnected
 from container.serving.http.decoding import JSON_LINES_TYPES, choose_splitter, split_body
-from container.serving.http.encoding import choose_media_type, encode_response
+from container.serving.http.encoding import (
+    choose_media_type,
+    encode_response,
+    ranked_classes,
+)
 from container.serving.http.errors import error_response
 from container.serving.http.metrics import CONTENT_TYPE, Metrics
 from container.serving.http.page import add_page
@@ -108,7 +112,9 @@ def predict_images(
     default = settings.default_accept
     if request.mimetype in JSON_LINES_TYPES and default == JSON:
         default = JSON_LINES
-    media_type = choose_media_type(request.headers.get("Accept"), default)
+    accept = request.headers.get("Accept")
+    media_type = choose_media_type(accept, default)
+    top = ranked_classes(accept, media_type)
     check_encoding(request.headers.get("Content-Encoding"))
     data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
     log.note_body()
@@ -130,7 +136,11 @@ def predict_images(
     log.note_images(outcomes)
     results = [outcome.result for outcome in outcomes]
     body = encode_response(
-        results, class_names, media_type, has_error_records=settings.has_error_records
+        results,
+        class_names,
+        media_type,
+        top=top,
+        has_error_records=settings.has_error_records,
     )
     # In chunks, because the send timeout applies to each of them.
     starts = range(0, len(body), RESPONSE_CHUNK_BYTES)
