@@ -62,7 +62,7 @@ def choose_media_type(accept: str | None, default: str) -> str:
 
 
 def ranked_classes(accept: str | None, media_type: str) -> int | None:
-    """Return the number of classes that an Accept header asks for; None for all of them.
+    """Return the number of classes that an Accept header names; None for all of them.
 
     Args:
         accept: The header's value.
