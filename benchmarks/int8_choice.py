@@ -33,11 +33,11 @@ from container.classifier.artifact import Artifact
 from container.training.data import images
 from container.training.data.images import ImageSet
 from container.training.output.comparison import Comparison, losses_of
+from container.training.output.int8_network import Int8Network
 from container.training.output.quantization import (
     BATCH_SIZE,
     CALIBRATIONS,
     Calibration,
-    Int8Network,
     quantize,
 )
 from container.training.sagemaker.stop import StopRequest

@@ -29,7 +29,8 @@ from container.classifier.preprocessing import Pixels
 from container.serving.model.engine import Engine
 from container.training.data import images
 from container.training.data.images import ImageSet
-from container.training.output.quantization import BATCH_SIZE, METRICS, Int8Network
+from container.training.output.int8_network import Int8Network
+from container.training.output.quantization import BATCH_SIZE, METRICS
 from container.training.sagemaker.stop import StopRequest
 
 CASES = {

@@ -18,7 +18,8 @@ from container.classifier.manifest import INT8, Manifest
 from container.classifier.preprocessing import Preprocessing, preprocess
 from container.networks.network import Classifier, build
 from container.training.output.export import write_artifact
-from container.training.output.quantization import Int8Network, quantize
+from container.training.output.int8_network import Int8Network
+from container.training.output.quantization import quantize
 from container.training.sagemaker.stop import StopRequest
 
 IMAGES = 64

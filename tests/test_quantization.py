@@ -27,16 +27,16 @@ from container.serving.model.predictor import Predictor
 from container.training.data.images import ImageSet
 from container.training.output import quantization
 from container.training.output.comparison import Comparison
+from container.training.output.int8_network import Int8Network
 from container.training.output.quantization import (
     CALIBRATIONS,
     METRICS,
-    Int8Network,
     add_int8,
     calibration_indices,
     compare,
 )
 from container.training.output.rounding import diffuse
-from container.training.sagemaker.stop import Stop, StopRequest
+from container.training.sagemaker.stop import Stop, StopRequest, TimeLimit
 from tests.artifacts import PixelsToProbabilities, export, random_pixels
 from tests.opt_ml import (
     HYPERPARAMETERS,
@@ -293,6 +293,18 @@ def test_larger_drop_than_the_margin_is_rejected(
     assert "preset=mixed float_layers=3" in caplog.text
     # Of equal ones the first, which is the fastest.
     assert (found["preset"], found["float_layers"]) == ("performance", 0)
+
+
+def test_no_calibration_begins_that_would_exceed_the_time_limit(
+    float32_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TimeLimit, "seconds_left", 1e-6)
+
+    manifest = try_int8(float32_model, wrong=5)
+
+    found = quantization_of(manifest)
+    assert (found["lost"], found["float_layers"]) == (5, 0)
+    assert str(found["reason"]).endswith("; no time was left for another calibration")
 
 
 def test_stop_after_a_rejected_calibration_keeps_its_comparison(

@@ -121,6 +121,15 @@ def test_thirty_mistakes_are_reported_with_one_line_each(tmp_path: Path) -> None
         ('[metrics]\nx = "("\n', "not a regular expression"),
         ("[hyperparameters]\nlearning_rate = 0.1\nfind_learning_rate = true\n", "drop one"),
         ("[hyperparameters]\nepochs = [1]\n", "one value"),
+        (
+            "[training]\nmax_hours = 1\n[hyperparameters]\nmax_minutes = 61\n",
+            "max_minutes is more than training.max_hours, 1: SageMaker would stop the job",
+        ),
+        (
+            TUNING.replace("jobs = 4", 'strategy = "Hyperband"')
+            + "[hyperparameters]\nmax_minutes = 5\n",
+            "by which Hyperband compares trials: set epochs",
+        ),
         ("[training]\nspot = maybe\n", "invalid TOML"),
     ],
 )

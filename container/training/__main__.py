@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
+from container.training.fitting.time_budget import TimeBudget
 from container.training.sagemaker import supervisor
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import SIGNALS, Stopped, StopRequest
@@ -71,10 +72,12 @@ def _run_or_supervise(environment: TrainingEnvironment, stop: StopRequest) -> in
 
 
 def _run_job(environment: TrainingEnvironment, stop: StopRequest) -> None:
+    # Before the imports, which are a part of the job's time.
+    budget = TimeBudget()
     supervisor.limit_threads_to_quota()
     from container.training import job  # noqa: PLC0415 - imports torch, after `listen` and `limit`
 
-    job.run(environment, stop)
+    job.run(environment, stop, budget)
 
 
 class _OneLineFormatter(logging.Formatter):

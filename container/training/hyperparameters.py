@@ -46,7 +46,16 @@ class Hyperparameters:
     """Epochs that train the new head of a pretrained network, on features of the frozen network."""
 
     epochs: Annotated[int, Range(1, 10_000)] = 5
-    """Epochs that train the network after its head. Not used with `fine_tuning=none`."""
+    """Epochs that train the network after its head.
+
+    Not used with `fine_tuning=none` or `max_minutes`.
+    """
+
+    max_minutes: Annotated[float | None, Range(1.0, 100_000.0)] = None
+    """Minutes for the whole job, from its start to its reports. Unset: no limit.
+
+    The measured speed decides how many epochs fit (docs/explanation/training.md).
+    """
 
     batch_size: Annotated[int | None, Range(1, 65_536)] = None
     """Images per step, over all hosts and GPUs. Unset: 32 for pretrained networks, else 64."""
@@ -213,6 +222,11 @@ class Hyperparameters:
         if self.find_learning_rate and self.learning_rate is not None:
             raise UserError(
                 "learning_rate and find_learning_rate=true are both set: drop one of them"
+            )
+        if self.max_minutes is not None and self.half_size_steps:
+            raise UserError(
+                "half_size_steps and max_minutes are both set, and with max_minutes the number of "
+                "steps is not known: drop one of them"
             )
 
     @classmethod

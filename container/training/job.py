@@ -7,25 +7,25 @@ import os
 import torch
 
 from container.classifier import labeled_images, machine
-from container.classifier.channel_names import SPLITS
 from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
-from container.classifier.labeled_images import LabeledFile
 from container.classifier.manifest import MANIFEST
 from container.classifier.preprocessing import Preprocessing
 from container.debugger.recording.debug_session import Observer, Settings
 from container.debugger.rules import selection
 from container.networks.network import Network, build, check_input
 from container.training import recipe
-from container.training.data import images, sampling
+from container.training.data import images, split_files
 from container.training.data.images import ImageSet
 from container.training.fitting import cluster, measured_arithmetic, pretrained
 from container.training.fitting.checkpoint import Checkpoints, fingerprint
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
 from container.training.fitting.task import Task
+from container.training.fitting.time_budget import TimeBudget
 from container.training.hyperparameters import Hyperparameters
 from container.training.output import results
+from container.training.output.expected_time import ExpectedTime
 from container.training.output.tracking import Tracker
 from container.training.sagemaker.environment import Channels, TrainingEnvironment
 from container.training.sagemaker.stop import Stop, StopRequest
@@ -38,18 +38,27 @@ FEW_STEPS = 100
 MAX_NAMES = 20
 
 
-def run(environment: TrainingEnvironment, stop: Stop) -> None:
+def run(environment: TrainingEnvironment, stop: Stop, budget: TimeBudget | None = None) -> None:
     """Train as the job's files specify, and write the artifact and the reports.
+
+    Args:
+        environment: the job's files.
+        stop: is read between steps.
+        budget: started with the job's process; default: now.
 
     Raises:
         UserError: an error that the user can fix.
         Stopped: a stop was requested before the first step.
     """
+    budget = TimeBudget() if budget is None else budget
+    budget.start_seconds = budget.used_seconds
     with Tracker(stop) as tracker:
-        _run(environment, stop, tracker)
+        _run(environment, stop, tracker, budget)
 
 
-def _run(environment: TrainingEnvironment, stop: Stop, tracker: Tracker) -> None:
+def _run(
+    environment: TrainingEnvironment, stop: Stop, tracker: Tracker, budget: TimeBudget
+) -> None:
     assessment = None
     # Before the images are decoded: if a process cannot continue, the others then end at once.
     with cluster.joined(environment.hosts(), stop) as joined:
@@ -67,31 +76,28 @@ def _run(environment: TrainingEnvironment, stop: Stop, tracker: Tracker) -> None
             fingerprint(task, joined.world_size),
             settings.checkpoint_interval_seconds,
         )
+        arithmetic = measured_arithmetic.choose(task, joined, checkpoints)
+        if settings.max_minutes is not None:
+            ending = ExpectedTime.of(task, arithmetic.device, budget.start_seconds)
+            budget.limit(settings.max_minutes, ending)
         trainer = Trainer(
             task,
-            arithmetic=measured_arithmetic.choose(task, joined, checkpoints),
+            arithmetic=arithmetic,
             cluster=joined,
             observer=Observer(_debug_settings(environment, settings, joined)),
             on_metrics=tracker.log_metrics,
+            budget=budget,
         )
         _log_recipe(trainer)
         if joined.is_first:
             tracker.start(os.environ.get(JOB_NAME_VARIABLE), _parameters(trainer))
         # An artifact of an earlier run is replaced only by a run that has finished an epoch.
         is_free = not (environment.model_dir / MANIFEST).exists()
-        try:
-            trainer.train(stop, checkpoints)
-        except Exception:
-            if joined.is_first and is_free and trainer.progress.best is not None:
-                # As if stopped: the device that has failed is not used for more than necessary.
-                ending: Stop = StopRequest(requested=True)
-                results.write(environment, task, trainer.result(), ending, is_failed=True)
-            raise
-        finally:
-            trainer.observer.close()
-        ending = StopRequest(requested=True) if joined.agreed(stop).requested else stop
+        _train(trainer, checkpoints, environment, stop, is_free=is_free)
+        stop = StopRequest(requested=True) if joined.agreed(stop).requested else stop
         if joined.is_first and (is_free or trainer.progress.best is not None):
-            assessment = results.write(environment, task, trainer.result(), ending)
+            limit = budget.quantization_seconds
+            assessment = results.write(environment, task, trainer.result(), stop, limit)
             tracker.upload(environment.model_dir, "model")
             tracker.upload(environment.output_data_dir, "reports")
     # Outside the block, so that a failure does not interrupt the other hosts.
@@ -99,6 +105,9 @@ def _run(environment: TrainingEnvironment, stop: Stop, tracker: Tracker) -> None
         tracker.log_metrics(assessment.averages(), assessment.epoch)
         for sentence in assessment.sentences():
             logger.info("%s", sentence)
+        if budget:
+            minutes = budget.used_seconds / 60
+            logger.info("max_minutes: %.1f of %g minutes used", minutes, settings.max_minutes)
         report = environment.output_data_dir / results.REPORT
         assessment.check_accuracy(settings.min_accuracy, report)
 
@@ -116,6 +125,27 @@ def _parameters(trainer: Trainer) -> dict[str, object]:
     }
 
 
+def _train(
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    environment: TrainingEnvironment,
+    stop: Stop,
+    *,
+    is_free: bool,
+) -> None:
+    """Train; after an error write what was trained, if no earlier artifact is replaced."""
+    try:
+        trainer.train(stop, checkpoints)
+    except Exception:
+        if trainer.cluster.is_first and is_free and trainer.progress.best is not None:
+            # As if stopped: the device that has failed is not used for more than necessary.
+            ending = StopRequest(requested=True)
+            results.write(environment, trainer.task, trainer.result(), ending, is_failed=True)
+        raise
+    finally:
+        trainer.observer.close()
+
+
 def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task:
     """Read the job's files and check them before the slow work starts."""
     hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
@@ -124,7 +154,7 @@ def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task
     selection.select(hyperparameters.debug_rules)
     channels = environment.channels()
     preprocessing = Preprocessing(image_size=recipe.image_size(hyperparameters))
-    class_names, files, lost = _find_files(channels, hyperparameters)
+    class_names, files, lost = split_files.find(channels, hyperparameters)
     torch.manual_seed(hyperparameters.seed)
     network = build(hyperparameters.network, len(class_names), preprocessing.image_size)
     weights_source = _load_weights(network, channels, hyperparameters)
@@ -186,58 +216,6 @@ def _debug_settings(
         is_required=hyperparameters.debug == "required",
         rules=hyperparameters.debug_rules,
     )
-
-
-def _find_files(
-    channels: Channels, hyperparameters: Hyperparameters
-) -> tuple[tuple[str, ...], dict[str, list[LabeledFile]], int]:
-    """Return the class names, the files for training, validation and test, and those lost."""
-    if channels.unused:
-        logger.warning("channels not used: %s", ", ".join(channels.unused))
-    has_splits = hyperparameters.splits != "none"
-    training, held_out, lost = _read_channels(channels, has_splits=has_splits)
-    class_names = labeled_images.check_splits({"train": training, **held_out})
-    flips = hyperparameters.horizontal_flip or hyperparameters.vertical_flip
-    if flips and (pairs := labeled_images.mirrored_classes(class_names)):
-        logger.warning(
-            "flips are on, and classes look like left and right (%s): a flip makes one of the "
-            "other; set horizontal_flip=false vertical_flip=false",
-            ", ".join(f"{left}/{right}" for left, right in pairs[:5]),
-        )
-    if "validation" not in held_out:
-        fraction, seed = hyperparameters.validation_fraction, hyperparameters.seed
-        training, held_out["validation"] = sampling.split_validation(training, fraction, seed)
-    return class_names, {"training": training, **held_out}, lost
-
-
-def _read_channels(
-    channels: Channels, *, has_splits: bool
-) -> tuple[list[LabeledFile], dict[str, list[LabeledFile]], int]:
-    """Return the files for training, those of validation and test, and the number of those lost.
-
-    A single channel can contain the folders of all splits.
-
-    Raises:
-        UserError: it is not certain which files are for training.
-    """
-    others = {
-        name: labeled_images.labeled_splits(path, is_whole=False, has_splits=has_splits)
-        for name, path in (("validation", channels.validation), ("test", channels.test))
-        if path is not None
-    }
-    splits = labeled_images.labeled_splits(channels.training, has_splits=has_splits)
-    lost = sum(of_one.lost for of_one in (splits, *others.values()))
-    held_out = {name: labeled_images.single_split(of_one) for name, of_one in others.items()}
-    if len(splits) == 1:
-        return labeled_images.single_split(splits), held_out, lost
-    counts = ", ".join(f"{name} ({len(files)} images)" for name, files in splits.items())
-    if held_out or "train" not in splits or splits.keys() - set(SPLITS):
-        raise UserError(
-            f"the training channel contains the splits {counts}: make the folder of each split a "
-            "channel, `training`, `validation` and `test`"
-        )
-    logger.info("the training channel contains splits, which are used as channels: %s", counts)
-    return splits.pop("train"), splits, lost
 
 
 def _load_weights(

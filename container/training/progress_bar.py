@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Self
 
 from tqdm import tqdm
@@ -17,7 +18,15 @@ SECONDS = 60
 class ProgressBar:
     """Counts the images that a computation has finished."""
 
-    def __init__(self, name: str, total: int, *, done: int = 0, is_shown: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        *,
+        done: int = 0,
+        is_shown: bool = True,
+        note: Callable[[], str] = str,
+    ) -> None:
         """Start counting.
 
         Args:
@@ -25,8 +34,10 @@ class ProgressBar:
             total: the number of images.
             done: images that were finished before.
             is_shown: whether anything is printed; of several processes only one prints.
+            note: returns text for the end of the line, or none.
         """
         self._name, self._total, self._done, self._is_shown = name, total, done, is_shown
+        self._note = note
         self._start, self._first = time.monotonic(), done
         self._next = self._start + SECONDS
         self._bar = tqdm(
@@ -50,6 +61,8 @@ class ProgressBar:
         """Add images that are finished."""
         self._done += images
         self._bar.update(images)
+        if not self._bar.disable and (note := self._note()):
+            self._bar.set_postfix_str(note, refresh=False)
         now = time.monotonic()
         if not (self._is_shown and self._bar.disable and now >= self._next):
             return
@@ -57,8 +70,9 @@ class ProgressBar:
         rate = (self._done - self._first) / max(now - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else 0
         logger.info(
-            "%s: %d of %d images, %.0f images/s, %.0f s left",
+            "%s: %d of %d images, %.0f images/s, %.0f s left%s",
             *(self._name, self._done, self._total, rate, left),
+            f"; {note}" if (note := self._note()) else "",
         )
 
 

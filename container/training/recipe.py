@@ -3,12 +3,13 @@
 Only unset `debug_rules` depend on nothing else: `container.debugger.rules.selection` has them.
 """
 
+import dataclasses
 import itertools
 import math
 import os
 import shutil
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from container.classifier.manifest import FLIPS
 from container.networks.network import SMALL
 from container.training.data.sampling import Balance
 from container.training.hyperparameters import Hyperparameters
+
+NumberT = TypeVar("NumberT", int, float)
 
 SMALL_IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 128, 224
 
@@ -38,6 +41,9 @@ HEAD_WEIGHT_DECAYS: tuple[float, ...] = (0.3, 1.0, 3.0)
 # Of fine-tuning: smaller batches make more steps (measured by `benchmarks.fine_tuning`).
 FINE_TUNING_BATCH_SIZE, BATCH_SIZE = 32, 64
 FINE_TUNING_LABEL_SMOOTHING = 0.1
+
+# Of a job with `max_minutes`, which ends before.
+MOST_EPOCHS = 10_000
 
 # Fraction of the epochs in which only the last layers of a pretrained network learn.
 FIRST_STAGE = 1 / 3
@@ -153,13 +159,27 @@ class Recipe:
     weight_decay: float
     balance: Balance
     objective: str
-    ema_decay: float
+    given_ema_decay: float | None
     label_smoothing: float
+    max_minutes: float | None = None
+    """Time budget of the job, which decides how many steps fit."""
+
+    planned_steps: int | None = None
+    """Steps that fit into the time budget at the speed so far; None before the first step."""
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.epochs * self.steps_per_epoch
+        return _given(self.planned_steps, self.epochs * self.steps_per_epoch)
+
+    @property
+    def ema_decay(self) -> float:
+        """Decay of the moving average of the weights."""
+        return _given(self.given_ema_decay, max(0.0, 1 - AVERAGED_RUNS / max(self.total_steps, 1)))
+
+    def planned(self, total_steps: int) -> Self:
+        """Return the recipe of a run of `total_steps`."""
+        return dataclasses.replace(self, planned_steps=total_steps)
 
     def statistics_momentum(self, step: int) -> float:
         """Return the least momentum of a new network's batch normalization statistics.
@@ -176,13 +196,12 @@ class Recipe:
         cls, hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64], *, pretrained: bool
     ) -> Self:
         """Choose the settings for the labels (N,) of the training images."""
-        epochs = hyperparameters.epochs
+        epochs = hyperparameters.epochs if hyperparameters.max_minutes is None else MOST_EPOCHS
         if pretrained and hyperparameters.fine_tuning == "none":
             epochs = 0
         is_staged = pretrained and hyperparameters.fine_tuning == "staged"
         size = batch_size(hyperparameters, pretrained=pretrained)
         steps_per_epoch = math.ceil(len(labels) / size)
-        total_steps = epochs * steps_per_epoch
         is_small = hyperparameters.network == SMALL
         optimizer = hyperparameters.optimizer
         if optimizer is None:
@@ -191,7 +210,6 @@ class Recipe:
         learning_rate = fine_tuned if pretrained else small if is_small else from_scratch
         balance = _balance(hyperparameters, labels)
         objective = "val_accuracy" if balance == "none" else "val_balanced_accuracy"
-        ema_decay = max(0.0, 1 - AVERAGED_RUNS / max(total_steps, 1))
         return cls(
             epochs=epochs,
             first_stage_epochs=math.floor(epochs * FIRST_STAGE) if is_staged else 0,
@@ -203,19 +221,24 @@ class Recipe:
             weight_decay=_given(hyperparameters.weight_decay, _WEIGHT_DECAYS[optimizer]),
             balance=balance,
             objective=hyperparameters.objective or objective,
-            ema_decay=_given(hyperparameters.ema_decay, ema_decay),
+            given_ema_decay=hyperparameters.ema_decay,
             label_smoothing=_given(
                 hyperparameters.label_smoothing, FINE_TUNING_LABEL_SMOOTHING if pretrained else 0.0
             ),
+            max_minutes=hyperparameters.max_minutes,
         )
 
     def sentences(self, labels: npt.NDArray[np.int64]) -> list[str]:
         """Describe the settings in sentences, given the labels (N,) of the training images."""
         sentences = []
+        is_open = self.max_minutes is not None and self.planned_steps is None
         if self.epochs:
+            count = f"{self.total_steps} steps"
+            if is_open:
+                count = f"as many steps as fit into max_minutes={self.max_minutes:g}"
             sentences.append(
-                f"{self.optimizer} takes {self.total_steps} steps of one cycle, up to a learning "
-                f"rate of {self.learning_rate:g}"
+                f"{self.optimizer} takes {count} of one cycle, up to a learning rate of "
+                f"{self.learning_rate:g}"
             )
         if self.half_size_steps:
             sentences.append(
@@ -223,11 +246,11 @@ class Recipe:
                 "then the validation accuracy, measured at full size, means little"
             )
         if self.first_stage_epochs:
-            sentences.append(
-                f"in the first {self.first_stage_epochs} of {self.epochs} epochs only the last "
-                "third of the layers learns"
-            )
-        if self.epochs and self.ema_decay:
+            first = f"first {self.first_stage_epochs} of {self.epochs} epochs"
+            if self.max_minutes is not None:
+                first = "first third of the training time"
+            sentences.append(f"in the {first} only the last third of the layers learns")
+        if self.epochs and self.ema_decay and not is_open:
             steps = 1 / (1 - self.ema_decay)
             sentences.append(f"the kept weights are averaged over about {steps:.0f} steps")
         if self.balance != "none":
@@ -242,7 +265,7 @@ class Recipe:
         return sentences
 
 
-def _given(value: float | None, default: float) -> float:
+def _given(value: NumberT | None, default: NumberT) -> NumberT:
     return default if value is None else value
 
 

@@ -27,7 +27,11 @@ def one_cycle(step: int, total_steps: int) -> float:
 
     It rises over the first fifth of the steps, then falls to zero along half a cosine.
     """
-    progress = (step + 1) / (total_steps + 1)
+    return one_cycle_at((step + 1) / (total_steps + 1))
+
+
+def one_cycle_at(progress: float) -> float:
+    """Return the learning rate as a fraction of its peak after a fraction of the run."""
     if progress < WARM_UP:
         return progress / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))

@@ -22,6 +22,7 @@ image_size = @image_size@    # pixels of height and width, 16 to 1024
 epochs = @epochs@
 batch_size = @batch_size@    # images per step
 @fine_tuning@    # full: all layers; staged: the last ones first; none: the head alone
+# max_minutes = 10           # replaces epochs: as many as fit into a job of 10 minutes
 # learning_rate = 0.001      # default: suits the network and the optimizer
 # optimizer = "adamw"        # adamw, sgd, adam, muon
 # horizontal_flip = true     # train on mirrored images too, if sides are not classes

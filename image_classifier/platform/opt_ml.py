@@ -165,7 +165,7 @@ def read_hyperparameters(base_dir: Path) -> dict[str, str]:
 
 
 def _is_finished(base_dir: Path) -> bool:
-    """Return whether the newest checkpoint is of a run that finished all epochs."""
+    """Return whether the newest checkpoint is of a run that finished its epochs or minutes."""
     report, manifest = base_dir / "output/data/metrics.json", base_dir / "model/manifest.json"
     if not (report.is_file() and manifest.is_file()):
         return False
@@ -174,10 +174,13 @@ def _is_finished(base_dir: Path) -> bool:
     if any(path.stat().st_mtime_ns > written for path in (base_dir / CHECKPOINTS).iterdir()):
         return False
     try:
-        completed = len(json.loads(report.read_text())["history"])
-        requested = json.loads(manifest.read_text())["provenance"]["hyperparameters"]["epochs"]
-        return bool(completed >= requested)
-    except (KeyError, TypeError, ValueError):
+        metrics = json.loads(report.read_text())
+        requested = json.loads(manifest.read_text())["provenance"]["hyperparameters"]
+        if requested.get("max_minutes") is not None:
+            # The number of epochs is not known, but a stopped run is not calibrated.
+            return metrics["calibration"] is not None
+        return bool(len(metrics["history"]) >= requested["epochs"])
+    except (AttributeError, KeyError, TypeError, ValueError):
         # Written by another program.
         return False
 

@@ -205,6 +205,14 @@ class Settings(Section):
             yield "endpoint.kind", "serverless supports neither a VPC nor network isolation"
         if self.debugger.rules and "debug_rules" in self.hyperparameters:
             yield "hyperparameters.debug_rules", "replaces debugger.rules: keep one of them"
+        minutes = self.hyperparameters.get("max_minutes")
+        if isinstance(minutes, int | float) and minutes > 60 * self.training.max_hours:
+            problem = f"is more than training.max_hours, {self.training.max_hours:g}"
+            remedy = "SageMaker would stop the job before its end"
+            yield "hyperparameters.max_minutes", f"{problem}: {remedy}", "training.max_hours"
+        if minutes is not None and self.tuning and self.tuning.strategy == "Hyperband":
+            problem = "leaves the number of epochs open, by which Hyperband compares trials"
+            yield "hyperparameters.max_minutes", f"{problem}: set epochs", "tuning.strategy"
         if self.aws.network_isolation and self.downloads_weights():
             problem = "network_isolation prevents the download of pretrained weights"
             remedy = "add the channel weights to data.channels"

@@ -1,11 +1,13 @@
 """The position of a training run; part of every checkpoint."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from container.classifier.errors import UserError
 from container.networks.network import Classifier
 from container.training.evaluation.evaluation import Evaluation, is_better
 
@@ -52,6 +54,18 @@ class Progress:
             state = classifier.state_dict()
             weights = {name: value.detach().clone() for name, value in state.items()}
             self.best = Best(self.epoch, weights, evaluation)
+
+    def check_finite(self, name: str, loss: float) -> None:
+        """Check the loss of the present epoch.
+
+        Raises:
+            UserError: it is NaN or infinite.
+        """
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the {name} loss is {loss} in epoch {self.epoch + 1}: lower learning_rate (its "
+                f"peak is {self.learning_rate:g})"
+            )
 
     def to_state(self) -> dict[str, object]:
         """Return plain values and tensors, for a checkpoint."""

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 KEEP = 2
 
+# Left out if unset, so that checkpoints of versions without them remain usable.
+NEW_HYPERPARAMETERS = ("max_minutes",)
+
 # Of the state in a checkpoint. Those without a version have version 1.
 FORMAT_VERSION = 1
 
@@ -40,7 +43,10 @@ def fingerprint(task: Task, world_size: int) -> str:
     shapes = [(f"network.{name}", *value.shape) for name, value in state.items()]
     data = (task.training.sha256, task.validation.sha256)
     parts = (settings, task.weights_source, shapes, data, world_size)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    text = repr(parts)
+    for name in NEW_HYPERPARAMETERS:
+        text = text.replace(f"{name}=None, ", "")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Checkpoints:

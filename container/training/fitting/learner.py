@@ -23,6 +23,7 @@ from container.training.fitting.cluster import Cluster
 from container.training.fitting.optimizer import make_optimizer
 from container.training.fitting.step import Model, TrainingStep
 from container.training.fitting.task import Task
+from container.training.head import features, frozen_stage
 from container.training.recipe import Recipe, flips
 from container.training.sagemaker.stop import Stop
 from container.training.schedule import find_peak
@@ -41,7 +42,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, classifier: Classifier, step: int) -> None:
         """Add the weights after `step`, counted from 0, to the average."""
-        if not self.decay:
+        if self.classifier is classifier:
             return
         # A smaller decay at first: the weights of the first steps are far from the later ones.
         decay = min(self.decay, (1 + step) / (10 + step))
@@ -93,6 +94,11 @@ class Learner:
             class_weights=self.class_weights if self.recipe.balance == "weights" else None,
         )
 
+    def plan(self, total_steps: int) -> None:
+        """Follow the recipe of a run of `total_steps`."""
+        self.recipe = self.recipe.planned(total_steps)
+        self.average.decay = self.recipe.ema_decay
+
     def batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         """Return the image indices of each batch of an epoch."""
         return sampling.batches(
@@ -101,6 +107,31 @@ class Learner:
             np.random.default_rng((self.task.hyperparameters.seed, epoch)),
             balanced=self.recipe.balance == "sampling",
         )
+
+    def train_head(self, stop: Stop) -> None:
+        """Train a pretrained network's new head with the backbone frozen.
+
+        Raises:
+            Stopped: a stop was requested.
+        """
+        # With several ranks none may wait for the cache's lock: the others may be in a collective
+        # meanwhile, in which they agree on a stop.
+        compute = features.compute if self.cluster.world_size > 1 else features.find_or_compute
+        training, validation = (
+            compute(self.task.network, images, self.arithmetic, stop)
+            for images in (self.task.training, self.task.validation)
+        )
+        frozen_stage.train(
+            self.task.network,
+            training,
+            validation,
+            self.task.hyperparameters,
+            objective=self.recipe.objective,
+            class_weights=None if self.recipe.balance == "none" else self.class_weights,
+            device=self.arithmetic.device,
+            stop=stop,
+        )
+        self.reset_optimizer()
 
     @contextmanager
     def training(self, *, is_first_stage: bool) -> Iterator[Model]:

@@ -1,14 +1,12 @@
 """The training loop: epochs of steps, an evaluation after each, the best weights kept."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from container.classifier.errors import UserError
 from container.classifier.metric_lines import log_line
 from container.debugger.profiler.timeline import CHECKPOINT, EVALUATION
 from container.debugger.recording.debug_session import Observer
@@ -21,11 +19,11 @@ from container.training.fitting.cluster import Cluster
 from container.training.fitting.learner import Learner
 from container.training.fitting.step import Model
 from container.training.fitting.task import Task, TrainingResult
-from container.training.head import features, frozen_stage
+from container.training.fitting.time_budget import TimeBudget
 from container.training.progress_bar import ProgressBar
-from container.training.recipe import Recipe
+from container.training.recipe import FIRST_STAGE, Recipe
 from container.training.sagemaker.stop import Stop, Stopped
-from container.training.schedule import one_cycle
+from container.training.schedule import one_cycle_at
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +44,7 @@ class Trainer:
         cluster: Cluster,
         observer: Observer | None = None,
         on_metrics: Callable[[Mapping[str, float], int], None] = lambda _metrics, _epoch: None,
+        budget: TimeBudget | None = None,
     ) -> None:
         """Create the learner; the observer receives all steps and evaluations.
 
@@ -54,11 +53,12 @@ class Trainer:
         self.task, self.arithmetic, self.cluster = task, arithmetic, cluster
         self.observer = observer or Observer()
         self._on_metrics = on_metrics
-        self.recipe = Recipe.of(
-            task.hyperparameters, task.training.labels, pretrained=task.is_pretrained
-        )
-        self.learner = Learner(task, self.recipe, arithmetic, cluster)
-        self.progress = Progress(learning_rate=self.recipe.learning_rate)
+        # A budget without a limit is false.
+        self.budget = TimeBudget() if budget is None else budget
+        settings, labels = task.hyperparameters, task.training.labels
+        recipe = Recipe.of(settings, labels, pretrained=task.is_pretrained)
+        self.learner = Learner(task, recipe, arithmetic, cluster)
+        self.progress = Progress(learning_rate=recipe.learning_rate)
 
     def train(self, stop: Stop, checkpoints: Checkpoints) -> None:
         """Train to the last epoch or until a stop is requested; save a checkpoint in both cases.
@@ -67,15 +67,14 @@ class Trainer:
             UserError: the loss is not finite.
             Stopped: a stop was requested before the first step.
         """
-        is_new = not self._restore(checkpoints)
+        is_new, agreed = not self._restore(checkpoints), self.cluster.agreed(stop)
         self._start_observer()
         if is_new:
             if self.task.is_pretrained:
-                self._train_head(stop)
+                self.learner.train_head(agreed)
+                self._report(self._evaluate(stop), {"epoch": 0})
             if self.task.hyperparameters.find_learning_rate and self.recipe.epochs:
-                self.progress.learning_rate = self.learner.find_learning_rate(
-                    self.cluster.agreed(stop)
-                )
+                self.progress.learning_rate = self.learner.find_learning_rate(agreed)
             if self.progress.best is not None:
                 self._save(checkpoints)
         try:
@@ -87,8 +86,15 @@ class Trainer:
             return
         if self.progress.stopping_rule is not None:
             logger.info("stopped_by_rule=%s", self.progress.stopping_rule)
+        elif self.budget.fraction == 1:
+            logger.info("trained epochs=%d steps=%d", self.progress.epoch, self.recipe.total_steps)
         elif self.progress.epoch < self.recipe.epochs:
             logger.info("early_stopping_at_epoch=%d", self.progress.epoch)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings of the run."""
+        return self.learner.recipe
 
     def result(self) -> TrainingResult:
         """Load the best epoch's weights and return them with the history."""
@@ -110,6 +116,9 @@ class Trainer:
 
     @property
     def _is_first_stage(self) -> bool:
+        if self.budget:
+            # The number of epochs is not known.
+            return self.recipe.first_stage_epochs > 0 and self.budget.fraction < FIRST_STAGE
         return self.progress.epoch < self.recipe.first_stage_epochs
 
     def _start_observer(self) -> None:
@@ -117,33 +126,11 @@ class Trainer:
             self.observer.start(
                 self.task.network.module,
                 self.learner.classifier.normalize,
-                total_steps=self.recipe.total_steps,
+                # At a step a second, if only the time is known.
+                total_steps=int(min(self.recipe.total_steps, self.budget.limit_seconds)),
                 first_step=self._step_number,
                 epoch=self.progress.epoch,
             )
-
-    def _train_head(self, stop: Stop) -> None:
-        """Train a pretrained network's new head with the backbone frozen, and evaluate it."""
-        agreed = self.cluster.agreed(stop)
-        # With several ranks none may wait for the cache's lock: the others may be in a collective
-        # meanwhile, in which they agree on a stop.
-        compute = features.compute if self.cluster.world_size > 1 else features.find_or_compute
-        training, validation = (
-            compute(self.task.network, images, self.arithmetic, agreed)
-            for images in (self.task.training, self.task.validation)
-        )
-        frozen_stage.train(
-            self.task.network,
-            training,
-            validation,
-            self.task.hyperparameters,
-            objective=self.recipe.objective,
-            class_weights=None if self.recipe.balance == "none" else self.learner.class_weights,
-            device=self.arithmetic.device,
-            stop=agreed,
-        )
-        self.learner.reset_optimizer()
-        self._report(self._evaluate(stop), {"epoch": 0})
 
     def _train_stage(self, stop: Stop, checkpoints: Checkpoints) -> None:
         """Train until the end, or until the first layers begin to learn."""
@@ -151,7 +138,10 @@ class Trainer:
         with self.learner.training(is_first_stage=is_first_stage) as model:
             while self._is_first_stage is is_first_stage and not self._is_finished():
                 images_per_second = self._train_epoch(model, stop, checkpoints)
-                self._finish_epoch(stop, images_per_second)
+                progress, is_over = self.progress, self.budget.fraction == 1
+                # With a time budget the stage, or the time, can end within an epoch.
+                if progress.batch == self.recipe.steps_per_epoch or (is_over and progress.batch):
+                    self._finish_epoch(stop, images_per_second)
                 # Not after every epoch, which can take less time than its checkpoint. After the
                 # last one, because exporting the model takes minutes and can be interrupted.
                 if self._is_finished() or checkpoints.is_due():
@@ -159,7 +149,7 @@ class Trainer:
 
     def _train_epoch(self, model: Model, stop: Stop, checkpoints: Checkpoints) -> float:
         """Make the remaining steps of the epoch; return the images per second."""
-        progress = self.progress
+        progress, is_first_stage = self.progress, self._is_first_stage
         self.learner.set_to_training()
         totals = self._own_totals()
         start, images_before = time.monotonic(), progress.totals[2]
@@ -169,8 +159,9 @@ class Trainer:
             sum(map(len, batches)),
             done=sum(map(len, batches[: progress.batch])),
             is_shown=self.cluster.is_first,
+            note=self.budget.sentence,
         ) as bar:
-            while progress.batch < len(batches):
+            while progress.batch < len(batches) and self._is_first_stage is is_first_stage:
                 is_stopped, is_due = self.cluster.any_rank(stop.requested, checkpoints.is_due())
                 if is_stopped or is_due:
                     progress.totals = tuple(self.cluster.total(totals).tolist())
@@ -179,8 +170,10 @@ class Trainer:
                     raise Stopped
                 if is_due:
                     self._save(checkpoints)
+                if (fraction := self._advance()) == 1:
+                    break
                 number = self._step_number
-                rate = progress.learning_rate * one_cycle(number, self.recipe.total_steps)
+                rate = progress.learning_rate * one_cycle_at(fraction)
                 self.observer.begin_step(number, progress.epoch)
                 totals += self.learner.train_step(
                     model, number, batches[progress.batch], rate, self.observer
@@ -190,6 +183,22 @@ class Trainer:
         # The only wait for the device in the epoch.
         progress.totals = tuple(self.cluster.total(totals).tolist())
         return (progress.totals[2] - images_before) / (time.monotonic() - start)
+
+    def _advance(self) -> float:
+        """Return the position in the schedule at the next step; 1 if there is no time for it."""
+        number = self._step_number
+        if not self.budget:
+            return (number + 1) / (self.recipe.total_steps + 1)
+        # The clock of one rank decides, else the ranks would wait for each other.
+        if self.cluster.is_first:
+            # From scratch there is nothing to keep before the first step.
+            self.budget.advance(is_required=number == 0 and self.progress.best is None)
+        fraction = self.cluster.from_first(self.budget.fraction)
+        if not isinstance(fraction, float):
+            raise TypeError(fraction)
+        self.budget.fraction = fraction
+        self.learner.plan(round(number / fraction))
+        return fraction
 
     def _own_totals(self) -> Tensor:
         """Return this rank's part of the totals: all of those so far on the first, else zeros."""
@@ -202,10 +211,10 @@ class Trainer:
         """Evaluate, and keep the weights if they are the best so far."""
         progress = self.progress
         loss, correct, images = progress.totals
-        self._check_finite("training", loss)
+        progress.check_finite("training", loss)
         evaluation = self._evaluate(stop)
         # The training loss does not include the weights of the last step.
-        self._check_finite("validation", evaluation.loss)
+        progress.check_finite("validation", evaluation.loss)
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
         metrics = {
             "train_loss": loss / images,
@@ -217,7 +226,7 @@ class Trainer:
         self._report(evaluation, {"epoch": progress.epoch, **metrics})
 
     def _evaluate(self, stop: Stop) -> Evaluation:
-        with self.observer.phase(EVALUATION):
+        with self.observer.phase(EVALUATION), self.budget.evaluation():
             return evaluate(
                 self.learner.average.classifier,
                 self.task.validation,
@@ -244,12 +253,16 @@ class Trainer:
             logger.info("%s", log_line(found))
             del found["epoch"]
             self._on_metrics(found, progress.epoch)
+            if self.budget:
+                logger.info("max_minutes: %s", self.budget.sentence())
         progress.keep_if_better(evaluation, self.learner.average.classifier, self.recipe.objective)
 
     def _is_finished(self) -> bool:
         """Return whether all epochs are done or a rule or early stopping ends the training."""
         progress, limit = self.progress, self.task.hyperparameters.early_stopping_patience
-        if progress.epoch >= self.recipe.epochs or progress.stopping_rule is not None:
+        # A part of an epoch that a stop has interrupted is evaluated.
+        is_over = self.budget.fraction == 1 and progress.batch == 0
+        if is_over or progress.epoch >= self.recipe.epochs or progress.stopping_rule is not None:
             return True
         # An epoch that a stop has interrupted is completed.
         if limit is None or progress.best is None or progress.batch > 0:
@@ -260,18 +273,12 @@ class Trainer:
         # The first rank decides: with different rounding the ranks would wait for each other.
         return bool(self.cluster.from_first(progress.epoch - progress.best.epoch >= limit))
 
-    def _check_finite(self, name: str, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the {name} loss is {loss} in epoch {self.progress.epoch + 1}: lower "
-                f"learning_rate (its peak is {self.progress.learning_rate:g})"
-            )
-
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.cluster.is_first:
             state = {
                 **self.learner.state_dict(),
                 "progress": self.progress.to_state(),
+                "budget": self.budget.state_dict(),
                 measured_arithmetic.STATE: str(self.arithmetic),
             }
             with self.observer.phase(CHECKPOINT):
@@ -285,6 +292,8 @@ class Trainer:
             return False
         self.learner.load_state_dict(state)
         self.progress = Progress.from_state(state["progress"])
+        if self.budget:
+            self.budget.load_state_dict(state["budget"])
         # The rule that ended the earlier job may no longer be one that ends this one.
         if not self.cluster.from_first(self.observer.may_stop(self.progress.stopping_rule)):
             self.progress.stopping_rule = None

@@ -19,6 +19,7 @@ from container.training.evaluation.inference import to_images
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.task import Task
+from container.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ def _choose(task: Task, likely: Arithmetic, newest: Mapping[str, object] | None)
         recorded = newest.get(STATE)
         return next((each for each in (float32, bfloat16) if str(each) == recorded), likely).dtype
     settings = task.hyperparameters
-    epochs = 0 if task.is_pretrained and settings.fine_tuning == "none" else settings.epochs
-    pixels = epochs * len(task.training) * task.preprocessing.image_size**2
+    recipe = Recipe.of(settings, task.training.labels, pretrained=task.is_pretrained)
+    pixels = recipe.epochs * len(task.training) * task.preprocessing.image_size**2
     if pixels < MIN_PIXELS or not has_bfloat16_instructions():
         return likely.dtype
     seconds = _seconds(task, [float32, bfloat16])

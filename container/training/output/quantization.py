@@ -7,6 +7,7 @@ OpenVINO, which serves it, would add 180 MB to the container image and has the s
 
 import dataclasses
 import logging
+import math
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from container.classifier import artifact, machine
+from container.classifier import artifact
 from container.classifier.artifact import Artifact
 from container.classifier.checked_files import Json
 from container.classifier.errors import ArtifactError
@@ -28,6 +28,7 @@ from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Pixels, preprocess
 from container.training.data.images import ImageSet
 from container.training.output.comparison import Comparison, losses_of
+from container.training.output.int8_network import Int8Network, NotQuantizedError
 from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop, Stopped, TimeLimit
 
@@ -53,10 +54,6 @@ NOT_WANTED = "quantize=none"
 NOT_TRIED = "the job ended before there was an int8 network"
 
 logger = logging.getLogger(__name__)
-
-
-class NotQuantizedError(Exception):
-    """The network cannot be quantized, for the reason in the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +90,6 @@ class Attempt:
     onnx_model: Path
 
 
-class Int8Network:
-    """An int8 network, or the float32 network that it is compared with, in ONNX Runtime."""
-
-    def __init__(self, onnx_model: Path) -> None:
-        """Load the network."""
-        # Imported here: if the import fails, float32 is served.
-        import onnxruntime  # noqa: PLC0415
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        if not machine.has_int8_instructions():
-            # Without them sums of products can overflow. Computed in float32 the results are
-            # correct, as they are on processors that serve int8.
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self.session = onnxruntime.InferenceSession(
-            onnx_model, options, providers=["CPUExecutionProvider"]
-        )
-        self.input = self.session.get_inputs()[0].name
-
-    def predict(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """Return probabilities (N, C) for uint8 pixels (N, H, W, 3).
-
-        Raises:
-            NotQuantizedError: the probabilities are not finite.
-        """
-        probabilities: npt.NDArray[np.float32] = self.session.run(None, {self.input: pixels})[0]
-        if not np.isfinite(probabilities).all():
-            raise NotQuantizedError("the probabilities of int8 are NaN or infinite")
-        return probabilities
-
-
 def verdict(precision: str, reason: str, attempt: Attempt | None = None) -> Json:
     """Return the manifest's entry on the precision, with the numbers of the best attempt."""
     names = [field.name for kind in (Calibration, Comparison) for field in dataclasses.fields(kind)]
@@ -142,19 +108,25 @@ def add_int8(
     predicted: npt.NDArray[np.int64],
     max_drop: float,
     stop: Stop,
+    limit_seconds: float = math.inf,
 ) -> Manifest:
     """Add an int8 network to an artifact if it is accurate enough; return the new manifest.
 
     Calibrates on the training images. Compares with `predicted`, the classes (N,) of the validation
     images by the float32 network. If the accuracy may drop by more than `max_drop`, other
-    calibrations follow. An error leaves the artifact with float32.
+    calibrations follow, as far as the time is enough. An error leaves the artifact with float32.
     """
-    start, limit = time.monotonic(), TimeLimit(stop, LIMIT_SECONDS)
+    limit_seconds = min(limit_seconds, LIMIT_SECONDS)
+    start, limit = time.monotonic(), TimeLimit(stop, limit_seconds)
     result, best, reasons = None, None, list[str]()
     try:
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
             source = Artifact.read(directory)
-            for calibration in CALIBRATIONS:
+            for number, calibration in enumerate(CALIBRATIONS):
+                # Another one takes as long as those before.
+                if number and limit.seconds_left < (time.monotonic() - start) / number:
+                    reasons.append("no time was left for another calibration")
+                    break
                 target = Path(scratch, f"{calibration.preset}-{calibration.float_layers}.onnx")
                 used = _calibrate(source, training, calibration, target, limit)
                 int8, float32 = Int8Network(target), Int8Network(source.onnx_model)
@@ -172,7 +144,7 @@ def add_int8(
                 reasons = [best.comparison.reason]
                 logger.info("int8=above_limit %s: %s", _described(used), comparison.reason)
     except Stopped:
-        cause = "the job was stopped" if stop.requested else f"{LIMIT_SECONDS} seconds passed"
+        cause = "the job was stopped" if stop.requested else f"{limit_seconds:.0f} seconds passed"
         reasons.append(f"{cause} before {'another' if best else 'int8'} was evaluated")
     except NotQuantizedError as error:
         reasons.append(str(error))

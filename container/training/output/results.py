@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import logging
+import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -42,13 +43,15 @@ def write(
     task: Task,
     result: TrainingResult,
     stop: Stop,
+    quantization_seconds: Callable[[], float] = lambda: math.inf,
     *,
     is_failed: bool = False,
 ) -> Assessment | None:
     """Evaluate the best weights; write the artifact, then its int8 network, then the reports.
 
     A stopped job has little time, so it writes the metrics of the last evaluation. A failed job
-    logs no metrics, because a tuning job would read them.
+    logs no metrics, because a tuning job would read them. The quantization ends after
+    `quantization_seconds`, read when it starts.
 
     Returns:
         The assessment, or None if no epoch was finished.
@@ -80,6 +83,7 @@ def write(
             predicted=assessment.predicted,
             max_drop=task.hyperparameters.max_accuracy_drop,
             stop=stop,
+            limit_seconds=quantization_seconds(),
         )
     if assessment:
         try:

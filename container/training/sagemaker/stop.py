@@ -67,4 +67,9 @@ class TimeLimit(Stop):
     @property
     def requested(self) -> bool:
         """Whether a stop was requested or the time limit has passed."""
-        return self._stop.requested or time.monotonic() > self._deadline
+        return self._stop.requested or self.seconds_left < 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the time limit."""
+        return self._deadline - time.monotonic()
