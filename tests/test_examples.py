@@ -76,6 +76,9 @@ def test_adamw_example_also_searches_weight_decay() -> None:
 def test_the_five_rules_and_the_profiler_report_are_requested(name: str) -> None:
     settings = settings_file.read(EXAMPLES / f"{name}.toml").settings
 
+    assert "DebugHookConfig" not in training_requests.training_job(settings, "x")
+    service = settings.debugger.model_copy(update={"service": True})
+    settings = settings.model_copy(update={"debugger": service})
     request: dict[str, Any] = training_requests.training_job(settings, "x", rule_image="y")
 
     invoked = [each["RuleConfigurationName"] for each in request["DebugRuleConfigurations"]]

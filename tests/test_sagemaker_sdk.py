@@ -83,11 +83,13 @@ def request(sent: list[tuple[str, Any]], operation: str) -> dict[str, Any]:
     return next(dict(params) for name, params in sent if name == operation)
 
 
+@pytest.mark.parametrize("uses_service", [True, False])
 def test_train_sends_the_request_of_the_estimator(
-    file: SettingsFile, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
+    uses_service: bool, tmp_path: Path, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
 ) -> None:
     made, sent = session
-    settings = file.settings
+    service = f"[debugger]\nservice = {str(uses_service).lower()}\n"
+    settings = read(tmp_path, f"{SETTINGS}\n{service}").settings
     with pytest.raises(ClientError, match="Recorded"):
         sdk.estimator(settings, made).fit(sdk.channels(settings), job_name="hands-1", wait=False)
 
@@ -95,6 +97,9 @@ def test_train_sends_the_request_of_the_estimator(
         request(sent, "CreateTrainingJob"),
         training_requests.training_job(settings, "hands-1"),
     )
+    if not uses_service:
+        # The SDK always sends it.
+        assert theirs.pop("ProfilerConfig") == {"DisableProfiler": True}
 
     assert without_defaults(theirs) == without_defaults(ours)
 

@@ -81,6 +81,9 @@ def channels(settings: Settings) -> dict[str, str]:
 def estimator(settings: Settings, session: Session, output: str | None = None) -> Estimator:
     """Return the generic Estimator of the settings; `output` is file:// in Local Mode."""
     job, aws = settings.training, settings.aws
+    # The SDK sends settings of Debugger and profiler by default.
+    uses_service = settings.debugger.service
+    profiler = ProfilerConfig(system_monitor_interval_millis=settings.profiler.interval_ms)
     return Estimator(
         image_uri=settings.images.train,
         role=aws.role,
@@ -103,9 +106,9 @@ def estimator(settings: Settings, session: Session, output: str | None = None) -
         max_wait=job.max_wait_seconds if job.spot else None,
         checkpoint_s3_uri=f"{settings.output}/checkpoints" if job.spot else None,
         enable_network_isolation=aws.network_isolation,
-        profiler_config=ProfilerConfig(
-            system_monitor_interval_millis=settings.profiler.interval_ms
-        ),
+        profiler_config=profiler if uses_service else None,
+        disable_profiler=not uses_service,
+        debugger_hook_config=None if uses_service else False,
         keep_alive_period_in_seconds=job.keep_alive_minutes * 60 or None,
         environment=dict(job.environment) or None,
     )

@@ -15,7 +15,10 @@ from image_classifier.settings.tuning import Range, Tuning, is_integer
 
 
 def training_job(settings: Settings, name: str, *, rule_image: str | None = None) -> Request:
-    """Return CreateTrainingJob; `rule_image` is the service's container image of rules, if used."""
+    """Return CreateTrainingJob.
+
+    `rule_image` is SageMaker Debugger's container image, if `debugger.service` has rules.
+    """
     return {
         "TrainingJobName": name,
         "HyperParameters": settings.job_hyperparameters(),
@@ -143,7 +146,10 @@ def _ranges(ranges: Mapping[str, Range]) -> dict[str, list[Request]]:
 
 
 def _debugging(settings: Settings, rule_image: str | None) -> Request:
+    """Return what SageMaker Debugger needs; the training program needs none of it."""
     debugger, profiler = settings.debugger, settings.profiler
+    if not debugger.service:
+        return {}
     modes = {"train": debugger.train_save_interval, "eval": debugger.eval_save_interval}
     intervals = {f"{mode}.save_interval": str(steps) for mode, steps in modes.items() if steps}
     # Without intervals the training program chooses them, and records all that its rules need.
@@ -162,19 +168,17 @@ def _debugging(settings: Settings, rule_image: str | None) -> Request:
     }
     if intervals:
         hook["HookParameters"] = intervals
-    if rule_image is not None:
-        rules = {
-            "DebugRuleConfigurations": [
-                _rule(rule_image, rule["RuleConfigurationName"], rule["RuleParameters"])
-                for rule in debugger.configurations()
-            ],
-            "ProfilerRuleConfigurations": [_rule(rule_image, name, {}) for name in profiler.rules],
-        }
-        request |= {field: listed for field, listed in rules.items() if listed}
-    return request
+    rules = {
+        "DebugRuleConfigurations": [
+            _rule(rule_image, rule["RuleConfigurationName"], rule["RuleParameters"])
+            for rule in debugger.configurations()
+        ],
+        "ProfilerRuleConfigurations": [_rule(rule_image, name, {}) for name in profiler.rules],
+    }
+    return request | {field: listed for field, listed in rules.items() if listed}
 
 
-def _rule(image: str, name: str, parameters: Mapping[str, str]) -> Request:
+def _rule(image: str | None, name: str, parameters: Mapping[str, str]) -> Request:
     return {
         "RuleConfigurationName": name,
         "RuleEvaluatorImage": image,

@@ -56,9 +56,11 @@ class Debugger(Section):
     rules: Annotated[tuple[Annotated[str, one_of(RULES)], ...], Field(strict=False)] = ()
     """Rules that check every training job. Unset: all rules that need no parameters."""
     train_save_interval: int | None = Field(default=None, ge=1)
-    """Steps between two records in training. Unset: the training program chooses."""
+    """Steps between two records in training, used if `service` is true. Unset: the training program
+    chooses."""
     eval_save_interval: int | None = Field(default=None, ge=1)
-    """Steps between two records in evaluation. Unset: the training program chooses."""
+    """Steps between two records in evaluation, used if `service` is true. Unset: the training
+    program chooses."""
     parameters: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """[debugger.parameters.RULE]: parameters of one of the `rules`, by their names in SageMaker."""
     service: bool = False
@@ -101,7 +103,8 @@ class Profiler(Section):
     """[profiler]: what is measured on the machines of a training job."""
 
     interval_ms: Literal[100, 200, 500, 1000, 5000, 60_000] = 500
-    """Milliseconds between two samples of CPU, memory, disk and network use."""
+    """Milliseconds between two samples of CPU, memory, disk and network use, used if
+    `debugger.service` is true. Else 500."""
     rules: Annotated[tuple[Annotated[str, one_of(PROFILER_RULES)], ...], Field(strict=False)] = ()
     """Profiler rules of SageMaker Debugger, used if `debugger.service` is true."""
 

@@ -24,8 +24,8 @@ _ABSENT = "-"
 REASONS: Mapping[str, str] = {
     "*.CheckpointConfig.LocalPath": "the default of the API",
     "*.CheckpointConfig.S3Uri": "the command has a folder for each job",
-    "CreateTrainingJob.DebugHookConfig.*": "ModelTrainer has no argument for it",
-    "CreateTrainingJob.ProfilerConfig.*": "ModelTrainer has no argument for it",
+    "CreateTrainingJob.ProfilerConfig.*": "version 2 always sends it; the command sends settings "
+    "of Debugger and profiler only if `debugger.service` is true",
     "*.InputMode": "the default of the API",
     "*.CompressionType": "the default of the API",
     "*.TrainingJobDefinition.EnableInterContainerTrafficEncryption": "the HyperparameterTuner of "
