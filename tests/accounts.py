@@ -118,3 +118,4 @@ class _Raw:
     def __init__(self, text: str) -> None:
         body = io.BytesIO(text.encode())
         self.stream = lambda: iter([body.getvalue()])
+        self.read = body.read

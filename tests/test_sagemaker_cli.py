@@ -13,8 +13,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from image_classifier.sagemaker import cost
-from image_classifier.settings import service_model
+from container.classifier.errors import UserError
+from container.serving import settings as server_settings
+from image_classifier.sagemaker import cost, prediction
+from image_classifier.settings import inference, service_model
 from tests.accounts import (
     MOTO_ACCOUNT,
     USER,
@@ -30,7 +32,7 @@ from tests.accounts import (
 from tests.endpoints import Behavior, patch_server
 from tests.processes import free_port
 from tests.red_patch import write_images
-from tests.settings_files import BEGINNING, EXAMPLES, TUNING, write
+from tests.settings_files import BEGINNING, EXAMPLES, TUNING, read, write
 
 # moto does not have newer instance types.
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
@@ -371,6 +373,42 @@ def test_predict_rejects_foreign_responses_and_files(
     assert 'not a response of the server: {"error": "no"}' in capsys.readouterr().err
     assert run("predict", settings, tmp_path / "a.txt") == 1
     assert "does not have the suffix of an image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "environment", "size_mb", "expected"),
+    [
+        ("real-time", "", 6, ""),
+        ("real-time", "", 6.01, "has 6.1 MB, and real-time endpoints accept 6: shrink it, or use"),
+        ("serverless", "", 4, ""),
+        ("serverless", "", 5, "has 5 MB, and serverless endpoints accept 4: shrink it, or use"),
+        ("serverless", 'SAGEMAKER_MAX_PAYLOAD_IN_MB = "2"', 3, "accept 2: raise SAGEMAKER_MAX_"),
+        ("asynchronous", 'SAGEMAKER_MAX_PAYLOAD_IN_MB = "0"', 25, ""),
+        ("asynchronous", "", 26, "accept 25: raise SAGEMAKER_MAX_PAYLOAD_IN_MB in [endpoint.envi"),
+        ("asynchronous", 'SAGEMAKER_MAX_PAYLOAD_IN_MB = "1024"', 1024, ""),
+        ("asynchronous", 'SAGEMAKER_MAX_PAYLOAD_IN_MB = "1024"', 1025, "accept 1024: shrink it"),
+    ],
+)
+def test_size_of_an_image_is_limited_by_the_kind_of_endpoint(
+    kind: str, environment: str, size_mb: float, expected: str, tmp_path: Path
+) -> None:
+    rest = f'[endpoint]\nkind = "{kind}"\nenvironment = {{ {environment} }}\n'
+    endpoint = read(tmp_path, rest).settings.endpoint
+    image = tmp_path / "a.png"
+    with image.open("wb") as file:
+        file.truncate(round(size_mb * 2**20))
+
+    if not expected:
+        assert size_mb <= endpoint.max_request_mb
+        return
+    with pytest.raises(UserError) as caught:
+        prediction.read_image(image, endpoint)
+    assert expected in str(caught.value)
+
+
+def test_default_limit_of_a_request_is_the_servers() -> None:
+    assert inference.SERVER_MB == server_settings.ONLINE_PAYLOAD_MB
+    assert max(inference.PAYLOAD_MB.values()) == server_settings.ASYNC_PAYLOAD_MB
 
 
 def test_transform_prints_the_prefix_of_its_output(

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import boto3
 import pytest
 
+from container.training import recipe
+from container.training.hyperparameters import Hyperparameters
 from tests.accounts import StandIn, client, put, run
-from tests.settings_files import BEGINNING, write
+from tests.settings_files import BEGINNING, TUNING, read, write
 
 pytestmark = [
     pytest.mark.usefixtures("account"),
@@ -16,6 +19,7 @@ pytestmark = [
 ]
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+SAGEMAKER = "sagemaker.amazonaws.com"
 OCI = "application/vnd.oci.image.index.v1+json"
 
 
@@ -139,14 +143,116 @@ def test_bucket_of_another_region_and_full_volume(
     settings = write(tmp_path, "", BEGINNING.replace("my-bucket", "far"))
     sizes = iter([20_000_000_000, 20_000_000_000])
     monkeypatch.setattr(
-        "image_classifier.sagemaker.s3.S3Uri.objects", lambda *_: [{"Size": next(sizes)}]
+        "image_classifier.sagemaker.s3.S3Uri.objects",
+        lambda *_: [{"Key": "1.png", "Size": next(sizes)}],
     )
 
     assert run("check", settings, "--account") == 1
 
     err = capsys.readouterr().err
     assert "aws.bucket far is in us-west-2, and jobs run in eu-west-1: use a bucket there" in err
-    assert "the channels have 40.0 GB, and training.volume_gb is 30: raise it, or set" in err
+    assert (
+        "a training job needs room for 40.0 GB in the channels and 0.0 GB for 2 images decoded at "
+        "224 pixels, and training.volume_gb is 30: raise it, or set data.mode"
+    ) in err
+
+
+def test_decoded_copy_fills_the_volume_of_streamed_images(
+    ready: StandIn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ready
+    listed = [{"Key": f"a/{number}.PNG", "Size": 1} for number in range(4000)]
+    listed += [{"Key": "labels.csv", "Size": 1}]
+    monkeypatch.setattr("image_classifier.sagemaker.s3.S3Uri.objects", lambda *_: listed)
+    rest = '[data]\nmode = "FastFile"\n[training]\nvolume_gb = 2\n[hyperparameters]\n'
+
+    assert run("check", write(tmp_path, f"{rest}image_size = 128"), "--account") == 0
+    assert run("check", write(tmp_path, f"{rest}image_size = 512"), "--account") == 1
+
+    assert (
+        "needs room for 6.3 GB for 8000 images decoded at 512 pixels, and training.volume_gb is 2: "
+        "raise it, or use a smaller image_size"
+    ) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ("", 224),
+        ('[hyperparameters]\nnetwork = "small"\n', 128),
+        ('[hyperparameters]\nnetwork = "small"\nimage_size = "64"\n', 64),
+        (f"{TUNING}image_size = {{ values = [64, 96] }}\n[hyperparameters]\nimage_size = 32\n", 96),
+        (f"{TUNING}image_size = {{ min = 64, max = 160 }}\n", 160),
+    ],
+)
+def test_size_of_decoded_images_is_that_of_the_training_program(
+    rest: str, expected: int, tmp_path: Path
+) -> None:
+    settings = read(tmp_path, rest).settings
+
+    assert settings.image_size == expected
+    if settings.tuning is None:
+        given = Hyperparameters.from_strings(settings.job_hyperparameters())
+        assert recipe.image_size(given) == expected
+
+
+DENY: dict[str, object] = {"Effect": "Deny", "Action": "sts:*"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (DENY | {"Principal": "*"}, "denies sagemaker.amazonaws.com in its trust policy"),
+        (DENY | {"Principal": {"Service": SAGEMAKER}}, "denies sagemaker.amazonaws.com in"),
+        (DENY | {"NotPrincipal": {"Service": "ec2.amazonaws.com"}}, "denies sagemaker"),
+        (DENY | {"Principal": {"Service": ["ec2.amazonaws.com"]}}, ""),
+        (DENY | {"NotPrincipal": {"Service": [SAGEMAKER]}}, ""),
+        (DENY | {"Principal": "*", "Action": ["sts:TagSession"]}, ""),
+        (
+            DENY | {"Principal": "*", "Condition": {"Bool": {"aws:SecureTransport": "false"}}},
+            "not checked: the condition of a Deny for sagemaker.amazonaws.com in the trust policy",
+        ),
+    ],
+)
+def test_deny_in_the_trust_policy_is_noticed(
+    statement: dict[str, object],
+    expected: str,
+    ready: StandIn,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = json.loads(trust())
+    document["Statement"].append(statement)
+    # moto does not accept every valid policy.
+    ready.answer(
+        "iam.GetRole",
+        f"""<GetRoleResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetRoleResult><Role>
+        <AssumeRolePolicyDocument>{quote(json.dumps(document))}</AssumeRolePolicyDocument>
+        </Role></GetRoleResult></GetRoleResponse>""".encode(),
+    )
+
+    assert run("check", write(tmp_path), "--account", "--quiet") == int("denies" in expected)
+
+    err = capsys.readouterr().err
+    assert expected in err
+    assert bool(expected) == bool(err)
+
+
+def test_quota_that_is_not_listed_is_unknown(
+    ready: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ready
+    settings = write(tmp_path, '[training]\ninstance_type = "ml.g6.xlarge"\n')
+
+    assert run("check", settings, "--account") == 0
+
+    assert (
+        "not checked: the quota 'ml.g6.xlarge for training job usage' ([training] needs 1): "
+        "Service Quotas does not list it\n"
+    ) in capsys.readouterr().err
 
 
 def test_what_the_user_may_not_read_is_named(

@@ -152,6 +152,28 @@ def test_deploy_sends_golden_images(
     assert code == int("differ" in printed.err)
 
 
+def test_deploy_sends_golden_images_to_every_model(
+    stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("a/model.tar.gz", artifact([0.1, 0.9]))
+    put("b/model.tar.gz", artifact([0.2, 0.8]))
+    put("none/model.tar.gz", artifact(None))
+    prediction = {"class_name": "dog", "probabilities": [0.1, 0.9]}
+    answer = {"predictions": [prediction], "class_names": ["cat", "dog"]}
+    stand_in.answer("sagemaker-runtime.InvokeEndpoint", "ModelNotReadyException", answer)
+    models = ", ".join(f'"s3://my-bucket/{name}/model.tar.gz"' for name in ("a", "none", "b"))
+    settings = write(tmp_path, f'{ENDPOINT}kind = "multi-model"\nmodels = [{models}]\n')
+
+    assert run("deploy", settings) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    copies = [line.split()[1] for line in lines if line.startswith("model ")]
+    assert [name.split("-")[0] for name in copies] == ["a", "none", "b"]
+    assert f"the endpoint reproduces 1 golden images of {copies[0]}" in lines
+    assert any(line.startswith(f"{copies[1]} was not tested: ") for line in lines)
+    assert f"the endpoint reproduces 1 golden images of {copies[2]}" in lines
+
+
 def artifact(probabilities: list[float] | None) -> bytes:
     """Return a model.tar.gz with one golden image of the red patch."""
     files = {"manifest.json": b"{}"}

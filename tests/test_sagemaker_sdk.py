@@ -83,13 +83,12 @@ def request(sent: list[tuple[str, Any]], operation: str) -> dict[str, Any]:
     return next(dict(params) for name, params in sent if name == operation)
 
 
-@pytest.mark.parametrize("uses_service", [True, False])
+@pytest.mark.parametrize("service", ["true", "false"])
 def test_train_sends_the_request_of_the_estimator(
-    uses_service: bool, tmp_path: Path, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
+    service: str, tmp_path: Path, session: tuple[Any, list[tuple[str, Any]]], sdk: ModuleType
 ) -> None:
     made, sent = session
-    service = f"[debugger]\nservice = {str(uses_service).lower()}\n"
-    settings = read(tmp_path, f"{SETTINGS}\n{service}").settings
+    settings = read(tmp_path, f"{SETTINGS}\n[debugger]\nservice = {service}\n").settings
     with pytest.raises(ClientError, match="Recorded"):
         sdk.estimator(settings, made).fit(sdk.channels(settings), job_name="hands-1", wait=False)
 
@@ -97,7 +96,7 @@ def test_train_sends_the_request_of_the_estimator(
         request(sent, "CreateTrainingJob"),
         training_requests.training_job(settings, "hands-1"),
     )
-    if not uses_service:
+    if service == "false":
         # The SDK always sends it.
         assert theirs.pop("ProfilerConfig") == {"DisableProfiler": True}
 

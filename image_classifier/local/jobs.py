@@ -17,6 +17,7 @@ from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import containers, opt_ml, processes, training
 from image_classifier.sagemaker import invocation, prediction
 from image_classifier.sagemaker.reports import extract
+from image_classifier.settings.inference import Endpoint
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -178,7 +179,7 @@ def predict(
         UserError: an image cannot be read, no server responds, or the server rejects an image.
     """
     for image in images:
-        body, media_type = prediction.read_image(image)
+        body, media_type = prediction.read_image(image, Endpoint())
         headers = {"Content-Type": media_type, "Accept": invocation.accept(top)}
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
             try:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,6 +108,23 @@ class Aws:
         """
         with explained(operation):
             answer: Answer = getattr(self.client(service), xform_name(operation))(**request)
+            return answer
+
+    def query_unless(
+        self, codes: Collection[str], operation: str, request: Mapping[str, object], service: str
+    ) -> Answer | None:
+        """Send a request, in a dry run too; return None if AWS rejects it with one of the codes.
+
+        Raises:
+            UserError: AWS rejected it with another code.
+        """
+        with explained(operation):
+            try:
+                answer: Answer = getattr(self.client(service), xform_name(operation))(**request)
+            except exceptions.ClientError as error:
+                if error.response["Error"]["Code"] not in codes:
+                    raise
+                return None
             return answer
 
     def creator(self) -> str:

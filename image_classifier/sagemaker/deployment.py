@@ -33,7 +33,13 @@ def deploy(
     exists = not aws.is_dry and _is_updatable(aws, settings)
     name = new_name(settings)
     is_multi_model = settings.endpoint.kind == "multi-model"
-    model = package or (collect_models if is_multi_model else find_model)(aws, settings, job)
+    tested: dict[str, str] | dict[None, str]
+    if is_multi_model:
+        model = f"{settings.output}/models/"
+        tested = collect_models(aws, settings, model, job)
+    else:
+        model = package or find_model(aws, settings, job)
+        tested = {None: model}
     aws.send("CreateModel", endpoint_requests.model(settings, name, model))
     aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
     request = {"EndpointName": settings.name, "EndpointConfigName": name}
@@ -46,8 +52,8 @@ def deploy(
     aws.show(f"endpoint {settings.name}: costs money until `image-classifier delete`")
     if wait:
         rollout.wait(aws, settings, name)
-        if not is_multi_model:
-            rollout.smoke_test(aws, settings, model)
+        for target, artifact in tested.items():
+            rollout.smoke_test(aws, settings, artifact, model=target)
     return settings.name
 
 
@@ -101,12 +107,12 @@ def find_model(aws: Aws, settings: Settings, job: str | None) -> str:
     return str(found)
 
 
-def collect_models(aws: Aws, settings: Settings, job: str | None) -> str:
-    """Copy models under one prefix for a multi-model endpoint; return the prefix.
+def collect_models(aws: Aws, settings: Settings, prefix: str, job: str | None) -> dict[str, str]:
+    """Copy models to a prefix for a multi-model endpoint; return the copies by their names.
 
     SageMaker caches models by name, so none is overwritten.
     """
-    prefix = f"{settings.output}/models/"
+    copies = {}
     for model_job in settings.endpoint.models or (job,):
         source = find_model(aws, settings, model_job)
         if model_job is not None and model_job.startswith("s3://"):
@@ -114,9 +120,11 @@ def collect_models(aws: Aws, settings: Settings, job: str | None) -> str:
         else:
             # s3://bucket/prefix/JOB/output/model.tar.gz
             name = source.rsplit("/", 3)[1]
-        S3Uri.parse(source).copy(aws, S3Uri.parse(f"{prefix}{name}.tar.gz"))
-        aws.show(f"model {name}.tar.gz")
-    return prefix
+        name = f"{name}.tar.gz"
+        copies[name] = f"{prefix}{name}"
+        S3Uri.parse(source).copy(aws, S3Uri.parse(copies[name]))
+        aws.show(f"model {name}")
+    return copies
 
 
 def _name_of(aws: Aws, artifact: S3Uri) -> str:

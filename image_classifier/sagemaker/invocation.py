@@ -14,6 +14,9 @@ from image_classifier.settings.schema import Settings
 # Limit of the service for one asynchronous response.
 ASYNCHRONOUS_SECONDS = 900
 
+# Until a multi-model endpoint has loaded a model, or a serverless endpoint has started.
+LOADING_SECONDS, _LOADING_POLL_SECONDS = 300, 5
+
 
 def accept(top: int | None) -> str:
     """Return the media type of a response in JSON with the `top` classes or all of them."""
@@ -79,8 +82,17 @@ def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | 
         size = f"{len(request['Body'])} bytes"
         aws.show_request("InvokeEndpoint", request | {"Body": size})
         return {}
-    answer = aws.query("InvokeEndpoint", request, "sagemaker-runtime")
-    return decode_response(answer["Body"].read())
+    for _ in range(LOADING_SECONDS // _LOADING_POLL_SECONDS):
+        answer = aws.query_unless(
+            {"ModelNotReadyException"}, "InvokeEndpoint", request, "sagemaker-runtime"
+        )
+        if answer is not None:
+            return decode_response(answer["Body"].read())
+        time.sleep(_LOADING_POLL_SECONDS)
+    raise UserError(
+        f"the endpoint {settings.name} has not loaded the model after {LOADING_SECONDS} s: see the "
+        "log in CloudWatch"
+    )
 
 
 def _invoke_asynchronously(

@@ -1,5 +1,6 @@
 """`predict`: send images to the endpoint. `transform`: classify a folder of images on S3."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,10 +9,10 @@ from container.classifier.media_types import IMAGE_MEDIA_TYPES
 from image_classifier.sagemaker import deployment, endpoint_requests, invocation
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri
+from image_classifier.settings.inference import PAYLOAD_MB, PAYLOAD_VARIABLE, Endpoint
 from image_classifier.settings.settings_file import SettingsFile
 
-# Limit of a real-time endpoint's request.
-MAX_BYTES = 6 * 1024 * 1024
+MIB = 2**20
 
 
 def predict(
@@ -41,7 +42,7 @@ def predict(
             aws.show_placeholder(f"{image}, which does not exist", "an empty JPEG file")
             body, media_type = b"", "image/jpeg"
         else:
-            body, media_type = read_image(image)
+            body, media_type = read_image(image, settings.endpoint)
         answer = invocation.invoke(aws, settings, body, media_type, model=model, top=top)
         if not aws.is_dry:
             yield image, answer
@@ -67,7 +68,7 @@ def transform(
     return output
 
 
-def read_image(path: Path) -> tuple[bytes, str]:
+def read_image(path: Path, endpoint: Endpoint) -> tuple[bytes, str]:
     """Return an image file's content and its media type.
 
     Raises:
@@ -79,10 +80,14 @@ def read_image(path: Path) -> tuple[bytes, str]:
             f"{path} does not have the suffix of an image: {', '.join(IMAGE_MEDIA_TYPES)}"
         )
     try:
-        body = path.read_bytes()
+        megabytes, limit = path.stat().st_size / MIB, endpoint.max_request_mb
+        if megabytes <= limit:
+            return path.read_bytes(), media_type
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if len(body) > MAX_BYTES:
-        size = f"{len(body) / 1e6:.1f} MB"
-        raise UserError(f"{path} has {size}, endpoints accept 6.2: shrink it, or use `transform`")
-    return body, media_type
+    is_servers = limit < PAYLOAD_MB[endpoint.kind]
+    remedy = f"raise {PAYLOAD_VARIABLE} in [endpoint.environment]" if is_servers else "shrink it"
+    raise UserError(
+        f"{path} has {math.ceil(megabytes * 10) / 10:g} MB, and {endpoint.kind} endpoints accept "
+        f"{limit}: {remedy}, or use `transform`"
+    )

@@ -5,14 +5,15 @@ What the current user may not read is reported, and does not fail the check.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
-from botocore.exceptions import ClientError
-
 from container.classifier.errors import UserError
-from image_classifier.sagemaker.aws import Aws, NoAccountError, explained
+from container.classifier.media_types import IMAGE_SUFFIXES
+from image_classifier.sagemaker.aws import Aws, NoAccountError
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
@@ -29,6 +30,7 @@ _IMAGE = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/"
     r"(?P<repository>[^:@]+)(?:@(?P<digest>sha256:\w+)|:(?P<tag>[^:@]+))?"
 )
+_SERVICE = "sagemaker.amazonaws.com"
 _CONFIG_SECONDS, _MAX_CONFIG_BYTES = 10, 1_000_000
 
 
@@ -58,24 +60,28 @@ def check(aws: Aws, file: SettingsFile) -> Findings:
     )
     for one in checks:
         try:
-            problems += one(aws, file.settings)
+            for found in one(aws, file.settings):
+                (notes if isinstance(found, _Unchecked) else problems).append(found)
         except NoAccountError:
             raise
         except UserError as error:
-            notes.append(f"not checked: {one.__name__.strip('_').replace('_', ' ')}: {error}")
-    return Findings(problems, notes)
+            notes.append(_Unchecked(f"{one.__name__.strip('_').replace('_', ' ')}: {error}"))
+    return Findings(problems, [f"not checked: {note}" for note in notes])
+
+
+class _Unchecked(str):
+    """What could not be checked, and why."""
+
+    __slots__ = ()
 
 
 def _bucket(aws: Aws, settings: Settings) -> Iterator[str]:
     bucket, region = settings.aws.bucket, aws.client("s3").meta.region_name
-    with explained("GetBucketLocation"):
-        try:
-            answer = aws.client("s3").get_bucket_location(Bucket=bucket)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchBucket":
-                raise
-            yield f"aws.bucket {bucket} does not exist: create it, or name another one"
-            return
+    request = {"Bucket": bucket}
+    answer = aws.query_unless({"NoSuchBucket"}, "GetBucketLocation", request, "s3")
+    if answer is None:
+        yield f"aws.bucket {bucket} does not exist: create it, or name another one"
+        return
     # Names of the API's first years.
     found = answer.get("LocationConstraint") or "us-east-1"
     found = "eu-west-1" if found == "EU" else found
@@ -97,8 +103,10 @@ def _quotas(aws: Aws, settings: Settings) -> Iterator[str]:
     pages = aws.pages("ListServiceQuotas", {"ServiceCode": "sagemaker"}, "service-quotas")
     values = {quota["QuotaName"]: quota["Value"] for page in pages for quota in page["Quotas"]}
     for name, (section, count) in needed.items():
-        value = values.get(name, count)
-        if value < count:
+        if name not in values:
+            needs = f"[{section}] needs {count}"
+            yield _Unchecked(f"the quota '{name}' ({needs}): Service Quotas does not list it")
+        elif (value := values[name]) < count:
             yield (
                 f"the quota '{name}' is {value:g}, and [{section}] needs {count}: request a higher "
                 "one in Service Quotas, or use another instance type"
@@ -109,8 +117,7 @@ def _role(aws: Aws, settings: Settings) -> Iterator[str]:
     arn = settings.aws.role
     name = arn.rpartition("/")[2]
     role = aws.query("GetRole", {"RoleName": name}, "iam")["Role"]
-    if "sagemaker.amazonaws.com" not in json.dumps(role["AssumeRolePolicyDocument"]):
-        yield f"aws.role {name} does not trust sagemaker.amazonaws.com: see role-trust.json"
+    yield from _trust(name, role["AssumeRolePolicyDocument"])
     # Others than `aws` are those of China and of GovCloud.
     partition, account = arn.split(":")[1], arn.split(":")[4]
     bucket = f"arn:{partition}:s3:::{settings.aws.bucket}"
@@ -140,6 +147,36 @@ def _role(aws: Aws, settings: Settings) -> Iterator[str]:
             yield f"aws.role {name} may not {action} on {request['ResourceArns'][0]}: see role.json"
 
 
+def _trust(role: str, document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why SageMaker may not assume the role."""
+    statements = _listed(document["Statement"])
+    applying = [each for each in statements if _applies(each)]
+    denied = [each for each in applying if each["Effect"] == "Deny"]
+    if not any(each["Effect"] == "Allow" for each in applying):
+        yield f"aws.role {role} does not trust {_SERVICE}: see role-trust.json"
+    elif any("Condition" not in each for each in denied):
+        yield f"aws.role {role} denies {_SERVICE} in its trust policy: remove that statement"
+    elif denied:
+        yield _Unchecked(f"the condition of a Deny for {_SERVICE} in the trust policy of {role}")
+
+
+def _applies(statement: Mapping[str, Any]) -> bool:
+    """Return whether a statement of a trust policy is about SageMaker assuming the role."""
+    is_negated = "NotPrincipal" in statement
+    principal = statement.get("NotPrincipal" if is_negated else "Principal", {})
+    named = principal if isinstance(principal, dict) else {"AWS": principal}
+    # `*` includes services only where it denies.
+    is_any = statement["Effect"] == "Deny" and "*" in _listed(named.get("AWS", []))
+    is_named = is_any or _SERVICE in _listed(named.get("Service", []))
+    patterns = _listed(statement.get("Action", statement.get("NotAction", [])))
+    is_matched = any(fnmatch("sts:assumerole", pattern.lower()) for pattern in patterns)
+    return is_named != is_negated and is_matched == ("Action" in statement)
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - a value or a list of them
+    return value if isinstance(value, list) else [value]
+
+
 def _container_images(aws: Aws, settings: Settings) -> Iterator[str]:
     images, endpoint = settings.images, settings.endpoint
     serve = ("serve_arm64", "arm64") if endpoint.is_arm64 else ("serve", "amd64")
@@ -157,13 +194,9 @@ def _problem(aws: Aws, uri: str, architecture: str) -> str | None:
     chosen = chosen or {"imageTag": match["tag"] or "latest"}
     where = {"registryId": match["account"], "repositoryName": match["repository"]}
     request = where | {"imageIds": [chosen], "acceptedMediaTypes": list(_MANIFESTS)}
-    with explained("BatchGetImage"):
-        try:
-            found = aws.client("ecr").batch_get_image(**request)["images"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "RepositoryNotFoundException":
-                raise
-            found = []
+    missing = {"RepositoryNotFoundException"}
+    answer = aws.query_unless(missing, "BatchGetImage", request, "ecr")
+    found = answer["images"] if answer is not None else []
     if not found:
         return "does not exist: run push.sh"
     manifest = json.loads(found[0]["imageManifest"])
@@ -185,16 +218,22 @@ def _problem(aws: Aws, uri: str, architecture: str) -> str | None:
 
 
 def _data(aws: Aws, settings: Settings) -> Iterator[str]:
-    total = 0
+    copied = images = 0
     for channel in settings.data.channels:
         prefix = S3Uri.parse(f"{settings.channels_uri}/{channel}/")
-        sizes = [int(each["Size"]) for each in prefix.objects(aws)]
-        total += sum(sizes)
+        sizes = {str(each["Key"]): int(each["Size"]) for each in prefix.objects(aws)}
+        copied += sum(sizes.values())
+        images += sum(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in sizes)
         if not sizes:
             yield f"the channel {channel} has no objects at {prefix}: `image-classifier upload`"
-    volume = settings.training.volume_gb
-    if settings.data.mode == "File" and total > volume * 1e9:
+    # The training program decodes every image once, into a file on the volume.
+    side, volume = settings.image_size, settings.training.volume_gb
+    decoded, is_copied = 3 * side**2 * images, settings.data.mode == "File"
+    if (decoded + copied * is_copied) > volume * 1e9:
+        parts = [f"{copied / 1e9:.1f} GB in the channels and "] if is_copied else []
+        parts += [f"{decoded / 1e9:.1f} GB for {images} images decoded at {side} pixels"]
+        remedy = 'set data.mode = "FastFile"' if is_copied else "use a smaller image_size"
         yield (
-            f"the channels have {total / 1e9:.1f} GB, and training.volume_gb is {volume}: raise "
-            'it, or set data.mode = "FastFile"'
+            f"a training job needs room for {''.join(parts)}, and training.volume_gb is {volume}: "
+            f"raise it, or {remedy}"
         )

@@ -73,11 +73,12 @@ def _problem(settings: Settings, answer: Answer, config: str) -> str | None:
     return None
 
 
-def smoke_test(aws: Aws, settings: Settings, artifact: str) -> None:
+def smoke_test(aws: Aws, settings: Settings, artifact: str, *, model: str | None = None) -> None:
     """Send the golden images of the artifact to the endpoint, and compare the probabilities.
 
-    `artifact` is a model.tar.gz on S3, or the ARN of a version in the model registry. If it cannot
-    be read, or has no golden images, that is reported, and nothing is tested.
+    `artifact` is a model.tar.gz on S3, or the ARN of a version in the model registry; `model` is
+    its name on a multi-model endpoint. If it cannot be read, or has no golden images, that is
+    reported, and nothing is tested.
 
     Raises:
         UserError: the endpoint rejected an image, or its probabilities differ.
@@ -88,11 +89,11 @@ def smoke_test(aws: Aws, settings: Settings, artifact: str) -> None:
     try:
         images = golden_images(aws, S3Uri.parse(artifact))
     except UserError as error:
-        aws.show(f"the endpoint was not tested: {error}")
+        aws.show(f"{model or 'the endpoint'} was not tested: {error}")
         return
     for image in images:
         media_type = IMAGE_MEDIA_TYPES[PurePosixPath(image.name).suffix.lower()]
-        answer = invocation.invoke(aws, settings, image.data, media_type)
+        answer = invocation.invoke(aws, settings, image.data, media_type, model=model)
         found = answer["predictions"][0].get("probabilities", ())
         differences = [_difference(found, expected) for expected in image.probabilities]
         if min(differences) > _TOLERANCE:
@@ -101,7 +102,7 @@ def smoke_test(aws: Aws, settings: Settings, artifact: str) -> None:
                 f"probabilities differ by {min(differences):.2g}: is the container image the one "
                 "of this model?"
             )
-    aws.show(f"the endpoint reproduces {len(images)} golden images of the model")
+    aws.show(f"the endpoint reproduces {len(images)} golden images of {model or 'the model'}")
 
 
 def _difference(found: Sequence[float], expected: Sequence[float]) -> float:

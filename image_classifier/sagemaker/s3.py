@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Self
 
 from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
-from botocore.exceptions import ClientError
 
 from container.classifier.errors import UserError
 from image_classifier.sagemaker.aws import TRANSFER_THREADS, Answer, Aws, explained
@@ -61,13 +60,10 @@ class S3Uri:
         Raises:
             UserError: AWS rejected the request.
         """
-        with explained("GetObject"):
-            try:
-                answer = aws.client("s3").get_object(Bucket=self.bucket, Key=self.key)
-            except ClientError as error:
-                if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
-                    return None
-                raise
+        request = {"Bucket": self.bucket, "Key": self.key}
+        answer = aws.query_unless({"NoSuchKey", "404"}, "GetObject", request, "s3")
+        if answer is None:
+            return None
         body: bytes = answer["Body"].read()
         return body
 

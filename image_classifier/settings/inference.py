@@ -1,7 +1,7 @@
 """[endpoint], [transform] and [explain]: how a trained model is used."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -16,6 +16,15 @@ OWN_PREFIX, SIMILAR = "SAGEMAKER_CLASSIFIER_", 0.9
 
 # Media types of lines that a request can have several of.
 LINES = ("application/jsonlines", "application/x-ndjson")
+# SageMaker's limits for a request, in MB (2**20 bytes), by kind of endpoint.
+PAYLOAD_MB: Mapping[str, int] = {
+    "real-time": 6,
+    "multi-model": 6,
+    "serverless": 4,
+    "asynchronous": 1024,
+}
+# The server's default limit; newer documents of AWS have it for real-time endpoints too.
+SERVER_MB, PAYLOAD_VARIABLE = 25, "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 
 # Families of instances with arm64 processors: ml.c7g, ml.m6gd, ml.p6e-gb200; not ml.g5 or ml.g4dn.
 ARM64 = re.compile(r"ml\.[a-z]+\d+(g|e-gb)")
@@ -86,6 +95,12 @@ class Endpoint(Section):
         """Whether the instances have arm64 processors (Graviton, Grace)."""
         return self.kind != "serverless" and bool(ARM64.match(self.instance_type))
 
+    @property
+    def max_request_mb(self) -> int:
+        """The largest request, in MB: the lower limit of SageMaker's and the server's."""
+        server = int(self.environment.get(PAYLOAD_VARIABLE) or 0) or SERVER_MB
+        return min(PAYLOAD_MB[self.kind], server)
+
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if self.kind == "serverless" and self.capture is not None:
             yield "capture", "is not supported by serverless endpoints"
@@ -103,8 +118,16 @@ class Endpoint(Section):
             if name in ENVIRONMENT:
                 if (reason := ENVIRONMENT[name].rejection(value)) is not None:
                     yield f"environment.{name}", reason
+                elif name == PAYLOAD_VARIABLE and int(value) > self._sent_mb:
+                    limit = f"SageMaker sends at most {self._sent_mb} MB to {self.kind} endpoints"
+                    yield f"environment.{name}", f"is too high: {limit}, got {value}", "kind"
             elif name.startswith(OWN_PREFIX) or find_near(name, ENVIRONMENT, SIMILAR):
                 yield f"environment.{name}", f"is unknown{suggestion(name, ENVIRONMENT)}"
+
+    @property
+    def _sent_mb(self) -> int:
+        limit = PAYLOAD_MB[self.kind]
+        return limit if self.kind == "serverless" else max(limit, SERVER_MB)
 
     def _rollout_contradictions(self, rollout: Rollout) -> Iterator[tuple[str, ...]]:
         if self.kind == "serverless":

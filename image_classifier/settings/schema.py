@@ -225,6 +225,18 @@ class Settings(Section):
         is_pretrained = given.get("pretrained", given.get("network", "resnet18") != "small")
         return bool(is_pretrained) and not find_channel(WEIGHTS, self.data.channels)
 
+    @property
+    def image_size(self) -> int:
+        """Return height and width of decoded images in pixels, the largest if they are tuned."""
+        ranges = {} if self.tuning is None else self.tuning.ranges
+        tuned = {name: limits.values or limits.bounds for name, limits in ranges.items()}
+        given = {name: (value,) for name, value in self.hyperparameters.items()} | tuned
+        # As the training program decides it.
+        is_small = set(given.get("network", ())) == {"small"}
+        return max(
+            int(float(str(size))) for size in given.get("image_size", (128 if is_small else 224,))
+        )
+
     def job_hyperparameters(self) -> dict[str, str]:
         """Return the hyperparameters of a training job: the file's, and its debugger rules."""
         rules = self.debugger.configurations()
