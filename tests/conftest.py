@@ -108,6 +108,8 @@ def account(moto_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     urlopen(Request(f"{moto_server}/moto-api/reset", method="POST")).close()
     for name, value in {
         "AWS_ENDPOINT_URL": moto_server,
+        # moto has no prices.
+        "AWS_ENDPOINT_URL_PRICING": "http://127.0.0.1:9",
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "x",
         "AWS_CONFIG_FILE": str(tmp_path / "none"),

@@ -15,7 +15,7 @@ import pytest
 
 from container.classifier.errors import UserError
 from container.serving import settings as server_settings
-from image_classifier.sagemaker import cost, prediction
+from image_classifier.sagemaker import prediction, prices
 from image_classifier.settings import inference, service_model
 from tests.accounts import (
     MOTO_ACCOUNT,
@@ -590,7 +590,7 @@ def test_cost_lists_every_part_and_the_date_of_the_prices(
 
 
 def test_every_instance_has_one_price_with_source_and_date() -> None:
-    lists = tomllib.loads(cost.PRICES.read_text(encoding="utf-8"))["lists"]
+    lists = tomllib.loads(prices.PRICES.read_text(encoding="utf-8"))["lists"]
 
     names = [name for each in lists for name in each["instances"]]
     assert len(names) == len(set(names))

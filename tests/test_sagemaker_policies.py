@@ -16,6 +16,7 @@ from image_classifier.sagemaker.resources import KINDS
 FOLDER = Path(image_classifier.sagemaker.__file__).with_name("policies")
 
 NAMES = ("role", "role-kms", "role-vpc", "role-pipeline", "role-mlflow", "person", "person-kms")
+NAMES += ("scheduler",)
 
 
 def policy(name: str) -> dict[str, Any]:
@@ -50,8 +51,9 @@ def test_user_policy_allows_every_called_operation() -> None:
 
 def test_user_policy_allows_no_operation_that_is_not_called() -> None:
     own = {a.removeprefix("sagemaker:") for a in actions("person.json") if "sagemaker" in a}
-    # Creating a tagged resource needs AddTags; the console needs the two others.
-    assert own - called() == {"AddTags", "DescribeEndpointConfig", "DescribeModel"}
+    # Creating a tagged resource needs AddTags, and scaling needs UpdateEndpointWeights...; the
+    # console needs the other one.
+    assert own - called() == {"AddTags", "DescribeModel", "UpdateEndpointWeightsAndCapacities"}
 
 
 @pytest.mark.parametrize("name", [f"{name}.json" for name in NAMES])
@@ -66,6 +68,7 @@ def test_no_policy_allows_everything_on_every_resource(name: str) -> None:
             "WriteMetrics",
             "ConnectToTheVpc",
             "ReadQuotas",
+            "ReadScalingAndPrices",
         }
 
 

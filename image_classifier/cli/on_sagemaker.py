@@ -9,6 +9,7 @@ from container.classifier.errors import UserError
 from image_classifier.cli import results, rules
 from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.sagemaker import (
+    attachments,
     clarify,
     deployment,
     prediction,
@@ -16,12 +17,14 @@ from image_classifier.sagemaker import (
     registry,
     reports,
     resources,
+    running,
     training,
 )
 from image_classifier.sagemaker import cost as costs
 from image_classifier.sagemaker import logs as job_logs
 from image_classifier.sagemaker import pipeline as pipelines
 from image_classifier.sagemaker.aws import Aws
+from image_classifier.sagemaker.prices import Prices
 from image_classifier.settings import checks
 from image_classifier.settings.settings_file import SettingsError, SettingsFile
 
@@ -59,7 +62,14 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     """Create or update the endpoint."""
     number = arguments.version
     package = None if number is None else registry.find_approved(aws, file.settings, number)
-    return deployment.deploy(aws, file, job=arguments.job, package=package, wait=arguments.wait)
+    return deployment.deploy(
+        aws,
+        file,
+        job=arguments.job,
+        package=package,
+        expires=arguments.expires,
+        wait=arguments.wait,
+    )
 
 
 def pipeline(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
@@ -161,19 +171,25 @@ def debug(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
 
 
 def status(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
-    """List the resources on SageMaker."""
-    listed = resources.find(aws, file.settings).own
+    """List the resources on SageMaker, and what those that run cost."""
+    found, prices = resources.find(aws, file.settings), Prices(aws)
     versions = list(registry.versions(aws, file.settings))
+    attached = attachments.find(aws, file.settings, found)
+    costing = {each.resource: each for each in running.find(aws, found.own, prices)}
     if arguments.json:
-        keys = [{"kind": r.noun, "name": r.name, "status": r.status} for r in listed]
+        keys: list[dict[str, object]] = [
+            {"kind": each.noun, "name": each.name, "status": each.status}
+            | ({"cost": costing[each].document()} if each in costing else {})
+            for each in found.own
+        ]
         keys += [
             {"kind": "ModelPackage", "name": str(v.number), "status": v.status} for v in versions
         ]
+        keys += [{"kind": each.kind, "name": each.name, "status": str(each)} for each in attached]
         return json.dumps(keys)
-    return (
-        "\n".join(map(str, [*listed, *versions]))
-        or f"{file.settings.name} has no resources of yours on SageMaker"
-    )
+    listed = [str(each) for each in (*found.own, *attached, *versions, *costing.values())]
+    listed += [prices.source()] if costing else []
+    return "\n".join(listed) or f"{file.settings.name} has no resources of yours on SageMaker"
 
 
 def delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
@@ -188,15 +204,20 @@ def delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     objects = [] if arguments.keep_output else resources.outputs(aws, file.settings, everything)
     if notice := everything.notice():
         print(notice)
+    attached = attachments.find(aws, file.settings, everything)
     for resource in found:
         print(f"{'stop' if resource.is_job else 'delete'} {resource}")
+    for attachment in attached:
+        print(f"delete {attachment}")
     if objects:
         print(f"delete {len(objects)} objects in {file.settings.output}/, models included")
-    if not found and not objects:
+    if not (found or attached or objects):
         print(f"{file.settings.name} has nothing of yours to delete")
         return None
     if not (aws.is_dry or arguments.yes):
         _confirm(file.settings.name)
+    # First, so that no schedule remains for a later endpoint of this name.
+    attachments.delete(aws, attached)
     resources.delete(aws, file.settings, found, objects)
     return None
 
@@ -209,9 +230,9 @@ def _confirm(name: str) -> None:
         raise UserError("nothing was deleted")
 
 
-def cost(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+def cost(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Estimate the costs."""
-    estimate = costs.estimate(file.settings, arguments.hours)
+    estimate = costs.estimate(file.settings, arguments.hours, Prices(aws))
     if arguments.json:
         return json.dumps(estimate.document())
     return "\n".join(estimate.lines())

@@ -1,8 +1,9 @@
 """The command line: options of every verb, and help texts that end with an example."""
 
 import argparse
+import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ WITH_SETTINGS = tuple(
 _CHANGING = "train tune pipeline register approve deploy predict transform explain delete"
 _WAITING = "train tune deploy transform explain"
 _LOCAL = "train tune deploy predict explain transform report logs debug delete"
+_EXPIRES_HELP = (
+    "delete the endpoint after this time, such as 90m, 2h or 3d; `never` removes an earlier limit "
+    "(on SageMaker)"
+)
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+# An endpoint can be deleted once it is in service, which takes minutes.
+_MIN_EXPIRY, _MAX_EXPIRY = timedelta(minutes=15), timedelta(days=365)
+
 _IN_CONTAINERS = "train tune deploy transform"
 _TOP_HELP = "request and print only the N most probable classes (default: print 2)"
 _CONTAINERS_HELP = (
@@ -73,6 +83,8 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         parser.error("--follow and --since are for SageMaker, and not for --local")
     if chosen == "deploy" and arguments.version is not None and (arguments.local or arguments.job):
         parser.error("--version is for SageMaker, instead of --job: remove --local and --job")
+    if chosen == "deploy" and arguments.expires is not None and arguments.local:
+        parser.error("--expires is for SageMaker, and not for --local")
     return arguments
 
 
@@ -89,6 +101,19 @@ def _positive(text: str) -> int:
     if text.isascii() and text.isdecimal() and int(text):
         return int(text)
     raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text[:50]!r}")
+
+
+def _duration(text: str) -> timedelta:
+    """Parse a length of time; `never` is 0."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([mhd])", text)
+    if text == "never":
+        return timedelta(0)
+    if match is not None:
+        time = float(match[1]) * _UNITS[match[2]]
+        if _MIN_EXPIRY <= time <= _MAX_EXPIRY:
+            return time
+    message = f"{text!r} is not a time of 15 minutes to 365 days, such as 90m, 2h or 3d, or never"
+    raise argparse.ArgumentTypeError(message)
 
 
 def version() -> str:
@@ -149,6 +174,7 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     add("register deploy transform explain", "--job", job_help)
     add("approve", "--version", "version (default: the newest)", type=int, metavar="N")
     add("deploy", "--version", "an approved version of the registry", type=int, metavar="N")
+    add("deploy", "--expires", _EXPIRES_HELP, type=_duration, metavar="TIME")
     flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
     flag(_LOCAL, "--local", "run on this machine, without an account")

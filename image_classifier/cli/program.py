@@ -79,6 +79,7 @@ def _run_with_settings(arguments: argparse.Namespace) -> object:
     if arguments.dry_run:
         is_clarify = arguments.verb == "explain" and arguments.clarify is not None
         verb = "explain --clarify" if is_clarify else arguments.verb
+        verb = "deploy --expires" if getattr(arguments, "expires", None) else verb
         file, filled = placeholders.fill(file, verb)
     aws = Aws(region=file.settings.aws.region or None, is_dry=arguments.dry_run, show=show)
     for key, value in filled.items():

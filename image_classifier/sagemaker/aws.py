@@ -27,6 +27,8 @@ TRANSFER_THREADS = 16
 # Rejected calls are repeated with growing pauses, up to 20 s: accounts are throttled as a whole.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 8}
 
+_QUICK: Any = {"connect_timeout": 5, "read_timeout": 10, "retries": {"total_max_attempts": 2}}
+
 _ACCESS = "grant the user, or the role, the permissions that docs/how-to/deploy.md lists"
 
 _REMEDIES: Mapping[str, str] = {
@@ -62,8 +64,10 @@ class Aws:
     _clients: dict[str, Any] = field(default_factory=dict)
     _creators: list[str] = field(default_factory=list)
 
-    def send(self, operation: str, request: Mapping[str, object]) -> Answer:
-        """Validate a request to SageMaker and send it; in a dry run print it.
+    def send(
+        self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
+    ) -> Answer:
+        """Validate a request and send it; in a dry run print it.
 
         The resource that a request creates has a tag with its creator.
 
@@ -74,9 +78,9 @@ class Aws:
             UserError: the request is invalid, or AWS rejected it.
         """
         request = self.tagged(request)
-        service_model.check(operation, request)
+        service_model.check(operation, request, service)
         if not self.is_dry:
-            return self.query(operation, request)
+            return self.query(operation, request, service)
         self.show_request(operation, request)
         return {}
 
@@ -158,10 +162,14 @@ class Aws:
         """
         if service not in self._clients:
             connections = TRANSFER_THREADS if service == "s3" else 10
-            config = Config(max_pool_connections=connections, retries=_RETRIES)
+            options: dict[str, Any] = {"max_pool_connections": connections, "retries": _RETRIES}
+            region = self.region
+            if service == "pricing":
+                # It has the prices of all regions, and a table is used if it does not respond.
+                region, options = "us-east-1", _QUICK
             with explained(f"connecting to {service}"):
                 self._clients[service] = boto3.client(
-                    service, region_name=self.region, config=config
+                    service, region_name=region, config=Config(**options)
                 )
         return self._clients[service]
 

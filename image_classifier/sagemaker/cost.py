@@ -1,15 +1,13 @@
-"""`cost`: estimate the cost of the settings from a dated table of prices."""
+"""`cost`: estimate the cost of the settings."""
 
 import math
-import tomllib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from image_classifier.sagemaker import prices
+from image_classifier.sagemaker.prices import Prices
 from image_classifier.settings.inference import Endpoint, Transform
 from image_classifier.settings.schema import Settings, Training
-
-PRICES = Path(__file__).with_name("prices.toml")
 
 HOURS_A_MONTH = 730
 
@@ -23,31 +21,36 @@ class Cost(NamedTuple):
     unit: str
     description: str
 
+    least: float | None = None
+    """Dollars with the least number of instances, if they are scaled."""
+
     def __str__(self) -> str:
         """Return a line of a table."""
-        price = "price unknown" if math.isnan(self.dollars) else f"${self.dollars:,.2f}"
+        least = "" if self.least is None else f"${self.least:,.2f} to "
+        price = "price unknown" if math.isnan(self.dollars) else f"{least}${self.dollars:,.2f}"
         return f"{price:>14} {self.unit:<11}{self.description}"
 
 
 class Estimate(NamedTuple):
-    """The costs, and the date of the prices."""
+    """The costs, and the prices that they are from."""
 
     costs: Sequence[Cost]
-    date: str
+    prices: Prices
 
     def lines(self) -> list[str]:
         """Return a table with a footnote."""
         footnote = (
-            f"prices of us-east-1 from the table of {self.date}, without taxes and storage on S3; "
-            "a job that ends earlier costs less: see AWS's price list"
+            f"{self.prices.source()}, without taxes and storage on S3; a job that ends earlier "
+            "costs less: see AWS's price list"
         )
         return [*map(str, self.costs), footnote]
 
     def document(self) -> dict[str, object]:
         """Return the same for programs; the dollars are null if the price is unknown."""
         return {
-            "region": "us-east-1",
-            "date": self.date,
+            "region": prices.REGION if self.prices.is_of_table else self.prices.region,
+            "date": self.prices.date,
+            "source": self.prices.source(),
             "costs": [
                 cost._asdict() | {"dollars": None if math.isnan(cost.dollars) else cost.dollars}
                 for cost in self.costs
@@ -55,18 +58,18 @@ class Estimate(NamedTuple):
         }
 
 
-def estimate(settings: Settings, hours: float) -> Estimate:
+def estimate(settings: Settings, hours: float, priced: Prices) -> Estimate:
     """Estimate the costs of training for `hours`, of tuning and of everything that is deployed."""
-    prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
-    return Estimate(list(_costs(prices, settings, hours)), str(prices["date"]))
+    return Estimate(list(_costs(priced, settings, hours)), priced)
 
 
-def _costs(prices: dict[str, Any], settings: Settings, hours: float) -> Iterator[Cost]:
+def _costs(priced: Prices, settings: Settings, hours: float) -> Iterator[Cost]:
     job, endpoint, transform = settings.training, settings.endpoint, settings.transform
-    hourly = _hourly_price(prices, job)
-    hourly += prices["disk_gb_month"] * job.volume_gb / HOURS_A_MONTH * job.instance_count
+    table = priced.table
+    hourly = priced.hourly(prices.TRAINING, job.instance_type) * job.instance_count
+    hourly += table["disk_gb_month"] * job.volume_gb / HOURS_A_MONTH * job.instance_count
     if job.spot:
-        hourly *= prices["spot_share"]
+        hourly *= table["spot_share"]
     spot = " (spot)" if job.spot else ""
     yield Cost(hourly * hours, "a job", f"training, {hours:g} h of {_instances(job)}{spot}")
     if settings.tuning is not None:
@@ -75,24 +78,24 @@ def _costs(prices: dict[str, Any], settings: Settings, hours: float) -> Iterator
     if endpoint.kind == "serverless":
         gigabytes = endpoint.memory_mb / 1024
         # 0.1 s per request: benchmarks/README.md has measurements of other sizes.
-        dollars = gigabytes * prices["serverless_gb_second"] * 0.1 * 1_000_000
+        dollars = gigabytes * table["serverless_gb_second"] * 0.1 * 1_000_000
         description = f"serverless endpoint of {gigabytes:g} GB, at 0.1 s per request"
         yield Cost(dollars, "a million", description)
     else:
-        price = _hourly_price(prices, endpoint)
-        description = f"{endpoint.kind} endpoint, {_instances(endpoint)}, until it is deleted"
-        yield Cost(price, "an hour", description)
-        yield Cost(price * HOURS_A_MONTH, "a month", description)
-    yield Cost(
-        _hourly_price(prices, transform), "an hour", f"batch transform, {_instances(transform)}"
-    )
+        price = priced.hourly(prices.ENDPOINT, endpoint.instance_type)
+        scaling = endpoint.scaling
+        if scaling is None:
+            counts, of = (endpoint.instance_count,) * 2, _instances(endpoint)
+        else:
+            counts = (scaling.min_instances, scaling.max_instances)
+            of = f"{counts[0]} to {counts[1]} x {endpoint.instance_type}"
+        description = f"{endpoint.kind} endpoint, {of}, until it is deleted"
+        for hours_of, unit in ((1, "an hour"), (HOURS_A_MONTH, "a month")):
+            low, high = (price * count * hours_of for count in counts)
+            yield Cost(high, unit, description, None if low == high else low)
+    price = priced.hourly(prices.TRANSFORM, transform.instance_type) * transform.instance_count
+    yield Cost(price, "an hour", f"batch transform, {_instances(transform)}")
 
 
 def _instances(section: Training | Endpoint | Transform) -> str:
     return f"{section.instance_count} x {section.instance_type}"
-
-
-def _hourly_price(prices: dict[str, Any], section: Training | Endpoint | Transform) -> float:
-    """Return the price of the instances; not a number if the table lacks their type."""
-    found = (table["instances"].get(section.instance_type) for table in prices["lists"])
-    return next(filter(None, found), math.nan) * section.instance_count

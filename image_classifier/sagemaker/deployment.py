@@ -2,9 +2,11 @@
 
 import hashlib
 import re
+from datetime import timedelta
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker import endpoint_requests, resources, rollout
+from image_classifier.sagemaker import attachments, endpoint_requests, expiry, resources, rollout
+from image_classifier.sagemaker import scaling as scaling_of
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.request_fields import new_name, tags
 from image_classifier.sagemaker.s3 import S3Uri
@@ -18,18 +20,24 @@ def deploy(
     *,
     job: str | None = None,
     package: str | None = None,
+    expires: timedelta | None = None,
     wait: bool = True,
 ) -> str:
     """Create the endpoint, or update it with the new model; return its name.
 
     `job` is a training job's name or a model.tar.gz on S3; by default the newest job's model.
-    `package` is the ARN of a version in the model registry, instead of a job's model.
+    `package` is the ARN of a version in the model registry, instead of a job's model. `expires` is
+    the time until the endpoint is deleted, `expiry.NEVER`, or None to change nothing.
 
     Raises:
         UserError: AWS rejected a request, the endpoint failed, or it is another user's.
     """
-    file.require("deploy")
-    settings = file.settings
+    file.require("deploy --expires" if expires else "deploy")
+    settings, scaling = file.settings, file.settings.endpoint.scaling
+    if scaling is not None and not wait:
+        raise UserError(
+            "endpoint.scaling needs an endpoint that is InService: deploy without --no-wait"
+        )
     exists = not aws.is_dry and _is_updatable(aws, settings)
     name = new_name(settings)
     is_multi_model = settings.endpoint.kind == "multi-model"
@@ -42,16 +50,26 @@ def deploy(
         tested = {None: model}
     aws.send("CreateModel", endpoint_requests.model(settings, name, model))
     aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
+    # Before the endpoint: if the schedule is rejected, nothing costs money.
+    expiry.settle(aws, settings, expires, is_new=not exists)
+    if not aws.is_dry:
+        # An update that changes the instance type of a scaled endpoint would fail. A new endpoint
+        # does not take the limits of an earlier one.
+        attachments.delete(aws, attachments.of_scaling(aws, settings))
     request = {"EndpointName": settings.name, "EndpointConfigName": name}
     if exists:
-        aws.send("UpdateEndpoint", request | endpoint_requests.deployment_config(settings))
+        aws.send("UpdateEndpoint", request | endpoint_requests.update(settings))
     else:
         aws.send("CreateEndpoint", {**request, "Tags": tags(settings)})
     if aws.is_dry:
+        if scaling is not None:
+            scaling_of.register(aws, settings, scaling)
         return settings.name
     aws.show(f"endpoint {settings.name}: costs money until `image-classifier delete`")
     if wait:
         rollout.wait(aws, settings, name)
+        if scaling is not None:
+            scaling_of.register(aws, settings, scaling)
         for target, artifact in tested.items():
             rollout.smoke_test(aws, settings, artifact, model=target)
     return settings.name

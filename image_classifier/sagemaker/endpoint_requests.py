@@ -89,6 +89,20 @@ def endpoint_config(settings: Settings, name: str) -> Request:
     return request
 
 
+def update(settings: Settings) -> Request:
+    """Return the fields of UpdateEndpoint that CreateEndpoint lacks."""
+    request = deployment_config(settings)
+    scaling = settings.endpoint.scaling
+    if scaling is not None and scaling.min_instances:
+        # The number of instances that the requests need now, not that of a new endpoint.
+        others = ("DesiredWeight", "DataCaptureConfig")
+        request["RetainAllVariantProperties"] = True
+        request["ExcludeRetainedVariantProperties"] = [
+            {"VariantPropertyType": kind} for kind in others
+        ]
+    return request
+
+
 def deployment_config(settings: Settings) -> Request:
     """Return the field DeploymentConfig of UpdateEndpoint, if the settings have a rollout."""
     rollout = settings.endpoint.rollout

@@ -63,6 +63,30 @@ class Rollout(Section):
     """Names of CloudWatch alarms. If one is in alarm, SageMaker rolls the update back."""
 
 
+class Scaling(Section):
+    """[endpoint.scaling]: how the number of instances follows the requests."""
+
+    min_instances: int = Field(default=1, ge=0, le=100)
+    """Least number of instances. 0 is for `asynchronous` endpoints: they cost nothing without
+    requests, and the first request waits minutes for an instance."""
+    max_instances: int = Field(default=4, ge=1, le=100)
+    """Largest number of instances."""
+    invocations_per_minute: int = Field(default=600, ge=1, le=1_000_000)
+    """Requests per minute and instance; above it instances are added, below it removed. Not used by
+    `asynchronous`."""
+    backlog: int = Field(default=5, ge=1, le=100_000)
+    """Waiting requests per instance of an `asynchronous` endpoint; above it instances are added."""
+    scale_out_minutes: int = Field(default=1, ge=0, le=60)
+    """Minutes between two additions of instances."""
+    scale_in_minutes: int = Field(default=5, ge=0, le=60)
+    """Minutes between two removals of instances."""
+
+    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+        if self.max_instances < self.min_instances:
+            message = f"is less than min_instances, {self.min_instances}"
+            yield "max_instances", message, "min_instances"
+
+
 class Endpoint(Section):
     """[endpoint]: how the model is served."""
 
@@ -90,6 +114,9 @@ class Endpoint(Section):
     rollout: Rollout | None = None
     """Blue/green update of the endpoint. Unset: SageMaker's default, all traffic at once."""
 
+    scaling: Scaling | None = None
+    """Autoscaling of the instances. Unset: always `instance_count`."""
+
     @property
     def is_arm64(self) -> bool:
         """Whether the instances have arm64 processors (Graviton, Grace)."""
@@ -104,6 +131,8 @@ class Endpoint(Section):
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         if self.kind == "serverless" and self.capture is not None:
             yield "capture", "is not supported by serverless endpoints"
+        if self.scaling is not None:
+            yield from self._scaling_contradictions(self.scaling)
         if self.rollout is not None:
             yield from self._rollout_contradictions(self.rollout)
         if self.kind == "multi-model" and re.match(r"ml\.[gp]\d", self.instance_type):
@@ -114,6 +143,9 @@ class Endpoint(Section):
             )
         if self.models and self.kind != "multi-model":
             yield "models", 'requires kind = "multi-model"', "kind"
+        yield from self._environment_contradictions()
+
+    def _environment_contradictions(self) -> Iterator[tuple[str, ...]]:
         for name, value in self.environment.items():
             if name in ENVIRONMENT:
                 if (reason := ENVIRONMENT[name].rejection(value)) is not None:
@@ -128,6 +160,22 @@ class Endpoint(Section):
     def _sent_mb(self) -> int:
         limit = PAYLOAD_MB[self.kind]
         return limit if self.kind == "serverless" else max(limit, SERVER_MB)
+
+    def _scaling_contradictions(self, scaling: Scaling) -> Iterator[tuple[str, ...]]:
+        if self.kind == "serverless":
+            yield "scaling", "is not for serverless endpoints, which scale without it", "kind"
+            return
+        if scaling.min_instances == 0 and self.kind != "asynchronous":
+            yield (
+                "scaling.min_instances",
+                'is 0, which requires kind = "asynchronous"',
+                "kind",
+            )
+        low, high = scaling.min_instances, scaling.max_instances
+        if not low <= self.instance_count <= high:
+            limits = f"scaling.min_instances and max_instances, {low} to {high}"
+            message = f"must be within {limits}, got {self.instance_count}"
+            yield "instance_count", message, "scaling.min_instances", "scaling.max_instances"
 
     def _rollout_contradictions(self, rollout: Rollout) -> Iterator[tuple[str, ...]]:
         if self.kind == "serverless":

@@ -11,6 +11,7 @@ REGION = "eu-west-1"
 _REGISTRY = "111122223333.dkr.ecr.{region}.amazonaws.com"
 _VALUES: Mapping[str, str] = {
     "aws.role": "arn:aws:iam::111122223333:role/PLACEHOLDER",
+    "aws.scheduler_role": "arn:aws:iam::111122223333:role/PLACEHOLDER-scheduler",
     "aws.bucket": "placeholder-bucket",
     "images.train": f"{_REGISTRY}/image-classifier-train:PLACEHOLDER",
     "images.serve": f"{_REGISTRY}/image-classifier-serve:PLACEHOLDER",

@@ -43,6 +43,8 @@ class Aws(Section):
 
     role: Annotated[str, like(_ROLE, "arn:aws:iam::111122223333:role/NAME")] = ""
     """ARN of the role that jobs and endpoints run as."""
+    scheduler_role: Annotated[str, like(_ROLE, "arn:aws:iam::111122223333:role/NAME")] = ""
+    """ARN of the role that deletes the endpoint of `deploy --expires`."""
     region: Annotated[str, like(r"[a-z]{2}(-[a-z]+)+-\d", "eu-west-1")] = ""
     """Region of all resources, such as eu-west-1. Unset: the region of the environment."""
     bucket: Annotated[str, like(BUCKET, "my-bucket, a name without s3://")] = ""

@@ -18,8 +18,8 @@ Request = dict[str, object]
 
 
 @functools.cache
-def _sagemaker() -> ServiceModel:
-    return botocore.session.get_session().get_service_model("sagemaker")
+def _model(service: str) -> ServiceModel:
+    return botocore.session.get_session().get_service_model(service)
 
 
 def configured_region() -> str | None:
@@ -30,16 +30,16 @@ def configured_region() -> str | None:
 
 def choices(shape: str) -> tuple[str, ...]:
     """Return the values of one of SageMaker's enumerations, such as `TrainingInstanceType`."""
-    return tuple(_sagemaker().shape_for(shape).metadata["enum"])
+    return tuple(_model("sagemaker").shape_for(shape).metadata["enum"])
 
 
-def check(operation: str, request: Mapping[str, object]) -> None:
-    """Check a request to SageMaker.
+def check(operation: str, request: Mapping[str, object], service: str = "sagemaker") -> None:
+    """Check a request.
 
     Raises:
         UserError: the service would reject it; every reason is listed.
     """
-    shape: Shape = _sagemaker().operation_model(operation).input_shape
+    shape: Shape = _model(service).operation_model(operation).input_shape
     report = ParamValidator().validate(request, shape)
     found = [report.generate_report()] if report.has_errors() else [*_violations(shape, request)]
     if found:

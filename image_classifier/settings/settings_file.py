@@ -28,6 +28,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "pipeline": ("aws.role", "aws.bucket", "images.train", "images.serve"),
     "register": ("aws.bucket", "images.serve"),
     "deploy": ("aws.role", "aws.bucket", "images.serve"),
+    "deploy --expires": ("aws.role", "aws.bucket", "images.serve", "aws.scheduler_role"),
     "predict": ("aws.bucket",),
     "transform": ("aws.role", "aws.bucket", "images.serve"),
     "explain --clarify": ("aws.role", "aws.bucket", "images.serve"),
@@ -91,6 +92,8 @@ class SettingsFile:
         missing = [name for name in keys if not operator.attrgetter(name)(self.settings)]
         if missing:
             hint = ""
+            if "aws.scheduler_role" in missing:
+                hint = " (see docs/how-to/cut-costs.md)"
             if "images.serve_arm64" in missing:
                 hint = f" (endpoint.instance_type is arm64); {checks.ARM64_PUSH_HINT}"
             elif any(name.startswith("images") for name in missing):

@@ -1,0 +1,117 @@
+"""What costs money now: running jobs and the endpoint, with prices and the cost so far."""
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from image_classifier.sagemaker import prices
+from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.expiry import shown
+from image_classifier.sagemaker.prices import Prices
+from image_classifier.sagemaker.resources import KINDS, Resource
+
+# Jobs with the fields of their descriptions: the instances, when they started. A tuning job costs
+# what its training jobs cost.
+_JOBS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "TrainingJob": (prices.TRAINING, ("ResourceConfig",), "TrainingStartTime"),
+    "TransformJob": (prices.TRANSFORM, ("TransformResources",), "TransformStartTime"),
+    "ProcessingJob": (
+        prices.PROCESSING,
+        ("ProcessingResources", "ClusterConfig"),
+        "ProcessingStartTime",
+    ),
+}
+
+
+# Statuses of endpoints that have instances.
+_SERVING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack"})
+
+
+class Running(NamedTuple):
+    """A job or an endpoint with instances."""
+
+    resource: Resource
+    instance_type: str
+    instances: int
+    since: datetime
+    hourly: float
+    """Dollars an hour of all instances; not a number if the price is unknown."""
+
+    @property
+    def so_far(self) -> float:
+        """Dollars since the start, for as many instances as now."""
+        return self.hourly * (datetime.now(UTC) - self.since).total_seconds() / 3600
+
+    def __str__(self) -> str:
+        """Return a warning."""
+        name = f"{KINDS[self.resource.noun]} {self.resource.name}"
+        what = f"{self.instances} x {self.instance_type} since {shown(self.since)}"
+        if math.isnan(self.hourly):
+            return f"{name} costs money: {what}, price unknown"
+        so_far = f"about ${self.so_far:,.2f} so far at this size"
+        return f"{name} costs ${self.hourly:,.2f} an hour, {so_far}: {what}"
+
+    def document(self) -> dict[str, object]:
+        """Return the same for programs; dollars are null if the price is unknown."""
+        is_known = not math.isnan(self.hourly)
+        return {
+            "instance_type": self.instance_type,
+            "instance_count": self.instances,
+            "since": self.since.isoformat(timespec="seconds"),
+            "dollars_an_hour": self.hourly if is_known else None,
+            "dollars_so_far": round(self.so_far, 4) if is_known else None,
+        }
+
+
+def find(aws: Aws, found: Iterable[Resource], priced: Prices) -> list[Running]:
+    """Return those resources that have instances.
+
+    Raises:
+        UserError: AWS rejected a request.
+    """
+    running = []
+    for resource in found:
+        if resource.noun == "Endpoint" and resource.status in _SERVING:
+            one = _endpoint(aws, resource, priced)
+        elif resource.noun in _JOBS and resource.status in {"InProgress", "Stopping"}:
+            one = _job(aws, resource, priced)
+        else:
+            continue
+        if one is not None:
+            running.append(one)
+    return running
+
+
+def _job(aws: Aws, resource: Resource, priced: Prices) -> Running | None:
+    use, path, start = _JOBS[resource.noun]
+    name = {f"{resource.noun}Name": resource.name}
+    answer = aws.query(f"Describe{resource.noun}", name)
+    described: Any = answer
+    for key in path:
+        described = described.get(key) or {}
+    since = answer.get(start)
+    if since is None or "InstanceType" not in described:
+        # It waits for instances.
+        return None
+    return _running(resource, described, since, use, priced)
+
+
+def _endpoint(aws: Aws, resource: Resource, priced: Prices) -> Running | None:
+    answer = aws.query("DescribeEndpoint", {"EndpointName": resource.name})
+    config = {"EndpointConfigName": answer["EndpointConfigName"]}
+    variant = aws.query("DescribeEndpointConfig", config)["ProductionVariants"][0]
+    if "InstanceType" not in variant:
+        # Serverless.
+        return None
+    now = (answer.get("ProductionVariants") or [{}])[0]
+    count = now.get("CurrentInstanceCount", variant.get("InitialInstanceCount", 1))
+    described = {"InstanceType": variant["InstanceType"], "InstanceCount": count}
+    return _running(resource, described, answer["CreationTime"], prices.ENDPOINT, priced)
+
+
+def _running(
+    resource: Resource, described: Answer, since: datetime, use: str, priced: Prices
+) -> Running:
+    kind, count = str(described["InstanceType"]), int(described.get("InstanceCount", 1))
+    return Running(resource, kind, count, since, priced.hourly(use, kind) * count)
