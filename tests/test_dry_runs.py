@@ -133,6 +133,35 @@ def test_every_other_request_is_printed(tmp_path: Path, kind: str) -> None:
     assert "CreateTransformJob" in transform.requests
 
 
+def test_scaling_and_expiry_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaled = '[endpoint]\nkind = "asynchronous"\n[endpoint.scaling]\nmin_instances = 0\n'
+    path = str(write(tmp_path, scaled, NAME))
+
+    assert main(["deploy", path, "--dry-run", "--expires", "2h"]) == 0
+
+    printed = capsys.readouterr().out
+    assert "placeholder for aws.scheduler_role: arn:aws:iam::111122223333:role/PLACEH" in printed
+    operations = [line.split('"')[1] for line in printed.splitlines() if line.startswith('  "')]
+    assert operations == [
+        "CreateModel",
+        "CreateEndpointConfig",
+        "CreateSchedule",
+        "CreateEndpoint",
+        "RegisterScalableTarget",
+        "PutScalingPolicy",
+        "PutScalingPolicy",
+        "PutMetricAlarm",
+    ]
+    assert main(["deploy", path, "--dry-run", "--expires", "never"]) == 0
+    assert '"DeleteSchedule": {' in capsys.readouterr().out
+    assert main(["delete", path, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    for operation in ("DeleteSchedule", "DeregisterScalableTarget", "DeleteAlarms"):
+        assert f'"{operation}": {{' in printed
+    assert main(["cost", path]) == 0
+    assert "(the Price List API was not read: GetProducts: no AWS cred" in capsys.readouterr().out
+
+
 def test_delete_names_placeholders_of_resources(tmp_path: Path) -> None:
     dry = DryRun(tmp_path, "delete")
 

@@ -94,7 +94,10 @@ def _job(aws: Aws, resource: Resource, priced: Prices) -> Running | None:
     if since is None or "InstanceType" not in described:
         # It waits for instances.
         return None
-    return _running(resource, described, since, use, priced)
+    running = _running(resource, described, since, use, priced)
+    if not answer.get("EnableManagedSpotTraining"):
+        return running
+    return running._replace(hourly=running.hourly * priced.table["spot_share"])
 
 
 def _endpoint(aws: Aws, resource: Resource, priced: Prices) -> Running | None:
