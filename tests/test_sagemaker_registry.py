@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from image_classifier.sagemaker import registry
+from image_classifier.sagemaker import artifact
 from tests.accounts import backend, client, put, run
 from tests.settings_files import REGISTRY, write
 
@@ -170,9 +170,12 @@ def test_what_cannot_be_registered_is_reported(
     assert run("register", settings, "--job", ARTIFACT) == 1
     assert "cannot be registered: manifest.json is not of" in capsys.readouterr().err
     put_artifact(MANIFEST, **{"golden/1.png": b"0" * 2000})
-    monkeypatch.setattr(registry, "MAX_BYTES", 2000)
+    monkeypatch.setattr(artifact, "MAX_BYTES", 2000)
     assert run("register", settings, "--job", ARTIFACT) == 1
-    assert "its manifest and golden images have more than" in capsys.readouterr().err
+    assert (
+        "the manifest and golden images of s3://my-bucket/a/model.tar.gz have more than"
+        in capsys.readouterr().err
+    )
     assert not sagemaker().list_model_package_groups()["ModelPackageGroupSummaryList"]
 
 

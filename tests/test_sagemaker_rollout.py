@@ -194,7 +194,8 @@ def write_log(lines: list[str]) -> None:
     logs, group = client("logs"), "/aws/sagemaker/Endpoints/hands"
     logs.create_log_group(logGroupName=group)
     logs.create_log_stream(logGroupName=group, logStreamName="AllTraffic/i-0")
-    now = round(datetime.now(UTC).timestamp() * 1000) + 5000
+    # After the start of the deployment, on a slow machine too.
+    now = round(datetime.now(UTC).timestamp() * 1000) + 3_600_000
     events = [{"timestamp": now, "message": line} for line in lines]
     logs.put_log_events(logGroupName=group, logStreamName="AllTraffic/i-0", logEvents=events)
 

@@ -28,13 +28,12 @@ def model(
     registry; with `is_single` the model is for a job, not for a multi-model endpoint. Transform
     jobs run on amd64 processors only.
     """
-    is_arm64 = settings.endpoint.is_arm64 and not is_for_transform
     container: Request = {"Environment": dict(settings.endpoint.environment)}
     if artifact.startswith("arn:"):
         # The version has its container image.
         container["ModelPackageName"] = artifact
     else:
-        container["Image"] = settings.images.serve_arm64 if is_arm64 else settings.images.serve
+        container["Image"] = settings.images.serve if is_for_transform else settings.serve_image
         container["ModelDataUrl"] = artifact
     if settings.endpoint.kind == "multi-model" and not is_single:
         container["Mode"] = "MultiModel"

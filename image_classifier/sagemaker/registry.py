@@ -8,15 +8,13 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import PurePosixPath
 from typing import Any
 
-from container.classifier.artifact import GOLDEN
 from container.classifier.errors import ArtifactError, UserError
 from container.classifier.manifest import MANIFEST, Manifest
 from container.classifier.media_types import IMAGE_MEDIA_TYPES, IMAGE_SUFFIXES, RESPONSE_MEDIA_TYPES
-from image_classifier.sagemaker import deployment
+from image_classifier.sagemaker import artifact, deployment
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.request_fields import new_name, tags
 from image_classifier.sagemaker.s3 import S3Uri
@@ -25,9 +23,6 @@ from image_classifier.settings.service_model import Request
 from image_classifier.settings.settings_file import SettingsFile
 
 APPROVED, PENDING, REJECTED = "Approved", "PendingManualApproval", "Rejected"
-
-# A manifest and a few images of the network's input size.
-MAX_BYTES = 100_000_000
 
 # Metrics of a class, averaged with the numbers of its images under SageMaker's name.
 _AVERAGES = {"precision": "weighted_precision", "recall": "weighted_recall", "f1": "weighted_f1"}
@@ -187,9 +182,8 @@ def model_package(settings: Settings, artifact: object, manifest: Manifest | Non
     It has no tags: SageMaker takes those of the group.
     """
     endpoint = settings.endpoint
-    image = settings.images.serve_arm64 if endpoint.is_arm64 else settings.images.serve
     container = {
-        "Image": image,
+        "Image": settings.serve_image,
         "ModelDataUrl": artifact,
         "Environment": dict(endpoint.environment),
     }
@@ -252,40 +246,21 @@ def _has_group(aws: Aws, settings: Settings) -> bool:
     )
 
 
-def _read(aws: Aws, artifact: S3Uri) -> tuple[Manifest, bytes]:
+def _read(aws: Aws, source: S3Uri) -> tuple[Manifest, bytes]:
     """Return the manifest of an artifact on S3, and a tar.gz of its golden images."""
-    with TemporaryDirectory(prefix="register-") as folder:
-        packed = Path(folder, "model.tar.gz")
-        artifact.download(aws, packed)
-        try:
-            with tarfile.open(packed) as opened:
-                opened.extractall(folder, members=_small(opened, artifact), filter="data")
-            manifest = Manifest.read(Path(folder))
-        except (tarfile.TarError, OSError, EOFError, ArtifactError) as error:
-            raise UserError(f"{artifact} cannot be registered: {error}") from None
-        images = [
-            path
-            for path in sorted(Path(folder, GOLDEN).glob("*"))
-            if path.is_file() and path.suffix in IMAGE_SUFFIXES
-        ]
-        samples = io.BytesIO()
-        with tarfile.open(fileobj=samples, mode="w:gz") as archive:
-            for image in images:
-                archive.add(image, image.name)
-        return manifest, samples.getvalue()
-
-
-def _small(opened: tarfile.TarFile, artifact: S3Uri) -> Iterator[tarfile.TarInfo]:
-    """Yield the manifest and the golden images."""
-    total = 0
-    for member in opened:
-        name = PurePosixPath(member.name)
-        if not (member.isfile() and (str(name) == MANIFEST or name.parts[:1] == (GOLDEN,))):
-            continue
-        total += member.size
-        if total > MAX_BYTES:
-            raise UserError(
-                f"{artifact} cannot be registered: its manifest and golden images have more than "
-                f"{MAX_BYTES / 1e6:.0f} MB"
-            )
-        yield member
+    try:
+        files = artifact.read(aws, source)
+        manifest = Manifest.from_json(json.loads(files[MANIFEST]))
+    except KeyError:
+        raise UserError(f"{source} cannot be registered: it has no {MANIFEST}") from None
+    except (UserError, ArtifactError, ValueError) as error:
+        raise UserError(f"{source} cannot be registered: {error}") from None
+    samples = io.BytesIO()
+    with tarfile.open(fileobj=samples, mode="w:gz") as archive:
+        for name in sorted(files):
+            path = PurePosixPath(name)
+            if path.suffix in IMAGE_SUFFIXES:
+                member = tarfile.TarInfo(path.name)
+                member.size = len(files[name])
+                archive.addfile(member, io.BytesIO(files[name]))
+    return manifest, samples.getvalue()

@@ -2,25 +2,22 @@
 
 import json
 import math
-import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from container.classifier.artifact import GOLDEN, GOLDEN_ANSWERS, INT8_ANSWERS
+from container.classifier.artifact import GOLDEN_ANSWERS, INT8_ANSWERS
 from container.classifier.errors import UserError
 from container.classifier.media_types import IMAGE_MEDIA_TYPES
+from image_classifier.sagemaker import artifact as artifacts
 from image_classifier.sagemaker import aws as calls
 from image_classifier.sagemaker import invocation, logs
-from image_classifier.sagemaker.aws import Answer, Aws, explained
+from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 
 _CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack"})
-
-# A golden image and a list of probabilities are smaller.
-_MAX_FILE_BYTES = 64_000_000
 
 # Largest difference from a probability that training computed. The server has stricter limits for
 # each precision, and verifies them before it serves.
@@ -117,19 +114,7 @@ def golden_images(aws: Aws, artifact: S3Uri) -> list[Golden]:
     Raises:
         UserError: it cannot be read, or has none.
     """
-    files: dict[str, bytes] = {}
-    with explained(f"reading {artifact}"):
-        body = aws.client("s3").get_object(Bucket=artifact.bucket, Key=artifact.key)["Body"]
-        try:
-            with body, tarfile.open(fileobj=body, mode="r|*") as archive:
-                for member in archive:
-                    name = str(PurePosixPath(member.name))
-                    is_golden = name.startswith(f"{GOLDEN}/") and member.isfile()
-                    if is_golden and member.size <= _MAX_FILE_BYTES:
-                        opened = archive.extractfile(member)
-                        files[name] = opened.read() if opened is not None else b""
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise UserError(f"{artifact} is not a tar archive: {error}") from None
+    files = artifacts.read(aws, artifact)
     try:
         listed = json.loads(files[GOLDEN_ANSWERS])
         rows = json.loads(files[INT8_ANSWERS]) if INT8_ANSWERS in files else [()] * len(listed)

@@ -134,9 +134,7 @@ def tuner(settings: Settings, tuning: Tuning, session: Session) -> Hyperparamete
 def model(settings: Settings, artifact: str, session: Session) -> Model:
     """Return the Model for an endpoint or a transform job."""
     return Model(
-        image_uri=settings.images.serve_arm64
-        if settings.endpoint.is_arm64
-        else settings.images.serve,
+        image_uri=settings.serve_image,
         model_data=artifact,
         role=settings.aws.role,
         env=dict(settings.endpoint.environment),

@@ -245,6 +245,12 @@ class Settings(Section):
         return to_strings({**({"debug_rules": rules} if rules else {}), **self.hyperparameters})
 
     @property
+    def serve_image(self) -> str | None:
+        """Return the container image for the processors of the endpoint."""
+        images = self.images
+        return images.serve_arm64 if self.endpoint.is_arm64 else images.serve
+
+    @property
     def output(self) -> str:
         """Return the S3 prefix of everything that jobs and endpoints write."""
         return f"s3://{self.aws.bucket}/{self.name}/output"
