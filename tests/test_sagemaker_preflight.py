@@ -85,7 +85,8 @@ def test_every_problem_has_its_sentence(
         RoleName="image-classifier", PolicyDocument=trust("ec2.amazonaws.com")
     )
     client("s3").delete_object(Bucket="my-bucket", Key="hands/data/validation/a/1.png")
-    settings = write(tmp_path, "[training]\ninstance_count = 2\n[endpoint]\ninstance_count = 3\n")
+    scaled = "[endpoint]\ninstance_count = 2\n[endpoint.scaling]\nmax_instances = 3\n"
+    settings = write(tmp_path, f"[training]\ninstance_count = 2\n{scaled}")
 
     quotas(ready, 1)
     simulated(ready, "implicitDeny")

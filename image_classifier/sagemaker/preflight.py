@@ -96,7 +96,8 @@ def _quotas(aws: Aws, settings: Settings) -> Iterator[str]:
     needed = {f"{job.instance_type} for {kind} usage": ("training", job.instance_count * parallel)}
     if endpoint.kind != "serverless":
         name = f"{endpoint.instance_type} for endpoint usage"
-        needed[name] = ("endpoint", endpoint.instance_count)
+        scaled = endpoint.scaling.max_instances if endpoint.scaling else 0
+        needed[name] = ("endpoint", max(endpoint.instance_count, scaled))
     if "transform" in settings.model_fields_set:
         name = f"{transform.instance_type} for transform job usage"
         needed[name] = ("transform", transform.instance_count)

@@ -165,6 +165,8 @@ class Endpoint(Section):
         if self.kind == "serverless":
             yield "scaling", "is not for serverless endpoints, which scale without it", "kind"
             return
+        if self.instance_type.startswith("ml.t"):
+            yield "instance_type", "is burstable, and SageMaker does not scale such instances"
         if scaling.min_instances == 0 and self.kind != "asynchronous":
             yield (
                 "scaling.min_instances",
