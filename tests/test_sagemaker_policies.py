@@ -15,8 +15,10 @@ from image_classifier.sagemaker.resources import KINDS
 
 FOLDER = Path(image_classifier.sagemaker.__file__).with_name("policies")
 
-NAMES = ("role", "role-kms", "role-vpc", "role-pipeline", "role-mlflow", "person", "person-kms")
-NAMES += ("scheduler",)
+NAMES = (
+    *("role", "role-kms", "role-vpc", "role-pipeline", "role-mlflow"),
+    *("person", "person-kms", "scheduler"),
+)
 
 
 def policy(name: str) -> dict[str, Any]:
