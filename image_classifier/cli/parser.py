@@ -25,6 +25,7 @@ WITH_SETTINGS = tuple(
 _CHANGING = "train tune pipeline register approve deploy predict transform explain delete"
 _WAITING = "train tune deploy transform explain"
 _LOCAL = "train tune deploy predict explain transform report logs debug delete"
+_SET_HELP = "replace a value of the settings file, such as hyperparameters.epochs=3"
 _EXPIRES_HELP = (
     "delete the endpoint after this time, such as 90m, 2h or 3d; `never` removes an earlier limit "
     "(on SageMaker)"
@@ -159,9 +160,8 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     images_help = "images or a folder of images; with --clarify s3://bucket/folder/"
     add("explain", "images", images_help, nargs="+", metavar="IMAGE")
     flag(every, "--quiet", "print only the result")
-    set_help = "replace a value of the settings file, such as hyperparameters.epochs=3"
     override = {"metavar": "KEY=VALUE", "action": "append", "default": [], "dest": "overrides"}
-    add(every, "--set", set_help, **override)
+    add(every, "--set", _SET_HELP, **override)
     flag(_CHANGING, "--dry-run", "validate and print the requests; send none")
     add(
         _WAITING,
