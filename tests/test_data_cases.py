@@ -101,6 +101,20 @@ def test_job_with_splits_in_two_channels_is_rejected(tmp_path: Path) -> None:
     assert failure(job).startswith("the training channel contains the splits test (30 images)")
 
 
+def test_splits_in_languages_with_accents_are_splits(tmp_path: Path) -> None:
+    source = tmp_path / "chats"
+    accented = unicodedata.normalize("NFD", "Entraînement")
+    for split in (accented, "validación"):
+        folders(source / split, {"café": 3, "thé": 3}, prefix=split)
+
+    rows = prepared(source)
+
+    assert Counter((row["split"], row["label"]) for row in rows) == {
+        (split, name): 3 for split in ("train", "validation") for name in ("café", "thé")
+    }
+    assert set(labeled_splits(source)) == {"train", "validation"}
+
+
 def test_numbers_in_names_are_not_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -149,6 +149,18 @@ def read(tmp_path: Path, name: str, text: str, **columns: str) -> list[Row]:
         ("a.csv", "path,label\nx/1.png,ant\n2.png,bee\n"),
         ("a.csv", "\ufeffFilename;Class\nx/1.png;ant\n2.png;bee\n"),
         ("a.tsv", "id\tbreed\textra\nx/1.png\tant\t\n2.png\tbee\t7\n"),
+        ("a.csv", "ImageId,ClassName\nx/1.png,ant\n2.png,bee\n"),
+        ("a.csv", "class index,filepaths,labels\n0,x/1.png,ant\n1,2.png,bee\n"),
+        ("a.json", '{"path": {"0": "x/1.png", "1": "2.png"}, "label": {"0": "ant", "1": "bee"}}'),
+        (
+            "a.json",
+            (
+                '{"info": {}, "categories": [{"id": 3, "name": "ant"}, {"id": 4, "name": "bee"}],'
+                '"images": [{"id": 7, "file_name": "x/1.png"}, {"id": 8, "file_name": "2.png"}],'
+                '"annotations": [{"id": 1, "image_id": 7, "category_id": 3},'
+                '{"id": 2, "image_id": 8, "category_id": 4}]}'
+            ),
+        ),
         ("a.jsonl", '{"path": "x/1.png", "label": "ant"}\n\n{"path": "2.png", "label": "bee"}\n'),
         (
             "a.manifest",
@@ -349,6 +361,7 @@ def test_json_lines_with_other_types_and_keys_are_read(tmp_path: Path) -> None:
         ("a.csv", "0,cat\n0,dog\n", "the label '0' two names, 'cat' and 'dog'"),
         ("a.json", '{"0": "cat", "0": "dog"}', "has '0' twice, with 'cat' and 'dog'"),
         ("a.json", '{"0": null, "1": "dog"}', "has 'None' as a label or name: expected text"),
+        ("a.yaml", "names:\n  0: cat\n  1: dog\n", "is not a list of names of classes: expected"),
         ("a.json", '[["a", "b", ["c"]], "dog"]', "as a label or name: expected text"),
     ],
 )

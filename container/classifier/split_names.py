@@ -54,7 +54,7 @@ def normalized(name: str) -> str:
 def split_name(name: str) -> SplitName | None:
     """Return the split that a name stands for; None without one."""
     name = _HOLD_OUT.sub("holdout", normalized(name))
-    matches = list(_WORD.finditer(name))
+    matches = list(_WORD.finditer(_without_accents(name)))
     roles = [_role(match[0].lower()) for match in matches]
     found = {role for role in roles if role}
     if found == {"train", "validation"}:
@@ -74,6 +74,11 @@ def split_name(name: str) -> SplitName | None:
     first, last = matches[positions[0]], matches[positions[-1]]
     rest = (name[: first.start()] + name[last.end() :]).strip(" _-.()")
     return SplitName(found.pop(), not others, rest if others else "")
+
+
+def _without_accents(name: str) -> str:
+    """Return a name of the same length, such as `entrainement` for `entraînement`."""
+    return "".join(unicodedata.normalize("NFD", character)[0] for character in name)
 
 
 def role_of(name: str) -> str | None:

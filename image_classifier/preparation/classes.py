@@ -12,6 +12,8 @@ from container.classifier.split_names import normalized
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.tables import column_name, read_text
 
+SUFFIXES = (".json", ".csv", ".tsv", ".txt")
+
 # Names of the columns of a table with a header.
 _IDS = ("class_id", "classid", "id", "label", "index", "class", "code", "category_id", "synset")
 _NAMES = ("class_name", "classname", "name", "label_name", "signname", "sign_name", "category_name",
@@ -30,6 +32,11 @@ def read(path: Path, encoding: str | None = None) -> dict[str, str]:
         UserError: it is something else, or two labels have one name, or one label two.
         OSError: it cannot be read.
     """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"{path} is not a list of names of classes: expected {', '.join(SUFFIXES)}, such as "
+            'JSON with {"0": "cat"}'
+        )
     text = read_text(path, encoding)
     pairs = _read_json(path, text) if path.suffix.lower() == ".json" else _read_table(path, text)
     names: dict[str, str] = {}

@@ -27,11 +27,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": (
         "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path",
         "image_name", "image_id", "img", "img_path", "image_file", "images", "fname", "file_id",
-        "id", "id_code",
+        "id", "id_code", "filepaths", "file_paths", "image_paths", "filenames",
     ),
     "label": (
         "label", "labels", "class", "class_name", "category", "target", "breed", "species",
         "class_id", "classid", "label_name", "category_name", "diagnosis", "dx", "name",
+        "class_label", "classname",
     ),
     "split": split_columns.NAMES,
     "group": (),

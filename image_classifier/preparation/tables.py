@@ -4,9 +4,10 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from container.classifier.errors import UserError
 from container.classifier.media_types import IMAGE_SUFFIXES
@@ -18,6 +19,9 @@ Numbered: TypeAlias = tuple[int, Record]
 
 # Suffixes of images that tables list, which need not be of a format that training reads.
 _SUFFIXES = IMAGE_SUFFIXES | {".ppm", ".pgm", ".jp2", ".pnm"}
+
+# Before a capital letter, as in ImageId.
+_WORD_END = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 # What tables have for a missing value, and for no and yes; in lower case.
 MISSING = frozenset({"nan", "null", "n/a", "#n/a", "<na>"})
@@ -77,7 +81,7 @@ def is_image_path(text: str) -> bool:
 
 def column_name(name: str) -> str:
     """Return the name of a column as it is compared: lower case, with underscores."""
-    return "_".join(name.strip().lower().replace("-", " ").split())
+    return "_".join(_WORD_END.sub(" ", name).lower().replace("-", " ").split())
 
 
 def cell(record: Record, name: str) -> str:
@@ -188,7 +192,7 @@ def _read_json_lines(path: Path, text: str) -> Iterator[Numbered]:
 
 
 def _read_json(path: Path, text: str) -> Iterator[Numbered]:
-    """Read JSON Lines, a list of objects, labels by path, or lists of paths by label."""
+    """Read JSON Lines, or a document with records, columns, labels or COCO's lists."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -196,14 +200,46 @@ def _read_json(path: Path, text: str) -> Iterator[Numbered]:
         return
     if isinstance(document, list) and all(isinstance(item, dict) for item in document):
         yield from enumerate(document, 1)
-    elif isinstance(document, dict) and all(isinstance(item, list) for item in document.values()):
-        pairs = [(name, label) for label, names in document.items() for name in names]
-        yield from ((n, {"path": name, "label": label}) for n, (name, label) in enumerate(pairs, 1))
-    elif isinstance(document, dict) and all(is_image_path(name) for name in document):
-        pairs = list(document.items())
-        yield from ((n, {"path": name, "label": label}) for n, (name, label) in enumerate(pairs, 1))
+    elif isinstance(document, dict) and (records := _records(document)) is not None:
+        yield from enumerate(records, 1)
     else:
         yield from _read_json_lines(path, text)
+
+
+def _records(document: Mapping[str, Any]) -> list[Record] | None:
+    """Return the records of a JSON object; None if it is something else."""
+    values = list(document.values())
+    if _are_objects(document.get("images")) and _are_objects(document.get("annotations")):
+        return _coco_records(document)
+    if all(isinstance(value, list) for value in values):
+        # Lists of paths by label.
+        return [{"path": name, "label": label} for label in document for name in document[label]]
+    if values and all(isinstance(value, dict) for value in values):
+        # Columns, as pandas writes them: the values by row.
+        return [{name: document[name].get(row) for name in document} for row in values[0]]
+    if all(is_image_path(name) for name in document):
+        return [{"path": name, "label": label} for name, label in document.items()]
+    return None
+
+
+def _are_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _coco_records(document: Mapping[str, Any]) -> list[Record]:
+    """Join the lists of COCO's format, as iNaturalist has them: a record per annotation."""
+    paths = {str(item.get("id")): item.get("file_name") for item in document["images"]}
+    known = document.get("categories")
+    categories = known if isinstance(known, list) and _are_objects(known) else []
+    names = {str(item.get("id")): item.get("name") for item in categories}
+    pairs = [
+        (str(item.get("image_id")), str(item.get("category_id")))
+        for item in document["annotations"]
+    ]
+    return [
+        {"path": paths.get(image), "label": names.get(category, category)}
+        for image, category in pairs
+    ]
 
 
 _READERS: Mapping[str, Callable[[Path, str], Iterator[Numbered]]] = {
