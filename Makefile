@@ -8,7 +8,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 PORT ?= 8080
 export PORT
 
-.PHONY: help setup prepare up down predict test lint format docs lock
+.PHONY: help setup prepare up down predict test lint format docs sdk3 lock
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,14 @@ docs: .venv/docs/ready  ## Build the documentation site, site/index.html
 	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
 	@echo 'open site/index.html'
 
+# Separate, because version 2 of the SDK is in the other one.
+.venv/sdk3/ready: requirements/sdk3.txt
+	$(PYTHON) -m venv .venv/sdk3
+	.venv/sdk3/bin/pip install --quiet --no-deps --require-hashes --requirement $<
+	touch $@
+
+sdk3: .venv/sdk3/ready  ## Install version 3 of the SageMaker SDK, for examples/sdk3.py and its test
+
 # `make lock UPGRADE=--upgrade` takes the latest versions; without it only changes in pyproject.toml.
 LOCK = .venv/bin/uv pip compile --quiet $(UPGRADE) --generate-hashes --universal \
 	--python-version 3.11 --no-header --no-annotate
@@ -82,3 +90,4 @@ lock: setup  ## Lock the packages that pyproject.toml requires
 	$(LOCK) --group serve -c requirements/dev.txt -o requirements/serve.txt
 	$(LOCK) --group serve-gpu -c requirements/dev.txt -o requirements/serve-gpu.txt
 	$(LOCK) --group docs -c requirements/dev.txt -o requirements/docs.txt
+	$(LOCK) --group sdk3 -o requirements/sdk3.txt

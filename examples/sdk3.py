@@ -1,9 +1,11 @@
 """Objects of the SageMaker SDK, version 3, from the settings file: ModelTrainer and others.
 
 `image_classifier/sagemaker/sdk.py` has those of version 2. The command itself needs no SDK. Run
-this file in an environment with `pip install 'sagemaker>=3.27,<4'`:
+this file in the environment of `make sdk3`:
 
-    python -m examples.sdk3 settings.toml    # trains on this machine, in the container image
+    .venv/sdk3/bin/python -m examples.sdk3 settings.toml
+
+It trains on this machine, in the container image.
 """
 
 import sys
@@ -139,14 +141,17 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
 def local_trainer(file: SettingsFile, image: str, folder: Path) -> ModelTrainer:
     """Return a ModelTrainer that runs a container image on this machine, without an account.
 
-    The model is `compressed_artifacts/model.tar.gz` below `folder`.
+    The model is `compressed_artifacts/model.tar.gz` below `folder`. Several instances are several
+    containers.
     """
+    job = file.settings.training
     return ModelTrainer(
         training_mode=Mode.LOCAL_CONTAINER,
         training_image=image,
         base_job_name=file.settings.name,
         hyperparameters=file.settings.job_hyperparameters(),
-        compute=Compute(instance_type="local_cpu", instance_count=1),
+        environment=dict(job.environment),
+        compute=Compute(instance_type="local_cpu", instance_count=job.instance_count),
         input_data_config=[
             InputData(channel_name=name, data_source=str(path))
             for name, path in file.local_channels().items()

@@ -218,6 +218,22 @@ def test_a_host_that_does_not_start_is_named(current: str, sentence: str) -> Non
 
 
 @pytest.mark.usefixtures("port")
+@pytest.mark.parametrize(("interface", "expected"), [("lo", "lo"), ("ethwe", None)])
+def test_an_interface_that_does_not_exist_is_not_used(
+    interface: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    hosts = Hosts(current=HOSTS[0], names=tuple(sorted(HOSTS)), network_interface=interface)
+
+    with pytest.raises(Stopped), joined(hosts, StopRequest(requested=True)):
+        pass
+
+    assert os.environ.get("GLOO_SOCKET_IFNAME") == expected
+
+
+@pytest.mark.usefixtures("port")
 @pytest.mark.parametrize("current", HOSTS)
 def test_a_stop_ends_the_wait_for_a_host(current: str) -> None:
     hosts = Hosts(current=current, names=tuple(sorted(HOSTS)), network_interface="lo")

@@ -140,8 +140,10 @@ def joined(hosts: Hosts, stop: Stop) -> Iterator[Cluster]:
 def _connected(hosts: Hosts, rank: Rank, stop: Stop) -> Iterator[Cluster]:
     is_single_host = len(hosts.names) == 1
     interface = "lo" if is_single_host else hosts.network_interface
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ.setdefault(name, interface)
+    # Version 3 of the SageMaker SDK names an interface that its containers do not have.
+    if any(name == interface for _, name in socket.if_nameindex()):
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, interface)
     store = _store("127.0.0.1" if is_single_host else hosts.names[0], hosts, rank, stop)
     counts = _exchange_counts(store, hosts, rank, stop)
     cluster = Cluster(sum(counts[: hosts.rank]) + rank.index, sum(counts))
