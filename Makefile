@@ -8,7 +8,7 @@ SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run)
 PORT ?= 8080
 export PORT
 
-.PHONY: help setup prepare up down predict test lint format docs sdk3 lock
+.PHONY: help setup prepare up down predict tour test lint format docs sdk3 lock
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ down:  ## Stop what `make up` started
 
 predict:  ## Classify FILE (default: an image from test_dir); JSON=yes prints the whole response
 	local_test/predict.sh $(if $(JSON),--json) $(if $(FILE),"$(FILE)")
+
+tour: setup  ## Run the whole workflow offline; write one page that links all reports
+	.venv/bin/python -m examples.tour local_test/tour
 
 # Tests marked `docker` are deselected if no Docker engine is found.
 test: setup  ## Run the tests; `make test TESTS='-m "not slow"'` runs some

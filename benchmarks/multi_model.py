@@ -129,9 +129,18 @@ def _send_traffic(
 def _measure_traffic(
     models: ManyModels, server: Running, bodies: Sequence[bytes], arguments: argparse.Namespace
 ) -> dict[str, object]:
+    rejected = 0
+
     def invoke(name: str, number: int) -> Answer:
+        nonlocal rejected
         headers = {"Content-Type": "image/jpeg", "Accept": "text/csv"}
-        return models.invoke(f"{name}.tar.gz", bodies[number], headers)
+        while True:
+            answer = models.invoke(f"{name}.tar.gz", bodies[number], headers)
+            if answer.status != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                return answer
+            # As clients of an endpoint do.
+            rejected += 1
+            time.sleep(0.1)
 
     expected = {
         (name, number): _probabilities(invoke(name, number))
@@ -163,6 +172,7 @@ def _measure_traffic(
         "growth": statistics.median(last) / statistics.median(first) - 1,
         "requests": sent,
         "wrong": wrong,
+        "rejected": rejected,
         "seconds": time.monotonic() - start,
     }
 

@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--image", help="container image (default: a process)")
     parser.add_argument("--interruptions", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     command = [sys.executable, "-m", "container.training", "train"]
@@ -61,7 +61,7 @@ def main() -> None:
         expected = _hash(whole)
         print(f"uninterrupted: {whole.seconds:.1f} s, {expected}", flush=True)
         moments, last = _interrupt(examination, arguments, whole.seconds)
-    found = _hash(last)
+        found = _hash(last)
     print(f"interrupted {len(moments)} times: {found}")
     document = {"seconds": whole.seconds, "moments": moments, "is_equal": found == expected}
     print(json.dumps({**document, "conditions": conditions(["torch"])}))
@@ -99,7 +99,7 @@ def _interrupt(
 
     def interrupt(running: Running) -> None:
         # Many moments are before the first checkpoint, others between two of them.
-        moment = chooser.uniform(0, seconds / 2)
+        moment = chooser.uniform(0, seconds / 6)
         is_kill = len(moments) % 2 == 1
         if running.wait(moment) is not None:
             return

@@ -1,7 +1,9 @@
 """Environment variables that several programs read or set."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from container.classifier.errors import UserError
 
@@ -17,6 +19,8 @@ IMAGE_MEMORY_VARIABLE = "SAGEMAKER_CLASSIFIER_IMAGE_MB"
 PROCESSES_VARIABLE = "SAGEMAKER_CLASSIFIER_PROCESSES"
 LIVE_VARIABLE = "SAGEMAKER_CLASSIFIER_LIVE"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+
+Number = TypeVar("Number", int, float)
 
 # Values of on/off variables, in any case.
 ON, OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
@@ -35,16 +39,30 @@ def is_on(text: str) -> bool | None:
     return {**dict.fromkeys(OFF, False), **dict.fromkeys(ON, True), "": False}.get(text.lower())
 
 
+def number(
+    environment: Mapping[str, str], name: str, default: Number, lowest: int, highest: int
+) -> Number:
+    """Return the value of a variable, a number of the default's type; empty means the default.
+
+    Raises:
+        UserError: it is not such a number, or out of range.
+    """
+    text = environment.get(name) or str(default)
+    try:
+        value = type(default)(text)
+    except ValueError:
+        value = type(default)(lowest - 1)
+    if not lowest <= value <= highest:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise UserError(f"{name} must be {kind} from {lowest} to {highest}, got {text!r}")
+    return value
+
+
 def image_bytes() -> int:
     """Return the memory that decoding one image may take.
 
     Raises:
         UserError: IMAGE_MEMORY_VARIABLE is invalid.
     """
-    text = os.environ.get(IMAGE_MEMORY_VARIABLE) or str(IMAGE_MB)
-    if not (text.isdecimal() and MIN_IMAGE_MB <= int(text) <= MAX_IMAGE_MB):
-        raise UserError(
-            f"{IMAGE_MEMORY_VARIABLE} must be a whole number from {MIN_IMAGE_MB} to "
-            f"{MAX_IMAGE_MB}, got {text!r}"
-        )
-    return int(text) * MB
+    name = IMAGE_MEMORY_VARIABLE
+    return MB * number(os.environ, name, IMAGE_MB, MIN_IMAGE_MB, MAX_IMAGE_MB)

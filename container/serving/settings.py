@@ -5,7 +5,7 @@ Variables that AWS's toolkits also have keep AWS's names.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 from container.classifier.environment import (
     ERROR_RECORDS_VARIABLE,
@@ -19,7 +19,9 @@ from container.classifier.environment import (
     ON,
     PAGE_VARIABLE,
     PORT_VARIABLE,
+    Number,
     is_on,
+    number,
 )
 from container.classifier.errors import UserError
 from container.classifier.media_types import JSON, RESPONSE_MEDIA_TYPES
@@ -48,8 +50,6 @@ WAIT_SECONDS = 2
 MAX_SECONDS = 3600
 
 MAX_BATCH_SIZE = 512
-
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,13 +222,4 @@ class _Variables:
         return value
 
     def number(self, name: str, default: Number, lowest: int, highest: int) -> Number:
-        """Read a number of the default's type."""
-        text = self.environment.get(name) or str(default)
-        try:
-            value = type(default)(text)
-        except ValueError:
-            value = type(default)(lowest - 1)
-        if not lowest <= value <= highest:
-            kind = "a whole number" if isinstance(default, int) else "a number"
-            raise UserError(f"{name} must be {kind} from {lowest} to {highest}, got {text!r}")
-        return value
+        return number(self.environment, name, default, lowest, highest)

@@ -3,7 +3,7 @@
 import hashlib
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -63,12 +63,14 @@ def run(
         if archive is not None:
             extract(archive, base_dir / "model")
         job = _job(file, base_dir / "model")
-        program = _program(base_dir, job, in_container=in_container)
+        program = server(
+            base_dir, _variables(job), folders={"model": False}, in_container=in_container
+        )
         with (
             handle_stop_signals(_stop),
-            endpoint.running(*program, processes.STARTUP_SECONDS) as server,
+            endpoint.running(*program, processes.STARTUP_SECONDS) as running,
         ):
-            summary = batch.run(job, source, target, server)
+            summary = batch.run(job, source, target, running)
     kept = f", {summary.kept} results of an earlier run kept" if summary.kept else ""
     show(f"{summary.done} files classified{kept}")
     if summary.failed:
@@ -99,33 +101,56 @@ def _job(file: SettingsFile, model: Path) -> batch.Job:
     )
 
 
-def _program(base_dir: Path, job: batch.Job, *, in_container: bool) -> tuple[Target, Launch]:
-    """Return the server, with the environment of a transform job."""
-    variables = {
+def _variables(job: batch.Job) -> dict[str, str]:
+    """Return the environment of a transform job."""
+    return {
         "SAGEMAKER_BATCH": "true",
         "SAGEMAKER_BATCH_STRATEGY": _STRATEGIES[job.strategy],
         "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(job.max_payload // 2**20),
         ERROR_RECORDS_VARIABLE: "true",
     }
+
+
+def server(
+    base_dir: Path,
+    variables: Mapping[str, str],
+    *,
+    folders: Mapping[str, bool],
+    in_container: bool,
+) -> tuple[Target, Launch]:
+    """Return our server in the sandbox.
+
+    Args:
+        base_dir: folder that stands for /opt/ml.
+        variables: of its environment.
+        folders: of `base_dir` that a container sees, and whether it may write them.
+        in_container: whether it runs in a container, else as a process.
+
+    Raises:
+        UserError: packages, the engine or the container image are missing.
+    """
     base_dir = base_dir.resolve()
     if in_container:
         target = ContainerTarget(containers.SERVE_IMAGE, "serve")
-        launch = Launch(
-            base_dir=base_dir, folders={"model": False}, variables=variables, port=SERVING_PORT
-        )
+        launch = Launch(base_dir=base_dir, folders=folders, variables=variables, port=SERVING_PORT)
         return target, launch
     processes.require("flask")
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "container.serving", "serve"]
-    variables |= {**processes.VARIABLES, PORT_VARIABLE: str(port)}
-    variables["GUNICORN_CMD_ARGS"] = f"--bind 127.0.0.1:{port}"
+    variables = {
+        **processes.VARIABLES,
+        PORT_VARIABLE: str(port),
+        "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
+        **variables,
+    }
     # The files of the model stay writable: they belong to this user.
     return ProcessTarget(command, cwd=ROOT), Launch(
         base_dir=base_dir, folders={}, variables=variables, port=port
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that no program uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
