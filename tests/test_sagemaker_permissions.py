@@ -1,6 +1,7 @@
 """The policies allow every recorded call with its resource, and those of nothing else."""
 
 import fnmatch
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -195,6 +196,9 @@ def stand_in(account: str, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """What moto lacks, for `check --account` and for prices."""
     assert account
     monkeypatch.setattr(aws, "POLL_SECONDS", 0)
+    # Names with another time each, also within a second.
+    days = itertools.count(250101)
+    monkeypatch.setattr("time.strftime", lambda *_: f"{next(days)}-000000")
     stand_in = StandIn(monkeypatch)
     client("iam").create_role(RoleName="image-classifier", AssumeRolePolicyDocument=trust())
     quotas(stand_in, 1)
