@@ -3,6 +3,7 @@
 import fnmatch
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -191,14 +192,21 @@ def listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
+TIME_IN_NAMES = "%y%m%d-%H%M%S"
+
+
 @pytest.fixture
 def stand_in(account: str, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """What moto lacks, for `check --account` and for prices."""
     assert account
     monkeypatch.setattr(aws, "POLL_SECONDS", 0)
-    # Names with another time each, also within a second.
-    days = itertools.count(250101)
-    monkeypatch.setattr("time.strftime", lambda *_: f"{next(days)}-000000")
+    # Two resources have different times in their names, also within a second.
+    strftime, numbers = time.strftime, itertools.count()
+
+    def numbered(form: str, *moment: time.struct_time) -> str:
+        return f"{next(numbers):06}-000000" if form == TIME_IN_NAMES else strftime(form, *moment)
+
+    monkeypatch.setattr("time.strftime", numbered)
     stand_in = StandIn(monkeypatch)
     client("iam").create_role(RoleName="image-classifier", AssumeRolePolicyDocument=trust())
     quotas(stand_in, 1)
