@@ -147,6 +147,11 @@ def test_output_is_the_definition_without_an_account(
     assert run("pipeline", settings, "--dry-run", "--output", output) == 0
     assert json.loads(output.read_text()) == definition(tmp_path, DATA)
     capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run("pipeline", settings, "--start", "--output", output)
+    assert "--output creates no pipeline to start" in capsys.readouterr().err
+    assert run("pipeline", settings, "--dry-run", "--output", tmp_path / "none" / "p.json") == 1
+    assert "none/p.json: No such file or directory" in capsys.readouterr().err
     assert run("pipeline", settings, "--dry-run", "--start") == 0
     printed = capsys.readouterr().out
     assert '"Name": "Evaluate"' in printed

@@ -82,6 +82,8 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         parser.error("--output needs --local: on SageMaker, results are below aws.bucket")
     if arguments.verb == "logs" and arguments.local and (arguments.follow or arguments.since):
         parser.error("--follow and --since are for SageMaker, and not for --local")
+    if chosen == "pipeline" and arguments.output and arguments.start:
+        parser.error("--output creates no pipeline to start: remove it or --start")
     if chosen == "deploy" and arguments.version is not None and (arguments.local or arguments.job):
         parser.error("--version is for SageMaker, instead of --job: remove --local and --job")
     if chosen == "deploy" and arguments.expires is not None and arguments.local:
