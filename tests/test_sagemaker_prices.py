@@ -156,6 +156,9 @@ def test_status_warns_of_what_runs_and_what_it_has_cost(
     assert cost["dollars_an_hour"] == pytest.approx(0.3)
     assert cost["dollars_so_far"] == pytest.approx(3.0, abs=0.01)
     assert (cost["instance_type"], cost["instance_count"]) == ("ml.m5.large", 2)
+    job.enable_managed_spot_training = True
+    assert run("status", settings) == 0
+    assert "costs $0.08 an hour, about $0.04 so far" in capsys.readouterr().out
 
 
 def test_status_of_what_costs_nothing_reads_no_prices(

@@ -161,7 +161,7 @@ VERBS: Mapping[str, Verb] = {
         then_here="ls {result}",
     ),
     "status": Verb(
-        summary="list all resources of the settings on SageMaker",
+        summary="list all resources of the settings on SageMaker, and what they cost",
         example="settings.toml",
         page="how-to/clean-up.md",
         then="{command} delete {settings} (after a confirmation)",

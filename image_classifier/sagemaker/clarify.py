@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 from image_classifier.sagemaker import deployment
 from image_classifier.sagemaker.aws import Aws
-from image_classifier.sagemaker.request_fields import kms_key, processing_input, tags, vpc
+from image_classifier.sagemaker.request_fields import (
+    kms_key,
+    processing_input,
+    tags,
+    volume_key,
+    vpc,
+)
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import HOUR, Settings
 from image_classifier.settings.service_model import Request
@@ -86,7 +92,7 @@ def _processing_job(
         "InstanceType": settings.explain.instance_type,
         "InstanceCount": settings.explain.instance_count,
         "VolumeSizeInGB": 30,
-    }
+    } | volume_key(settings)
     request: Request = {
         "ProcessingJobName": name,
         "RoleArn": settings.aws.role,

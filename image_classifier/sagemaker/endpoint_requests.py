@@ -1,7 +1,7 @@
 """Requests that create models, endpoints and transform jobs, from settings alone."""
 
 from container.classifier.environment import ERROR_RECORDS_VARIABLE
-from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
+from image_classifier.sagemaker.request_fields import kms_key, tags, volume_key, vpc
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
 
@@ -151,6 +151,7 @@ def transform_job(settings: Settings, name: str, model_name: str, images: str) -
         "TransformResources": {
             "InstanceType": transform.instance_type,
             "InstanceCount": transform.instance_count,
-        },
+        }
+        | volume_key(settings),
         "Tags": tags(settings),
     }

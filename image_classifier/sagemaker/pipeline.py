@@ -13,7 +13,14 @@ from container.classifier.channel_names import SPLITS, TEST, find_folder
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import registry, resources, training
 from image_classifier.sagemaker.aws import Aws
-from image_classifier.sagemaker.request_fields import INPUTS, kms_key, processing_input, tags, vpc
+from image_classifier.sagemaker.request_fields import (
+    INPUTS,
+    kms_key,
+    processing_input,
+    tags,
+    volume_key,
+    vpc,
+)
 from image_classifier.settings import service_model
 from image_classifier.settings.schema import HOUR, Settings
 from image_classifier.settings.service_model import Request
@@ -103,8 +110,7 @@ def _prepare(aws: Aws, settings: Settings, source: str) -> Request:
         "InstanceCount": 1,
         "VolumeSizeInGB": settings.training.volume_gb,
     }
-    if settings.aws.kms_key is not None:
-        cluster["VolumeKmsKeyId"] = settings.aws.kms_key
+    cluster |= volume_key(settings)
     request: Request = {
         "ProcessingJobName": settings.name,
         "RoleArn": settings.aws.role,

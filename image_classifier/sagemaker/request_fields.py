@@ -91,3 +91,8 @@ def processing_input(name: str, source: str, folder: str) -> Request:
 def kms_key(settings: Settings) -> dict[str, str]:
     """Return the field KmsKeyId of output on S3, if the settings have a key."""
     return {} if settings.aws.kms_key is None else {"KmsKeyId": settings.aws.kms_key}
+
+
+def volume_key(settings: Settings) -> dict[str, str]:
+    """Return the field VolumeKmsKeyId of a job's disks, if the settings have a key."""
+    return {} if settings.aws.kms_key is None else {"VolumeKmsKeyId": settings.aws.kms_key}

@@ -162,6 +162,7 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
         strategy=transform.strategy,
         output_path=output,
         output_kms_key=settings.aws.kms_key,
+        volume_kms_key=settings.aws.kms_key,
         accept=transform.accept_header,
         max_payload=transform.max_payload_mb,
         env=dict(TRANSFORM_ENVIRONMENT),

@@ -6,7 +6,7 @@ a test compares them.
 
 from collections.abc import Mapping
 
-from image_classifier.sagemaker.request_fields import kms_key, tags, vpc
+from image_classifier.sagemaker.request_fields import kms_key, tags, volume_key, vpc
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.debugging import EXPRESSIONS
 from image_classifier.settings.schema import HOUR, Settings
@@ -59,9 +59,7 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
         "InstanceCount": job.instance_count,
         "InstanceType": job.instance_type,
         "VolumeSizeInGB": job.volume_gb,
-    }
-    if aws.kms_key is not None:
-        resources["VolumeKmsKeyId"] = aws.kms_key
+    } | volume_key(settings)
     # A tuning job keeps its instances warm without this field.
     if job.keep_alive_minutes and not is_tuning:
         resources["KeepAlivePeriodInSeconds"] = job.keep_alive_minutes * 60

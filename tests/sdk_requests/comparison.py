@@ -37,6 +37,8 @@ REASONS: Mapping[str, str] = {
     "CreateEndpointConfig.ProductionVariants*.ContainerStartupHealthCheckTimeoutInSeconds": "the "
     "ModelBuilder of version 3 was given it, and did not send it",
     "*sagemaker.amazonaws.com/model-source*": "version 3 marks what it may reuse",
+    "CreateTransformJob.TransformResources.VolumeKmsKeyId": "the example does not pass it to the "
+    "Transformer of version 3: disks are **not encrypted** with the key",
     "CreateModel.Tags*": "the example passes no tags to the ModelBuilder",
     "CreateEndpointConfig.Tags*": "the example passes no tags to the ModelBuilder",
 }
