@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run all steps; return 0, or 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of everything; is replaced")
-    parser.add_argument("--images", type=int, default=600, help="drawn (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=240, help="drawn (default: %(default)s)")
     arguments = parser.parse_args(argv)
     folder = arguments.folder.resolve()
     if folder.exists() and not (folder / PAGE).is_file() and any(folder.iterdir()):

@@ -176,6 +176,15 @@ def test_end_of_the_server_ends_the_job(tmp_path: Path) -> None:
     assert "a.out" in files_in(tmp_path / "out")
 
 
+def test_name_that_is_too_long_for_a_result_fails_alone(tmp_path: Path, healthy: Running) -> None:
+    source = write(tmp_path / "in", {"a": VALID, "ü" * 125: VALID})
+
+    summary = batch.run(JSON_JOB, source, tmp_path / "out", healthy)
+
+    assert summary.done == 1
+    assert [*summary.failed.values()] == ["the name is too long for a file NAME.out"]
+
+
 def test_links_are_followed_but_not_in_a_circle(tmp_path: Path, healthy: Running) -> None:
     source = write(tmp_path / "in", {"a": VALID})
     write(tmp_path / "elsewhere", {"b": VALID})

@@ -15,8 +15,8 @@ from image_classifier.local import trial
 from image_classifier.local.packing import BEST, MODEL, pack
 from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import containers, opt_ml, processes, training
+from image_classifier.platform.archives import extract
 from image_classifier.sagemaker import invocation, prediction
-from image_classifier.sagemaker.reports import extract
 from image_classifier.settings.inference import Endpoint
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile

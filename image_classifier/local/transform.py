@@ -13,11 +13,11 @@ from container.classifier.manifest import MANIFEST
 from image_classifier.local import jobs
 from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import batch, containers, endpoint, processes
+from image_classifier.platform.archives import extract
 from image_classifier.platform.program import ROOT, handle_stop_signals
 from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
 from image_classifier.platform.sandbox.launch import Launch, Target
 from image_classifier.platform.sandbox.process_target import ProcessTarget
-from image_classifier.sagemaker.reports import extract
 from image_classifier.settings.settings_file import SettingsFile
 
 FOLDER = "transform"

@@ -24,6 +24,9 @@ from image_classifier.platform.sandbox.launch import Running
 SINGLE, MULTI = "SingleRecord", "MultiRecord"
 RESULT, ERROR, JOURNAL = ".out", ".error", ".transform.jsonl"
 
+# The longest suffix, while a result is written, and the limit of usual file systems.
+_PARTIAL, _MAX_NAME_BYTES = ".partial", 255
+
 # SageMaker's defaults: of InvocationsTimeoutInSeconds, InvocationsMaxRetries, and the most that
 # MaxConcurrentTransforms can be.
 _TIMEOUT_SECONDS, _RETRIES, _MAX_CONCURRENT = 600, 3, 100
@@ -146,6 +149,8 @@ def _concurrency(server: Running, job: Job) -> int:
 
 def _transform(job: Job, source: Path, target: Path, name: str, server: Running) -> str | None:
     """Write the result of one file, or else the reason why it has none, which is returned."""
+    if len(os.fsencode(_path(target, name, _PARTIAL).name)) > _MAX_NAME_BYTES:
+        return f"the name is too long for a file NAME{RESULT}"
     result, error = _path(target, name, RESULT), _path(target, name, ERROR)
     result.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -155,7 +160,7 @@ def _transform(job: Job, source: Path, target: Path, name: str, server: Running)
         result.unlink(missing_ok=True)
         error.write_text(f"{reason}\n", errors="backslashreplace")
         return str(reason)
-    partial = _path(target, name, ".partial")
+    partial = _path(target, name, _PARTIAL)
     partial.write_bytes(b"".join(parts))
     partial.replace(result)
     error.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ If the server has no memory for it (507), the least recently used models are unl
 import hashlib
 import json
 import shutil
-import tarfile
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from container.classifier.environment import MULTI_MODEL_VARIABLE
 from container.classifier.errors import UserError
+from image_classifier.platform.archives import extract
 from image_classifier.platform.sandbox.http_call import Answer, call
 from image_classifier.platform.sandbox.launch import Launch, Running
 
@@ -26,9 +26,6 @@ _LOAD_SECONDS, _INVOCATION_SECONDS = 360, 60
 
 # How often a model is loaded again that was evicted before its request was processed.
 _ATTEMPTS = 10
-
-# Of an unpacked model.
-_MAX_BYTES = 20_000_000_000
 
 _MODELS = "models"
 
@@ -179,13 +176,10 @@ class ManyModels:
         self._remove(name)
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            with tarfile.open(packed, "r:gz") as archive:
-                if sum(member.size for member in archive) > _MAX_BYTES:
-                    raise UserError(f"{packed} has more than {_MAX_BYTES / 1e9:.0f} GB")
-                archive.extractall(partial / "model", filter="data")
-        except (OSError, EOFError, tarfile.TarError) as error:
+            extract(packed, partial / "model")
+        except UserError:
             shutil.rmtree(partial, ignore_errors=True)
-            raise UserError(f"{packed} is not a .tar.gz of a model: {error}") from error
+            raise
         partial.rename(folder)
 
     def _remove(self, name: str) -> None:

@@ -1,10 +1,8 @@
 """`report`: download a training job's reports from S3."""
 
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from container.classifier.errors import UserError
+from image_classifier.platform.archives import extract
 from image_classifier.sagemaker import resources
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.s3 import S3Uri
@@ -33,7 +31,7 @@ def fetch(aws: Aws, file: SettingsFile, folder: Path, *, job: str | None = None)
     archive = S3Uri.parse(f"{settings.output}/{name}/output/output.tar.gz")
     packed = target / "output.tar.gz"
     archive.download(aws, packed)
-    extract(packed, target)
+    extract(packed, target, max_bytes=MAX_BYTES)
     packed.unlink()
     rules = S3Uri.parse(f"{settings.output}/{name}/rule-output/")
     for found in rules.objects(aws):
@@ -42,27 +40,3 @@ def fetch(aws: Aws, file: SettingsFile, folder: Path, *, job: str | None = None)
         if is_inside and relative.suffix in _REPORTS:
             S3Uri(rules.bucket, found["Key"]).download(aws, target / "rule-output" / relative)
     return sorted(target.rglob("*.html"))
-
-
-def extract(archive: Path, folder: Path) -> None:
-    """Extract an archive into a folder, and no file outside it.
-
-    Raises:
-        UserError: the file is not an archive, or too large.
-    """
-    try:
-        with tarfile.open(archive) as opened:
-            opened.extractall(folder, members=_limited(opened), filter="data")
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{archive} cannot be extracted: {error}") from None
-
-
-def _limited(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    total = 0
-    for member in opened:
-        total += member.size
-        if total > MAX_BYTES:
-            raise UserError(
-                f"output.tar.gz has more than {MAX_BYTES / 1e9:.0f} GB: it does not contain reports"
-            )
-        yield member

@@ -1,12 +1,12 @@
 """One run of the doctor: the sandbox, the inputs, the cases of a role."""
 
-import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
+from image_classifier.platform.archives import extract
 from image_classifier.platform.doctor import container_image, multi_model, serving, training
 from image_classifier.platform.doctor.cases import (
     CASES,
@@ -89,9 +89,8 @@ def _prepare_model(examination: Examination) -> None:
     else:
         target.mkdir()
         try:
-            with tarfile.open(source, "r:gz") as archive:
-                archive.extractall(target, filter="data")
-        except (OSError, tarfile.TarError) as error:
+            extract(source, target)
+        except UserError as error:
             raise UserError(
                 f"{source} is neither a folder nor a .tar.gz ({error}): give the content of "
                 "/opt/ml/model"

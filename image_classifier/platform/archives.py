@@ -1,0 +1,33 @@
+"""Unpack the archives of jobs and models."""
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from container.classifier.errors import UserError
+
+# Of the unpacked files of a model: SageMaker's volumes have more, laptops less.
+_MAX_BYTES = 20_000_000_000
+
+
+def extract(archive: Path, folder: Path, *, max_bytes: int = _MAX_BYTES) -> None:
+    """Extract a tar, compressed or not, into a folder, and no file outside it.
+
+    Raises:
+        UserError: the file is not an archive, or larger than `max_bytes` when it is unpacked.
+    """
+    try:
+        with tarfile.open(archive) as opened:
+            opened.extractall(folder, members=_limited(archive, opened, max_bytes), filter="data")
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{archive} cannot be extracted: {error}") from None
+
+
+def _limited(archive: Path, opened: tarfile.TarFile, max_bytes: int) -> Iterator[tarfile.TarInfo]:
+    total = 0
+    for member in opened:
+        total += member.size
+        if total > max_bytes:
+            raise UserError(f"{archive} has more than {max_bytes / 1e9:.0f} GB when it is unpacked")
+        yield member
