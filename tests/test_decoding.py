@@ -75,7 +75,9 @@ def test_json_is_found_by_its_media_type_or_first_byte(content_type: str | None)
     assert len(decode(choose_splitter(content_type), instances(PNG, PNG))) == 2
 
 
-@pytest.mark.parametrize("content_type", ["application/jsonlines", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    "content_type", ["application/jsonlines", "application/x-ndjson", "application/jsonl"]
+)
 def test_lines_are_found_by_their_media_type(content_type: str) -> None:
     assert len(decode(choose_splitter(content_type), lines(PNG, PNG, PNG))) == 3
 

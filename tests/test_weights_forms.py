@@ -85,6 +85,7 @@ FORMS: Mapping[str, object] = {
     },
     "extras": {"state_dict": STATE, **EXTRAS},
     "fastai": {"model": {**numbered("0."), "1.8.weight": torch.zeros(4, 512)}, "opt": None},
+    "thop": {**STATE, "total_ops": torch.zeros(1), "layer1.0.total_params": torch.zeros(1)},
     "children in a Sequential": numbered("feature_extractor."),
     "half precision": {n: t.half() if t.is_floating_point() else t for n, t in STATE.items()},
     "parameters": dict(RESNET.named_parameters()) | dict(RESNET.named_buffers()),
@@ -231,6 +232,21 @@ def test_values_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
     torch.save({**STATE, "bn1.weight": torch.full((64,), torch.nan)}, tmp_path / "w.pth")
 
     assert "bn1.weight has values that are not finite" in message_of(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "what"),
+    [
+        (torch.ones(64, device="meta"), r"no values \(device `meta`\)"),
+        (torch.ones(64, dtype=torch.complex64), "complex numbers"),
+    ],
+)
+def test_tensors_without_real_values_are_rejected(
+    tmp_path: Path, tensor: Tensor, what: str
+) -> None:
+    torch.save({**STATE, "bn1.weight": tensor}, tmp_path / "w.pth")
+
+    assert re.search(f"bn1.weight has {what}: save", message_of(tmp_path / "w.pth"))
 
 
 TIMM = {

@@ -54,7 +54,12 @@ MAX_JSON_MARKS = 1000
 JSON_START = re.compile(rb"\s*[\[{]")
 JSON_OBJECT = re.compile(rb"\s*\{")
 
-JSON_LINES_TYPES = frozenset({JSON_LINES, "application/x-ndjson", "application/x-jsonlines"})
+JSON_LINES_TYPES = frozenset(
+    {
+        JSON_LINES,
+        *(f"application/{name}" for name in ("jsonl", "ndjson", "x-jsonlines", "x-ndjson")),
+    }
+)
 
 # Sent for a body of any kind, curl's default and that of SageMaker's SDK among them.
 UNSPECIFIC_TYPES = frozenset(

@@ -91,6 +91,9 @@ def _load(network: Network, states: Sequence[State], source: str) -> Match:
             "one of them alone"
         )
     for name, tensor in chosen[0].tensors.items():
+        if tensor.is_meta or tensor.is_complex():
+            what = "no values (device `meta`)" if tensor.is_meta else "complex numbers"
+            raise UserError(f"{source}: {name} has {what}: save the weights of a loaded network")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(
                 f"{source}: {name} has values that are not finite: use weights from before the "

@@ -23,8 +23,10 @@ RENAMED = (
     (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
 )
 
-# Computed by the network itself, so that files may lack them.
-COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
+# Computed by the network itself, or by the profiler thop: files may lack or have them.
+COMPUTED = (
+    "num_batches_tracked", "relative_position_index", "attn_mask", "total_ops", "total_params",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
