@@ -165,7 +165,8 @@ def _measure_traffic(
                 sent, wrong = sent + len(answers), wrong + answers.count(False)
             models.unload_all()
             memory[cycles] = (server.memory() or 0) / 1e6
-            print(f"{models.unloads} unloads, {sent} requests: {memory[cycles]:.0f} MB", flush=True)
+            counts = f"{models.unloads} unloads, {sent} requests, {wrong} wrong"
+            print(f"{counts}: {memory[cycles]:.0f} MB", flush=True)
     first, last = [*memory.values()][1:4], [*memory.values()][-3:]
     return {
         "megabytes": memory,
