@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from container.classifier.errors import UserError
+from image_classifier.local.transform import server
 from image_classifier.platform import endpoint
 from image_classifier.platform.many_models import ManyModels, launch_of
 from image_classifier.platform.sandbox.http_call import Answer
@@ -52,8 +53,8 @@ def prefix(tmp_path: Path) -> Path:
 def models(tmp_path: Path, prefix: Path) -> Iterator[ManyModels]:
     base_dir = tmp_path / "ml"
     base_dir.mkdir()
-    with endpoint.running(*start(base_dir, servers.__file__, "TwoModels"), 20) as server:
-        yield ManyModels(server, base_dir, prefix, in_container=False)
+    with endpoint.running(*start(base_dir, servers.__file__, "TwoModels"), 20) as running:
+        yield ManyModels(running, base_dir, prefix, in_container=False)
 
 
 def result(answer: Answer) -> int:
@@ -110,16 +111,20 @@ def test_model_that_cannot_be_loaded_is_the_servers_response(
     assert [*(tmp_path / "ml/models").iterdir()] == []
 
 
-def test_our_server_with_two_models(tmp_path: Path, artifact: Path, other_artifact: Path) -> None:
-    prefix, base_dir = tmp_path / "prefix", tmp_path / "ml"
+def test_our_server_with_two_models(
+    tmp_path: Path, artifact: Path, other_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prefix, base_dir = Path("prefix"), Path("ml")
     prefix.mkdir()
     base_dir.mkdir()
     for name, folder in (("first", artifact), ("second", other_artifact)):
         with tarfile.open(prefix / f"{name}.tar.gz", "w:gz") as archive:
             archive.add(folder, ".")
     headers = {"Content-Type": "image/png", "Accept": "text/csv"}
-    with endpoint.running(*start(base_dir, "-m", "container.serving", "serve"), 60) as server:
-        models = ManyModels(server, base_dir, prefix, in_container=False)
+    program = server(base_dir, {}, folders={}, in_container=False)
+    with endpoint.running(program[0], launch_of(program[1]), 60) as running:
+        models = ManyModels(running, base_dir, prefix, in_container=False)
         first, second, again = (
             models.invoke(f"{name}.tar.gz", PNG, headers) for name in ("first", "second", "first")
         )

@@ -53,7 +53,7 @@ class ManyModels:
             in_container: whether the server sees `base_dir` as /opt/ml.
         """
         self._server = server
-        self._folder, self._source = base_dir / _MODELS, source.resolve()
+        self._folder, self._source = base_dir.resolve() / _MODELS, source.resolve()
         self._root = "/opt/ml/models" if in_container else str(self._folder)
         self._changed = threading.Condition()
         # Of each model, while it is loaded or unloaded.
