@@ -79,6 +79,30 @@ def test_training_job_is_printed_with_placeholders(tmp_path: Path) -> None:
     assert "placeholder for the best hyperparameters of earlier-job" in dry.lines[0]
 
 
+@pytest.mark.parametrize(
+    ("instance_type", "expected"),
+    [
+        ("ml.m5.xlarge", "alias/x"),
+        ("ml.p3.2xlarge", "alias/x"),
+        ("ml.g5.xlarge", None),
+        ("ml.g4dn.xlarge", None),
+        ("ml.trn1.2xlarge", None),
+        ("ml.p4d.24xlarge", None),
+    ],
+)
+def test_disks_with_a_key_of_their_own_get_no_other(
+    tmp_path: Path, instance_type: str, expected: str | None
+) -> None:
+    rest = f'[aws]\nkms_key = "alias/x"\n[training]\ninstance_type = "{instance_type}"\n'
+    dry = DryRun(tmp_path, "train", rest)
+
+    training.train(dry.aws, dry.file)
+
+    request = dry.requests["CreateTrainingJob"]
+    assert request["ResourceConfig"].get("VolumeKmsKeyId") == expected
+    assert request["OutputDataConfig"]["KmsKeyId"] == "alias/x"
+
+
 def test_values_of_the_file_are_kept(tmp_path: Path) -> None:
     aws = '[aws]\nregion = "us-west-2"\nbucket = "mine"\n'
     dry = DryRun(tmp_path, "deploy", beginning=NAME + aws)

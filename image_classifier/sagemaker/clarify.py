@@ -92,7 +92,7 @@ def _processing_job(
         "InstanceType": settings.explain.instance_type,
         "InstanceCount": settings.explain.instance_count,
         "VolumeSizeInGB": 30,
-    } | volume_key(settings)
+    } | volume_key(settings, settings.explain.instance_type)
     request: Request = {
         "ProcessingJobName": name,
         "RoleArn": settings.aws.role,

@@ -152,6 +152,6 @@ def transform_job(settings: Settings, name: str, model_name: str, images: str) -
             "InstanceType": transform.instance_type,
             "InstanceCount": transform.instance_count,
         }
-        | volume_key(settings),
+        | volume_key(settings, transform.instance_type),
         "Tags": tags(settings),
     }

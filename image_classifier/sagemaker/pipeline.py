@@ -110,7 +110,7 @@ def _prepare(aws: Aws, settings: Settings, source: str) -> Request:
         "InstanceCount": 1,
         "VolumeSizeInGB": settings.training.volume_gb,
     }
-    cluster |= volume_key(settings)
+    cluster |= volume_key(settings, settings.pipeline.instance_type)
     request: Request = {
         "ProcessingJobName": settings.name,
         "RoleArn": settings.aws.role,

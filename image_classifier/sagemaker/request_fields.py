@@ -15,6 +15,9 @@ INPUTS = "/opt/ml/processing/input"
 # Names of sessions that SDKs and instances make up: the next login has another one.
 _CHANGING_SESSION = re.compile(r"(assumed-role/[^/]+)/(.*\d{10,}|i-[0-9a-f]+)")
 
+# Families such as g5, c6id, g4dn and p4d.
+_LOCAL_STORAGE = re.compile(r"ml\.(\w+\d\w*d\w*|gr?[56]\w*|p5\w*|trn\d\w*)\.")
+
 
 def new_name(settings: Settings) -> str:
     """Return a name for a new job or model: the settings' name and the time in UTC."""
@@ -93,6 +96,11 @@ def kms_key(settings: Settings) -> dict[str, str]:
     return {} if settings.aws.kms_key is None else {"KmsKeyId": settings.aws.kms_key}
 
 
-def volume_key(settings: Settings) -> dict[str, str]:
-    """Return the field VolumeKmsKeyId of a job's disks, if the settings have a key."""
-    return {} if settings.aws.kms_key is None else {"VolumeKmsKeyId": settings.aws.kms_key}
+def volume_key(settings: Settings, instance_type: str) -> dict[str, str]:
+    """Return the field VolumeKmsKeyId of a job's disks, if the settings have a key.
+
+    SageMaker rejects the field for instances with local storage, whose hardware encrypts it.
+    """
+    if settings.aws.kms_key is None or _LOCAL_STORAGE.match(instance_type):
+        return {}
+    return {"VolumeKmsKeyId": settings.aws.kms_key}

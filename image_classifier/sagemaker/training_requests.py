@@ -59,7 +59,7 @@ def _job(settings: Settings, name: str, *, is_tuning: bool) -> Request:
         "InstanceCount": job.instance_count,
         "InstanceType": job.instance_type,
         "VolumeSizeInGB": job.volume_gb,
-    } | volume_key(settings)
+    } | volume_key(settings, job.instance_type)
     # A tuning job keeps its instances warm without this field.
     if job.keep_alive_minutes and not is_tuning:
         resources["KeepAlivePeriodInSeconds"] = job.keep_alive_minutes * 60

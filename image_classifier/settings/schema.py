@@ -58,7 +58,10 @@ class Aws(Section):
     encrypt_traffic: bool = False
     """Encrypt the traffic between the hosts of a job."""
     kms_key: str | None = None
-    """KMS key (its id or ARN) that encrypts the disks and the output on S3."""
+    """KMS key (its id or ARN) that encrypts the disks of jobs and the output on S3.
+
+    Instances with local storage, such as `ml.g5`, encrypt it with a key of their own.
+    """
     tags: dict[TagKey, str] = Field(default_factory=dict)
     """Tags of all created resources: a table of keys and values."""
 

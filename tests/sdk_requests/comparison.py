@@ -26,6 +26,8 @@ REASONS: Mapping[str, str] = {
     "*.CheckpointConfig.S3Uri": "the command has a folder for each job",
     "CreateTrainingJob.ProfilerConfig.*": "version 2 always sends it; the command sends settings "
     "of Debugger and profiler only if `debugger.service` is true",
+    "CreateTrainingJob.ResourceConfig.VolumeKmsKeyId": "SageMaker rejects it for instances with "
+    "local storage, such as ml.g5, which encrypt it with a key of their own",
     "*.InputMode": "the default of the API",
     "*.CompressionType": "the default of the API",
     "*.TrainingJobDefinition.EnableInterContainerTrafficEncryption": "the HyperparameterTuner of "
