@@ -74,9 +74,10 @@ docs: .venv/docs/ready  ## Build the documentation site, site/index.html
 	@echo 'open site/index.html'
 
 # Separate, because version 2 of the SDK is in the other one.
-.venv/sdk3/ready: requirements/sdk3.txt
+.venv/sdk3/ready: requirements/sdk3.txt .venv/ready
 	$(PYTHON) -m venv .venv/sdk3
-	.venv/sdk3/bin/pip install --quiet --no-deps --require-hashes --requirement $<
+	.venv/bin/uv --no-config pip $(INSTALL) $< --quiet --python .venv/sdk3 || \
+		.venv/sdk3/bin/pip $(INSTALL) $< --quiet
 	touch $@
 
 sdk3: .venv/sdk3/ready  ## Install version 3 of the SageMaker SDK, for examples/sdk3.py and its test
