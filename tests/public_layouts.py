@@ -467,7 +467,7 @@ LAYOUTS = (
         "Simpsons, without options",
         {"simpsons_dataset/{c}/pic_{u}.jpg": None, "kaggle_simpson_testset/{c}_{n}.jpg": NONE},
         ("bart", "lisa", "moe"),
-        refused="kaggle_simpson_testset look like splits, but simpsons_dataset is next to them",
+        refused="kaggle_simpson_testset looks like a split, but simpsons_dataset is next to it",
     ),
     Layout(
         "ASL alphabet",

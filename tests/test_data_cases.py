@@ -142,9 +142,9 @@ def test_folder_of_a_split_next_to_class_folders_is_not_a_class(
 
     assert main(["prepare", str(source), str(tmp_path / "out"), "--quiet"]) == 2
     error = capsys.readouterr().err
-    assert f"{name} look like splits, but cats is next to them" in error
+    assert f"{name} looks like a split, but cats is next to it" in error
     assert "--splits none" in error
-    with pytest.raises(UserError, match="look like splits"):
+    with pytest.raises(UserError, match="looks like a split"):
         labeled_splits(source)
     assert classes(source, "--splits", "none") == {"cats", "dogs", name}
 

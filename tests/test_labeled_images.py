@@ -220,12 +220,15 @@ def test_class_with_the_name_of_a_split_is_recognized(
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["train/1.jpg", "extra/1.jpg"], "look like splits, but extra is next to them"),
+        (["train/1.jpg", "extra/1.jpg"], "looks like a split, but extra is next to it"),
         (["train/1.jpg", "test/1.jpg", "car/1.jpg"], "look like splits, but car is next to them"),
         (["train/a/1.jpg", "train - Copy/a/1.jpg"], "are all for training: keep one"),
         (["ds/train/a/1.jpg", "ds/test/a/1.jpg", "more/a/1.jpg"], "ds contains splits, and more"),
         (["train_a/1.jpg", "test_b/1.jpg"], "can be splits or classes"),
-        (["cats/1.jpg", "test/2.jpg"], "test look like splits, but cats .*splits=none if they are"),
+        (
+            ["cats/1.jpg", "test/2.jpg"],
+            "test looks like a split, but cats .*splits=none if they are",
+        ),
         (
             [f"fold{fold}/{kind}/1.jpg" for fold in (1, 2) for kind in ("cat", "dog")],
             "fold1, fold2 contain the same folders, cat, dog",

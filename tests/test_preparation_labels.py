@@ -101,8 +101,8 @@ def test_image_without_a_label_is_a_finding() -> None:
     [
         (["ant/1.png", "2_bee.png"], "both class folders and loose images such as 2_bee.png"),
         (["train/a/1.png", "train/2_b.png"], "loose images such as train/2_b.png"),
-        (["train/a/1.png", "other/a/1.png"], "train look like splits, but other is next to them"),
-        (["train/a/1.png", "x_b.png"], "but x_b.png is next to them"),
+        (["train/a/1.png", "other/a/1.png"], "train looks like a split, but other is next to it"),
+        (["train/a/1.png", "x_b.png"], "but x_b.png is next to it"),
         (["IMG_1.png", "IMG_2.png", "IMG_3.png"], "every image has a different label"),
         (["a.png", "b.png"], "no image has a label, for example a.png"),
     ],

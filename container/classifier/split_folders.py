@@ -65,9 +65,11 @@ def assign_splits(paths: Sequence[Parts]) -> list[tuple[str | None, Parts]]:
     if others or loose:
         if _are_classes(folders, roles, others, loose):
             return [(None, path) for path in paths]
+        is_one = len(roles) == 1
+        look, them = ("looks like a split", "it") if is_one else ("look like splits", "them")
         raise LayoutError(
-            f"{', '.join(roles)} look like splits, but {(others + loose)[0]} is next to them: use "
-            "only the folder that contains the splits",
+            f"{', '.join(roles)} {look}, but {(others + loose)[0]} is next to {them}: use only "
+            "the folder that contains the splits",
             *ONLY_SPLITS,
         )
     is_flat = {name: all(len(path) == 1 for path in below) for name, below in folders.items()}
