@@ -15,6 +15,8 @@ from tests.containers import Output, commit, docker, take_ownership
 pytestmark = pytest.mark.docker
 
 HYPERPARAMETERS = {"network": "small", "image_size": "16", "epochs": "1", "batch_size": "8"}
+# `docker compose up` and the tests of the journey quantize in containers.
+HYPERPARAMETERS |= {"quantize": "none"}
 
 # SageMaker sends SIGKILL 120 s after SIGTERM.
 STOP_SECONDS = 120
