@@ -114,12 +114,13 @@ class Comparison:
         """A sentence on why int8 is served or not, and on what so many images can show."""
         limit = "no drop" if self.detectable_drop is None else f"a drop of {_percent(self)} or more"
         expected = f"{100 * self.expected_drop:.2f} +- {100 * self.expected_drop_error:.2f} %"
+        verdict = "no evidence of a drop" if self.is_accurate else "the drop can be"
         return (
             f"on {self.images} validation images the accuracy of int8 is "
             f"{100 * self.int8_accuracy:.2f} % and of float32 {100 * self.float32_accuracy:.2f} % "
-            f"({self.lost} lost, {self.gained} gained), which max_accuracy_drop={self.max_drop:g} "
-            f"{'allows' if self.is_accurate else 'forbids'} (p={self.p_value:.2g}; so many images "
-            f"can show {limit}); their predictions agree on {100 * self.agreement:.2f} %, and "
+            f"({self.lost} lost, {self.gained} gained): {verdict} above "
+            f"max_accuracy_drop={self.max_drop:g} (p={self.p_value:.2g}; so many images can show "
+            f"{limit}); their predictions agree on {100 * self.agreement:.2f} %, and "
             f"the expected drop is {expected}"
         )
 
