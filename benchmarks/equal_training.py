@@ -36,7 +36,16 @@ SQUEEZENET = {"network": "squeezenet1_0", "batch_size": "16", "epochs": "1", "he
 CASES: Mapping[str, Mapping[str, str]] = {
     "small": {"network": "small", "image_size": "64", "epochs": "3", "batch_size": "32"},
     "frozen": {**SQUEEZENET, "fine_tuning": "none"},
-    "fine-tuned": {**SQUEEZENET, "epochs": "3", "head_epochs": "1", "objective": "val_loss"},
+    "fine-tuned": {
+        **SQUEEZENET,
+        "epochs": "3",
+        "head_epochs": "1",
+        "objective": "val_loss",
+        # The defaults of earlier versions.
+        "fine_tuning": "staged",
+        "learning_rate": "0.0002",
+        "label_smoothing": "0",
+    },
 }
 
 START_SECONDS = 120
