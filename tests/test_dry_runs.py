@@ -157,6 +157,20 @@ def test_every_other_request_is_printed(tmp_path: Path, kind: str) -> None:
     assert "CreateTransformJob" in transform.requests
 
 
+def test_transform_requests_the_best_classes_only(tmp_path: Path) -> None:
+    dry = DryRun(tmp_path, "transform", "[transform]\ntop = 3\n")
+
+    prediction.transform(dry.aws, dry.file, "s3://my-bucket/images/")
+
+    output = dry.requests["CreateTransformJob"]["TransformOutput"]
+    assert output["Accept"] == "application/json;top=3"
+
+
+def test_best_classes_in_csv_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"transform\.top requires accept of application/json"):
+        DryRun(tmp_path, "transform", '[transform]\ntop = 3\naccept = "text/csv"\n')
+
+
 def test_scaling_and_expiry_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scaled = '[endpoint]\nkind = "asynchronous"\n[endpoint.scaling]\nmin_instances = 0\n'
     path = str(write(tmp_path, scaled, NAME))

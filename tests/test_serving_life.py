@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from container.serving.http.connection import block_on_sigterm
 from tests.artifacts import encode, random_pixels
 from tests.bodies import PNG
 from tests.servers import receive_all, serving, starting, stop_under_load
@@ -284,6 +285,24 @@ def test_8_sigterm_under_load_loses_no_request_and_exits_with_0(
     # A worker without a drain would lose a request of every client.
     assert set(outcomes) == {200}
     assert len(outcomes) >= 32
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the filter of packets is Linux's")
+def test_8_no_client_connects_between_sigterm_and_the_close_of_the_listener() -> None:
+    received: list[object] = []
+    previous = signal.signal(signal.SIGTERM, lambda *arguments: received.append(arguments))
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            block_on_sigterm([listener])
+            address = listener.getsockname()
+            socket.create_connection(address, timeout=10).close()
+            signal.raise_signal(signal.SIGTERM)
+
+            assert len(received) == 1
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address, timeout=0.2)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def test_8_sigterm_while_loading_ends_the_server_at_once(base_dir: Path, tmp_path: Path) -> None:
