@@ -14,8 +14,8 @@ from container.classifier.errors import UserError
 from image_classifier.local.transform import server
 from image_classifier.platform import endpoint
 from image_classifier.platform.many_models import ManyModels, launch_of
-from image_classifier.platform.sandbox.http_call import Answer
-from image_classifier.platform.sandbox.launch import Launch
+from image_classifier.platform.sandbox.http_call import Answer, call
+from image_classifier.platform.sandbox.launch import Launch, Running
 from image_classifier.platform.sandbox.process_target import ProcessTarget
 from tests.bodies import PNG
 from tests.processes import free_port
@@ -50,11 +50,17 @@ def prefix(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def models(tmp_path: Path, prefix: Path) -> Iterator[ManyModels]:
+def running(tmp_path: Path) -> Iterator[Running]:
+    """Return a server with room for two models."""
     base_dir = tmp_path / "ml"
     base_dir.mkdir()
-    with endpoint.running(*start(base_dir, servers.__file__, "TwoModels"), 20) as running:
-        yield ManyModels(running, base_dir, prefix, in_container=False)
+    with endpoint.running(*start(base_dir, servers.__file__, "TwoModels"), 20) as server:
+        yield server
+
+
+@pytest.fixture
+def models(tmp_path: Path, prefix: Path, running: Running) -> ManyModels:
+    return ManyModels(running, tmp_path / "ml", prefix, in_container=False)
 
 
 def result(answer: Answer) -> int:
@@ -94,6 +100,17 @@ def test_parallel_requests_for_more_models_than_fit_get_their_own_model(
         assert all(pool.map(ask, range(60)))
     models.unload_all()
     assert models.loads == models.unloads
+
+
+def test_model_that_the_server_has_lost_is_loaded_again(
+    models: ManyModels, running: Running
+) -> None:
+    assert result(models.invoke("team/0.tar.gz", BODY)) == 3
+    (name,) = json.loads(call(running.address, "GET", "/models", timeout=5).body)["models"]
+    call(running.address, "DELETE", f"/models/{name['modelName']}", timeout=5)
+
+    assert result(models.invoke("team/0.tar.gz", BODY)) == 3
+    assert (models.loads, models.unloads) == (2, 0)
 
 
 def test_model_that_cannot_be_loaded_is_the_servers_response(

@@ -58,8 +58,8 @@ class ManyModels:
         self._changed = threading.Condition()
         # Of each model, while it is loaded or unloaded.
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
-        # By the time of the last request.
-        self._loaded: OrderedDict[str, None] = OrderedDict()
+        # The number of each model's load; the models by the time of the last request.
+        self._loaded: OrderedDict[str, int] = OrderedDict()
         # Loads that do not wait for memory.
         self._loading = 0
         self.loads = self.unloads = 0
@@ -81,12 +81,14 @@ class ManyModels:
         for _ in range(_ATTEMPTS):
             if (problem := self._ensure_loaded(target_model, name)) is not None:
                 return problem
+            load = self._loaded.get(name)
             answer = self._send("POST", path, _INVOCATION_SECONDS, body, headers)
             if answer.status != HTTPStatus.NOT_FOUND:
                 return answer
-            # It was evicted after it had been found loaded.
+            # It was evicted after it had been found loaded, or the server has lost it.
             with self._changed:
-                self._loaded.pop(name, None)
+                if load is not None and self._loaded.get(name) == load:
+                    del self._loaded[name]
         return answer
 
     def unload_all(self) -> None:
@@ -111,8 +113,8 @@ class ManyModels:
             with self._changed:
                 self._loading -= 1
                 if is_loaded:
-                    self._loaded[name] = None
                     self.loads += 1
+                    self._loaded[name] = self.loads
                 self._changed.notify_all()
             return None if is_loaded else answer
 
@@ -141,26 +143,21 @@ class ManyModels:
 
     def _evict(self) -> bool:
         """Unload the least recently used model; return whether there was one."""
-        with self._changed:
-            if not self._loaded:
-                return False
-            name, _ = self._loaded.popitem(last=False)
-        lock = self._locks[name]
-        # Else a request is loading it again already.
-        if lock.acquire(blocking=False):
-            try:
-                self._unload(name)
-            finally:
-                lock.release()
-        return True
-
-    def _unload(self, name: str) -> None:
-        with self._changed:
-            if name in self._loaded:
-                return
-            self.unloads += 1
-        self._send("DELETE", f"/models/{name}", _LOAD_SECONDS)
-        self._remove(name)
+        while True:
+            with self._changed:
+                if not self._loaded:
+                    return False
+                name = next(iter(self._loaded))
+            # The lock of a loaded model is held for a moment only.
+            with self._locks[name]:
+                with self._changed:
+                    # Another request may have evicted it meanwhile.
+                    if self._loaded.pop(name, None) is None:
+                        continue
+                    self.unloads += 1
+                self._send("DELETE", f"/models/{name}", _LOAD_SECONDS)
+                self._remove(name)
+                return True
 
     def _unpack(self, target_model: str, name: str) -> None:
         """Unpack a model, as SageMaker does after the download from S3.
