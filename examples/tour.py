@@ -22,9 +22,9 @@ from pathlib import Path
 
 from container.classifier.errors import UserError
 from container.classifier.report_page import template
-from image_classifier.local import transform
 from image_classifier.platform import containers, endpoint, hands, processes
 from image_classifier.platform.many_models import ManyModels, launch_of
+from image_classifier.platform.sandbox.ports import free_port
 
 PAGE = "index.html"
 
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_steps(tour: Tour, images: int, *, in_containers: bool) -> None:
-    folder, port = tour.folder, str(transform.free_port())
+    folder, port = tour.folder, str(free_port())
     tour.add("A zip of images, each with the class in its name", "", lambda: _draw(folder, images))
     (folder / "hands.toml").write_text(SETTINGS)
     tour.run(
@@ -233,7 +233,7 @@ def _invoke_many_models(folder: Path, image: Path, *, in_container: bool) -> lis
     shutil.copy(folder / ".launcher/hands/model.tar.gz", models / "trained.tar.gz")
     shutil.copy(folder / ".launcher/hands/tuning/model.tar.gz", models / "tuned.tar.gz")
     headers: Mapping[str, str] = {"Content-Type": "image/png", "Accept": "text/csv"}
-    target, launch = transform.server(base_dir, {}, folders={}, in_container=in_container)
+    target, launch = endpoint.server(base_dir, {}, folders={}, in_container=in_container)
     lines = []
     with endpoint.running(target, launch_of(launch), processes.STARTUP_SECONDS) as server:
         platform = ManyModels(server, base_dir, models, in_container=in_container)

@@ -2,19 +2,15 @@
 
 import http.client
 import re
-import socket
 import subprocess
 import time
 from pathlib import Path
 
+from image_classifier.platform.sandbox import ports
+
 TIMEOUT_SECONDS = 120
 
-
-def free_port() -> int:
-    """Return a free TCP port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+free_port = ports.free_port
 
 
 def wait_for_ping(process: subprocess.Popen[bytes], port: int) -> None:

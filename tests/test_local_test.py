@@ -24,6 +24,7 @@ from container.classifier.media_types import IMAGE_SUFFIXES
 from image_classifier.platform import opt_ml, processes, training
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main
 from image_classifier.platform.program import ROOT
+from image_classifier.platform.sandbox import ports
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -52,9 +53,7 @@ def base_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def free_port() -> int:
     """Return an unused port."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_port()
 
 
 def _own_images(tmp_path: Path) -> Path:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from container.classifier.errors import UserError
-from image_classifier.local.transform import server
 from image_classifier.platform import endpoint
 from image_classifier.platform.many_models import ManyModels, launch_of
 from image_classifier.platform.sandbox.http_call import Answer, call
@@ -139,7 +138,7 @@ def test_our_server_with_two_models(
         with tarfile.open(prefix / f"{name}.tar.gz", "w:gz") as archive:
             archive.add(folder, ".")
     headers = {"Content-Type": "image/png", "Accept": "text/csv"}
-    program = server(base_dir, {}, folders={}, in_container=False)
+    program = endpoint.server(base_dir, {}, folders={}, in_container=False)
     with endpoint.running(program[0], launch_of(program[1]), 60) as running:
         models = ManyModels(running, base_dir, prefix, in_container=False)
         first, second, again = (

@@ -1,23 +1,18 @@
 """`transform --local`: classify a folder of images without an endpoint."""
 
 import hashlib
-import socket
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from container.classifier.environment import ERROR_RECORDS_VARIABLE, PORT_VARIABLE
+from container.classifier.environment import ERROR_RECORDS_VARIABLE
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from image_classifier.local import jobs
 from image_classifier.local.stopped import StoppedError
-from image_classifier.platform import batch, containers, endpoint, processes
+from image_classifier.platform import batch, endpoint, processes
 from image_classifier.platform.archives import extract
-from image_classifier.platform.program import ROOT, handle_stop_signals
-from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
-from image_classifier.platform.sandbox.launch import Launch, Target
-from image_classifier.platform.sandbox.process_target import ProcessTarget
+from image_classifier.platform.program import handle_stop_signals
 from image_classifier.settings.settings_file import SettingsFile
 
 FOLDER = "transform"
@@ -63,7 +58,7 @@ def run(
         if archive is not None:
             extract(archive, base_dir / "model")
         job = _job(file, base_dir / "model")
-        program = server(
+        program = endpoint.server(
             base_dir, _variables(job), folders={"model": False}, in_container=in_container
         )
         with (
@@ -109,48 +104,3 @@ def _variables(job: batch.Job) -> dict[str, str]:
         "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(job.max_payload // 2**20),
         ERROR_RECORDS_VARIABLE: "true",
     }
-
-
-def server(
-    base_dir: Path,
-    variables: Mapping[str, str],
-    *,
-    folders: Mapping[str, bool],
-    in_container: bool,
-) -> tuple[Target, Launch]:
-    """Return our server in the sandbox.
-
-    Args:
-        base_dir: folder that stands for /opt/ml.
-        variables: of its environment.
-        folders: of `base_dir` that a container sees, and whether it may write them.
-        in_container: whether it runs in a container, else as a process.
-
-    Raises:
-        UserError: packages, the engine or the container image are missing.
-    """
-    base_dir = base_dir.resolve()
-    if in_container:
-        target = ContainerTarget(containers.SERVE_IMAGE, "serve")
-        launch = Launch(base_dir=base_dir, folders=folders, variables=variables, port=SERVING_PORT)
-        return target, launch
-    processes.require("flask")
-    port = free_port()
-    command = [sys.executable, "-m", "container.serving", "serve"]
-    variables = {
-        **processes.VARIABLES,
-        PORT_VARIABLE: str(port),
-        "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
-        **variables,
-    }
-    # The files of the model stay writable: they belong to this user.
-    return ProcessTarget(command, cwd=ROOT), Launch(
-        base_dir=base_dir, folders={}, variables=variables, port=port
-    )
-
-
-def free_port() -> int:
-    """Return a port of this machine that no program uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,19 +1,65 @@
 """A server in the sandbox, started and stopped as SageMaker does it."""
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 
+from container.classifier.environment import PORT_VARIABLE
 from container.classifier.errors import UserError
+from image_classifier.platform import containers, processes
+from image_classifier.platform.program import ROOT
+from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
 from image_classifier.platform.sandbox.http_call import call
 from image_classifier.platform.sandbox.launch import Launch, Running, StartError, Target
+from image_classifier.platform.sandbox.ports import free_port
+from image_classifier.platform.sandbox.process_target import ProcessTarget
 
 # SageMaker's timeouts: of /ping, and from SIGTERM to SIGKILL.
 _PING_SECONDS = 2
 _GRACE_SECONDS = 30
 
 _POLL_SECONDS = 0.2
+
+
+def server(
+    base_dir: Path,
+    variables: Mapping[str, str],
+    *,
+    folders: Mapping[str, bool],
+    in_container: bool,
+) -> tuple[Target, Launch]:
+    """Return our server in the sandbox.
+
+    Args:
+        base_dir: folder that stands for /opt/ml.
+        variables: of its environment.
+        folders: of `base_dir` that a container sees, and whether it may write them.
+        in_container: whether it runs in a container, else as a process.
+
+    Raises:
+        UserError: packages, the engine or the container image are missing.
+    """
+    base_dir = base_dir.resolve()
+    if in_container:
+        target = ContainerTarget(containers.SERVE_IMAGE, "serve")
+        launch = Launch(base_dir=base_dir, folders=folders, variables=variables, port=SERVING_PORT)
+        return target, launch
+    processes.require("flask")
+    port = free_port()
+    command = [sys.executable, "-m", "container.serving", "serve"]
+    variables = {
+        **processes.VARIABLES,
+        PORT_VARIABLE: str(port),
+        "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
+        **variables,
+    }
+    # The files of the model stay writable: they belong to this user.
+    return ProcessTarget(command, cwd=ROOT), Launch(
+        base_dir=base_dir, folders={}, variables=variables, port=port
+    )
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import http.client
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from image_classifier.platform.program import (
     Program,
     remove_container,
 )
+from image_classifier.platform.sandbox.ports import why_taken
 
 # The tree of `make up`, with the drawn sample images.
 TEST_DIR = ROOT / "local_test" / "test_dir"
@@ -213,16 +213,11 @@ def _is_healthy(port: int) -> bool:
 
 
 def _require_free_port(port: int) -> None:
-    with socket.socket() as probe:
-        # Like the server: a port with connections in TIME_WAIT is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((bind_address(), port))
-        except OSError as error:
-            raise UserError(
-                f"cannot listen on port {port} ({error.strerror}): "
-                "stop the program that uses it, or choose another port"
-            ) from error
+    if (reason := why_taken(port, bind_address())) is not None:
+        raise UserError(
+            f"cannot listen on port {port} ({reason}): "
+            "stop the program that uses it, or choose another port"
+        )
 
 
 def _end_of(log: Path) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import stat
 import subprocess
 import threading
@@ -16,6 +15,7 @@ from container.classifier.environment import BASE_DIR_VARIABLE
 from container.classifier.errors import UserError
 from image_classifier.platform.sandbox import sockets
 from image_classifier.platform.sandbox.launch import Launch, Running, StartError, Target
+from image_classifier.platform.sandbox.ports import why_taken
 
 # Between two measurements of the memory.
 _MEMORY_SECONDS = 0.1
@@ -37,7 +37,7 @@ class ProcessTarget(Target):
             StartError: the command does not exist, or is not executable.
             UserError: another program listens on its port.
         """
-        if launch.port is not None and _is_taken(launch.port):
+        if launch.port is not None and why_taken(launch.port):
             raise UserError(
                 f"port {launch.port} is in use: stop the program that uses it, or choose another "
                 "one with --port, which the command gets as SAGEMAKER_BIND_TO_PORT"
@@ -141,16 +141,6 @@ def _of_session(leader: int) -> Iterator[int]:
             fields = status.read_text().rpartition(")")[2].split()
             if int(fields[3]) == leader and fields[0] != "Z":
                 yield int(status.parent.name)
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
 
 
 def _set_writable(folders: Sequence[Path], *, is_writable: bool) -> None:
