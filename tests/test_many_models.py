@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from container.classifier.errors import UserError
+from image_classifier.cli.program import main
+from image_classifier.local.packing import pack as pack_model
 from image_classifier.platform import endpoint
 from image_classifier.platform.many_models import ManyModels, launch_of
 from image_classifier.platform.sandbox.http_call import Answer, call
@@ -127,16 +129,70 @@ def test_model_that_cannot_be_loaded_is_the_servers_response(
     assert [*(tmp_path / "ml/models").iterdir()] == []
 
 
-def test_our_server_with_two_models(
-    tmp_path: Path, artifact: Path, other_artifact: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def packed(tmp_path: Path, artifact: Path, other_artifact: Path) -> Path:
+    """Return a folder with two models."""
+    folder = tmp_path / "prefix"
+    folder.mkdir()
+    for name, model in (("first", artifact), ("second", other_artifact)):
+        pack_model(model, folder / f"{name}.tar.gz")
+    return folder
+
+
+# The endpoint continues when its starter ends.
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_deployed_models_are_chosen_by_name(
+    tmp_path: Path,
+    packed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    prefix, base_dir = Path("prefix"), Path("ml")
-    prefix.mkdir()
+    text = 'name = "hands"\n[endpoint]\nkind = "multi-model"\n'
+    text += 'environment = { SAGEMAKER_MAX_PAYLOAD_IN_MB = "1" }\n'
+    Path("settings.toml").write_text(text)
+    Path("image.png").write_bytes(PNG)
+    (late := packed / "second.tar.gz").rename("later.tar.gz")
+
+    def run(verb: str, *more: str) -> tuple[int, str, str]:
+        code = main([verb, "settings.toml", *more, "--local", "--quiet"])
+        return code, *capsys.readouterr()
+
+    def ask(model: str) -> str:
+        code, output, errors = run("predict", "image.png", "--model", model, "--json")
+        assert code == 0, errors
+        return output
+
+    port = free_port()
+    assert main(["deploy", "settings.toml", "--local", "--job", "prefix", f"--port={port}"]) == 0
+    try:
+        assert "model first.tar.gz\n" in capsys.readouterr().out
+        first = ask("first.tar.gz")
+        errors = run("predict", "image.png", "--model", "second.tar.gz")[2]
+        assert "no model 'second.tar.gz' in" in errors
+        Path("later.tar.gz").rename(late)
+        assert ask("second.tar.gz") != first
+        assert ask("first.tar.gz") == first
+        assert "no model: add --model" in run("predict", "image.png")[2]
+        address, target = ("127.0.0.1", port), {"X-Amzn-SageMaker-Target-Model": "first.tar.gz"}
+        statuses = [
+            call(address, "POST", "/invocations", timeout=9, body=body, headers=headers).status
+            for headers, body in (({}, PNG), (target, b" " * 2**21), (target, b" " * 2**25))
+        ]
+        assert statuses == [400, 413, 413]
+    finally:
+        assert run("delete", "--yes")[1] == "the server is stopped\n"
+    assert not call(address, "GET", "/ping", timeout=5).is_success
+    log = Path(".launcher/hands/deployed/serving.log").read_text()
+    assert log.count("target=first.tar.gz") == 3
+
+
+def test_our_server_with_two_models(
+    tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prefix, base_dir = Path(packed.name), Path("ml")
     base_dir.mkdir()
-    for name, folder in (("first", artifact), ("second", other_artifact)):
-        with tarfile.open(prefix / f"{name}.tar.gz", "w:gz") as archive:
-            archive.add(folder, ".")
     headers = {"Content-Type": "image/png", "Accept": "text/csv"}
     program = endpoint.server(base_dir, {}, folders={}, in_container=False)
     with endpoint.running(program[0], launch_of(program[1]), 60) as running:

@@ -1,4 +1,4 @@
-"""Media types of requests and responses, and suffixes of image files."""
+"""Media types and a header of requests and responses, and suffixes of image files."""
 
 from collections.abc import Mapping
 
@@ -22,6 +22,9 @@ IMAGE_SUFFIXES = frozenset(IMAGE_MEDIA_TYPES)
 
 ANY_IMAGE, NPY = "application/x-image", "application/x-npy"
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+
+# The model that the client of a multi-model endpoint requests; SageMaker derives the name.
+TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 
 # Of responses, in the server's order of preference.
 RESPONSE_MEDIA_TYPES = (JSON, JSON_LINES, CSV)

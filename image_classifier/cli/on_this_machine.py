@@ -13,6 +13,7 @@ from image_classifier.local import jobs
 from image_classifier.local import transform as local_transform
 from image_classifier.local.packing import MODEL
 from image_classifier.platform import containers, image_code, processes
+from image_classifier.sagemaker import invocation
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.logs import Line
 from image_classifier.settings.settings_file import SettingsFile
@@ -69,19 +70,23 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     return folder / MODEL
 
 
-def deploy(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Start the server; return its address."""
-    archive = None if arguments.job is None else Path(arguments.job)
+    folder, job = folder_of(file), None if arguments.job is None else Path(arguments.job)
     port = arguments.port or jobs.PORT
     in_container = _choose(containers.SERVE_IMAGE, arguments)
-    jobs.deploy(folder_of(file), archive, port, in_container=in_container)
+    if file.settings.endpoint.kind == "multi-model":
+        jobs.deploy_many_models(file, folder, job, port, in_container=in_container, show=aws.show)
+    else:
+        jobs.deploy(folder, job, port, in_container=in_container)
     return f"http://127.0.0.1:{port}"
 
 
 def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Print the predictions of the server."""
     port = arguments.port or jobs.port(folder_of(file))
-    answers = jobs.predict(arguments.images, port, top=arguments.top)
+    model = invocation.target_model(file.settings, arguments.model)
+    answers = jobs.predict(arguments.images, port, top=arguments.top, model=model)
     results.print_predictions(answers, arguments)
     return None
 

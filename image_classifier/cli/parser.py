@@ -173,7 +173,9 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
         action="store_false",
     )
     job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
-    add("register deploy transform explain", "--job", job_help)
+    add("register explain", "--job", job_help)
+    job_help += "; with --local a file, for a multi-model endpoint also a folder of them"
+    add("deploy transform", "--job", job_help)
     add("approve", "--version", "version (default: the newest)", type=int, metavar="N")
     add("deploy", "--version", "an approved version of the registry", type=int, metavar="N")
     add("deploy", "--expires", _EXPIRES_HELP, type=_duration, metavar="TIME")

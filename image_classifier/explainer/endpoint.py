@@ -12,6 +12,7 @@ import urllib3
 import urllib3.exceptions
 
 from container.classifier.errors import UserError
+from container.classifier.media_types import TARGET_MODEL
 from image_classifier.explainer.analysis import Predictor
 
 # A busy endpoint gets a request again for about a minute.
@@ -56,8 +57,12 @@ class Endpoint(Protocol):
 class HttpEndpoint:
     """A server of SageMaker's contract at a URL."""
 
-    def __init__(self, url: str, *, parallel: int = PARALLEL) -> None:
+    def __init__(
+        self, url: str, *, parallel: int = PARALLEL, target_model: str | None = None
+    ) -> None:
         """Use `http://host:port`, or a URL with the path of the model.
+
+        `target_model` is one of a multi-model endpoint's models.
 
         Raises:
             UserError: the URL is invalid.
@@ -66,6 +71,7 @@ class HttpEndpoint:
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise UserError(f"the URL must look like http://localhost:8080, got {url!r}")
         self.name = url if parts.path.strip("/") else f"{url.rstrip('/')}/invocations"
+        self._headers = {} if target_model is None else {TARGET_MODEL: target_model}
         self._pool = urllib3.PoolManager(
             maxsize=parallel,
             block=True,
@@ -87,7 +93,7 @@ class HttpEndpoint:
 
     def invoke(self, body: bytes, content_type: str, accept: str) -> tuple[bytes, str]:
         """Send a request; return the response's body and media type."""
-        headers = {"Content-Type": content_type, "Accept": accept}
+        headers = {**self._headers, "Content-Type": content_type, "Accept": accept}
         try:
             response = self._pool.request("POST", self.name, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -9,20 +10,25 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TextIO
 
+from container.classifier.environment import MULTI_MODEL_VARIABLE
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
+from container.classifier.media_types import TARGET_MODEL
 from image_classifier.local import trial
 from image_classifier.local.packing import BEST, MODEL, pack
 from image_classifier.local.stopped import StoppedError
-from image_classifier.platform import containers, opt_ml, processes, training
+from image_classifier.platform import containers, opt_ml, processes, router, training
 from image_classifier.platform.archives import extract
 from image_classifier.sagemaker import invocation, prediction
 from image_classifier.settings.inference import Endpoint
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
-# Trees like /opt/ml: of the training job, and of a model from an archive that is served.
+# Trees like /opt/ml: of the training job, and of models from archives that are served.
 FOLDER, DEPLOYED = "ml", "deployed"
+
+# Folder of the models of a multi-model endpoint, by default.
+MODELS = "models"
 
 PORT = 8080
 
@@ -139,6 +145,51 @@ def deploy(folder: Path, archive: Path | None, port: int, *, in_container: bool 
     processes.serve(base_dir, port, program)
 
 
+def deploy_many_models(
+    file: SettingsFile,
+    folder: Path,
+    source: Path | None,
+    port: int,
+    *,
+    in_container: bool = False,
+    show: Callable[[str], None] = lambda _text: None,
+) -> None:
+    """Serve the models in a folder, each on request, until `delete --local`.
+
+    Args:
+        file: the settings.
+        folder: everything that the settings make on this machine.
+        source: folder of models, `NAME.tar.gz`; or one of them, or None for the last trained one,
+            which is copied into the folder `models`.
+        port: TCP port of this machine.
+        in_container: whether the server runs in a container.
+        show: prints a line.
+
+    Raises:
+        UserError: the model is missing, the last training failed, or the server does not become
+            healthy.
+    """
+    if source is not None and not source.exists():
+        raise UserError(f"no {source}: --job names a folder of models, or a model.tar.gz")
+    models = folder / MODELS
+    if source is not None and source.is_dir():
+        models = source
+    else:
+        models.mkdir(parents=True, exist_ok=True)
+        if source is None:
+            pack(trained(folder) / "model", models / f"{file.settings.name}.tar.gz")
+        elif source.resolve() != (copy := models.resolve() / source.name):
+            shutil.copyfile(source, copy)
+    base_dir = folder / DEPLOYED
+    opt_ml.create(base_dir)
+    stop(folder)
+    variables = {**file.settings.endpoint.environment, MULTI_MODEL_VARIABLE: "true"}
+    program = router.program(base_dir, models, port, variables, in_container=in_container)
+    processes.serve(base_dir, port, program)
+    for path in sorted(models.rglob("*.tar.gz")):
+        show(f"model {path.relative_to(models)}")
+
+
 def trained(folder: Path) -> Path:
     """Return the job's folder with the last trained model.
 
@@ -171,9 +222,11 @@ def port(folder: Path) -> int:
 
 
 def predict(
-    images: Sequence[Path], port: int, *, top: int | None = None
+    images: Sequence[Path], port: int, *, top: int | None = None, model: str | None = None
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield every image with the local server's response: the `top` classes or all of them.
+
+    `model` is one of a multi-model endpoint's models.
 
     Raises:
         UserError: an image cannot be read, no server responds, or the server rejects an image.
@@ -181,6 +234,8 @@ def predict(
     for image in images:
         body, media_type = prediction.read_image(image, Endpoint())
         headers = {"Content-Type": media_type, "Accept": invocation.accept(top)}
+        if model is not None:
+            headers[TARGET_MODEL] = model
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
             try:
                 connection.request("POST", "/invocations", body, headers)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from container.classifier.environment import MULTI_MODEL_VARIABLE
 from container.classifier.errors import UserError
+from container.classifier.media_types import TARGET_MODEL
 from image_classifier.platform.archives import extract
 from image_classifier.platform.sandbox.http_call import Answer, call
 from image_classifier.platform.sandbox.launch import Launch, Running
@@ -27,14 +28,15 @@ _LOAD_SECONDS, _INVOCATION_SECONDS = 360, 60
 # How often a model is loaded again that was evicted before its request was processed.
 _ATTEMPTS = 10
 
-_MODELS = "models"
+# Folder of the unpacked models.
+MODELS = "models"
 
 
 def launch_of(launch: Launch) -> Launch:
     """Return the launch of a multi-model server: read-only models, and SageMaker's variable."""
-    (launch.base_dir / _MODELS).mkdir(exist_ok=True)
+    (launch.base_dir / MODELS).mkdir(exist_ok=True)
     variables = {MULTI_MODEL_VARIABLE: "true", **launch.variables}
-    folders = {**launch.folders, _MODELS: False}
+    folders = {**launch.folders, MODELS: False}
     return replace(launch, folders=folders, variables=variables)
 
 
@@ -53,7 +55,7 @@ class ManyModels:
             in_container: whether the server sees `base_dir` as /opt/ml.
         """
         self._server = server
-        self._folder, self._source = base_dir.resolve() / _MODELS, source.resolve()
+        self._folder, self._source = base_dir.resolve() / MODELS, source.resolve()
         self._root = "/opt/ml/models" if in_container else str(self._folder)
         self._changed = threading.Condition()
         # Of each model, while it is loaded or unloaded.
@@ -76,7 +78,7 @@ class ManyModels:
             UserError: there is no such model, or the file is not a model.
         """
         name = hashlib.sha256(target_model.encode()).hexdigest()[:32]
-        headers = {"X-Amzn-SageMaker-Target-Model": target_model, **(headers or {})}
+        headers = {TARGET_MODEL: target_model, **(headers or {})}
         path = f"/models/{name}/invoke"
         for _ in range(_ATTEMPTS):
             if (problem := self._ensure_loaded(target_model, name)) is not None:

@@ -82,7 +82,7 @@ def serve(base_dir: Path, port: int, program: Program) -> subprocess.Popen[bytes
         UserError: the model is missing, the port is in use, another server is starting in this
             folder, or the server does not become healthy (the message ends with its log).
     """
-    is_multi_model = is_on(os.environ.get(MULTI_MODEL_VARIABLE, ""))
+    is_multi_model = is_on((os.environ | program.variables).get(MULTI_MODEL_VARIABLE, ""))
     if not is_multi_model and not any((base_dir / "model").glob("*")):
         raise UserError(
             f"no model in {base_dir / 'model'}: "

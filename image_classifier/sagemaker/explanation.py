@@ -8,6 +8,7 @@ from image_classifier.explainer.analysis import Analysis, Predictor
 from image_classifier.explainer.endpoint import Endpoint, HttpEndpoint, SageMakerEndpoint
 from image_classifier.explainer.job import ANALYSIS, Job
 from image_classifier.explainer.model import Model
+from image_classifier.sagemaker import invocation
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -61,7 +62,9 @@ def explain(
     if port is None:
         endpoint = SageMakerEndpoint(predictor, region=settings.aws.region or None)
     else:
-        endpoint = HttpEndpoint(f"http://127.0.0.1:{port}")
+        endpoint = HttpEndpoint(
+            f"http://127.0.0.1:{port}", target_model=invocation.target_model(settings, model)
+        )
     with Model(endpoint, predictor) as classifier:
         summary = Job(
             images=images, output=output, analysis=analysis, model=classifier, is_quiet=is_quiet

@@ -55,6 +55,19 @@ def invoke(
     return _invoke(aws, settings, request | {"Body": body}, model)
 
 
+def target_model(settings: Settings, model: str | None) -> str | None:
+    """Return the model of a request; None: the endpoint has one model.
+
+    Raises:
+        UserError: a multi-model endpoint needs its name.
+    """
+    if settings.endpoint.kind != "multi-model":
+        return None
+    if model is None:
+        raise UserError("no model: add --model NAME.tar.gz, one of those that deploy has listed")
+    return model
+
+
 def decode_response(body: bytes) -> Answer:
     """Parse the server's response.
 
@@ -72,11 +85,7 @@ def decode_response(body: bytes) -> Answer:
 
 
 def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Answer:
-    if settings.endpoint.kind == "multi-model":
-        if model is None:
-            raise UserError(
-                "no model: add --model NAME.tar.gz, one of those that deploy has listed"
-            )
+    if (model := target_model(settings, model)) is not None:
         request["TargetModel"] = model
     if aws.is_dry:
         size = f"{len(request['Body'])} bytes"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from flask import Request, Response
 from werkzeug.exceptions import HTTPException
 
+from container.classifier.media_types import TARGET_MODEL
 from container.serving.http.connection import ARRIVAL
 from container.serving.http.metrics import Metrics
 from container.serving.model.outcome import Outcome
@@ -18,9 +19,6 @@ logger = logging.getLogger(__name__)
 # A client may set the request ID. Values that do not match `ID` are ignored.
 ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
 ID = re.compile(r"[\w.:/=-]{1,128}", re.ASCII)
-
-# The model that the client of a multi-model endpoint requested; SageMaker derives the name.
-TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 
 
 class RequestLog:

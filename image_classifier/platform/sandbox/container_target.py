@@ -1,6 +1,8 @@
 """A container image as the program under test, through the Docker API."""
 
+import os
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -121,6 +123,7 @@ class _RunningContainer(Running):
         import docker  # noqa: PLC0415 - an extra
 
         self._remove_network: Callable[[], None] = lambda: None
+        self._copy_output: Callable[[], None] = lambda: None
         network = self._network(target.client, launch)
         try:
             self._container = target.create(launch, network)
@@ -128,6 +131,8 @@ class _RunningContainer(Running):
             self._remove_network()
             raise StartError(_message(error)) from error
         try:
+            if launch.output is not None:
+                self._copy_output = _copy(self._container, *launch.output)
             self._container.start()
             self._container.reload()
         except docker.errors.DockerException as error:
@@ -155,6 +160,7 @@ class _RunningContainer(Running):
     def close(self) -> None:
         with _ignored_errors():
             self._container.remove(force=True, v=True)
+        self._copy_output()
         self._remove_network()
 
     def ran_out_of_memory(self) -> bool:
@@ -209,6 +215,30 @@ class _RunningContainer(Running):
     def _state(self) -> dict[str, Any]:
         self._container.reload()
         return dict(self._container.attrs["State"])
+
+
+def _copy(container: "Container", stdout: int, stderr: int) -> Callable[[], None]:
+    """Copy the output of a container to file descriptors; return what waits for the end of it."""
+    # Until the end of the container, although the caller may close its own.
+    descriptors = os.dup(stdout), os.dup(stderr)
+    pieces = container.attach(stream=True, logs=True, demux=True)
+
+    def copy() -> None:
+        try:
+            for both in pieces:
+                for piece, descriptor in zip(both, descriptors, strict=True):
+                    if piece:
+                        os.write(descriptor, piece)
+        except BrokenPipeError:
+            # The reader has ended.
+            pass
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    return lambda: thread.join(_ENGINE_SECONDS)
 
 
 def can_isolate_servers() -> bool:

@@ -50,6 +50,9 @@ class Launch:
     memory: int | None = None
     """Bytes that the program may use."""
 
+    output: tuple[int, int] | None = None
+    """File descriptors for its standard output and standard error; None: `Running.log` has both."""
+
 
 class Running(ABC):
     """A program that has been started."""

@@ -56,6 +56,7 @@ class _RunningProcess(Running):
         ]
         self._was_killed_for_memory = False
         _set_writable(self._protected, is_writable=False)
+        stdout, stderr = launch.output or (self._log, subprocess.STDOUT)
         variables = {BASE_DIR_VARIABLE: str(launch.base_dir), **launch.variables}
         try:
             self._process = subprocess.Popen(
@@ -63,8 +64,8 @@ class _RunningProcess(Running):
                 cwd=cwd,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"} | variables,
                 stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
+                stdout=stdout,
+                stderr=stderr,
                 start_new_session=True,
             )
         except OSError as error:

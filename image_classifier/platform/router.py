@@ -1,0 +1,171 @@
+"""One port in front of the models of a multi-model endpoint, as SageMaker's runtime is.
+
+    python -m image_classifier.platform.router --help
+
+A request to `/invocations` names its model in the header X-Amzn-SageMaker-Target-Model, which the
+AWS SDKs call TargetModel. SIGTERM lets the requests in flight finish.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from container.classifier.errors import UserError
+from container.classifier.media_types import JSON, TARGET_MODEL
+from image_classifier.platform import endpoint, processes
+from image_classifier.platform.many_models import MODELS, ManyModels, launch_of
+from image_classifier.platform.program import Program, handle_stop_signals
+from image_classifier.platform.sandbox.http_call import Answer, call
+from image_classifier.platform.sandbox.launch import Running
+
+# Of a request's body: the default limit of the server.
+_MAX_BYTES = 25 * 2**20
+
+_PING_SECONDS = 2
+
+_REQUEST_HEADERS = ("Content-Type", "Content-Encoding", "Accept")
+_RESPONSE_HEADERS = ("content-type", "retry-after")
+
+
+class _StopError(Exception):
+    """SIGTERM or SIGINT has arrived."""
+
+
+class _Router(ThreadingHTTPServer):
+    # Ends after the requests in flight.
+    daemon_threads = False
+
+    def __init__(self, address: tuple[str, int], running: Running, models: ManyModels) -> None:
+        super().__init__(address, _Handler)
+        self.running, self.models = running, models
+
+    def service_actions(self) -> None:
+        """End if the server has ended; called every half second."""
+        endpoint.require_running(self.running)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Router
+
+    # Between two packets of a request.
+    timeout = 60
+
+    def do_GET(self) -> None:
+        if self.path == "/ping":
+            address = self.server.running.address
+            self._respond(call(address, "GET", "/ping", timeout=_PING_SECONDS))
+        else:
+            self._reject(HTTPStatus.NOT_FOUND, "only /ping and /invocations exist")
+
+    def do_POST(self) -> None:
+        length, model = self.headers.get("Content-Length", ""), self.headers.get(TARGET_MODEL)
+        if self.path != "/invocations":
+            self._reject(HTTPStatus.NOT_FOUND, "only /ping and /invocations exist")
+        elif not length.isascii() or not length.isdecimal():
+            self._reject(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
+        elif int(length[:20]) > _MAX_BYTES:
+            limit = f"the body has more than {_MAX_BYTES // 2**20} MB"
+            self._reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, limit)
+        elif model is None:
+            self._reject(HTTPStatus.BAD_REQUEST, f"no model: set {TARGET_MODEL}: NAME.tar.gz")
+        else:
+            body = self.rfile.read(int(length))
+            given = {name: self.headers.get(name) for name in _REQUEST_HEADERS}
+            headers = {name: value for name, value in given.items() if value is not None}
+            try:
+                answer = self.server.models.invoke(model, body, headers)
+            except UserError as error:
+                self._reject(HTTPStatus.BAD_REQUEST, str(error))
+            else:
+                self._respond(answer)
+
+    def _respond(self, answer: Answer) -> None:
+        if answer.status is None:
+            self._reject(HTTPStatus.BAD_GATEWAY, f"the server: {answer}")
+            return
+        self.send_response(answer.status)
+        for name in _RESPONSE_HEADERS:
+            if name in answer.headers:
+                self.send_header(name, answer.headers[name])
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def _reject(self, status: HTTPStatus, message: str) -> None:
+        error = {"code": status.phrase.lower().replace(" ", "_"), "message": message}
+        body = json.dumps({"error": error}).encode()
+        self._respond(Answer(seconds=0, status=status, headers={"content-type": JSON}, body=body))
+
+
+def program(
+    base_dir: Path,
+    models: Path,
+    port: int,
+    variables: dict[str, str],
+    *,
+    in_container: bool,
+) -> Program:
+    """Return the router with its server as a program.
+
+    Args:
+        base_dir: folder of the unpacked models.
+        models: folder of the target models, `NAME.tar.gz`.
+        port: TCP port of this machine that it listens on.
+        variables: environment variables of the server.
+        in_container: whether the server runs in a container, else as a process.
+    """
+    command = [sys.executable, "-m", "image_classifier.platform.router"]
+    command += [f"--base-dir={base_dir.resolve()}", f"--models={models.resolve()}"]
+    command += [f"--port={port}", *(["--container"] if in_container else [])]
+    # Not their values, which other users could read in the list of processes.
+    command += [f"--env={name}" for name in variables]
+    return Program(command=command, variables=variables)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return 0, or 1 with the reason on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--base-dir", type=Path, required=True, help="of the unpacked models")
+    parser.add_argument("--models", type=Path, required=True, help="folder of NAME.tar.gz")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--container", action="store_true", help="run the container image")
+    parser.add_argument("--env", action="append", default=[], help="variable of the server")
+    arguments = parser.parse_args(argv)
+    try:
+        with handle_stop_signals(_stop), suppress(_StopError):
+            _serve(arguments)
+    except UserError as error:
+        print(f"router: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _stop() -> None:
+    raise _StopError
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    base_dir: Path = arguments.base_dir
+    shutil.rmtree(base_dir / MODELS, ignore_errors=True)
+    variables = {name: os.environ[name] for name in arguments.env}
+    in_container: bool = arguments.container
+    target, launch = endpoint.server(base_dir, variables, folders={}, in_container=in_container)
+    # The log of this process has that of the server.
+    launch = replace(launch_of(launch), output=(sys.stdout.fileno(), sys.stderr.fileno()))
+    with endpoint.running(target, launch, processes.STARTUP_SECONDS) as running:
+        models = ManyModels(running, base_dir, arguments.models, in_container=in_container)
+        address = (processes.bind_address(), arguments.port)
+        with _Router(address, running, models) as router, suppress(_StopError):
+            router.serve_forever()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
