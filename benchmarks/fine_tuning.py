@@ -4,9 +4,10 @@
 
 A seed draws the training and validation images of a data set, the same number of each class, and
 orders the batches. Each variant of a seed starts from the same images, weights and head, so the
-differences between variants are paired. All take the same number of epochs. The seconds are those
-of the processor, without those of the frozen stage: other programs on the machine change them
-little and the accuracies not at all.
+differences between variants are paired. All take the same number of epochs, or with `--seconds` the
+same time of a core after the frozen stage. The seconds are those of the processor, without those of
+the frozen stage: other programs on the machine change them little and the accuracies of runs with
+`--epochs` not at all.
 
 A result is a line of `--results`. A run that is started again skips what the file holds.
 """
@@ -50,6 +51,7 @@ from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
 from container.training.fitting.task import Task
+from container.training.fitting.time_budget import TimeBudget
 from container.training.hyperparameters import Hyperparameters
 from container.training.sagemaker.stop import StopRequest
 
@@ -60,6 +62,7 @@ DATA = {
     "flowers": ("flowers/train", "flowers/val"),
     "digits": ("digits/train", "digits/val"),
     "ants-bees": ("ants-bees/train", "ants-bees/val"),
+    "hurricane": ("hurricane/train_another", "hurricane/validation_another"),
 }
 
 
@@ -132,6 +135,25 @@ class Run:
     training: int
     validation: int
     image_size: int
+    seconds: float | None = None
+    """Processor time for steps and evaluations, which replaces the epochs."""
+
+
+class ProcessorTime(TimeBudget):
+    """A budget of processor time, which begins after the frozen stage."""
+
+    def __init__(self, seconds: float) -> None:
+        """Allow so much time for steps and evaluations."""
+        super().__init__(time.process_time)
+        self._seconds, self._has_begun = seconds, False
+        self.limit(sys.maxsize, lambda _: 0.0)
+
+    def advance(self, *, is_required: bool) -> None:
+        """Begin with the first step."""
+        if not self._has_begun:
+            self._has_begun = True
+            self.limit((self.used_seconds + self._seconds) / 60, lambda last: last or 0.0)
+        super().advance(is_required=is_required)
 
 
 class Recorder(Observer):
@@ -168,6 +190,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=[*VARIANTS])
     parser.add_argument("--seeds", type=int, default=3, help="from 0; default: 3")
     parser.add_argument("--epochs", type=int, default=3, help="default: 3")
+    parser.add_argument("--seconds", type=float, help="of a core, instead of epochs")
     parser.add_argument("--images", type=int, nargs=2, default=(600, 600), metavar=("T", "V"))
     parser.add_argument("--image-size", type=int, default=128, help="default: 128 pixels")
     parser.add_argument("--reference", choices=VARIANTS, default="default")
@@ -182,7 +205,7 @@ def main() -> None:
         for seed, name, data in itertools.product(
             range(arguments.seeds), arguments.variants, arguments.sets
         ):
-            run = Run(data, name, seed, arguments.epochs, *sizes)
+            run = Run(data, name, seed, arguments.epochs, *sizes, arguments.seconds)
             done = [Run(**result["run"]) for result in _read(arguments.results)]
             if arguments.table or run in done:
                 continue
@@ -210,6 +233,8 @@ def _result(run: Run, data: Path, scratch: Path) -> dict[str, object]:
             "seed": run.seed,
             "epochs": run.epochs,
             "image_size": run.image_size,
+            # Decides the schedule; the budget is that of the trainer below.
+            **({} if run.seconds is None else {"max_minutes": 1_000}),
             **variant.hyperparameters,
         }
     )
@@ -222,6 +247,7 @@ def _result(run: Run, data: Path, scratch: Path) -> dict[str, object]:
             arithmetic=Arithmetic.choose(hyperparameters.precision, NETWORK),
             cluster=Cluster(rank=0, world_size=1),
             observer=recorder,
+            budget=None if run.seconds is None else ProcessorTime(run.seconds),
         )
         # Without checkpoints but the last one.
         trainer.train(stop, Checkpoints(scratch / "checkpoints", "0" * 64, math.inf))
@@ -300,7 +326,8 @@ def _print_table(results: Sequence[Mapping[str, Any]], reference: str) -> None:
     print(f"{'data, images, epochs, pixels: variant':<60} n " + "".join(f"{t:>15}" for t in titles))
     for run, rows in groups.items():
         last, difference, gain, kept, seconds = zip(*rows, strict=True)
-        where = f"{run.data}, {run.training}, {run.epochs}, {run.image_size}: {run.variant}"
+        length = run.epochs if run.seconds is None else f"{run.seconds:g} s"
+        where = f"{run.data}, {run.training}, {length}, {run.image_size}: {run.variant}"
         cells = (
             f"{100 * statistics.mean(last):.1f}",
             _interval([value for value in difference if not math.isnan(value)]),

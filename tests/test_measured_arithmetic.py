@@ -15,7 +15,7 @@ from container.networks.network import build
 from container.training import device
 from container.training.data.images import ImageSet
 from container.training.device import Arithmetic
-from container.training.fitting import measured_arithmetic
+from container.training.fitting import measured_arithmetic, step_time
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.measured_arithmetic import choose
@@ -46,7 +46,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
     for module in (device, measured_arithmetic):
         monkeypatch.setattr(module, "has_bfloat16_instructions", lambda: True)
     monkeypatch.setattr(measured_arithmetic, "MIN_PIXELS", 0)
-    monkeypatch.setattr(measured_arithmetic, "perf_counter", lambda: now)
+    monkeypatch.setattr(step_time, "perf_counter", lambda: now)
     return make_slow
 
 

@@ -54,7 +54,8 @@ class Hyperparameters:
     max_minutes: Annotated[float | None, Range(1.0, 100_000.0)] = None
     """Minutes for the whole job, from its start to its reports. Unset: no limit.
 
-    The measured speed decides how many epochs fit (docs/explanation/training.md).
+    The measured speed decides the image size and how many epochs fit
+    (docs/explanation/training.md).
     """
 
     batch_size: Annotated[int | None, Range(1, 65_536)] = None
@@ -105,7 +106,10 @@ class Hyperparameters:
     """
 
     image_size: Annotated[int | None, Range(16, 1024)] = None
-    """Height and width of the network's input, in pixels. Unset: 128 for `small`, else 224."""
+    """Height and width of the network's input, in pixels. Unset: 128 for `small`, else 224.
+
+    Unset with `max_minutes`: 128 to 224, by the measured speed.
+    """
 
     half_size_steps: Annotated[float, Range(0.0, 0.9)] = 0.0
     """Fraction of the steps, at the start, that train on images of half the size to save time.

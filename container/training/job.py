@@ -17,7 +17,7 @@ from container.networks.network import Network, build, check_input
 from container.training import recipe
 from container.training.data import images, split_files
 from container.training.data.images import ImageSet
-from container.training.fitting import cluster, measured_arithmetic, pretrained
+from container.training.fitting import cluster, measured_arithmetic, measured_image_size, pretrained
 from container.training.fitting.checkpoint import Checkpoints, fingerprint
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
@@ -62,8 +62,7 @@ def _run(
     assessment = None
     # Before the images are decoded: if a process cannot continue, the others then end at once.
     with cluster.joined(environment.hosts(), stop) as joined:
-        task = _read_task(environment, joined.world_size, stop)
-        stop.check()
+        task = _read_task(environment, joined, stop)
         channels = (task.training, task.validation, task.test)
         joined.check_equal(
             repr((task.class_names, [decoded.sha256 for decoded in channels if decoded])),
@@ -76,6 +75,11 @@ def _run(
             fingerprint(task, joined.world_size),
             settings.checkpoint_interval_seconds,
         )
+        newest = checkpoints.newest if joined.is_first else None
+        size = joined.from_first(measured_image_size.recorded(newest))
+        if isinstance(size, int) and size != task.preprocessing.image_size:
+            # Before a stop, another speed of the machine was measured.
+            task = _read_task(environment, joined, stop, size)
         arithmetic = measured_arithmetic.choose(task, joined, checkpoints)
         if settings.max_minutes is not None:
             ending = ExpectedTime.of(task, arithmetic.device, budget.start_seconds)
@@ -146,21 +150,29 @@ def _train(
         trainer.observer.close()
 
 
-def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task:
-    """Read the job's files and check them before the slow work starts."""
+def _read_task(
+    environment: TrainingEnvironment, cluster: Cluster, stop: Stop, image_size: int | None = None
+) -> Task:
+    """Read the job's files and check them before the slow work starts.
+
+    The image size is chosen unless it is given.
+    """
     hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
     logger.info("hyperparameters: %s", hyperparameters.changes() or "the defaults")
     recipe.check_compiler(hyperparameters)
     selection.select(hyperparameters.debug_rules)
     channels = environment.channels()
-    preprocessing = Preprocessing(image_size=recipe.image_size(hyperparameters))
     class_names, files, lost = split_files.find(channels, hyperparameters)
+    if image_size is None:
+        splits = files["training"], files["validation"]
+        image_size = measured_image_size.choose(hyperparameters, len(class_names), *splits, cluster)
+    preprocessing = Preprocessing(image_size=image_size)
     torch.manual_seed(hyperparameters.seed)
     network = build(hyperparameters.network, len(class_names), preprocessing.image_size)
     weights_source = _load_weights(network, channels, hyperparameters)
     # Before the images are decoded, which takes minutes, and after, without the broken ones.
     pretrained = weights_source is not None
-    settings = (hyperparameters, preprocessing, ranks)
+    settings = (hyperparameters, preprocessing, cluster.world_size)
     _check_batches(network, len(files["training"]), *settings, pretrained=pretrained)
     found = sum(map(len, files.values()))
     decoded = {
@@ -178,6 +190,7 @@ def _read_task(environment: TrainingEnvironment, ranks: int, stop: Stop) -> Task
     read = sum(map(len, decoded.values()))
     labeled_images.check_lost(found - read + lost, found + lost)
     _check_batches(network, len(task.training), *settings, pretrained=pretrained)
+    stop.check()
     return task
 
 

@@ -13,7 +13,7 @@ from container.debugger.recording.debug_session import Observer
 from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import Evaluation, evaluate
 from container.training.evaluation.progress import Progress
-from container.training.fitting import measured_arithmetic
+from container.training.fitting import measured_arithmetic, measured_image_size
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.learner import Learner
@@ -202,10 +202,9 @@ class Trainer:
 
     def _own_totals(self) -> Tensor:
         """Return this rank's part of the totals: all of those so far on the first, else zeros."""
-        totals = torch.tensor(
-            self.progress.totals, dtype=torch.float64, device=self.arithmetic.device
-        )
-        return totals if self.cluster.is_first else totals.zero_()
+        totals, device = self.progress.totals, self.arithmetic.device
+        own = torch.tensor(totals, dtype=torch.float64, device=device)
+        return own if self.cluster.is_first else own.zero_()
 
     def _finish_epoch(self, stop: Stop, images_per_second: float) -> None:
         """Evaluate, and keep the weights if they are the best so far."""
@@ -280,6 +279,7 @@ class Trainer:
                 "progress": self.progress.to_state(),
                 "budget": self.budget.state_dict(),
                 measured_arithmetic.STATE: str(self.arithmetic),
+                measured_image_size.STATE: self.task.preprocessing.image_size,
             }
             with self.observer.phase(CHECKPOINT):
                 checkpoints.save(self._step_number, state)
