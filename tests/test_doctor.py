@@ -49,6 +49,7 @@ BROKEN = {
     "ErrorsAsPage": "error-status",
     "ErrorsWithTraceback": "error-status",
     "DiesOfInvalid": "error-status",
+    "Hangs": "invocations-latency",
     "IgnoresAccept": "accept",
     "WrongContentType": "accept",
     "OneAtATime": "concurrency",
@@ -174,6 +175,8 @@ HEALTHY = {
     "http.server": (sys.executable, ZOO, "Healthy"),
     "flask": (sys.executable, "-m", "gunicorn", "--threads=4", "tests.zoo.flask_app:app"),
     "fastapi": (sys.executable, "-m", "uvicorn", "--host=0.0.0.0", "tests.zoo.fastapi_app:app"),
+    "errors without a body": (sys.executable, ZOO, "ErrorsWithoutBody"),
+    "ends before its children": (sys.executable, ZOO, "ends_before_children"),
     "tornado": (sys.executable, "-m", "tests.zoo.tornado_app"),
     "slow start": (sys.executable, "-m", "gunicorn", "tests.zoo.slow_start:app"),
 }

@@ -201,6 +201,11 @@ class ErrorsAsPage(Healthy):
         self.answer(400, f"<html><h1>{error}</h1></html>".encode(), "text/html")
 
 
+class ErrorsWithoutBody(Healthy):
+    def reject(self, error: Exception) -> None:
+        self.answer(204 if isinstance(error, KeyError) else 400)
+
+
 class ErrorsWithTraceback(Healthy):
     def reject(self, error: Exception) -> None:
         text = f'Traceback (most recent call last):\n  File "x.py"\n{error}'
@@ -444,6 +449,12 @@ def leaves_children() -> None:
     signal.pause()
 
 
+def ends_before_children() -> None:
+    if os.fork() == 0:
+        Healthy.server_class(("0.0.0.0", PORT), Healthy).serve_forever()
+    signal.sigwait({signal.SIGTERM})
+
+
 def downloads() -> None:
     # In a separate network, a container has the engine's name server, in the default one the
     # machine's. This needs no network of the machine.
@@ -473,6 +484,7 @@ PROGRAMS = {
         ends_at_once,
         ignores_sigterm,
         leaves_children,
+        ends_before_children,
         downloads,
         compiles_model,
         grows_at_start,

@@ -90,7 +90,7 @@ CASES: Mapping[str, Case] = {
     ),
     "error-status": Case(
         roles=_ONE_MODEL,
-        checks="an invalid request gets a 4xx status and a short JSON body, never 200 or 5xx",
+        checks="an invalid request gets 4xx, with a short JSON body or none, never 200 or 5xx",
         remedy='return 400, 413, 415 or 422 with {"error": "..."} and without a stack trace: '
         "SageMaker passes the body to the caller, and counts 5xx as faults of the model",
     ),
@@ -131,7 +131,7 @@ CASES: Mapping[str, Case] = {
     ),
     "writes-outside": Case(
         roles=ROLES,
-        checks="the program writes only to /tmp, logs and caches, and where /opt/ml is writable",
+        checks="the program writes only to /tmp, /etc, logs, caches, and where /opt/ml is writable",
         remedy="write to /tmp: other folders are on a small disk, and read-only for other users "
         "than root, as on serverless endpoints",
     ),

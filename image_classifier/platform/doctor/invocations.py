@@ -17,7 +17,7 @@ from image_classifier.platform.doctor.payload import (
     is_error_body,
 )
 from image_classifier.platform.doctor.startup import NOT_FOUND
-from image_classifier.platform.sandbox.http_call import Answer
+from image_classifier.platform.sandbox.http_call import NO_RESPONSE, Answer
 from image_classifier.platform.sandbox.launch import Running
 
 UNAVAILABLE = 503
@@ -51,6 +51,9 @@ def check_invocations(examination: Examination, running: Running, knowledge: Kno
             break
         if running.exit_code() is not None:
             return
+        if answer.problem == NO_RESPONSE:
+            # An invalid request would have to get one, too.
+            break
     report = examination.report
     if knowledge.valid is None:
         _report_no_success(examination, running, answers)
@@ -99,18 +102,20 @@ def _report_no_success(examination: Examination, running: Running, answers: list
             "error-status", f"an error was returned with status {disguised.status}", disguised
         )
         report.skip("invocations-status", "a consequence of error-status")
+    elif last.problem == NO_RESPONSE:
+        limit = examination.limits.invocation
+        report.fail(
+            "invocations-latency",
+            f"POST /invocations did not return within {limit:g} s",
+            f"{last}; last line of the log: {running.last_line()}",
+        )
+        report.skip("invocations-status", "a consequence of invocations-latency")
     elif all(each.status in {NOT_FOUND, _METHOD_NOT_ALLOWED} for each in answers):
         report.fail("invocations-status", "the server has no route POST /invocations", last)
     elif examination.options.request is None:
         reason = "no request in the usual formats succeeded: give --request and --content-type"
         report.skip("invocations-status", f"{reason} ({last})")
         report.skip("invocations-latency", reason)
-    elif last.problem == "no response":
-        limit = examination.limits.invocation
-        report.fail(
-            "invocations-latency", f"POST /invocations did not return within {limit:g} s", last
-        )
-        report.skip("invocations-status", "a consequence of invocations-latency")
     elif last.status == UNAVAILABLE:
         report.fail(
             "ping-before-ready", "/ping returned 200, but /invocations only returned 503", last
@@ -130,6 +135,7 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
     if report.failed.keys() & {"invocations-status", "invocations-latency"}:
         report.skip("error-status", "a consequence of the failed request")
         return
+    formats: list[tuple[str, str]] = []
     for payload in _invalid_payloads(knowledge.valid):
         answer = invoke(running, examination, payload)
         shown = f"{payload.content_type}, {payload.body!r}: {answer}"
@@ -147,7 +153,10 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
             message = f"an error was returned with status {answer.status}"
             report.fail("error-status", message, shown)
         elif answer.status // 100 == _CLIENT_ERROR and (fault := fault_of_error(answer)):
-            report.fail("error-status", f"the body of an error {fault}", shown)
+            formats.append((f"the body of an error {fault}", shown))
+    # A wrong status is worse than a wrong format.
+    for message, shown in formats:
+        report.fail("error-status", message, shown)
     report.accept("error-status")
 
 

@@ -1,5 +1,6 @@
 """The cases of a server with one model: `serve` and `transform`."""
 
+import signal
 import time
 from dataclasses import replace
 
@@ -21,11 +22,15 @@ from image_classifier.platform.doctor.payload import (
 )
 from image_classifier.platform.doctor.startup import NotReadyError, Trouble
 from image_classifier.platform.sandbox.container_target import can_isolate_servers
+from image_classifier.platform.sandbox.http_call import NO_RESPONSE
 from image_classifier.platform.sandbox.launch import Launch, Running
 from image_classifier.platform.sandbox.process_target import unchanged
 
 # How long a server without a model may take to end, or to return its first status.
 _NO_MODEL_SECONDS = 10
+
+
+_ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
 class _RequestFailedError(Exception):
@@ -148,13 +153,15 @@ def check_sigterm(examination: Examination, running: Running) -> None:
             f"last line of the log: {running.last_line()}",
         )
         return
+    # As process 1, one that handles SIGTERM ends them all, and one that does not ignores it.
+    is_unhandled = running.exit_code() == _ENDED_BY_SIGTERM
     # Workers may finish their requests; SageMaker kills all processes after the same time.
-    while running.left_processes() and time.monotonic() < deadline:
+    while is_unhandled and running.left_processes() and time.monotonic() < deadline:
         time.sleep(startup.POLL_SECONDS)
-    if left := running.left_processes():
+    if is_unhandled and (left := running.left_processes()):
         report.fail(
             "sigterm",
-            "the first process ended after SIGTERM, but its child processes did not",
+            "the first process does not handle SIGTERM, and its child processes keep running",
             f"{left} processes still run {grace:g} s after SIGTERM",
         )
     report.accept("sigterm")
@@ -196,7 +203,7 @@ def check_pings(examination: Examination, running: Running) -> None:
     report, limit = examination.report, examination.limits.ping
     for _ in range(5):
         answer = startup.ping(running, examination)
-        if answer.problem == "no response":
+        if answer.problem == NO_RESPONSE:
             report.fail("ping-latency", f"GET /ping did not return within {limit:g} s", str(answer))
         elif answer.status != startup.OK:
             report.fail(

@@ -154,7 +154,7 @@ def wait_until_ready(running: Running, examination: Examination, seconds: float)
     while time.monotonic() - start < seconds:
         if running.exit_code() is not None:
             return of_end(running, examination, "before /ping returned 200")
-        answer = ping(running, examination)
+        answer = ping(running, examination, is_starting=True)
         if answer.status == OK:
             return None
         if answer.problem != REFUSED:
@@ -169,7 +169,7 @@ def wait_until_ready(running: Running, examination: Examination, seconds: float)
     return _never_ready(running, examination, last, seconds)
 
 
-def ping(running: Running, examination: Examination) -> Answer:
+def ping(running: Running, examination: Examination, *, is_starting: bool = False) -> Answer:
     """Send a ping; report it as slow if the program has read it and does not respond in time."""
     limit = examination.limits.ping
 
@@ -178,7 +178,7 @@ def ping(running: Running, examination: Examination) -> Answer:
         if any(
             each.peer_port == local_port and not each.unread and each.inode != "0"
             for each in running.sockets() or []
-        ):
+        ) and not (is_starting and running.waits_for_back_end()):
             examination.report.fail(
                 "ping-latency",
                 f"GET /ping did not return within {limit:g} s",

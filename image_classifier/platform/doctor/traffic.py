@@ -39,7 +39,8 @@ _STRATEGIES = {"SINGLE_RECORD", "MULTI_RECORD", "SingleRecord", "MultiRecord"}
 # Folders and files that programs write as a matter of course.
 _USUAL = re.compile(
     r"/(tmp|var/tmp|dev|run|var/run|var/log|var/cache|proc|sys|opt/ml)(/|$)"
-    r"|/var/lib/nginx|/etc/(hosts|hostname|resolv\.conf|mtab|ld\.so)"
+    # Configuration is often generated at the start, also by AWS's sagemaker-inference.
+    r"|^/etc/|/var/lib/nginx"
     r"|/__pycache__|\.pyc$|/\.[^/]+|\.(log|pid|sock)$"
 )
 

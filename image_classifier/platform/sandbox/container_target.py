@@ -183,6 +183,10 @@ class _RunningContainer(Running):
                 found = list(sockets.parse(f"header\n{rows}"))
         return found
 
+    def waits_for_back_end(self) -> bool:
+        pid = self._state()["Pid"]
+        return sockets.has_unaccepted([pid], SERVING_PORT, own_network=True)
+
     def changed_files(self) -> list[str]:
         changes = self._container.diff() or []
         # Kind 2 is a file that was removed.

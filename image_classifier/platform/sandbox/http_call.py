@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 # Of a response's body: more is not read, unless a caller expects more.
 MAX_BYTES = 10_000_000
 
-REFUSED = "connection refused"
+REFUSED, NO_RESPONSE = "connection refused", "no response"
 
 Address = tuple[str, int]
 
@@ -98,7 +98,7 @@ class Connection:
             problem = REFUSED
         except TimeoutError:
             self._on_timeout(port)
-            problem = "no response"
+            problem = NO_RESPONSE
         except (OSError, http.client.HTTPException) as error:
             problem = f"connection closed ({type(error).__name__})"
         else:

@@ -95,6 +95,10 @@ class Running(ABC):
     def sockets(self) -> list[Socket] | None:
         """Return its TCP sockets; None: unknown."""
 
+    def waits_for_back_end(self) -> bool:
+        """Return whether it has passed a request on to a server of its own that still starts."""
+        return False
+
     def left_processes(self) -> int:
         """Return the number of processes that run although the first one has ended."""
         return 0

@@ -115,6 +115,9 @@ class _RunningProcess(Running):
     def sockets(self) -> list[sockets.Socket] | None:
         return sockets.of_processes(self._pids(), own_network=False)
 
+    def waits_for_back_end(self) -> bool:
+        return sockets.has_unaccepted(self._pids(), self.address[1], own_network=False)
+
     def left_processes(self) -> int:
         return len(self._pids())
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ESTABLISHED, _LISTENING = "01", "0A"
+# State and inode of a Unix domain socket.
+_UNACCEPTED = ["02", "0"]
+
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
 
@@ -51,6 +54,33 @@ def of_processes(pids: Sequence[int], *, own_network: bool) -> list[Socket] | No
         for each in found
         if each.inode in inodes or (each.port in ports and not each.is_listening)
     ]
+
+
+def has_unaccepted(pids: Sequence[int], front_port: int, *, own_network: bool) -> bool:
+    """Return whether the program has sent data to a server of its own that still starts.
+
+    That server listens, and does not accept connections yet: as gunicorn behind nginx while its
+    workers load.
+
+    Args:
+        pids: process IDs.
+        front_port: TCP port of the server that other programs send requests to.
+        own_network: whether all sockets of the first one's network namespace belong to them.
+    """
+    found = of_processes(pids, own_network=own_network)
+    if found is None:
+        return False
+    if any(each.inode == "0" and each.unread and each.port != front_port for each in found):
+        return True
+    inodes = {inode for pid in pids for inode in _inodes(pid)}
+    try:
+        lines = Path(f"/proc/{pids[0]}/net/unix").read_text().splitlines()[1:]
+    except OSError:
+        return False
+    # After the flags: type, state, inode, path.
+    rows = [fields[5:8] for fields in map(str.split, lines) if len(fields) > 7]  # noqa: PLR2004
+    own = {path for _, inode, path in rows if own_network or inode in inodes}
+    return any(row[:2] == _UNACCEPTED and row[2] in own for row in rows)
 
 
 def parse(text: str) -> Iterator[Socket]:
