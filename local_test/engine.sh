@@ -28,7 +28,6 @@ require_image() {
 }
 
 # For `--entrypoint sh IMAGE -c "$as_owner" -- PROGRAM`: the program runs as the owner of test_dir,
-# so that the files it writes belong to that user (docker-compose.yml has the same line).
-# shellcheck disable=SC2016,SC2034
-as_owner='exec env HOME=/tmp USER=job setpriv --reuid="$(stat -c %u /opt/ml)" \
-    --regid="$(stat -c %g /opt/ml)" --clear-groups "$@"'
+# so that the files it writes belong to that user.
+# shellcheck disable=SC2034
+as_owner=$(<"$(dirname "${BASH_SOURCE[0]}")/../image_classifier/platform/as_owner.sh")

@@ -28,12 +28,8 @@ TRAIN_IMAGE, SERVE_IMAGE = "image-classifier-train", "image-classifier-serve"
 CHOICE_VARIABLE = "IMAGE_CLASSIFIER_LOCAL"
 CHOICES: Mapping[str, bool | None] = {"": None, "containers": True, "processes": False}
 
-# Files that the container writes belong to the owner of the job's folder. A rootless engine and
-# Docker Desktop map users; `stat` in the container returns the user that is mapped to the owner.
-AS_OWNER = (
-    'exec env HOME=/tmp USER=job setpriv --reuid="$(stat -c %u "$SAGEMAKER_BASE_DIR")" '
-    '--regid="$(stat -c %g "$SAGEMAKER_BASE_DIR")" --clear-groups "$@"'
-)
+# Files that the container writes belong to the owner of the job's folder.
+_AS_OWNER = Path(__file__).with_name("as_owner.sh")
 
 # The Docker client waits for an engine that does not respond.
 ENGINE_SECONDS = 20
@@ -111,7 +107,7 @@ def training(
         *_mount(cache.resolve()),
         *(part for channel in channels for part in _mount(channel.resolve(), is_read_only=True)),
     ]
-    program = ["-c", AS_OWNER, "--", "python", "-m", "container.training", "train"]
+    program = ["-c", _AS_OWNER.read_text(), "--", "python", "-m", "container.training", "train"]
     return _run(TRAIN_IMAGE, program, {**variables, **own}, [*options, "--entrypoint", "sh"])
 
 
