@@ -34,7 +34,7 @@ def test_request_waits_until_the_back_end_accepts_it(back_end: socket.socket) ->
             assert not waits()
 
 
-def test_request_to_the_first_server_is_none_of_a_back_end() -> None:
+def test_request_to_the_first_server_does_not_count() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
         client.connect(server.getsockname())
         client.send(b"GET /ping")

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from container.classifier.errors import UserError
 from image_classifier.cli import main
 from image_classifier.platform.doctor.cases import SERVE
 from image_classifier.platform.doctor.diagnosis import diagnose
 from image_classifier.platform.doctor.examination import Limits, Options
-from image_classifier.platform.load import Capacity, search
+from image_classifier.platform.doctor.load_settings import parse
+from image_classifier.platform.load import Capacity, document, lines, search
 from tests.processes import free_port
 from tests.zoo import servers
 
@@ -68,6 +70,69 @@ def test_doctor_measures_a_server() -> None:
 
     assert json.loads(report.json())["load"]["p99_limit_seconds"] == 1e-9
     assert report.text().splitlines()[-2].startswith("load: p99 is above 1e-09 s even at 0.1")
+
+
+def test_doctor_compares_settings() -> None:
+    command = [sys.executable, servers.__file__, "Healthy"]
+    settings = [{"SAGEMAKER_BIND_TO_PORT": "none"}, {"WORKERS": "2", "THREADS": "4"}]
+    options = Options(port=free_port(), memory=2**30, p99=1e-9, settings=settings)
+    ignored = ["payload-size", "concurrency", "memory", "keep-alive", "sigterm"]
+
+    report = diagnose(
+        None, command, SERVE, options=options, limits=Limits(load=0.01), ignored=ignored
+    )
+
+    assert report.failed == {}, report.text()
+    found = json.loads(report.json())["load"]["settings"]
+    assert [each["setting"] for each in found] == [
+        "",
+        "SAGEMAKER_BIND_TO_PORT=none",
+        "WORKERS=2,THREADS=4",
+    ]
+    assert found[1]["message"].startswith("not measured: the program ended before /ping returned")
+    assert found[2]["low"] == 0
+
+
+def test_best_setting_is_extrapolated() -> None:
+    loads: dict[str, Capacity | str] = {
+        "": rate(20),
+        "WORKERS=2": rate(30),
+        "WORKERS=9": "not measured: it ended",
+    }
+
+    shown = [*lines(loads)]
+
+    assert shown[0].startswith("load: p99 stays below 0.5 s at 20 requests/s")
+    assert shown[1].startswith("load with WORKERS=2: p99 stays below 0.5 s at 30 requests/s")
+    assert shown[3] == "load: an instance with 4 vCPU: about 60 to 66 requests/s"
+    assert shown[-2:] == [
+        "load with WORKERS=9: not measured: it ended",
+        "load: the best setting is WORKERS=2",
+    ]
+    assert document(loads)["setting"] == "WORKERS=2"
+
+
+def rate(low: float) -> Capacity:
+    return Capacity(low=low, high=1.1 * low, limit=0.5, cpus=2)
+
+
+def test_setting_has_names_and_values() -> None:
+    assert parse("WORKERS=2, THREADS=4") == {"WORKERS": "2", "THREADS": "4"}
+    with pytest.raises(UserError, match="expected NAME=VALUE,NAME=VALUE for a setting of --load"):
+        parse("WORKERS=2,THREADS")
+
+
+def test_load_without_a_valid_request_is_not_measured() -> None:
+    command = [sys.executable, servers.__file__, "AlwaysFails"]
+    ignored = ["payload-size", "concurrency", "memory", "keep-alive", "sigterm"]
+
+    report = diagnose(
+        None, command, SERVE, options=Options(port=free_port(), p99=1), ignored=ignored
+    )
+
+    assert report.loads == {
+        "": "not measured: no request succeeded; give --request and --content-type"
+    }
 
 
 def test_load_is_for_servers(capsys: pytest.CaptureFixture[str]) -> None:

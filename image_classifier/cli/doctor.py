@@ -9,6 +9,7 @@ from container.classifier.errors import UserError
 from image_classifier.platform.doctor.cases import SERVE, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import EXAMINERS, diagnose
 from image_classifier.platform.doctor.examination import GIB, Limits, Options
+from image_classifier.platform.doctor.load_settings import LABEL, Setting, parse
 
 FOUND, CANNOT_RUN = 1, 2
 
@@ -86,6 +87,15 @@ def _add_load_and_report(add: Callable[..., object]) -> None:
         metavar="SECONDS",
         help="limit of the 99th percentile of response times for --load (default: %(default)s)",
     )
+    add(
+        "--setting",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE,...",
+        help="workers and threads for --load to compare; several times (default: those in the "
+        f"label {LABEL} of the container image)",
+    )
     add("--skip", nargs="+", default=[], metavar="ID", help="cases that are not checked")
     add("--json", action="store_true", help="print the report as JSON")
     add("--junit", type=Path, metavar="FILE", help="write the report as JUnit's XML, too")
@@ -136,6 +146,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         variables=dict(arguments.env),
         port=arguments.port,
         memory=arguments.memory,
+        settings=arguments.setting,
         p99=arguments.p99 if arguments.load else None,
     )
 
@@ -152,6 +163,13 @@ def _pair(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
     return name, value
+
+
+def _setting(text: str) -> Setting:
+    try:
+        return parse(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _bytes(text: str) -> int:

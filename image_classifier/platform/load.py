@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -57,15 +57,20 @@ class Capacity:
     cpus: float
     """Of this machine. Clients run on them, too."""
 
-    def lines(self) -> Iterator[str]:
-        """Yield the result, and what instances with other numbers of vCPUs would carry."""
+    def summary(self, title: str = "load") -> str:
+        """Return the result as a line."""
         if not self.low:
-            yield f"load: p99 is above {self.limit:g} s even at {self.high:.3g} requests/s"
-            return
-        yield (
-            f"load: p99 stays below {self.limit:g} s at {self.low:.3g} requests/s, and not at "
+            return f"{title}: p99 is above {self.limit:g} s even at {self.high:.3g} requests/s"
+        return (
+            f"{title}: p99 stays below {self.limit:g} s at {self.low:.3g} requests/s, and not at "
             f"{self.high:.3g} (on {self.cpus:g} CPUs, which the clients use as well)"
         )
+
+    def lines(self, title: str = "load") -> Iterator[str]:
+        """Yield the result, and what instances with other numbers of vCPUs would carry."""
+        yield self.summary(title)
+        if not self.low:
+            return
         for vcpus in _VCPUS:
             low, high = (rate * vcpus / self.cpus for rate in (self.low, self.high))
             yield f"load: an instance with {vcpus} vCPU: about {low:.3g} to {high:.3g} requests/s"
@@ -79,6 +84,39 @@ class Capacity:
             "p99_limit_seconds": self.limit,
             "cpus": self.cpus,
         }
+
+
+def lines(loads: Mapping[str, Capacity | str]) -> Iterator[str]:
+    """Yield the result of each setting; the best one has estimates for instances."""
+    best = _best(loads)
+    for setting, found in loads.items():
+        title = f"load with {setting}" if setting else "load"
+        if isinstance(found, str):
+            yield f"{title}: {found}"
+        elif setting == best:
+            yield from found.lines(title)
+        else:
+            yield found.summary(title)
+    if best is not None and len(loads) > 1:
+        yield f"load: the best setting is {best or 'the default'}"
+
+
+def document(loads: Mapping[str, Capacity | str]) -> Mapping[str, object]:
+    """Return the best result, and those of all settings, as an object for JSON."""
+    settings = [
+        {"setting": setting, **(found.document() if isinstance(found, Capacity) else {})}
+        | ({"message": found} if isinstance(found, str) else {})
+        for setting, found in loads.items()
+    ]
+    best = _best(loads)
+    found = None if best is None else loads[best]
+    shown = found.document() if isinstance(found, Capacity) else {}
+    return {**shown, "setting": best, "settings": settings}
+
+
+def _best(loads: Mapping[str, Capacity | str]) -> str | None:
+    rates = {key: found.low for key, found in loads.items() if isinstance(found, Capacity)}
+    return max(rates, key=lambda key: rates[key], default=None)
 
 
 def find_capacity(

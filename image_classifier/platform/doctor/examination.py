@@ -1,6 +1,6 @@
 """What is examined, with which inputs and limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,9 @@ class Options:
 
     memory: int = 4 * GIB
     """Bytes that the program may use."""
+
+    settings: Sequence[Mapping[str, str]] = ()
+    """Environment variables that a load test compares; empty: those that the image documents."""
 
     p99: float | None = None
     """Limit of the 99th percentile of response times in a load test; None: no load test."""

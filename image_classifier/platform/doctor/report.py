@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from image_classifier.platform import load
 from image_classifier.platform.doctor.cases import CASES, PAGE
 from image_classifier.platform.load import Capacity
 
@@ -35,7 +36,8 @@ class Report:
         self.passed: list[str] = []
         self.failed: dict[str, Failure] = {}
         self.skipped: dict[str, str] = {}
-        self.capacity: Capacity | None = None
+        self.loads: dict[str, Capacity | str] = {}
+        """Results of load tests by setting, or why one was not measured; the default is empty."""
         self._open = list(dict.fromkeys(case_ids))
         for case_id in ignored:
             self.skip(case_id, "ignored by --skip")
@@ -92,8 +94,8 @@ class Report:
             "failed": failed,
             "skipped": skipped,
         }
-        if self.capacity is not None:
-            document["load"] = self.capacity.document()
+        if self.loads:
+            document["load"] = load.document(self.loads)
         return json.dumps(document, indent=2)
 
     def junit(self, suite: str) -> str:
@@ -123,8 +125,7 @@ class Report:
             yield f"skipped  {case_id}: {reason}"
         for case_id in self.passed:
             yield f"passed   {case_id}: {CASES[case_id].checks}"
-        if self.capacity is not None:
-            yield from self.capacity.lines()
+        yield from load.lines(self.loads)
         yield (f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped")
 
     def _decide(self, case_id: str) -> bool:

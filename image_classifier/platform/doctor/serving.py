@@ -4,7 +4,7 @@ import signal
 import time
 from dataclasses import replace
 
-from image_classifier.platform.doctor import startup, traffic
+from image_classifier.platform.doctor import load_settings, startup, traffic
 from image_classifier.platform.doctor.cases import TRANSFORM
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.doctor.invocations import (
@@ -93,6 +93,9 @@ def _examine(examination: Examination, launch: Launch, *, is_last: bool) -> None
             "the server writes into /opt/ml/model, which is read-only on SageMaker",
             f"changed: {', '.join(changes[:3])}",
         )
+    limit = examination.options.p99
+    if limit is not None and knowledge.valid is not None:
+        load_settings.measure(examination, launch, knowledge.valid, limit)
     if knowledge.valid is not None and examination.options.model is not None:
         _check_without_model(examination, launch, knowledge.valid)
     report.accept("read-only-model", "network", "ping-before-ready")
@@ -176,12 +179,20 @@ def _check_running(examination: Examination, running: Running) -> Knowledge:
         if _has_ended(examination, running, knowledge):
             return knowledge
     _check_traffic(examination, running, knowledge)
-    limit = examination.options.p99
-    if limit is not None and knowledge.valid is not None and running.exit_code() is None:
-        report.capacity = traffic.measure_capacity(examination, running, knowledge.valid, limit)
+    _measure_load(examination, running, knowledge.valid)
     if not _has_ended(examination, running, knowledge):
         report.accept("memory")
     return knowledge
+
+
+def _measure_load(examination: Examination, running: Running, valid: Payload | None) -> None:
+    limit, loads = examination.options.p99, examination.report.loads
+    if limit is None:
+        return
+    if valid is None or running.exit_code() is not None:
+        loads[""] = "not measured: no request succeeded; give --request and --content-type"
+    else:
+        loads[""] = traffic.measure_capacity(examination, running, valid, limit)
 
 
 def _check_traffic(examination: Examination, running: Running, knowledge: Knowledge) -> None:

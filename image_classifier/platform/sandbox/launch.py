@@ -96,7 +96,7 @@ class Running(ABC):
         """Return its TCP sockets; None: unknown."""
 
     def waits_for_back_end(self) -> bool:
-        """Return whether it has passed a request on to a server of its own that still starts."""
+        """Return whether it has passed a request on to its back end, which still starts."""
         return False
 
     def left_processes(self) -> int:

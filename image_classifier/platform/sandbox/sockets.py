@@ -57,10 +57,10 @@ def of_processes(pids: Sequence[int], *, own_network: bool) -> list[Socket] | No
 
 
 def has_unaccepted(pids: Sequence[int], front_port: int, *, own_network: bool) -> bool:
-    """Return whether the program has sent data to a server of its own that still starts.
+    """Return whether the program has sent data to its back end, which still starts.
 
-    That server listens, and does not accept connections yet: as gunicorn behind nginx while its
-    workers load.
+    The back end listens, and does not accept connections yet, such as gunicorn behind nginx while
+    its workers load.
 
     Args:
         pids: process IDs.
