@@ -6,6 +6,9 @@ Drawn hands are packed, audited and prepared; a model is tuned, trained, debugge
 and explained; a folder is classified in a batch, and two models on one multi-model endpoint. Each
 program runs in a container if a Docker engine has the container images, else as a process;
 IMAGE_CLASSIFIER_LOCAL chooses. FOLDER/index.html links all reports.
+
+Processes get a network namespace with the loopback interface alone, if this system permits it, and
+containers no network, or one without a route to other machines.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from pathlib import Path
 
 from container.classifier.errors import UserError
 from container.classifier.report_page import template
+from examples import isolation
 from image_classifier.platform import containers, endpoint, hands, processes
 from image_classifier.platform.many_models import ManyModels, launch_of
 from image_classifier.platform.sandbox.ports import free_port
@@ -117,12 +121,13 @@ class Tour:
         print(f"  {step.seconds:.0f} s", flush=True)
         return lines
 
-    def write_page(self, way: str) -> Path:
+    def write_page(self, way: str, network: str = "") -> Path:
         """Write the page that links all reports."""
         page = self.folder / PAGE
         seconds = sum(step.seconds for step in self.steps)
         facts = {
             "Programs": way,
+            "Network": network,
             "Time": f"{seconds / 60:.1f} minutes",
             "CPUs": str(os.cpu_count()),
         }
@@ -155,26 +160,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run all steps; return 0, or 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of everything; is replaced")
+    parser.add_argument("--isolated", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--images", type=int, default=240, help="drawn (default: %(default)s)")
     arguments = parser.parse_args(argv)
     folder = arguments.folder.resolve()
     if folder.exists() and not (folder / PAGE).is_file() and any(folder.iterdir()):
         print(f"tour: {folder} has other files: choose a new folder", file=sys.stderr)
         return 1
+    in_containers = containers.choose(containers.TRAIN_IMAGE, chosen=None)
+    if not in_containers and not arguments.isolated:
+        isolation.restart(["-m", "examples.tour", *(sys.argv[1:] if argv is None else argv)])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(_ENVIRONMENT)
-    tour, is_done = Tour(folder), False
-    in_containers = containers.choose(containers.TRAIN_IMAGE, chosen=None)
+    is_isolated: bool = arguments.isolated
+    with isolation.without_network(in_containers=in_containers, is_isolated=is_isolated) as network:
+        print(f"network: {network}", flush=True)
+        return _run(Tour(folder), arguments.images, network, in_containers=in_containers)
+
+
+def _run(tour: Tour, images: int, network: str, *, in_containers: bool) -> int:
+    is_done = False
     try:
-        _run_steps(tour, arguments.images, in_containers=in_containers)
+        _run_steps(tour, images, in_containers=in_containers)
         is_done = True
     except UserError as error:
         print(f"tour: {error}", file=sys.stderr)
     finally:
-        page = tour.write_page("containers" if in_containers else "processes")
+        page = tour.write_page("containers" if in_containers else "processes", network)
     print(f"open {page}")
     return 0 if is_done else 1
 

@@ -1,5 +1,7 @@
 """The tour of the workflow: its page, and a step that fails."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,32 @@ def test_folder_with_other_files_is_kept(
     assert "choose a new folder" in capsys.readouterr().err
     assert not (tmp_path / PAGE).exists()
     assert (tmp_path / "thesis.txt").exists()
+
+
+ISOLATED = """
+import socket
+from examples.isolation import without_network
+
+with without_network(in_containers=False, is_isolated=True), socket.create_server(("", 0)) as own:
+    socket.create_connection(("127.0.0.1", own.getsockname()[1])).close()
+    try:
+        # An address for documentation, which no machine has.
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_programs_have_the_loopback_interface_alone() -> None:
+    restart = f"from examples import isolation; isolation.restart(['-c', {ISOLATED!r}])"
+
+    run = subprocess.run(
+        [sys.executable, "-c", f"{restart}; print('not permitted')"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    if "not permitted" in run.stdout:
+        pytest.skip("this system permits no network namespace")
+    assert "Network is unreachable" in run.stdout

@@ -28,6 +28,9 @@ TRAIN_IMAGE, SERVE_IMAGE = "image-classifier-train", "image-classifier-serve"
 CHOICE_VARIABLE = "IMAGE_CLASSIFIER_LOCAL"
 CHOICES: Mapping[str, bool | None] = {"": None, "containers": True, "processes": False}
 
+# The engine's network of servers; by default that of the engine.
+NETWORK_VARIABLE = "IMAGE_CLASSIFIER_NETWORK"
+
 # Files that the container writes belong to the owner of the job's folder.
 _AS_OWNER = Path(__file__).with_name("as_owner.sh")
 
@@ -129,7 +132,9 @@ def serving(base_dir: Path, port: int, address: str) -> Program:
     """
     model = _mount((base_dir / "model").resolve(), Path("/opt/ml/model"), is_read_only=True)
     variables = {BASE_DIR_VARIABLE: "/opt/ml", PORT_VARIABLE: "8080", PAGE_VARIABLE: "true"}
+    network = os.environ.get(NETWORK_VARIABLE)
     options = ["--publish", f"{address}:{port}:8080", *model]
+    options += ["--network", network] if network else []
     return _run(SERVE_IMAGE, ["serve"], variables, options)
 
 
