@@ -35,7 +35,7 @@ from sagemaker.train.model_trainer import Mode
 from sagemaker.train.tuner import HyperparameterTuner
 
 from image_classifier.sagemaker.endpoint_requests import TRANSFORM_ENVIRONMENT
-from image_classifier.sagemaker.request_fields import tags
+from image_classifier.sagemaker.request_fields import tags, volume_key
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings import settings_file
 from image_classifier.settings.schema import HOUR, Settings
@@ -58,7 +58,7 @@ def trainer(settings: Settings, session: Session) -> ModelTrainer:
             instance_type=job.instance_type,
             instance_count=job.instance_count,
             volume_size_in_gb=job.volume_gb,
-            volume_kms_key_id=aws.kms_key,
+            volume_kms_key_id=volume_key(settings, job.instance_type).get("VolumeKmsKeyId"),
             keep_alive_period_in_seconds=job.keep_alive_minutes * 60 or None,
             enable_managed_spot_training=job.spot,
         ),
@@ -109,7 +109,7 @@ def model_builder(settings: Settings, artifact: str, session: Session) -> ModelB
     """
     endpoint = settings.endpoint
     return ModelBuilder(
-        image_uri=settings.images.serve_arm64 if endpoint.is_arm64 else settings.images.serve,
+        image_uri=settings.serve_image,
         s3_model_data_url=artifact,
         role_arn=settings.aws.role,
         env_vars=dict(endpoint.environment),
@@ -129,7 +129,8 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
         strategy=transform.strategy,
         output_path=output,
         output_kms_key=settings.aws.kms_key,
-        accept=transform.accept,
+        volume_kms_key=volume_key(settings, transform.instance_type).get("VolumeKmsKeyId"),
+        accept=transform.accept_header,
         max_payload=transform.max_payload_mb,
         env=dict(TRANSFORM_ENVIRONMENT),
         assemble_with="Line" if transform.strategy == "MultiRecord" else "None",

@@ -63,7 +63,8 @@ def configure_moto(server: str, what: str, results: object) -> None:
     ).close()
 
 
-# A document, XML as bytes, an error's code, or a function that returns one of them.
+# A document, XML as bytes, an error as CODE or CODE: MESSAGE, or a function that returns one of
+# them.
 Scripted = Mapping[str, object] | bytes | str | Callable[[], Mapping[str, object] | str]
 
 
@@ -101,8 +102,9 @@ class StandIn:
             if isinstance(answer, bytes):
                 return AWSResponse(request.url, 200, {}, _Raw(answer.decode()))
             if isinstance(answer, str):
-                document = {"__type": answer, "message": "scripted"}
-                return AWSResponse(request.url, 400, {}, _Raw(json.dumps(document)))
+                code, message = [*answer.split(": ", 1), "scripted"][:2]
+                error = {"__type": code, "message": message}
+                return AWSResponse(request.url, 400, {}, _Raw(json.dumps(error)))
             return AWSResponse(request.url, 200, {}, _Raw(json.dumps(answer)))
 
         self._session.events.register(f"before-send.{operation}", respond)

@@ -93,6 +93,9 @@ def moto_server() -> Iterator[str]:
     """The address of moto's server."""
     from moto.server import ThreadedMotoServer  # noqa: PLC0415 - takes seconds
 
+    from tests import inference_components  # noqa: PLC0415
+
+    inference_components.install()
     moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()

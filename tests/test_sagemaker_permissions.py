@@ -64,6 +64,7 @@ SAGEMAKER_KINDS = {
     "ModelName": "model",
     "PipelineName": "pipeline",
     "ModelPackageGroupName": "model-package-group",
+    "InferenceComponentName": "inference-component",
 }
 
 # Keys with ARNs as their values.
@@ -229,6 +230,7 @@ EVERYTHING = f"""{ENDPOINT}kind = "asynchronous"
 [endpoint.scaling]
 min_instances = 0
 """
+COMPONENT = ("--set", "endpoint.kind=real-time")
 REAL_TIME = ("--set", "endpoint.kind=real-time", "--set", "endpoint.scaling.min_instances=1")
 
 
@@ -267,6 +269,11 @@ def record(calls: Calls, account: str, tmp_path: Path) -> set[tuple[str, str, tu
     run("report", settings)
     run("logs", settings)
     assert run("delete", settings, "--yes") == 0
+    put("hands/a/model.tar.gz", packed)
+    for _ in ("new", "update"):
+        assert run("deploy", settings, *COMPONENT, *model) == 0
+    assert run("predict", settings, image, *COMPONENT) == 0
+    assert run("delete", settings, "--yes") == 0
     return {(action, arn, tuple(keys.items())) for action, arn, keys in calls.requests()}
 
 
@@ -301,7 +308,7 @@ def test_every_recorded_call_is_allowed_and_nothing_else(
     # test_sagemaker_policies.py compares those of SageMaker with the code.
     unused = {action for action in granted - called if not action.startswith("sagemaker:")}
     assert unused == OTHERS
-    for action in ("CreateModelPackage", "UpdateModelPackage", "DescribeModelPackage"):
+    for action in ("UpdateModelPackage", "DescribeModelPackage", "UpdateInferenceComponent"):
         assert f"sagemaker:{action}" in called
     # Without the policy for keys, the settings' key is not allowed.
     assert not is_allowed("kms:Decrypt", KEY, {}, ("person.json",))

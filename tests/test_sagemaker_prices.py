@@ -161,6 +161,32 @@ def test_status_warns_of_what_runs_and_what_it_has_cost(
     assert "costs $0.08 an hour, about $0.04 so far" in capsys.readouterr().out
 
 
+def test_status_shows_instances_that_are_kept_warm(
+    stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in.answer("pricing.GetProducts", {"PriceList": PRODUCTS})
+    settings = write(tmp_path, "[training]\nkeep_alive_minutes = 30\n")
+    assert run("train", settings, "--set", "training.instance_type=ml.m5.large") == 0
+    (job,) = backend().training_jobs.values()
+    end = datetime.now(UTC) - timedelta(minutes=15)
+    job.training_end_time = end.isoformat()
+    capsys.readouterr()
+
+    assert run("status", settings) == 0
+
+    until = f"kept warm until {end + timedelta(minutes=30):%Y-%m-%d %H:%M} UTC at the latest"
+    assert until in capsys.readouterr().out
+    assert run("status", settings, "--json") == 0
+    (document,) = json.loads(capsys.readouterr().out)
+    assert document["cost"]["dollars_so_far"] == pytest.approx(0.05, abs=0.01)
+    assert document["cost"]["warm_until"].startswith(
+        f"{end + timedelta(minutes=30):%Y-%m-%dT%H:%M}"
+    )
+    job.training_end_time = (end - timedelta(minutes=20)).isoformat()
+    assert run("status", settings) == 0
+    assert "warm" not in capsys.readouterr().out
+
+
 def test_status_of_what_costs_nothing_reads_no_prices(
     stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

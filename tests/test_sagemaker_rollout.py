@@ -189,9 +189,9 @@ def artifact(probabilities: list[float] | None) -> bytes:
     return file.getvalue()
 
 
-def write_log(lines: list[str]) -> None:
+def write_log(lines: list[str], group: str = "/aws/sagemaker/Endpoints/hands") -> None:
     """Write the log of the endpoint's container."""
-    logs, group = client("logs"), "/aws/sagemaker/Endpoints/hands"
+    logs = client("logs")
     logs.create_log_group(logGroupName=group)
     logs.create_log_stream(logGroupName=group, logStreamName="AllTraffic/i-0")
     # After the start of the deployment, on a slow machine too.

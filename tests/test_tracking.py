@@ -1,5 +1,6 @@
 """Runs on an MLflow tracking server: a real server receives the run of a real training."""
 
+import json
 import logging
 import socket
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import image_classifier.sagemaker
 from container.classifier.environment import JOB_NAME_VARIABLE, TRACKING_VARIABLE
 from container.training.output import tracking
 from container.training.output.tracking import Tracker
@@ -24,11 +26,31 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
+POLICIES = Path(image_classifier.sagemaker.__file__).with_name("policies")
+
 SECRET = "hunter2"  # noqa: S105 - not a real one
 
 
+# Paths of MLflow's REST API with the actions of IAM that SageMaker's managed MLflow has for them.
+ACTIONS = {
+    "experiments/create": "CreateExperiment",
+    "experiments/get-by-name": "GetExperimentByName",
+    "runs/create": "CreateRun",
+    "runs/get": "GetRun",
+    "runs/log-batch": "LogBatch",
+    "runs/update": "UpdateRun",
+}
+REST = "/api/2.0/mlflow/"
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def paths() -> list[str]:
+    """The paths of all requests to the server."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, paths: list[str]) -> Iterator[str]:
     """The address of MLflow's server, with a file store."""
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +67,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         from mlflow.server import app  # noqa: PLC0415
         from werkzeug.serving import make_server  # noqa: PLC0415
 
-        running = make_server("127.0.0.1", 0, app, threaded=True)
+        def recorded(environ: Any, start_response: Any) -> Any:  # noqa: ANN401 - WSGI's own
+            paths.append(environ["PATH_INFO"])
+            return app(environ, start_response)
+
+        running = make_server("127.0.0.1", 0, recorded, threaded=True)
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}"
@@ -82,7 +108,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_server_receives_the_run_of_a_training(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: str, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TRACKING_VARIABLE, server)
     monkeypatch.setenv(JOB_NAME_VARIABLE, "hands-261129-101500")
@@ -93,6 +119,10 @@ def test_server_receives_the_run_of_a_training(
 
     assert train_here(make_job(tmp_path, epochs="2", debug="off"), "train") == 0
 
+    # The other requests upload artifacts, which the managed MLflow has on S3.
+    called = {ACTIONS[path.removeprefix(REST)] for path in paths if path.startswith(REST)}
+    (statement,) = json.loads((POLICIES / "role-mlflow.json").read_text())["Statement"]
+    assert {f"sagemaker-mlflow:{action}" for action in called} == set(statement["Action"])
     client = client_of(server)
     run = only_run(client, tracking.EXPERIMENT)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "hands-261129-101500")

@@ -217,7 +217,7 @@ def delete(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     if not (aws.is_dry or arguments.yes):
         _confirm(file.settings.name)
     # First, so that no schedule remains for a later endpoint of this name.
-    attachments.delete(aws, attached)
+    attachments.delete(aws, file.settings, attached)
     resources.delete(aws, file.settings, found, objects)
     return None
 

@@ -111,9 +111,16 @@ class SageMakerEndpoint:
     """An endpoint of an AWS account."""
 
     def __init__(
-        self, predictor: Predictor, *, region: str | None, parallel: int = PARALLEL
+        self,
+        predictor: Predictor,
+        *,
+        region: str | None,
+        component: str | None = None,
+        parallel: int = PARALLEL,
     ) -> None:
         """Create a client with boto3's credentials.
+
+        `component` is the inference component of the endpoint that serves the model, if it has one.
 
         Raises:
             UserError: the configuration names no endpoint, or no region is set.
@@ -127,6 +134,7 @@ class SageMakerEndpoint:
         parameters = {
             "EndpointName": predictor.endpoint_name,
             "TargetModel": predictor.target_model,
+            "InferenceComponentName": component,
             "CustomAttributes": predictor.custom_attributes,
         }
         self._parameters = {key: value for key, value in parameters.items() if value is not None}

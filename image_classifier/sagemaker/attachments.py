@@ -1,10 +1,10 @@
-"""What belongs to the endpoint outside SageMaker: its schedule, autoscaling and alarm."""
+"""What belongs to the endpoint: its schedule, autoscaling, alarm and inference component."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from image_classifier.sagemaker import expiry, scaling
+from image_classifier.sagemaker import components, expiry, scaling
 from image_classifier.sagemaker.aws import Aws, NoAccountError
 from image_classifier.sagemaker.resources import Found
 from image_classifier.settings.schema import Settings
@@ -42,13 +42,19 @@ def find(aws: Aws, settings: Settings, found: Found) -> list[Attachment]:
     if any(each.noun == "Endpoint" for each in found.others):
         return []
     try:
-        time = expiry.find(aws, settings)
-        return [*_expiries(settings, time), *of_scaling(aws, settings)]
+        expiries = _expiries(settings, expiry.find(aws, settings))
+        component = components.find(aws, settings)
+        is_own = component is not None and component.owner == aws.creator()
+        own = [_component(settings, str(component))] if is_own else []
+        return [*expiries, *of_scaling(aws, settings), *own]
     except NoAccountError:
         if not aws.is_dry:
             raise
-        time = datetime.now(UTC)
-        return [*_expiries(settings, time), _target(settings, ""), _alarm(settings)]
+        target = _target(scaling.target(settings), "")
+        found_all = [*_expiries(settings, datetime.now(UTC)), target, _alarm(settings)]
+        if settings.endpoint.has_component:
+            found_all.append(_component(settings, f"inference component {settings.name}"))
+        return found_all
 
 
 def of_scaling(aws: Aws, settings: Settings) -> list[Attachment]:
@@ -57,16 +63,15 @@ def of_scaling(aws: Aws, settings: Settings) -> list[Attachment]:
     Raises:
         UserError: AWS rejected a request.
     """
-    target = scaling.target(settings)
     request: Request = {
-        "ServiceNamespace": target["ServiceNamespace"],
-        "ScalableDimension": target["ScalableDimension"],
-        "ResourceIds": [target["ResourceId"]],
+        "ServiceNamespace": scaling.target(settings)["ServiceNamespace"],
+        # One is of these settings, the other perhaps of earlier ones.
+        "ResourceIds": [scaling.variant_id(settings), scaling.component_id(settings)],
     }
     answer = aws.query_unless(_DENIED, "DescribeScalableTargets", request, scaling.SERVICE)
     targets = answer["ScalableTargets"] if answer is not None else []
     found = [
-        _target(settings, f" from {each['MinCapacity']} to {each['MaxCapacity']} instances")
+        _target(each, f" from {each['MinCapacity']} to {each['MaxCapacity']} instances")
         for each in targets
     ]
     names = {"AlarmNames": [scaling.alarm_name(settings)]}
@@ -75,8 +80,8 @@ def of_scaling(aws: Aws, settings: Settings) -> list[Attachment]:
     return [*found, *(_alarm(settings) for _ in alarms)]
 
 
-def delete(aws: Aws, attachments: Iterable[Attachment]) -> None:
-    """Delete them.
+def delete(aws: Aws, settings: Settings, attachments: Iterable[Attachment]) -> None:
+    """Delete them, and wait for it where the endpoint needs that.
 
     Raises:
         UserError: AWS rejected a request; earlier ones are done.
@@ -84,6 +89,8 @@ def delete(aws: Aws, attachments: Iterable[Attachment]) -> None:
     for each in attachments:
         aws.send(each.operation, each.request, each.service)
         if not aws.is_dry:
+            if each.kind == components.NOUN:
+                components.wait_until_deleted(aws, settings)
             aws.show(f"deleted {each}")
 
 
@@ -98,16 +105,21 @@ def _expiries(settings: Settings, time: datetime | None) -> Iterator[Attachment]
         )
 
 
-def _target(settings: Settings, limits: str) -> Attachment:
-    target = scaling.target(settings)
+def _target(target: Mapping[str, Any], limits: str) -> Attachment:
+    keys = ("ServiceNamespace", "ResourceId", "ScalableDimension")
     return Attachment(
         "ScalableTarget",
         target["ResourceId"],
         f"autoscaling of the endpoint{limits}",
         "DeregisterScalableTarget",
-        {**target},
+        {key: target[key] for key in keys},
         scaling.SERVICE,
     )
+
+
+def _component(settings: Settings, description: str) -> Attachment:
+    operation, request = f"Delete{components.NOUN}", components.deletion(settings)
+    return Attachment(components.NOUN, settings.name, description, operation, request, "sagemaker")
 
 
 def _alarm(settings: Settings) -> Attachment:

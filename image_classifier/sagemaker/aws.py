@@ -119,14 +119,19 @@ class Aws:
     ) -> Answer | None:
         """Send a request, in a dry run too; return None if AWS rejects it with one of the codes.
 
+        `codes` can also have parts of messages, where a code is too general.
+
         Raises:
-            UserError: AWS rejected it with another code.
+            UserError: AWS rejected it for another reason.
         """
         with explained(operation):
             try:
                 answer: Answer = getattr(self.client(service), xform_name(operation))(**request)
             except exceptions.ClientError as error:
-                if error.response["Error"]["Code"] not in codes:
+                code, message = (
+                    error.response["Error"].get(key, "") for key in ("Code", "Message")
+                )
+                if code not in codes and not any(part in message for part in codes):
                     raise
                 return None
             return answer

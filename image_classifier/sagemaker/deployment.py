@@ -5,7 +5,14 @@ import re
 from datetime import timedelta
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker import attachments, endpoint_requests, expiry, resources, rollout
+from image_classifier.sagemaker import (
+    attachments,
+    components,
+    endpoint_requests,
+    expiry,
+    resources,
+    rollout,
+)
 from image_classifier.sagemaker import scaling as scaling_of
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.request_fields import new_name, tags
@@ -40,39 +47,45 @@ def deploy(
         )
     exists = not aws.is_dry and _is_updatable(aws, settings)
     name = new_name(settings)
-    is_multi_model = settings.endpoint.kind == "multi-model"
     tested: dict[str, str] | dict[None, str]
-    if is_multi_model:
+    if settings.endpoint.kind == "multi-model":
         model = f"{settings.output}/models/"
         tested = collect_models(aws, settings, model, job)
     else:
         model = package or find_model(aws, settings, job)
         tested = {None: model}
     aws.send("CreateModel", endpoint_requests.model(settings, name, model))
-    aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
     # Before the endpoint: if the schedule is rejected, nothing costs money.
     expiry.settle(aws, settings, expires, is_new=not exists)
     if not aws.is_dry:
         # An update that changes the instance type of a scaled endpoint would fail. A new endpoint
         # does not take the limits of an earlier one.
-        attachments.delete(aws, attachments.of_scaling(aws, settings))
-    request = {"EndpointName": settings.name, "EndpointConfigName": name}
-    if exists:
-        aws.send("UpdateEndpoint", request | endpoint_requests.update(settings))
-    else:
-        aws.send("CreateEndpoint", {**request, "Tags": tags(settings)})
-    if aws.is_dry:
-        if scaling is not None:
-            scaling_of.register(aws, settings, scaling)
-        return settings.name
-    aws.show(f"endpoint {settings.name}: costs money until `image-classifier delete`")
-    if wait:
-        rollout.wait(aws, settings, name)
-        if scaling is not None:
-            scaling_of.register(aws, settings, scaling)
+        attachments.delete(aws, settings, attachments.of_scaling(aws, settings))
+    _serve(aws, settings, name, exists=exists, wait=wait)
+    if scaling is not None:
+        scaling_of.register(aws, settings, scaling)
+    if wait and not aws.is_dry:
         for target, artifact in tested.items():
             rollout.smoke_test(aws, settings, artifact, model=target)
     return settings.name
+
+
+def _serve(aws: Aws, settings: Settings, name: str, *, exists: bool, wait: bool) -> None:
+    """Create or update the endpoint, or only its inference component, to serve the model `name`."""
+    has_component = settings.endpoint.has_component
+    if not (exists and has_component):
+        aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
+        request = {"EndpointName": settings.name, "EndpointConfigName": name}
+        if exists:
+            aws.send("UpdateEndpoint", request | endpoint_requests.update(settings))
+        else:
+            aws.send("CreateEndpoint", {**request, "Tags": tags(settings)})
+        if not aws.is_dry:
+            aws.show(f"endpoint {settings.name}: costs money until `image-classifier delete`")
+        if wait and not aws.is_dry:
+            rollout.wait(aws, settings, name)
+    if has_component:
+        components.deploy(aws, settings, name, is_new_endpoint=not exists)
 
 
 def _is_updatable(aws: Aws, settings: Settings) -> bool:
@@ -86,6 +99,8 @@ def _is_updatable(aws: Aws, settings: Settings) -> bool:
         raise UserError(f"the endpoint {found.name} is {found.status}: wait until it is InService")
     if found is not None and found.status != "InService":
         raise UserError(f"the endpoint {found.name} is {found.status}: `delete` it, then deploy")
+    if found is not None:
+        components.check_update(aws, settings)
     return found is not None
 
 

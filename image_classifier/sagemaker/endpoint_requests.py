@@ -10,6 +10,10 @@ STARTUP_SECONDS = 600
 
 VARIANT = "AllTraffic"
 
+# Memory that a copy of an inference component reserves. It may use all of its instance's memory,
+# of which SageMaker lets a component reserve a part only.
+COPY_MB = 1024
+
 # Without it one image that cannot be decoded would fail the whole transform job.
 TRANSFORM_ENVIRONMENT = {ERROR_RECORDS_VARIABLE: "true"}
 
@@ -48,7 +52,10 @@ def model(
 
 
 def endpoint_config(settings: Settings, name: str) -> Request:
-    """Return CreateEndpointConfig with one variant, the model of the same name."""
+    """Return CreateEndpointConfig with one variant, the model of the same name.
+
+    The model of an inference component is not in the variant.
+    """
     endpoint = settings.endpoint
     variant: Request = {"ModelName": name, "VariantName": VARIANT}
     request: Request = {
@@ -69,6 +76,14 @@ def endpoint_config(settings: Settings, name: str) -> Request:
             "ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS,
         }
         request |= kms_key(settings)
+    if endpoint.has_component:
+        del variant["ModelName"], variant["InitialVariantWeight"]
+        variant["ManagedInstanceScaling"] = _instance_scaling(settings)
+        # Otherwise those of the model.
+        request |= {
+            "ExecutionRoleArn": settings.aws.role,
+            "EnableNetworkIsolation": settings.aws.network_isolation,
+        } | vpc(settings)
     if endpoint.kind == "asynchronous":
         output = {
             "S3OutputPath": f"{settings.output}/asynchronous/answers",
@@ -86,6 +101,48 @@ def endpoint_config(settings: Settings, name: str) -> Request:
             "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
         } | kms_key(settings)
     return request
+
+
+def _instance_scaling(settings: Settings) -> Request:
+    scaling = settings.endpoint.scaling
+    most = 1 if scaling is None else scaling.max_instances
+    return {"Status": "ENABLED", "MinInstanceCount": 0, "MaxInstanceCount": most}
+
+
+def inference_component(settings: Settings, model: str) -> Request:
+    """Return UpdateInferenceComponent: copies of a model on the instances of the endpoint.
+
+    Each copy reserves just more than half of an instance's CPUs, so that each instance has one.
+    """
+    endpoint = settings.endpoint
+    resources: Request = {
+        "NumberOfCpuCoresRequired": _cpus(endpoint.instance_type) / 2 + 0.25,
+        "MinMemoryRequiredInMb": COPY_MB,
+    }
+    if endpoint.has_gpu:
+        resources["NumberOfAcceleratorDevicesRequired"] = 1
+    return {
+        "InferenceComponentName": settings.name,
+        "Specification": {
+            "ModelName": model,
+            "StartupParameters": {"ContainerStartupHealthCheckTimeoutInSeconds": STARTUP_SECONDS},
+            "ComputeResourceRequirements": resources,
+        },
+        "RuntimeConfig": {"CopyCount": endpoint.instance_count},
+    }
+
+
+def new_inference_component(settings: Settings, model: str) -> Request:
+    """Return CreateInferenceComponent."""
+    where = {"EndpointName": settings.name, "VariantName": VARIANT, "Tags": tags(settings)}
+    return inference_component(settings, model) | where
+
+
+def _cpus(instance_type: str) -> int:
+    size = instance_type.rpartition(".")[2]
+    if size.endswith("xlarge"):
+        return 4 * int(size.removesuffix("xlarge") or 1)
+    return {"large": 2}.get(size, 1)
 
 
 def update(settings: Settings) -> Request:

@@ -44,6 +44,7 @@ def explain(
             "an asynchronous endpoint is too slow for hundreds of requests per image: "
             "`deploy --local` its model and `explain --local`, or deploy another kind of endpoint"
         )
+    component = settings.name if settings.endpoint.has_component else None
     # This project's server accepts several images in an array.
     predictor = Predictor(content_type=NPY, endpoint_name=settings.name, target_model=model)
     analysis = Analysis.create(
@@ -55,12 +56,15 @@ def explain(
         request = {"EndpointName": settings.name, "ContentType": NPY}
         if model is not None:
             request["TargetModel"] = model
+        if component is not None:
+            request["InferenceComponentName"] = component
         request["Body"] = "an image with masked segments"
         aws.show_request("InvokeEndpoint", request)
         return output
     endpoint: Endpoint
     if port is None:
-        endpoint = SageMakerEndpoint(predictor, region=settings.aws.region or None)
+        region = settings.aws.region or None
+        endpoint = SageMakerEndpoint(predictor, region=region, component=component)
     else:
         endpoint = HttpEndpoint(
             f"http://127.0.0.1:{port}", target_model=invocation.target_model(settings, model)

@@ -1,6 +1,7 @@
 """InvokeEndpoint: one image, and the server's response."""
 
 import json
+import sys
 import time
 import uuid
 from typing import Any
@@ -14,8 +15,12 @@ from image_classifier.settings.schema import Settings
 # Limit of the service for one asynchronous response.
 ASYNCHRONOUS_SECONDS = 900
 
-# Until a multi-model endpoint has loaded a model, or a serverless endpoint has started.
-LOADING_SECONDS, _LOADING_POLL_SECONDS = 300, 5
+# Until a multi-model endpoint has loaded a model, or a serverless endpoint has started; and until
+# an endpoint that has scaled to zero has started an instance, because its alarm counts requests.
+LOADING_SECONDS, START_SECONDS, _LOADING_POLL_SECONDS = 300, 1200, 5
+
+# The second is a part of the message for an inference component without copies.
+_NOT_READY = frozenset({"ModelNotReadyException", "has no capacity"})
 
 
 def accept(top: int | None) -> str:
@@ -87,20 +92,26 @@ def decode_response(body: bytes) -> Answer:
 def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Answer:
     if (model := target_model(settings, model)) is not None:
         request["TargetModel"] = model
+    has_component = settings.endpoint.has_component
+    if has_component:
+        request["InferenceComponentName"] = settings.name
     if aws.is_dry:
         size = f"{len(request['Body'])} bytes"
         aws.show_request("InvokeEndpoint", request | {"Body": size})
         return {}
-    for _ in range(LOADING_SECONDS // _LOADING_POLL_SECONDS):
-        answer = aws.query_unless(
-            {"ModelNotReadyException"}, "InvokeEndpoint", request, "sagemaker-runtime"
-        )
+    seconds = START_SECONDS if has_component else LOADING_SECONDS
+    for attempt in range(seconds // _LOADING_POLL_SECONDS):
+        answer = aws.query_unless(_NOT_READY, "InvokeEndpoint", request, "sagemaker-runtime")
         if answer is not None:
             return decode_response(answer["Body"].read())
+        if has_component and attempt == 0:
+            notice = f"the endpoint {settings.name} starts an instance, which takes minutes"
+            # Not among the predictions.
+            print(notice, file=sys.stderr, flush=True)
         time.sleep(_LOADING_POLL_SECONDS)
     raise UserError(
-        f"the endpoint {settings.name} has not loaded the model after {LOADING_SECONDS} s: see the "
-        "log in CloudWatch"
+        f"the endpoint {settings.name} has not loaded the model after {seconds} s: see the log in "
+        "CloudWatch"
     )
 
 

@@ -18,6 +18,7 @@ from image_classifier.sagemaker.aws import Answer, Aws, explained
 from image_classifier.settings.schema import Settings
 
 TRAINING_JOBS, ENDPOINTS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/Endpoints"
+COMPONENTS = "/aws/sagemaker/InferenceComponents"
 
 FIRST_HOST = "algo-1"
 
@@ -148,8 +149,9 @@ def of_training(aws: Aws, job: str, *, start: float = 0) -> Log:
 
 
 def of_endpoint(aws: Aws, settings: Settings, *, start: float = 0) -> Log:
-    """Return the log of the endpoint."""
-    return Log(aws, f"{ENDPOINTS}/{settings.name}", start=start)
+    """Return the log of the endpoint, or of its inference component."""
+    group = COMPONENTS if settings.endpoint.has_component else ENDPOINTS
+    return Log(aws, f"{group}/{settings.name}", start=start)
 
 
 def newest_training_job(aws: Aws, settings: Settings) -> str:

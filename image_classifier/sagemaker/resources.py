@@ -117,13 +117,23 @@ def find_named(aws: Aws, settings: Settings, noun: str) -> Resource | None:
     """
     named = _list(aws, settings, noun, {})
     found = next((item for item in named if item.name == settings.name), None)
-    if found is not None and found.owner != aws.creator():
-        reason = f"belongs to {found.owner}" if found.owner else f"has no tag {CREATOR_TAG}"
+    if found is not None:
+        check_owner(aws, KINDS[noun], found.name, found.owner)
+    return found
+
+
+def check_owner(aws: Aws, kind: str, name: str, owner: str | None) -> None:
+    """Check that something belongs to the current user.
+
+    Raises:
+        UserError: it belongs to another user.
+    """
+    if owner != aws.creator():
+        reason = f"belongs to {owner}" if owner else f"has no tag {CREATOR_TAG}"
         raise UserError(
-            f"the {KINDS[noun]} {found.name} {reason}, and you are {aws.creator()}: "
+            f"the {kind} {name} {reason}, and you are {aws.creator()}: "
             "choose another name in the settings"
         )
-    return found
 
 
 def newest_job(aws: Aws, settings: Settings, *, is_completed: bool = True) -> str:
@@ -152,7 +162,7 @@ def _list(
         for summary in page[key]:
             name = str(summary[f"{noun}Name"])
             if is_ours(settings, name, with_trials=with_trials):
-                owner = _owner(aws, settings, summary[f"{noun}Arn"])
+                owner = find_owner(aws, settings, summary[f"{noun}Arn"])
                 yield Resource(noun, name, summary.get(f"{noun}Status"), owner)
 
 
@@ -173,7 +183,8 @@ def _with_executions(aws: Aws, resource: Resource) -> Iterator[Resource]:
     yield resource
 
 
-def _owner(aws: Aws, settings: Settings, arn: str) -> str | None:
+def find_owner(aws: Aws, settings: Settings, arn: str) -> str | None:
+    """Return the creator of something; None if it is unknown, or of other settings."""
     pages = aws.pages("ListTags", {"ResourceArn": arn})
     tags = {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
     return tags.get(CREATOR_TAG) if tags.get(TAG) == settings.name else None

@@ -13,9 +13,12 @@ from container.classifier.media_types import IMAGE_MEDIA_TYPES
 from image_classifier.sagemaker import artifact as artifacts
 from image_classifier.sagemaker import aws as calls
 from image_classifier.sagemaker import invocation, logs
-from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
+
+# Nouns of the API with their names in messages.
+KINDS = {"Endpoint": "endpoint", "InferenceComponent": "inference component"}
 
 _CHANGING = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack"})
 
@@ -33,8 +36,14 @@ class Golden(NamedTuple):
     """Those of each network in the artifact."""
 
 
-def wait(aws: Aws, settings: Settings, config: str) -> None:
-    """Wait until the endpoint serves the configuration; print every change of its status.
+def wait(aws: Aws, settings: Settings, served: str, noun: str = "Endpoint") -> None:
+    """Wait until the endpoint serves its configuration; print every change of its status.
+
+    Args:
+        aws: the account.
+        settings: those of the endpoint.
+        served: name of the endpoint configuration, or of the model of an inference component.
+        noun: one of KINDS.
 
     Raises:
         UserError: it failed, was rolled back, or needs longer than `endpoint.deploy_minutes`. The
@@ -43,21 +52,21 @@ def wait(aws: Aws, settings: Settings, config: str) -> None:
     log, shown = logs.of_endpoint(aws, settings, start=time.time()), ""
     polls = math.ceil(settings.endpoint.deploy_minutes * 60 / max(calls.POLL_SECONDS, 1))
     for _ in range(polls):
-        answer = aws.query("DescribeEndpoint", {"EndpointName": settings.name})
-        if answer["EndpointStatus"] != shown:
-            shown = answer["EndpointStatus"]
+        answer = aws.query(f"Describe{noun}", {f"{noun}Name": settings.name})
+        if answer[f"{noun}Status"] != shown:
+            shown = answer[f"{noun}Status"]
             aws.show(f"{time.strftime('%H:%M:%S')} {shown}")
         log.show_new()
         if shown not in _CHANGING:
             break
         time.sleep(calls.POLL_SECONDS)
-    if problem := _problem(settings, answer, config):
+    serves = answer.get("EndpointConfigName") or answer["Specification"]["ModelName"]
+    if problem := _problem(settings, shown, serves, served):
         reason = answer.get("FailureReason", "AWS gives no reason")
-        raise UserError(f"the endpoint {settings.name} {problem}: {reason}{log.tail()}")
+        raise UserError(f"the {KINDS[noun]} {settings.name} {problem}: {reason}{log.tail()}")
 
 
-def _problem(settings: Settings, answer: Answer, config: str) -> str | None:
-    status = answer["EndpointStatus"]
+def _problem(settings: Settings, status: str, serves: str, expected: str) -> str | None:
     if status == "UpdateRollbackFailed":
         return "has neither the new model nor a working old one, delete it (UpdateRollbackFailed)"
     if status in _CHANGING:
@@ -65,8 +74,8 @@ def _problem(settings: Settings, answer: Answer, config: str) -> str | None:
         return f"is still {status} after {minutes} (endpoint.deploy_minutes); `status` shows it"
     if status != "InService":
         return f"is {status}"
-    if answer["EndpointConfigName"] != config:
-        return f"was rolled back to {answer['EndpointConfigName']}, it does not serve {config}"
+    if serves != expected:
+        return f"was rolled back to {serves}, it does not serve {expected}"
     return None
 
 

@@ -1,8 +1,8 @@
-"""What costs money now: running jobs and the endpoint, with prices and the cost so far."""
+"""What costs money now: running jobs, warm pools and the endpoint, with prices and cost so far."""
 
 import math
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from image_classifier.sagemaker import prices
@@ -38,6 +38,9 @@ class Running(NamedTuple):
     hourly: float
     """Dollars an hour of all instances; not a number if the price is unknown."""
 
+    warm_until: datetime | None = None
+    """When the instances of a finished training job end; None for what runs."""
+
     @property
     def so_far(self) -> float:
         """Dollars since the start, for as many instances as now."""
@@ -47,6 +50,8 @@ class Running(NamedTuple):
         """Return a warning."""
         name = f"{KINDS[self.resource.noun]} {self.resource.name}"
         what = f"{self.instances} x {self.instance_type} since {shown(self.since)}"
+        if self.warm_until is not None:
+            what += f", kept warm until {shown(self.warm_until)} at the latest"
         if math.isnan(self.hourly):
             return f"{name} costs money: {what}, price unknown"
         so_far = f"about ${self.so_far:,.2f} so far at this size"
@@ -59,6 +64,7 @@ class Running(NamedTuple):
             "instance_type": self.instance_type,
             "instance_count": self.instances,
             "since": self.since.isoformat(timespec="seconds"),
+            "warm_until": self.warm_until and self.warm_until.isoformat(timespec="seconds"),
             "dollars_an_hour": self.hourly if is_known else None,
             "dollars_so_far": round(self.so_far, 4) if is_known else None,
         }
@@ -70,17 +76,37 @@ def find(aws: Aws, found: Iterable[Resource], priced: Prices) -> list[Running]:
     Raises:
         UserError: AWS rejected a request.
     """
-    running = []
+    running, finished = [], []
     for resource in found:
         if resource.noun == "Endpoint" and resource.status in _SERVING:
             one = _endpoint(aws, resource, priced)
         elif resource.noun in _JOBS and resource.status in {"InProgress", "Stopping"}:
             one = _job(aws, resource, priced)
         else:
+            finished += [resource] if resource.noun == "TrainingJob" else []
             continue
         if one is not None:
             running.append(one)
-    return running
+    return running + _warm_pools(aws, finished, priced)
+
+
+def _warm_pools(aws: Aws, finished: Sequence[Resource], priced: Prices) -> list[Running]:
+    """Return the jobs whose instances wait for another job."""
+    request = {"WarmPoolStatusEquals": "Available"}
+    pages = aws.pages("ListTrainingJobs", request) if finished else ()
+    names = {job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]}
+    warm = []
+    for resource in finished:
+        if resource.name not in names:
+            continue
+        answer = aws.query("DescribeTrainingJob", {"TrainingJobName": resource.name})
+        described, end = answer["ResourceConfig"], answer.get("TrainingEndTime")
+        seconds = described.get("KeepAlivePeriodInSeconds", 0)
+        # The status can be late.
+        if end is not None and (until := end + timedelta(seconds=seconds)) > datetime.now(UTC):
+            one = _running(resource, described, end, prices.TRAINING, priced)
+            warm.append(one._replace(warm_until=until))
+    return warm
 
 
 def _job(aws: Aws, resource: Resource, priced: Prices) -> Running | None:

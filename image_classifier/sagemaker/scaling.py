@@ -11,12 +11,28 @@ SERVICE = "application-autoscaling"
 
 
 def target(settings: Settings) -> dict[str, str]:
-    """Return the fields that name the endpoint's instances."""
+    """Return the fields that name the endpoint's instances, or copies on one instance each."""
+    if settings.endpoint.has_component:
+        return {
+            "ServiceNamespace": "sagemaker",
+            "ResourceId": component_id(settings),
+            "ScalableDimension": "sagemaker:inference-component:DesiredCopyCount",
+        }
     return {
         "ServiceNamespace": "sagemaker",
-        "ResourceId": f"endpoint/{settings.name}/variant/{VARIANT}",
+        "ResourceId": variant_id(settings),
         "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
     }
+
+
+def variant_id(settings: Settings) -> str:
+    """Return the name of the endpoint's instances for Application Auto Scaling."""
+    return f"endpoint/{settings.name}/variant/{VARIANT}"
+
+
+def component_id(settings: Settings) -> str:
+    """Return the name of the inference component for Application Auto Scaling."""
+    return f"inference-component/{settings.name}"
 
 
 def alarm_name(settings: Settings) -> str:
@@ -61,6 +77,8 @@ def tracking_policy(settings: Settings, scaling: Scaling) -> Request:
     else:
         value = scaling.invocations_per_minute
         kind = "SageMakerVariantInvocationsPerInstance"
+        if settings.endpoint.has_component:
+            kind = "SageMakerInferenceComponentInvocationsPerCopy"
         metric = {"PredefinedMetricSpecification": {"PredefinedMetricType": kind}}
     return target(settings) | {
         "PolicyName": f"{settings.name}-requests",
@@ -84,7 +102,7 @@ def start_policy(settings: Settings, scaling: Scaling) -> Request:
         "PolicyType": "StepScaling",
         "StepScalingPolicyConfiguration": {
             "AdjustmentType": "ChangeInCapacity",
-            "MetricAggregationType": "Average",
+            "MetricAggregationType": "Maximum",
             "Cooldown": scaling.scale_out_minutes * 60,
             "StepAdjustments": [{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}],
         },
@@ -92,13 +110,17 @@ def start_policy(settings: Settings, scaling: Scaling) -> Request:
 
 
 def alarm(settings: Settings, policy: str) -> Request:
-    """Return PutMetricAlarm for requests that wait while there is no instance."""
+    """Return PutMetricAlarm for requests that wait, or fail, while there is no instance."""
+    metric, dimension, statistic = "HasBacklogWithoutCapacity", "EndpointName", "Average"
+    if settings.endpoint.has_component:
+        metric, dimension = "NoCapacityInvocationFailures", "InferenceComponentName"
+        statistic = "Sum"
     return {
         "AlarmName": alarm_name(settings),
         "Namespace": "AWS/SageMaker",
-        "MetricName": "HasBacklogWithoutCapacity",
-        "Dimensions": [{"Name": "EndpointName", "Value": settings.name}],
-        "Statistic": "Average",
+        "MetricName": metric,
+        "Dimensions": [{"Name": dimension, "Value": settings.name}],
+        "Statistic": statistic,
         "Period": 60,
         "EvaluationPeriods": 1,
         "ComparisonOperator": "GreaterThanOrEqualToThreshold",

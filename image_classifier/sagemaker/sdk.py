@@ -23,7 +23,7 @@ from sagemaker.transformer import Transformer
 from sagemaker.tuner import HyperparameterTuner
 
 from image_classifier.sagemaker.endpoint_requests import TRANSFORM_ENVIRONMENT
-from image_classifier.sagemaker.request_fields import tags, vpc
+from image_classifier.sagemaker.request_fields import tags, volume_key, vpc
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.schema import HOUR, Aws, ContainerImages, Settings
 from image_classifier.settings.settings_file import SettingsFile
@@ -90,7 +90,7 @@ def estimator(settings: Settings, session: Session, output: str | None = None) -
         instance_count=job.instance_count,
         instance_type=job.instance_type,
         volume_size=job.volume_gb,
-        volume_kms_key=aws.kms_key,
+        volume_kms_key=volume_key(settings, job.instance_type).get("VolumeKmsKeyId"),
         max_run=round(job.max_hours * HOUR),
         input_mode=settings.data.mode,
         output_path=output or settings.output,
@@ -162,7 +162,7 @@ def transformer(settings: Settings, model_name: str, output: str, session: Sessi
         strategy=transform.strategy,
         output_path=output,
         output_kms_key=settings.aws.kms_key,
-        volume_kms_key=settings.aws.kms_key,
+        volume_kms_key=volume_key(settings, transform.instance_type).get("VolumeKmsKeyId"),
         accept=transform.accept_header,
         max_payload=transform.max_payload_mb,
         env=dict(TRANSFORM_ENVIRONMENT),

@@ -67,8 +67,8 @@ class Scaling(Section):
     """[endpoint.scaling]: how the number of instances follows the requests."""
 
     min_instances: int = Field(default=1, ge=0, le=100)
-    """Least number of instances. 0 is for `asynchronous` endpoints: they cost nothing without
-    requests, and the first request waits minutes for an instance."""
+    """Least number of instances. 0 is for `real-time` and `asynchronous` endpoints: they cost
+    nothing without requests, and the first request waits minutes for an instance."""
     max_instances: int = Field(default=4, ge=1, le=100)
     """Largest number of instances."""
     invocations_per_minute: int = Field(default=600, ge=1, le=1_000_000)
@@ -123,6 +123,18 @@ class Endpoint(Section):
         return self.kind != "serverless" and bool(ARM64.match(self.instance_type))
 
     @property
+    def has_gpu(self) -> bool:
+        """Whether the instances have GPUs."""
+        return bool(re.match(r"ml\.[gp]\d", self.instance_type))
+
+    @property
+    def has_component(self) -> bool:
+        """Whether the model is an inference component: only these scale to zero in real time."""
+        return (
+            self.kind == "real-time" and self.scaling is not None and not self.scaling.min_instances
+        )
+
+    @property
     def max_request_mb(self) -> int:
         """The largest request, in MB: the lower limit of SageMaker's and the server's."""
         server = int(self.environment.get(PAYLOAD_VARIABLE) or 0) or SERVER_MB
@@ -135,7 +147,7 @@ class Endpoint(Section):
             yield from self._scaling_contradictions(self.scaling)
         if self.rollout is not None:
             yield from self._rollout_contradictions(self.rollout)
-        if self.kind == "multi-model" and re.match(r"ml\.[gp]\d", self.instance_type):
+        if self.kind == "multi-model" and self.has_gpu:
             yield (
                 "instance_type",
                 "has a GPU: SageMaker serves multi-model endpoints on CPUs only",
@@ -167,12 +179,9 @@ class Endpoint(Section):
             return
         if self.instance_type.startswith("ml.t"):
             yield "instance_type", "is burstable, and SageMaker does not scale such instances"
-        if scaling.min_instances == 0 and self.kind != "asynchronous":
-            yield (
-                "scaling.min_instances",
-                'is 0, which requires kind = "asynchronous"',
-                "kind",
-            )
+        if scaling.min_instances == 0 and self.kind == "multi-model":
+            message = 'is 0, which requires kind = "real-time" or "asynchronous"'
+            yield "scaling.min_instances", message, "kind"
         low, high = scaling.min_instances, scaling.max_instances
         if not low <= self.instance_count <= high:
             limits = f"scaling.min_instances and max_instances, {low} to {high}"
@@ -182,6 +191,9 @@ class Endpoint(Section):
     def _rollout_contradictions(self, rollout: Rollout) -> Iterator[tuple[str, ...]]:
         if self.kind == "serverless":
             yield "rollout", "is not supported by serverless endpoints", "kind"
+        elif self.has_component:
+            message = "is not supported by real-time endpoints that scale to zero"
+            yield "rollout", message, "scaling.min_instances"
         elif rollout.traffic != "all-at-once" and self.instance_count == 1:
             yield "rollout.traffic", "requires instance_count of 2 or more", "instance_count"
 

@@ -29,6 +29,8 @@ tags = { team = "vision" }
 _REST = """
 [training]
 spot = true
+# Without local storage, whose disks SageMaker encrypts without the key.
+instance_type = "ml.m5.xlarge"
 
 [hyperparameters]
 network = "small"

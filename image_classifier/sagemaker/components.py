@@ -1,0 +1,149 @@
+"""The inference component of an endpoint that scales to zero: the copies of its model.
+
+It has the endpoint's name, and remains when the endpoint is deleted without it.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from container.classifier.errors import UserError
+from image_classifier.sagemaker import aws as calls
+from image_classifier.sagemaker import endpoint_requests, resources, rollout
+from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.settings.schema import Settings
+from image_classifier.settings.service_model import Request
+
+NOUN = "InferenceComponent"
+
+# SageMaker's code for a name that does not exist; and users with the policies of earlier versions,
+# who may not read components, and have none.
+_NONE = frozenset({"ValidationException", "AccessDeniedException"})
+
+# Fields of an endpoint configuration that differ from one to the next without effect.
+_UNCOMPARED = frozenset({"EndpointConfigName", "Tags", "InitialInstanceCount"})
+
+_DELETION_SECONDS = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """An inference component."""
+
+    name: str
+    status: str
+    copies: int
+    """Copies that run now."""
+    owner: str | None
+    """The creator; None if it is unknown, or of other settings."""
+
+    def __str__(self) -> str:
+        """Return kind, name, status and copies."""
+        return f"inference component {self.name} ({self.status}, copies: {self.copies})"
+
+
+def find(aws: Aws, settings: Settings) -> Component | None:
+    """Return the inference component of the settings' name, of any user.
+
+    Raises:
+        UserError: AWS rejected a request.
+    """
+    answer = _describe(aws, settings)
+    if answer is None:
+        return None
+    owner = resources.find_owner(aws, settings, answer["InferenceComponentArn"])
+    copies = int(answer.get("RuntimeConfig", {}).get("CurrentCopyCount", 0))
+    return Component(settings.name, answer["InferenceComponentStatus"], copies, owner)
+
+
+def deploy(aws: Aws, settings: Settings, model: str, *, is_new_endpoint: bool) -> None:
+    """Create the component, or update it with the model; wait until it serves the model.
+
+    A component that an earlier endpoint has left, or that failed, is replaced.
+
+    Raises:
+        UserError: AWS rejected a request, the component failed, or it is another user's.
+    """
+    found = None if aws.is_dry else find(aws, settings)
+    if found is not None:
+        resources.check_owner(aws, rollout.KINDS[NOUN], found.name, found.owner)
+        if is_new_endpoint or found.status != "InService":
+            aws.send(f"Delete{NOUN}", deletion(settings))
+            wait_until_deleted(aws, settings)
+            found = None
+    if found is None:
+        request = endpoint_requests.new_inference_component(settings, model)
+        aws.send(f"Create{NOUN}", request)
+    else:
+        request = endpoint_requests.inference_component(settings, model)
+        aws.send(f"Update{NOUN}", request)
+    if not aws.is_dry:
+        rollout.wait(aws, settings, model, NOUN)
+
+
+def check_update(aws: Aws, settings: Settings) -> None:
+    """Check that an existing endpoint has an inference component where the settings need one.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not settings.endpoint.has_component and find(aws, settings) is None:
+        return
+    described = aws.query("DescribeEndpoint", {"EndpointName": settings.name})
+    name = {"EndpointConfigName": described["EndpointConfigName"]}
+    found = aws.query("DescribeEndpointConfig", name)
+    has_component = "ModelName" not in found["ProductionVariants"][0]
+    if has_component != settings.endpoint.has_component:
+        with_or_without = "with" if has_component else "without"
+        raise UserError(
+            f"the endpoint {settings.name} was created {with_or_without} an inference component "
+            "(scaling.min_instances = 0), which an update cannot change: `delete` it, then deploy"
+        )
+    if not has_component:
+        return
+    wanted = endpoint_requests.endpoint_config(settings, settings.name)
+    if changed := sorted({*_changes(found, wanted)}):
+        raise UserError(
+            f"the endpoint {settings.name} has another {', '.join(changed)} than the settings, "
+            "and with an inference component only its model can change: `delete` it, then deploy"
+        )
+
+
+def deletion(settings: Settings) -> Request:
+    """Return DeleteInferenceComponent."""
+    return {"InferenceComponentName": settings.name}
+
+
+def wait_until_deleted(aws: Aws, settings: Settings) -> None:
+    """Wait until the component is deleted: SageMaker stops its copies first.
+
+    Raises:
+        UserError: it still exists after 15 minutes.
+    """
+    for _ in range(math.ceil(_DELETION_SECONDS / max(calls.POLL_SECONDS, 1))):
+        if _describe(aws, settings) is None:
+            return
+        time.sleep(calls.POLL_SECONDS)
+    raise UserError(
+        f"the inference component {settings.name} still exists after {_DELETION_SECONDS // 60} "
+        "minutes: run the command again"
+    )
+
+
+def _describe(aws: Aws, settings: Settings) -> Answer | None:
+    request = {"InferenceComponentName": settings.name}
+    return aws.query_unless(_NONE, f"Describe{NOUN}", request, "sagemaker")
+
+
+def _changes(found: object, wanted: object, name: str = "") -> Iterator[str]:
+    """Yield the names of fields that differ; those that only `found` has are defaults."""
+    if isinstance(wanted, Mapping):
+        given = found if isinstance(found, Mapping) else {}
+        for key in wanted.keys() - _UNCOMPARED:
+            yield from _changes(given.get(key), wanted[key], key)
+    elif isinstance(wanted, list) and isinstance(found, list) and len(found) == len(wanted):
+        for one, other in zip(found, wanted, strict=True):
+            yield from _changes(one, other, name)
+    elif (found or None) != (wanted or None):
+        yield name
