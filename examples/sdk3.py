@@ -108,7 +108,7 @@ def model_builder(settings: Settings, artifact: str, session: Session) -> ModelB
     Its local container mode starts only container images of the SDK's own model servers.
     """
     endpoint = settings.endpoint
-    return ModelBuilder(
+    made = ModelBuilder(
         image_uri=settings.serve_image,
         s3_model_data_url=artifact,
         role_arn=settings.aws.role,
@@ -117,6 +117,8 @@ def model_builder(settings: Settings, artifact: str, session: Session) -> ModelB
         network=_networking(settings),
         sagemaker_session=session,
     )
+    made.add_tags(tags(settings))
+    return made
 
 
 def transformer(settings: Settings, model_name: str, output: str, session: Session) -> Transformer:

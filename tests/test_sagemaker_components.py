@@ -33,7 +33,7 @@ def component() -> Any:  # noqa: ANN401 - boto3 has no types for it
 
 
 def no_component() -> bool:
-    """Return whether there is none."""
+    """Return whether it does not exist."""
     sagemaker = client("sagemaker")
     try:
         sagemaker.describe_inference_component(InferenceComponentName="hands")

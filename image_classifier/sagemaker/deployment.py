@@ -55,6 +55,8 @@ def deploy(
         model = package or find_model(aws, settings, job)
         tested = {None: model}
     aws.send("CreateModel", endpoint_requests.model(settings, name, model))
+    if not (exists and settings.endpoint.has_component):
+        aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
     # Before the endpoint: if the schedule is rejected, nothing costs money.
     expiry.settle(aws, settings, expires, is_new=not exists)
     if not aws.is_dry:
@@ -74,7 +76,6 @@ def _serve(aws: Aws, settings: Settings, name: str, *, exists: bool, wait: bool)
     """Create or update the endpoint, or only its inference component, to serve the model `name`."""
     has_component = settings.endpoint.has_component
     if not (exists and has_component):
-        aws.send("CreateEndpointConfig", endpoint_requests.endpoint_config(settings, name))
         request = {"EndpointName": settings.name, "EndpointConfigName": name}
         if exists:
             aws.send("UpdateEndpoint", request | endpoint_requests.update(settings))

@@ -53,13 +53,11 @@ def explain(
         num_segments=settings.explain.num_segments,
     )
     if aws.is_dry:
+        names = {"TargetModel": model, "InferenceComponentName": component}
         request = {"EndpointName": settings.name, "ContentType": NPY}
-        if model is not None:
-            request["TargetModel"] = model
-        if component is not None:
-            request["InferenceComponentName"] = component
-        request["Body"] = "an image with masked segments"
-        aws.show_request("InvokeEndpoint", request)
+        request |= {key: value for key, value in names.items() if value is not None}
+        body = {"Body": "an image with masked segments"}
+        aws.show_request("InvokeEndpoint", request | body)
         return output
     endpoint: Endpoint
     if port is None:

@@ -26,8 +26,6 @@ REASONS: Mapping[str, str] = {
     "*.CheckpointConfig.S3Uri": "the command has a folder for each job",
     "CreateTrainingJob.ProfilerConfig.*": "version 2 always sends it; the command sends settings "
     "of Debugger and profiler only if `debugger.service` is true",
-    "CreateTrainingJob.ResourceConfig.VolumeKmsKeyId": "SageMaker rejects it for instances with "
-    "local storage, such as ml.g5, which encrypt it with a key of their own",
     "*.InputMode": "the default of the API",
     "*.CompressionType": "the default of the API",
     "*.TrainingJobDefinition.EnableInterContainerTrafficEncryption": "the HyperparameterTuner of "
@@ -39,10 +37,6 @@ REASONS: Mapping[str, str] = {
     "CreateEndpointConfig.ProductionVariants*.ContainerStartupHealthCheckTimeoutInSeconds": "the "
     "ModelBuilder of version 3 was given it, and did not send it",
     "*sagemaker.amazonaws.com/model-source*": "version 3 marks what it may reuse",
-    "CreateTransformJob.TransformResources.VolumeKmsKeyId": "the example does not pass it to the "
-    "Transformer of version 3: disks are **not encrypted** with the key",
-    "CreateModel.Tags*": "the example passes no tags to the ModelBuilder",
-    "CreateEndpointConfig.Tags*": "the example passes no tags to the ModelBuilder",
 }
 
 
