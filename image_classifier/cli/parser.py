@@ -36,6 +36,8 @@ _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(day
 _MIN_EXPIRY, _MAX_EXPIRY = timedelta(minutes=15), timedelta(days=365)
 
 _IN_CONTAINERS = "train tune deploy transform"
+_JOB_HELP = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
+_LOCAL_JOB_HELP = "with --local a file, for a multi-model endpoint also a folder of them"
 _TOP_HELP = "request and print only the N most probable classes (default: print 2)"
 _CONTAINERS_HELP = (
     "with --local: run the container images (default: if a Docker engine has them, else processes)"
@@ -172,10 +174,8 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
         dest="wait",
         action="store_false",
     )
-    job_help = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
-    add("register explain", "--job", job_help)
-    job_help += "; with --local a file, for a multi-model endpoint also a folder of them"
-    add("deploy transform", "--job", job_help)
+    add("register explain", "--job", _JOB_HELP)
+    add("deploy transform", "--job", f"{_JOB_HELP}; {_LOCAL_JOB_HELP}")
     add("approve", "--version", "version (default: the newest)", type=int, metavar="N")
     add("deploy", "--version", "an approved version of the registry", type=int, metavar="N")
     add("deploy", "--expires", _EXPIRES_HELP, type=_duration, metavar="TIME")
