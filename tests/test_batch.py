@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from container.classifier.errors import UserError
 from image_classifier.cli import main
@@ -72,32 +73,36 @@ def test_folder_of_images_is_classified_by_the_trained_model(
     monkeypatch.chdir(tmp_path)
     with tarfile.open("model.tar.gz", "w:gz") as archive:
         archive.add(artifact, ".")
-    Path("settings.toml").write_text('name = "batch"\n')
+    environment = 'endpoint.environment = { SAGEMAKER_CLASSIFIER_IMAGE_MB = "10" }'
+    Path("settings.toml").write_text(f'name = "batch"\n{environment}\n')
     images = tmp_path / "images"
     (images / "north/Ünder").mkdir(parents=True)
     for name in ("a.png", "north/b.png", "north/Ünder/c d.png", ".hidden.png"):
         (images / name).write_bytes(PNG)
     (images / "broken.png").write_bytes(PNG[:40])
+    Image.new("RGB", (2000, 2000)).save(images / "large.png")
     command = ["transform", "settings.toml", "images", "--local", "--job", "model.tar.gz"]
 
     assert main(command) == 0
 
     out = tmp_path / ".launcher/batch/transform"
     assert capsys.readouterr().out.splitlines()[-2:] == [
-        "4 files classified",
+        "5 files classified",
         ".launcher/batch/transform",
     ]
     assert files_in(out) == {
         "a.png.out",
         "broken.png.out",
+        "large.png.out",
         "north/b.png.out",
         "north/Ünder/c d.png.out",
         ".transform.jsonl",
     }
     answer = json.loads((out / "north/b.png.out").read_text())
     assert answer["predictions"][0]["class_name"] in answer["class_names"]
-    (broken,) = json.loads((out / "broken.png.out").read_text())["predictions"]
-    assert broken["error"]["code"]
+    for name in ("broken", "large"):
+        (rejected,) = json.loads((out / f"{name}.png.out").read_text())["predictions"]
+        assert rejected["error"]["code"]
 
 
 def test_interrupted_job_continues_with_the_files_that_have_no_result(
@@ -241,7 +246,8 @@ def test_mistakes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("settings.toml").write_text('name = "batch"\n')
+    environment = 'endpoint.environment = { SAGEMAKER_CLASSIFIER_IMAGE_MB = "10" }'
+    Path("settings.toml").write_text(f'name = "batch"\n{environment}\n')
     try:
         code = main(["transform", "settings.toml", *arguments])
     except SystemExit as end:

@@ -22,6 +22,7 @@ from image_classifier.local import tuning as local_tuning
 from image_classifier.local.programs import ForkedPrograms, Programs, TrialFailedError
 from image_classifier.local.stopped import StoppedError
 from image_classifier.local.tuning_page import best_trial
+from image_classifier.platform.sandbox.http_call import call
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.settings_file import SettingsFile
@@ -188,8 +189,10 @@ def test_same_settings_train_and_serve_locally(
     image = tmp_path / "images" / "training" / "red" / "3.png"
 
     assert main(["train", path, "--local"]) == 0
-    assert main(["deploy", path, "--local", "--port", port]) == 0
+    page = "endpoint.environment.SAGEMAKER_CLASSIFIER_PAGE=false"
+    assert main(["deploy", path, "--local", "--port", port, "--set", page]) == 0
     capsys.readouterr()
+    assert call(("127.0.0.1", int(port)), "GET", "/", timeout=5).status == 404
     try:
         assert main(["delete", path, "--local", "--dry-run"]) == 0
         assert "would stop the server" in capsys.readouterr().out

@@ -78,7 +78,7 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     if file.settings.endpoint.kind == "multi-model":
         jobs.deploy_many_models(file, folder, job, port, in_container=in_container, show=aws.show)
     else:
-        jobs.deploy(folder, job, port, in_container=in_container)
+        jobs.deploy(file, folder, job, port, in_container=in_container)
     return f"http://127.0.0.1:{port}"
 
 

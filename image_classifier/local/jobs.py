@@ -124,7 +124,14 @@ def open_log(folder: Path, *, of_server: bool) -> TextIO:
     return newest.open(encoding="utf-8", errors="backslashreplace")
 
 
-def deploy(folder: Path, archive: Path | None, port: int, *, in_container: bool = False) -> None:
+def deploy(
+    file: SettingsFile,
+    folder: Path,
+    archive: Path | None,
+    port: int,
+    *,
+    in_container: bool = False,
+) -> None:
     """Serve a model on this machine until `delete --local`; by default the last trained one.
 
     Raises:
@@ -137,10 +144,11 @@ def deploy(folder: Path, archive: Path | None, port: int, *, in_container: bool 
         base_dir = folder / DEPLOYED
         opt_ml.create(base_dir)
         extract(archive, base_dir / "model")
+    variables = file.settings.endpoint.environment
     if in_container:
-        program = containers.serving(base_dir, port, processes.bind_address())
+        program = containers.serving(base_dir, port, processes.bind_address(), variables)
     else:
-        program = processes.as_process(base_dir, port)
+        program = processes.as_process(base_dir, port, variables=variables)
     stop(folder)
     processes.serve(base_dir, port, program)
 

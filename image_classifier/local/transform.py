@@ -58,8 +58,9 @@ def run(
         if archive is not None:
             extract(archive, base_dir / "model")
         job = _job(file, base_dir / "model")
+        variables = {**file.settings.endpoint.environment, **_variables(job)}
         program = endpoint.server(
-            base_dir, _variables(job), folders={"model": False}, in_container=in_container
+            base_dir, variables, folders={"model": False}, in_container=in_container
         )
         with (
             handle_stop_signals(_stop),

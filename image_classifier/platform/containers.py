@@ -122,16 +122,20 @@ def live_variables() -> dict[str, str]:
     return {LIVE_VARIABLE: "true"} if sys.stderr.isatty() else {}
 
 
-def serving(base_dir: Path, port: int, address: str) -> Program:
+def serving(
+    base_dir: Path, port: int, address: str, variables: Mapping[str, str] | None = None
+) -> Program:
     """Return a server in a container; it can only read the model.
 
     Args:
         base_dir: the folder that contains the model's folder.
         port: TCP port on this machine.
         address: IP address of this machine to listen on.
+        variables: environment variables of the server.
     """
     model = _mount((base_dir / "model").resolve(), Path("/opt/ml/model"), is_read_only=True)
-    variables = {BASE_DIR_VARIABLE: "/opt/ml", PORT_VARIABLE: "8080", PAGE_VARIABLE: "true"}
+    own = {BASE_DIR_VARIABLE: "/opt/ml", PORT_VARIABLE: "8080"}
+    variables = {PAGE_VARIABLE: "true", **(variables or {}), **own}
     network = os.environ.get(NETWORK_VARIABLE)
     options = ["--publish", f"{address}:{port}:8080", *model]
     options += ["--network", network] if network else []

@@ -1,16 +1,13 @@
 """A server in the sandbox, started and stopped as SageMaker does it."""
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from container.classifier.environment import PORT_VARIABLE
 from container.classifier.errors import UserError
 from image_classifier.platform import containers, processes
-from image_classifier.platform.program import ROOT
 from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
 from image_classifier.platform.sandbox.http_call import call
 from image_classifier.platform.sandbox.launch import Launch, Running, StartError, Target
@@ -47,18 +44,11 @@ def server(
         target = ContainerTarget(containers.SERVE_IMAGE, "serve")
         launch = Launch(base_dir=base_dir, folders=folders, variables=variables, port=SERVING_PORT)
         return target, launch
-    processes.require("flask")
     port = free_port()
-    command = [sys.executable, "-m", "container.serving", "serve"]
-    variables = {
-        **processes.VARIABLES,
-        PORT_VARIABLE: str(port),
-        "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
-        **variables,
-    }
+    program = processes.as_process(base_dir, port, variables=variables, address="127.0.0.1")
     # The files of the model stay writable: they belong to this user.
-    return ProcessTarget(command, cwd=ROOT), Launch(
-        base_dir=base_dir, folders={}, variables=variables, port=port
+    return ProcessTarget(program.command, cwd=program.cwd), Launch(
+        base_dir=base_dir, folders={}, variables=program.variables, port=port
     )
 
 

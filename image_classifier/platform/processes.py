@@ -1,14 +1,14 @@
 """The server on this machine, started and stopped as SageMaker does it."""
 
 import fcntl
-import http.client
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO
@@ -21,11 +21,8 @@ from container.classifier.environment import (
     is_on,
 )
 from container.classifier.errors import UserError
-from image_classifier.platform.program import (
-    ROOT,
-    Program,
-    remove_container,
-)
+from image_classifier.platform.program import ROOT, Program, remove_container
+from image_classifier.platform.sandbox.http_call import call
 from image_classifier.platform.sandbox.ports import why_taken
 
 # The tree of `make up`, with the drawn sample images.
@@ -51,23 +48,40 @@ VARIABLES = {
 _ALREADY_STARTING = "a server is starting in this folder already: wait until it responds"
 
 
-def as_process(base_dir: Path, port: int, root: Path = ROOT) -> Program:
+def as_process(
+    base_dir: Path,
+    port: int,
+    root: Path = ROOT,
+    *,
+    variables: Mapping[str, str] | None = None,
+    address: str | None = None,
+) -> Program:
     """Return the server as a plain process.
+
+    Args:
+        base_dir: the folder that stands for /opt/ml.
+        port: TCP port of this machine.
+        root: folder of the package `container`.
+        variables: environment variables of the server.
+        address: IP address to listen on; None: that of servers for clients.
 
     Raises:
         UserError: packages are missing.
     """
     require("flask")
     # The server of a container listens on all addresses.
-    bind = f"--bind {bind_address()}:{port}"
+    bind = f"--bind {address or bind_address()}:{port}"
+    variables = variables or {}
+    options = (os.environ | variables).get("GUNICORN_CMD_ARGS", "")
     return Program(
         command=[sys.executable, "-m", "container.serving", "serve"],
         variables={
             **VARIABLES,
+            PAGE_VARIABLE: "true",
+            **variables,
             BASE_DIR_VARIABLE: str(base_dir.resolve()),
             PORT_VARIABLE: str(port),
-            PAGE_VARIABLE: "true",
-            "GUNICORN_CMD_ARGS": f"{os.environ.get('GUNICORN_CMD_ARGS', '')} {bind}",
+            "GUNICORN_CMD_ARGS": f"{options} {bind}",
         },
         cwd=root,
     )
@@ -204,12 +218,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) 
 
 
 def _is_healthy(port: int) -> bool:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
-        try:
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
+    return call(("127.0.0.1", port), "GET", "/ping", timeout=2).status == HTTPStatus.OK
 
 
 def _require_free_port(port: int) -> None:
