@@ -10,6 +10,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
 
@@ -20,9 +21,10 @@ from container.classifier.environment import (
 )
 from container.classifier.errors import UserError
 from image_classifier.platform import containers, opt_ml, processes, training
-from image_classifier.platform.program import ROOT, Program
+from image_classifier.platform.program import ROOT
+from image_classifier.platform.sandbox.launch import Running
 
-# What stops a program: its process id, or its container with the process of the client.
+# What stops a program: its process id, or its container.
 Handle = TypeVar("Handle")
 
 
@@ -147,7 +149,7 @@ class ForkedPrograms(Programs[int]):
             os.killpg(handle, signal.SIGKILL)
 
 
-class ContainerPrograms(Programs[tuple[Program, subprocess.Popen[bytes]]]):
+class ContainerPrograms(Programs[Running]):
     """Containers, one for each program."""
 
     def __init__(self, threads: int, channels: Sequence[Path], *, has_network: bool) -> None:
@@ -157,22 +159,16 @@ class ContainerPrograms(Programs[tuple[Program, subprocess.Popen[bytes]]]):
         self._channels = channels
         self._has_network = has_network
 
-    def _start(self, base_dir: Path) -> tuple[tuple[Program, subprocess.Popen[bytes]], TextIO]:
+    def _start(self, base_dir: Path) -> tuple[Running, TextIO]:
         variables = _variables(base_dir) | {"OMP_NUM_THREADS": str(self._threads)}
         program = containers.training(
             base_dir, self._channels, variables, has_network=self._has_network
         )
-        process = program.start(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if process.stdout is None:
-            raise AssertionError
-        output = os.fdopen(os.dup(process.stdout.fileno()), encoding="utf-8", errors="replace")
-        process.stdout.close()
-        return (program, process), output
+        running, output = training.start(*program, is_quiet=True)
+        return running, TextIOWrapper(output, encoding="utf-8", errors="replace")
 
-    def _kill(self, handle: tuple[Program, subprocess.Popen[bytes]]) -> None:
-        program, process = handle
-        program.kill(process)
-        process.wait()
+    def _kill(self, handle: Running) -> None:
+        handle.close()
 
 
 def _variables(base_dir: Path) -> dict[str, str]:

@@ -1,22 +1,28 @@
 """A training job on this machine, started and stopped as SageMaker does it."""
 
-import subprocess
+import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from container.classifier.environment import BASE_DIR_VARIABLE, JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
 from image_classifier.platform import opt_ml, processes
-from image_classifier.platform.program import ROOT, Program, handle_stop_signals
+from image_classifier.platform.program import ROOT, handle_stop_signals
+from image_classifier.platform.sandbox.launch import Launch, Running, StartError, Target
+from image_classifier.platform.sandbox.process_target import ProcessTarget
 
 LOG_FILE = "training.log"
 
 # SageMaker's timeout from SIGTERM to SIGKILL.
 GRACE_SECONDS = 120
+
+_STDERR = 2
 
 
 def job_variables() -> Mapping[str, str]:
@@ -28,27 +34,24 @@ def job_variables() -> Mapping[str, str]:
 
 def as_process(
     base_dir: Path, root: Path = ROOT, environment: Mapping[str, str] | None = None
-) -> Program:
+) -> tuple[Target, Launch]:
     """Return a training job as a plain process, with more environment variables.
 
     Raises:
         UserError: packages are missing.
     """
     processes.require("torch")
-    return Program(
-        command=[sys.executable, "-m", "container.training", "train"],
-        variables={
-            **(environment or {}),
-            **job_variables(),
-            BASE_DIR_VARIABLE: str(base_dir.resolve()),
-        },
-        cwd=root,
-    )
+    base_dir = base_dir.resolve()
+    variables = {**(environment or {}), **job_variables(), BASE_DIR_VARIABLE: str(base_dir)}
+    command = [sys.executable, "-m", "container.training", "train"]
+    # The files of the channels stay writable: they belong to this user.
+    launch = Launch(base_dir=base_dir, folders={}, variables=variables)
+    return ProcessTarget(command, cwd=root), launch
 
 
 def train(
     base_dir: Path,
-    program: Program,
+    program: tuple[Target, Launch],
     on_stop: Callable[[], None] = lambda: None,
     *,
     is_quiet: bool = False,
@@ -60,7 +63,7 @@ def train(
     `on_stop` is called.
 
     Raises:
-        UserError: the tree is not prepared.
+        UserError: the tree is not prepared, or the program cannot be started.
         BrokenPipeError: the reader of standard output has ended, and so has the training.
     """
     if not (base_dir / opt_ml.HYPERPARAMETERS).is_file():
@@ -69,37 +72,69 @@ def train(
             "run `python -m image_classifier.platform prepare` first"
         )
     opt_ml.start_job(base_dir)
-    stderr = subprocess.STDOUT if is_quiet else None
-    process = program.start(stdout=subprocess.PIPE, stderr=stderr)
-    # Its children too: the log ends when no process can write to it.
-    killer = threading.Timer(GRACE_SECONDS, program.kill, [process])
-    is_stopped = threading.Event()
+    target, _ = program
+    running, output = start(*program, is_quiet=is_quiet)
+    is_stopped, has_ended = threading.Event(), threading.Event()
+    killer = threading.Thread(
+        target=_end, args=[running, has_ended], kwargs={"is_repeated": target.is_container}
+    )
 
     def stop_training() -> None:
         on_stop()
         if not is_stopped.is_set():
             is_stopped.set()
-            program.terminate(process)
             killer.start()
 
     try:
-        with handle_stop_signals(stop_training), (base_dir / LOG_FILE).open("wb") as log:
-            is_read = _copy(process, log, stop_training, is_quiet=is_quiet)
-            exit_code = process.wait()
+        with (
+            output,
+            handle_stop_signals(stop_training),
+            (base_dir / LOG_FILE).open("wb") as log,
+        ):
+            is_read = _copy(output, log, stop_training, is_quiet=is_quiet)
+            exit_code = running.wait(math.inf)
     finally:
-        killer.cancel()
-        if program.container is not None:
-            # It is still there if its client was killed.
-            program.kill(process)
+        has_ended.set()
+        running.close()
     if not is_read:
         raise BrokenPipeError
-    # Like shells and Docker: 137 for SIGKILL.
-    return exit_code if exit_code >= 0 else 128 - exit_code
+    return exit_code or 0
 
 
-def _copy(
-    process: subprocess.Popen[bytes], log: IO[bytes], stop: Callable[[], None], *, is_quiet: bool
-) -> bool:
+def start(target: Target, launch: Launch, *, is_quiet: bool) -> tuple[Running, IO[bytes]]:
+    """Start a program; return it and its standard output, with `is_quiet` standard error too.
+
+    The output ends when no process of the program can write to it.
+
+    Raises:
+        UserError: it cannot be started.
+    """
+    reading, writing = os.pipe()
+    try:
+        output = (writing, writing if is_quiet else _STDERR)
+        return target.start(replace(launch, output=output)), os.fdopen(reading, "rb")
+    except StartError as error:
+        os.close(reading)
+        raise UserError(f"the training cannot be started: {error}") from None
+    finally:
+        os.close(writing)
+
+
+def _end(running: Running, has_ended: threading.Event, *, is_repeated: bool) -> None:
+    """Send SIGTERM, and SIGKILL to all processes after SageMaker's timeout.
+
+    The first process of a container ignores SIGTERM until it has a handler: `is_repeated`.
+    """
+    deadline = time.monotonic() + GRACE_SECONDS
+    running.terminate()
+    while not has_ended.wait(1):
+        if time.monotonic() > deadline:
+            running.kill()
+        elif is_repeated:
+            running.terminate()
+
+
+def _copy(lines: IO[bytes], log: IO[bytes], stop: Callable[[], None], *, is_quiet: bool) -> bool:
     """Copy the output of a training to its log and to standard output, until it ends.
 
     If the reader of standard output ends, the training is stopped, which leaves a checkpoint.
@@ -108,16 +143,13 @@ def _copy(
         Whether all of the output was read.
     """
     is_read = True
-    if process.stdout is None:
-        raise AssertionError
-    with process.stdout as lines:
-        for line in lines:
-            log.write(line)
-            log.flush()
-            try:
-                if is_read and not is_quiet:
-                    print(line.decode(errors="backslashreplace"), end="", flush=True)
-            except BrokenPipeError:
-                is_read = False
-                stop()
+    for line in lines:
+        log.write(line)
+        log.flush()
+        try:
+            if is_read and not is_quiet:
+                print(line.decode(errors="backslashreplace"), end="", flush=True)
+        except BrokenPipeError:
+            is_read = False
+            stop()
     return is_read

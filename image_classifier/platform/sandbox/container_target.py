@@ -4,8 +4,9 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from container.classifier.errors import UserError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 SERVING_PORT = 8080
 
+# For the rest of the output of a container that has ended.
+_OUTPUT_SECONDS = 2
+
 # Larger answers of the engine take longer.
 _ENGINE_SECONDS = 60
 
@@ -41,14 +45,19 @@ def connect(seconds: float = _ENGINE_SECONDS) -> "docker.DockerClient":
         SandboxError: the package `docker` is missing, or no engine responds.
     """
     try:
-        import docker  # noqa: PLC0415 - an extra
+        import docker  # noqa: PLC0415 - takes a moment
     except ImportError:
         raise SandboxError(
-            "container images need the package docker: in the checkout pip install '.[doctor]'; "
+            "container images need the package docker: in the checkout pip install .; "
             "or use no container (doctor: a command after --, --local: --processes)"
         ) from None
     try:
-        return docker.from_env(timeout=seconds)
+        environment = dict(os.environ)
+        # The package, unlike the command docker, ignores the chosen context.
+        context = docker.ContextAPI.get_context(environment.get("DOCKER_CONTEXT"))
+        if context is not None and context.Host:
+            environment.setdefault("DOCKER_HOST", context.Host)
+        return docker.from_env(timeout=seconds, environment=environment, use_ssh_client=True)
     except docker.errors.DockerException as error:
         raise SandboxError(
             f"no Docker engine ({error}): start it, or use no container "
@@ -61,16 +70,16 @@ class ContainerTarget(Target):
 
     is_container = True
 
-    def __init__(self, image: str, argument: str) -> None:
-        """Find the container image.
+    def __init__(self, image: str, argument: str, entrypoint: Sequence[str] = ()) -> None:
+        """Find the container image; `entrypoint` replaces its entry point.
 
         Raises:
             SandboxError: no Docker engine.
             UserError: the engine does not have the image.
         """
         self.client = connect()
-        self._argument = argument
-        import docker  # noqa: PLC0415 - an extra
+        self._argument, self._entrypoint = argument, entrypoint
+        import docker  # noqa: PLC0415 - takes a moment
 
         try:
             self.image: Image = self.client.images.get(image)
@@ -95,19 +104,22 @@ class ContainerTarget(Target):
 
     def create(self, launch: Launch, network: str) -> "Container":
         """Create a container, without starting it."""
-        from docker.types import Mount  # noqa: PLC0415 - an extra
+        from docker.types import DeviceRequest, Mount  # noqa: PLC0415 - takes a moment
 
+        has_gpus = launch.has_gpus and "nvidia" in (self.client.info().get("Runtimes") or {})
         # On Docker Desktop, this machine can connect only to published ports.
         ports = {} if launch.port is None or _reaches_containers() else {f"{launch.port}/tcp": None}
         return self.client.containers.create(
             self.image.id,
             [self._argument],
-            name=f"image-classifier-doctor-{uuid.uuid4().hex[:12]}",
+            entrypoint=list(self._entrypoint) or None,
+            name=f"image-classifier-{uuid.uuid4().hex[:12]}",
             environment=dict(launch.variables),
             mounts=[
-                Mount(f"{_OPT_ML}/{folder}", str(launch.base_dir / folder), "bind", not is_writable)
-                for folder, is_writable in launch.folders.items()
+                Mount(target, str(source), "bind", not is_writable)
+                for target, source, is_writable in _mounts(launch)
             ],
+            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if has_gpus else None,
             network=network,
             mem_limit=launch.memory,
             # No swap in addition.
@@ -120,7 +132,7 @@ class _RunningContainer(Running):
     has_own_files = True
 
     def __init__(self, target: ContainerTarget, launch: Launch) -> None:
-        import docker  # noqa: PLC0415 - an extra
+        import docker  # noqa: PLC0415 - takes a moment
 
         self._remove_network: Callable[[], None] = lambda: None
         self._copy_output: Callable[[], None] = lambda: None
@@ -221,6 +233,14 @@ class _RunningContainer(Running):
         return dict(self._container.attrs["State"])
 
 
+def _mounts(launch: Launch) -> Iterator[tuple[str, Path, bool]]:
+    """Yield the path in the container, the folder, and whether it is writable."""
+    for name, is_writable in launch.folders.items():
+        yield f"{_OPT_ML}/{name}", launch.base_dir / name, is_writable
+    for folder, is_writable in launch.mounts.items():
+        yield str(folder), folder, is_writable
+
+
 def _copy(container: "Container", stdout: int, stderr: int) -> Callable[[], None]:
     """Copy the output of a container to file descriptors; return what waits for the end of it."""
     # Until the end of the container, although the caller may close its own.
@@ -242,7 +262,7 @@ def _copy(container: "Container", stdout: int, stderr: int) -> Callable[[], None
 
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
-    return lambda: thread.join(_ENGINE_SECONDS)
+    return lambda: thread.join(_OUTPUT_SECONDS)
 
 
 def can_isolate_servers() -> bool:
@@ -260,7 +280,7 @@ def _message(error: Exception) -> str:
 
 @contextmanager
 def _ignored_errors() -> Iterator[None]:
-    import docker  # noqa: PLC0415 - an extra
+    import docker  # noqa: PLC0415 - takes a moment
 
     with suppress(docker.errors.DockerException):
         yield

@@ -39,6 +39,10 @@ class Launch:
     folders: Mapping[str, bool]
     """Folders of /opt/ml that the program sees, and whether it may write them."""
 
+    mounts: Mapping[Path, bool] = field(default_factory=dict)
+    """Folders that a container sees under their paths of this machine, and whether it may write
+    them."""
+
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables, in addition to those of the container image."""
 
@@ -46,6 +50,9 @@ class Launch:
     """TCP port that the program must listen on; None: it is a job."""
 
     has_network: bool = False
+
+    has_gpus: bool = False
+    """Whether a container sees the GPUs of this machine, if the engine has NVIDIA's runtime."""
 
     memory: int | None = None
     """Bytes that the program may use."""
