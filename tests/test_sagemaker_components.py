@@ -17,6 +17,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
 
+TAGS = [
+    {"Key": "image-classifier", "Value": "hands"},
+    {"Key": "image-classifier-creator", "Value": "user/moto"},
+]
+
 TO_ZERO = f"{SCALING}min_instances = 0\nmax_instances = 3\ninvocations_per_minute = 120\n"
 
 
@@ -140,26 +145,51 @@ def test_endpoint_without_a_component_cannot_get_one(
     assert reason in capsys.readouterr().err
 
 
-def test_component_that_fails_is_reported_with_its_log(
-    stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def described(status: str) -> dict[str, object]:
-        now = {"CreationTime": 1, "LastModifiedTime": 1}
-        specification = {"ModelName": "hands-old"}
-        names = {"InferenceComponentName": "hands", "InferenceComponentStatus": status}
-        arns = {"InferenceComponentArn": "a" * 20, "EndpointArn": "a" * 20}
-        reason = {"FailureReason": "not enough hardware resources"}
-        return {**names, **arns, **now, **reason, "Specification": specification}
+def described(status: str) -> dict[str, object]:
+    """Return a description of a component with an earlier model."""
+    names = {"InferenceComponentName": "hands", "InferenceComponentStatus": status}
+    arns = {"InferenceComponentArn": "a" * 20, "EndpointArn": "a" * 20}
+    times = {"CreationTime": 1, "LastModifiedTime": 1}
+    reason = {"FailureReason": "not enough hardware resources"}
+    return {**names, **arns, **times, **reason, "Specification": {"ModelName": "hands-old"}}
 
-    states = [described("Creating"), described("Failed")]
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [("Failed", "is Failed"), ("InService", "was rolled back to hands-old, it does not serve ")],
+)
+def test_component_that_fails_is_reported_with_its_log(
+    last: str,
+    expected: str,
+    stand_in: StandIn,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    states = [described("Creating"), described(last)]
     stand_in.answer("sagemaker.DescribeInferenceComponent", "ValidationException", *states)
     write_log(["out of memory"], "/aws/sagemaker/InferenceComponents/hands")
 
     assert run("deploy", write(tmp_path, TO_ZERO), "--job", MODEL) == 1
 
-    reason = "the inference component hands is Failed: not enough hardware resources\n"
-    assert f"{reason}last lines of the log:\nout of memory\n" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert f"the inference component hands {expected}" in printed
+    assert ": not enough hardware resources\nlast lines of the log:\nout of memory\n" in printed
     assert targets() == []
+
+
+def test_component_that_changes_is_not_updated(
+    stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write(tmp_path, TO_ZERO)
+    assert run("deploy", settings, "--job", MODEL) == 0
+    stand_in.answer("sagemaker.ListTags", {"Tags": TAGS})
+    stand_in.answer("sagemaker.DescribeInferenceComponent", described("Updating"))
+
+    assert run("deploy", settings, "--job", MODEL) == 1
+
+    reason = "the inference component hands (Updating, copies: 0) changes: wait until"
+    assert reason in capsys.readouterr().err
+    assert len(client("sagemaker").list_models()["Models"]) == 1
 
 
 def test_predict_waits_for_the_first_instance(

@@ -69,7 +69,8 @@ def deploy(aws: Aws, settings: Settings, model: str, *, is_new_endpoint: bool) -
     if found is not None:
         resources.check_owner(aws, rollout.KINDS[NOUN], found.name, found.owner)
         if is_new_endpoint or found.status != "InService":
-            aws.send(f"Delete{NOUN}", deletion(settings))
+            if found.status != "Deleting":
+                aws.send(f"Delete{NOUN}", deletion(settings))
             wait_until_deleted(aws, settings)
             found = None
     if found is None:
@@ -88,7 +89,8 @@ def check_update(aws: Aws, settings: Settings) -> None:
     Raises:
         UserError: it cannot.
     """
-    if not settings.endpoint.has_component and find(aws, settings) is None:
+    component = find(aws, settings)
+    if component is None and not settings.endpoint.has_component:
         return
     described = aws.query("DescribeEndpoint", {"EndpointName": settings.name})
     name = {"EndpointConfigName": described["EndpointConfigName"]}
@@ -108,6 +110,8 @@ def check_update(aws: Aws, settings: Settings) -> None:
             f"the endpoint {settings.name} has another {', '.join(changed)} than the settings, "
             "and with an inference component only its model can change: `delete` it, then deploy"
         )
+    if component is not None and component.status in {"Creating", "Updating"}:
+        raise UserError(f"the {component} changes: wait until it is InService")
 
 
 def deletion(settings: Settings) -> Request:
