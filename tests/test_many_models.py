@@ -174,6 +174,9 @@ def test_deployed_models_are_chosen_by_name(
         assert ask("second.tar.gz") != first
         assert ask("first.tar.gz") == first
         assert "no model: add --model" in run("predict", "image.png")[2]
+        for name in ("鳥.tar.gz", "a\nb.tar.gz"):
+            errors = run("predict", "image.png", "--model", name)[2]
+            assert "that are not printable ASCII: rename its file" in errors
         address, target = ("127.0.0.1", port), {"X-Amzn-SageMaker-Target-Model": "first.tar.gz"}
         statuses = [
             call(address, "POST", "/invocations", timeout=9, body=body, headers=headers).status

@@ -194,8 +194,11 @@ def deploy_many_models(
     variables = {**file.settings.endpoint.environment, MULTI_MODEL_VARIABLE: "true"}
     program = router.program(base_dir, models, port, variables, in_container=in_container)
     processes.serve(base_dir, port, program)
-    for path in sorted(models.rglob("*.tar.gz")):
-        show(f"model {path.relative_to(models)}")
+    names = [str(path.relative_to(models)) for path in sorted(models.rglob("*.tar.gz"))]
+    for name in names:
+        show(f"model {name}")
+    if not names:
+        show(f"no model in {models} yet: copy NAME.tar.gz there")
 
 
 def trained(folder: Path) -> Path:

@@ -32,6 +32,19 @@ _ATTEMPTS = 10
 MODELS = "models"
 
 
+def check_name(target_model: str) -> None:
+    """Check that a request can have this name of a model in a header.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not (target_model.isascii() and target_model.isprintable()):
+        raise UserError(
+            f"the model {target_model!r} has characters that are not printable ASCII: "
+            "rename its file"
+        )
+
+
 def launch_of(launch: Launch) -> Launch:
     """Return the launch of a multi-model server: read-only models, and SageMaker's variable."""
     (launch.base_dir / MODELS).mkdir(exist_ok=True)
@@ -75,8 +88,9 @@ class ManyModels:
             The response of the model, or that of the server that could not load it.
 
         Raises:
-            UserError: there is no such model, or the file is not a model.
+            UserError: there is no such model, its name is not ASCII, or the file is not a model.
         """
+        check_name(target_model)
         name = hashlib.sha256(target_model.encode()).hexdigest()[:32]
         headers = {TARGET_MODEL: target_model, **(headers or {})}
         path = f"/models/{name}/invoke"

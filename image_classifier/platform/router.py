@@ -163,8 +163,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     with endpoint.running(target, launch, processes.STARTUP_SECONDS) as running:
         models = ManyModels(running, base_dir, arguments.models, in_container=in_container)
         address = (processes.bind_address(), arguments.port)
-        with _Router(address, running, models) as router, suppress(_StopError):
-            router.serve_forever()
+        with _Router(address, running, models) as router:
+            with suppress(_StopError):
+                router.serve_forever()
+            # It finishes the requests in flight, and the router waits for them.
+            running.terminate()
 
 
 if __name__ == "__main__":

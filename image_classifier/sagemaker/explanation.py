@@ -56,17 +56,15 @@ def explain(
         names = {"TargetModel": model, "InferenceComponentName": component}
         request = {"EndpointName": settings.name, "ContentType": NPY}
         request |= {key: value for key, value in names.items() if value is not None}
-        body = {"Body": "an image with masked segments"}
-        aws.show_request("InvokeEndpoint", request | body)
+        aws.show_request("InvokeEndpoint", request | {"Body": "an image with masked segments"})
         return output
     endpoint: Endpoint
     if port is None:
         region = settings.aws.region or None
         endpoint = SageMakerEndpoint(predictor, region=region, component=component)
     else:
-        endpoint = HttpEndpoint(
-            f"http://127.0.0.1:{port}", target_model=invocation.target_model(settings, model)
-        )
+        target = invocation.target_model(settings, model)
+        endpoint = HttpEndpoint(f"http://127.0.0.1:{port}", target_model=target)
     with Model(endpoint, predictor) as classifier:
         summary = Job(
             images=images, output=output, analysis=analysis, model=classifier, is_quiet=is_quiet

@@ -8,6 +8,7 @@ from typing import Any
 
 from container.classifier.errors import UserError
 from container.classifier.media_types import JSON
+from image_classifier.platform.many_models import check_name
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
@@ -64,12 +65,13 @@ def target_model(settings: Settings, model: str | None) -> str | None:
     """Return the model of a request; None: the endpoint has one model.
 
     Raises:
-        UserError: a multi-model endpoint needs its name.
+        UserError: a multi-model endpoint needs its name, in ASCII.
     """
     if settings.endpoint.kind != "multi-model":
         return None
     if model is None:
         raise UserError("no model: add --model NAME.tar.gz, one of those that deploy has listed")
+    check_name(model)
     return model
 
 
