@@ -42,6 +42,7 @@ from benchmarks.frozen_backbone import T_95
 from container.classifier import labeled_images
 from container.classifier.labeled_images import LabeledFile
 from container.classifier.preprocessing import Preprocessing
+from container.debugger.reading.records import LearningRate
 from container.debugger.recording.debug_session import Observer
 from container.networks.network import build
 from container.training.data import images
@@ -173,9 +174,11 @@ class Recorder(Observer):
         loss: float,
         confusion: npt.NDArray[np.int64],
         train_loss: float | None = None,
+        *,
+        learning_rate: LearningRate = "low",
     ) -> None:
         """Record an evaluation."""
-        super().evaluation(step, epoch, loss, confusion, train_loss)
+        super().evaluation(step, epoch, loss, confusion, train_loss, learning_rate=learning_rate)
         self.accuracies.append(round(float(confusion.trace() / confusion.sum()), 4))
         self.losses.append(round(loss, 4))
         self.processor_seconds.append(time.process_time())

@@ -18,6 +18,7 @@ from container.debugger.rules.selection import RULES
 from container.training import job
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import StopRequest
+from container.training.schedule import phase
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, metrics, train_here
 
 
@@ -68,6 +69,41 @@ def test_loss_rules_run_without_recorded_tensors(
     assert live.stopping == "Overfit"
     assert len(caplog.messages) == 1
     assert "Overfit at step 5, loss" in caplog.messages[0]
+
+
+# Fine-tuning of a trained head: a high learning rate raises the loss for a while.
+RISEN = [0.3] * 10 + [0.5] * 10 + [0.6] * 10 + [0.4] * 10 + [0.2] * 20
+
+
+def test_rise_counts_only_at_a_low_learning_rate(caplog: pytest.LogCaptureFixture) -> None:
+    live = LiveRules(selection.select("LossNotDecreasing!"))
+    live.add_losses(0, None, 0.3)
+    statuses = []
+
+    for epoch, loss in enumerate(RISEN, start=1):
+        live.learning_rate = phase(epoch / (len(RISEN) + 1))
+        live.add_losses(epoch, loss, 0.3)
+        statuses.append({verdict.status for verdict in live.evaluate(None)})
+
+    assert {ISSUES} not in statuses
+    assert statuses[-1] == {NO_ISSUES}
+    assert not caplog.messages
+    assert live.stopping is None
+
+
+def test_log_takes_back_an_issue_that_the_report_will_not_have(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    live = LiveRules(selection.select("LossNotDecreasing"))
+
+    for epoch, loss in enumerate([0.7] * 30 + [0.1] * 30, start=1):
+        live.add_losses(epoch, loss, 0.3)
+        live.evaluate(None)
+
+    found, gone = caplog.messages
+    assert found.startswith("debugger: LossNotDecreasing at step 30, loss")
+    assert gone == "debugger: LossNotDecreasing no longer finds an issue"
 
 
 class Deep(nn.Sequential):

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
 # Fraction of the steps in which the learning rate rises.
 WARM_UP = 0.2
+
+# Fraction of its peak above which the learning rate is high: it raises the loss temporarily.
+HIGH = 0.1
 
 # Of the range test.
 SEARCH_STEPS = 100
@@ -35,6 +39,13 @@ def one_cycle_at(progress: float) -> float:
     if progress < WARM_UP:
         return progress / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+def phase(progress: float) -> Literal["rising", "high", "low"]:
+    """Return whether the learning rate rises, is above a tenth of its peak, or below."""
+    if progress < WARM_UP:
+        return "rising"
+    return "high" if one_cycle_at(progress) > HIGH else "low"
 
 
 def find_peak(loss_at: Callable[[int, float], float]) -> float:

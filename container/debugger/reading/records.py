@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 Mode = Literal["TRAIN", "EVAL", "GLOBAL"]
 
+LearningRate = Literal["rising", "high", "low"]
+"""The phase of its schedule: before its peak, above a tenth of it, or below, as at the end."""
+
 LOSSES = r"[Ll]oss_(?!input).*output"
 GRADIENTS = r"^gradient/"
 WEIGHTS = r"^(?!gradient|update_ratio).*weight"
@@ -85,6 +88,8 @@ class Records:
     tensors: Mapping[tuple[str, str], list[Record]]
     times: list[tuple[int, float]]
     """Steps with their times in seconds since the epoch, in order."""
+    learning_rate: LearningRate = "low"
+    """At the last record; of other programs' records it is not known, and they are complete."""
 
     def names(self, pattern: str | Iterable[str], mode: Mode | None = None) -> list[str]:
         """Return the tensors that one of the regular expressions matches."""

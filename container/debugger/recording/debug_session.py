@@ -24,6 +24,7 @@ from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
 from container.debugger.profiler import profile
 from container.debugger.profiler.profiler import Profiler, interval_of
+from container.debugger.reading.records import LearningRate
 from container.debugger.recording import hook_configuration
 from container.debugger.recording.live_rules import LiveRules
 from container.debugger.rules import selection
@@ -176,10 +177,13 @@ class Observer:
         loss: float,
         confusion: npt.NDArray[np.int64],
         train_loss: float | None,
+        *,
+        learning_rate: LearningRate = "low",
     ) -> None:
         """Record an evaluation after `epoch` epochs with `number` steps, and evaluate the rules."""
         self._record(lambda recorder: recorder.evaluation(number, epoch, loss, confusion))
         if self._rules is not None:
+            self._rules.learning_rate = learning_rate
             self._rules.add_losses(epoch, train_loss, loss)
             with _logged("the rules failed"):
                 self._rules.evaluate_if_due(self._directory)

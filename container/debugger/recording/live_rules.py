@@ -2,11 +2,12 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from container.debugger.reading import metric_log
-from container.debugger.reading.records import Records
+from container.debugger.reading.records import LearningRate, Records
 from container.debugger.rules.rule import ISSUES, Verdict
 from container.debugger.rules.selection import SelectedRule, evaluate_all
 
@@ -21,7 +22,7 @@ MAX_FRACTION = 0.005
 
 
 class LiveRules:
-    """Evaluates the records so far and logs each rule's first issue."""
+    """Evaluates the records so far; logs each rule's first issue, and that it has disappeared."""
 
     def __init__(self, rules: list[SelectedRule]) -> None:
         """Set the rules."""
@@ -29,6 +30,9 @@ class LiveRules:
         self.stopping_rules = {rule.name for rule in rules if rule.stops}
         self.stopping: str | None = None
         """The rule that ends the training."""
+        self.learning_rate: LearningRate = "low"
+        """The phase of its schedule at the last evaluation."""
+
         self._losses: dict[tuple[int, str], float] = {}
         self._logged: set[str] = set()
         self._files: TensorFiles | None = None
@@ -53,6 +57,10 @@ class LiveRules:
         verdicts = evaluate_all(self.rules, self.records(directory))
         for verdict in verdicts:
             if verdict.status != ISSUES:
+                if verdict.rule in self._logged:
+                    # Else the report would contradict the log.
+                    self._logged.remove(verdict.rule)
+                    logger.info("debugger: %s no longer finds an issue", verdict.rule)
                 continue
             if verdict.rule not in self._logged and (worst := verdict.worst):
                 self._logged.add(verdict.rule)
@@ -72,9 +80,10 @@ class LiveRules:
     def records(self, directory: Path | None) -> Records:
         """Return the records in a directory, or the losses without a directory."""
         if directory is None or not (directory / "index").is_dir():
-            return metric_log.of_losses(self._losses)
+            records = metric_log.of_losses(self._losses)
+            return replace(records, learning_rate=self.learning_rate)
         if self._files is None:
             from container.debugger.reading.tensor_files import TensorFiles  # noqa: PLC0415
 
             self._files = TensorFiles(directory)
-        return self._files.records()
+        return replace(self._files.records(), learning_rate=self.learning_rate)

@@ -40,7 +40,9 @@ def loss_not_decreasing(
     """Find a loss that does not fall, or rises.
 
     It must fall by `diff_percent` in every `num_steps` records until the fall is significant. If
-    the head was trained before the first step, the loss need not fall, but must not rise.
+    the head was trained before the first step, the loss need not fall, but must not rise. While a
+    training runs, nothing is found before the peak of the learning rate, and no rise before the
+    rate is below a tenth of it: a high rate raises the loss temporarily.
     """
     if not use_losses_collection and not tensor_regex and not collection_names:
         return Finding(0, lacks="tensor_regex, because use_losses_collection is false")
@@ -53,9 +55,14 @@ def loss_not_decreasing(
         windows[-1] = losses[-num_steps:]
     if len(windows) < WINDOWS or len(losses) < WINDOWS * num_steps:
         return Finding(len(losses), lacks=f"{WINDOWS * num_steps} training losses")
-    violation = _rise(windows, increase_threshold_percent)
+    if records.learning_rate == "rising":
+        return Finding(len(losses), lacks="losses after the warm-up of the learning rate")
+    is_high = records.learning_rate == "high"
+    violation = None if is_high else _rise(windows, increase_threshold_percent)
     if violation is None and not inputs.is_trained(records):
         violation = _missing_fall(losses, windows, diff_percent)
+    if violation is None and is_high:
+        return Finding(len(losses), lacks="losses at a low learning rate")
     return Finding(len(losses), [violation] if violation else [])
 
 

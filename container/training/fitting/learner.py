@@ -131,6 +131,7 @@ class Learner:
             device=self.arithmetic.device,
             stop=stop,
         )
+        logger.info("epoch 0 is this head on the frozen network, before any fine-tuning")
         self.reset_optimizer()
 
     @contextmanager

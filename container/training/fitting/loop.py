@@ -23,7 +23,7 @@ from container.training.fitting.time_budget import TimeBudget
 from container.training.progress_bar import ProgressBar
 from container.training.recipe import FIRST_STAGE, Recipe
 from container.training.sagemaker.stop import Stop, Stopped
-from container.training.schedule import one_cycle_at
+from container.training.schedule import one_cycle_at, phase
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Trainer:
         if is_new:
             if self.task.is_pretrained:
                 self.learner.train_head(agreed)
-                self._report(self._evaluate(stop), {"epoch": 0})
+                self._report(self._evaluate(stop), {})
             if self.task.hyperparameters.find_learning_rate and self.recipe.epochs:
                 self.progress.learning_rate = self.learner.find_learning_rate(agreed)
             if self.progress.best is not None:
@@ -188,7 +188,7 @@ class Trainer:
         """Return the position in the schedule at the next step; 1 if there is no time for it."""
         number = self._step_number
         if not self.budget:
-            return (number + 1) / (self.recipe.total_steps + 1)
+            return self.budget.position(number + 1, self.recipe.total_steps)
         # The clock of one rank decides, else the ranks would wait for each other.
         if self.cluster.is_first:
             # From scratch there is nothing to keep before the first step.
@@ -222,7 +222,7 @@ class Trainer:
             "images_per_second": images_per_second,
         }
         progress.history.append(metrics)
-        self._report(evaluation, {"epoch": progress.epoch, **metrics})
+        self._report(evaluation, metrics)
 
     def _evaluate(self, stop: Stop) -> Evaluation:
         with self.observer.phase(EVALUATION), self.budget.evaluation():
@@ -243,14 +243,14 @@ class Trainer:
             evaluation.loss,
             evaluation.confusion,
             metrics.get("train_loss"),
+            learning_rate=phase(self.budget.position(self._step_number, self.recipe.total_steps)),
         )
         # Only the observer of the first rank records.
         rule = self.cluster.from_first(self.observer.stopping_rule)
         progress.stopping_rule = None if rule is None else str(rule)
         if self.cluster.is_first:
             found = {**metrics, **evaluation.metrics()}
-            logger.info("%s", log_line(found))
-            del found["epoch"]
+            logger.info("%s", log_line({"epoch": progress.epoch, **found}))
             self._on_metrics(found, progress.epoch)
             if self.budget:
                 logger.info("max_minutes: %s", self.budget.sentence())

@@ -80,6 +80,10 @@ class TimeBudget:
             self.fraction = 1.0
         self.fraction = max(self.fraction, FIRST_FRACTION)
 
+    def position(self, step: int, total_steps: int) -> float:
+        """Return the position in the schedule; without a limit that of one of the steps."""
+        return self.fraction if self else step / (total_steps + 1)
+
     def _log_plan(self, left: float) -> None:
         limit = self.limit_seconds / 60
         ending = self._ending_seconds(self.evaluation_seconds) / 60
