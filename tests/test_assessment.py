@@ -107,6 +107,17 @@ def test_temperature_is_fitted_to_the_validation_images() -> None:
     }
 
 
+def test_half_of_many_validation_images_measures_the_calibration() -> None:
+    few, many = (assessed(validation=squares(0, count, count // 7)) for count in (998, 1000))
+
+    assert few.validation.calibration is not None
+    assert many.validation.calibration is not None
+    assert few.validation.calibration.image_count == 998
+    assert many.validation.calibration.image_count == 500
+    assert many.validation.evaluation.confusion.sum() == 1000
+    assert many.temperature == pytest.approx(few.temperature, rel=0.2)
+
+
 def test_stopped_assessment_keeps_the_best_epochs_evaluation() -> None:
     found = assessed(squares(1), is_stopped=True)
     metrics = found.metrics(("a", "b"))

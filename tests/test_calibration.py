@@ -1,5 +1,7 @@
 """Temperature and calibration error, compared with a grid search and naive counting."""
 
+import logging
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,6 +14,8 @@ from container.training.evaluation.calibration import (
     Calibration,
     Reliability,
     fit_temperature,
+    fitting_images,
+    helpful_temperature,
     predictions_of,
 )
 
@@ -139,3 +143,27 @@ def test_fitted_temperature_lowers_the_calibration_error() -> None:
 
     assert found.before.error > 0.2
     assert found.after.error < 0.03
+
+
+def test_temperature_that_does_not_help_is_1(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    seeds = range(8)
+    calibrated = [helpful_temperature(*drawn(1.0, images=300, seed=seed)) for seed in seeds]
+    overconfident = [helpful_temperature(*drawn(2.5, images=300, seed=seed)) for seed in seeds]
+
+    assert 1 in calibrated
+    assert all(temperature > 1.5 for temperature in overconfident)
+    assert len(caplog.messages) == calibrated.count(1)
+    assert caplog.messages[0].startswith("calibration does not help: the temperature ")
+
+
+def test_one_validation_image_has_a_temperature() -> None:
+    logits = np.array([[2.0, -1.0]], np.float32)
+
+    assert helpful_temperature(logits, np.array([0])) == 1
+    assert np.isfinite(helpful_temperature(logits, np.array([1])))
+
+
+def test_half_of_many_images_fits_the_temperature() -> None:
+    assert fitting_images(MANY_IMAGES - 1).all()
+    assert fitting_images(MANY_IMAGES).sum() == MANY_IMAGES / 2

@@ -36,7 +36,7 @@ class Manifest:
     """Metrics of the validation images, at the epoch of the saved weights."""
 
     temperature: float = 1.0
-    """Calibration: the ONNX graph divides the logits by it."""
+    """Calibration: the ONNX graph divides the logits by it. 1 if calibration does not help."""
 
     flips: tuple[tuple[int, ...], ...] = ()
     """Items of `FLIPS`: the ONNX graph averages the logits over the image and these flips of it.

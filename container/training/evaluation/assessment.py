@@ -19,7 +19,8 @@ from container.training.evaluation import bootstrap
 from container.training.evaluation.bootstrap import Intervals
 from container.training.evaluation.calibration import (
     Calibration,
-    fit_temperature,
+    fitting_images,
+    helpful_temperature,
     predictions_of,
 )
 from container.training.evaluation.evaluation import Evaluation, evaluation_of, logits_of
@@ -103,6 +104,7 @@ class Assessment:
     """The epoch of the weights, from 1."""
 
     temperature: float
+    """1 if calibration would not help."""
     validation: Outcome
     test: Outcome | None
     """None without a `test` channel."""
@@ -188,15 +190,18 @@ def assess(
             predicted=np.empty(0, np.int64),
             is_final=False,
         )
-    temperature = fit_temperature(logits["val"], validation.labels)
-    outcomes = {
-        part: Outcome.of(
+    fitting = fitting_images(len(validation))
+    temperature = helpful_temperature(logits["val"][fitting], validation.labels[fitting])
+    # Few images both fit the temperature and measure its error.
+    measuring = {"val": fitting if fitting.all() else ~fitting}
+    outcomes = {}
+    for part, images in channels.items():
+        measured = measuring.get(part, slice(None))
+        outcomes[part] = Outcome.of(
             part,
             evaluation_of(logits[part], images.labels, len(best.evaluation.confusion)),
-            Calibration.of(logits[part], images.labels, temperature),
+            Calibration.of(logits[part][measured], images.labels[measured], temperature),
         )
-        for part, images in channels.items()
-    }
     predictions = predictions_of(logits["val"], validation.labels, temperature)
     return Assessment(
         epoch=best.epoch,

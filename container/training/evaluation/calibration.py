@@ -1,5 +1,6 @@
 """Calibration of probabilities: temperature scaling and expected calibration error."""
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Self
@@ -14,10 +15,15 @@ from container.training.evaluation.evaluation import in_parts
 
 BINS = 15
 
+# Half of so many validation images suffice for a temperature, and half for its error.
+MANY_IMAGES = 1000
+
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 # Each step halves the interval of log(temperature), which is 6 wide at the start.
 BISECTIONS = 16
+
+logger = logging.getLogger(__name__)
 
 
 def predictions_of(
@@ -84,6 +90,11 @@ class Calibration:
         )
         return cls(temperature, before, after)
 
+    @property
+    def image_count(self) -> int:
+        """The number of images."""
+        return int(self.before.images.sum())
+
     def metrics(self) -> dict[str, float]:
         """Return the temperature and the expected calibration errors, by their names in the log."""
         return {
@@ -114,6 +125,41 @@ def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
         predictions_of(logits, labels, value).loss.sum() for value in (temperature, 1.0)
     )
     return temperature if fitted < before else 1.0
+
+
+def helpful_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
+    """Return the fitted temperature of logits (N, C), or 1 if it would not help.
+
+    It helps if it lowers the expected calibration error, also that of each half of the images at
+    the temperature of the other half.
+    """
+    temperature = fit_temperature(logits, labels)
+    if temperature == 1:
+        return 1.0
+    fitted = Calibration.of(logits, labels, temperature)
+    odd = np.arange(len(labels)) % 2 == 1
+    halves = predictions_of(logits, labels, 1.0)
+    for half in (odd, ~odd):
+        other = fit_temperature(logits[~half], labels[~half]) if len(labels) > 1 else 1.0
+        halves.probability[half] = predictions_of(logits[half], labels[half], other).probability
+    error = max(fitted.after.error, Reliability.of(halves, labels).error)
+    if error < fitted.before.error:
+        return temperature
+    logger.info(
+        "calibration does not help: the temperature %.3g changes the expected calibration error of "
+        "%d validation images from %.3g to %.3g; the probabilities stay those of the network",
+        *(temperature, len(labels), fitted.before.error, error),
+    )
+    return 1.0
+
+
+def fitting_images(count: int) -> npt.NDArray[np.bool_]:
+    """Return which of the validation images (N,) fit the temperature: all, or half of many.
+
+    The other half then measures the calibration error.
+    """
+    every = 2 if count >= MANY_IMAGES else 1
+    return np.arange(count) % every == 0
 
 
 def _is_overconfident(

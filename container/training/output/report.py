@@ -98,7 +98,7 @@ def _facts(
 
 def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[str, object]:
     confusion, counts = outcome.evaluation.confusion, outcome.evaluation.counts
-    classes = outcome.per_class(class_names)
+    classes, calibration = outcome.per_class(class_names), outcome.calibration
     if len(class_names) > FEW_CLASSES:
         classes = dict(sorted(classes.items(), key=lambda item: float(item[1]["f1"])))
     return {
@@ -108,7 +108,8 @@ def _channel(name: str, outcome: Outcome, class_names: Sequence[str]) -> dict[st
         "loss": outcome.evaluation.loss,
         "averages": counts.averages(),
         "intervals": outcome.intervals.averages,
-        "calibration": outcome.calibration,
+        "calibration": calibration,
+        "calibration_images": calibration.image_count if calibration else 0,
         "classes": classes,
         "confused": confused_pairs(confusion, class_names),
         "largest_class": class_names[int(counts.actual.argmax())],
