@@ -279,8 +279,9 @@ def test_data_set_verbs_have_the_exit_codes_of_the_others(
     out = tmp_path / "out"
     assert main(["prepare", str(source / "all"), str(out), "--test", "0.2"]) == 0
     printed = capsys.readouterr()
-    assert printed.err.splitlines()[-1] == (
-        f"next: image-classifier init --data {out} --output settings.toml"
+    assert printed.err.splitlines()[-1].startswith(
+        f"next: image-classifier init --data {out} --output settings.toml (first put pretrained "
+        f"weights, such as resnet18.pth, into {out}/weights/;"
     )
     assert f"{out} is ready" in printed.out
 

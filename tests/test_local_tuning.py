@@ -15,6 +15,7 @@ from typing import Any, cast
 import optuna
 import pytest
 
+from container.classifier.environment import cache_dir
 from container.classifier.errors import UserError
 from image_classifier.cli import main
 from image_classifier.local import trial, tuning_page
@@ -201,7 +202,10 @@ def test_same_settings_train_and_serve_locally(
     finally:
         assert main(["delete", path, "--local"]) == 0
 
-    assert "the server is stopped" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "the server is stopped" in printed.out
+    assert "squares (models and reports)\n" in printed.err
+    assert f"kept until you remove it: {cache_dir()} (decoded images of all" in printed.err
     assert main(["predict", path, str(image), "--local", "--port", port]) == 1
     assert "`deploy --local` first" in capsys.readouterr().err
 

@@ -326,7 +326,7 @@ def test_explain_with_clarify_creates_a_processing_job(
     command = ["explain", write(tmp_path, EXPLAIN), "s3://my-bucket/images/"]
     command += ["--job", "s3://my-bucket/a/model.tar.gz", "--clarify", "cat", "dog"]
 
-    assert run(*command) == 0
+    assert run(*command, "--set", "explain.segment_compactness=30") == 0
 
     where = last_line(capsys)
     name = where.rsplit("/", 1)[1]
@@ -337,7 +337,12 @@ def test_explain_with_clarify_creates_a_processing_job(
     )
     document = json.loads(config["Body"].read())
     assert document["predictor"]["label_headers"] == ["cat", "dog"]
-    assert document["methods"]["shap"]["num_samples"] == 60
+    shap = document["methods"]["shap"]
+    assert shap["num_samples"] == 60
+    assert (shap["image_config"]["num_segments"], shap["image_config"]["segment_compactness"]) == (
+        10,
+        30,
+    )
 
 
 @pytest.mark.parametrize("verb", ["explain", "train"])

@@ -1,6 +1,7 @@
 """Environment variables that several programs read or set."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +33,12 @@ MB, MIN_IMAGE_MB, IMAGE_MB, MAX_IMAGE_MB = 10**6, 10, 800, 100_000
 def base_dir() -> Path:
     """Return the folder of SageMaker's files in a container; BASE_DIR_VARIABLE overrides it."""
     return Path(os.environ.get(BASE_DIR_VARIABLE, "/opt/ml"))
+
+
+def cache_dir() -> Path:
+    """Return the folder of decoded images; by default one of this user in the temporary folder."""
+    default = f"{tempfile.gettempdir()}/image-classifier-{os.geteuid()}"
+    return Path(os.environ.get(CACHE_DIR_VARIABLE) or default)
 
 
 def is_on(text: str) -> bool | None:

@@ -130,9 +130,17 @@ def debug(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     return None
 
 
-def delete(_aws: Aws, file: SettingsFile, _arguments: argparse.Namespace) -> object:
-    """Stop the server."""
-    return "the server is stopped" if jobs.stop(folder_of(file)) else "no server was running"
+def delete(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
+    """Stop the server; name the folders that stay."""
+    was_running = jobs.stop(folder_of(file))
+    contents = {
+        folder_of(file): "models and reports",
+        jobs.cache_of(file): "decoded images of all trainings on this machine",
+    }
+    for folder, content in contents.items():
+        if folder.is_dir() and not arguments.quiet:
+            print(f"kept until you remove it: {folder} ({content})", file=sys.stderr)
+    return "the server is stopped" if was_running else "no server was running"
 
 
 VERBS: Mapping[str, Verb] = {

@@ -50,7 +50,9 @@ VERBS: Mapping[str, Verb] = {
         summary="make a data set of a folder or an archive of images",
         example="archive.zip data/hands",
         page="how-to/own-data.md",
-        then="{command} init --data {out} --output settings.toml",
+        then="{command} init --data {out} --output settings.toml (first put pretrained weights, "
+        "such as resnet18.pth, into {out}/weights/; without a file, training downloads those of "
+        "torchvision, or trains a small network from scratch)",
     ),
     "audit": Verb(
         summary="report what is wrong with a folder or an archive of images",

@@ -113,8 +113,11 @@ class ImageConfig(Section):
     num_segments: Integer = Field(default=20, ge=2, le=MAX_SEGMENTS)
     """Approximate number of superpixels per image."""
 
-    segment_compactness: float = Field(default=5.0, ge=1e-4, le=1e4, allow_inf_nan=False)
-    """The higher, the more square are the superpixels; 0.01 to 100, on a log scale."""
+    segment_compactness: float | None = Field(default=5.0, ge=1e-4, le=1e4, allow_inf_nan=False)
+    """The higher, the more square are the superpixels; 0.01 to 100, on a log scale.
+
+    None, which Clarify does not have, chooses it for each image by the number of superpixels.
+    """
 
     feature_extraction_method: Annotated[str, _one_of("segmentation")] = "segmentation"
 
@@ -227,10 +230,16 @@ class Analysis(Section):
         *,
         num_samples: int = 500,
         num_segments: int = 20,
+        segment_compactness: float | None = None,
         baseline: Path | None = None,
     ) -> Self:
-        """Return an analysis with defaults for everything else."""
+        """Return an analysis with defaults for everything else.
+
+        The compactness None is chosen for each image; Clarify's default is 5.
+        """
         image_config = ImageConfig(model_type="IMAGE_CLASSIFICATION", num_segments=num_segments)
+        # In a configuration null is the default.
+        image_config = image_config.model_copy(update={"segment_compactness": segment_compactness})
         shap = Shap(num_samples=num_samples, image_config=image_config, baseline=baseline)
         return cls(methods=Methods(shap=shap), predictor=predictor)
 

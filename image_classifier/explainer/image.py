@@ -24,6 +24,12 @@ MAX_SIDE = 512
 # No photograph is larger.
 MAX_FILE_BYTES = 100 * 2**20
 
+# From Clarify's default, with superpixels along edges, to squares.
+COMPACTNESSES = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+
+# Fraction by which the number of superpixels may differ.
+NEAR = 0.2
+
 YELLOW = (255, 220, 0)
 
 # Below 1, so that the image stays visible under the strongest color.
@@ -103,19 +109,15 @@ def read(path: Path) -> Pixels:
 def segment(pixels: Pixels, shap: Shap, baseline: Pixels | None = None) -> SegmentedImage:
     """Divide an image into superpixels by SLIC (Achanta et al. 2012).
 
-    An image with few edges can have fewer superpixels than configured. Without a baseline, which
-    is resized to the image, white noise replaces hidden superpixels: Clarify's default.
+    With a compactness of the configuration, an image with few edges can have far fewer superpixels
+    than configured: SLIC joins its small regions to others. Without a baseline, which is resized to
+    the image, white noise replaces hidden superpixels: Clarify's default.
     """
     config = shap.image_config
-    labels = slic(
-        pixels,
-        n_segments=config.num_segments,
-        compactness=config.segment_compactness,
-        start_label=0,
-    )
-    # Without gaps.
-    _, numbers = np.unique(labels, return_inverse=True)
-    segments = numbers.reshape(labels.shape).astype(np.int64)
+    if config.segment_compactness is None:
+        segments = _with_count(pixels, config.num_segments, (shap.num_samples - 2) // 2)
+    else:
+        segments = _slic(pixels, config.num_segments, config.segment_compactness)
     if baseline is None:
         hidden = np.random.default_rng(shap.seed).integers(0, 256, pixels.shape, np.uint8)
     else:
@@ -123,6 +125,30 @@ def segment(pixels: Pixels, shap: Shap, baseline: Pixels | None = None) -> Segme
         resized = Image.fromarray(baseline).resize((width, height), Image.Resampling.BILINEAR)
         hidden = np.asarray(resized)
     return SegmentedImage(pixels, segments, hidden)
+
+
+def _with_count(pixels: Pixels, count: int, most: int) -> Segments:
+    """Return about `count` superpixels, which follow the edges as closely as their number allows.
+
+    The first compactness with a number near `count`, or else the one with the nearest number. The
+    samples suffice for `most` superpixels.
+    """
+    found: list[tuple[tuple[bool, float], Segments]] = []
+    for compactness in COMPACTNESSES:
+        segments = _slic(pixels, count, compactness)
+        number = int(segments.max()) + 1
+        distance = number > most, abs(number - count) / count
+        found.append((distance, segments))
+        if distance <= (False, NEAR):
+            break
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def _slic(pixels: Pixels, count: int, compactness: float) -> Segments:
+    labels = slic(pixels, n_segments=count, compactness=compactness, start_label=0)
+    # Without gaps.
+    _, numbers = np.unique(labels, return_inverse=True)
+    return numbers.reshape(labels.shape).astype(np.int64)
 
 
 def encode_jpeg(pixels: Pixels, side: int | None = None) -> bytes:

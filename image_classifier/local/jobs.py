@@ -10,7 +10,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TextIO
 
-from container.classifier.environment import MULTI_MODEL_VARIABLE
+from container.classifier.environment import (
+    CACHE_DIR_VARIABLE,
+    MULTI_MODEL_VARIABLE,
+    cache_dir,
+)
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from container.classifier.media_types import TARGET_MODEL
@@ -213,6 +217,12 @@ def trained(folder: Path) -> Path:
     if not (base_dir / "model" / MANIFEST).is_file():
         raise UserError(f"no model in {base_dir / 'model'}: `train --local` first")
     return base_dir
+
+
+def cache_of(file: SettingsFile) -> Path:
+    """Return the folder of decoded images of the trainings without containers."""
+    chosen = file.settings.training.environment.get(CACHE_DIR_VARIABLE)
+    return Path(chosen) if chosen else cache_dir()
 
 
 def stop(folder: Path) -> bool:

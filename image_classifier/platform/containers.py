@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from tempfile import gettempdir
 
 from container.classifier.environment import (
     BASE_DIR_VARIABLE,
@@ -18,6 +17,7 @@ from container.classifier.environment import (
     LIVE_VARIABLE,
     PAGE_VARIABLE,
     PORT_VARIABLE,
+    cache_dir,
 )
 from container.classifier.errors import UserError
 from image_classifier.platform.program import Program
@@ -98,8 +98,7 @@ def training(
     """
     base_dir = base_dir.resolve()
     # Shared with other jobs, also those in plain processes.
-    default = f"{gettempdir()}/image-classifier-{os.geteuid()}"
-    cache = Path(os.environ.get(CACHE_DIR_VARIABLE) or default)
+    cache = cache_dir()
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     mounts = {base_dir: True, cache.resolve(): True}
     launch = Launch(

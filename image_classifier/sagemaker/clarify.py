@@ -17,6 +17,8 @@ from image_classifier.settings.schema import HOUR, Settings
 from image_classifier.settings.service_model import Request
 from image_classifier.settings.settings_file import SettingsFile
 
+CLARIFY_COMPACTNESS = 5
+
 
 def explain(
     aws: Aws,
@@ -54,7 +56,7 @@ def _analysis_config(settings: Settings, model_name: str, class_names: Sequence[
         "model_type": "IMAGE_CLASSIFICATION",
         "num_segments": explain.num_segments,
         "feature_extraction_method": "segmentation",
-        "segment_compactness": 5,
+        "segment_compactness": explain.segment_compactness or CLARIFY_COMPACTNESS,
     }
     return {
         "dataset_type": "application/x-image",

@@ -51,6 +51,7 @@ def explain(
         predictor,
         num_samples=settings.explain.num_samples,
         num_segments=settings.explain.num_segments,
+        segment_compactness=settings.explain.segment_compactness,
     )
     if aws.is_dry:
         names = {"TargetModel": model, "InferenceComponentName": component}

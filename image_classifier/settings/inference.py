@@ -245,6 +245,10 @@ class Explain(Section):
     """Masked images that are predicted per explained image: at least 2 * `num_segments` + 2."""
     num_segments: int = Field(default=20, ge=2, le=1000)
     """Approximate number of segments into which an image is divided."""
+    segment_compactness: float | None = Field(default=None, ge=0.01, le=100)
+    """The higher, the more square are the segments; low values follow the edges, but can give far
+    fewer segments than `num_segments`. Unset: the lowest of 5, 10, 20, ... with about
+    `num_segments` segments, for each image; Clarify's job uses 5."""
 
     def _contradictions(self) -> Iterator[tuple[str, ...]]:
         least = 2 * self.num_segments + 2

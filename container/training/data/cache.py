@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from container.classifier.environment import CACHE_DIR_VARIABLE
+from container.classifier.environment import CACHE_DIR_VARIABLE, cache_dir
 from container.classifier.errors import UserError
 from container.training.sagemaker.stop import Stop
 
@@ -42,8 +41,7 @@ class Cache:
         Raises:
             UserError: the folder cannot be created, or other users can access it.
         """
-        chosen = os.environ.get(CACHE_DIR_VARIABLE)
-        directory = Path(chosen or f"{tempfile.gettempdir()}/image-classifier-{os.geteuid()}")
+        chosen, directory = os.environ.get(CACHE_DIR_VARIABLE), cache_dir()
         with _os_errors_reported(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = directory.lstat()

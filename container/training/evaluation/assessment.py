@@ -118,6 +118,9 @@ class Assessment:
     is_final: bool
     """Whether the job finished: a stopped job is neither calibrated nor tested."""
 
+    served: str = ""
+    """Which precision the server uses, and its accuracy if that is int8's, as a sentence."""
+
     def metrics(self, class_names: Sequence[str]) -> dict[str, Json]:
         """Return the manifest's metrics."""
         return {
@@ -136,8 +139,9 @@ class Assessment:
         }
 
     def sentences(self) -> list[str]:
-        """Return the accuracy on each channel with its confidence interval, in percent."""
-        return [outcome.sentence() for outcome in (self.validation, self.test) if outcome]
+        """Return the accuracy on each channel with its confidence interval, and what is served."""
+        outcomes = [outcome.sentence() for outcome in (self.validation, self.test) if outcome]
+        return [*outcomes, self.served] if self.served else outcomes
 
     def reaches(self, min_accuracy: float) -> bool:
         """Return whether the test accuracy, or else the validation accuracy, is high enough."""
@@ -190,7 +194,7 @@ def assess(
             predicted=np.empty(0, np.int64),
             is_final=False,
         )
-    fitting = fitting_images(len(validation))
+    fitting = fitting_images(validation.labels)
     temperature = helpful_temperature(logits["val"][fitting], validation.labels[fitting])
     # Few images both fit the temperature and measure its error.
     measuring = {"val": fitting if fitting.all() else ~fitting}

@@ -134,13 +134,13 @@ def helpful_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.
     the temperature of the other half.
     """
     temperature = fit_temperature(logits, labels)
-    if temperature == 1:
+    if temperature == 1 or len(labels) == 1:
         return 1.0
     fitted = Calibration.of(logits, labels, temperature)
-    odd = np.arange(len(labels)) % 2 == 1
+    first = _half(labels)
     halves = predictions_of(logits, labels, 1.0)
-    for half in (odd, ~odd):
-        other = fit_temperature(logits[~half], labels[~half]) if len(labels) > 1 else 1.0
+    for half in (first, ~first):
+        other = fit_temperature(logits[~half], labels[~half])
         halves.probability[half] = predictions_of(logits[half], labels[half], other).probability
     error = max(fitted.after.error, Reliability.of(halves, labels).error)
     if error < fitted.before.error:
@@ -153,13 +153,19 @@ def helpful_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.
     return 1.0
 
 
-def fitting_images(count: int) -> npt.NDArray[np.bool_]:
-    """Return which of the validation images (N,) fit the temperature: all, or half of many.
+def fitting_images(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which of the validation images, with labels (N,), fit the temperature.
 
-    The other half then measures the calibration error.
+    All, or half of many: the other half then measures the calibration error.
     """
-    every = 2 if count >= MANY_IMAGES else 1
-    return np.arange(count) % every == 0
+    return _half(labels) if len(labels) >= MANY_IMAGES else np.ones(len(labels), np.bool_)
+
+
+def _half(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return a mask (N,) of half of the images, and of half of each class."""
+    half = np.zeros(len(labels), np.bool_)
+    half[np.argsort(labels, kind="stable")[::2]] = True
+    return half
 
 
 def _is_overconfident(

@@ -99,6 +99,17 @@ def verdict(precision: str, reason: str, attempt: Attempt | None = None) -> Json
     return {"precision": precision, "reason": reason, **numbers}
 
 
+def served(entry: Json) -> str:
+    """Return in a sentence what the server uses, of the manifest's entry on the precision."""
+    if not isinstance(entry, dict) or entry["precision"] != INT8:
+        return "served: this network, without int8"
+    int8, float32 = (100 * float(str(entry[f"{name}_accuracy"])) for name in (INT8, FLOAT32))
+    return (
+        f"served: int8 where it is the fastest, with an accuracy of {int8:.2f}% on "
+        f"{entry['images']} validation images, where float32 has {float32:.2f}%"
+    )
+
+
 def add_int8(
     directory: Path,
     manifest: Manifest,

@@ -86,6 +86,8 @@ def write(
             limit_seconds=quantization_seconds(),
         )
     if assessment:
+        served = quantization.served(manifest.metrics[quantization.METRICS])
+        assessment = dataclasses.replace(assessment, served=served)
         try:
             _write_reports(environment.output_data_dir, task, result, assessment, manifest)
         except OSError as error:
