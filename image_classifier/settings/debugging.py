@@ -94,6 +94,15 @@ class Debugger(Section):
             for rule in self.rules
         ]
 
+    def selection(self) -> str | list[dict[str, Any]]:
+        """Return the rules for the training program: names, or the configurations if they differ.
+
+        The log of the training has this text.
+        """
+        has_parameters = any(self.parameters.values())
+        names = ",".join(RULES[rule][0] for rule in self.rules)
+        return self.configurations() if has_parameters else names
+
     def collections(self) -> list[str]:
         """Return the tensor collections that the rules need, in a fixed order."""
         return sorted({name for rule in self.rules for name in RULES[rule][1]})

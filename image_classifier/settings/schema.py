@@ -244,7 +244,7 @@ class Settings(Section):
 
     def job_hyperparameters(self) -> dict[str, str]:
         """Return the hyperparameters of a training job: the file's, and its debugger rules."""
-        rules = self.debugger.configurations()
+        rules = self.debugger.selection()
         return to_strings({**({"debug_rules": rules} if rules else {}), **self.hyperparameters})
 
     @property

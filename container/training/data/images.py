@@ -59,9 +59,11 @@ def decode(
     class_names: Sequence[str],
     settings: Preprocessing,
     stop: Stop,
+    name: str = "",
 ) -> ImageSet:
     """Decode files in parallel, unless their pixels are in this user's cache.
 
+    `name` is the channel's, for the log.
     Broken images are logged and left out. If several processes need the same images, one decodes
     them and the others wait.
 
@@ -89,6 +91,8 @@ def decode(
             entry = _read(partial, shape)
     pixels, sha256, broken = entry
     numbers = f"files={len(files)} gigabytes={gigabytes:.2f}"
+    if name:
+        numbers += f" channel={name}"
     logger.info("decoded_images=%s %s cache=%s", origin, numbers, cache.directory)
     _check_broken([f"{files[i].path} ({reason})" for i, reason in broken.items()], len(files))
     readable = [file for index, file in enumerate(files) if index not in broken]
