@@ -13,7 +13,7 @@ from container.debugger import sources
 from container.debugger.recording.live_rules import LiveRules
 from container.debugger.recording.patched_smdebug import Hook, ModeKeys, forget_hook
 from container.debugger.rules import selection
-from container.debugger.rules.rule import ISSUES, NO_ISSUES
+from container.debugger.rules.rule import INSUFFICIENT, ISSUES, NO_ISSUES
 from container.debugger.rules.selection import RULES
 from container.training import job
 from container.training.sagemaker.environment import TrainingEnvironment
@@ -89,6 +89,16 @@ def test_rise_counts_only_at_a_low_learning_rate(caplog: pytest.LogCaptureFixtur
     assert statuses[-1] == {NO_ISSUES}
     assert not caplog.messages
     assert live.stopping is None
+
+
+def test_network_that_has_not_learned_is_not_trained_too_long_in_the_warm_up() -> None:
+    live = LiveRules(selection.select("LossNotDecreasing,Overtraining"))
+    live.learning_rate = "rising"
+
+    for epoch in range(1, 41):
+        live.add_losses(epoch, 0.7, 0.7)
+
+    assert [verdict.status for verdict in live.evaluate(None)] == [INSUFFICIENT, NO_ISSUES]
 
 
 def test_log_takes_back_an_issue_that_the_report_will_not_have(

@@ -176,7 +176,8 @@ def _read_task(
     _check_batches(network, len(files["training"]), *settings, pretrained=pretrained)
     found = sum(map(len, files.values()))
     decoded = {
-        name: images.decode(part, class_names, preprocessing, stop, name) for name, part in files.items()
+        name: images.decode(part, class_names, preprocessing, stop, name)
+        for name, part in files.items()
     }
     task = Task(
         hyperparameters=hyperparameters,

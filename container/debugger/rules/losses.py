@@ -6,6 +6,7 @@ means of `num_steps` records and require statistical significance.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from container.debugger.reading.records import LOSSES, Point, Records
 from container.debugger.rules import inputs
@@ -138,7 +139,9 @@ def overtraining(
     means = [Point(point.order, point.step, mean) for mean, point in pairs]
     idle_validation, best = _since_improvement(validation, delta)
     idle_train, _ = _since_improvement(means, delta)
-    if idle_validation < patience_validation or loss_not_decreasing(records).violations:
+    # At any learning rate: what has not learned yet is not trained for too long.
+    is_learning = not loss_not_decreasing(replace(records, learning_rate="low")).violations
+    if idle_validation < patience_validation or not is_learning:
         return Finding(len(validation))
     also = f", the training loss for {idle_train}" if idle_train >= patience_train else ""
     violation = _violation(
