@@ -222,6 +222,21 @@ def test_epoch_0_is_drawn_if_its_weights_were_saved(monkeypatch: pytest.MonkeyPa
         assert loss.get_ylim()[0] == accuracy.get_ylim()[0] == 0
 
 
+def test_plots_of_a_head_alone_have_no_empty_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "_png", drawn.append)
+    logits = np.array([[2.0, 0.0], [0.0, 1.0]], np.float32)
+
+    plots.learning_curves([], 0, {"val_loss": 0.25, "val_accuracy": 0.875})
+    plots.reliability(Calibration.of(logits, np.array([0, 0]), 1.0))
+
+    curves, diagram = drawn
+    assert [len(axis.lines) for axis in curves.axes] == [2, 2]
+    assert curves.axes[0].get_xlim() == (-0.5, 0.5)
+    labels = [text.get_text() for text in diagram.axes[0].get_legend().get_texts()]  # type: ignore[union-attr]
+    assert labels == ["perfect calibration", "not calibrated: ECE 0.425"]
+
+
 def test_choices_of_the_job_are_listed() -> None:
     assert (
         "Rare classes were drawn more often."

@@ -45,10 +45,14 @@ def learning_curves(
         for part, label, color, line in styles:
             key = f"{part}_{name}"
             points = {epoch: metrics[key] for epoch, metrics in epochs.items() if key in metrics}
-            axis.plot([*points], [*points.values()], line, color=color, marker="o", label=label)
+            if points:
+                axis.plot([*points], [*points.values()], line, color=color, marker="o", label=label)
         axis.axvline(saved, color="gray", linestyle=":", label="saved weights")
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
+        if len(epochs) == 1:
+            # The head alone: else the axis has fractions of an epoch.
+            axis.set_xlim(saved - 0.5, saved + 0.5)
         axis.grid(alpha=0.3)
         # Where good curves do not end.
         axis.legend(loc="upper right" if name == "loss" else "lower right")
@@ -88,10 +92,12 @@ def reliability(calibration: Calibration) -> bytes:
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     axis, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axis.plot((0, 1), (0, 1), color="gray", linestyle=":", label="perfect calibration")
-    styles = (
+    styles = [
         ("before", calibration.before, ORANGE, "--", "s"),
         ("after", calibration.after, BLUE, "-", "o"),
-    )
+    ]
+    if calibration.temperature == 1:
+        styles = [("not calibrated", calibration.after, BLUE, "-", "o")]
     for name, bins, color, line, marker in styles:
         some = bins.images > 0
         axis.plot(
