@@ -9,7 +9,7 @@ the frozen SqueezeNet, which takes seconds. 20 correctly classified validation i
 truth: the explanation of a network that detects a red patch is the patch, on 20 images.
 agreement: KernelSHAP of 100 samples against all 256 coalitions of eight superpixels.
 faithful: deletion and insertion against random order with a gray baseline, and shuffled weights.
-segments: numbers of superpixels on photographs, of 20 that are asked for.
+segments: numbers of superpixels on photographs, for num_segments=20.
 cost: seconds for 500 evaluations of ResNet-18, and memory while 100 photographs are explained.
 """
 

@@ -1,4 +1,4 @@
-"""Images are divided into about as many superpixels as asked for, or exactly as in Clarify."""
+"""Images are divided into about `num_segments` superpixels, or exactly as in Clarify."""
 
 import numpy as np
 import pytest
