@@ -47,16 +47,12 @@ def explain(
     component = settings.name if settings.endpoint.has_component else None
     # This project's server accepts several images in an array.
     predictor = Predictor(content_type=NPY, endpoint_name=settings.name, target_model=model)
-    analysis = Analysis.create(
-        predictor,
-        num_samples=settings.explain.num_samples,
-        num_segments=settings.explain.num_segments,
-        segment_compactness=settings.explain.segment_compactness,
-    )
+    names = {"num_samples", "num_segments", "segment_compactness"}
+    analysis = Analysis.create(predictor, **settings.explain.model_dump(include=names))
     if aws.is_dry:
-        names = {"TargetModel": model, "InferenceComponentName": component}
+        targets = {"TargetModel": model, "InferenceComponentName": component}
         request = {"EndpointName": settings.name, "ContentType": NPY}
-        request |= {key: value for key, value in names.items() if value is not None}
+        request |= {key: value for key, value in targets.items() if value is not None}
         aws.show_request("InvokeEndpoint", request | {"Body": "an image with masked segments"})
         return output
     endpoint: Endpoint
