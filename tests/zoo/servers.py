@@ -191,6 +191,24 @@ class ErrorsWithStatus500(Healthy):
         self.answer(500, {"error": str(error)})
 
 
+class ErrorsAsTextWithStatus200(Healthy):
+    def reject(self, error: Exception) -> None:
+        self.answer(200, f"Error: {error}".encode(), "text/plain")
+
+
+class ErrorsWithoutResponse(Healthy):
+    def reject(self, error: Exception) -> None:
+        raise ConnectionAbortedError(str(error))
+
+
+class FailsLater(Healthy):
+    def predict(self, numbers: list[float]) -> float:
+        Flag.connections += 1
+        if Flag.connections > 9:
+            raise ConnectionAbortedError
+        return sum(numbers)
+
+
 class ErrorsAsText(Healthy):
     def reject(self, error: Exception) -> None:
         self.answer(400, f"bad request: {error}".encode(), "text/plain")

@@ -4,7 +4,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from image_classifier.platform.doctor.examination import Examination
@@ -23,6 +23,15 @@ _END_SECONDS, _CLOSED_SECONDS = 0.3, 3
 _TRACEBACK = re.compile(rb"Traceback \(most recent call last\)|\n\s+at [\w.$]+\(.*\)")
 _ERROR_KEYS = ("error", "errors", "exception", "traceback", "errorMessage", "error_message")
 _BINARY_ERRORS = ("success", "ok")
+_STATUS_KEYS = ("status", "statusCode", "status_code", "code")
+
+# What errors have in place of a prediction.
+_MESSAGE_KEYS = {"message", "detail", "msg", "reason", "type", "timestamp", "path", *_STATUS_KEYS}
+_FAULT = re.compile(
+    r"error|exception|invalid|fail|cannot|could not|unable|unsupported|bad request", re.IGNORECASE
+)
+_FAULT_AT_START = re.compile(rf"^\W*([\w.]*(Error|Exception)\b|(?i:{_FAULT.pattern}))")
+_TAG = re.compile(r"<(style|script).*?</\1>|<[^>]*>", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,12 +94,22 @@ def is_error_body(answer: Answer) -> bool:
     if _TRACEBACK.search(answer.body):
         return True
     document = parse(answer.body)
-    if not isinstance(document, dict):
-        return False
+    if isinstance(document, dict):
+        return _is_error_document(document)
+    text = str(document) if isinstance(document, str) else answer.body.decode(errors="replace")
+    if text.lstrip().startswith("<"):
+        return _FAULT.search(_TAG.sub(" ", text)) is not None
+    return _FAULT_AT_START.match(text) is not None
+
+
+def _is_error_document(document: Mapping[str, object]) -> bool:
+    statuses = [document.get(key) for key in _STATUS_KEYS]
     return (
         any(document.get(key) for key in _ERROR_KEYS)
         or any(document.get(key) is False for key in _BINARY_ERRORS)
-        or str(document.get("status", "")).lower() in {"error", "failed", "failure"}
+        or any(isinstance(each, int) and 400 <= each < 600 for each in statuses)  # noqa: PLR2004
+        or any(str(each).lower() in {"error", "failed", "failure"} for each in statuses)
+        or (document.keys() <= _MESSAGE_KEYS and _FAULT.search(str(document)) is not None)
     )
 
 
@@ -107,6 +126,8 @@ def fault_of_error(answer: Answer) -> str | None:
 
 def fault_of_format(answer: Answer, accept: str) -> str | None:
     """Return what is wrong with the format of a prediction; None: nothing."""
+    if encoding := answer.headers.get("content-encoding"):
+        return f"Content-Encoding is {encoding}, which the request does not accept"
     is_json = answer.media_type == JSON or answer.media_type.endswith("+json")
     if is_json and parse(answer.body) is None:
         return f"Content-Type is {answer.media_type}, but the body is not JSON"

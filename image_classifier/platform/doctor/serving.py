@@ -181,7 +181,7 @@ def _check_running(examination: Examination, running: Running) -> Knowledge:
     _check_traffic(examination, running, knowledge)
     _measure_load(examination, running, knowledge.valid)
     if not _has_ended(examination, running, knowledge):
-        report.accept("memory")
+        report.accept("memory", "invocations-status")
     return knowledge
 
 

@@ -27,6 +27,12 @@ _HINTS = {
     "network": r"resol|network|connect|unreachable|urlopen|timed out|getaddrinfo|errno -[23]",
 }
 _PING_ROUTE = "add the route GET /ping, which returns 200 when the model is loaded"
+_PING_REMEDIES = {
+    204: "return 200: SageMaker accepts no other status",
+    **dict.fromkeys((301, 302, 307, 308), "return 200 without a redirect, which is not followed"),
+    **dict.fromkeys((401, 403), "return 200 without authentication: SageMaker sends no token"),
+    **dict.fromkeys((404, 405), _PING_ROUTE),
+}
 
 _RELAXED = {
     "read-only-model": "with a writable /opt/ml/model",
@@ -237,12 +243,11 @@ def _never_ready(
             remedy="start the server earlier, or wait longer with --startup-timeout "
             "(SageMaker waits 480 s)",
         )
-    missing = last.status == NOT_FOUND
     return Trouble(
         case_id="ping-ready",
         message=f"GET /ping returned no 200 within {seconds:g} s",
         evidence=f"{last}; last line of the log: {line}",
-        remedy=_PING_ROUTE if missing else remedy_of(running.log(), examination),
+        remedy=_PING_REMEDIES.get(last.status or 0) or remedy_of(running.log(), examination),
     )
 
 
@@ -253,6 +258,8 @@ def remedy_of(log: str, examination: Examination) -> str:
         return f"install the package of {found[1]}, or copy the module beside the program"
     if found := re.search(r"(?:No such file or directory|not found): ['\"]?([^'\"\n]+)", end):
         return _file_remedy(found[1].strip(), examination)
+    if re.search(r"\bSSL\b.*HTTP_REQUEST|TLS handshake error", end):
+        return "serve HTTP without TLS: SageMaker's requests are not encrypted"
     if re.search(r"Permission ?(?:Error|denied)", end, re.IGNORECASE):
         return (
             "make the file readable for all users (chmod -R a+rX), and remove USER from the "

@@ -4,9 +4,11 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from image_classifier.platform.doctor import startup
 from image_classifier.platform.doctor.examination import Examination
+from image_classifier.platform.doctor.invocations import FAILED_LATER
 from image_classifier.platform.doctor.payload import (
     Payload,
     has_ended,
@@ -55,7 +57,7 @@ def check_keep_alive(
     # The body of a request that is rejected must be read too.
     for step in (None, payload, None, rejected, None):
         answer = connection.send("GET", "/ping") if step is None else send(connection, step)
-        if answer.status is None and step is payload and not report.is_open("invocations-status"):
+        if answer.status is None and step is not None:
             # On a new connection too, perhaps.
             alone = invoke(running, examination, step)
             if alone.status is None:
@@ -85,10 +87,15 @@ def check_size(
     report = examination.report
     if answer.status == _TOO_LARGE:
         report.fail("payload-size", "a body of 6 MiB is rejected as too large", str(answer))
-    elif answer.status is None and alone is not None and running.exit_code() is None:
+    elif (
+        answer.status is None
+        and alone is not None
+        and running.exit_code() is None
+        and invoke(running, examination, replace(large, body=bytes(64))).status is not None
+    ):
         report.fail("payload-size", "a body of 6 MiB gets no response", str(answer))
     elif answer.status is None:
-        report.skip("payload-size", "no request succeeded")
+        report.skip("payload-size", "such a request, with a small body, gets no response either")
     report.accept("payload-size")
 
 
@@ -119,6 +126,12 @@ def check_concurrency(
             str(late),
         )
     elif alone is not None and failed:
+        later = invoke(running, examination, payload)
+        if not later.is_success and later.status not in _BUSY:
+            if running.exit_code() is None:
+                report.fail("invocations-status", FAILED_LATER, str(later))
+                report.skip("concurrency", "a consequence of invocations-status")
+            return
         report.fail(
             "concurrency",
             f"{len(failed)} of {len(answers)} valid requests failed when {PARALLEL} were sent at "
