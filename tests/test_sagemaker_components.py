@@ -165,8 +165,9 @@ def test_component_that_fails_is_reported_with_its_log(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    states = [described("Creating"), described(last)]
-    stand_in.answer("sagemaker.DescribeInferenceComponent", "ValidationException", *states)
+    # It does not exist before the deployment, and after that of the endpoint.
+    states = ["ValidationException"] * 2 + [described("Creating"), described(last)]
+    stand_in.answer("sagemaker.DescribeInferenceComponent", *states)
     write_log(["out of memory"], "/aws/sagemaker/InferenceComponents/hands")
 
     assert run("deploy", write(tmp_path, TO_ZERO), "--job", MODEL) == 1
@@ -240,6 +241,7 @@ def test_component_of_another_user_is_kept(
     assert run("deploy", settings, "--job", MODEL) == 1
     reason = "the inference component hands belongs to user/moto, and you are user/berta"
     assert reason in capsys.readouterr().err
+    assert not backend().endpoints
 
 
 def test_dry_run_shows_the_component(

@@ -63,16 +63,14 @@ def deploy(aws: Aws, settings: Settings, model: str, *, is_new_endpoint: bool) -
     A component that an earlier endpoint has left, or that failed, is replaced.
 
     Raises:
-        UserError: AWS rejected a request, the component failed, or it is another user's.
+        UserError: AWS rejected a request, or the component failed.
     """
     found = None if aws.is_dry else find(aws, settings)
-    if found is not None:
-        resources.check_owner(aws, rollout.KINDS[NOUN], found.name, found.owner)
-        if is_new_endpoint or found.status != "InService":
-            if found.status != "Deleting":
-                aws.send(f"Delete{NOUN}", deletion(settings))
-            wait_until_deleted(aws, settings)
-            found = None
+    if found is not None and (is_new_endpoint or found.status != "InService"):
+        if found.status != "Deleting":
+            aws.send(f"Delete{NOUN}", deletion(settings))
+        wait_until_deleted(aws, settings)
+        found = None
     if found is None:
         request = endpoint_requests.new_inference_component(settings, model)
         aws.send(f"Create{NOUN}", request)
@@ -83,20 +81,25 @@ def deploy(aws: Aws, settings: Settings, model: str, *, is_new_endpoint: bool) -
         rollout.wait(aws, settings, model, NOUN)
 
 
-def check_update(aws: Aws, settings: Settings) -> None:
-    """Check that an existing endpoint has an inference component where the settings need one.
+def check(aws: Aws, settings: Settings, *, exists: bool) -> None:
+    """Check before a deployment that the endpoint, if it exists, and its component fit.
 
     Raises:
-        UserError: it cannot.
+        UserError: they do not, or the component is another user's.
     """
+    needs_component = settings.endpoint.has_component
+    if not (exists or needs_component):
+        return
     component = find(aws, settings)
-    if component is None and not settings.endpoint.has_component:
+    if component is not None and needs_component:
+        resources.check_owner(aws, rollout.KINDS[NOUN], component.name, component.owner)
+    if not exists or (component is None and not needs_component):
         return
     described = aws.query("DescribeEndpoint", {"EndpointName": settings.name})
     name = {"EndpointConfigName": described["EndpointConfigName"]}
     found = aws.query("DescribeEndpointConfig", name)
     has_component = "ModelName" not in found["ProductionVariants"][0]
-    if has_component != settings.endpoint.has_component:
+    if has_component != needs_component:
         with_or_without = "with" if has_component else "without"
         raise UserError(
             f"the endpoint {settings.name} was created {with_or_without} an inference component "

@@ -100,8 +100,7 @@ def _is_updatable(aws: Aws, settings: Settings) -> bool:
         raise UserError(f"the endpoint {found.name} is {found.status}: wait until it is InService")
     if found is not None and found.status != "InService":
         raise UserError(f"the endpoint {found.name} is {found.status}: `delete` it, then deploy")
-    if found is not None:
-        components.check_update(aws, settings)
+    components.check(aws, settings, exists=found is not None)
     return found is not None
 
 
