@@ -1,8 +1,12 @@
 """The platform of a multi-model endpoint: models are loaded and evicted on request."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -13,13 +17,13 @@ import pytest
 from container.classifier.errors import UserError
 from image_classifier.cli.program import main
 from image_classifier.local.packing import pack as pack_model
-from image_classifier.platform import endpoint
+from image_classifier.platform import endpoint, router
 from image_classifier.platform.many_models import ManyModels, launch_of
 from image_classifier.platform.sandbox.http_call import Answer, call
 from image_classifier.platform.sandbox.launch import Launch, Running
 from image_classifier.platform.sandbox.process_target import ProcessTarget
 from tests.bodies import PNG
-from tests.processes import free_port
+from tests.processes import children, free_port
 from tests.zoo import servers
 
 BODY = b'{"instances": [[1, 2]]}'
@@ -188,6 +192,21 @@ def test_deployed_models_are_chosen_by_name(
     assert not call(address, "GET", "/ping", timeout=5).is_success
     log = Path(".launcher/hands/deployed/serving.log").read_text()
     assert log.count("target=first.tar.gz") == 3
+
+
+def test_router_ends_with_its_server(tmp_path: Path) -> None:
+    port = free_port()
+    program = router.program(tmp_path, tmp_path, port, {}, in_container=False)
+    with program.start(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not call(("127.0.0.1", port), "GET", "/ping", timeout=2).is_success:
+            assert process.poll() is None
+            time.sleep(0.1)
+        (server,) = children(process.pid)
+        os.kill(server, signal.SIGKILL)
+        _, errors = process.communicate()
+
+    assert process.returncode == 1
+    assert "router: the server ended with exit code 137: see its lines above" in str(errors)
 
 
 def test_our_server_with_two_models(

@@ -49,7 +49,9 @@ class _Router(ThreadingHTTPServer):
 
     def service_actions(self) -> None:
         """End if the server has ended; called every half second."""
-        endpoint.require_running(self.running)
+        if (code := self.running.exit_code()) is not None:
+            reason = "out of memory" if self.running.ran_out_of_memory() else "see its lines above"
+            raise UserError(f"the server ended with exit code {code}: {reason}")
 
 
 class _Handler(BaseHTTPRequestHandler):
