@@ -22,6 +22,8 @@ BROKEN = {
     "NumbersOnly": "hyperparameter-strings",
     "KnownNamesOnly": "hyperparameter-strings",
     "WritesChannel": "channels-read-only",
+    "RemovesChannels": "channels-read-only",
+    "UpperCaseReason": "failure-file",
     "NoModel": "model-artifact",
     "IgnoresSigterm": "sigterm",
     "StartsAgain": "checkpoint-resume",

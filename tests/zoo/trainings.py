@@ -119,6 +119,19 @@ class WritesChannel(Healthy):
         return super().files(channel)
 
 
+class RemovesChannels(Healthy):
+    def files(self, channel: str) -> list[Path]:
+        files = super().files(channel)
+        for path in files:
+            path.unlink()
+        return files
+
+
+class UpperCaseReason(Healthy):
+    def write_reason(self, text: str) -> None:
+        FAILURE.with_name("FAILURE").write_text(text)
+
+
 class NoModel(Healthy):
     def save(self, result: int) -> None:
         print(f"result {result}")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 from image_classifier.platform import opt_ml
 from image_classifier.platform.doctor.examination import Examination
@@ -80,7 +80,7 @@ def run(
         try:
             while_running(running)
             exit_code = running.wait(examination.limits.job)
-            return Result(
+            result = Result(
                 folder=launch.base_dir,
                 exit_code=exit_code,
                 log=running.log(),
@@ -92,19 +92,24 @@ def run(
             )
         finally:
             running.close()
+    if changed_data:
+        # The next job has the same channels.
+        copy_data(examination)
+    return result
 
 
 def copy_data(examination: Examination) -> None:
-    """Copy the channels once for all jobs, or draw images of two classes."""
+    """Copy the channels for all jobs, or draw images of two classes."""
     target = examination.folder / "data"
+    rmtree(target, ignore_errors=True)
     if examination.options.data is not None:
-        copytree(examination.options.data, target)
+        copytree(examination.options.data, target, dirs_exist_ok=True)
         return
     # The SDK calls the only channel of a job `training`.
     for channel in ("training", "validation"):
         for class_name, color in (("blue", b"\x20\x40\xd0"), ("red", b"\xd0\x40\x20")):
             folder = target / channel / class_name
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for number in range(_IMAGES_PER_CLASS):
                 shade = bytes(value + number % 16 for value in color)
                 size = 32 + 2 * number + (channel == "training") * 64

@@ -151,6 +151,9 @@ def _check_result(examination: Examination, result: Result) -> None:
     if result.is_success:
         if _is_hidden_failure(result):
             message = "the exit code is 0 after a failed training"
+            if result.failure.is_file():
+                reason = result.failure.read_bytes()[:100].decode(errors="replace")
+                shown = f"{shown}; /opt/ml/output/failure: {reason!r}"
             report.fail("train-exit-code", message, shown)
             report.skip("model-artifact", "a consequence of train-exit-code")
         elif not result.has_model:
@@ -196,7 +199,9 @@ def _check_failure(examination: Examination, failed: Result | None) -> None:
     shown = f"exit code {failed.exit_code}; {failed.last_line}"
     if not failed.failure.is_file():
         message = "a failed training leaves no file /opt/ml/output/failure"
-        report.fail("failure-file", message, shown)
+        others = [path for path in failed.folder.rglob("*") if path.name.lower() == "failure"]
+        names = ", ".join(f"/opt/ml/{path.relative_to(failed.folder)}" for path in others)
+        report.fail("failure-file", message, f"{shown}; found: {names}" if names else shown)
         return
     text = failed.failure.read_bytes().decode(errors="replace")
     if not text.strip():
