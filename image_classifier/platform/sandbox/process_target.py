@@ -14,11 +14,20 @@ from tempfile import TemporaryFile
 from container.classifier.environment import BASE_DIR_VARIABLE
 from container.classifier.errors import UserError
 from image_classifier.platform.sandbox import sockets
-from image_classifier.platform.sandbox.launch import Launch, Running, StartError, Target
+from image_classifier.platform.sandbox.launch import (
+    POLL_SECONDS,
+    Launch,
+    Running,
+    StartError,
+    Target,
+)
 from image_classifier.platform.sandbox.ports import why_taken
 
 # Between two measurements of the memory.
 _MEMORY_SECONDS = 0.1
+
+# How long killed processes may take to end.
+_END_SECONDS = 10
 
 _DOCKERS_OFFSET = 128
 
@@ -95,8 +104,13 @@ class _RunningProcess(Running):
                 os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
+        deadline = time.monotonic() + _END_SECONDS
         self.kill()
         self._process.wait()
+        # A worker keeps the port of the next server until it has ended, too.
+        while self._pids() and time.monotonic() < deadline:
+            self.kill()
+            time.sleep(POLL_SECONDS)
         self._release()
 
     def ran_out_of_memory(self) -> bool:
