@@ -84,7 +84,9 @@ def message(answer: Answer) -> str:
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     base_dir = tmp_path_factory.mktemp("ml")
-    with serving(base_dir, **multi_model(base_dir)) as running:
+    # Each load measures which precision is the fastest, and another one changes the digits.
+    fixed = {"SAGEMAKER_CLASSIFIER_PRECISION": "float32"}
+    with serving(base_dir, **multi_model(base_dir), **fixed) as running:
         yield running
 
 

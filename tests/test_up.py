@@ -43,7 +43,7 @@ while True:
 
 @pytest.mark.docker
 def test_sigterm_ends_the_training_container_after_it_has_saved(tmp_path: Path) -> None:
-    shutil.copytree(REPOSITORY / "local_test", tmp_path / "local_test", ignore=_without_data)
+    copy_scripts(tmp_path)
     (tmp_path / "docker-compose.yml").write_text(COMPOSE)
     (tmp_path / "train.py").write_text(TRAIN)
     with subprocess.Popen(
@@ -70,13 +70,21 @@ def test_sigterm_ends_the_training_container_after_it_has_saved(tmp_path: Path) 
     assert compose_containers(tmp_path) == []
 
 
+def copy_scripts(folder: Path) -> None:
+    """Copy the scripts of local_test and what they read."""
+    shutil.copytree(REPOSITORY / "local_test", folder / "local_test", ignore=_without_data)
+    as_owner = Path("image_classifier/platform/as_owner.sh")
+    (folder / as_owner).parent.mkdir(parents=True)
+    shutil.copy2(REPOSITORY / as_owner, folder / as_owner)
+
+
 def _without_data(_: str, names: list[str]) -> set[str]:
     return {"test_dir"} & set(names)
 
 
 def start(folder: Path, **variables: str) -> list[str]:
     """Run up.sh where it cannot set up .venv; return the lines that it prints."""
-    shutil.copytree(REPOSITORY / "local_test", folder / "local_test", ignore=_without_data)
+    copy_scripts(folder)
     (folder / "Makefile").write_text("setup:\n\t@echo sets up .venv; exit 1\n")
     finished = subprocess.run(
         [str(folder / "local_test/up.sh")],

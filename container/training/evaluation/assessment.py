@@ -139,9 +139,9 @@ class Assessment:
         }
 
     def sentences(self) -> list[str]:
-        """Return the accuracy on each channel with its confidence interval, and what is served."""
+        """Return what is served, and the accuracy on each channel with its confidence interval."""
         outcomes = [outcome.sentence() for outcome in (self.validation, self.test) if outcome]
-        return [*outcomes, self.served] if self.served else outcomes
+        return [self.served, *outcomes] if self.served else outcomes
 
     def reaches(self, min_accuracy: float) -> bool:
         """Return whether the test accuracy, or else the validation accuracy, is high enough."""
