@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,7 +127,7 @@ def _wait_for(container: str, text: str) -> None:
 
 def test_failure_reason_names_the_lost_container(train_image: str, tmp_path: Path) -> None:
     names = ("algo-1", "algo-2")
-    network = f"network-of-{tmp_path.name}"
+    network = f"network-of-{uuid.uuid4().hex}"
     docker("network", "create", "--internal", network)
     containers = {}
     try:
