@@ -20,6 +20,13 @@ from tests.settings_files import write
 
 PYTHON = REPOSITORY / ".venv/sdk3/bin/python"
 
+# The folder of the checkout is the first argument: the working folder is another one.
+EXAMPLE = """
+import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("examples.sdk3", run_name="__main__", alter_sys=True)
+"""
+
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.slow,
@@ -67,12 +74,12 @@ def test_model_trainer_trains_in_containers(folder: Path, hosts: int) -> None:
         write_images(folder / "images/train")
     settings = write(folder, "", SETTINGS.format(hosts=hosts))
     (folder / "sdk.yaml").write_text(NO_TELEMETRY)
-    kept = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(REPOSITORY)}
+    kept = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     kept["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(folder / "sdk.yaml")
 
     # Importing the SDK needs a region; nothing is sent.
     result = subprocess.run(
-        [PYTHON, "-m", "examples.sdk3", settings],
+        [PYTHON, "-c", EXAMPLE, REPOSITORY, settings],
         cwd=folder,
         env={**kept, "AWS_DEFAULT_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true"},
         stdout=subprocess.PIPE,
