@@ -66,14 +66,13 @@ class Capacity:
             f"{self.high:.3g} (on {self.cpus:g} CPUs, which the clients use as well)"
         )
 
-    def lines(self, title: str = "load") -> Iterator[str]:
-        """Yield the result, and what instances with other numbers of vCPUs would carry."""
-        yield self.summary(title)
+    def estimates(self) -> Iterator[str]:
+        """Yield what instances with other numbers of vCPUs would carry."""
         if not self.low:
             return
         for vcpus in _VCPUS:
-            low, high = (rate * vcpus / self.cpus for rate in (self.low, self.high))
-            yield f"load: an instance with {vcpus} vCPU: about {low:.3g} to {high:.3g} requests/s"
+            low, high = (_rounded(rate * vcpus / self.cpus) for rate in (self.low, self.high))
+            yield f"load: an instance with {vcpus} vCPU: about {low} to {high} requests/s"
         yield "load: if the rate is proportional to vCPUs, and one is as fast as a CPU here"
 
     def document(self) -> dict[str, float]:
@@ -93,12 +92,17 @@ def lines(loads: Mapping[str, Capacity | str]) -> Iterator[str]:
         title = f"load with {setting}" if setting else "load"
         if isinstance(found, str):
             yield f"{title}: {found}"
-        elif setting == best:
-            yield from found.lines(title)
         else:
             yield found.summary(title)
     if best is not None and len(loads) > 1:
         yield f"load: the best setting is {best or 'the default'}"
+    if best is not None and isinstance(found := loads[best], Capacity):
+        yield from found.estimates()
+
+
+def _rounded(rate: float) -> str:
+    """Return a rate with three digits, without an exponent."""
+    return f"{float(f'{rate:.3g}'):g}"
 
 
 def document(loads: Mapping[str, Capacity | str]) -> Mapping[str, object]:
