@@ -98,7 +98,8 @@ def test_a_step_is_measured(caplog: pytest.LogCaptureFixture) -> None:
 
     assert size == 224
     assert (
-        "image_size=224: the files have a shorter side of 224 pixels or more, and " in caplog.text
+        "image_size=224: the median shorter side of the files is 224 or more pixels, and "
+        in caplog.text
     )
 
 

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
+
+from container.debugger.reading.records import LearningRate
 
 # Fraction of the steps in which the learning rate rises.
 WARM_UP = 0.2
@@ -41,7 +42,7 @@ def one_cycle_at(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
-def phase(progress: float) -> Literal["rising", "high", "low"]:
+def phase(progress: float) -> LearningRate:
     """Return whether the learning rate rises, is above a tenth of its peak, or below."""
     if progress < WARM_UP:
         return "rising"
