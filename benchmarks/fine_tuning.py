@@ -120,6 +120,10 @@ VARIANTS = {
     "mixup 0.2": Variant({"mixup": "0.2"}),
     "muon 0.002": Variant({"optimizer": "muon", "learning_rate": "0.002"}),
     "decay 0.05": Variant({"weight_decay": "0.05"}),
+    "zoom 0.4, shift 0.15": Variant({"max_zoom": "0.4", "max_shift": "0.15"}),
+    "flips": Variant({"horizontal_flip": "true"}),
+    "cutout 0.3": Variant({"cutout": "0.3"}),
+    "no augmentation": Variant({"augment": "false"}),
     "find_learning_rate": Variant({"find_learning_rate": "true"}),
     "half_size_steps 0.5": Variant({"half_size_steps": "0.5"}),
 }

@@ -76,8 +76,7 @@ def running(contender: Contender, base_dir: Path) -> Iterator[Running]:
         subprocess.Popen(
             command.arguments,
             env=os.environ | command.variables,
-            # TorchServe writes logs to its working directory.
-            cwd=command.directory or base_dir,
+            cwd=command.directory,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -29,7 +29,7 @@ class Command:
 
     arguments: Sequence[str]
     variables: dict[str, str]
-    directory: Path | None = None
+    directory: Path
 
 
 def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
@@ -54,7 +54,9 @@ def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
     else:
         arguments = ["-c", "from ts.model_server import start; start()", "--foreground", "--ncs"]
         arguments += _prepare_torchserve(python, base_dir / "torchserve", port)
-    return Command([str(python), *arguments], variables)
+        # It writes logs to its working directory.
+        return Command([str(python), *arguments], variables, base_dir)
+    return Command([str(python), *arguments], variables, ROOT)
 
 
 def ours(
