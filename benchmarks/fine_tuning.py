@@ -143,6 +143,9 @@ class Run:
     seconds: float | None = None
     """Processor time for steps and evaluations, which replaces the epochs."""
 
+    from_scratch: str = ""
+    """A network that starts from random weights, instead of the pretrained one."""
+
 
 class ProcessorTime(TimeBudget):
     """A budget of processor time, which begins after the frozen stage."""
@@ -200,6 +203,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="of a core, instead of epochs")
     parser.add_argument("--images", type=int, nargs=2, default=(600, 600), metavar=("T", "V"))
     parser.add_argument("--image-size", type=int, default=128, help="default: 128 pixels")
+    parser.add_argument("--from-scratch", default="", metavar="NETWORK", help="without weights")
     parser.add_argument("--reference", choices=VARIANTS, default="default")
     parser.add_argument("--table", action="store_true", help="print the table only")
     arguments = parser.parse_args()
@@ -212,7 +216,15 @@ def main() -> None:
         for seed, name, data in itertools.product(
             range(arguments.seeds), arguments.variants, arguments.sets
         ):
-            run = Run(data, name, seed, arguments.epochs, *sizes, arguments.seconds)
+            run = Run(
+                data,
+                name,
+                seed,
+                arguments.epochs,
+                *sizes,
+                arguments.seconds,
+                arguments.from_scratch,
+            )
             done = [Run(**result["run"]) for result in _read(arguments.results)]
             if arguments.table or run in done:
                 continue
@@ -233,10 +245,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def _result(run: Run, data: Path, scratch: Path) -> dict[str, object]:
     """Train once."""
-    variant = VARIANTS[run.variant]
+    variant, network = VARIANTS[run.variant], run.from_scratch or NETWORK
     hyperparameters = Hyperparameters.from_strings(
         {
-            "network": NETWORK,
+            "network": network,
+            "pretrained": str(not run.from_scratch).lower(),
             "seed": run.seed,
             "epochs": run.epochs,
             "image_size": run.image_size,
@@ -251,7 +264,7 @@ def _result(run: Run, data: Path, scratch: Path) -> dict[str, object]:
             stack.enter_context(mock.patch(name, value))
         trainer = Trainer(
             _task(run, data, scratch, hyperparameters),
-            arithmetic=Arithmetic.choose(hyperparameters.precision, NETWORK),
+            arithmetic=Arithmetic.choose(hyperparameters.precision, network),
             cluster=Cluster(rank=0, world_size=1),
             observer=recorder,
             budget=None if run.seconds is None else ProcessorTime(run.seconds),
@@ -282,17 +295,20 @@ def _task(run: Run, data: Path, scratch: Path, hyperparameters: Hyperparameters)
         images.decode(files, class_names, preprocessing, StopRequest()) for files in parts
     )
     torch.manual_seed(run.seed)
-    network = build(NETWORK, len(class_names), run.image_size)
-    weights = scratch / "weights"
-    weights.mkdir(exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        (weights / Path(WEIGHTS).name).symlink_to((data / WEIGHTS).resolve())
+    network = build(hyperparameters.network, len(class_names), run.image_size)
+    source = None
+    if not run.from_scratch:
+        weights = scratch / "weights"
+        weights.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (weights / Path(WEIGHTS).name).symlink_to((data / WEIGHTS).resolve())
+        source = pretrained.load_channel(network, weights)
     return Task(
         hyperparameters=hyperparameters,
         preprocessing=preprocessing,
         class_names=class_names,
         network=network,
-        weights_source=pretrained.load_channel(network, weights),
+        weights_source=source,
         training=training,
         validation=validation,
     )
@@ -319,7 +335,7 @@ def _print_table(results: Sequence[Mapping[str, Any]], reference: str) -> None:
     groups: dict[Run, list[tuple[float, ...]]] = defaultdict(list)
     for run, result in by_run.items():
         other = by_run.get(dataclasses.replace(run, variant=reference))
-        frozen, *_, last = result["accuracies"]
+        frozen, last = result["accuracies"][0], result["accuracies"][-1]
         groups[dataclasses.replace(run, seed=0)].append(
             (
                 last,
@@ -335,6 +351,7 @@ def _print_table(results: Sequence[Mapping[str, Any]], reference: str) -> None:
         last, difference, gain, kept, seconds = zip(*rows, strict=True)
         length = run.epochs if run.seconds is None else f"{run.seconds:g} s"
         where = f"{run.data}, {run.training}, {length}, {run.image_size}: {run.variant}"
+        where += f", {run.from_scratch} from scratch" * bool(run.from_scratch)
         cells = (
             f"{100 * statistics.mean(last):.1f}",
             _interval([value for value in difference if not math.isnan(value)]),
