@@ -23,7 +23,7 @@ Predict: TypeAlias = Callable[[Pixels], Probabilities]
 """Turn uint8 (image_size, image_size, 3) into probabilities."""
 
 # At most so many seconds of predictions, after one of each precision.
-ROUNDS_SECONDS = 0.03
+ROUNDS_SECONDS = 0.02
 
 # No other precision is compiled after so many seconds: the server must start.
 LIMIT_SECONDS = 0.1
