@@ -50,6 +50,7 @@ channels = ["training"]
 
 [training]
 spot = true
+environment = { OMP_NUM_THREADS = "1" }
 
 [hyperparameters]
 network = "small"

@@ -44,6 +44,7 @@ channels = ["train"]
 instance_count = {hosts}
 
 [training.environment]
+OMP_NUM_THREADS = "1"
 CODE_VERSION = "of the test"
 
 [hyperparameters]

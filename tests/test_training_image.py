@@ -60,7 +60,9 @@ def as_the_service_mounts(base_dir: Path) -> Iterator[tuple[str, ...]]:
     mounts = [f"{base_dir / 'input'}:/opt/ml/input:ro"]
     mounts += [f"{base_dir / name}:/opt/ml/{name}" for name in ("model", "output", "checkpoints")]
     try:
-        yield ("--network", "none", *(part for mount in mounts for part in ("-v", mount)))
+        # One thread: threads that share a core with other tests wait for each other.
+        options = ("--network", "none", "--env=OMP_NUM_THREADS=1")
+        yield (*options, *(part for mount in mounts for part in ("-v", mount)))
     finally:
         config.chmod(0o755)
 
