@@ -340,11 +340,12 @@ def main() -> None:
     """Measure, print tables and one JSON document."""
     parts = ("truth", "faithful", "segments", "cost")
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("parts", nargs="*", default=parts, choices=parts)
+    parser.add_argument("parts", nargs="*", choices=[[], *parts], help="default: all")
     parser.add_argument("--data", type=Path, required=True, help="folder with the tar files")
     parser.add_argument("--rounds", type=int, default=5, help="photographs that are timed")
     parser.add_argument("--photographs", type=int, default=100, help="while memory is watched")
     arguments = parser.parse_args()
+    arguments.parts = arguments.parts or parts
     results: dict[str, Mapping[str, object]] = {}
 
     def report(name: str, figures: Mapping[str, object]) -> None:

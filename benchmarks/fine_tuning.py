@@ -38,9 +38,8 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.conditions import conditions
-from benchmarks.frozen_backbone import T_95
+from benchmarks.results import continued, drawn, points
 from container.classifier import labeled_images
-from container.classifier.labeled_images import LabeledFile
 from container.classifier.preprocessing import Preprocessing
 from container.debugger.reading.records import LearningRate
 from container.debugger.recording.debug_session import Observer
@@ -213,10 +212,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         os.environ.setdefault("SAGEMAKER_CLASSIFIER_CACHE_DIR", str(scratch / "cache"))
-        for seed, name, data in itertools.product(
-            range(arguments.seeds), arguments.variants, arguments.sets
-        ):
-            run = Run(
+        runs = (
+            Run(
                 data,
                 name,
                 seed,
@@ -225,22 +222,17 @@ def main() -> None:
                 arguments.seconds,
                 arguments.from_scratch,
             )
-            done = [Run(**result["run"]) for result in _read(arguments.results)]
-            if arguments.table or run in done:
-                continue
-            result = {"run": dataclasses.asdict(run), **_result(run, arguments.data, scratch)}
-            with arguments.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
-            print(json.dumps(result), file=sys.stderr, flush=True)
-    results = _read(arguments.results)
+            for seed, name, data in itertools.product(
+                range(arguments.seeds), arguments.variants, arguments.sets
+            )
+        )
+        results = continued(
+            arguments.results,
+            () if arguments.table else runs,
+            lambda run: _result(run, arguments.data, scratch),
+        )
     _print_table(results, arguments.reference)
     print(json.dumps({"results": results, "conditions": conditions(["torch", "torchvision"])}))
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _result(run: Run, data: Path, scratch: Path) -> dict[str, object]:
@@ -287,7 +279,7 @@ def _task(run: Run, data: Path, scratch: Path, hyperparameters: Hyperparameters)
             archive.extractall(folder, filter="data")
     preprocessing = Preprocessing(image_size=run.image_size)
     parts = [
-        _drawn(labeled_images.labeled_files(folder / path), count, run.seed)
+        drawn(labeled_images.labeled_files(folder / path), count, run.seed)
         for path, count in zip(DATA[run.data], (run.training, run.validation), strict=True)
     ]
     class_names = tuple(sorted({file.class_name for file in parts[0]}))
@@ -312,21 +304,6 @@ def _task(run: Run, data: Path, scratch: Path, hyperparameters: Hyperparameters)
         training=training,
         validation=validation,
     )
-
-
-def _drawn(files: Sequence[LabeledFile], count: int, seed: int) -> list[LabeledFile]:
-    """Draw images, the same share of each class; all if there are fewer."""
-    if len(files) <= count:
-        return list(files)
-    random = np.random.default_rng(seed)
-    by_class: dict[str, list[LabeledFile]] = defaultdict(list)
-    for index in random.permutation(len(files)):
-        by_class[files[index].class_name].append(files[index])
-    return [
-        file
-        for name in sorted(by_class)
-        for file in by_class[name][: max(1, round(count * len(by_class[name]) / len(files)))]
-    ]
 
 
 def _print_table(results: Sequence[Mapping[str, Any]], reference: str) -> None:
@@ -354,23 +331,12 @@ def _print_table(results: Sequence[Mapping[str, Any]], reference: str) -> None:
         where += f", {run.from_scratch} from scratch" * bool(run.from_scratch)
         cells = (
             f"{100 * statistics.mean(last):.1f}",
-            _interval([value for value in difference if not math.isnan(value)]),
-            _interval(gain),
+            points([value for value in difference if not math.isnan(value)]),
+            points(gain),
             f"{100 * statistics.mean(kept):.1f}",
             f"{statistics.mean(seconds):.0f}",
         )
         print(f"{where:<60} {len(rows)} " + "".join(f"{cell:>15}" for cell in cells))
-
-
-def _interval(values: Sequence[float]) -> str:
-    """Return mean and half the 95 % interval, in points."""
-    n = len(values)
-    if n == 0:
-        return ""
-    mean = 100 * statistics.mean(values)
-    if n == 1:
-        return f"{mean:+.1f}"
-    return f"{mean:+.1f} +- {100 * T_95[n] * statistics.stdev(values) / math.sqrt(n):.1f}"
 
 
 if __name__ == "__main__":

@@ -29,17 +29,16 @@ from pathlib import Path
 
 import torch
 import torchvision
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch import nn
 from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from benchmarks.conditions import conditions
+from benchmarks.results import T_95
+from benchmarks.rivals import torch_loop
 from benchmarks.training import Case, make_tree, train
 from container.classifier import labeled_images
 from container.classifier.preprocessing import Preprocessing
-from container.networks.network import MEAN, STD, Classifier, build
+from container.networks.network import Classifier, build
 from container.training import recipe
 from container.training.data import images
 from container.training.device import Arithmetic
@@ -59,9 +58,6 @@ CASE = Case(
     hyperparameters={"network": "squeezenet1_0", "horizontal_flip": "true"},
     weights="weights/squeezenet1_0-deepcompression.pth",
 )
-
-# Of Student's t distribution, two-sided, at n - 1 degrees of freedom.
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 
 Measured = dict[str, float]
 
@@ -108,23 +104,15 @@ def train_usual(directory: Path, weights_file: Path, seed: int) -> Measured:
     net.load_state_dict(torch.load(weights_file, weights_only=True))
     net.requires_grad_(requires_grad=False)
     net.classifier[1] = nn.Conv2d(512, 2, kernel_size=1)
-    normalize = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     random = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
     fixed = [transforms.Resize(256), transforms.CenterCrop(224)]
-    training = _loader(directory / CASE.training, [*random, *normalize], shuffle=True)
-    validation = _loader(directory / CASE.validation, [*fixed, *normalize], shuffle=False)
+    training = torch_loop.loader(directory / CASE.training, random, batch_size=32, shuffle=True)
+    validation = torch_loop.loader(directory / CASE.validation, fixed, batch_size=32, shuffle=False)
     optimizer = torch.optim.Adam(net.classifier.parameters(), lr=1e-3)
     accuracies = []
     for _ in range(USUAL_EPOCHS):
-        net.train()
-        for batch, labels in training:
-            optimizer.zero_grad()
-            cross_entropy(net(batch), labels).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        net.eval()
-        with torch.no_grad():
-            right = [(net(batch).argmax(1) == labels).float() for batch, labels in validation]
-        accuracies.append(float(torch.cat(right).mean()))
+        torch_loop.train_epoch(net, training, optimizer)
+        accuracies.append(torch_loop.accuracy(net, validation))
     return {
         "val_accuracy": max(accuracies),
         "last_accuracy": accuracies[-1],
@@ -187,13 +175,6 @@ def train_program(case: Case, directory: Path, data: Path, seed: int) -> Measure
         "decoding_seconds": measured["decoding_seconds"],
         "seconds": measured["decoding_seconds"] + measured["seconds"],
     }
-
-
-def _loader(
-    folder: Path, changes: Sequence[Callable[[object], object]], *, shuffle: bool
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    images_of_classes = ImageFolder(folder, transforms.Compose(changes))
-    return DataLoader(images_of_classes, batch_size=32, shuffle=shuffle, num_workers=2)
 
 
 def _case(program: Sequence[str]) -> Case:

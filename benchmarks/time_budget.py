@@ -91,7 +91,7 @@ def main() -> None:
             base_dir = Path(scratch, str(number))
             case = _limited(CASES[name], images, arguments.images, minutes)
             make_tree(base_dir, case, images, arguments.data, seed=0)
-            result = {"data": name, "place": place, "minutes": minutes, **_run(base_dir, place)}
+            result = {"data": name, "place": place, "minutes": minutes, **run(base_dir, place)}
             results.append(result)
             print(_row(result), flush=True)
     print(json.dumps({"results": results, "conditions": conditions(["torch"])}))
@@ -106,7 +106,8 @@ def _limited(case: Case, images: Path, count: int | None, minutes: float) -> Cas
     )
 
 
-def _run(base_dir: Path, place: str) -> dict[str, Any]:
+def run(base_dir: Path, place: str) -> dict[str, Any]:
+    """Run a job in a place; return its seconds, epochs, accuracies and precision."""
     cores, others = PLACES[place]
     environment = {
         **os.environ,
@@ -127,6 +128,8 @@ def _run(base_dir: Path, place: str) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "epochs": len(report["history"]),
+        "accuracies": [epoch["val_accuracy"] for epoch in report["history"]],
+        "image_size": manifest.preprocessing.image_size,
         "best_epoch": report["epoch"],
         "val_accuracy": report["val_accuracy"],
         "precision": manifest.precision,

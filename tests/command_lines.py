@@ -5,7 +5,8 @@ import contextlib
 import html
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -30,6 +31,20 @@ def parser_of(module: str, verb: str = "") -> argparse.ArgumentParser:
 
     A program may define the options of a verb only if its command line has it.
     """
+    # runpy warns if it is imported already.
+    imported = sys.modules.pop(f"{module}.__main__", None)
+    try:
+        return captured(
+            partial(runpy.run_module, module, run_name="__main__", alter_sys=True),
+            [module, *([verb] if verb else [])],
+        )
+    finally:
+        if imported is not None:
+            sys.modules[f"{module}.__main__"] = imported
+
+
+def captured(main: Callable[[], object], command: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser that `main` calls, which is not executed further."""
     found = []
 
     def capture(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
@@ -38,16 +53,10 @@ def parser_of(module: str, verb: str = "") -> argparse.ArgumentParser:
 
     with (
         patch.object(argparse.ArgumentParser, "parse_args", capture),
-        patch.object(sys, "argv", [module, *([verb] if verb else [])]),
+        patch.object(sys, "argv", command),
         contextlib.suppress(_ParserFound),
     ):
-        # runpy warns if it is imported already.
-        imported = sys.modules.pop(f"{module}.__main__", None)
-        try:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        finally:
-            if imported is not None:
-                sys.modules[f"{module}.__main__"] = imported
+        main()
     return found[0]
 
 
