@@ -23,7 +23,7 @@ from tests.opt_ml import write_images
 BENCHMARKS = ROOT / "benchmarks"
 DOCUMENTS = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted(BENCHMARKS.glob("*.*")))
 
-# Without a parser: its own or another program's words.
+# Without a parser: one has no arguments, the other is started by a program.
 PLAIN = {"kernel_shap", "serving_limit"}
 
 COMMAND = re.compile(r"\w -m benchmarks\.(?P<module>\w+)(?P<words>[^`\n]*)")
@@ -40,7 +40,7 @@ class CommandLine:
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """Return words with examples for what a reader fills in, without what a reader is told."""
+    """Return words with examples for placeholders, without the description after them."""
     command = re.sub(r"[\[\]]|\.\.\.|  +[a-z].*", " ", text)
     return tuple({"N": "1", "S": "0"}.get(word, word) for word in shlex.split(command))
 
