@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from image_classifier.platform.containers import CHOICE_VARIABLE
+from image_classifier.platform.containers import CHOICE_VARIABLE, SERVE_IMAGE
 from tests.containers import docker
 from tests.opt_ml import COLORS, square, write_images
 from tests.processes import free_port
@@ -135,10 +136,18 @@ def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None
         analysis = json.loads((tmp_path / page.parent / "analysis.json").read_text())
         assert analysis
     finally:
+        left = create_left_container() if way == "containers" else ""
         stopped = user.run("delete", "settings.toml", "--local", "--yes")
     assert stopped == ["the server is stopped"]
     if way == "containers":
+        assert left not in docker("ps", "--all", "--no-trunc", "--quiet").text
         assert containers_of(tmp_path) == []
+
+
+def create_left_container() -> str:
+    """Create a container like that of a process that was killed; return its ID."""
+    starter = f"image-classifier.starter={socket.gethostname()} 999999999 1"
+    return docker("create", f"--label={starter}", SERVE_IMAGE, "serve").text.strip()
 
 
 def containers_of(folder: Path) -> list[str]:

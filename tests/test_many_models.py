@@ -17,7 +17,7 @@ import pytest
 from container.classifier.errors import UserError
 from image_classifier.cli.program import main
 from image_classifier.local.packing import pack as pack_model
-from image_classifier.platform import endpoint, router
+from image_classifier.platform import endpoint, processes, router
 from image_classifier.platform.many_models import ManyModels, launch_of
 from image_classifier.platform.sandbox.http_call import Answer, call
 from image_classifier.platform.sandbox.launch import Launch, Running
@@ -207,6 +207,21 @@ def test_router_ends_with_its_server(tmp_path: Path) -> None:
 
     assert process.returncode == 1
     assert "router: the server ended with exit code 137: see its lines above" in str(errors)
+
+
+def test_server_of_a_killed_router_is_stopped(tmp_path: Path) -> None:
+    port = free_port()
+    program = router.program(
+        tmp_path, tmp_path, port, {"SAGEMAKER_MULTI_MODEL": "true"}, in_container=False
+    )
+    process = processes.serve(tmp_path, port, program)
+    process.kill()
+    process.wait()
+
+    assert processes.port_of_server(tmp_path) == port
+    # All processes with the lock have ended.
+    assert processes.stop(tmp_path)
+    assert processes.port_of_server(tmp_path) is None
 
 
 def test_our_server_with_two_models(

@@ -9,7 +9,7 @@ from container.classifier.errors import UserError
 from image_classifier.cli import on_sagemaker, results, rules
 from image_classifier.cli.on_sagemaker import Verb
 from image_classifier.cli.results import LOCAL_RUNS
-from image_classifier.local import jobs
+from image_classifier.local import jobs, server
 from image_classifier.local import transform as local_transform
 from image_classifier.local.packing import MODEL
 from image_classifier.platform import containers, image_code, processes
@@ -73,28 +73,28 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
 def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Start the server; return its address."""
     folder, job = folder_of(file), None if arguments.job is None else Path(arguments.job)
-    port = arguments.port or jobs.PORT
+    port = arguments.port or server.PORT
     in_container = _choose(containers.SERVE_IMAGE, arguments)
     if file.settings.endpoint.kind == "multi-model":
-        jobs.deploy_many_models(file, folder, job, port, in_container=in_container, show=aws.show)
+        server.deploy_many_models(file, folder, job, port, in_container=in_container, show=aws.show)
     else:
-        jobs.deploy(file, folder, job, port, in_container=in_container)
+        server.deploy(file, folder, job, port, in_container=in_container)
     return f"http://127.0.0.1:{port}"
 
 
 def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Print the predictions of the server."""
-    port = arguments.port or jobs.port(folder_of(file))
+    port = arguments.port or server.port(folder_of(file))
     model = invocation.target_model(file.settings, arguments.model)
-    answers = jobs.predict(arguments.images, port, top=arguments.top, model=model)
+    answers = server.predict(arguments.images, port, top=arguments.top, model=model)
     results.print_predictions(answers, arguments)
     return None
 
 
 def explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Explain the predictions of the server."""
-    port = arguments.port or jobs.port(folder_of(file))
-    jobs.require_server(port)
+    port = arguments.port or server.port(folder_of(file))
+    server.require_server(port)
     return on_sagemaker.explain(aws, file, arguments, port=port)
 
 
@@ -132,7 +132,7 @@ def debug(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
 
 def delete(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Stop the server; name the folders that stay."""
-    was_running = jobs.stop(folder_of(file))
+    was_running = server.stop(folder_of(file))
     contents = {
         folder_of(file): "models and reports",
         jobs.cache_of(file): "decoded images of all trainings on this machine",

@@ -6,7 +6,6 @@ messages and logs are the same in a container and outside of it.
 
 import os
 import sys
-import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -20,22 +19,20 @@ from container.classifier.environment import (
     cache_dir,
 )
 from container.classifier.errors import UserError
-from image_classifier.platform.program import Program
-from image_classifier.platform.sandbox.container_target import (
-    SERVING_PORT,
-    ContainerTarget,
-    connect,
+from image_classifier.platform.sandbox.container_target import ContainerTarget, connect
+from image_classifier.platform.sandbox.launch import (
+    NO_LIMITS,
+    Launch,
+    Limits,
+    SandboxError,
+    Target,
 )
-from image_classifier.platform.sandbox.launch import Launch, SandboxError, Target
 
 TRAIN_IMAGE, SERVE_IMAGE = "image-classifier-train", "image-classifier-serve"
 
 # The default of --containers and --processes.
 CHOICE_VARIABLE = "IMAGE_CLASSIFIER_LOCAL"
 CHOICES: Mapping[str, bool | None] = {"": None, "containers": True, "processes": False}
-
-# The engine's network of servers; by default that of the engine.
-NETWORK_VARIABLE = "IMAGE_CLASSIFIER_NETWORK"
 
 # Files that the container writes belong to the owner of the job's folder.
 _AS_OWNER = Path(__file__).with_name("as_owner.sh")
@@ -84,6 +81,7 @@ def training(
     variables: Mapping[str, str],
     *,
     has_network: bool,
+    limits: Limits = NO_LIMITS,
 ) -> tuple[Target, Launch]:
     """Return a training job in a container of the sandbox.
 
@@ -92,6 +90,7 @@ def training(
         channels: folders of images, mounted read-only.
         variables: environment variables of the program.
         has_network: whether it may download pretrained weights.
+        limits: of the container.
 
     Raises:
         UserError: the engine or the container image is missing.
@@ -114,6 +113,8 @@ def training(
         },
         has_network=has_network,
         has_gpus=True,
+        memory=limits.memory,
+        cpus=limits.cpus,
     )
     entrypoint = ("sh", "-c", _AS_OWNER.read_text(), "--", "python", "-m", "container.training")
     return ContainerTarget(TRAIN_IMAGE, "train", entrypoint), launch
@@ -127,37 +128,14 @@ def live_variables() -> dict[str, str]:
     return {LIVE_VARIABLE: "true"} if sys.stderr.isatty() else {}
 
 
-def serving(
-    base_dir: Path, port: int, address: str, variables: Mapping[str, str] | None = None
-) -> Program:
-    """Return a server in a container; it can only read the model.
+def serving_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a server in a container, with these variables.
 
-    It outlives this process, which the sandbox's containers do not. The Docker client that starts
-    it holds the lock of the folder.
-
-    Args:
-        base_dir: the folder that contains the model's folder.
-        port: TCP port on this machine.
-        address: IP address of this machine to listen on.
-        variables: environment variables of the server.
+    The page on `/` is on. The sandbox chooses the folder and the port, which are SageMaker's.
     """
-    own = {BASE_DIR_VARIABLE: "/opt/ml", PORT_VARIABLE: str(SERVING_PORT)}
-    variables = {PAGE_VARIABLE: "true", **(variables or {}), **own}
-    name = f"image-classifier-{uuid.uuid4().hex[:12]}"
-    # Without a value, the client passes what its environment has.
-    environment = [f"--env={key}" for key in sorted({*_passed_names(), *variables})]
-    # The option is a line of CSV: a quoted path may contain commas.
-    source = str((base_dir / "model").resolve()).replace('"', '""')
-    mount = f'type=bind,"src={source}",dst=/opt/ml/model,readonly'
-    client = ["docker", "run", "--rm", "--name", name, "--pull", "never", "--mount", mount]
-    published = [f"--publish={address}:{port}:{SERVING_PORT}"]
-    if network := os.environ.get(NETWORK_VARIABLE):
-        published.append(f"--network={network}")
-    return Program(
-        command=[*client, *environment, *published, SERVE_IMAGE, "serve"],
-        variables=variables,
-        container=name,
-    )
+    passed = {name: os.environ[name] for name in _passed_names()}
+    chosen = {PAGE_VARIABLE: "true", **passed, **variables}
+    return {k: v for k, v in chosen.items() if k not in {BASE_DIR_VARIABLE, PORT_VARIABLE}}
 
 
 def _passed_names() -> set[str]:

@@ -1,24 +1,28 @@
 """A server in the sandbox, started and stopped as SageMaker does it."""
 
-import time
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 
 from container.classifier.errors import UserError
 from image_classifier.platform import containers, processes
+from image_classifier.platform.readiness import wait_until_ready
 from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
-from image_classifier.platform.sandbox.http_call import call
-from image_classifier.platform.sandbox.launch import Launch, Running, StartError, Target
+from image_classifier.platform.sandbox.http_call import Address
+from image_classifier.platform.sandbox.launch import (
+    NO_LIMITS,
+    Launch,
+    Limits,
+    Running,
+    StartError,
+    Target,
+)
 from image_classifier.platform.sandbox.ports import free_port
 from image_classifier.platform.sandbox.process_target import ProcessTarget
 
-# SageMaker's timeouts: of /ping, and from SIGTERM to SIGKILL.
-_PING_SECONDS = 2
-_GRACE_SECONDS = 30
-
-_POLL_SECONDS = 0.2
+# The engine's network of deployed servers.
+NETWORK_VARIABLE = "IMAGE_CLASSIFIER_NETWORK"
 
 
 def server(
@@ -27,6 +31,8 @@ def server(
     *,
     folders: Mapping[str, bool],
     in_container: bool,
+    published: Address | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> tuple[Target, Launch]:
     """Return our server in the sandbox.
 
@@ -35,15 +41,25 @@ def server(
         variables: of its environment.
         folders: of `base_dir` that a container sees, and whether it may write them.
         in_container: whether it runs in a container, else as a process.
+        published: IP address and port of this machine that lead to a container, which can outlive
+            this process.
+        limits: of a container.
 
     Raises:
         UserError: packages, the engine or the container image are missing.
     """
     base_dir = base_dir.resolve()
     if in_container:
-        target = ContainerTarget(containers.SERVE_IMAGE, "serve")
-        launch = Launch(base_dir=base_dir, folders=folders, variables=variables, port=SERVING_PORT)
-        return target, launch
+        return ContainerTarget(containers.SERVE_IMAGE, "serve"), Launch(
+            base_dir=base_dir,
+            folders=folders,
+            variables=containers.serving_variables(variables),
+            port=SERVING_PORT,
+            published=published,
+            network=published and (os.environ.get(NETWORK_VARIABLE) or None),
+            memory=limits.memory,
+            cpus=limits.cpus,
+        )
     port = free_port()
     program = processes.as_process(base_dir, port, variables=variables, address="127.0.0.1")
     # The files of the model stay writable: they belong to this user.
@@ -64,17 +80,48 @@ def running(target: Target, launch: Launch, seconds: float) -> Iterator[Running]
     Raises:
         UserError: it cannot be started, ended, or was not ready in time.
     """
+    server = start(target, launch, seconds)
+    try:
+        yield server
+        server.terminate()
+        server.wait(processes.SERVING_GRACE_SECONDS)
+    finally:
+        server.close()
+
+
+def start(
+    target: Target,
+    launch: Launch,
+    seconds: float,
+    end_of_log: Callable[[Running], str] = Running.last_line,
+) -> Running:
+    """Start a server, and return it when it is ready.
+
+    Args:
+        target: the program.
+        launch: how it is started.
+        seconds: how long it may take to become ready.
+        end_of_log: returns what a message contains of its log.
+
+    Raises:
+        UserError: it cannot be started, ended, or was not ready in time.
+    """
     try:
         server = target.start(launch)
     except StartError as error:
         raise UserError(f"the server cannot be started: {error}") from None
+
     try:
-        _wait_until_ready(server, seconds)
-        yield server
-        server.terminate()
-        server.wait(_GRACE_SECONDS)
-    finally:
+        wait_until_ready(
+            server.address,
+            seconds,
+            why_ended=lambda: _why_ended(server, end_of_log),
+            end_of_log=lambda: end_of_log(server),
+        )
+    except BaseException:
         server.close()
+        raise
+    return server
 
 
 def require_running(server: Running) -> None:
@@ -83,20 +130,11 @@ def require_running(server: Running) -> None:
     Raises:
         UserError: it has ended.
     """
-    if (code := server.exit_code()) is not None:
-        reason = "out of memory" if server.ran_out_of_memory() else server.last_line()
-        raise UserError(f"the server ended with exit code {code}: {reason}")
+    if (reason := _why_ended(server, Running.last_line)) is not None:
+        raise UserError(f"the server ended with {reason}")
 
 
-def _wait_until_ready(server: Running, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = call(server.address, "GET", "/ping", timeout=_PING_SECONDS)
-        if answer.status == HTTPStatus.OK:
-            return
-        require_running(server)
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"the server was not ready after {seconds:g} s ({answer}): {server.last_line()}"
-            )
-        time.sleep(_POLL_SECONDS)
+def _why_ended(server: Running, end_of_log: Callable[[Running], str]) -> str | None:
+    if (code := server.exit_code()) is None:
+        return None
+    return f"exit code {code}: {server.why_killed() or end_of_log(server)}"

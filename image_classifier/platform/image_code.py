@@ -2,14 +2,16 @@
 
 import io
 import json
-import subprocess
 import tarfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from image_classifier.platform.program import ROOT
+from image_classifier.platform.sandbox import labels
+from image_classifier.platform.sandbox.container_target import connect
+from image_classifier.platform.sandbox.launch import SandboxError
 
 # Of the code in a container image.
 CODE = "/opt/program/container"
@@ -31,7 +33,7 @@ def warning(image: str) -> str:
         return ""
     different = None
     with (
-        suppress(OSError, subprocess.SubprocessError, tarfile.TarError),
+        suppress(OSError, SandboxError, tarfile.TarError),
         tarfile.open(fileobj=io.BytesIO(_packed_code(image))) as archive,
     ):
         different = differing_file(archive, folder)
@@ -80,18 +82,20 @@ def differing_file(archive: tarfile.TarFile, folder: Path) -> PurePosixPath | No
 
 
 def _packed_code(image: str) -> bytes:
-    container = _docker("create", "--pull", "never", image).decode().strip()
-    try:
-        return _docker("cp", f"{container}:{CODE}", "-")
-    finally:
-        _docker("rm", container)
+    """Return the code in a container image, as the engine packs it.
 
+    Raises:
+        SandboxError: the engine cannot pack it.
+    """
+    with closing(connect(COPY_SECONDS)) as client:
+        import docker  # noqa: PLC0415 - takes a moment
 
-def _docker(*arguments: str) -> bytes:
-    return subprocess.run(
-        ["docker", *arguments],  # noqa: S607 - the Docker client is on the PATH
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=COPY_SECONDS,
-        check=True,
-    ).stdout
+        try:
+            container = client.containers.create(image, labels=labels.of_command())
+            try:
+                pieces, _ = container.get_archive(CODE)
+                return b"".join(pieces)
+            finally:
+                container.remove()
+        except docker.errors.DockerException as error:
+            raise SandboxError(f"{image} cannot be read: {error}") from error

@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from http import HTTPStatus
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,8 +20,8 @@ from container.classifier.environment import (
     is_on,
 )
 from container.classifier.errors import UserError
-from image_classifier.platform.program import ROOT, Program, remove_container
-from image_classifier.platform.sandbox.http_call import call
+from image_classifier.platform.program import ROOT, Program
+from image_classifier.platform.readiness import wait_until_ready
 from image_classifier.platform.sandbox.ports import why_taken
 
 # The tree of `make up`, with the drawn sample images.
@@ -104,26 +103,48 @@ def serve(base_dir: Path, port: int, program: Program) -> subprocess.Popen[bytes
         )
     # Checked first, so that an error leaves the running server alone.
     if port_of_server(base_dir) != port:
-        _require_free_port(port)
+        require_free_port(port)
     stop(base_dir)
-    # The server inherits the file lock and holds it until it ends, so that the process id in the
-    # file can never belong to another process.
-    with (base_dir / PID_FILE).open("a+") as pid_file:
-        if not _is_unlocked(pid_file):
-            raise UserError(_ALREADY_STARTING)
-        pid_file.truncate(0)
+    # The server and its children inherit the file lock and hold it until they end, so that the
+    # process id in the file can never belong to another process.
+    with starting(base_dir) as pid_file:
         with (base_dir / LOG_FILE).open("w") as log:
             process = program.start(
                 stdout=log, stderr=subprocess.STDOUT, pass_fds=[pid_file.fileno()]
             )
-        pid_file.write(f"{process.pid} {port} {program.container or ''}")
+        pid_file.write(f"{process.pid} {port}")
+    log_file = base_dir / LOG_FILE
+
+    def why_ended() -> str | None:
+        code = process.poll()
+        return None if code is None else f"exit code {code}; {end_of(log_file)}"
+
     try:
-        _wait_until_healthy(process, port, base_dir / LOG_FILE)
+        wait_until_ready(
+            ("127.0.0.1", port),
+            STARTUP_SECONDS,
+            why_ended=why_ended,
+            end_of_log=lambda: end_of(log_file),
+        )
     except BaseException:
         stop(base_dir)
         process.wait()
         raise
     return process
+
+
+@contextmanager
+def starting(base_dir: Path) -> Iterator[IO[str]]:
+    """Hold the lock of a folder while a server starts in it; yield the locked file, which is empty.
+
+    Raises:
+        UserError: another server is starting there.
+    """
+    with (base_dir / PID_FILE).open("a+") as pid_file:
+        if not _is_unlocked(pid_file):
+            raise UserError(_ALREADY_STARTING)
+        pid_file.truncate(0)
+        yield pid_file
 
 
 def stop(base_dir: Path) -> bool:
@@ -134,10 +155,6 @@ def stop(base_dir: Path) -> bool:
         was_running = not _is_unlocked(pid_file)
         if was_running:
             _end(_read(pid_file)[0], pid_file)
-        pid_file.seek(0)
-        if container := pid_file.read().split()[2:]:
-            # It is still there if its client was killed.
-            remove_container(container[0])
         # Still locked by this process, so that no other server can have started.
         (base_dir / PID_FILE).unlink(missing_ok=True)
     return was_running
@@ -179,14 +196,40 @@ def missing(package: str) -> str:
 
 
 def _end(pid: int, pid_file: IO[str]) -> None:
+    """Stop the processes that hold the lock, of which `pid` is the first."""
     deadline = time.monotonic() + SERVING_GRACE_SECONDS
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+    holders = _holders(pid_file) or {pid}
+    # The others end with the first one. If it was killed, they end with the leader of a session.
+    leaders = {pid} & holders or set(filter(_is_leader, holders)) or holders
+    _signal(leaders, signal.SIGTERM)
     while not _is_unlocked(pid_file):
         if time.monotonic() > deadline:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+            _signal(_holders(pid_file) or {pid}, signal.SIGKILL)
         time.sleep(0.1)
+
+
+def _is_leader(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        return os.getsid(pid) == pid
+    return False
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _holders(pid_file: IO[str]) -> set[int]:
+    """Return the processes that hold the lock of a file; none without /proc, as on macOS."""
+    inode, found = os.fstat(pid_file.fileno()).st_ino, set()
+    for information in Path("/proc").glob("[0-9]*/fdinfo/*"):
+        with suppress(OSError):
+            locks = [line for line in information.read_text().splitlines() if "FLOCK" in line]
+            # Such as `lock: 1: FLOCK ADVISORY WRITE 4637 fe:00:2147580 0 EOF`.
+            if any(f":{inode} " in line for line in locks):
+                found.add(int(information.parts[2]))
+    return found
 
 
 def _read(pid_file: IO[str]) -> tuple[int, int]:
@@ -207,21 +250,12 @@ def _is_unlocked(pid_file: IO[str]) -> bool:
     return True
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while not _is_healthy(port):
-        if (exit_code := process.poll()) is not None:
-            raise UserError(f"the server ended with exit code {exit_code}; {_end_of(log)}")
-        if time.monotonic() > deadline:
-            raise UserError(f"the server was not healthy after {STARTUP_SECONDS} s; {_end_of(log)}")
-        time.sleep(0.2)
+def require_free_port(port: int) -> None:
+    """Check that a server for clients can listen on a port.
 
-
-def _is_healthy(port: int) -> bool:
-    return call(("127.0.0.1", port), "GET", "/ping", timeout=2).status == HTTPStatus.OK
-
-
-def _require_free_port(port: int) -> None:
+    Raises:
+        UserError: it cannot.
+    """
     if (reason := why_taken(port, bind_address())) is not None:
         raise UserError(
             f"cannot listen on port {port} ({reason}): "
@@ -229,6 +263,7 @@ def _require_free_port(port: int) -> None:
         )
 
 
-def _end_of(log: Path) -> str:
+def end_of(log: Path) -> str:
+    """Return the last lines of a log, after its path."""
     lines = log.read_text(errors="replace").splitlines()
     return "\n".join([f"{log} ends:", *lines[-20:]])

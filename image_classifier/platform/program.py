@@ -1,10 +1,10 @@
-"""A program in the background: a process of this Python, or the client of a container."""
+"""A program in the background: a process of this Python."""
 
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,9 +24,6 @@ class Program:
 
     cwd: Path = ROOT
 
-    container: str | None = None
-    """Name of the container that the command runs; None: it is a plain process."""
-
     def start(self, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - those of Popen
         """Start the command in a new session, which Ctrl-C in a terminal does not reach."""
         return subprocess.Popen(
@@ -36,18 +33,6 @@ class Program:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             **options,
-        )
-
-
-def remove_container(name: str) -> None:
-    """Kill and remove a container if it exists."""
-    with suppress(FileNotFoundError):
-        subprocess.run(
-            ["docker", "rm", "--force", name],  # noqa: S607 - the Docker client is on the PATH
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            start_new_session=True,
-            check=False,
         )
 
 

@@ -24,7 +24,7 @@ from image_classifier.platform import endpoint, processes
 from image_classifier.platform.many_models import MODELS, ManyModels, launch_of
 from image_classifier.platform.program import Program, handle_stop_signals
 from image_classifier.platform.sandbox.http_call import Answer, call
-from image_classifier.platform.sandbox.launch import Running
+from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits, Running
 
 # Of a request's body: the default limit of the server.
 _MAX_BYTES = 25 * 2**20
@@ -50,7 +50,7 @@ class _Router(ThreadingHTTPServer):
     def service_actions(self) -> None:
         """End if the server has ended; called every half second."""
         if (code := self.running.exit_code()) is not None:
-            reason = "out of memory" if self.running.ran_out_of_memory() else "see its lines above"
+            reason = self.running.why_killed() or "see its lines above"
             raise UserError(f"the server ended with exit code {code}: {reason}")
 
 
@@ -114,6 +114,7 @@ def program(
     variables: dict[str, str],
     *,
     in_container: bool,
+    limits: Limits = NO_LIMITS,
 ) -> Program:
     """Return the router with its server as a program.
 
@@ -123,10 +124,15 @@ def program(
         port: TCP port of this machine that it listens on.
         variables: environment variables of the server.
         in_container: whether the server runs in a container, else as a process.
+        limits: of a container.
     """
     command = [sys.executable, "-m", "image_classifier.platform.router"]
     command += [f"--base-dir={base_dir.resolve()}", f"--models={models.resolve()}"]
     command += [f"--port={port}", *(["--container"] if in_container else [])]
+    if limits.memory is not None:
+        command.append(f"--memory={limits.memory}")
+    if limits.cpus is not None:
+        command.append(f"--cpus={limits.cpus}")
     # Not their values, which other users could read in the list of processes.
     command += [f"--env={name}" for name in variables]
     return Program(command=command, variables=variables)
@@ -140,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--container", action="store_true", help="run the container image")
     parser.add_argument("--env", action="append", default=[], help="variable of the server")
+    parser.add_argument("--memory", type=int, help="bytes of the container")
+    parser.add_argument("--cpus", type=float, help="of the container")
     arguments = parser.parse_args(argv)
     try:
         with handle_stop_signals(_stop), suppress(_StopError):
@@ -159,7 +167,13 @@ def _serve(arguments: argparse.Namespace) -> None:
     shutil.rmtree(base_dir / MODELS, ignore_errors=True)
     variables = {name: os.environ[name] for name in arguments.env}
     in_container: bool = arguments.container
-    target, launch = endpoint.server(base_dir, variables, folders={}, in_container=in_container)
+    target, launch = endpoint.server(
+        base_dir,
+        variables,
+        folders={},
+        in_container=in_container,
+        limits=Limits(memory=arguments.memory, cpus=arguments.cpus),
+    )
     # The log of this process has that of the server.
     launch = replace(launch_of(launch), output=(sys.stdout.fileno(), sys.stderr.fileno()))
     with endpoint.running(target, launch, processes.STARTUP_SECONDS) as running:

@@ -21,9 +21,9 @@ from image_classifier.platform.doctor.payload import (
     invoke,
 )
 from image_classifier.platform.doctor.startup import NotReadyError, Trouble
-from image_classifier.platform.sandbox.container_target import can_isolate_servers
 from image_classifier.platform.sandbox.http_call import NO_RESPONSE
 from image_classifier.platform.sandbox.launch import Launch, Running
+from image_classifier.platform.sandbox.networks import reaches_containers
 from image_classifier.platform.sandbox.process_target import unchanged
 
 # How long a server without a model may take to end, or to return its first status.
@@ -116,7 +116,7 @@ def launch_of(examination: Examination) -> Launch:
         examination.report.skip(
             "writes-outside", "a process shares the files of this machine: use a container image"
         )
-    elif not can_isolate_servers():
+    elif not reaches_containers():
         examination.report.skip(
             "network", "on this system, a server without a network cannot be reached"
         )

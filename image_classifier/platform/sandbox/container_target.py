@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from container.classifier.errors import UserError
-from image_classifier.platform.sandbox import sockets
+from image_classifier.platform.sandbox import labels, networks, sockets
 from image_classifier.platform.sandbox.launch import (
     Launch,
     Running,
@@ -37,6 +37,9 @@ _SAVE_SECONDS = 600
 
 _OPT_ML = "/opt/ml"
 
+# Of this machine, in IPv4 and IPv6.
+_ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not listened on
+
 
 def connect(seconds: float = _ENGINE_SECONDS) -> "docker.DockerClient":
     """Connect to the Docker engine, which may take `seconds` for an answer.
@@ -57,12 +60,23 @@ def connect(seconds: float = _ENGINE_SECONDS) -> "docker.DockerClient":
         context = docker.ContextAPI.get_context(environment.get("DOCKER_CONTEXT"))
         if context is not None and context.Host:
             environment.setdefault("DOCKER_HOST", context.Host)
+        _require_socket(environment.get("DOCKER_HOST"))
         return docker.from_env(timeout=seconds, environment=environment, use_ssh_client=True)
     except docker.errors.DockerException as error:
         raise SandboxError(
             f"no Docker engine ({error}): start it, or use no container "
             "(doctor: a command after --, --local: --processes)"
         ) from None
+
+
+def _require_socket(host: str | None) -> None:
+    """Check that the engine's socket exists: the package leaves one open that it cannot connect."""
+    import docker  # noqa: PLC0415 - takes a moment
+
+    url = docker.utils.parse_host(host, sys.platform == "win32")
+    path = url.removeprefix("http+unix://")
+    if path != url and not Path(path).exists():
+        raise docker.errors.DockerException(f"{path} does not exist")
 
 
 class ContainerTarget(Target):
@@ -107,13 +121,14 @@ class ContainerTarget(Target):
         from docker.types import DeviceRequest, Mount  # noqa: PLC0415 - takes a moment
 
         has_gpus = launch.has_gpus and "nvidia" in (self.client.info().get("Runtimes") or {})
-        # On Docker Desktop, this machine can connect only to published ports.
-        ports = {} if launch.port is None or _reaches_containers() else {f"{launch.port}/tcp": None}
+        is_published = launch.published is not None or not networks.reaches_containers()
+        ports = {f"{launch.port}/tcp": launch.published} if launch.port and is_published else {}
         return self.client.containers.create(
             self.image.id,
             [self._argument],
             entrypoint=list(self._entrypoint) or None,
             name=f"image-classifier-{uuid.uuid4().hex[:12]}",
+            labels=labels.of(launch),
             environment=dict(launch.variables),
             mounts=[
                 Mount(target, str(source), "bind", not is_writable)
@@ -124,6 +139,7 @@ class ContainerTarget(Target):
             mem_limit=launch.memory,
             # No swap in addition.
             memswap_limit=launch.memory,
+            nano_cpus=None if launch.cpus is None else round(launch.cpus * 1e9),
             ports=ports,
         )
 
@@ -134,10 +150,11 @@ class _RunningContainer(Running):
     def __init__(self, target: ContainerTarget, launch: Launch) -> None:
         import docker  # noqa: PLC0415 - takes a moment
 
+        self.memory_limit = launch.memory
         self._remove_network: Callable[[], None] = lambda: None
         self._copy_output: Callable[[], None] = lambda: None
-        network = self._network(target.client, launch)
         try:
+            network, self._remove_network = networks.attach(target.client, launch)
             self._container = target.create(launch, network)
         except docker.errors.DockerException as error:
             self._remove_network()
@@ -204,29 +221,14 @@ class _RunningContainer(Running):
         # Kind 2 is a file that was removed.
         return [change["Path"] for change in changes if change["Kind"] != 2]  # noqa: PLR2004
 
-    def _network(self, client: "docker.DockerClient", launch: Launch) -> str:
-        if launch.has_network or (launch.port is not None and not _reaches_containers()):
-            return "bridge"
-        if launch.port is None:
-            return "none"
-        # This machine can connect to it, but it to nothing else.
-        name = f"image-classifier-doctor-{uuid.uuid4().hex[:12]}"
-        network = client.networks.create(name, driver="bridge", internal=True)
-
-        def remove() -> None:
-            with _ignored_errors():
-                network.remove()
-
-        self._remove_network = remove
-        return name
-
     def _find_address(self, port: int) -> tuple[str, int]:
         settings = self._container.attrs["NetworkSettings"]
         for published in (settings.get("Ports") or {}).values():
             if published:
-                return ("127.0.0.1", int(published[0]["HostPort"]))
-        networks = settings["Networks"].values()
-        return (next((each["IPAddress"] for each in networks if each["IPAddress"]), ""), port)
+                host, host_port = published[0]["HostIp"], int(published[0]["HostPort"])
+                return ("127.0.0.1" if host in _ALL_ADDRESSES else host, host_port)
+        addresses = [each["IPAddress"] for each in settings["Networks"].values()]
+        return (next(filter(None, addresses), ""), port)
 
     def _state(self) -> dict[str, Any]:
         self._container.reload()
@@ -263,15 +265,6 @@ def _copy(container: "Container", stdout: int, stderr: int) -> Callable[[], None
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
     return lambda: thread.join(_OUTPUT_SECONDS)
-
-
-def can_isolate_servers() -> bool:
-    """Return whether a server can be reached that has no network."""
-    return _reaches_containers()
-
-
-def _reaches_containers() -> bool:
-    return sys.platform == "linux"
 
 
 def _message(error: Exception) -> str:

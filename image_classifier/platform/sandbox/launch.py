@@ -30,6 +30,19 @@ class SandboxError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a container may use of this machine."""
+
+    memory: int | None = None
+    """Bytes."""
+
+    cpus: float | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
     """One start of a program under SageMaker's contract."""
 
@@ -49,13 +62,24 @@ class Launch:
     port: int | None = None
     """TCP port that the program must listen on; None: it is a job."""
 
+    published: Address | None = None
+    """IP address and TCP port of this machine that lead to `port`. The container can outlive this
+    process."""
+
     has_network: bool = False
+
+    network: str | None = None
+    """The engine's network of the container; None: one without other containers, and without a
+    route to other machines unless `has_network`."""
 
     has_gpus: bool = False
     """Whether a container sees the GPUs of this machine, if the engine has NVIDIA's runtime."""
 
     memory: int | None = None
     """Bytes that the program may use."""
+
+    cpus: float | None = None
+    """CPUs that a container may use."""
 
     output: tuple[int, int] | None = None
     """File descriptors for its standard output and standard error; None: `Running.log` has both."""
@@ -66,6 +90,9 @@ class Running(ABC):
 
     address: Address
     """Host and port of the server."""
+
+    memory_limit: int | None = None
+    """Bytes that it may use."""
 
     has_own_files = False
     """Whether `changed_files` sees the files that the program writes."""
@@ -113,6 +140,15 @@ class Running(ABC):
     def changed_files(self) -> list[str]:
         """Return the files outside of /opt/ml that it created or changed."""
         return []
+
+    def why_killed(self) -> str | None:
+        """Return the reason if it was killed because it used more memory than allowed."""
+        if not self.ran_out_of_memory():
+            return None
+        if self.memory_limit is None:
+            return "out of memory"
+        limit = self.memory_limit / 2**20
+        return f"out of memory, with a limit of {limit:.0f} MiB: give it more with --memory"
 
     def wait(self, seconds: float) -> int | None:
         """Return the exit code; None: it still runs after these seconds."""

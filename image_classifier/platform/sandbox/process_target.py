@@ -57,6 +57,7 @@ class ProcessTarget(Target):
 class _RunningProcess(Running):
     def __init__(self, command: Sequence[str], cwd: Path | None, launch: Launch) -> None:
         self.address = ("127.0.0.1", launch.port or 0)
+        self.memory_limit = launch.memory
         self._log = TemporaryFile()  # noqa: SIM115 - closed by close()
         self._protected = [
             launch.base_dir / folder
@@ -75,6 +76,8 @@ class _RunningProcess(Running):
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                # It inherits the lock of the folder that it works in, if this process has one.
+                close_fds=False,
                 start_new_session=True,
             )
         except OSError as error:

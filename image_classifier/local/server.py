@@ -1,0 +1,210 @@
+"""The server of `deploy --local`: one model, or many behind one port."""
+
+import http.client
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from container.classifier.environment import MULTI_MODEL_VARIABLE
+from container.classifier.errors import UserError
+from container.classifier.manifest import MANIFEST
+from container.classifier.media_types import TARGET_MODEL
+from image_classifier.local.jobs import DEPLOYED, FOLDER, trained
+from image_classifier.local.packing import pack
+from image_classifier.platform import deployment, endpoint, opt_ml, processes, router
+from image_classifier.platform.archives import extract
+from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
+from image_classifier.sagemaker import invocation, prediction
+from image_classifier.settings.inference import Endpoint
+from image_classifier.settings.settings_file import SettingsFile
+
+# Folder of the models of a multi-model endpoint, by default.
+MODELS = "models"
+
+PORT = 8080
+
+
+def deploy(
+    file: SettingsFile,
+    folder: Path,
+    archive: Path | None,
+    port: int,
+    *,
+    in_container: bool = False,
+    limits: Limits = NO_LIMITS,
+) -> None:
+    """Serve a model on this machine until `delete --local`; by default the last trained one.
+
+    Raises:
+        UserError: the model is missing, the last training failed, or the server does not become
+            healthy.
+    """
+    if archive is None:
+        base_dir = trained(folder)
+    else:
+        base_dir = folder / DEPLOYED
+        opt_ml.create(base_dir)
+        unpacked = _unpack(archive, base_dir)
+    variables = file.settings.endpoint.environment
+    serve: Callable[[], object]
+    if in_container:
+        target = endpoint.server(
+            base_dir,
+            variables,
+            folders={"model": False},
+            in_container=True,
+            published=(processes.bind_address(), port),
+            limits=limits,
+        )
+        serve = partial(deployment.serve, *target)
+    else:
+        program = processes.as_process(base_dir, port, variables=variables)
+        serve = partial(processes.serve, base_dir, port, program)
+    _make_way(folder, port)
+    if archive is not None:
+        # Not before, so that a running server keeps its files.
+        shutil.rmtree(base_dir / "model")
+        unpacked.rename(base_dir / "model")
+    serve()
+
+
+def deploy_many_models(
+    file: SettingsFile,
+    folder: Path,
+    source: Path | None,
+    port: int,
+    *,
+    in_container: bool = False,
+    limits: Limits = NO_LIMITS,
+    show: Callable[[str], None] = lambda _text: None,
+) -> None:
+    """Serve the models in a folder, each on request, until `delete --local`.
+
+    Args:
+        file: the settings.
+        folder: everything that the settings make on this machine.
+        source: folder of models, `NAME.tar.gz`; or one of them, or None for the last trained one,
+            which is copied into the folder `models`.
+        port: TCP port of this machine.
+        in_container: whether the server runs in a container.
+        limits: of a container.
+        show: prints a line.
+
+    Raises:
+        UserError: the model is missing, the last training failed, or the server does not become
+            healthy.
+    """
+    if source is not None and not source.exists():
+        raise UserError(f"no {source}: --job names a folder of models, or a model.tar.gz")
+    models = folder / MODELS
+    if source is not None and source.is_dir():
+        models = source
+    else:
+        models.mkdir(parents=True, exist_ok=True)
+        if source is None:
+            pack(trained(folder) / "model", models / f"{file.settings.name}.tar.gz")
+        elif source.resolve() != (copy := models.resolve() / source.name):
+            shutil.copyfile(source, copy)
+    base_dir = folder / DEPLOYED
+    opt_ml.create(base_dir)
+    variables = {**file.settings.endpoint.environment, MULTI_MODEL_VARIABLE: "true"}
+    program = router.program(
+        base_dir, models, port, variables, in_container=in_container, limits=limits
+    )
+    _make_way(folder, port)
+    processes.serve(base_dir, port, program)
+    names = [str(path.relative_to(models)) for path in sorted(models.rglob("*.tar.gz"))]
+    for name in names:
+        show(f"model {name}")
+    if not names:
+        show(f"no model in {models} yet: copy NAME.tar.gz there")
+
+
+def stop(folder: Path) -> bool:
+    """Stop the server, and remove what killed commands left; return whether one was running.
+
+    Raises:
+        UserError: a server is starting, or the Docker engine cannot remove a container.
+    """
+    # A list, so that all are stopped.
+    was_running = [processes.stop(folder / name) for name in (FOLDER, DEPLOYED)]
+    return any([*was_running, deployment.stop(folder)])
+
+
+def port(folder: Path) -> int:
+    """Return the port of the running server, or the default port.
+
+    Raises:
+        UserError: a server is starting.
+    """
+    return _port(folder) or PORT
+
+
+def _port(folder: Path) -> int | None:
+    ports = (processes.port_of_server(folder / name) for name in (FOLDER, DEPLOYED))
+    return next(filter(None, ports), None) or deployment.port_of_server(folder)
+
+
+def _unpack(archive: Path, base_dir: Path) -> Path:
+    """Extract a model beside the one that is served; return its folder.
+
+    Raises:
+        UserError: it is not an archive, or not of a model.
+    """
+    folder = base_dir / "model.partial"
+    shutil.rmtree(folder, ignore_errors=True)
+    extract(archive, folder)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"no {MANIFEST} in {archive}: `train --local` writes a model")
+    return folder
+
+
+def _make_way(folder: Path, port: int) -> None:
+    """Stop the server, and leave it alone if another program listens on the port."""
+    if _port(folder) != port:
+        processes.require_free_port(port)
+    stop(folder)
+
+
+def predict(
+    images: Sequence[Path], port: int, *, top: int | None = None, model: str | None = None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield every image with the local server's response: the `top` classes or all of them.
+
+    `model` is one of a multi-model endpoint's models.
+
+    Raises:
+        UserError: an image cannot be read, no server responds, or the server rejects an image.
+    """
+    for image in images:
+        body, media_type = prediction.read_image(image, Endpoint())
+        headers = {"Content-Type": media_type, "Accept": invocation.accept(top)}
+        if model is not None:
+            headers[TARGET_MODEL] = model
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            try:
+                connection.request("POST", "/invocations", body, headers)
+                response = connection.getresponse().read()
+            except OSError as error:
+                raise _no_server(port, error) from None
+        yield image, invocation.decode_response(response)
+
+
+def require_server(port: int) -> None:
+    """Check that a local server accepts connections.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError as error:
+        raise _no_server(port, error) from None
+
+
+def _no_server(port: int, error: OSError) -> UserError:
+    return UserError(f"no server responds on port {port} ({error}): `deploy --local` first")

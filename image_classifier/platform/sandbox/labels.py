@@ -1,0 +1,61 @@
+"""Labels of containers and networks: what they belong to, and which process started them.
+
+A process that is killed leaves its containers and networks. Their labels show that.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from image_classifier.platform.sandbox.launch import Launch
+
+FOLDER = "image-classifier.folder"
+STARTER = "image-classifier.starter"
+
+# Of a server that outlives its starter.
+PORT = "image-classifier.port"
+
+
+def of_command() -> dict[str, str]:
+    """Return the labels of what this process removes when it has ended."""
+    return {STARTER: f"{socket.gethostname()} {os.getpid()} {_start_of(os.getpid())}"}
+
+
+def of(launch: Launch) -> dict[str, str]:
+    """Return the labels of a program that this process starts."""
+    labels = {**of_command(), FOLDER: str(launch.base_dir.resolve())}
+    return labels if launch.published is None else {**labels, PORT: str(launch.published[1])}
+
+
+def is_server_of(labels: Mapping[str, str], folder: Path) -> bool:
+    """Return whether it is a server below a folder that outlives its starter."""
+    return PORT in labels and Path(labels.get(FOLDER, "/")).is_relative_to(folder.resolve())
+
+
+def is_left(labels: Mapping[str, str]) -> bool:
+    """Return whether a process of this machine started it, and ended without removing it."""
+    host, _, process = labels.get(STARTER, "").partition(" ")
+    pid, _, start = process.partition(" ")
+    is_here = PORT not in labels and host == socket.gethostname() and pid.isdecimal()
+    return is_here and _start_of(int(pid)) != start
+
+
+def _start_of(pid: int) -> str | None:
+    """Return when a process started, in ticks since the boot; None: it does not run."""
+    try:
+        # After the name in parentheses, from the state on.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None if Path("/proc/self").exists() or not _is_running(pid) else ""
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
