@@ -1,6 +1,6 @@
 """Servers in containers that outlive the commands that start them.
 
-The engine knows whether they run; their labels name the folder and the port. What a killed command
+The engine has their state, and their labels have the folder and the port. What a killed command
 left in the engine is removed with them.
 """
 
@@ -90,7 +90,7 @@ _OURS = {"label": labels.STARTER}
 
 @contextmanager
 def _engine() -> Iterator["docker.DockerClient | None"]:
-    """Yield the engine; None: there is none, or not the package for it."""
+    """Yield the engine; None: it or the package for it is missing."""
     try:
         client = connect(ENGINE_SECONDS)
     except SandboxError:
