@@ -123,7 +123,6 @@ VARIANTS = {
     "flips": Variant({"horizontal_flip": "true"}),
     "cutout 0.3": Variant({"cutout": "0.3"}),
     "no augmentation": Variant({"augment": "false"}),
-    "find_learning_rate": Variant({"find_learning_rate": "true"}),
     "half_size_steps 0.5": Variant({"half_size_steps": "0.5"}),
 }
 

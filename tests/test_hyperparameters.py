@@ -93,11 +93,6 @@ def test_wrong_type_or_value_out_of_range_is_rejected(name: str, value: str, rea
     assert str(rejection.value).startswith(reason)
 
 
-def test_learning_rate_cannot_be_both_set_and_searched() -> None:
-    with pytest.raises(UserError, match="learning_rate and find_learning_rate=true are both set"):
-        Hyperparameters(learning_rate=0.1, find_learning_rate=True)
-
-
 def test_unknown_hyperparameters_are_rejected_with_the_known_ones() -> None:
     with pytest.raises(UserError) as rejection:
         Hyperparameters.from_strings({"lr": "0.1", "epoch": "3", "epochs": "3"})

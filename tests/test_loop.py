@@ -140,32 +140,6 @@ def test_stops_at_random_steps_change_no_bit_of_the_weights(
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_the_found_learning_rate_is_restored_from_a_checkpoint(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    base_dir = make_small_job(tmp_path)
-    settings = {**HYPERPARAMETERS, "epochs": "2", "find_learning_rate": "true"}
-    configure(base_dir, settings, "training", "validation")
-    environment = TrainingEnvironment(base_dir=base_dir)
-    caplog.set_level(logging.INFO)
-
-    class StopInSecondEpoch(Stop):
-        @property
-        def requested(self) -> bool:
-            return any(message.startswith("epoch=1 ") for message in caplog.messages)
-
-    job.run(environment, StopInSecondEpoch())
-    assert "stopped_at_epoch=2" in caplog.messages
-    job.run(environment, StopRequest())
-
-    found = [message for message in caplog.messages if message.startswith("found_learning_rate=")]
-    assert len(found) == 1
-    (path, *_) = environment.checkpoint_dir.iterdir()
-    rate = torch.load(path, weights_only=True)["progress"]["learning_rate"]
-    assert found == [f"found_learning_rate={rate:.3g}"]
-    assert len(metrics(base_dir)["history"]) == 2  # type: ignore[arg-type]
-
-
 def test_early_stopping_ends_training_without_improvement(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -119,7 +119,7 @@ def test_thirty_mistakes_are_reported_with_one_line_each(tmp_path: Path) -> None
         ('[metrics]\nval_loss = "val_accuracy=([0-9.]+)"\n', "matches val_accuracy, not val_loss"),
         ('[metrics]\nx = "val_loss=(.*)"\n', "must match a number"),
         ('[metrics]\nx = "("\n', "not a regular expression"),
-        ("[hyperparameters]\nlearning_rate = 0.1\nfind_learning_rate = true\n", "drop one"),
+        ("[hyperparameters]\nmax_minutes = 5\nhalf_size_steps = 0.5\n", "drop one"),
         ("[hyperparameters]\nepochs = [1]\n", "one value"),
         (
             "[training]\nmax_hours = 1\n[hyperparameters]\nmax_minutes = 61\n",

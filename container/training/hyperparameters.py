@@ -75,9 +75,6 @@ class Hyperparameters:
     new head of a pretrained network tries several rates, unless `fine_tuning=none` and this is set.
     """
 
-    find_learning_rate: bool = False
-    """Run a learning rate range test of a hundred steps first, and use the best rate found."""
-
     weight_decay: Annotated[float | None, Range(0.0, 10.0)] = None
     """Weight decay. Unset: 0.01; 0.0005 for `sgd`, 0 for `adam`."""
 
@@ -223,10 +220,6 @@ class Hyperparameters:
                     raise UserError(f"{name} must be {low} to {high}, got {value!r}")
             elif choices and value not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
-        if self.find_learning_rate and self.learning_rate is not None:
-            raise UserError(
-                "learning_rate and find_learning_rate=true are both set: drop one of them"
-            )
         if self.max_minutes is not None and self.half_size_steps:
             raise UserError(
                 "half_size_steps and max_minutes are both set, and with max_minutes the number of "

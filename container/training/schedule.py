@@ -1,9 +1,6 @@
-"""The learning rate: its schedule over the steps, and a range test for its peak."""
+"""The schedule of the learning rate over the steps."""
 
 import math
-from collections.abc import Callable
-
-import numpy as np
 
 from container.debugger.reading.records import LearningRate
 
@@ -12,19 +9,6 @@ WARM_UP = 0.2
 
 # Fraction of its peak above which the learning rate is high: it raises the loss temporarily.
 HIGH = 0.1
-
-# Of the range test.
-SEARCH_STEPS = 100
-LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
-
-# Of the moving average of the loss, which varies between batches.
-SMOOTHING = 0.9
-
-# The search ends when the loss exceeds this multiple of its minimum.
-DIVERGED = 4.0
-
-# The result is the rate of the least loss divided by this: there the loss still falls steeply.
-MARGIN = 10.0
 
 
 def one_cycle(step: int, total_steps: int) -> float:
@@ -47,21 +31,3 @@ def phase(progress: float) -> LearningRate:
     if progress < WARM_UP:
         return "rising"
     return "high" if one_cycle_at(progress) > HIGH else "low"
-
-
-def find_peak(loss_at: Callable[[int, float], float]) -> float:
-    """Return the peak learning rate: a range test increases it until the loss does (Smith 2015).
-
-    Args:
-        loss_at: Makes a step, given its number and the learning rate, and returns its loss.
-    """
-    mean, least, best = 0.0, math.inf, LOWEST_RATE
-    for number, rate in enumerate(np.geomspace(LOWEST_RATE, HIGHEST_RATE, SEARCH_STEPS).tolist()):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss_at(number, rate)
-        # Corrects the bias of an average that starts at zero.
-        loss = mean / (1 - SMOOTHING ** (number + 1))
-        if not loss <= DIVERGED * least:
-            break
-        if loss < least:
-            least, best = loss, rate
-    return max(best / MARGIN, LOWEST_RATE)

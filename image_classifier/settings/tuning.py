@@ -155,7 +155,10 @@ def is_integer(name: str) -> bool:
 
 
 def rejection(hyperparameters: Mapping[str, object]) -> str | None:
-    """Return why the training program would reject hyperparameters, or None."""
+    """Return why the training program would reject hyperparameters, or None.
+
+    The reason begins with a name if there are several, and is without the name of a single one.
+    """
     known = typing.get_type_hints(Hyperparameters)
     for name in hyperparameters:
         is_foreign = name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES
@@ -164,7 +167,8 @@ def rejection(hyperparameters: Mapping[str, object]) -> str | None:
     try:
         parsed = Hyperparameters.from_strings(hyperparameters)
     except UserError as error:
-        return str(error).removeprefix(f"{next(iter(hyperparameters), '')} ")
+        single = next(iter(hyperparameters)) if len(hyperparameters) == 1 else ""
+        return str(error).removeprefix(f"{single} ")
     if parsed.network not in NETWORKS:
         return (
             f"is an unknown network, got {parsed.network!r}{suggestion(parsed.network, NETWORKS)}"

@@ -190,8 +190,8 @@ def _missing_fall(losses: Window, windows: Sequence[Window], percent: float) -> 
         f"{fallen:.3g} %, {why}",
         "the learning rate is far too low or far too high, the labels don't fit the images, or "
         "no gradient reaches the weights",
-        "set find_learning_rate=true; if that changes nothing, check the labels and the results "
-        "of VanishingGradient, DeadRelu and UnchangedTensor",
+        "try a tenth and ten times the learning_rate; if that changes nothing, check the labels "
+        "and the results of VanishingGradient, DeadRelu and UnchangedTensor",
     )
 
 

@@ -47,7 +47,7 @@ def weight_update_ratio(
             f"the ratio of a step's change to the weights' norm is {point.value:.3g}, {limit}"
         )
         cause = f"the learning rate is far too {size} for this layer"
-        remedy = f"{factor} learning_rate by 10, or set find_learning_rate=true"
+        remedy = f"{factor} learning_rate by 10"
         violations.append(Violation(point.step, name, point.value, sentence, cause, remedy))
     count = sum(map(len, later.values()))
     return Finding(count, violations, lacks="" if count else "weights around two steps or more")

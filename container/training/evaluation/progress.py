@@ -25,9 +25,6 @@ class Best:
 class Progress:
     """The position of a training run and its results so far."""
 
-    learning_rate: float
-    """Peak of the schedule."""
-
     epoch: int = 0
     """Of the next step, from 0."""
 
@@ -55,8 +52,8 @@ class Progress:
             weights = {name: value.detach().clone() for name, value in state.items()}
             self.best = Best(self.epoch, weights, evaluation)
 
-    def check_finite(self, name: str, loss: float) -> None:
-        """Check the loss of the present epoch.
+    def check_finite(self, name: str, loss: float, peak: float) -> None:
+        """Check the loss of the present epoch, given the peak of the learning rate.
 
         Raises:
             UserError: it is NaN or infinite.
@@ -64,7 +61,7 @@ class Progress:
         if not math.isfinite(loss):
             raise UserError(
                 f"the {name} loss is {loss} in epoch {self.epoch + 1}: lower learning_rate (its "
-                f"peak is {self.learning_rate:g})"
+                f"peak is {peak:g})"
             )
 
     def to_state(self) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """What training changes: a classifier, its optimizer and the moving average of its weights."""
 
 import copy
-import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ from container.training.fitting.task import Task
 from container.training.head import features, frozen_stage
 from container.training.recipe import Recipe, flips
 from container.training.sagemaker.stop import Stop
-from container.training.schedule import find_peak
 
 logger = logging.getLogger(__name__)
 
@@ -162,29 +160,6 @@ class Learner:
             totals = self.step(model, number, batch, learning_rate, observer)
         self.average.update(self.classifier, number)
         return totals
-
-    def find_learning_rate(self, stop: Stop) -> float:
-        """Search for the peak of the schedule, then restore the weights.
-
-        Raises:
-            Stopped: a stop was requested.
-        """
-        batches = itertools.chain.from_iterable(map(self.batches, itertools.count()))
-        before = copy.deepcopy(self.classifier.state_dict())
-        with self.training(is_first_stage=self.recipe.first_stage_epochs > 0) as model:
-
-            def loss_at(number: int, rate: float) -> float:
-                stop.check()
-                totals = self.cluster.total(self.step(model, number, next(batches), rate))
-                return float(totals[0] / totals[2])
-
-            self.set_to_training()
-            found = find_peak(loss_at)
-        self.classifier.load_state_dict(before)
-        self.reset_optimizer()
-        if self.cluster.is_first:
-            logger.info("found_learning_rate=%.3g", found)
-        return found
 
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint holds."""

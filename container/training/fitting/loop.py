@@ -58,7 +58,7 @@ class Trainer:
         settings, labels = task.hyperparameters, task.training.labels
         recipe = Recipe.of(settings, labels, pretrained=task.is_pretrained)
         self.learner = Learner(task, recipe, arithmetic, cluster)
-        self.progress = Progress(learning_rate=recipe.learning_rate)
+        self.progress = Progress()
 
     def train(self, stop: Stop, checkpoints: Checkpoints) -> None:
         """Train to the last epoch or until a stop is requested; save a checkpoint in both cases.
@@ -73,8 +73,6 @@ class Trainer:
             if self.task.is_pretrained:
                 self.learner.train_head(agreed)
                 self._report(self._evaluate(stop), {})
-            if self.task.hyperparameters.find_learning_rate and self.recipe.epochs:
-                self.progress.learning_rate = self.learner.find_learning_rate(agreed)
             if self.progress.best is not None:
                 self._save(checkpoints)
         try:
@@ -173,7 +171,7 @@ class Trainer:
                 if (fraction := self._advance()) == 1:
                     break
                 number = self._step_number
-                rate = progress.learning_rate * one_cycle_at(fraction)
+                rate = self.recipe.learning_rate * one_cycle_at(fraction)
                 self.observer.begin_step(number, progress.epoch)
                 totals += self.learner.train_step(
                     model, number, batches[progress.batch], rate, self.observer
@@ -210,10 +208,10 @@ class Trainer:
         """Evaluate, and keep the weights if they are the best so far."""
         progress = self.progress
         loss, correct, images = progress.totals
-        progress.check_finite("training", loss)
+        progress.check_finite("training", loss, self.recipe.learning_rate)
         evaluation = self._evaluate(stop)
         # The training loss does not include the weights of the last step.
-        progress.check_finite("validation", evaluation.loss)
+        progress.check_finite("validation", evaluation.loss, self.recipe.learning_rate)
         progress.epoch, progress.batch, progress.totals = progress.epoch + 1, 0, (0.0, 0.0, 0.0)
         metrics = {
             "train_loss": loss / images,
