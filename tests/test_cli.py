@@ -214,6 +214,38 @@ def test_wrong_usage_has_exit_code_2(
     assert "usage: image-classifier" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--memory", "4x"], "'4x' is not a size of 6m or more, such as 4g or 512m"),
+        (["--memory", "1k"], "'1k' is not a size of 6m or more"),
+        (["--memory", "inf"], "'inf' is not a size"),
+        (["--cpus", "nan"], "'nan' is not a number of CPUs of 0.01 or more"),
+        (["--cpus", "0"], "'0' is not a number of CPUs"),
+        (["--memory", "4g"], "--memory and --cpus need --local"),
+        (["--cpus", ".5", "--local"], "'.5' is not a number of CPUs"),
+    ],
+)
+def test_wrong_limits_are_rejected(
+    options: list[str], found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "settings.toml", *options])
+
+    assert end.value.code == 2
+    assert found in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["train", "tune", "deploy"])
+def test_limits_of_processes_are_rejected(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, TUNING)
+
+    assert main([verb, str(path), "--local", "--processes", "--memory=1.5gb", "--cpus=2"]) == 1
+    assert "this would run as a process: add --containers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["cost", EXAMPLES / "hands.toml"]])
 def test_closed_pipe_is_no_traceback(arguments: list[object]) -> None:
     with start(*arguments) as process:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -308,6 +309,21 @@ def test_quiet_training_prints_into_its_log_only(
 
     assert capfd.readouterr() == ("", "")
     assert (base_dir / training.LOG_FILE).read_text() == "epoch=1\nepoch 1: 50 %\n"
+
+
+def test_training_that_uses_more_memory_than_allowed_is_killed(
+    base_dir: Path, tmp_path: Path
+) -> None:
+    code = "import time; data = b'x' * 2**28; time.sleep(60)"
+    target, launch = training.as_process(base_dir, _program(tmp_path, "training", code))
+
+    with pytest.raises(UserError) as error:
+        training.train(base_dir, (target, replace(launch, memory=2**27)))
+
+    assert str(error.value) == (
+        "the training was killed: out of memory, with a limit of 128 MiB: "
+        "give it more with --memory, or use a smaller batch_size or image_size"
+    )
 
 
 def test_stopped_run_is_continued_and_finished_run_is_not(tmp_path: Path) -> None:

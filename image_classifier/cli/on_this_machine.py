@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from container.classifier.errors import UserError
 from image_classifier.cli import on_sagemaker, results, rules
@@ -13,6 +14,7 @@ from image_classifier.local import jobs, server
 from image_classifier.local import transform as local_transform
 from image_classifier.local.packing import MODEL
 from image_classifier.platform import containers, image_code, processes
+from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
 from image_classifier.sagemaker import invocation
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.logs import Line
@@ -27,9 +29,18 @@ def folder_of(file: SettingsFile) -> Path:
 def _choose(image: str, arguments: argparse.Namespace) -> bool:
     """Return whether the verb runs in a container of `image`; warn if its code is another one."""
     is_chosen = containers.choose(image, chosen=arguments.in_containers)
+    if not is_chosen and _limits(arguments) != NO_LIMITS:
+        raise UserError(
+            "--memory and --cpus limit containers, and this would run as a process: "
+            "add --containers, or remove them"
+        )
     if is_chosen and (text := image_code.warning(image)):
         print(text, file=sys.stderr)
     return is_chosen
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    return Limits(memory=getattr(arguments, "memory", None), cpus=getattr(arguments, "cpus", None))
 
 
 def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
@@ -40,6 +51,7 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
         folder,
         from_tuning=arguments.from_tuning is not None,
         in_container=_choose(containers.TRAIN_IMAGE, arguments),
+        limits=_limits(arguments),
         is_quiet=arguments.quiet,
         show=aws.show,
     )
@@ -50,6 +62,7 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
 
 def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Search hyperparameters; return the best model."""
+    in_containers = _choose(containers.TRAIN_IMAGE, arguments)
     try:
         # Optuna takes a second to import.
         from image_classifier.local import tuning  # noqa: PLC0415
@@ -58,11 +71,17 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
             f"{sys.executable} has no {error.name}: in the checkout run `make setup` and use "
             ".venv/bin, or pip install '.[tune]'"
         ) from None
-    in_containers = _choose(containers.TRAIN_IMAGE, arguments)
     if not in_containers:
         processes.require("torch")
     folder = folder_of(file) / "tuning"
-    best = tuning.run(file, folder, aws.show, in_containers=in_containers, is_quiet=arguments.quiet)
+    best = tuning.run(
+        file,
+        folder,
+        aws.show,
+        in_containers=in_containers,
+        limits=_limits(arguments),
+        is_quiet=arguments.quiet,
+    )
     aws.show(f"best: trial {best.number}, {best.value:.5g}")
     for name, value in sorted(best.params.items()):
         aws.show(f"  {name} = {value}")
@@ -74,11 +93,14 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     """Start the server; return its address."""
     folder, job = folder_of(file), None if arguments.job is None else Path(arguments.job)
     port = arguments.port or server.PORT
-    in_container = _choose(containers.SERVE_IMAGE, arguments)
+    where: dict[str, Any] = {
+        "in_container": _choose(containers.SERVE_IMAGE, arguments),
+        "limits": _limits(arguments),
+    }
     if file.settings.endpoint.kind == "multi-model":
-        server.deploy_many_models(file, folder, job, port, in_container=in_container, show=aws.show)
+        server.deploy_many_models(file, folder, job, port, show=aws.show, **where)
     else:
-        server.deploy(file, folder, job, port, in_container=in_container)
+        server.deploy(file, folder, job, port, **where)
     return f"http://127.0.0.1:{port}"
 
 

@@ -2,8 +2,9 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,25 @@ _EXPIRES_HELP = (
     "delete the endpoint after this time, such as 90m, 2h or 3d; `never` removes an earlier limit "
     "(on SageMaker)"
 )
+_BYTES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+# Of Docker.
+_MIN_MEMORY, _MIN_CPUS = 6 * 2**20, 0.01
 
 # An endpoint can be deleted once it is in service, which takes minutes.
 _MIN_EXPIRY, _MAX_EXPIRY = timedelta(minutes=15), timedelta(days=365)
 
 _IN_CONTAINERS = "train tune deploy transform"
+_WITH_LIMITS = "train tune deploy"
 _JOB_HELP = "training job, or a model.tar.gz on S3 (default: the newest job's model)"
 _LOCAL_JOB_HELP = "with --local a file, for a multi-model endpoint also a folder of them"
 _TOP_HELP = "request and print only the N most probable classes (default: print 2)"
 _CONTAINERS_HELP = (
     "with --local: run the container images (default: if a Docker engine has them, else processes)"
 )
+_MEMORY_HELP = "with --local, of each container, such as 4g or 512m (default: no limit)"
+_CPUS_HELP = "with --local, of each container, such as 2 or 0.5 (default: no limit)"
 
 
 def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
@@ -68,6 +76,7 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
             parents=_parents(name) if chosen in {name, COMPLETION} else [],
         )
     _add_options(subparsers.choices)
+    _add_container_options(subparsers.choices)
     _add_pipeline_options(subparsers.choices["pipeline"])
     completion.add_options(subparsers.choices[COMPLETION], parser)
     command: Sequence[str] = []
@@ -78,8 +87,7 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if command:
         arguments.command = command
-    if getattr(arguments, "in_containers", None) is not None and not arguments.local:
-        parser.error("--containers and --processes need --local")
+    _check_container_options(parser, arguments)
     if arguments.verb == "transform" and arguments.output is not None and not arguments.local:
         parser.error("--output needs --local: on SageMaker, results are below aws.bucket")
     if arguments.verb == "logs" and arguments.local and (arguments.follow or arguments.since):
@@ -106,6 +114,22 @@ def _positive(text: str) -> int:
     if text.isascii() and text.isdecimal() and int(text):
         return int(text)
     raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text[:50]!r}")
+
+
+def _memory(text: str) -> int:
+    """Parse a size as Docker does: a number of bytes, or one with a unit."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([bkmgt]?)b?", text.lower())
+    if match is not None and (size := int(float(match[1]) * _BYTES[match[2]])) >= _MIN_MEMORY:
+        return size
+    message = f"{text[:50]!r} is not a size of 6m or more, such as 4g or 512m"
+    raise argparse.ArgumentTypeError(message)
+
+
+def _cpus(text: str) -> float:
+    if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,9})?", text) and float(text) >= _MIN_CPUS:
+        return float(text)
+    message = f"{text[:50]!r} is not a number of CPUs of 0.01 or more, such as 2 or 0.5"
+    raise argparse.ArgumentTypeError(message)
 
 
 def _duration(text: str) -> timedelta:
@@ -182,9 +206,6 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
     flag(_LOCAL, "--local", "run on this machine, without an account")
-    where = {"dest": "in_containers", "action": "store_const", "default": None}
-    add(_IN_CONTAINERS, "--containers", _CONTAINERS_HELP, const=True, **where)
-    add(_IN_CONTAINERS, "--processes", "with --local: run plain processes", const=False, **where)
     port_help = "port of the local server (default: the deployed server's, else 8080)"
     add("deploy predict explain", "--port", port_help, type=int)
     add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
@@ -207,6 +228,30 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     flag("delete", "--yes", "do not ask for confirmation")
     flag("delete", "--keep-output", "keep job output on S3: models, reports")
     add("cost", "--hours", "of one training job (default: %(default)s)", type=float, default=1.0)
+
+
+def _add_container_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
+    for verb in _IN_CONTAINERS.split():
+        add = partial(parsers[verb].add_argument, dest="in_containers", action="store_const")
+        add("--containers", help=_CONTAINERS_HELP, const=True)
+        add("--processes", help="with --local: run plain processes", const=False)
+    for verb in _WITH_LIMITS.split():
+        limit = parsers[verb].add_argument
+        limit("--memory", help=_MEMORY_HELP, type=_memory, metavar="SIZE")
+        limit("--cpus", help=_CPUS_HELP, type=_cpus, metavar="N")
+
+
+def _check_container_options(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> None:
+    if arguments.local:
+        return
+    if getattr(arguments, "in_containers", None) is not None:
+        parser.error("--containers and --processes need --local")
+    if getattr(arguments, "memory", None) or getattr(arguments, "cpus", None):
+        parser.error(
+            "--memory and --cpus need --local: on SageMaker, the instance type limits both"
+        )
 
 
 def _add_pipeline_options(pipeline: argparse.ArgumentParser) -> None:

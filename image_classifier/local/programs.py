@@ -1,6 +1,7 @@
 """The training programs of all trials of a local tuning job."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -22,7 +23,10 @@ from container.classifier.environment import (
 from container.classifier.errors import UserError
 from image_classifier.platform import containers, opt_ml, processes, training
 from image_classifier.platform.program import ROOT
-from image_classifier.platform.sandbox.launch import Running
+from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits, Running
+
+# Between the end of a container's output and its exit code.
+_END_SECONDS = 5
 
 # What stops a program: its process id, or its container.
 Handle = TypeVar("Handle")
@@ -64,13 +68,17 @@ class Programs(AbstractContextManager["Programs[Handle]"], Generic[Handle]):
             if self.is_stopped:
                 # A signal arrived after the check above.
                 self._kill(handle)
+        reason: str | None = None
         try:
             with (base_dir / training.LOG_FILE).open("a", buffering=1, encoding="utf-8") as log:
 
                 def read_lines() -> Iterator[str]:
+                    nonlocal reason
                     for line in output:
                         log.write(line)
                         yield line
+                    if reason := self._why_killed(handle):
+                        print(f"the training was killed: {reason}", file=log)
 
                 yield read_lines()
         finally:
@@ -83,10 +91,12 @@ class Programs(AbstractContextManager["Programs[Handle]"], Generic[Handle]):
             output.close()
         if self.is_stopped:
             raise TrialFailedError("stopped")
+        if reason is not None:
+            raise TrialFailedError(reason)
         failure = base_dir / opt_ml.FAILURE
         if failure.is_file():
-            reason = failure.read_text(encoding="utf-8", errors="replace")
-            raise TrialFailedError(reason.splitlines()[0][:300])
+            text = failure.read_text(encoding="utf-8", errors="replace")
+            raise TrialFailedError(text.splitlines()[0][:300])
 
     def stop(self) -> None:
         """Kill all programs, and reject new ones."""
@@ -98,6 +108,10 @@ class Programs(AbstractContextManager["Programs[Handle]"], Generic[Handle]):
     @abstractmethod
     def _start(self, base_dir: Path) -> tuple[Handle, TextIO]:
         """Start a program; return what stops it, and its output."""
+
+    def _why_killed(self, _handle: Handle) -> str | None:
+        """Return why the system killed a program whose output has ended, if it did."""
+        return None
 
     @abstractmethod
     def _kill(self, handle: Handle) -> None:
@@ -152,20 +166,39 @@ class ForkedPrograms(Programs[int]):
 class ContainerPrograms(Programs[Running]):
     """Containers, one for each program."""
 
-    def __init__(self, threads: int, channels: Sequence[Path], *, has_network: bool) -> None:
+    def __init__(
+        self,
+        threads: int,
+        channels: Sequence[Path],
+        *,
+        has_network: bool,
+        limits: Limits = NO_LIMITS,
+    ) -> None:
         """Every program computes with `threads` threads on the images in `channels`."""
         super().__init__()
-        self._threads = threads
+        self._threads = threads if limits.cpus is None else min(threads, math.ceil(limits.cpus))
+        self._limits = limits
         self._channels = channels
         self._has_network = has_network
 
     def _start(self, base_dir: Path) -> tuple[Running, TextIO]:
         variables = _variables(base_dir) | {"OMP_NUM_THREADS": str(self._threads)}
         program = containers.training(
-            base_dir, self._channels, variables, has_network=self._has_network
+            base_dir,
+            self._channels,
+            variables,
+            has_network=self._has_network,
+            limits=self._limits,
         )
         running, output = training.start(*program, is_quiet=True)
         return running, TextIOWrapper(output, encoding="utf-8", errors="replace")
+
+    def _why_killed(self, handle: Running) -> str | None:
+        with self._lock:
+            # Otherwise it is removed.
+            if self.is_stopped or not handle.wait(_END_SECONDS):
+                return None
+            return handle.why_killed()
 
     def _kill(self, handle: Running) -> None:
         handle.close()

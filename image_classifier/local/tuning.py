@@ -33,6 +33,7 @@ from image_classifier.local.stopped import StoppedError
 from image_classifier.local.tuning_page import best_trial, format_value
 from image_classifier.local.tuning_progress import TuningProgress
 from image_classifier.platform.program import handle_stop_signals
+from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
 from image_classifier.platform.training import LOG_FILE
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.schema import Settings
@@ -51,9 +52,12 @@ def run(
     show: Callable[[str], None],
     *,
     in_containers: bool = False,
+    limits: Limits = NO_LIMITS,
     is_quiet: bool = False,
 ) -> FrozenTrial:
     """Run all trials of the settings, as processes or in containers; return the best one.
+
+    `limits` are those of each container.
 
     Writes the page, the best hyperparameters and the model into `folder`; with `is_quiet` nothing
     is printed but by `show`.
@@ -85,7 +89,8 @@ def run(
         tuning_page.write(folder / PAGE, study, settings.name, tuning, str(file.local_data))
 
     show(f"{left} of {total} trials to go, {parallel} at a time, in {folder}")
-    programs = _programs(file, channels.values(), cpus // parallel, in_containers=in_containers)
+    limits_of_containers = limits if in_containers else None
+    programs = _programs(file, channels.values(), cpus // parallel, limits_of_containers)
     progress = TuningProgress(total, left, show, is_quiet=is_quiet)
     with programs, handle_stop_signals(programs.stop):
         with progress:
@@ -137,10 +142,11 @@ def _train(
 
 
 def _programs(
-    file: SettingsFile, channels: Iterable[Path], threads: int, *, in_containers: bool
+    file: SettingsFile, channels: Iterable[Path], threads: int, limits: Limits | None
 ) -> Programs[Any]:
-    if in_containers:
-        return ContainerPrograms(threads, list(channels), has_network=trials.has_network(file))
+    if limits is not None:
+        has_network = trials.has_network(file)
+        return ContainerPrograms(threads, list(channels), has_network=has_network, limits=limits)
     return ForkedPrograms(threads)
 
 

@@ -63,7 +63,8 @@ def train(
     `on_stop` is called.
 
     Raises:
-        UserError: the tree is not prepared, or the program cannot be started.
+        UserError: the tree is not prepared, the program cannot be started, or it was killed because
+            it used more memory than allowed.
         BrokenPipeError: the reader of standard output has ended, and so has the training.
     """
     if not (base_dir / opt_ml.HYPERPARAMETERS).is_file():
@@ -93,11 +94,16 @@ def train(
         ):
             is_read = _copy(output, log, stop_training, is_quiet=is_quiet)
             exit_code = running.wait(math.inf)
+        reason = running.why_killed() if exit_code else None
     finally:
         has_ended.set()
         running.close()
     if not is_read:
         raise BrokenPipeError
+    if reason is not None:
+        raise UserError(
+            f"the training was killed: {reason}, or use a smaller batch_size or image_size"
+        )
     return exit_code or 0
 
 
