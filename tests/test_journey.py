@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -112,6 +113,7 @@ def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None
     assert float(found[1]) > 90
     assert user.next_step == f"{PROGRAM} report settings.toml --local"
 
+    assert {"metrics.json", "report.html"} <= names_in(tmp_path / ".launcher/squares/output.tar.gz")
     pages = user.follow("--no-open")
     assert all((tmp_path / page).is_file() for page in pages)
     assert any(page.endswith("report.html") for page in pages)
@@ -142,6 +144,11 @@ def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None
     if way == "containers":
         assert left not in docker("ps", "--all", "--no-trunc", "--quiet").text
         assert containers_of(tmp_path) == []
+
+
+def names_in(archive: Path) -> set[str]:
+    with tarfile.open(archive) as opened:
+        return set(opened.getnames())
 
 
 def create_left_container() -> str:
@@ -224,5 +231,6 @@ def test_failed_training_leaves_no_older_result(tmp_path: Path) -> None:
 
     assert "the training failed: the accuracy on the test images is" in fails("train")
     assert not model.exists()
+    assert not model.with_name("output.tar.gz").exists()
     assert "the last training failed" in fails("deploy", "--port", port)
     assert "`deploy --local` first" in fails("predict", "squares/test/red/200.png")

@@ -13,7 +13,7 @@ from container.classifier.environment import (
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from image_classifier.local import trial
-from image_classifier.local.packing import BEST, MODEL, pack
+from image_classifier.local.packing import BEST, MODEL, OUTPUT, pack
 from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import containers, deployment, opt_ml, processes, training
 from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
@@ -34,7 +34,7 @@ def train(
     is_quiet: bool = False,
     show: Callable[[str], None] = lambda _text: None,
 ) -> Path:
-    """Train in `folder`; return the model, packed as SageMaker packs one.
+    """Train in `folder`; return the model, packed as SageMaker packs one, like the reports.
 
     A server of the earlier model is stopped, and that model is removed: a training that fails
     leaves nothing that could be taken for its result.
@@ -50,7 +50,7 @@ def train(
         if not best.is_file():
             raise UserError(f"no {best}: `tune --local` first")
         hyperparameters |= to_strings(json.loads(best.read_text("utf-8"))["hyperparameters"])
-    base_dir, packed = folder / FOLDER, folder / MODEL
+    base_dir, packed, output = folder / FOLDER, folder / MODEL, folder / OUTPUT
     if in_container:
         program = containers.training(
             base_dir,
@@ -70,6 +70,7 @@ def train(
     if any([processes.stop(base_dir), deployment.stop(base_dir)]):
         show("the server of the earlier model is stopped")
     packed.unlink(missing_ok=True)
+    output.unlink(missing_ok=True)
     trial.prepare(base_dir, channels, hyperparameters)
     is_stopped = Event()
     exit_code = training.train(base_dir, program, is_stopped.set, is_quiet=is_quiet)
@@ -78,6 +79,7 @@ def train(
     has_model = (base_dir / "model" / MANIFEST).is_file()
     if has_model:
         pack(base_dir / "model", packed)
+    pack(base_dir / "output" / "data", output)
     if is_stopped.is_set():
         saved = f"{packed} has its best weights so far" if has_model else "it has no model yet"
         raise StoppedError(f"the training is stopped: {saved}; `train --local` continues it")
