@@ -26,6 +26,7 @@ from image_classifier.platform import opt_ml, processes, training
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main
 from image_classifier.platform.program import ROOT
 from image_classifier.platform.sandbox import ports
+from image_classifier.platform.sandbox.process_target import ProcessTarget
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -384,6 +385,44 @@ exit(5)
     programs = _program(tmp_path, "training", code)
     assert training.train(base_dir, training.as_process(base_dir, programs)) == 0
     thread.join()
+
+
+# A shell starts at once, also on a busy machine.
+INTERRUPTED = """
+cd "$SAGEMAKER_BASE_DIR"
+echo files: $(find model output -type f | wc -l)
+stop() {
+    kill $!; touch model/a output/failure; echo "$TRAINING_JOB_NAME" >checkpoints/1.pt; exit 1
+}
+trap stop TERM
+if [ ! -e checkpoints/1.pt ]; then sleep 60 & wait; fi
+[ "$(cat checkpoints/1.pt)" = "$TRAINING_JOB_NAME" ] && touch model/weights
+"""
+
+
+def test_interrupted_training_restarts_with_its_checkpoints_alone(
+    base_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = ProcessTarget(["sh", "-c", INTERRUPTED]), training.as_process(base_dir)[1]
+    capfd.readouterr()
+
+    assert training.train(base_dir, program, interrupt_after=1) == 0
+
+    log = "files: 0\ninterrupted after 1 s; restarted with 1 checkpoint files\nfiles: 0\n"
+    assert (base_dir / training.LOG_FILE).read_text() == log
+    assert capfd.readouterr().out == log
+    # The name of the job is the same.
+    assert _files(base_dir / "model") == {"weights": b""}
+    assert _files(base_dir / "output") == {}
+
+
+def test_training_that_ends_early_is_not_interrupted(base_dir: Path, tmp_path: Path) -> None:
+    program = training.as_process(base_dir, _program(tmp_path, "training", "exit(3)"))
+
+    assert training.train(base_dir, program, interrupt_after=60) == 3
+
+    log = (base_dir / training.LOG_FILE).read_text()
+    assert log == "not interrupted: the training ended within 60 s\n"
 
 
 def test_serving_without_a_model_is_rejected(base_dir: Path, free_port: int) -> None:

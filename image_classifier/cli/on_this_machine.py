@@ -52,6 +52,7 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
         from_tuning=arguments.from_tuning is not None,
         in_container=_choose(containers.TRAIN_IMAGE, arguments),
         limits=_limits(arguments),
+        interrupt_after=arguments.interrupt_after,
         is_quiet=arguments.quiet,
         show=aws.show,
     )

@@ -48,6 +48,7 @@ _TOP_HELP = "request and print only the N most probable classes (default: print 
 _CONTAINERS_HELP = (
     "with --local: run the container images (default: if a Docker engine has them, else processes)"
 )
+_INTERRUPT_HELP = "with --local: interrupt the training once, as a spot instance, and restart it"
 _MEMORY_HELP = "with --local, of each container, such as 4g or 512m (default: no limit)"
 _CPUS_HELP = "with --local, of each container, such as 2 or 0.5 (default: no limit)"
 
@@ -76,7 +77,7 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
             parents=_parents(name) if chosen in {name, COMPLETION} else [],
         )
     _add_options(subparsers.choices)
-    _add_container_options(subparsers.choices)
+    _add_local_options(subparsers.choices)
     _add_pipeline_options(subparsers.choices["pipeline"])
     completion.add_options(subparsers.choices[COMPLETION], parser)
     command: Sequence[str] = []
@@ -87,7 +88,7 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if command:
         arguments.command = command
-    _check_container_options(parser, arguments)
+    _check_local_options(parser, arguments)
     if arguments.verb == "transform" and arguments.output is not None and not arguments.local:
         parser.error("--output needs --local: on SageMaker, results are below aws.bucket")
     if arguments.verb == "logs" and arguments.local and (arguments.follow or arguments.since):
@@ -230,7 +231,7 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     add("cost", "--hours", "of one training job (default: %(default)s)", type=float, default=1.0)
 
 
-def _add_container_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
+def _add_local_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     for verb in _IN_CONTAINERS.split():
         add = partial(parsers[verb].add_argument, dest="in_containers", action="store_const")
         add("--containers", help=_CONTAINERS_HELP, const=True)
@@ -239,15 +240,17 @@ def _add_container_options(parsers: Mapping[str, argparse.ArgumentParser]) -> No
         limit = parsers[verb].add_argument
         limit("--memory", help=_MEMORY_HELP, type=_memory, metavar="SIZE")
         limit("--cpus", help=_CPUS_HELP, type=_cpus, metavar="N")
+    interrupt = parsers["train"].add_argument
+    interrupt("--interrupt-after", help=_INTERRUPT_HELP, type=_positive, metavar="SECONDS")
 
 
-def _check_container_options(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace
-) -> None:
+def _check_local_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     if arguments.local:
         return
     if getattr(arguments, "in_containers", None) is not None:
         parser.error("--containers and --processes need --local")
+    if getattr(arguments, "interrupt_after", None) is not None:
+        parser.error("--interrupt-after needs --local")
     if getattr(arguments, "memory", None) or getattr(arguments, "cpus", None):
         parser.error(
             "--memory and --cpus need --local: on SageMaker, the instance type limits both"

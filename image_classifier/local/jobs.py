@@ -31,6 +31,7 @@ def train(
     from_tuning: bool,
     in_container: bool = False,
     limits: Limits = NO_LIMITS,
+    interrupt_after: float | None = None,
     is_quiet: bool = False,
     show: Callable[[str], None] = lambda _text: None,
 ) -> Path:
@@ -73,7 +74,9 @@ def train(
     output.unlink(missing_ok=True)
     trial.prepare(base_dir, channels, hyperparameters)
     is_stopped = Event()
-    exit_code = training.train(base_dir, program, is_stopped.set, is_quiet=is_quiet)
+    exit_code = training.train(
+        base_dir, program, is_stopped.set, is_quiet=is_quiet, interrupt_after=interrupt_after
+    )
     if exit_code:
         raise UserError(f"the training failed: {_failure(base_dir) or f'code {exit_code}'}")
     has_model = (base_dir / "model" / MANIFEST).is_file()

@@ -41,7 +41,7 @@ def create(base_dir: Path) -> None:
         (base_dir / folder).mkdir(parents=True, exist_ok=True)
     (base_dir / FAILURE).unlink(missing_ok=True)
     if _is_finished(base_dir):
-        _clear_checkpoints(base_dir)
+        _clear(base_dir / CHECKPOINTS)
 
 
 def start_job(base_dir: Path) -> None:
@@ -54,6 +54,18 @@ def start_job(base_dir: Path) -> None:
     """
     create(base_dir)
     _move_results_aside(base_dir)
+
+
+def restart_job(base_dir: Path) -> int:
+    """Remove what an interrupted job wrote, except its checkpoints, as on a new spot instance.
+
+    Returns:
+        The number of files of the checkpoints.
+    """
+    for name in ("model", "output"):
+        _clear(base_dir / name)
+    (base_dir / "output/data").mkdir()
+    return sum(path.is_file() for path in (base_dir / CHECKPOINTS).rglob("*"))
 
 
 def channels(base_dir: Path) -> list[str]:
@@ -75,7 +87,7 @@ def new_channels(base_dir: Path) -> Iterator[Path]:
     yield staged
     shutil.rmtree(base_dir / DATA)
     staged.rename(base_dir / DATA)
-    _clear_checkpoints(base_dir)
+    _clear(base_dir / CHECKPOINTS)
     _move_results_aside(base_dir)
 
 
@@ -200,9 +212,9 @@ def _move_results_aside(base_dir: Path) -> None:
     (base_dir / "output/data").mkdir(exist_ok=True)
 
 
-def _clear_checkpoints(base_dir: Path) -> None:
-    # Only the content: the folder itself can be a link to another disk.
-    for path in (base_dir / CHECKPOINTS).iterdir():
+def _clear(folder: Path) -> None:
+    # Only the content: the folder itself can be mounted, or a link to another disk.
+    for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -55,12 +55,15 @@ def train(
     on_stop: Callable[[], None] = lambda: None,
     *,
     is_quiet: bool = False,
+    interrupt_after: float | None = None,
 ) -> int:
     """Run a training job with its log on standard output and in a file; return its exit code.
 
     With `is_quiet` everything that it prints is in the file alone.
     On SIGTERM and SIGINT the program gets SIGTERM, and SIGKILL after SageMaker's timeout;
     `on_stop` is called.
+    After `interrupt_after` seconds the program gets the same signals, and is started again with the
+    checkpoints alone, as on a spot instance.
 
     Raises:
         UserError: the tree is not prepared, the program cannot be started, or it was killed because
@@ -73,30 +76,61 @@ def train(
             "run `python -m image_classifier.platform prepare` first"
         )
     opt_ml.start_job(base_dir)
+    with (base_dir / LOG_FILE).open("wb") as log:
+
+        def attempt(seconds: float | None) -> int | None:
+            return _run(program, log, on_stop, is_quiet=is_quiet, interrupt_after=seconds)
+
+        def show(text: str) -> None:
+            _copy([f"{text}\n".encode()], log, lambda: None, is_quiet=is_quiet)
+
+        exit_code = attempt(interrupt_after)
+        if exit_code is None:
+            count = opt_ml.restart_job(base_dir)
+            show(
+                f"interrupted after {interrupt_after:g} s; restarted with {count} checkpoint files"
+            )
+            exit_code = attempt(None)
+        elif interrupt_after is not None:
+            show(f"not interrupted: the training ended within {interrupt_after:g} s")
+    return exit_code or 0
+
+
+def _run(
+    program: tuple[Target, Launch],
+    log: IO[bytes],
+    on_stop: Callable[[], None],
+    *,
+    is_quiet: bool,
+    interrupt_after: float | None,
+) -> int | None:
+    """Run a training program once; return its exit code, or None if it was interrupted."""
     target, _ = program
     running, output = start(*program, is_quiet=is_quiet)
-    is_stopped, has_ended = threading.Event(), threading.Event()
-    killer = threading.Thread(
-        target=_end, args=[running, has_ended], kwargs={"is_repeated": target.is_container}
-    )
+    is_stopped, is_interrupted, has_ended = (threading.Event() for _ in range(3))
 
     def stop_training() -> None:
         on_stop()
-        if not is_stopped.is_set():
-            is_stopped.set()
-            killer.start()
+        is_stopped.set()
 
+    def end() -> None:
+        """End the program when it is stopped or interrupted."""
+        if not is_stopped.wait(interrupt_after):
+            is_interrupted.set()
+        _end(running, has_ended, is_repeated=target.is_container)
+
+    killer = threading.Thread(target=end)
+    killer.start()
     try:
-        with (
-            output,
-            handle_stop_signals(stop_training),
-            (base_dir / LOG_FILE).open("wb") as log,
-        ):
+        with output, handle_stop_signals(stop_training):
             is_read = _copy(output, log, stop_training, is_quiet=is_quiet)
             exit_code = running.wait(math.inf)
         reason = running.why_killed() if exit_code else None
     finally:
+        was_stopped = is_stopped.is_set()
         has_ended.set()
+        is_stopped.set()
+        killer.join()
         running.close()
     if not is_read:
         raise BrokenPipeError
@@ -104,7 +138,7 @@ def train(
         raise UserError(
             f"the training was killed: {reason}, or use a smaller batch_size or image_size"
         )
-    return exit_code or 0
+    return None if is_interrupted.is_set() and not was_stopped else exit_code or 0
 
 
 def start(target: Target, launch: Launch, *, is_quiet: bool) -> tuple[Running, IO[bytes]]:
@@ -132,7 +166,8 @@ def _end(running: Running, has_ended: threading.Event, *, is_repeated: bool) -> 
     The first process of a container ignores SIGTERM until it has a handler: `is_repeated`.
     """
     deadline = time.monotonic() + GRACE_SECONDS
-    running.terminate()
+    if not has_ended.is_set():
+        running.terminate()
     while not has_ended.wait(1):
         if time.monotonic() > deadline:
             running.kill()
@@ -140,7 +175,9 @@ def _end(running: Running, has_ended: threading.Event, *, is_repeated: bool) -> 
             running.terminate()
 
 
-def _copy(lines: IO[bytes], log: IO[bytes], stop: Callable[[], None], *, is_quiet: bool) -> bool:
+def _copy(
+    lines: Iterable[bytes], log: IO[bytes], stop: Callable[[], None], *, is_quiet: bool
+) -> bool:
     """Copy the output of a training to its log and to standard output, until it ends.
 
     If the reader of standard output ends, the training is stopped, which leaves a checkpoint.
