@@ -47,10 +47,7 @@ def train(
     channels = trial.find_channels(file)
     hyperparameters = file.settings.job_hyperparameters()
     if from_tuning:
-        best = folder / "tuning" / BEST
-        if not best.is_file():
-            raise UserError(f"no {best}: `tune --local` first")
-        hyperparameters |= to_strings(json.loads(best.read_text("utf-8"))["hyperparameters"])
+        hyperparameters |= _best_hyperparameters(folder)
     base_dir, packed, output = folder / FOLDER, folder / MODEL, folder / OUTPUT
     if in_container:
         program = containers.training(
@@ -143,6 +140,13 @@ def cache_of(file: SettingsFile) -> Path:
     """Return the folder of decoded images of the trainings without containers."""
     chosen = file.settings.training.environment.get(CACHE_DIR_VARIABLE)
     return Path(chosen) if chosen else cache_dir()
+
+
+def _best_hyperparameters(folder: Path) -> dict[str, str]:
+    best = folder / "tuning" / BEST
+    if not best.is_file():
+        raise UserError(f"no {best}: `tune --local` first")
+    return to_strings(json.loads(best.read_text("utf-8"))["hyperparameters"])
 
 
 def _failure(base_dir: Path) -> str | None:
