@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.conditions import ROOT, conditions
 from benchmarks.equal_training import Checkout, make_hands, write_job
+from benchmarks.job import environment
 
 CGROUPS = Path("/sys/fs/cgroup")
 GROUP = "image-classifier-benchmark"
@@ -91,11 +92,7 @@ def run_process(checkout: Checkout, base_dir: Path, quota: float | None) -> tupl
         with subprocess.Popen(
             [*prefix, sys.executable, "-m", module, "train"],
             cwd=directory,
-            env={
-                **os.environ,
-                "SAGEMAKER_BASE_DIR": str(base_dir),
-                "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(base_dir / "cache"),
-            },
+            env=environment(base_dir),
             stdout=file,
             stderr=subprocess.STDOUT,
         ) as process:

@@ -13,14 +13,12 @@ import argparse
 import hashlib
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.conditions import ROOT, conditions
+from benchmarks.job import environment, unpacked, write_configuration
 from image_classifier.platform import hands
 
 SQUEEZENET = {"network": "squeezenet1_0", "batch_size": "16", "epochs": "1", "head_epochs": "5"}
@@ -79,13 +78,7 @@ class Checkout:
         with subprocess.Popen(
             [sys.executable, "-m", module, verb],
             cwd=directory,
-            env={
-                **os.environ,
-                "PYTHONUNBUFFERED": "1",
-                "SAGEMAKER_BASE_DIR": str(base_dir),
-                "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(base_dir / "cache"),
-                **variables,
-            },
+            env=environment(base_dir, PYTHONUNBUFFERED="1", **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -190,13 +183,12 @@ def make_hands(directory: Path) -> Path:
 def make_data(directory: Path, tars: Path, per_class: int) -> dict[str, Path]:
     """Draw hands and unpack ants and bees; return the folder of each case's channels."""
     drawn = make_hands(directory / "hands")
-    with tarfile.open(tars / "ants-bees.tar") as archive:
-        archive.extractall(directory, filter="data")
+    photographs = unpacked(tars, "ants-bees", directory) / "ants-bees"
     for channel, part, count in (("training", "train", per_class), ("validation", "val", 20)):
         for class_name in ("ants", "bees"):
             target = directory / "insects" / channel / class_name
             target.mkdir(parents=True)
-            for path in sorted((directory / "ants-bees" / part / class_name).iterdir())[:count]:
+            for path in sorted((photographs / part / class_name).iterdir())[:count]:
                 shutil.copy2(path, target)
     weights = directory / "insects" / "weights"
     weights.mkdir()
@@ -213,15 +205,9 @@ def make_job(base_dir: Path, data: Mapping[str, Path], case: str) -> Path:
 
 def write_job(base_dir: Path, data: Path, hyperparameters: Mapping[str, str]) -> Path:
     """Write a job whose channels are the folders of `data`; return its folder."""
-    (base_dir / "input" / "config").mkdir(parents=True)
+    (base_dir / "input").mkdir(parents=True)
     (base_dir / "input" / "data").symlink_to(data)
-    documents = {
-        "hyperparameters": hyperparameters,
-        "inputdataconfig": {path.name: {"TrainingInputMode": "File"} for path in data.iterdir()},
-    }
-    for name, document in documents.items():
-        path = base_dir / "input" / "config" / f"{name}.json"
-        path.write_text(json.dumps(document), encoding="utf-8")
+    write_configuration(base_dir, hyperparameters)
     return base_dir
 
 

@@ -13,7 +13,6 @@ import json
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import tomllib
@@ -23,6 +22,7 @@ import torch
 import torchvision
 
 from benchmarks.conditions import ROOT, conditions
+from benchmarks.job import unpacked
 
 EXAMPLES = ROOT / "examples"
 
@@ -51,9 +51,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            with tarfile.open(arguments.data / f"{data}.tar") as archive:
-                archive.extractall(folder / "all", filter="data")
-            fill(folder / "all", folder / "images")
+            fill(unpacked(arguments.data, data, folder / "all"), folder / "images")
             start = time.monotonic()
             predicted = run(path, folder)
             results[path.stem] = {"seconds": time.monotonic() - start, "answer": predicted}

@@ -15,7 +15,6 @@ cost: seconds for 500 evaluations of ResNet-18, and memory while 100 photographs
 
 import argparse
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -35,6 +34,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.conditions import ROOT, conditions
+from benchmarks.job import environment, write_configuration
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
@@ -134,21 +134,10 @@ def train(scratch: Path, data: Path, name: str) -> None:
     (channels / "weights").mkdir()
     (weights,) = (data / "weights").glob("*.pth")
     (channels / "weights" / weights.name).symlink_to(weights.resolve())
-    config = scratch / "input/config"
-    config.mkdir()
-    documents: Mapping[str, Mapping[str, object]] = {
-        "hyperparameters": HYPERPARAMETERS,
-        "inputdataconfig": {"training": {}, "validation": {}, "weights": {}},
-    }
-    for file, document in documents.items():
-        (config / f"{file}.json").write_text(json.dumps(document), encoding="utf-8")
-    environment = {
-        "SAGEMAKER_BASE_DIR": str(scratch),
-        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(scratch / "cache"),
-    }
+    write_configuration(scratch, HYPERPARAMETERS)
     subprocess.run(
         [sys.executable, "-m", "container.training", "train"],
-        env=os.environ | environment,
+        env=environment(scratch),
         stdout=sys.stderr,
         check=True,
     )

@@ -38,9 +38,9 @@ from torchvision.models import SqueezeNet1_0_Weights
 from benchmarks import time_budget
 from benchmarks.conditions import ROOT, conditions
 from benchmarks.fine_tuning import DATA, NETWORK, WEIGHTS
+from benchmarks.job import Case, make_tree, unpacked
 from benchmarks.results import continued, drawn, points
 from benchmarks.rivals.budget import Job
-from benchmarks.training import Case, make_tree, unpacked
 from container.classifier import labeled_images
 
 OURS: dict[str, dict[str, str]] = {"ours": {}, "frozen stage": {"fine_tuning": "none"}}

@@ -20,7 +20,6 @@ import json
 import math
 import os
 import statistics
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +32,10 @@ from torch import nn
 from torchvision import transforms
 
 from benchmarks.conditions import conditions
+from benchmarks.job import Case, make_tree, unpacked
 from benchmarks.results import T_95
 from benchmarks.rivals import torch_loop
-from benchmarks.training import Case, make_tree, train
+from benchmarks.training import train
 from container.classifier import labeled_images
 from container.classifier.preprocessing import Preprocessing
 from container.networks.network import Classifier, build
@@ -75,18 +75,16 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
     results: dict[str, list[Measured]] = {}
     with tempfile.TemporaryDirectory() as directory:
-        scratch = Path(directory)
-        with tarfile.open(arguments.data / "ants-bees.tar") as archive:
-            archive.extractall(scratch, filter="data")
+        images_folder = unpacked(arguments.data, "ants-bees", Path(directory))
         weights_file = (arguments.data / (CASE.weights or "")).resolve()
         for seed in range(arguments.seeds):
             runs: dict[str, Callable[[], Measured]] = {
-                "usual": partial(train_usual, scratch, weights_file, seed),
-                "frozen stage": partial(train_frozen_stage, scratch, weights_file, seed),
+                "usual": partial(train_usual, images_folder, weights_file, seed),
+                "frozen stage": partial(train_frozen_stage, images_folder, weights_file, seed),
             }
             if arguments.program is not None:
                 case = _case(arguments.program)
-                runs["program"] = partial(train_program, case, scratch, arguments.data, seed)
+                runs["program"] = partial(train_program, case, images_folder, arguments.data, seed)
             for name, run in runs.items():
                 measured = _with_empty_cache(run)
                 results.setdefault(name, []).append(measured)

@@ -13,7 +13,6 @@ import argparse
 import json
 import re
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.conditions import conditions
+from benchmarks.job import unpacked
 from container.classifier.preprocessing import Pixels
 from image_classifier.preparation.audit import find_copies
 from image_classifier.preparation.features import Features, simple_features
@@ -68,9 +68,8 @@ def main() -> None:
     results = []
     for name in arguments.sets:
         with tempfile.TemporaryDirectory() as scratch:
-            with tarfile.open(arguments.data / f"{name}.tar") as archive:
-                archive.extractall(scratch, filter="data")
-            for result in _measure(name, Path(scratch, FOLDERS[name]), arguments):
+            folder = unpacked(arguments.data, name, Path(scratch)) / FOLDERS[name]
+            for result in _measure(name, folder, arguments):
                 print(result, flush=True)
                 results.append(result)
     print(json.dumps({"results": results, "conditions": conditions(["numpy", "pillow"])}))

@@ -10,7 +10,6 @@ of the decoded images' file that were read: Linux takes them back when memory ge
 import argparse
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.conditions import conditions
+from benchmarks.job import environment, write_configuration
 
 SAMPLE_SECONDS = 0.02
 
@@ -45,10 +45,10 @@ def main() -> None:
     results = []
     for count in (arguments.images, 10 * arguments.images):
         with tempfile.TemporaryDirectory() as scratch:
-            base_dir, cache = Path(scratch, "opt-ml"), Path(scratch, "cache")
+            base_dir = Path(scratch)
             _make_job(base_dir, count)
-            peaks = _train(base_dir, cache)
-            size = sum(path.stat().st_size for path in cache.iterdir())
+            peaks = _train(base_dir)
+            size = sum(path.stat().st_size for path in (base_dir / "cache").iterdir())
         result = {"images": count, "cache_mb": size / 1e6, **peaks}
         results.append(result)
         print("  ".join(f"{name} {value:.0f}" for name, value in result.items()), flush=True)
@@ -66,28 +66,18 @@ def _make_job(base_dir: Path, count: int) -> None:
         file = io.BytesIO()
         Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG")
         (directory / f"{number}.jpg").write_bytes(file.getvalue())
-    config = base_dir / "input" / "config"
-    config.mkdir()
-    for name, document in (
-        ("hyperparameters", HYPERPARAMETERS),
-        ("inputdataconfig", {"training": {}, "validation": {}}),
-    ):
-        (config / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+    write_configuration(base_dir, HYPERPARAMETERS)
 
 
-def _train(base_dir: Path, cache: Path) -> dict[str, float]:
+def _train(base_dir: Path) -> dict[str, float]:
     """Run the program; return its peaks and how long it took."""
-    environment = {
-        **os.environ,
-        "SAGEMAKER_BASE_DIR": str(base_dir),
-        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(cache),
-        # On GPUs as well: the memory of one process is measured.
-        "SAGEMAKER_CLASSIFIER_PROCESSES": "1",
-    }
     peaks = {"anonymous_mb": 0.0, "mapped_mb": 0.0}
     start = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", "container.training", "train"], env=environment, stdout=sys.stderr
+        [sys.executable, "-m", "container.training", "train"],
+        # On GPUs as well: the memory of one process is measured.
+        env=environment(base_dir, SAGEMAKER_CLASSIFIER_PROCESSES="1"),
+        stdout=sys.stderr,
     ) as process:
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.conditions import conditions
-from benchmarks.training import Case, hurricane, make_tree, train, unpacked
+from benchmarks.job import Case, make_tree, unpacked
+from benchmarks.training import hurricane, train
 from container.classifier import labeled_images
 from container.classifier.artifact import Artifact
 from container.classifier.preprocessing import Pixels

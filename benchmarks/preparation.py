@@ -14,7 +14,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +22,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.conditions import conditions
+from benchmarks.job import unpacked
+from benchmarks.rivals.budget import processor_seconds
 from image_classifier.preparation.audit import audit, find_copies
 from image_classifier.preparation.features import EDGES_SHAPE
 from image_classifier.preparation.findings import Finding
@@ -44,9 +45,7 @@ def main() -> None:
         print(json.dumps(_synthetic(arguments.synthetic)))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        with tarfile.open(arguments.data / "hurricane.tar") as archive:
-            archive.extractall(scratch, filter="data")
-        folder = Path(scratch, "hurricane")
+        folder = unpacked(arguments.data, "hurricane", Path(scratch)) / "hurricane"
         results = {"speed": _speed(folder), "recall": _recall(folder)}
     sizes = []
     for count in SYNTHETIC:
@@ -59,17 +58,11 @@ def main() -> None:
     print(json.dumps({**results, "synthetic": sizes, "conditions": facts}))
 
 
-def _processor_seconds() -> float:
-    """Return the CPU time of all processes, which does not depend on other load."""
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(of_one.ru_utime + of_one.ru_stime for of_one in usage)
-
-
 def _speed(folder: Path) -> dict[str, float]:
     """Audit 10,000 images."""
-    start, busy = time.monotonic(), _processor_seconds()
+    start, busy = time.monotonic(), processor_seconds()
     found = audit_source(folder / "train_another", Reading(), quiet=True)
-    seconds, busy = time.monotonic() - start, _processor_seconds() - busy
+    seconds, busy = time.monotonic() - start, processor_seconds() - busy
     result = {"images": len(found.images), "seconds": seconds, "processor_seconds": busy}
     print(result, flush=True)
     return result

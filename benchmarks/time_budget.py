@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.conditions import conditions
-from benchmarks.training import Case, make_tree, unpacked
+from benchmarks.job import Case, environment, make_tree, unpacked
+from benchmarks.rivals.budget import processor_seconds
 from container.classifier.artifact import Artifact
 
 SQUEEZENET = {"network": "squeezenet1_0", "image_size": "128", "batch_size": "32"}
@@ -109,19 +109,13 @@ def _limited(case: Case, images: Path, count: int | None, minutes: float) -> Cas
 def run(base_dir: Path, place: str) -> dict[str, Any]:
     """Run a job in a place; return its seconds, epochs, accuracies and precision."""
     cores, others = PLACES[place]
-    environment = {
-        **os.environ,
-        "SAGEMAKER_BASE_DIR": str(base_dir),
-        # Of this run alone: every one decodes.
-        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(base_dir / "cache"),
-    }
     program, clock = ["-m", "container.training"], time.monotonic
     if place == IDLE:
-        program, clock = ["-c", CPU_TIME], _cpu_seconds
+        program, clock = ["-c", CPU_TIME], processor_seconds
     load, command = os.getloadavg()[0], [sys.executable, *program, "train"]
     with _busy(cores, others), (base_dir / "log").open("w") as log:
         start = clock()
-        subprocess.run(_on(cores, command), env=environment, stdout=log, check=True)
+        subprocess.run(_on(cores, command), env=environment(base_dir), stdout=log, check=True)
         seconds = clock() - start
     manifest = Artifact.read(base_dir / "model").manifest
     report = json.loads((base_dir / "output/data/metrics.json").read_text())
@@ -136,11 +130,6 @@ def run(base_dir: Path, place: str) -> dict[str, Any]:
         "quantization": report["quantization"]["reason"],
         "load_before": load,
     }
-
-
-def _cpu_seconds() -> float:
-    """Return the CPU time of the programs that have ended."""
-    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 @contextmanager

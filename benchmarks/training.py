@@ -11,16 +11,13 @@ the validation accuracy of every epoch against the seconds.
 import argparse
 import dataclasses
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.conditions import conditions
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
-    """A data set and the settings to train on it."""
-
-    training: str
-    """Folder of the training channel within the tar file."""
-
-    validation: str
-    hyperparameters: Mapping[str, str]
-    weights: str | None = None
-    """File of the weights channel, beside the tar file."""
-
-    tar: str | None = None
-    """The tar file's name, where it isn't that of the data set."""
-
-    keep: Mapping[str, int] = field(default_factory=dict)
-    """How many images of some classes the training channel has; of the others all."""
-
+from benchmarks.job import Case, environment, make_tree, unpacked
 
 # Equal terms for both: the same network, steps and augmentation.
 SQUEEZENET = {
@@ -142,57 +120,14 @@ def main() -> None:
     print(json.dumps({"results": results, "conditions": facts}))
 
 
-def unpacked(data: Path, name: str, scratch: Path) -> Path:
-    """Return the folder of a tar file's images, unpacked the first time."""
-    directory = scratch / "images" / name
-    if not directory.exists():
-        with tarfile.open(data / f"{name}.tar") as archive:
-            archive.extractall(directory, filter="data")
-    return directory
-
-
-def _make_channel(directory: Path, images: Path, keep: Mapping[str, int]) -> None:
-    """Make a channel of links: to all images, or to some of each class."""
-    if not keep:
-        directory.symlink_to(images)
-        return
-    for folder in sorted(images.iterdir()):
-        (directory / folder.name).mkdir(parents=True)
-        for path in sorted(folder.iterdir())[: keep.get(folder.name)]:
-            (directory / folder.name / path.name).symlink_to(path)
-
-
-def make_tree(base_dir: Path, case: Case, images: Path, data: Path, seed: int) -> None:
-    """Write what SageMaker would give a job: channels, hyperparameters and where they are."""
-    config, channels = base_dir / "input" / "config", base_dir / "input" / "data"
-    config.mkdir(parents=True)
-    channels.mkdir()
-    _make_channel(channels / "training", images / case.training, case.keep)
-    (channels / "validation").symlink_to(images / case.validation)
-    if case.weights is not None:
-        (channels / "weights").mkdir()
-        (channels / "weights" / Path(case.weights).name).symlink_to((data / case.weights).resolve())
-    hyperparameters = {**case.hyperparameters, "seed": str(seed)}
-    (config / "hyperparameters.json").write_text(json.dumps(hyperparameters), encoding="utf-8")
-    inputs = {path.name: {"TrainingInputMode": "File"} for path in channels.iterdir()}
-    (config / "inputdataconfig.json").write_text(json.dumps(inputs), encoding="utf-8")
-
-
 def train(base_dir: Path) -> dict[str, Any]:
     """Run the training program; return its accuracy, and the seconds of its parts."""
-    environment = {
-        **os.environ,
-        "SAGEMAKER_BASE_DIR": str(base_dir),
-        # Of this run alone: every one decodes.
-        "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(base_dir / "cache"),
-        "PYTHONUNBUFFERED": "1",
-    }
     start = time.monotonic()
     decoding = first = last = start
     curve = []
     with subprocess.Popen(
         [sys.executable, "-m", "container.training", "train"],
-        env=environment,
+        env=environment(base_dir, PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

@@ -12,7 +12,6 @@ are printed.
 import argparse
 import json
 import statistics
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
 from benchmarks.conditions import conditions
+from benchmarks.job import unpacked
 from container.classifier import labeled_images
 from container.classifier.preprocessing import Preprocessing
 from container.networks import network
@@ -144,9 +144,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        with tarfile.open(arguments.data / "dogs.tar") as archive:
-            archive.extractall(scratch, filter="data")
-        found = labeled_images.labeled_files(Path(scratch, "dogs", "train"))
+        dogs = unpacked(arguments.data, "dogs", Path(scratch)) / "dogs"
+        found = labeled_images.labeled_files(dogs / "train")
         random = np.random.default_rng(0)
         chosen = random.permutation(len(found))[: arguments.steps * BATCH_SIZE]
         files = [found[i] for i in chosen]

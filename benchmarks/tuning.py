@@ -9,18 +9,16 @@ training is a separate process with an empty cache and runs all epochs. `search`
 each. One half of the separate trainings runs before the searches, the other half after them. Each
 search starts from scratch. All train without the debugger.
 
-Processor seconds are the CPU time of all child processes; seconds are wall-clock time.
+Processor seconds are the CPU time of all processes; seconds are wall-clock time.
 """
 
 import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +27,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.conditions import conditions
+from benchmarks.job import environment, unpacked
+from benchmarks.rivals.budget import processor_seconds
 from container.classifier.machine import usable_cpus
 from image_classifier.local import packing, trial
 from image_classifier.settings import settings_file
@@ -80,7 +80,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        _write_images(arguments.data / "fingers.tar", folder)
+        _write_images(unpacked(arguments.data, "fingers", folder) / "fingers", folder)
         file = _settings(folder, arguments.jobs, parallel, seed=0)
         drawn = [*_draw(file, arguments.jobs)]
         half = len(drawn) // 2
@@ -111,12 +111,10 @@ def _settings(folder: Path, jobs: int, parallel: int, seed: int) -> SettingsFile
     return settings_file.read(path)
 
 
-def _write_images(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder / "all", filter="data")
+def _write_images(unpacked_images: Path, folder: Path) -> None:
     for channel, source in (("training", "train"), ("validation", "test")):
         (folder / "images" / channel).mkdir(parents=True)
-        images = sorted((folder / "all" / "fingers" / source).iterdir())
+        images = sorted((unpacked_images / source).iterdir())
         for path in images[:: THINNED[channel]]:
             (folder / "images" / channel / path.name).hardlink_to(path)
 
@@ -151,11 +149,7 @@ def _separately(
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             base_dir = Path(scratch, "ml")
             trial.prepare(base_dir, file.local_channels(), to_strings(hyperparameters))
-            variables = {
-                "SAGEMAKER_BASE_DIR": str(base_dir),
-                "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(Path(scratch, "cache")),
-            }
-            _run(["container.training", "train"], variables, folder)
+            _run(["container.training", "train"], base_dir, folder)
             report = (base_dir / METRICS).read_text(encoding="utf-8")
         # The accuracy of the exported weights, which is the objective of `tune` too.
         accuracy = float(json.loads(report)["val_accuracy"])
@@ -169,19 +163,16 @@ def _separately(
 def _tuned(file: SettingsFile, folder: Path) -> float:
     """Tune; return the best accuracy."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        variables = {
-            "SAGEMAKER_CLASSIFIER_CACHE_DIR": str(Path(scratch, "cache")),
-        }
         command = ["image_classifier", "tune", str(file.path), "--local"]
-        print(_run(command, variables, Path(scratch)), file=sys.stderr)
+        print(_run(command, Path(scratch, "ml"), Path(scratch)), file=sys.stderr)
         best = Path(scratch, ".launcher", "hands", "tuning", packing.BEST)
         return float(json.loads(best.read_text(encoding="utf-8"))["objective"])
 
 
-def _run(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> str:
+def _run(command: Sequence[str], base_dir: Path, folder: Path) -> str:
     return subprocess.run(
         [sys.executable, "-m", *command],
-        env=os.environ | variables,
+        env=environment(base_dir),
         cwd=folder,
         stdout=subprocess.PIPE,
         text=True,
@@ -190,11 +181,9 @@ def _run(command: Sequence[str], variables: Mapping[str, str], folder: Path) -> 
 
 
 def _measured(search: Callable[[], float]) -> Measured:
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    before, start = processor_seconds(), time.monotonic()
     best = search()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    seconds = time.monotonic() - start
+    computed, seconds = processor_seconds() - before, time.monotonic() - start
     return {"processor_seconds": computed, "seconds": seconds, "best": best}
 
 
