@@ -52,6 +52,9 @@ PACKAGES = ("flask", "gunicorn", "openvino", "torch", "torchvision", "pillow", "
 PYTHON = Path(sys.executable)
 LOG = "server.log"
 
+# Of a server that does not start, in characters.
+LOG_END = 2000
+
 Contender: TypeAlias = Callable[[Path, int], Command]
 """Returns the command of a server, given the folder with the artifact and the port."""
 
@@ -83,11 +86,15 @@ def running(contender: Contender, base_dir: Path) -> Iterator[Running]:
         ) as process,
     ):
         try:
-            wait_for_ping(process, port)
+            try:
+                wait_for_ping(process, port)
+            except SystemExit as error:
+                log = (base_dir / LOG).read_text(encoding="utf-8", errors="replace")
+                raise SystemExit(f"{log[-LOG_END:]}\n{error}") from None
             yield Running(process=process, port=port, start_seconds=time.monotonic() - start)
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)
                 process.wait(10)
             # Some servers do not stop their workers.
             with suppress(ProcessLookupError):

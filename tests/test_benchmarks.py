@@ -84,12 +84,18 @@ def test_benchmarks_accept_the_command_lines_of_the_documents(line: CommandLine)
         pytest.fail(f"{line.place}: {line.module} {shlex.join(line.words)}")
 
 
-@pytest.mark.parametrize("name", [commands.FLASK, commands.LITSERVE])
-def test_servers_start_where_python_finds_their_modules(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [commands.FLASK, commands.LITSERVE, commands.TORCHSERVE])
+def test_servers_start_where_python_finds_their_modules(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_prepare_torchserve", lambda *_: [])
+
     command = commands.rival(name, Path("python"), tmp_path, 8080)
 
-    (module,) = re.findall(r"benchmarks[\w.]+", " ".join(command.arguments))
-    assert (command.directory / f"{module.replace('.', '/')}.py").is_file()
+    # TorchServe's workers start in another folder.
+    assert Path(command.variables.get("PYTHONPATH", command.directory)) == ROOT
+    for module in re.findall(r"benchmarks[\w.]+", " ".join(command.arguments)):
+        assert find_spec(module)
 
 
 def test_programs_that_compare_fine_tuning_exist() -> None:

@@ -54,7 +54,8 @@ def rival(name: str, python: Path, base_dir: Path, port: int) -> Command:
     else:
         arguments = ["-c", "from ts.model_server import start; start()", "--foreground", "--ncs"]
         arguments += _prepare_torchserve(python, base_dir / "torchserve", port)
-        # It writes logs to its working directory.
+        # It writes logs to its working directory, and its workers have another one.
+        variables["PYTHONPATH"] = str(ROOT)
         return Command([str(python), *arguments], variables, base_dir)
     return Command([str(python), *arguments], variables, ROOT)
 
