@@ -60,7 +60,7 @@ def write_configuration(base_dir: Path, hyperparameters: Mapping[str, str]) -> N
 
 
 def environment(base_dir: Path, **variables: str) -> dict[str, str]:
-    """Return the environment of a job in `base_dir`, with a cache of its own: it decodes."""
+    """Return the environment of a job in `base_dir`, with a separate cache: it decodes."""
     return {
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(base_dir),
