@@ -8,7 +8,6 @@ medians are printed.
 
 import argparse
 import itertools
-import json
 import statistics
 import time
 from collections import defaultdict
@@ -16,7 +15,7 @@ from collections import defaultdict
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from container.networks.network import build
 
 SIZE, BATCH_SIZE, CLASSES = 224, 8, 10
@@ -75,8 +74,7 @@ def main() -> None:
         results[name] = {key: statistics.median(values) for key, values in speeds.items()}
         row = "  ".join(f"{key} {speed:.1f}" for key, speed in results[name].items())
         print(f"{name:<20} {row}", flush=True)
-    facts = conditions(["torch", "torchvision"])
-    print(json.dumps({"images_per_second": results, "conditions": facts}))
+    print_results(["torch", "torchvision"], images_per_second=results)
 
 
 if __name__ == "__main__":

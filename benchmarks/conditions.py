@@ -1,5 +1,6 @@
 """The conditions of a measurement: commit, processor, package versions."""
 
+import json
 import os
 import platform
 import subprocess
@@ -18,6 +19,11 @@ def conditions(packages: Sequence[str]) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
     }
+
+
+def print_results(packages: Sequence[str], **results: object) -> None:
+    """Print one JSON document, with the conditions of the measurement."""
+    print(json.dumps({**results, "conditions": conditions(packages)}))
 
 
 def _commit() -> str:

@@ -10,7 +10,6 @@ log) and the images per second of the last epoch.
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import ROOT, print_results
 from benchmarks.equal_training import Checkout, make_hands, write_job
 from benchmarks.job import environment
 
@@ -69,7 +68,7 @@ def main() -> None:
                 print(
                     f"{name:<7} quota {quota or 'none':<5} {threads} threads {speed:7.1f} images/s"
                 )
-    print(json.dumps({"results": results, "conditions": conditions(["torch"])}))
+    print_results(["torch"], results=results)
 
 
 def run_container(image: str, base_dir: Path, data: Path, quota: float | None) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torchvision import models
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from container.debugger.profiler.timeline import STEP
 from container.debugger.recording.debug_session import Observer, Settings
 from container.debugger.recording.hook_configuration import REDUCTIONS, default_collections
@@ -211,8 +211,7 @@ def main() -> None:
         results[policy] = measure(policy, rounds)
         words = "  ".join(f"{name} {value:.2f}" for name, value in results[policy].items())
         print(f"{policy:<8} n={rounds}  {words}", flush=True)
-    facts = conditions(["torch", "smdebug", "protobuf", "numpy"])
-    print(json.dumps({"rounds": rounds, "results": results, "conditions": facts}))
+    print_results(["torch", "smdebug", "protobuf", "numpy"], rounds=rounds, results=results)
 
 
 if __name__ == "__main__":

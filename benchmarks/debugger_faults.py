@@ -10,7 +10,6 @@ GPU are written as the profiler writes them, for the run with tiny batches.
 
 import argparse
 import contextlib
-import json
 import shutil
 import tempfile
 import time
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from container.classifier import labeled_images
 from container.classifier.errors import UserError
 from container.classifier.preprocessing import Preprocessing
@@ -300,7 +299,7 @@ def main() -> None:
             )
             print(f"{'ok' if is_right else 'WRONG':<6} {words}", flush=True)
     _say(results)
-    print(json.dumps({"results": results, "conditions": conditions(["torch", "smdebug"])}))
+    print_results(["torch", "smdebug"], results=results)
 
 
 def _say(results: Sequence[Mapping[str, object]]) -> None:

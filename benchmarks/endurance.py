@@ -10,14 +10,13 @@ is 1 if a response was not 200.
 import argparse
 import asyncio
 import itertools
-import json
 import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from benchmarks import load
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PACKAGES, PYTHON, running
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
@@ -65,7 +64,7 @@ def main() -> int:
         "statuses": dict(sample.statuses),
         "memory_mb": memory,
     }
-    print(json.dumps({"results": results, "conditions": conditions(PACKAGES)}))
+    print_results(PACKAGES, results=results)
     return 0 if set(sample.statuses) == {200} else 1
 
 

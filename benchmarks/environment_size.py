@@ -7,7 +7,6 @@ are not counted. Files for NVIDIA GPUs are counted separately.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -16,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 
 CUDA_PACKAGES = re.compile(r"nvidia|cuda|triton")
 CUDA_FILES = re.compile(r"cuda|nvshmem|nvrtc")
@@ -58,7 +57,7 @@ def main() -> None:
     total, cuda = map(sum, zip(*found.values(), strict=True))
     print(f"{total / 1e6:8.1f} {cuda / 1e6:8.1f}  all")
     document = {"megabytes": total / 1e6, "for GPUs": cuda / 1e6}
-    print(json.dumps({**document, "conditions": conditions(arguments.packages)}))
+    print_results(arguments.packages, **document)
 
 
 def _dependencies(name: str) -> Iterator[str]:

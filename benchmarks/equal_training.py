@@ -12,7 +12,6 @@ be those of an uninterrupted job, unless its checkpoint is rejected with its for
 import argparse
 import hashlib
 import http.client
-import json
 import re
 import shutil
 import signal
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import ROOT, print_results
 from benchmarks.job import environment, unpacked, write_configuration
 from image_classifier.platform import hands
 
@@ -154,7 +153,7 @@ def main() -> None:
         results["stopped before, continued after"] = continues(directory, data, before, after)
     for name, is_equal in results.items():
         print(f"{name:<32} {'equal' if is_equal else 'DIFFERENT'}")
-    print(json.dumps({"equal": results, "conditions": conditions(["torch", "openvino"])}))
+    print_results(["torch", "openvino"], equal=results)
     sys.exit(0 if all(results.values()) else 1)
 
 

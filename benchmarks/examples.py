@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import ROOT, print_results
 from benchmarks.job import unpacked
 
 EXAMPLES = ROOT / "examples"
@@ -56,8 +56,7 @@ def main() -> None:
             predicted = run(path, folder)
             results[path.stem] = {"seconds": time.monotonic() - start, "answer": predicted}
             print(f"{path.stem:<14} {results[path.stem]}", flush=True)
-    facts = conditions(["torch", "torchvision"])
-    print(json.dumps({"results": results, "conditions": facts}))
+    print_results(["torch", "torchvision"], results=results)
 
 
 def fill(source: Path, images: Path) -> None:

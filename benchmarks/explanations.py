@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import ROOT, print_results
 from benchmarks.job import environment, write_configuration
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
@@ -357,7 +357,7 @@ def main() -> None:
             (scratch / "cost").mkdir()
             report("seconds", seconds(scratch / "cost", arguments.data, arguments.rounds))
             report("memory", memory(scratch / "cost", arguments.data, arguments.photographs))
-    print(json.dumps({"results": results, "conditions": conditions(PACKAGES)}))
+    print_results(PACKAGES, results=results)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from typing import Any
 from torchvision.models import SqueezeNet1_0_Weights
 
 from benchmarks import time_budget
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import ROOT, print_results
 from benchmarks.fine_tuning import DATA, NETWORK, WEIGHTS
 from benchmarks.job import Case, make_tree, unpacked
 from benchmarks.results import continued, drawn, points
@@ -98,7 +98,7 @@ def main() -> None:
             lambda run: _result(run, arguments, scratch),
         )
     _print_table(results)
-    print(json.dumps({"results": results, "conditions": conditions(["torch", "torchvision"])}))
+    print_results(["torch", "torchvision"], results=results)
 
 
 def _arguments() -> argparse.Namespace:

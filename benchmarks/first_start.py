@@ -9,7 +9,6 @@ it created `.venv` is reported.
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import ROOT, conditions
+from benchmarks.conditions import ROOT, print_results
 from tests.processes import free_port
 
 
@@ -51,7 +50,7 @@ def main() -> None:
                 if (row["code"], row["target"]) == (name, target) and row["round"]
             ]
             print(f"{name} make {target}: median {statistics.median(seconds):.1f} s")
-    print(json.dumps({"results": results, "conditions": conditions(["torch"])}))
+    print_results(["torch"], results=results)
 
 
 def measure(checkout: Path, target: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ the machine does meets them alike. Seconds are those from an image's file to the
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import statistics
@@ -31,7 +30,7 @@ import torchvision
 from torch import nn
 from torchvision import transforms
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import Case, make_tree, unpacked
 from benchmarks.results import T_95
 from benchmarks.rivals import torch_loop
@@ -90,8 +89,7 @@ def main() -> None:
                 results.setdefault(name, []).append(measured)
                 print(f"{name:<12} seed {seed}  {_in_words(measured)}", flush=True)
     _compare(results)
-    facts = conditions(["torch", "torchvision"])
-    print(json.dumps({"results": results, "conditions": facts}))
+    print_results(["torch", "torchvision"], results=results)
 
 
 def train_usual(directory: Path, weights_file: Path, seed: int) -> Measured:

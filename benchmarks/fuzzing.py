@@ -33,7 +33,7 @@ from backports import zstd
 from PIL import Image
 
 from benchmarks import load
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import LOG, PYTHON, running
 from benchmarks.serving_artifact import make_artifact
@@ -226,7 +226,7 @@ def main() -> int:
         "traceback": has_traceback,
     }
     packages = ("pillow", "numpy", "openvino", "flask", "gunicorn")
-    print(json.dumps({"results": results, "conditions": conditions(packages)}))
+    print_results(packages, results=results)
     return int(not FINE.issuperset(outcome.statuses) or not is_alive or has_traceback)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import Case, make_tree, unpacked
 from benchmarks.training import train
 from container.classifier import labeled_images
@@ -148,8 +148,7 @@ def main() -> None:
                 row = _row(networks, tried, size, arguments.draws)
                 results.append({"data": name, "held_out": len(networks.held_out), **row})
                 print(json.dumps(results[-1]), flush=True)
-    facts = conditions(["nncf", "onnxruntime", "torch"])
-    print(json.dumps({"results": results, "conditions": facts}))
+    print_results(["nncf", "onnxruntime", "torch"], results=results)
 
 
 def _networks(base_dir: Path) -> Networks:

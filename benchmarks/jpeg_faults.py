@@ -26,7 +26,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from container.classifier.errors import ImageError
 from container.classifier.preprocessing import Pixels, decode_image
 from tests.chromium import Browser, browsing
@@ -194,7 +194,7 @@ def main() -> int:
     for name, count in sorted(counts.items()):
         print(f"{count:6}  {name}")
     results = {"files": counts.total(), "wrong": len(wrong), "counts": dict(sorted(counts.items()))}
-    print(json.dumps({"results": results, "conditions": conditions(("pillow", "simplejpeg"))}))
+    print_results(("pillow", "simplejpeg"), results=results)
     return int(bool(wrong))
 
 

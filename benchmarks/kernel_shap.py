@@ -7,7 +7,6 @@ players, two classes, and interactions of pairs; both methods evaluate 498 coali
 and the full one.
 """
 
-import json
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -15,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from image_classifier.explainer import shapley
 
 PLAYERS, SAMPLES, GAMES = 12, 500, 10
@@ -82,7 +81,7 @@ def main() -> None:
             "best_ms": 1000 * min(seconds),
         }
         print(name, "  ".join(f"{key} {value:.4g}" for key, value in results[name].items()))
-    print(json.dumps({"results": results, "conditions": conditions(["numpy", "shap"])}))
+    print_results(["numpy", "shap"], results=results)
 
 
 if __name__ == "__main__":

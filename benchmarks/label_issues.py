@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import unpacked
 from container.classifier.preprocessing import Pixels
 from image_classifier.preparation.audit import find_copies
@@ -72,7 +72,7 @@ def main() -> None:
             for result in _measure(name, folder, arguments):
                 print(result, flush=True)
                 results.append(result)
-    print(json.dumps({"results": results, "conditions": conditions(["numpy", "pillow"])}))
+    print_results(["numpy", "pillow"], results=results)
 
 
 def _measure(name: str, folder: Path, arguments: argparse.Namespace) -> list[dict[str, object]]:

@@ -9,7 +9,6 @@ of the decoded images' file that were read: Linux takes them back when memory ge
 
 import argparse
 import io
-import json
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import environment, write_configuration
 
 SAMPLE_SECONDS = 0.02
@@ -52,7 +51,7 @@ def main() -> None:
         result = {"images": count, "cache_mb": size / 1e6, **peaks}
         results.append(result)
         print("  ".join(f"{name} {value:.0f}" for name, value in result.items()), flush=True)
-    print(json.dumps({"results": results, "conditions": conditions(["torch", "numpy", "pillow"])}))
+    print_results(["torch", "numpy", "pillow"], results=results)
 
 
 def _make_job(base_dir: Path, count: int) -> None:

@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import make_artifact, write_images
@@ -73,7 +73,7 @@ def main() -> None:
             results = _send_traffic(base_dir, bodies[:IMAGES], arguments)
         else:
             results = _cycle(base_dir, bodies, arguments.cycles)
-    print(json.dumps({**results, "conditions": conditions(["openvino", "gunicorn", "flask"])}))
+    print_results(["openvino", "gunicorn", "flask"], **results)
 
 
 def _cycle(base_dir: Path, bodies: list[bytes], cycles: int) -> dict[str, object]:

@@ -9,7 +9,6 @@ a folder in which trained networks are kept and found again.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import Case, make_tree, unpacked
 from benchmarks.training import hurricane, train
 from container.classifier import labeled_images
@@ -73,8 +72,7 @@ def main() -> None:
             result = {"data": name, **_compare(base_dir)}
             results.append(result)
             _print(result)
-    facts = conditions(["openvino", "nncf", "onnxruntime", "torch"])
-    print(json.dumps({"results": results, "conditions": facts}))
+    print_results(["openvino", "nncf", "onnxruntime", "torch"], results=results)
 
 
 def _compare(base_dir: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import unpacked
 from benchmarks.rivals.budget import processor_seconds
 from image_classifier.preparation.audit import audit, find_copies
@@ -54,8 +54,7 @@ def main() -> None:
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         sizes.append(json.loads(output))
         print(sizes[-1], flush=True)
-    facts = conditions(["numpy", "pillow"])
-    print(json.dumps({**results, "synthetic": sizes, "conditions": facts}))
+    print_results(["numpy", "pillow"], **results, synthetic=sizes)
 
 
 def _speed(folder: Path) -> dict[str, float]:

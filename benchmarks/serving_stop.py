@@ -7,11 +7,10 @@ loops on kept connections, then under 24 that open a connection for each request
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.serving_artifact import make_artifact, write_images
 from tests.servers import serving, stop_under_load
 
@@ -39,7 +38,7 @@ def main() -> None:
                 lost.append(len(outcomes) - outcomes.count(200))
             results[name] = {"requests": requests, "lost": lost}
             print(f"{clients} clients, {name}: {requests} requests, lost each time: {lost}")
-    print(json.dumps({"results": results, "conditions": conditions(["gunicorn", "openvino"])}))
+    print_results(["gunicorn", "openvino"], results=results)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import Case, environment, make_tree, unpacked
 from benchmarks.rivals.budget import processor_seconds
 from container.classifier.artifact import Artifact
@@ -94,7 +94,7 @@ def main() -> None:
             result = {"data": name, "place": place, "minutes": minutes, **run(base_dir, place)}
             results.append(result)
             print(_row(result), flush=True)
-    print(json.dumps({"results": results, "conditions": conditions(["torch"])}))
+    print_results(["torch"], results=results)
 
 
 def _limited(case: Case, images: Path, count: int | None, minutes: float) -> Case:

@@ -24,7 +24,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import Case, environment, make_tree, unpacked
 
 # Equal terms for both: the same network, steps and augmentation.
@@ -116,8 +116,7 @@ def main() -> None:
                     shutil.rmtree(base_dir)
     if arguments.curve:
         _draw(arguments.curve, results)
-    facts = conditions(["torch", "torchvision"])
-    print(json.dumps({"results": results, "conditions": facts}))
+    print_results(["torch", "torchvision"], results=results)
 
 
 def train(base_dir: Path) -> dict[str, Any]:

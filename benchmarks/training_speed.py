@@ -10,7 +10,6 @@ are printed.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -26,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import unpacked
 from container.classifier import labeled_images
 from container.classifier.preprocessing import Preprocessing
@@ -168,9 +167,8 @@ def main() -> None:
         print(f"{mode}: {words} images per second; median of the rounds' ratios {ratio:.2f}")
     for side, by_step in losses.items():
         print(f"{side}: losses {' '.join(f'{loss:.3f}' for loss in by_step)}")
-    facts = conditions(["torch", "torchvision", "pillow"])
     results = {"images_per_second": speeds, "losses": losses, "decoding": decoding}
-    print(json.dumps({**results, "conditions": facts}))
+    print_results(["torch", "torchvision", "pillow"], **results)
 
 
 def _alternate(files: images.ImageSet, rounds: int) -> tuple[Speeds, dict[str, Losses]]:

@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import print_results
 from benchmarks.job import environment, unpacked
 from benchmarks.rivals.budget import processor_seconds
 from container.classifier.machine import usable_cpus
@@ -100,8 +100,7 @@ def main() -> None:
     ratio = statistics.median(search["ratio"] for search in searches)
     print(f"ratio of processor seconds, median {ratio:.2f}")
     found = {"separate": separate, "searches": searches, "ratio": ratio, "jobs": arguments.jobs}
-    facts = conditions(["torch", "torchvision", "optuna"])
-    print(json.dumps({**found, "conditions": facts}))
+    print_results(["torch", "torchvision", "optuna"], **found)
 
 
 def _settings(folder: Path, jobs: int, parallel: int, seed: int) -> SettingsFile:
