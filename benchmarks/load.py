@@ -6,6 +6,7 @@ the cores with the server under measurement.
 
 import asyncio
 import itertools
+import math
 import re
 import statistics
 import time
@@ -43,7 +44,7 @@ class Sample:
         return {
             "per_second": len(self.latencies) / self.seconds,
             "p50": statistics.median(ordered),
-            "p99": ordered[int(0.99 * (len(ordered) - 1))],
+            "p99": ordered[math.ceil(0.99 * len(ordered)) - 1],
             "refused": self.statuses[503],
             "errors": sum(self.statuses.values()) - self.statuses[200] - self.statuses[503],
         }
