@@ -23,7 +23,6 @@ import os
 import shutil
 import statistics
 import sys
-import tarfile
 import tempfile
 import time
 from collections import defaultdict
@@ -38,6 +37,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.conditions import conditions
+from benchmarks.job import unpacked
 from benchmarks.results import continued, drawn, points
 from container.classifier import labeled_images
 from container.classifier.preprocessing import Preprocessing
@@ -272,10 +272,7 @@ def _result(run: Run, data: Path, scratch: Path) -> dict[str, object]:
 
 def _task(run: Run, data: Path, scratch: Path, hyperparameters: Hyperparameters) -> Task:
     """Draw the images of a seed, and load the weights."""
-    folder = scratch / run.data
-    if not folder.exists():
-        with tarfile.open(data / f"{run.data}.tar") as archive:
-            archive.extractall(folder, filter="data")
+    folder = unpacked(data, run.data, scratch)
     preprocessing = Preprocessing(image_size=run.image_size)
     parts = [
         drawn(labeled_images.labeled_files(folder / path), count, run.seed)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torchvision.models import SqueezeNet1_0_Weights, squeezenet1_0
 
-from benchmarks import fine_tuning_rivals, results
+from benchmarks import fine_tuning_rivals, job, results
 from benchmarks.rivals import budget, commands, torch_loop
 from benchmarks.rivals.budget import History, Job
 from tests.command_lines import captured
@@ -126,9 +126,9 @@ def test_a_budget_counts_the_longer_training(
             now += epoch_seconds
             history.add(0.5)
 
-    job = Job("fastai", "folder", seconds, seed=0, image_size=224)
+    given = Job("fastai", "folder", seconds, seed=0, image_size=224)
     monkeypatch.setattr(budget, "processor_seconds", lambda: now)
-    monkeypatch.setattr("sys.argv", ["fastai", json.dumps(asdict(job))])
+    monkeypatch.setattr("sys.argv", ["fastai", json.dumps(asdict(given))])
 
     budget.run(train)
 
@@ -170,3 +170,8 @@ def test_a_file_of_results_is_continued(tmp_path: Path) -> None:
 
     assert measured == [0, 1, 2]
     assert [each["run"]["seed"] for each in found] == [0, 1, 2]
+
+
+def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no .*flowers\.tar: --data names the folder"):
+        job.unpacked(tmp_path, "flowers", tmp_path)
