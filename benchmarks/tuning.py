@@ -162,7 +162,7 @@ def _separately(
 def _tuned(file: SettingsFile, folder: Path) -> float:
     """Tune; return the best accuracy."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        command = ["image_classifier", "tune", str(file.path), "--local"]
+        command = ["image_classifier", "tune", str(file.path), "--local", "--processes"]
         print(_run(command, Path(scratch, "ml"), Path(scratch)), file=sys.stderr)
         best = Path(scratch, ".launcher", "hands", "tuning", packing.BEST)
         return float(json.loads(best.read_text(encoding="utf-8"))["objective"])
