@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from image_classifier.platform import deployment
+from container.classifier.errors import UserError
+from image_classifier.local import server
+from image_classifier.platform import deployment, processes
+from image_classifier.platform.program import ROOT
 from image_classifier.platform.sandbox import labels
 from image_classifier.platform.sandbox.launch import Launch
+from tests.containers import docker
+
+# The environment of a program in another folder.
+IMPORTING = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 PRINT_LABELS = """
 from pathlib import Path
@@ -47,15 +54,58 @@ def test_program_of_another_machine_is_not_left(starter: str) -> None:
 
 
 def test_server_outlives_its_starter(tmp_path: Path) -> None:
-    server = labels.of(launch(tmp_path / "deployed", 8123))
+    deployed = labels.of(launch(tmp_path / "deployed", 8123))
     job = labels.of(launch(tmp_path / "ml"))
 
-    assert labels.is_server_of(server, tmp_path)
-    assert not labels.is_server_of(server, tmp_path / "ml")
+    assert labels.is_server_of(deployed, tmp_path)
+    assert not labels.is_server_of(deployed, tmp_path / "ml")
     assert not labels.is_server_of(job, tmp_path)
-    ended = server[labels.STARTER].replace(str(os.getpid()), "999999999")
-    assert not labels.is_left({**server, labels.STARTER: ended})
+    ended = deployed[labels.STARTER].replace(str(os.getpid()), "999999999")
+    assert not labels.is_left({**deployed, labels.STARTER: ended})
     assert labels.is_left({**job, labels.STARTER: ended})
+
+
+LEAVE_A_PROCESS = """
+import os
+from pathlib import Path
+from image_classifier.platform.sandbox.launch import Launch
+from image_classifier.platform.sandbox.process_target import ProcessTarget
+
+target = ProcessTarget(["sh", "-c", "echo started; sleep 600; true"])
+target.start(Launch(base_dir=Path("."), folders={}, output=(1, 1)))
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are found in /proc")
+def test_processes_of_a_killed_command_are_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LEAVE_A_PROCESS]
+    with subprocess.Popen(command, cwd=tmp_path, env=IMPORTING, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout
+        assert starter.stdout.readline() == b"started\n"
+        starter.wait()
+
+        deployment.stop(tmp_path)
+
+        # The output ends with all processes that have it.
+        assert starter.stdout.read() == b""
+
+
+@pytest.mark.docker
+def test_server_that_has_ended_has_a_log_until_it_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "ml").mkdir()
+    found = labels.of(launch(tmp_path / "ml", 8123))
+    options = [f"--label={name}={value}" for name, value in found.items()]
+    code = "print('no model'); exit(3)"
+    docker("run", *options, "python:3.11-slim-bookworm", "python", "-c", code, check=False)
+
+    deployment.save_logs(tmp_path)
+
+    assert (tmp_path / "ml" / processes.LOG_FILE).read_text() == "no model\n"
+    with pytest.raises(UserError, match="the server ended with exit code 3: read `logs --local"):
+        server.port(tmp_path)
+    assert not deployment.stop(tmp_path)
+    assert server.port(tmp_path) == server.PORT
 
 
 @pytest.mark.parametrize("host", ["unix://{}/none.sock", "odd://x"])

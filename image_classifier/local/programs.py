@@ -23,6 +23,7 @@ from container.classifier.environment import (
 from container.classifier.errors import UserError
 from image_classifier.platform import containers, opt_ml, processes, training
 from image_classifier.platform.program import ROOT
+from image_classifier.platform.sandbox import labels
 from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits, Running
 
 # Between the end of a container's output and its exit code.
@@ -125,7 +126,7 @@ class ForkedPrograms(Programs[int]):
         """Start that process; every program computes with `threads` threads."""
         super().__init__()
         self._socket, child_end = socket.socketpair()
-        variables = processes.VARIABLES | {"OMP_NUM_THREADS": str(threads)}
+        variables = processes.VARIABLES | labels.variables() | {"OMP_NUM_THREADS": str(threads)}
         self._loader = subprocess.Popen(
             [sys.executable, "-m", "image_classifier.local.warm_program"],
             cwd=ROOT,

@@ -139,9 +139,15 @@ def port(folder: Path) -> int:
     """Return the port of the running server, or the default port.
 
     Raises:
-        UserError: a server is starting.
+        UserError: a server is starting, or has ended without `stop`.
     """
-    return _port(folder) or PORT
+    port = _port(folder)
+    if port is None and (reason := deployment.why_ended(folder)):
+        raise UserError(
+            f"the server ended with {reason}: read `logs --local --endpoint`, "
+            "and start it again with `deploy --local`"
+        )
+    return port or PORT
 
 
 def _port(folder: Path) -> int | None:

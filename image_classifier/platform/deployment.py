@@ -16,6 +16,7 @@ from image_classifier.platform.containers import ENGINE_SECONDS
 from image_classifier.platform.sandbox import labels
 from image_classifier.platform.sandbox.container_target import connect
 from image_classifier.platform.sandbox.launch import Launch, Running, SandboxError, Target
+from image_classifier.platform.sandbox.process_target import kill_left
 
 if TYPE_CHECKING:
     import docker
@@ -42,12 +43,13 @@ def serve(target: Target, launch: Launch) -> None:
 def stop(folder: Path) -> bool:
     """Stop the servers below a folder with SIGTERM, later SIGKILL; return whether one was running.
 
-    What killed commands left is removed, too. Nothing is done without an engine.
+    What killed commands left is removed, too, also processes.
 
     Raises:
         UserError: the engine cannot remove a container.
     """
     was_running = False
+    kill_left()
     with _engine() as client:
         for container in _containers(client):
             if labels.is_server_of(container.labels, folder):
@@ -73,6 +75,17 @@ def port_of_server(folder: Path) -> int | None:
         for container in _servers(client, folder):
             if container.status == "running":
                 return int(container.labels[labels.PORT])
+    return None
+
+
+def why_ended(folder: Path) -> str | None:
+    """Return the exit code of a server below a folder that has ended without `stop`."""
+    with _engine() as client:
+        for container in _servers(client, folder):
+            state = container.attrs["State"]
+            if not state["Running"]:
+                memory = ", because it was out of memory" if state["OOMKilled"] else ""
+                return f"exit code {state['ExitCode']}{memory}"
     return None
 
 

@@ -1,17 +1,22 @@
 """Labels of containers and networks: what they belong to, and which process started them.
 
-A process that is killed leaves its containers and networks. Their labels show that.
+A process that is killed leaves its containers, networks and processes. Their labels, and an
+environment variable of the processes, show that.
 """
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from image_classifier.platform.sandbox.launch import Launch
 
 FOLDER = "image-classifier.folder"
 STARTER = "image-classifier.starter"
+
+# The same as STARTER, of processes.
+STARTER_VARIABLE = "IMAGE_CLASSIFIER_STARTER"
 
 # Of a server that outlives its starter.
 PORT = "image-classifier.port"
@@ -20,6 +25,11 @@ PORT = "image-classifier.port"
 def of_command() -> dict[str, str]:
     """Return the labels of what this process removes when it has ended."""
     return {STARTER: f"{socket.gethostname()} {os.getpid()} {_start_of(os.getpid())}"}
+
+
+def variables() -> dict[str, str]:
+    """Return the environment variables of a process that this one ends."""
+    return {STARTER_VARIABLE: of_command()[STARTER]}
 
 
 def of(launch: Launch) -> dict[str, str]:
@@ -59,3 +69,13 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def left_processes() -> Iterator[int]:
+    """Yield the processes that a process of this machine left; none without /proc, as on macOS."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            for pair in path.read_bytes().split(b"\0"):
+                name, _, starter = pair.decode(errors="replace").partition("=")
+                if name == STARTER_VARIABLE and is_left({STARTER: starter}):
+                    yield int(path.parent.name)

@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 
 from container.classifier.environment import BASE_DIR_VARIABLE
 from container.classifier.errors import UserError
-from image_classifier.platform.sandbox import sockets
+from image_classifier.platform.sandbox import labels, sockets
 from image_classifier.platform.sandbox.launch import (
     POLL_SECONDS,
     Launch,
@@ -72,7 +72,7 @@ class _RunningProcess(Running):
             self._process = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"} | variables,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | labels.variables() | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -153,6 +153,13 @@ class _RunningProcess(Running):
     def _release(self) -> None:
         _set_writable(self._protected, is_writable=True)
         self._log.close()
+
+
+def kill_left() -> None:
+    """Kill the processes of commands that were killed."""
+    for pid in labels.left_processes():
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _of_session(leader: int) -> Iterator[int]:
