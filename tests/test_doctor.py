@@ -22,7 +22,7 @@ from tests.zoo import servers
 ZOO = servers.__file__
 
 # Short, so that programs that hang take a second or two.
-LIMITS = Limits(startup=10, invocation=4, serving_grace=1)
+LIMITS = Limits(startup=10, invocation=4, serving_grace=1, watch=0, growth=0.2)
 HANGING = replace(LIMITS, invocation=1.5)
 NEVER_READY, SLOW = replace(LIMITS, startup=3), replace(LIMITS, ping=0.8)
 
@@ -35,14 +35,18 @@ BROKEN = {
     "import_error": "start",
     "wrong_case": "start",
     "ends_at_once": "start",
+    "becomes_daemon": "start",
     "PingFails": "ping-ready",
     "NoPing": "ping-ready",
     "UnstablePing": "ping-ready",
+    "PingFailsAfterRequest": "ping-ready",
+    "PingKnowsOneHost": "ping-ready",
     "SlowPing": "ping-latency",
     "LoadsInPing": "ping-latency",
     "LoadsInFirstRequest": "ping-before-ready",
     "PingBeforeModel": "ping-before-ready",
     "NoRoute": "invocations-status",
+    "TooLongContentLength": "invocations-status",
     "ErrorsWithStatus200": "error-status",
     "ErrorsAsTextWithStatus200": "error-status",
     "ErrorsWithoutResponse": "error-status",
@@ -55,12 +59,16 @@ BROKEN = {
     "Hangs": "invocations-latency",
     "IgnoresAccept": "accept",
     "WrongContentType": "accept",
+    "NoContentType": "accept",
+    "NotANumber": "accept",
+    "NeedsAccept": "accept",
     "OneAtATime": "concurrency",
+    "OneConnectionAtATime": "concurrency",
     "FailsTogether": "concurrency",
     "OneRequestPerConnection": "keep-alive",
     "LeavesBodiesUnread": "keep-alive",
     "OneMegabyte": "payload-size",
-    "KeepsRequests": "memory",
+    "DiesOfLargeBody": "payload-size",
     "TooMuchMemory": "memory",
     "grows_at_start": "memory",
     "WritesModel": "read-only-model",
@@ -70,6 +78,14 @@ BROKEN = {
 }
 
 TOO_SLOW = {"SlowPing", "LoadsInPing", "LoadsInFirstRequest", "OneAtATime"}
+
+# Found only if /ping is watched.
+BROKEN_LATER = {
+    "PingFailsLater": "ping-ready",
+    "KeepsPings": "memory",
+    "KeepsRequests": "memory",
+    "FailsWhileItLoads": "ping-before-ready",
+}
 
 # Found only with a valid request.
 BROKEN_WITH_REQUEST = {
@@ -108,6 +124,13 @@ def test_broken_server_fails_the_case_of_its_fault(name: str, case_id: str, mode
     assert [*report.failed] == [case_id], report.text()
 
 
+@pytest.mark.parametrize(("name", "case_id"), BROKEN_LATER.items())
+def test_server_that_breaks_later_fails_the_case_of_its_fault(name: str, case_id: str) -> None:
+    report = examine(sys.executable, ZOO, name, limits=replace(LIMITS, watch=2, growth=6))
+
+    assert [*report.failed] == [case_id], report.text()
+
+
 @pytest.mark.parametrize(("name", "case_id"), BROKEN_WITH_REQUEST.items())
 def test_broken_server_fails_with_a_valid_request(name: str, case_id: str, model: Path) -> None:
     limits = HANGING if name == "Hangs" else LIMITS
@@ -133,12 +156,16 @@ MULTI_MODEL_FAULTS = {
     "KeepsModels": "mme-unload-memory",
     "LoadsAgain": "mme-status-codes",
     "ForgetsModels": "mme-status-codes",
+    "TwoModelsWithoutStatus": "mme-status-codes",
+    "ListsOneModel": "mme-status-codes",
+    "LoadsLater": "mme-load",
+    "LoadBlocksPing": "ping-latency",
 }
 
 
 @pytest.mark.parametrize(("name", "case_id"), MULTI_MODEL_FAULTS.items())
 def test_broken_server_of_many_models_fails_the_case_of_its_fault(name: str, case_id: str) -> None:
-    report = examine(sys.executable, ZOO, name, role=MULTI_MODEL)
+    report = examine(sys.executable, ZOO, name, role=MULTI_MODEL, limits=SLOW)
 
     assert [*report.failed] == [case_id], report.text()
 
@@ -161,7 +188,7 @@ def test_our_server_passes(role: str, artifact: Path) -> None:
         request=PNG,
         content_type="image/png",
         memory=2**31,
-        limits=Limits(),
+        limits=Limits(watch=1, growth=4),
     )
 
     assert report.failed == {}, report.text()

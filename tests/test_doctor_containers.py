@@ -22,7 +22,7 @@ pytestmark = pytest.mark.docker
 BASE = "python:3.11-slim-bookworm"
 PROGRAM = f"FROM {BASE}\nCOPY --chmod=755 serve.py /program/serve.py\n"
 
-LIMITS = Limits(startup=10, invocation=4, serving_grace=2)
+LIMITS = Limits(startup=10, invocation=4, serving_grace=2, watch=0, growth=0.2)
 
 COSTLY = ("image-secrets", "payload-size", "concurrency", "memory", "keep-alive")
 
@@ -136,7 +136,9 @@ def test_our_serving_container_image_passes_all_cases(
     # Read in one of the roles.
     ignored = [] if role == SERVE else ["image-secrets"]
 
-    report = diagnose(serve_image, [], role, options=options, ignored=ignored)
+    limits = Limits(watch=1, growth=4)
+
+    report = diagnose(serve_image, [], role, options=options, limits=limits, ignored=ignored)
 
     assert (report.failed, [*report.skipped]) == ({}, ignored), report.text()
 
@@ -168,7 +170,7 @@ def test_command_takes_a_packed_model_and_a_request(
     inputs = ("--model", str(model), "--request", str(request))
 
     with pytest.raises(SystemExit) as end:
-        main(["doctor", "doctor-zoo-model", *inputs, "--json", "--skip", *COSTLY])
+        main(["doctor", "doctor-zoo-model", *inputs, "--json", "--watch", "0", "--skip", *COSTLY])
 
     assert end.value.code == 1
     (failure,) = json.loads(capsys.readouterr().out)["failed"]

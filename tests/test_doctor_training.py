@@ -16,6 +16,8 @@ LIMITS = Limits(training_grace=1.5, job=60)
 BROKEN = {
     "ExitsWith0": "train-exit-code",
     "ExitsWith0Silently": "train-exit-code",
+    "FailsInThread": "train-exit-code",
+    "SucceedsWithExitCode": "train-exit-code",
     "NoReason": "failure-file",
     "EmptyReason": "failure-file",
     "ReasonAfterTrace": "failure-file",
@@ -26,13 +28,21 @@ BROKEN = {
     "UpperCaseReason": "failure-file",
     "NoModel": "model-artifact",
     "IgnoresSigterm": "sigterm",
+    "ContinuesAfterSigterm": "sigterm",
+    "SavesInPlace": "checkpoint-resume",
     "StartsAgain": "checkpoint-resume",
     "FailsWithCheckpoint": "checkpoint-resume",
     "TooMuchMemory": "memory",
     "ImportFails": "start",
 }
 
-INTERRUPTED = {"IgnoresSigterm", "StartsAgain", "FailsWithCheckpoint"}
+INTERRUPTED = {
+    "IgnoresSigterm",
+    "ContinuesAfterSigterm",
+    "SavesInPlace",
+    "StartsAgain",
+    "FailsWithCheckpoint",
+}
 
 
 def examine(name: str, ignored: list[str], **options: object) -> Report:

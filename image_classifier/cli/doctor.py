@@ -69,6 +69,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="time until /ping returns 200 (default: %(default)s; SageMaker waits 480)",
     )
+    add(
+        "--watch",
+        type=float,
+        default=Limits().watch,
+        metavar="SECONDS",
+        help="how long /ping is watched after its first 200 (default: %(default)s)",
+    )
     _add_load_and_report(add)
     parent.set_defaults(run=run, command=[], failure_code=CANNOT_RUN)
     return parent
@@ -121,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
         command,
         arguments.role,
         options=_options(arguments),
-        limits=Limits(startup=arguments.startup_timeout),
+        limits=Limits(startup=arguments.startup_timeout, watch=arguments.watch),
         ignored=arguments.skip,
     )
     if arguments.junit is not None:

@@ -137,6 +137,39 @@ class UnstablePing(Healthy):
         self.answer(200 if Flag.is_loaded else 500)
 
 
+class PingFailsLater(Healthy):
+    def ping(self) -> None:
+        self.answer(200 if time.monotonic() - Flag.started < LONG else 500)
+
+
+class PingFailsAfterRequest(Healthy):
+    def ping(self) -> None:
+        self.answer(500 if Flag.is_loaded else 200)
+
+    def predict(self, numbers: list[float]) -> float:
+        Flag.is_loaded = True
+        return sum(numbers)
+
+
+class PingKnowsOneHost(Healthy):
+    def ping(self) -> None:
+        self.answer(200 if self.headers["Host"].startswith("127.0.0.1:") else 400)
+
+
+class KeepsPings(Healthy):
+    def ping(self) -> None:
+        Flag.kept.append(os.urandom(700_000))
+        self.answer(200)
+
+
+class FailsWhileItLoads(Healthy):
+    def invoke(self, body: bytes) -> None:
+        if time.monotonic() - Flag.started < LONG:
+            self.answer(500, {"error": "no model"})
+        else:
+            super().invoke(body)
+
+
 class LoadsInFirstRequest(Healthy):
     def predict(self, numbers: list[float]) -> float:
         with Flag.lock:
@@ -245,6 +278,43 @@ class WrongContentType(Healthy):
         self.answer(200, f"sum is {result}".encode(), "application/json")
 
 
+class NoContentType(Healthy):
+    def succeed(self, result: object) -> None:
+        body = f"{result}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class NotANumber(Healthy):
+    def predict(self, numbers: list[float]) -> float:
+        return sum(numbers) * float("nan")
+
+
+class NeedsAccept(Healthy):
+    def invoke(self, body: bytes) -> None:
+        if "Accept" in self.headers:
+            super().invoke(body)
+        else:
+            self.answer(500, {"error": "no Accept"})
+
+
+class TooLongContentLength(Healthy):
+    def succeed(self, result: object) -> None:
+        body = json.dumps({"sum": result}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body) + 1))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+
+class OneConnectionAtATime(Healthy):
+    server_class = HTTPServer
+
+
 class OneAtATime(Healthy):
     server_class = HTTPServer
     # An idle connection would block all others.
@@ -284,6 +354,13 @@ class FailsTogether(Healthy):
 
 class OneMegabyte(Healthy):
     max_bytes = 1_000_000
+
+
+class DiesOfLargeBody(Healthy):
+    def read(self) -> bytes | None:
+        if int(self.headers.get("Content-Length") or 0) > self.max_bytes // 10:
+            os._exit(1)
+        return super().read()
 
 
 class KeepsRequests(Healthy):
@@ -398,6 +475,42 @@ class ForgetsModels(HealthyModels):
         self.answer(200)
 
 
+class TwoModelsWithoutStatus(HealthyModels):
+    """Has memory for two models, and no status for that."""
+
+    def load(self, request: dict[str, str]) -> None:
+        if request["model_name"] not in self.models and len(self.models) == 2:
+            self.answer(500, {"error": "no memory"})
+        else:
+            super().load(request)
+
+
+class ListsOneModel(HealthyModels):
+    def do_GET(self) -> None:
+        if self.path == "/models":
+            names = [*self.models][:1]
+            self.answer(200, {"models": [{"modelName": name, "modelUrl": "/"} for name in names]})
+        else:
+            super().do_GET()
+
+
+class LoadsLater(HealthyModels):
+    def load(self, request: dict[str, str]) -> None:
+        self.answer(200, {"modelName": request["model_name"], "modelUrl": request["url"]})
+        threading.Timer(LONG, lambda: self.models.update({request["model_name"]: b""})).start()
+
+
+class LoadBlocksPing(HealthyModels):
+    def load(self, request: dict[str, str]) -> None:
+        with Flag.lock:
+            time.sleep(LONG)
+            super().load(request)
+
+    def ping(self) -> None:
+        with Flag.lock:
+            self.answer(200)
+
+
 class TwoModels(HealthyModels):
     """Has memory for two models, which add the number in their file to the sum."""
 
@@ -473,6 +586,12 @@ def ends_before_children() -> None:
     signal.sigwait({signal.SIGTERM})
 
 
+def becomes_daemon() -> None:
+    if os.fork() == 0:
+        os.setsid()
+        serve(Healthy)
+
+
 def downloads() -> None:
     # In a separate network, a container has the engine's name server, in the default one the
     # machine's. This needs no network of the machine.
@@ -503,6 +622,7 @@ PROGRAMS = {
         ignores_sigterm,
         leaves_children,
         ends_before_children,
+        becomes_daemon,
         downloads,
         compiles_model,
         grows_at_start,

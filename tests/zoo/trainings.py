@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -85,6 +86,19 @@ class ExitsWith0Silently(Healthy):
         return 0
 
 
+class FailsInThread(Healthy):
+    def save(self, result: int) -> None:
+        super().save(result)
+        thread = threading.Thread(target=lambda: 1 // (result - result))
+        thread.start()
+        thread.join()
+
+
+class SucceedsWithExitCode(Healthy):
+    def run(self) -> int:
+        return super().run() or 3
+
+
 class NoReason(Healthy):
     def write_reason(self, text: str) -> None:
         """Write nothing."""
@@ -140,6 +154,33 @@ class NoModel(Healthy):
 class IgnoresSigterm(Healthy):
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         time.sleep(30)
+
+
+class ContinuesAfterSigterm(Healthy):
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        install, signal.signal = signal.signal, lambda *_: None
+        try:
+            return super().run()
+        finally:
+            signal.signal = install
+
+
+class SavesInPlace(Healthy):
+    """A checkpoint is incomplete for a while."""
+
+    def save_checkpoint(self, epoch: int) -> None:
+        if not CHECKPOINTS.is_dir():
+            return
+        with (CHECKPOINTS / "epoch.json").open("w") as file:
+            file.write("[")
+            file.flush()
+            time.sleep(EPOCH_SECONDS / 2)
+            file.write(f"{epoch}]")
+
+    def restore(self) -> int:
+        path = CHECKPOINTS / "epoch.json"
+        return int(json.loads(path.read_text())[0]) if path.exists() else 0
 
 
 class StartsAgain(Healthy):

@@ -96,7 +96,8 @@ CASES: Mapping[str, Case] = {
     ),
     "accept": Case(
         roles=_ONE_MODEL,
-        checks="the response has the media type of Accept, and Content-Type states its format",
+        checks="the response has the media type of Accept, which may be missing or a list, and "
+        "Content-Type states its format",
         remedy="set Content-Type to the format of the body; return 406 for an Accept that cannot "
         "be produced",
     ),
@@ -114,13 +115,14 @@ CASES: Mapping[str, Case] = {
     ),
     "concurrency": Case(
         roles=_ONE_MODEL,
-        checks="4 requests at once succeed, and /ping returns within 2 s meanwhile",
+        checks="4 requests at once succeed, and /ping returns within 2 s meanwhile, and while "
+        "another connection is open",
         remedy="use several threads or workers, one more than requests that run at once, so that "
         "/ping is never queued behind predictions",
     ),
     "memory": Case(
         roles=ROLES,
-        checks="the program stays within its memory, and does not grow with each request",
+        checks="the program stays within its memory, and does not grow with each request or ping",
         remedy="load the model once, use fewer workers, and keep nothing from request to request; "
         "or use an instance type with more memory (--memory)",
     ),
@@ -182,7 +184,8 @@ CASES: Mapping[str, Case] = {
     ),
     "checkpoint-resume": Case(
         roles=(TRAIN,),
-        checks="a restarted training continues from /opt/ml/checkpoints (spot instances)",
+        checks="a restarted training continues from /opt/ml/checkpoints (spot instances), also if "
+        "it was killed while it saved a checkpoint",
         remedy="read the newest complete file in /opt/ml/checkpoints at the start; write each as "
         "a temporary file that is then renamed",
     ),
@@ -194,13 +197,14 @@ CASES: Mapping[str, Case] = {
     ),
     "mme-load": Case(
         roles=(MULTI_MODEL,),
-        checks="POST /models loads a model for all later requests",
+        checks="POST /models loads a model for all later requests, and two at once",
         remedy="implement the five requests of multi-model containers, and keep all models in one "
         "process with threads: every request must find them",
     ),
     "mme-status-codes": Case(
         roles=(MULTI_MODEL,),
-        checks="requests for models return 200, 404 for an unknown model, 409 for a loaded one",
+        checks="requests for models return 200, 404 for an unknown model, 409 for a loaded one, "
+        "507 without memory, and the names of all models",
         remedy="return 404 from GET, DELETE and invoke of a model that is not loaded, and 409 from "
         "POST /models of one that is",
     ),

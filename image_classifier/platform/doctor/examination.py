@@ -61,6 +61,12 @@ class Limits:
     job: float = 600
     """Of one training job of the doctor."""
 
+    watch: float = 25
+    """How long /ping is watched, from its first 200."""
+
+    growth: float = 5
+    """Of a series of requests that shows whether the memory grows."""
+
     load: float = 4
     """Of a measurement at one rate of requests."""
 

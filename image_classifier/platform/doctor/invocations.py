@@ -17,16 +17,19 @@ from image_classifier.platform.doctor.payload import (
     is_error_body,
 )
 from image_classifier.platform.doctor.startup import NOT_FOUND
-from image_classifier.platform.sandbox.http_call import NO_RESPONSE, Answer
+from image_classifier.platform.doctor.stopwatch import Stopwatch
+from image_classifier.platform.sandbox.http_call import CUT_OFF, NO_END, NO_RESPONSE, Answer
 from image_classifier.platform.sandbox.launch import Running
 
 UNAVAILABLE = 503
 FAILED_LATER = "the same request succeeded at first, and then failed"
 _METHOD_NOT_ALLOWED = 405
-_CLIENT_ERROR, _SERVER_ERROR = 4, 5
 
 # The first request of a server that loads its model with it, compared to later ones.
 _LAZY_FACTOR = 5
+
+_ANY_FORMAT = "application/json;q=0.9, */*;q=0.8"
+_ACCEPT_REMEDY = "choose a default format, and read Accept as a list: callers may send none"
 
 # How long a server may return 503.
 _LOADING_SECONDS = 10
@@ -44,15 +47,18 @@ class Knowledge:
 def check_invocations(examination: Examination, running: Running, knowledge: Knowledge) -> None:
     """Find a valid request, and check its status and time."""
     answers: list[Answer] = []
+    first = 0.0
     for payload in candidates(examination):
+        stopwatch = Stopwatch(running)
         answer = until_available(examination, running, payload)
+        first = max(first, stopwatch.seconds())
         answers.append(answer)
         if answer.is_success and not is_error_body(answer):
             knowledge.valid, knowledge.answer = payload, answer
             break
         if running.exit_code() is not None:
             return
-        if answer.problem == NO_RESPONSE:
+        if answer.problem in {NO_RESPONSE, NO_END}:
             # An invalid request would have to get one, too.
             break
     report = examination.report
@@ -62,7 +68,6 @@ def check_invocations(examination: Examination, running: Running, knowledge: Kno
     later = [invoke(running, examination, knowledge.valid) for _ in range(2)]
     slowest = max(each.seconds for each in later)
     if all(each.is_success for each in later):
-        first = max(each.seconds for each in answers)
         if first > max(examination.limits.ping, _LAZY_FACTOR * slowest):
             report.fail(
                 "ping-before-ready",
@@ -94,6 +99,22 @@ def until_available(examination: Examination, running: Running, payload: Payload
     return answer
 
 
+def check_again(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+    """Repeat the requests of a server that accepted none, some time after the first ones."""
+    report = examination.report
+    if knowledge.valid is not None or report.failed:
+        return
+    for payload in candidates(examination):
+        answer = invoke(running, examination, payload)
+        if answer.is_success and not is_error_body(answer):
+            report.fail(
+                "ping-before-ready",
+                "/ping returned 200 while valid requests failed, which succeed some time later",
+                answer,
+            )
+            return
+
+
 def _report_no_success(
     examination: Examination, running: Running, payload: Payload, answers: list[Answer]
 ) -> None:
@@ -105,7 +126,7 @@ def _report_no_success(
             "error-status", f"an error was returned with status {disguised.status}", disguised
         )
         report.skip("invocations-status", "a consequence of error-status")
-    elif last.problem == NO_RESPONSE:
+    elif last.problem in {NO_RESPONSE, NO_END}:
         limit = examination.limits.invocation
         report.fail(
             "invocations-latency",
@@ -113,6 +134,8 @@ def _report_no_success(
             f"{payload.content_type}: {last}; last line of the log: {running.last_line()}",
         )
         report.skip("invocations-status", "a consequence of invocations-latency")
+    elif cut_off := next((each for each in answers if each.problem == CUT_OFF), None):
+        report.fail("invocations-status", "POST /invocations returns a broken response", cut_off)
     elif all(each.status in {NOT_FOUND, _METHOD_NOT_ALLOWED} for each in answers):
         report.fail("invocations-status", "the server has no route POST /invocations", last)
     elif examination.options.request is None:
@@ -148,14 +171,14 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
                 return
             message = "an invalid request ended the server"
             report.fail("error-status", message, f"{shown}; {running.last_line()}")
-        elif answer.status is None or answer.status // 100 == _SERVER_ERROR:
+        elif not answer.is_success and not answer.is_client_error:
             # Without a valid request, it is unknown whether this is the format's fault.
             if knowledge.valid is not None:
                 report.fail("error-status", "an invalid request does not get a 4xx status", shown)
         elif answer.is_success and is_error_body(answer):
             message = f"an error was returned with status {answer.status}"
             report.fail("error-status", message, shown)
-        elif answer.status // 100 == _CLIENT_ERROR and (fault := fault_of_error(answer)):
+        elif answer.is_client_error and (fault := fault_of_error(answer)):
             formats.append((f"the body of an error {fault}", shown))
     # A wrong status is worse than a wrong format.
     for message, shown in formats:
@@ -175,8 +198,14 @@ def check_accept(examination: Examination, running: Running, knowledge: Knowledg
     """Check the format of predictions against Accept and Content-Type."""
     if knowledge.valid is None:
         return
-    for accept in (JSON, CSV, "*/*"):
+    report = examination.report
+    for accept in (JSON, CSV, "*/*", _ANY_FORMAT, ""):
         answer = invoke(running, examination, replace(knowledge.valid, accept=accept))
-        if answer.is_success and (fault := fault_of_format(answer, accept)):
-            examination.report.fail("accept", fault, str(answer))
-    examination.report.accept("accept")
+        if answer.is_success and (fault := fault_of_format(answer, accept, knowledge.valid)):
+            report.fail("accept", fault, str(answer))
+        elif accept in {_ANY_FORMAT, ""} and not answer.is_success:
+            # Others may be formats that the server does not have.
+            what = f"with Accept: {accept}" if accept else "without the header Accept"
+            if invoke(running, examination, knowledge.valid).is_success:
+                report.fail("accept", f"a valid request {what} fails", str(answer), _ACCEPT_REMEDY)
+    report.accept("accept")

@@ -52,8 +52,10 @@ class Result:
 
     @property
     def has_model(self) -> bool:
-        """Whether /opt/ml/model has a file."""
-        return any(path.is_file() for path in (self.folder / "model").rglob("*"))
+        """Whether /opt/ml/model has a file that is not empty."""
+        return any(
+            path.is_file() and path.stat().st_size for path in (self.folder / "model").rglob("*")
+        )
 
     @property
     def failure(self) -> Path:

@@ -1,27 +1,25 @@
 """The cases of a server of many models, which SageMaker loads and unloads."""
 
-import json
-from collections.abc import Mapping
+import os
+from contextlib import suppress
 from dataclasses import replace
 from shutil import copytree
 
-from image_classifier.platform.doctor import startup
+from image_classifier.platform.doctor import growth, model_loads, startup
 from image_classifier.platform.doctor.examination import Examination
-from image_classifier.platform.doctor.payload import Payload, candidates, parse
+from image_classifier.platform.doctor.growth import Growth
+from image_classifier.platform.doctor.health import OK, Watch
+from image_classifier.platform.doctor.model_client import FIRST, SECOND, UNKNOWN, ModelClient
+from image_classifier.platform.doctor.payload import Payload, candidates
 from image_classifier.platform.doctor.serving import (
     check_address,
     check_files,
-    check_pings,
     check_sigterm,
     launch_of,
     report_trouble,
 )
-from image_classifier.platform.doctor.startup import NOT_FOUND, OK, NotReadyError
-from image_classifier.platform.sandbox.http_call import Answer, call
-from image_classifier.platform.sandbox.launch import Launch, Running
-
-# SageMaker's names of models are hashes.
-FIRST, SECOND, UNKNOWN = (f"{number:032x}" for number in (0xA1, 0xB2, 0xC3))
+from image_classifier.platform.doctor.startup import NOT_FOUND, NotReadyError
+from image_classifier.platform.sandbox.launch import Launch
 
 _CONFLICT, _NO_ROUTE = 409, {NOT_FOUND, 405}
 
@@ -29,6 +27,7 @@ _CONFLICT, _NO_ROUTE = 409, {NOT_FOUND, 405}
 _CONNECTIONS = 16
 
 _WARM_CYCLES, _CYCLES = 2, 6
+
 _LOST_BYTES = 16 * 2**20
 
 
@@ -52,9 +51,12 @@ def _examine(examination: Examination, launch: Launch) -> None:
     report = examination.report
     with startup.server(examination, launch, examination.limits.startup) as running:
         report.accept("start", "image-entrypoint", "network")
+        watch = Watch(examination, running)
         check_address(examination, running)
-        check_pings(examination, running)
-        _check_models(_Client(running, examination, launch))
+        watch.begin()
+        _check_models(ModelClient(running, examination, launch))
+        watch.check_growth()
+        watch.finish()
         if running.exit_code() is not None:
             trouble = startup.of_end(running, examination, "while it loaded and served models")
             case_id = "memory" if trouble.case_id == "memory" else "mme-load"
@@ -65,38 +67,7 @@ def _examine(examination: Examination, launch: Launch) -> None:
         check_sigterm(examination, running)
 
 
-class _Client:
-    """Sends SageMaker's requests for models."""
-
-    def __init__(self, running: Running, examination: Examination, launch: Launch) -> None:
-        self.running, self.examination = running, examination
-        is_container = examination.target.is_container
-        self._root = "/opt/ml/models" if is_container else f"{launch.base_dir}/models"
-
-    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        timeout = self.examination.limits.invocation
-        names = {key.replace("_", "-"): value for key, value in headers.items()}
-        return call(self.running.address, method, path, timeout=timeout, body=body, headers=names)
-
-    def load(self, name: str) -> Answer:
-        url = f"{self._root}/{name}/model"
-        body = json.dumps({"model_name": name, "url": url}).encode()
-        return self.send("POST", "/models", body, Content_Type="application/json")
-
-    def invoke(self, name: str, payload: Payload) -> Answer:
-        headers = {"Content_Type": payload.content_type, "Accept": payload.accept}
-        return self.send("POST", f"/models/{name}/invoke", payload.body, **headers)
-
-    def names(self) -> set[str] | None:
-        """Return the names in the list of models; None: it is no such list."""
-        document = parse(self.send("GET", "/models").body)
-        models = document.get("models") if isinstance(document, dict) else None
-        if not isinstance(models, list):
-            return None
-        return {str(model.get("modelName")) for model in models if isinstance(model, Mapping)}
-
-
-def _check_models(client: _Client) -> None:
+def _check_models(client: ModelClient) -> None:
     report = client.examination.report
     answer = client.load(FIRST)
     if answer.status in _NO_ROUTE:
@@ -126,15 +97,17 @@ def _check_models(client: _Client) -> None:
         report.fail("mme-status-codes", message, str(again))
     payload = _check_invocation(client)
     _check_unloaded(client, payload)
+    if not report.failed.keys() & {"mme-load", "mme-status-codes"}:
+        model_loads.check(client)
     _check_cycles(client, payload)
     report.accept("mme-load", "mme-status-codes", "mme-unload-memory")
 
 
-def _check_unknown(client: _Client) -> None:
+def _check_unknown(client: ModelClient) -> None:
     body = Payload(body=b"{}", content_type="application/json")
     requests = {
         "GET /models/NAME": client.send("GET", f"/models/{UNKNOWN}"),
-        "DELETE /models/NAME": client.send("DELETE", f"/models/{UNKNOWN}"),
+        "DELETE /models/NAME": client.unload(UNKNOWN),
         "POST /models/NAME/invoke": client.invoke(UNKNOWN, body),
     }
     for request, answer in requests.items():
@@ -143,27 +116,33 @@ def _check_unknown(client: _Client) -> None:
             client.examination.report.fail("mme-status-codes", message, str(answer))
 
 
-def _check_loaded(client: _Client) -> None:
+def _check_loaded(client: ModelClient) -> None:
     """Check that all workers have the model, and that it is listed."""
     report = client.examination.report
     answers = [client.send("GET", f"/models/{FIRST}") for _ in range(_CONNECTIONS)]
     missing = [answer for answer in answers if answer.status == NOT_FOUND]
-    if missing and len(missing) < len(answers):
+    if missing:
         message = f"a loaded model is unknown to {len(missing)} of {len(answers)} requests"
         remedy = "load models in one process with threads, or share them between the workers"
+        if len(missing) == len(answers):
+            remedy = "return from POST /models when the model is loaded"
         report.fail("mme-load", message, str(missing[0]), remedy)
         return
     failed = next((answer for answer in answers if answer.status != OK), None)
     if failed is not None:
         message = "GET /models/NAME does not return 200 for a loaded model"
         report.fail("mme-status-codes", message, str(failed))
+    elif FIRST.encode() not in answers[0].body:
+        # AWS's model server returns a list of its workers.
+        message = 'GET /models/NAME returns no {"modelName": ..., "modelUrl": ...}'
+        report.fail("mme-status-codes", message, str(answers[0]))
     names = client.names()
     if names is None or FIRST not in names:
         message = 'GET /models returns no {"models": [{"modelName": ...}]} with the loaded model'
         report.fail("mme-status-codes", message, str(client.send("GET", "/models")))
 
 
-def _check_invocation(client: _Client) -> Payload | None:
+def _check_invocation(client: ModelClient) -> Payload | None:
     """Return a request that the loaded model accepts."""
     report, options = client.examination.report, client.examination.options
     answer = None
@@ -177,12 +156,16 @@ def _check_invocation(client: _Client) -> Payload | None:
     return None
 
 
-def _check_unloaded(client: _Client, payload: Payload | None) -> None:
+def _check_unloaded(client: ModelClient, payload: Payload | None) -> None:
     report = client.examination.report
     if "mme-load" in report.failed:
         return
     client.load(SECOND)
-    deleted = client.send("DELETE", f"/models/{FIRST}")
+    names = client.names() or set()
+    if FIRST in names and SECOND not in names:
+        message = "GET /models lists one of two loaded models, and has no nextPageToken"
+        report.fail("mme-status-codes", message, str(client.send("GET", "/models")))
+    deleted = client.unload(FIRST)
     if deleted.status != OK:
         message = "DELETE /models/NAME does not return 200 for a loaded model"
         report.fail("mme-status-codes", message, str(deleted))
@@ -197,43 +180,49 @@ def _check_unloaded(client: _Client, payload: Payload | None) -> None:
     if other.status != OK:
         message = "another model is lost when a model is unloaded"
         report.fail("mme-load", message, str(other))
-    client.send("DELETE", f"/models/{SECOND}")
+    client.unload(SECOND)
 
 
-def _check_cycles(client: _Client, payload: Payload | None) -> None:
+def _check_cycles(client: ModelClient, payload: Payload | None) -> None:
     """Check that unloading a model frees its memory."""
     report = client.examination.report
     if report.failed.keys() & {"mme-load", "mme-status-codes"}:
         report.skip("mme-unload-memory", "a consequence of the failed requests for models")
         return
+
+    def cycle() -> None:
+        client.load(FIRST)
+        if payload is not None:
+            client.invoke(FIRST, payload)
+        client.unload(FIRST)
+
     measured = []
     for cycles in (_WARM_CYCLES, _CYCLES):
         for _ in range(cycles):
-            client.load(FIRST)
-            if payload is not None:
-                client.invoke(FIRST, payload)
-            client.send("DELETE", f"/models/{FIRST}")
+            cycle()
         measured.append(client.running.memory())
     before, after = measured
     if before is None or after is None:
         report.skip("mme-unload-memory", "the memory of the program is unknown on this system")
         return
-    folder = client.examination.folder / "models" / FIRST
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    message = "the memory grows when a model is loaded and unloaded again and again"
+    size = client.model_bytes()
     # An allocator keeps some memory for the next model.
     if after - before > max(_LOST_BYTES, 2 * size):
-        report.fail(
-            "mme-unload-memory",
-            f"the memory grew by {(after - before) / 2**20:.0f} MiB in {_CYCLES} cycles of loading "
-            "and unloading a model",
-            f"{before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after",
-        )
+        evidence = Growth(before=before, after=after, requests=_CYCLES)
+        report.fail("mme-unload-memory", message, evidence)
+        return
+    with suppress(growth.TooSlowError):
+        found = growth.measure(client.running, cycle, client.examination.limits.growth)
+        if found is not None:
+            report.fail("mme-unload-memory", message, found)
 
 
 def _copy_models(examination: Examination) -> None:
-    """Copy the model under the two names that SageMaker's requests have."""
+    """Give the model several names, under which SageMaker's requests load it."""
     source = examination.folder / "model"
     if examination.options.model is None:
         (source / "model.json").write_text("{}\n")
-    for name in (FIRST, SECOND):
-        copytree(source, examination.folder / "models" / name / "model")
+    for name in (FIRST, SECOND, *model_loads.MORE):
+        target = examination.folder / "models" / name / "model"
+        copytree(source, target, copy_function=os.link)

@@ -21,6 +21,7 @@ MAX_ERROR_BYTES = 2048
 _END_SECONDS, _CLOSED_SECONDS = 0.3, 3
 
 _TRACEBACK = re.compile(rb"Traceback \(most recent call last\)|\n\s+at [\w.$]+\(.*\)")
+_TOOLKIT_TRACE = b"/sagemaker_inference/transformer.py"
 _ERROR_KEYS = ("error", "errors", "exception", "traceback", "errorMessage", "error_message")
 _BINARY_ERRORS = ("success", "ok")
 _STATUS_KEYS = ("status", "statusCode", "status_code", "code")
@@ -41,6 +42,7 @@ class Payload:
     body: bytes
     content_type: str
     accept: str = "*/*"
+    """Empty: the request has no such header."""
 
 
 def candidates(examination: Examination) -> Iterator[Payload]:
@@ -83,7 +85,9 @@ def has_ended(running: Running, unanswered: Answer) -> bool:
 
 def send(connection: Connection, payload: Payload, *, is_chunked: bool = False) -> Answer:
     """Send a request to /invocations on a connection."""
-    headers = {"Content-Type": payload.content_type, "Accept": payload.accept}
+    headers = {"Content-Type": payload.content_type}
+    if payload.accept:
+        headers["Accept"] = payload.accept
     return connection.send(
         "POST", "/invocations", body=payload.body, headers=headers, is_chunked=is_chunked
     )
@@ -115,6 +119,9 @@ def _is_error_document(document: Mapping[str, object]) -> bool:
 
 def fault_of_error(answer: Answer) -> str | None:
     """Return what is wrong with the body of an error; None: nothing."""
+    if answer.is_client_error and _TOOLKIT_TRACE in answer.body:
+        # The toolkit adds it to the message of the handler, who cannot prevent it.
+        return None
     if _TRACEBACK.search(answer.body):
         return "contains a stack trace, which the caller sees"
     if answer.body and parse(answer.body) is None:
@@ -124,8 +131,10 @@ def fault_of_error(answer: Answer) -> str | None:
     return None
 
 
-def fault_of_format(answer: Answer, accept: str) -> str | None:
+def fault_of_format(answer: Answer, accept: str, request: Payload) -> str | None:
     """Return what is wrong with the format of a prediction; None: nothing."""
+    if answer.body and not answer.media_type:
+        return "the response has no Content-Type"
     if encoding := answer.headers.get("content-encoding"):
         return f"Content-Encoding is {encoding}, which the request does not accept"
     is_json = answer.media_type == JSON or answer.media_type.endswith("+json")
@@ -133,17 +142,23 @@ def fault_of_format(answer: Answer, accept: str) -> str | None:
         return f"Content-Type is {answer.media_type}, but the body is not JSON"
     if answer.media_type == CSV and isinstance(parse(answer.body), dict):
         return f"Content-Type is {CSV}, but the body is JSON"
-    if accept == JSON and not is_json and answer.media_type:
+    # Servers with CSV alone, such as AWS's sample, have no other format.
+    is_only_format = answer.media_type == request.content_type == CSV
+    if accept == JSON and not is_json and not is_only_format:
         return f"Accept: {JSON} was answered with {answer.media_type}"
     return None
 
 
 def parse(body: bytes) -> object:
-    """Return a JSON document; None if it is not JSON."""
+    """Return a JSON document; None if it is not JSON, such as NaN."""
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         return None
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def png(color: bytes = b"\xc8\x50\x28", size: int = 64) -> bytes:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from image_classifier.platform.doctor import load_settings, startup, traffic
 from image_classifier.platform.doctor.cases import TRANSFORM
 from image_classifier.platform.doctor.examination import Examination
+from image_classifier.platform.doctor.health import Watch
 from image_classifier.platform.doctor.invocations import (
     Knowledge,
     check_accept,
+    check_again,
     check_errors,
     check_invocations,
     until_available,
@@ -21,7 +23,6 @@ from image_classifier.platform.doctor.payload import (
     invoke,
 )
 from image_classifier.platform.doctor.startup import NotReadyError, Trouble
-from image_classifier.platform.sandbox.http_call import NO_RESPONSE
 from image_classifier.platform.sandbox.launch import Launch, Running
 from image_classifier.platform.sandbox.networks import reaches_containers
 from image_classifier.platform.sandbox.process_target import unchanged
@@ -29,6 +30,9 @@ from image_classifier.platform.sandbox.process_target import unchanged
 # How long a server without a model may take to end, or to return its first status.
 _NO_MODEL_SECONDS = 10
 
+
+# A server with such a fault fails other cases, too, or takes too long for them.
+_CAUSES = {"ping-ready", "ping-latency", "invocations-latency", "concurrency"}
 
 _ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
@@ -172,15 +176,23 @@ def check_sigterm(examination: Examination, running: Running) -> None:
 
 def _check_running(examination: Examination, running: Running) -> Knowledge:
     report, knowledge = examination.report, Knowledge()
+    watch = Watch(examination, running)
     check_address(examination, running)
-    check_pings(examination, running)
+    watch.begin()
     for check in (check_invocations, check_errors, check_accept):
         check(examination, running, knowledge)
+        watch.check()
         if _has_ended(examination, running, knowledge):
             return knowledge
-    _check_traffic(examination, running, knowledge)
+    _check_traffic(examination, running, knowledge, watch)
+    if not _CAUSES & report.failed.keys():
+        watch.check_growth()
+        if knowledge.valid is not None:
+            traffic.check_growth(examination, running, knowledge.valid)
     _measure_load(examination, running, knowledge.valid)
+    watch.finish()
     if not _has_ended(examination, running, knowledge):
+        check_again(examination, running, knowledge)
         report.accept("memory", "invocations-status")
     return knowledge
 
@@ -195,32 +207,19 @@ def _measure_load(examination: Examination, running: Running, valid: Payload | N
         loads[""] = traffic.measure_capacity(examination, running, valid, limit)
 
 
-def _check_traffic(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+def _check_traffic(
+    examination: Examination, running: Running, knowledge: Knowledge, watch: Watch
+) -> None:
     report, valid = examination.report, knowledge.valid
     payload = valid or next(iter(invalid()))
-    for cause in ("ping-ready", "ping-latency", "invocations-latency"):
-        if cause in report.failed:
-            for case_id in ("keep-alive", "concurrency", "payload-size"):
-                report.skip(case_id, f"a consequence of {cause}")
     if examination.role == TRANSFORM:
         traffic.check_execution_parameters(examination, running)
     for case_id, check in traffic.CHECKS.items():
+        for cause in _CAUSES & report.failed.keys():
+            report.skip(case_id, f"a consequence of {cause}")
         if report.is_open(case_id) and running.exit_code() is None:
             check(examination, running, payload, knowledge.answer)
-
-
-def check_pings(examination: Examination, running: Running) -> None:
-    """Send pings to a server that is ready."""
-    report, limit = examination.report, examination.limits.ping
-    for _ in range(5):
-        answer = startup.ping(running, examination)
-        if answer.problem == NO_RESPONSE:
-            report.fail("ping-latency", f"GET /ping did not return within {limit:g} s", str(answer))
-        elif answer.status != startup.OK:
-            report.fail(
-                "ping-ready", "GET /ping returned 200 once, and then something else", str(answer)
-            )
-    report.accept("ping-latency", "ping-ready")
+            watch.check()
 
 
 def check_address(examination: Examination, running: Running) -> None:
@@ -276,7 +275,9 @@ def _has_ended(examination: Examination, running: Running, knowledge: Knowledge)
     if running.exit_code() is None:
         return False
     trouble = startup.of_end(running, examination, "while it served requests")
-    if trouble.case_id == "start":
+    if trouble.case_id == "start" and "payload-size" in examination.report.failed:
+        trouble = replace(trouble, case_id="payload-size")
+    elif trouble.case_id == "start":
         # Without a valid request, those that were sent are probably invalid.
         is_valid = knowledge.valid is not None or examination.options.request is not None
         is_valid = is_valid and "error-status" not in examination.report.failed

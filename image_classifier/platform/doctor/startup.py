@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from image_classifier.platform.doctor.examination import Examination
-from image_classifier.platform.sandbox.http_call import REFUSED, Answer, Connection
+from image_classifier.platform.doctor.health import OK, ping
+from image_classifier.platform.sandbox.http_call import REFUSED, Answer
 from image_classifier.platform.sandbox.launch import Launch, Running, StartError
 
 POLL_SECONDS = 0.2
@@ -19,13 +20,14 @@ _ELSEWHERE = 0.3
 # A second start, with fewer restrictions, is shorter.
 _RETRY_SECONDS = 20
 
-OK, NOT_FOUND = 200, 404
+NOT_FOUND = 404
 
 # Environment variables with this text in the log's last lines.
 _HINTS = {
     "read-only-model": r"read-only|permission denied|errno 30|erofs",
     "network": r"resol|network|connect|unreachable|urlopen|timed out|getaddrinfo|errno -[23]",
 }
+_FOREGROUND = "keep the server in the foreground: the container ends with its first process"
 _PING_ROUTE = "add the route GET /ping, which returns 200 when the model is loaded"
 _PING_REMEDIES = {
     204: "return 200: SageMaker accepts no other status",
@@ -140,7 +142,7 @@ def of_end(running: Running, examination: Examination, when: str) -> Trouble:
         case_id="start",
         message=f"the program ended {when} with exit code {code}",
         evidence=line,
-        remedy=remedy_of(running.log(), examination),
+        remedy=remedy_of(running.log(), examination) or (_FOREGROUND if code == 0 else ""),
     )
 
 
@@ -173,29 +175,6 @@ def wait_until_ready(running: Running, examination: Examination, seconds: float)
     if slow := examination.report.failed.get("ping-latency"):
         return Trouble(case_id="ping-latency", message=slow.message, evidence=slow.evidence)
     return _never_ready(running, examination, last, seconds)
-
-
-def ping(running: Running, examination: Examination, *, is_starting: bool = False) -> Answer:
-    """Send a ping; report it as slow if the program has read it and does not respond in time."""
-    limit = examination.limits.ping
-
-    def check(local_port: int) -> None:
-        # What waits in the backlog of a server that still starts is unread.
-        if any(
-            each.peer_port == local_port and not each.unread and each.inode != "0"
-            for each in running.sockets() or []
-        ) and not (is_starting and running.waits_for_back_end()):
-            examination.report.fail(
-                "ping-latency",
-                f"GET /ping did not return within {limit:g} s",
-                "the program read the request, and did not respond in time",
-            )
-
-    connection = Connection(running.address, limit, check)
-    try:
-        return connection.send("GET", "/ping")
-    finally:
-        connection.close()
 
 
 def _of_format_error(text: str, examination: Examination) -> Trouble:
@@ -258,6 +237,8 @@ def remedy_of(log: str, examination: Examination) -> str:
         return f"install the package of {found[1]}, or copy the module beside the program"
     if found := re.search(r"(?:No such file or directory|not found): ['\"]?([^'\"\n]+)", end):
         return _file_remedy(found[1].strip(), examination)
+    if found := re.search(r"KeyError: '(SM_\w+)'", end):
+        return f"read /opt/ml itself: SageMaker sets no variable {found[1]}, its toolkits do"
     if re.search(r"\bSSL\b.*HTTP_REQUEST|TLS handshake error", end):
         return "serve HTTP without TLS: SageMaker's requests are not encrypted"
     if re.search(r"Permission ?(?:Error|denied)", end, re.IGNORECASE):

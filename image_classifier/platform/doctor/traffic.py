@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from image_classifier.platform.doctor import startup
+from image_classifier.platform.doctor import growth, startup
 from image_classifier.platform.doctor.examination import Examination
+from image_classifier.platform.doctor.health import OK, is_slow, ping
 from image_classifier.platform.doctor.invocations import FAILED_LATER
 from image_classifier.platform.doctor.payload import (
     Payload,
@@ -31,10 +32,7 @@ _TOO_LARGE = 413
 # Statuses of a server that has more requests than places for them.
 _BUSY = {429, 503}
 
-# Requests of one client, in both halves of the measurement.
-_GROWTH_REQUESTS, _GROWTH_SECONDS = 20, 4
-_GROWTH_BYTES = 20 * 2**20
-
+_PARAMETERS = ("MaxConcurrentTransforms", "BatchStrategy", "MaxPayloadInMB")
 _MAX_MEGABYTES = 100
 _STRATEGIES = {"SINGLE_RECORD", "MULTI_RECORD", "SingleRecord", "MultiRecord"}
 
@@ -65,7 +63,7 @@ def check_keep_alive(
         if answer.status is None and has_ended(running, answer):
             # Reported as the end of the server.
             return
-        if answer.status is None or (step is None and answer.status != startup.OK):
+        if answer.status is None or (step is None and answer.status != OK):
             what = "GET /ping" if step is None else "POST /invocations"
             report.fail(
                 "keep-alive",
@@ -73,6 +71,13 @@ def check_keep_alive(
                 str(answer),
             )
             break
+    # Still open, it must not keep others waiting.
+    if not connection.is_closed_by_server and is_slow(ping(running, examination)):
+        report.fail(
+            "concurrency",
+            "an open connection without a request delays GET /ping on another one",
+            "the server serves one connection at a time",
+        )
     connection.close()
     report.accept("keep-alive")
 
@@ -85,7 +90,9 @@ def check_size(
     large = Payload(body=bytes(PAYLOAD_BYTES), content_type=media_type)
     answer = invoke(running, examination, large)
     report = examination.report
-    if answer.status == _TOO_LARGE:
+    if running.exit_code() is not None and not startup.is_out_of_memory(running):
+        report.fail("payload-size", "a body of 6 MiB ended the server", str(answer))
+    elif answer.status == _TOO_LARGE:
         report.fail("payload-size", "a body of 6 MiB is rejected as too large", str(answer))
     elif (
         answer.status is None
@@ -112,7 +119,7 @@ def check_concurrency(
         ]
         while not all(each.done() for each in pending):
             answer = call(running.address, "GET", "/ping", timeout=limit)
-            late = late or (answer if answer.status != startup.OK else None)
+            late = late or (answer if answer.status != OK else None)
             time.sleep(startup.POLL_SECONDS / 2)
         answers = [each.result() for each in pending]
     failed = [each for each in answers if not each.is_success and each.status not in _BUSY]
@@ -141,37 +148,23 @@ def check_concurrency(
     report.accept("concurrency")
 
 
-def check_growth(
-    examination: Examination, running: Running, valid: Payload, alone: Answer | None
-) -> None:
+def check_growth(examination: Examination, running: Running, valid: Payload) -> None:
     """Check that the memory does not grow with each request."""
-    if alone is None:
+    report = examination.report
+    if not report.is_open("memory"):
         return
-    # The shortest, because other programs can delay one.
-    seconds = max(min(invoke(running, examination, valid).seconds for _ in range(3)), 0.001)
-    count = min(_GROWTH_REQUESTS, int(_GROWTH_SECONDS / seconds))
-    if count < _GROWTH_REQUESTS * 3 / 4:
-        reason = f"a request takes {seconds:.1f} s: too few can be sent to see a growth"
-        examination.report.skip("memory", reason)
-        return
-    measured = []
-    # The first requests fill caches.
-    for requests in (2 * count, count):
-        for _ in range(requests):
+
+    def send_one() -> None:
+        if running.exit_code() is None:
             invoke(running, examination, valid)
-            if running.exit_code() is not None:
-                # Reported as the end of the server.
-                return
-        measured.append(running.memory())
-    middle, last = measured
-    if middle is None or last is None:
+
+    try:
+        found = growth.measure(running, send_one, examination.limits.growth)
+    except growth.TooSlowError as error:
+        report.skip("memory", f"{error}: too few can be sent to see a growth")
         return
-    if last - middle > max(_GROWTH_BYTES, count * 2**20 // 2):
-        examination.report.fail(
-            "memory",
-            "the memory grows with each request",
-            f"{middle / 2**20:.0f} MiB, and {last / 2**20:.0f} MiB after {count} more requests",
-        )
+    if found is not None:
+        report.fail("memory", "the memory grows with each request", found)
 
 
 def check_chunked(
@@ -236,15 +229,12 @@ def _fault_of_parameters(answer: Answer) -> str | None:
     if not answer.is_success:
         return None
     document = parse(answer.body)
-    if not isinstance(document, dict):
-        return "GET /execution-parameters returns no JSON object"
-    concurrent, megabytes = (
-        document.get("MaxConcurrentTransforms", 1),
-        document.get("MaxPayloadInMB", 6),
-    )
+    found = document if isinstance(document, dict) else {}
+    if missing := [key for key in _PARAMETERS if key not in found]:
+        return f"GET /execution-parameters returns no JSON object with {missing[0]}"
+    concurrent, strategy, megabytes = (found[key] for key in _PARAMETERS)
     is_valid = _is_count(concurrent, 1) and _is_count(megabytes, 0)
-    is_valid = is_valid and document.get("BatchStrategy", "MULTI_RECORD") in _STRATEGIES
-    if not is_valid:
+    if not is_valid or strategy not in _STRATEGIES:
         return "GET /execution-parameters returns a value that SageMaker does not accept"
     if concurrent * megabytes > _MAX_MEGABYTES or megabytes > _MAX_MEGABYTES:
         return f"MaxConcurrentTransforms times MaxPayloadInMB is more than {_MAX_MEGABYTES}"
@@ -260,5 +250,4 @@ CHECKS: Mapping[str, Callable[[Examination, Running, Payload, Answer | None], No
     "keep-alive": check_keep_alive,
     "payload-size": check_size,
     "concurrency": check_concurrency,
-    "memory": check_growth,
 }

@@ -25,7 +25,7 @@ ADDED = {
 _COMMON: Mapping[str, int | float] = {"epochs": 1, "batch_size": 8, "learning_rate": 0.001}
 
 # The program itself is broken, whatever the job is.
-_BROKEN = re.compile(r"^(ModuleNotFoundError|ImportError|SyntaxError|NameError)\b")
+_BROKEN = re.compile(r"^(ModuleNotFoundError|ImportError|SyntaxError|NameError)\b|KeyError: 'SM_")
 _CANNOT_EXECUTE = {126, 127}
 
 _TRACEBACK = "Traceback (most recent call last)"
@@ -71,7 +71,7 @@ def examine(examination: Examination) -> None:
         _check_failure(examination, failed)
         if result.is_success:
             _check_hyperparameters(examination, job)
-            interruption.check(examination, job, result.seconds)
+            interruption.check(examination, job, result)
         report.accept("memory", "channels-read-only", "no-network-train")
     except StartError as error:
         report_trouble(examination, startup.of_start_error(str(error), examination))
@@ -84,6 +84,9 @@ def _report_broken(examination: Examination, result: Result) -> bool:
     limit = examination.options.memory / 2**20
     if result.exit_code is None:
         report.accept("start", "image-entrypoint")
+        if result.has_model:
+            message = "the training saves a model, and does not end"
+            report.fail("train-exit-code", message, f"last line of the log: {result.last_line}")
         report.skip_rest(
             f"the job did not end within {examination.limits.job:g} s: give a smaller --data, or "
             "--hyperparameters of a shorter job"
@@ -161,7 +164,12 @@ def _check_result(examination: Examination, result: Result) -> None:
             report.fail("model-artifact", message, shown)
         report.accept("model-artifact")
         return
-    if examination.options.data is not None:
+    if result.has_model and not result.failure.is_file() and _TRACEBACK not in result.log:
+        message = f"the exit code of a training that saves a model is {result.exit_code}"
+        report.fail("train-exit-code", message, result.last_line)
+        report.skip("failure-file", "a consequence of train-exit-code")
+        reason = "a consequence of train-exit-code"
+    elif examination.options.data is not None:
         message = f"the training with the given data ended with exit code {result.exit_code}"
         report.fail("train-exit-code", message, result.last_line)
         reason = "a consequence of train-exit-code"
@@ -173,7 +181,17 @@ def _check_result(examination: Examination, result: Result) -> None:
 
 def _is_hidden_failure(result: Result) -> bool:
     has_reason = result.failure.is_file() and result.failure.stat().st_size > 0
-    return has_reason or (_TRACEBACK in result.log and not result.has_model)
+    has_raised = _TRACEBACK in result.log and (not result.has_model or _ends_with_error(result))
+    return has_reason or has_raised
+
+
+def _ends_with_error(result: Result) -> bool:
+    """Return whether an exception, such as one of a thread, is all that the log ends with."""
+    end = result.log.rpartition(_TRACEBACK)
+    # What a destructor raises is ignored.
+    before, lines = end[0].splitlines()[-1:], end[2].strip().splitlines()
+    is_ignored = any("Exception ignored" in line for line in before)
+    return not is_ignored and bool(lines) and lines[-1].strip() == result.last_line
 
 
 def _failing(examination: Examination, job: Job) -> Result | None:

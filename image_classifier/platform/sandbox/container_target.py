@@ -1,16 +1,17 @@
 """A container image as the program under test, through the Docker API."""
 
 import os
+import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from container.classifier.errors import UserError
-from image_classifier.platform.sandbox import labels, networks, sockets
+from image_classifier.platform.sandbox import labels, networks, process_tree, sockets
 from image_classifier.platform.sandbox.launch import (
     Launch,
     Running,
@@ -201,6 +202,15 @@ class _RunningContainer(Running):
         cache = usage.get("stats", {}).get("inactive_file", 0)
         return int(usage["usage"]) - cache if "usage" in usage else None
 
+    def ignores_sigterm(self) -> bool:
+        return process_tree.ignores(self._state()["Pid"], signal.SIGTERM)
+
+    def programs(self) -> set[str]:
+        return set(process_tree.names(self._pids()))
+
+    def cpu_waits(self) -> Mapping[str, float]:
+        return process_tree.cpu_waits(self._pids())
+
     def sockets(self) -> list[sockets.Socket] | None:
         found = sockets.of_processes([self._state()["Pid"]], own_network=True)
         if found is None:
@@ -229,6 +239,10 @@ class _RunningContainer(Running):
                 return ("127.0.0.1" if host in _ALL_ADDRESSES else host, host_port)
         addresses = [each["IPAddress"] for each in settings["Networks"].values()]
         return (next(filter(None, addresses), ""), port)
+
+    def _pids(self) -> list[int]:
+        pid = self._state()["Pid"]
+        return process_tree.descendants(pid) if pid else []
 
     def _state(self) -> dict[str, Any]:
         self._container.reload()

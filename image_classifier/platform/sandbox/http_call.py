@@ -1,6 +1,7 @@
 """One HTTP request, and everything that can go wrong with it."""
 
 import http.client
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 MAX_BYTES = 10_000_000
 
 REFUSED, NO_RESPONSE = "connection refused", "no response"
+NO_END = "a response without an end (no Content-Length, or too large a one)"
+CUT_OFF = "connection closed before the end of the response (its Content-Length is too large)"
 
 Address = tuple[str, int]
 
@@ -37,6 +40,11 @@ class Answer:
         """Whether the status is 2xx."""
         return self.status is not None and self.status // 100 == 2  # noqa: PLR2004
 
+    @property
+    def is_client_error(self) -> bool:
+        """Whether the status is 4xx."""
+        return self.status is not None and self.status // 100 == 4  # noqa: PLR2004
+
     def __str__(self) -> str:
         """Return the evidence: status, media type, start of the body, and the time."""
         if self.status is None:
@@ -52,13 +60,13 @@ class Connection:
         self,
         address: Address,
         timeout: float,
-        on_timeout: Callable[[int], None] = lambda _local_port: None,
+        on_timeout: Callable[[int], float] = lambda _local_port: 0,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         """Connect with the first request; every step of a request may take `timeout` seconds.
 
-        `on_timeout` is called with the local port when the time is up, before the connection ends.
-        No more than `max_bytes` of a response are read.
+        `on_timeout` is called with the local port when no response has begun in time, and returns
+        for how many more seconds to wait. No more than `max_bytes` of a response are read.
         """
         self._on_timeout, self._max_bytes = on_timeout, max_bytes
         self._http = http.client.HTTPConnection(*address, timeout=timeout)
@@ -78,11 +86,10 @@ class Connection:
         is_chunked: bool = False,
     ) -> Answer:
         """Send a request; return its response, or what prevented one."""
-        start, port = time.monotonic(), 0
+        start, response = time.monotonic(), None
         try:
             if self._http.sock is None:
                 self._http.connect()
-            port = self._http.sock.getsockname()[1]
             # A server may respond and close before it has read the whole body.
             with suppress(BrokenPipeError, ConnectionResetError):
                 self._http.request(
@@ -92,16 +99,19 @@ class Connection:
                     headers={**(headers or {})},
                     encode_chunked=is_chunked,
                 )
+            self._await_response()
             response = self._http.getresponse()
             content = response.read(self._max_bytes)
         except ConnectionRefusedError:
             problem = REFUSED
         except TimeoutError:
-            self._on_timeout(port)
-            problem = NO_RESPONSE
+            problem = NO_RESPONSE if response is None else NO_END
         except (OSError, http.client.HTTPException) as error:
             problem = f"connection closed ({type(error).__name__})"
         else:
+            if response.length and len(content) < self._max_bytes:
+                self._http.close()
+                return Answer(seconds=time.monotonic() - start, problem=CUT_OFF)
             self.is_closed_by_server = response.will_close
             return Answer(
                 seconds=time.monotonic() - start,
@@ -111,6 +121,27 @@ class Connection:
             )
         self._http.close()
         return Answer(seconds=time.monotonic() - start, problem=problem)
+
+    def _await_response(self) -> None:
+        """Wait for the first byte of the response.
+
+        Raises:
+            TimeoutError: it did not come in time.
+        """
+        sock, timeout = self._http.sock, self._http.timeout
+        try:
+            while True:
+                try:
+                    sock.recv(1, socket.MSG_PEEK)
+                except TimeoutError:
+                    more = self._on_timeout(sock.getsockname()[1])
+                    if more <= 0:
+                        raise
+                    sock.settimeout(more)
+                else:
+                    return
+        finally:
+            sock.settimeout(timeout)
 
 
 def call(

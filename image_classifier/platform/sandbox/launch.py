@@ -129,6 +129,18 @@ class Running(ABC):
     def sockets(self) -> list[Socket] | None:
         """Return its TCP sockets; None: unknown."""
 
+    def ignores_sigterm(self) -> bool:
+        """Return whether SIGTERM has no effect on the first process if it is process 1."""
+        return False
+
+    def programs(self) -> set[str]:
+        """Return the names of its programs, as far as this system shows them."""
+        return set()
+
+    def cpu_waits(self) -> Mapping[str, float]:
+        """Return for how many seconds each thread was ready to run, and had no processor."""
+        return {}
+
     def waits_for_back_end(self) -> bool:
         """Return whether it has passed a request on to its back end, which still starts."""
         return False

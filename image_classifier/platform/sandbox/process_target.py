@@ -6,14 +6,14 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from container.classifier.environment import BASE_DIR_VARIABLE
 from container.classifier.errors import UserError
-from image_classifier.platform.sandbox import labels, sockets
+from image_classifier.platform.sandbox import labels, process_tree, sockets
 from image_classifier.platform.sandbox.launch import (
     POLL_SECONDS,
     Launch,
@@ -65,6 +65,8 @@ class _RunningProcess(Running):
             if not is_writable
         ]
         self._was_killed_for_memory = False
+        # Jobs of several hosts may share the folder; servers do not.
+        self._base_dir = None if launch.port is None else str(launch.base_dir)
         _set_writable(self._protected, is_writable=False)
         stdout, stderr = launch.output or (self._log, subprocess.STDOUT)
         variables = {BASE_DIR_VARIABLE: str(launch.base_dir), **launch.variables}
@@ -114,6 +116,7 @@ class _RunningProcess(Running):
         while self._pids() and time.monotonic() < deadline:
             self.kill()
             time.sleep(POLL_SECONDS)
+        self._kill_daemons(deadline)
         self._release()
 
     def ran_out_of_memory(self) -> bool:
@@ -129,6 +132,15 @@ class _RunningProcess(Running):
                 total += (int(fields[1]) - int(fields[2])) * page
         return total or None
 
+    def ignores_sigterm(self) -> bool:
+        return process_tree.ignores(self._process.pid, signal.SIGTERM)
+
+    def programs(self) -> set[str]:
+        return set(process_tree.names(self._pids()))
+
+    def cpu_waits(self) -> Mapping[str, float]:
+        return process_tree.cpu_waits(self._pids())
+
     def sockets(self) -> list[sockets.Socket] | None:
         return sockets.of_processes(self._pids(), own_network=False)
 
@@ -140,7 +152,20 @@ class _RunningProcess(Running):
 
     def _pids(self) -> list[int]:
         """Return the processes of the session that the command leads."""
-        return list(_of_session(self._process.pid))
+        return list(process_tree.of_session(self._process.pid))
+
+    def _kill_daemons(self, deadline: float) -> None:
+        """Kill processes with a session of their own, which have the port, too."""
+        if self._base_dir is None:
+            return
+        while time.monotonic() < deadline:
+            found = list(process_tree.with_variable(BASE_DIR_VARIABLE, self._base_dir))
+            if not found:
+                return
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(POLL_SECONDS)
 
     def _watch(self, limit: int) -> None:
         while self._process.poll() is None:
@@ -160,15 +185,6 @@ def kill_left() -> None:
     for pid in labels.left_processes():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _of_session(leader: int) -> Iterator[int]:
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # After the name in parentheses: state, parent, group, session.
-            fields = status.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == leader and fields[0] != "Z":
-                yield int(status.parent.name)
 
 
 def _set_writable(folders: Sequence[Path], *, is_writable: bool) -> None:

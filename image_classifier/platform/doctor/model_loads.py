@@ -1,0 +1,63 @@
+"""Loads of models that servers often fail: two at once, and more than fit in memory."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from image_classifier.platform.doctor.health import is_slow, ping, report_slow
+from image_classifier.platform.doctor.model_client import FIRST, SECOND, ModelClient
+from image_classifier.platform.doctor.startup import POLL_SECONDS
+
+# Names of the same model, to fill the memory with.
+MORE = tuple(f"{number:032x}" for number in range(0xD0, 0xD8))
+_MORE_SECONDS = 5
+
+# Of the memory: what the files of so many models may have, which take more space when loaded.
+_MAX_SHARE = 1 / 8
+
+_NO_MEMORY = 507
+
+
+def check(client: ModelClient) -> None:
+    """Check a server that has loaded and unloaded models one by one."""
+    for request in (_load_together, _load_more):
+        if client.running.exit_code() is None:
+            request(client)
+
+
+def _load_together(client: ModelClient) -> None:
+    """Load two models at once, and send pings meanwhile."""
+    report = client.examination.report
+    with ThreadPoolExecutor(2) as pool:
+        pending = [pool.submit(client.load, name) for name in (FIRST, SECOND)]
+        while not all(each.done() for each in pending):
+            answer = ping(client.running, client.examination)
+            if is_slow(answer):
+                report_slow(client.examination, answer, f"while models were loaded: {answer}")
+            time.sleep(POLL_SECONDS)
+        answers = [each.result() for each in pending]
+    failed = [each for each in answers if not each.is_success and each.status != _NO_MEMORY]
+    if failed and client.running.exit_code() is None:
+        report.fail("mme-load", "two models cannot be loaded at the same time", str(failed[0]))
+    for name in (FIRST, SECOND):
+        client.unload(name)
+
+
+def _load_more(client: ModelClient) -> None:
+    """Load the model under several names, until it does not fit."""
+    memory = client.examination.options.memory
+    if client.model_bytes() * len(MORE) > memory * _MAX_SHARE:
+        return
+    deadline, loaded = time.monotonic() + _MORE_SECONDS, list[str]()
+    for name in MORE:
+        answer = client.load(name)
+        if not answer.is_success:
+            break
+        loaded.append(name)
+        if time.monotonic() > deadline:
+            break
+    if not answer.is_success and answer.status not in {_NO_MEMORY, None}:
+        message = f"POST /models does not return 507 when no more than {len(loaded)} models fit"
+        remedy = "return 507: then SageMaker unloads other models, and loads this one again"
+        client.examination.report.fail("mme-status-codes", message, str(answer), remedy)
+    for name in loaded:
+        client.unload(name)

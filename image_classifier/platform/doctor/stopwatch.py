@@ -1,0 +1,22 @@
+"""The time that a program takes, whatever else this machine does meanwhile."""
+
+import time
+
+from image_classifier.platform.sandbox.launch import Running
+
+
+class Stopwatch:
+    """Measures seconds, less those in which other programs had the processors."""
+
+    def __init__(self, running: Running) -> None:
+        """Start now."""
+        self._running = running
+        self._waits = running.cpu_waits()
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        """Return the time, less the longest wait of a thread for a processor."""
+        elapsed = time.monotonic() - self._start
+        waits = self._running.cpu_waits()
+        waited = (wait - self._waits.get(thread, 0) for thread, wait in waits.items())
+        return elapsed - min(max(waited, default=0), elapsed)
