@@ -61,7 +61,7 @@ class Limits:
     job: float = 600
     """Of one training job of the doctor."""
 
-    watch: float = 25
+    watch: float = 20
     """How long /ping is watched, from its first 200."""
 
     growth: float = 5

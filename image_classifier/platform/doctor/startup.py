@@ -164,7 +164,9 @@ def wait_until_ready(running: Running, examination: Examination, seconds: float)
             return of_end(running, examination, "before /ping returned 200")
         answer = ping(running, examination, is_starting=True)
         if answer.status == OK:
-            return None
+            # The first process of a daemon ends about then.
+            has_ended = running.wait(POLL_SECONDS) is not None
+            return of_end(running, examination, "when it was ready") if has_ended else None
         if answer.problem != REFUSED:
             last = answer
         elif (trouble := _port_trouble(running)) is not None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from image_classifier.platform.doctor import growth, startup
 from image_classifier.platform.doctor.examination import Examination
-from image_classifier.platform.doctor.health import OK, is_slow, ping
+from image_classifier.platform.doctor.health import OK, is_slow, is_unmeasured, ping
 from image_classifier.platform.doctor.invocations import FAILED_LATER
 from image_classifier.platform.doctor.payload import (
     Payload,
@@ -118,8 +118,8 @@ def check_concurrency(
             pool.submit(invoke, running, examination, payload) for _ in range(PARALLEL * rounds)
         ]
         while not all(each.done() for each in pending):
-            answer = call(running.address, "GET", "/ping", timeout=limit)
-            late = late or (answer if answer.status != OK else None)
+            answer = ping(running, examination)
+            late = late or (None if answer.status == OK or is_unmeasured(answer) else answer)
             time.sleep(startup.POLL_SECONDS / 2)
         answers = [each.result() for each in pending]
     failed = [each for each in answers if not each.is_success and each.status not in _BUSY]

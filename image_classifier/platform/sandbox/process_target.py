@@ -210,5 +210,6 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size)
         for path in folder.rglob("*")
-        if path.is_file()
+        # Python leaves its compiled files out where it cannot write.
+        if path.is_file() and path.parent.name != "__pycache__"
     }
