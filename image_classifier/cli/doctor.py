@@ -62,6 +62,13 @@ def parser() -> argparse.ArgumentParser:
         default=Options().port,
         help="port of a command, which gets it as SAGEMAKER_BIND_TO_PORT (default: %(default)s)",
     )
+    _add_times(add)
+    _add_load_and_report(add)
+    parent.set_defaults(run=run, command=[], failure_code=CANNOT_RUN)
+    return parent
+
+
+def _add_times(add: Callable[..., object]) -> None:
     add(
         "--startup-timeout",
         type=float,
@@ -76,9 +83,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long /ping is watched after its first 200 (default: %(default)s)",
     )
-    _add_load_and_report(add)
-    parent.set_defaults(run=run, command=[], failure_code=CANNOT_RUN)
-    return parent
 
 
 def _add_load_and_report(add: Callable[..., object]) -> None:
