@@ -66,7 +66,7 @@ def ping(
         answer = connection.send("GET", "/ping", headers={"Host": host} if host else None)
     finally:
         connection.close()
-    if answer.problem == NO_RESPONSE and stopwatch.seconds() < limit:
+    if answer.problem == NO_RESPONSE and stopwatch.seconds() < limit - _LEAST_SECONDS:
         return replace(answer, problem=_BUSY)
     if is_slow(answer) and is_starting and is_read:
         report_slow(examination, answer, f"the program read the request; {answer}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.doctor.health import OK, ping
+from image_classifier.platform.doctor.stopwatch import Stopwatch
 from image_classifier.platform.sandbox.http_call import REFUSED, Answer
 from image_classifier.platform.sandbox.launch import Launch, Running, StartError
 
@@ -16,6 +17,9 @@ POLL_SECONDS = 0.2
 # Of the startup time: how long a server may listen on another port only, such as a back end that
 # starts before its proxy.
 _ELSEWHERE = 0.3
+
+# Of the startup time: how long to wait for a server that gets no processor.
+_MAX_FACTOR = 4
 
 # A second start, with fewer restrictions, is shorter.
 _RETRY_SECONDS = 20
@@ -156,10 +160,10 @@ def is_out_of_memory(running: Running) -> bool:
 
 def wait_until_ready(running: Running, examination: Examination, seconds: float) -> Trouble | None:
     """Send pings until one returns 200; return what prevented that."""
-    start = time.monotonic()
+    stopwatch, end = Stopwatch(running), time.monotonic() + _MAX_FACTOR * seconds
     first_elsewhere: float | None = None
     last: Answer | None = None
-    while time.monotonic() - start < seconds:
+    while stopwatch.seconds() < seconds and time.monotonic() < end:
         if running.exit_code() is not None:
             return of_end(running, examination, "before /ping returned 200")
         answer = ping(running, examination, is_starting=True)
