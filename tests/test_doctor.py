@@ -188,7 +188,7 @@ def test_our_server_passes(role: str, artifact: Path) -> None:
         request=PNG,
         content_type="image/png",
         memory=2**31,
-        limits=Limits(watch=1, growth=4),
+        limits=Limits(watch=1, growth=4 if role == TRANSFORM else 1),
     )
 
     assert report.failed == {}, report.text()

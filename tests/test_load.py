@@ -66,7 +66,12 @@ def test_doctor_measures_a_server() -> None:
     costly = ("payload-size", "concurrency", "memory", "keep-alive")
 
     report = diagnose(
-        None, command, SERVE, options=options, limits=Limits(load=0.01), ignored=costly
+        None,
+        command,
+        SERVE,
+        options=options,
+        limits=Limits(load=0.01, watch=0, growth=0.2),
+        ignored=costly,
     )
 
     assert json.loads(report.json())["load"]["p99_limit_seconds"] == 1e-9
@@ -80,7 +85,12 @@ def test_doctor_compares_settings() -> None:
     ignored = ["payload-size", "concurrency", "memory", "keep-alive", "sigterm"]
 
     report = diagnose(
-        None, command, SERVE, options=options, limits=Limits(load=0.01), ignored=ignored
+        None,
+        command,
+        SERVE,
+        options=options,
+        limits=Limits(load=0.01, watch=0, growth=0.2),
+        ignored=ignored,
     )
 
     assert report.failed == {}, report.text()
