@@ -251,7 +251,8 @@ def _check_local_options(parser: argparse.ArgumentParser, arguments: argparse.Na
         parser.error("--containers and --processes need --local")
     if getattr(arguments, "interrupt_after", None) is not None:
         parser.error("--interrupt-after needs --local")
-    if getattr(arguments, "memory", None) or getattr(arguments, "cpus", None):
+    # `doctor` has a memory limit, too, and no --local.
+    if hasattr(arguments, "cpus") and (arguments.memory or arguments.cpus):
         parser.error(
             "--memory and --cpus need --local: on SageMaker, the instance type limits both"
         )
