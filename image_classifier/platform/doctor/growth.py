@@ -73,7 +73,7 @@ def measure(running: Running, send: Callable[[], object], seconds: float) -> Gro
 
 
 def steady(sizes: Sequence[int], batch: int, least: int = _LEAST_BYTES) -> Growth | None:
-    """Return the growth in a series of measurements, one a batch; None: there is none.
+    """Return the growth in a series of measurements, one a batch; None: it has no leak.
 
     The first quarter of the requests fills caches. After that, what warms up grows less and less,
     and a leak by the same amount each time.

@@ -1,4 +1,4 @@
-"""The time that a program takes, whatever else this machine does meanwhile."""
+"""The time that a program takes, also while other programs have the processors."""
 
 import time
 
