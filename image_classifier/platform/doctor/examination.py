@@ -64,7 +64,7 @@ class Limits:
     watch: float = 20
     """How long /ping is watched, from its first 200."""
 
-    growth: float = 5
+    growth: float = 4
     """Of a series of requests that shows whether the memory grows."""
 
     load: float = 4

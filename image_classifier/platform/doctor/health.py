@@ -46,7 +46,8 @@ def ping(
 ) -> Answer:
     """Send a ping; report it if the program starts, has read it, and does not respond in time."""
     limit = examination.limits.ping
-    stopwatch, start, is_read = Stopwatch(running), time.monotonic(), True
+    stopwatch = Stopwatch(running, is_starting=is_starting)
+    start, is_read = time.monotonic(), True
 
     def on_timeout(local_port: int) -> float:
         nonlocal is_read

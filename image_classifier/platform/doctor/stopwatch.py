@@ -8,15 +8,18 @@ from image_classifier.platform.sandbox.launch import Running
 class Stopwatch:
     """Measures seconds, less those in which other programs had the processors."""
 
-    def __init__(self, running: Running) -> None:
-        """Start now."""
-        self._running = running
+    def __init__(self, running: Running, *, is_starting: bool = False) -> None:
+        """Start now; a program that starts has many threads, of which most wait for each other."""
+        self._running, self._combine = running, sum if is_starting else max
         self._waits = running.cpu_waits()
         self._start = time.monotonic()
 
     def seconds(self) -> float:
-        """Return the time, less the longest wait of a thread for a processor."""
+        """Return the time, less the longest wait of a thread for a processor.
+
+        While the program starts, all waits count.
+        """
         elapsed = time.monotonic() - self._start
         waits = self._running.cpu_waits()
-        waited = (wait - self._waits.get(thread, 0) for thread, wait in waits.items())
-        return elapsed - min(max(waited, default=0), elapsed)
+        waited = [wait - self._waits.get(thread, 0) for thread, wait in waits.items()]
+        return elapsed - min(self._combine([0.0, *waited]), elapsed)

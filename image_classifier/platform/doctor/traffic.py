@@ -25,6 +25,8 @@ from image_classifier.platform.sandbox.launch import Running
 # SageMaker's limit of a real-time request.
 PAYLOAD_BYTES = 6_291_456
 
+_UNHEALTHY = "GET /ping fails in any case"
+
 # Servers of Python's standard library queue five connections; those beyond wait a second.
 PARALLEL = 4
 _TOO_LARGE = 413
@@ -63,6 +65,8 @@ def check_keep_alive(
         if answer.status is None and has_ended(running, answer):
             # Reported as the end of the server.
             return
+        if step is None and answer.status != OK and _is_unhealthy(examination, running):
+            report.skip("keep-alive", _UNHEALTHY)
         if answer.status is None or (step is None and answer.status != OK):
             what = "GET /ping" if step is None else "POST /invocations"
             report.fail(
@@ -80,6 +84,11 @@ def check_keep_alive(
         )
     connection.close()
     report.accept("keep-alive")
+
+
+def _is_unhealthy(examination: Examination, running: Running) -> bool:
+    """Return whether a ping fails, too, that is sent alone; it is reported later."""
+    return ping(running, examination).status not in {OK, None}
 
 
 def check_size(
@@ -125,7 +134,9 @@ def check_concurrency(
     failed = [each for each in answers if not each.is_success and each.status not in _BUSY]
     if running.exit_code() is not None:
         return
-    if late is not None:
+    if late is not None and _is_unhealthy(examination, running):
+        report.skip("concurrency", _UNHEALTHY)
+    elif late is not None:
         report.fail(
             "concurrency",
             f"GET /ping did not return 200 within {limit:g} s while {PARALLEL} requests were "
