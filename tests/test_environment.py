@@ -6,6 +6,7 @@ import pytest
 
 from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
+from container.classifier.folder_lock import locked
 from container.training.sagemaker.environment import Channels, Hosts, TrainingEnvironment
 from tests.opt_ml import write_json
 
@@ -173,10 +174,10 @@ def test_deeply_nested_json_is_rejected(environment: TrainingEnvironment) -> Non
 
 def test_second_training_in_the_same_folder_is_rejected(environment: TrainingEnvironment) -> None:
     with (
-        environment.locked(),
+        locked(environment.base_dir),
         pytest.raises(UserError, match="another training is running"),
-        TrainingEnvironment(base_dir=environment.base_dir).locked(),
+        locked(environment.base_dir),
     ):
         pass
-    with environment.locked():
+    with locked(environment.base_dir):
         pass

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from container.classifier.errors import UserError
+from container.classifier.folder_lock import locked
 from container.classifier.media_types import IMAGE_SUFFIXES
 from image_classifier.platform import opt_ml, processes, training
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main
@@ -274,6 +275,15 @@ def test_new_job_keeps_the_model_and_removes_the_failure(base_dir: Path) -> None
 
     assert (base_dir / "model/manifest.json").is_file()
     assert not (base_dir / opt_ml.FAILURE).exists()
+
+
+def test_new_job_is_rejected_while_a_training_runs(base_dir: Path) -> None:
+    (base_dir / "model/manifest.json").write_text("{}")
+
+    with locked(base_dir), pytest.raises(UserError, match="another training is running"):
+        opt_ml.start_job(base_dir)
+
+    assert (base_dir / "model/manifest.json").is_file()
 
 
 def test_training_without_a_tree_is_rejected(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from container.classifier.environment import cache_dir
 from container.classifier.errors import UserError
+from container.classifier.folder_lock import locked
 from image_classifier.cli import main
-from image_classifier.local import trial, tuning_page
+from image_classifier.local import jobs, trial, tuning_page
 from image_classifier.local import tuning as local_tuning
 from image_classifier.local.programs import ForkedPrograms, Programs, TrialFailedError
 from image_classifier.local.stopped import StoppedError
@@ -52,6 +53,18 @@ batch_size = { values = [4, 8] }
 
 def settings(directory: Path, text: str = SETTINGS) -> SettingsFile:
     return read(directory, text, NAME)
+
+
+def test_second_training_is_rejected_before_it_removes_files(tmp_path: Path) -> None:
+    write_images(tmp_path / "images/training", per_class=2)
+    base_dir, model = tmp_path / jobs.FOLDER, tmp_path / "model.tar.gz"
+    base_dir.mkdir()
+    model.touch()
+
+    with locked(base_dir), pytest.raises(UserError, match="another training is running"):
+        jobs.train(settings(tmp_path), tmp_path, from_tuning=False)
+
+    assert model.is_file()
 
 
 @pytest.mark.slow

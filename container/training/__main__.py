@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
+from container.classifier.folder_lock import locked
 from container.training.fitting.time_budget import TimeBudget
 from container.training.sagemaker import supervisor
 from container.training.sagemaker.environment import TrainingEnvironment
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run_or_supervise(environment: TrainingEnvironment, stop: StopRequest) -> int:
-    with environment.locked():
+    with locked(environment.base_dir):
         environment.clear_failure()
         processes = supervisor.count_processes()
         if processes > 1 or len(environment.hosts().names) > 1:

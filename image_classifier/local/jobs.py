@@ -41,7 +41,8 @@ def train(
     leaves nothing that could be taken for its result.
 
     Raises:
-        UserError: a channel is missing, or the training failed.
+        UserError: a channel is missing, another training is running in the folder, or the training
+            failed.
         StoppedError: SIGINT or SIGTERM stopped the training.
     """
     channels = trial.find_channels(file)
@@ -67,6 +68,7 @@ def train(
     # A list, so that both ways are stopped.
     if any([processes.stop(base_dir), deployment.stop(base_dir)]):
         show("the server of the earlier model is stopped")
+    opt_ml.require_no_training(base_dir)
     packed.unlink(missing_ok=True)
     output.unlink(missing_ok=True)
     trial.prepare(base_dir, channels, hyperparameters)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, find_channel
 from container.classifier.errors import UserError
+from container.classifier.folder_lock import locked
 
 DATA = Path("input/data")
 HYPERPARAMETERS = Path("input/config/hyperparameters.json")
@@ -22,6 +23,16 @@ _HOST = "algo-1"
 _INSTANCE_TYPE = "local"
 
 
+def require_no_training(base_dir: Path) -> None:
+    """Check that no training is running in the folder.
+
+    Raises:
+        UserError: one is.
+    """
+    with locked(base_dir):
+        pass
+
+
 def create(base_dir: Path) -> None:
     """Create the folders of a job.
 
@@ -29,8 +40,9 @@ def create(base_dir: Path) -> None:
     stopped or failed is continued.
 
     Raises:
-        UserError: a folder is not writable.
+        UserError: a folder is not writable, or a training is running there.
     """
+    require_no_training(base_dir)
     for folder in _FOLDERS:
         # Docker creates mounted folders as root.
         if (base_dir / folder).is_dir() and not os.access(base_dir / folder, os.W_OK):
@@ -50,7 +62,7 @@ def start_job(base_dir: Path) -> None:
     A training that fails then leaves nothing that could be taken for its result.
 
     Raises:
-        UserError: a folder is not writable.
+        UserError: a folder is not writable, or a training is running there.
     """
     create(base_dir)
     _move_results_aside(base_dir)

@@ -1,12 +1,9 @@
 """SageMaker's files of a training job, under /opt/ml."""
 
 import contextlib
-import fcntl
 import json
-import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +17,6 @@ from container.classifier.channel_names import (
 )
 from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 # SageMaker keeps 1,024 characters, including its own prefix.
 MAX_FAILURE_CHARACTERS = 950
@@ -136,33 +131,6 @@ class TrainingEnvironment:
             raise UserError(f"resourceconfig.json: current_host {current!r} is not one of {names}")
         interface = str(config.get("network_interface_name") or "eth0")
         return Hosts(current=current, names=names, network_interface=interface)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the folder against a second training, which would delete this one's files.
-
-        Raises:
-            UserError: another training is running there.
-        """
-        try:
-            descriptor = os.open(self.base_dir, os.O_RDONLY)
-        except OSError:
-            # A missing folder is reported later, with a better message.
-            yield
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another training is running in {self.base_dir}: wait for it or stop it"
-            ) from None
-        except OSError:
-            # Some network file systems have no locks.
-            logger.debug("%s cannot be locked", self.base_dir)
-        try:
-            yield
-        finally:
-            os.close(descriptor)
 
     def write_failure(self, text: str, *, keep_existing: bool = False) -> None:
         """Write the failure reason that SageMaker shows."""
