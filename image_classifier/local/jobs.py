@@ -1,7 +1,8 @@
 """`--local`: the same settings on this machine, under SageMaker's contract."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TextIO
@@ -16,7 +17,7 @@ from image_classifier.local import trial
 from image_classifier.local.packing import BEST, MODEL, OUTPUT, pack
 from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import containers, deployment, opt_ml, processes, training
-from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
+from image_classifier.platform.sandbox.launch import NO_LIMITS, Launch, Limits, Target
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -50,32 +51,29 @@ def train(
     if from_tuning:
         hyperparameters |= _best_hyperparameters(folder)
     base_dir, packed, output = folder / FOLDER, folder / MODEL, folder / OUTPUT
-    if in_container:
-        program = containers.training(
-            base_dir,
-            channels.values(),
-            {
-                **training.job_variables(),
-                **({} if is_quiet else containers.live_variables()),
-                **file.settings.training.environment,
-            },
-            has_network=trial.has_network(file),
-            limits=limits,
-        )
-        show(f"training in a container of {containers.TRAIN_IMAGE}")
-    else:
-        program = training.as_process(base_dir, environment=file.settings.training.environment)
-    # A list, so that both ways are stopped.
-    if any([processes.stop(base_dir), deployment.stop(base_dir)]):
-        show("the server of the earlier model is stopped")
-    opt_ml.require_no_training(base_dir)
-    packed.unlink(missing_ok=True)
-    output.unlink(missing_ok=True)
-    trial.prepare(base_dir, channels, hyperparameters)
+    folders = _folders_of_hosts(file, folder, in_container=in_container, show=show)
+    if interrupt_after is not None and len(folders) > 1:
+        raise UserError("--interrupt-after needs training.instance_count = 1")
     is_stopped = Event()
-    exit_code = training.train(
-        base_dir, program, is_stopped.set, is_quiet=is_quiet, interrupt_after=interrupt_after
-    )
+    with _programs(
+        file, folders, in_container=in_container, limits=limits, is_live=not is_quiet
+    ) as programs:
+        # A list, so that both ways are stopped.
+        if any([processes.stop(base_dir), deployment.stop(base_dir)]):
+            show("the server of the earlier model is stopped")
+        opt_ml.require_no_training(base_dir)
+        packed.unlink(missing_ok=True)
+        output.unlink(missing_ok=True)
+        for host, tree in folders.items():
+            trial.prepare(tree, channels, hyperparameters, host=host, hosts=[*folders])
+        exit_code = training.train(
+            base_dir,
+            programs[0],
+            is_stopped.set,
+            others=programs[1:],
+            is_quiet=is_quiet,
+            interrupt_after=interrupt_after,
+        )
     if exit_code:
         raise UserError(f"the training failed: {_failure(base_dir) or f'code {exit_code}'}")
     has_model = (base_dir / "model" / MANIFEST).is_file()
@@ -86,6 +84,47 @@ def train(
         saved = f"{packed} has its best weights so far" if has_model else "it has no model yet"
         raise StoppedError(f"the training is stopped: {saved}; `train --local` continues it")
     return packed
+
+
+def _folders_of_hosts(
+    file: SettingsFile, folder: Path, *, in_container: bool, show: Callable[[str], None]
+) -> Mapping[str, Path]:
+    """Return a folder like /opt/ml for each host of a training job, by the host's name."""
+    count = file.settings.training.instance_count
+    if count > 1 and not in_container:
+        show(f"training on one host: {count} hosts need --containers")
+        count = 1
+    if in_container:
+        number = "a container" if count == 1 else f"{count} containers"
+        show(f"training in {number} of {containers.TRAIN_IMAGE}")
+    names = [f"algo-{number}" for number in range(2, count + 1)]
+    return {
+        opt_ml.FIRST_HOST: folder / FOLDER,
+        **{name: folder / "hosts" / name for name in names},
+    }
+
+
+@contextmanager
+def _programs(
+    file: SettingsFile,
+    folders: Mapping[str, Path],
+    *,
+    in_container: bool,
+    limits: Limits,
+    is_live: bool,
+) -> Iterator[Sequence[tuple[Target, Launch]]]:
+    """Yield the training programs of all hosts, the first one first."""
+    environment = file.settings.training.environment
+    if not in_container:
+        yield [training.as_process(folders[opt_ml.FIRST_HOST], environment=environment)]
+        return
+    live = containers.live_variables() if is_live else {}
+    variables = {**training.job_variables(), **live, **environment}
+    has_network, channels = trial.has_network(file), trial.find_channels(file).values()
+    with containers.training_on_hosts(
+        folders, channels, variables, has_network=has_network, limits=limits
+    ) as programs:
+        yield programs
 
 
 def report_line(folder: Path) -> str:

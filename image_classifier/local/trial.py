@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,17 @@ def run(
 
 
 def prepare(
-    base_dir: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]
+    base_dir: Path,
+    channels: Mapping[str, Path],
+    hyperparameters: Mapping[str, str],
+    *,
+    host: str = opt_ml.FIRST_HOST,
+    hosts: Sequence[str] = (opt_ml.FIRST_HOST,),
 ) -> None:
     """Create /opt/ml for a job; channels are links, so that all jobs share decoded images.
 
     The previous job's checkpoints stay: a job of the same data and hyperparameters continues.
+    The folder is that of one of the job's `hosts`.
 
     Raises:
         UserError: the folder is not writable.
@@ -96,4 +102,4 @@ def prepare(
     opt_ml.create(base_dir)
     for name, folder in channels.items():
         (base_dir / opt_ml.DATA / name).symlink_to(folder.resolve(), target_is_directory=True)
-    opt_ml.write_config(base_dir, hyperparameters)
+    opt_ml.write_config(base_dir, hyperparameters, host=host, hosts=hosts)

@@ -6,8 +6,9 @@ messages and logs are the same in a container and outside of it.
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from container.classifier.environment import (
@@ -19,6 +20,7 @@ from container.classifier.environment import (
     cache_dir,
 )
 from container.classifier.errors import UserError
+from image_classifier.platform.sandbox import networks
 from image_classifier.platform.sandbox.container_target import ContainerTarget, connect
 from image_classifier.platform.sandbox.launch import (
     NO_LIMITS,
@@ -118,6 +120,43 @@ def training(
     )
     entrypoint = ("sh", "-c", _AS_OWNER.read_text(), "--", "python", "-m", "container.training")
     return ContainerTarget(TRAIN_IMAGE, "train", entrypoint), launch
+
+
+@contextmanager
+def training_on_hosts(
+    folders: Mapping[str, Path],
+    channels: Collection[Path],
+    variables: Mapping[str, str],
+    *,
+    has_network: bool,
+    limits: Limits = NO_LIMITS,
+) -> Iterator[Sequence[tuple[Target, Launch]]]:
+    """Yield the programs of a training job on one or several hosts, the first one first.
+
+    Several have a network of their own, in which they find each other by name.
+
+    Args:
+        folders: the folder of each host, which stands for its /opt/ml, by the host's name.
+        channels: folders of images, mounted read-only.
+        variables: environment variables of the programs.
+        has_network: whether they may download pretrained weights.
+        limits: of each container.
+
+    Raises:
+        UserError: the engine or the container image is missing.
+    """
+    programs = [
+        training(folder, channels, variables, has_network=has_network, limits=limits)
+        for folder in folders.values()
+    ]
+    if len(programs) == 1:
+        yield programs
+        return
+    with closing(connect()) as client, networks.of_hosts(client, programs[0][1]) as network:
+        yield [
+            (target, replace(launch, host=host, network=network))
+            for host, (target, launch) in zip(folders, programs, strict=True)
+        ]
 
 
 def live_variables() -> dict[str, str]:

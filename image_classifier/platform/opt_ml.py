@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CHECKPOINTS = Path("checkpoints")
 PREVIOUS = Path("previous")
 
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
-_HOST = "algo-1"
+FIRST_HOST = "algo-1"
 _INSTANCE_TYPE = "local"
 
 
@@ -139,7 +139,12 @@ def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
 
 
 def write_config(
-    base_dir: Path, hyperparameters: Mapping[str, object], names: Iterable[str] | None = None
+    base_dir: Path,
+    hyperparameters: Mapping[str, object],
+    names: Iterable[str] | None = None,
+    *,
+    host: str = FIRST_HOST,
+    hosts: Sequence[str] = (FIRST_HOST,),
 ) -> None:
     """Write the three configuration files of a job as SageMaker does.
 
@@ -147,6 +152,8 @@ def write_config(
         base_dir: the folder that stands for /opt/ml.
         hyperparameters: on SageMaker, all values are strings.
         names: of the channels; None: those that our training accepts.
+        host: that the folder belongs to.
+        hosts: all hosts of the job.
     """
     config = base_dir / "input/config"
     _write_json(base_dir / HYPERPARAMETERS, dict(hyperparameters))
@@ -159,12 +166,12 @@ def write_config(
     _write_json(config / "inputdataconfig.json", dict.fromkeys(names, channel))
     group = {"instance_group_name": "homogeneousCluster", "instance_type": _INSTANCE_TYPE}
     resources = {
-        "current_host": _HOST,
-        "hosts": [_HOST],
+        "current_host": host,
+        "hosts": [*hosts],
         "network_interface_name": "eth0",
         "current_instance_type": _INSTANCE_TYPE,
         "current_group_name": group["instance_group_name"],
-        "instance_groups": [{**group, "hosts": [_HOST]}],
+        "instance_groups": [{**group, "hosts": [*hosts]}],
         "topology": None,
     }
     _write_json(config / "resourceconfig.json", resources)

@@ -5,7 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -54,6 +55,7 @@ def train(
     program: tuple[Target, Launch],
     on_stop: Callable[[], None] = lambda: None,
     *,
+    others: Sequence[tuple[Target, Launch]] = (),
     is_quiet: bool = False,
     interrupt_after: float | None = None,
 ) -> int:
@@ -62,6 +64,7 @@ def train(
     With `is_quiet` everything that it prints is in the file alone.
     On SIGTERM and SIGINT the program gets SIGTERM, and SIGKILL after SageMaker's timeout;
     `on_stop` is called.
+    `others` are its programs on further hosts, whose logs are in their own folders.
     After `interrupt_after` seconds the program gets the same signals, and is started again with the
     checkpoints alone, as on a spot instance.
 
@@ -76,10 +79,10 @@ def train(
             "run `python -m image_classifier.platform prepare` first"
         )
     opt_ml.start_job(base_dir)
-    with (base_dir / LOG_FILE).open("wb") as log:
+    with (base_dir / LOG_FILE).open("wb") as log, _started(others) as hosts:
 
         def attempt(seconds: float | None) -> int | None:
-            return _run(program, log, on_stop, is_quiet=is_quiet, interrupt_after=seconds)
+            return _run(program, log, on_stop, hosts, is_quiet=is_quiet, interrupt_after=seconds)
 
         def show(text: str) -> None:
             _copy([f"{text}\n".encode()], log, lambda: None, is_quiet=is_quiet)
@@ -93,18 +96,43 @@ def train(
             exit_code = attempt(None)
         elif interrupt_after is not None:
             show(f"not interrupted: the training ended within {interrupt_after:g} s")
-    return exit_code or 0
+        codes = [exit_code, *(host.wait(GRACE_SECONDS) for host in hosts)]
+    return next(filter(None, codes), 0)
+
+
+@contextmanager
+def _started(programs: Sequence[tuple[Target, Launch]]) -> Iterator[Sequence[Running]]:
+    """Run the programs of further hosts during a `with` block, each with a log in its folder.
+
+    Raises:
+        UserError: one cannot be started.
+    """
+    with ExitStack() as stack:
+        hosts = []
+        for target, launch in programs:
+            log = stack.enter_context((launch.base_dir / LOG_FILE).open("wb"))
+            try:
+                host = target.start(replace(launch, output=(log.fileno(), log.fileno())))
+            except StartError as error:
+                raise UserError(f"{launch.host} cannot be started: {error}") from None
+            stack.callback(host.close)
+            hosts.append(host)
+        yield hosts
 
 
 def _run(
     program: tuple[Target, Launch],
     log: IO[bytes],
     on_stop: Callable[[], None],
+    others: Sequence[Running],
     *,
     is_quiet: bool,
     interrupt_after: float | None,
 ) -> int | None:
-    """Run a training program once; return its exit code, or None if it was interrupted."""
+    """Run a training program once; return its exit code, or None if it was interrupted.
+
+    A stop ends the `others` too.
+    """
     target, _ = program
     running, output = start(*program, is_quiet=is_quiet)
     is_stopped, is_interrupted, has_ended = (threading.Event() for _ in range(3))
@@ -117,7 +145,7 @@ def _run(
         """End the program when it is stopped or interrupted."""
         if not is_stopped.wait(interrupt_after):
             is_interrupted.set()
-        _end(running, has_ended, is_repeated=target.is_container)
+        _end([running, *others], has_ended, is_repeated=target.is_container)
 
     killer = threading.Thread(target=end)
     killer.start()
@@ -160,19 +188,20 @@ def start(target: Target, launch: Launch, *, is_quiet: bool) -> tuple[Running, I
         os.close(writing)
 
 
-def _end(running: Running, has_ended: threading.Event, *, is_repeated: bool) -> None:
+def _end(programs: Sequence[Running], has_ended: threading.Event, *, is_repeated: bool) -> None:
     """Send SIGTERM, and SIGKILL to all processes after SageMaker's timeout.
 
     The first process of a container ignores SIGTERM until it has a handler: `is_repeated`.
     """
     deadline = time.monotonic() + GRACE_SECONDS
-    if not has_ended.is_set():
-        running.terminate()
-    while not has_ended.wait(1):
-        if time.monotonic() > deadline:
-            running.kill()
-        elif is_repeated:
-            running.terminate()
+    seconds = 0
+    while not has_ended.wait(seconds):
+        for running in programs:
+            if time.monotonic() > deadline:
+                running.kill()
+            elif is_repeated or not seconds:
+                running.terminate()
+        seconds = 1
 
 
 def _copy(

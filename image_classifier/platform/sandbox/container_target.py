@@ -124,6 +124,7 @@ class ContainerTarget(Target):
         has_gpus = launch.has_gpus and "nvidia" in (self.client.info().get("Runtimes") or {})
         is_published = launch.published is not None or not networks.reaches_containers()
         ports = {f"{launch.port}/tcp": launch.published} if launch.port and is_published else {}
+        endpoint = self.client.api.create_endpoint_config(aliases=[launch.host])
         return self.client.containers.create(
             self.image.id,
             [self._argument],
@@ -136,7 +137,9 @@ class ContainerTarget(Target):
                 for target, source, is_writable in _mounts(launch)
             ],
             device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if has_gpus else None,
+            hostname=launch.host,
             network=network,
+            networking_config={network: endpoint} if launch.host else None,
             mem_limit=launch.memory,
             # No swap in addition.
             memswap_limit=launch.memory,

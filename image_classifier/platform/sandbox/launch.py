@@ -68,6 +68,9 @@ class Launch:
 
     has_network: bool = False
 
+    host: str | None = None
+    """Its name in `network`, for the other hosts of a job."""
+
     network: str | None = None
     """The engine's network of the container; None: one without other containers, and without a
     route to other machines unless `has_network`."""
