@@ -26,7 +26,11 @@ def check_accessibility(report: Path) -> None:
     """
     if PROGRAM is None:
         return
-    with TemporaryDirectory() as folder, browsing(Path(folder)) as browser:
+    with (
+        # A process of Chromium can still write into its profile after the others have ended.
+        TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        browsing(Path(folder)) as browser,
+    ):
         browser.open(report.as_uri())
         assert list(faults(browser)) == []
 

@@ -35,7 +35,7 @@ def screenshot(browser: Browser) -> Image.Image:
 def main(folder: Path) -> None:
     """Write docs/images/report.png and docs/images/page.png."""
     with (
-        TemporaryDirectory() as profile,
+        TemporaryDirectory(ignore_cleanup_errors=True) as profile,
         browsing(Path(profile)) as browser,
         serving(folder, SAGEMAKER_CLASSIFIER_PAGE="true") as server,
     ):
