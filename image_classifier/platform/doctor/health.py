@@ -69,7 +69,9 @@ def ping(
         connection.close()
     if answer.problem == NO_RESPONSE and stopwatch.seconds() < limit - _LEAST_SECONDS:
         return replace(answer, problem=_BUSY)
-    if is_slow(answer) and is_starting and is_read:
+    # A container that has ended leaves packets unanswered.
+    has_ended = running.exit_code() is not None
+    if is_slow(answer) and is_starting and is_read and not has_ended:
         report_slow(examination, answer, f"the program read the request; {answer}")
     return answer
 
