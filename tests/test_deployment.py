@@ -9,14 +9,10 @@ import pytest
 
 from container.classifier.errors import UserError
 from image_classifier.local import server
-from image_classifier.platform import deployment, processes
-from image_classifier.platform.program import ROOT
+from image_classifier.platform import deployment, opt_ml, processes
 from image_classifier.platform.sandbox import labels
-from image_classifier.platform.sandbox.launch import Launch
+from image_classifier.platform.sandbox.launch import Launch, SandboxError
 from tests.containers import docker
-
-# The environment of a program in another folder.
-IMPORTING = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 PRINT_LABELS = """
 from pathlib import Path
@@ -65,28 +61,50 @@ def test_server_outlives_its_starter(tmp_path: Path) -> None:
     assert labels.is_left({**job, labels.STARTER: ended})
 
 
-LEAVE_A_PROCESS = """
+# Freeing its memory takes longer than killing it.
+TRAIN = """
+import time
+from pathlib import Path
+from container.classifier.folder_lock import locked
+
+memory = b"1" * 3 * 10**8
+with locked(Path(".")):
+    print("started", flush=True)
+    time.sleep(600)
+"""
+
+LEAVE_A_PROCESS = f"""
 import os
+import sys
 from pathlib import Path
 from image_classifier.platform.sandbox.launch import Launch
 from image_classifier.platform.sandbox.process_target import ProcessTarget
 
-target = ProcessTarget(["sh", "-c", "echo started; sleep 600; true"])
-target.start(Launch(base_dir=Path("."), folders={}, output=(1, 1)))
+target = ProcessTarget([sys.executable, "-c", {TRAIN!r}])
+target.start(Launch(base_dir=Path("."), folders={{}}, output=(1, 1)))
 os.kill(os.getpid(), 9)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are found in /proc")
-def test_processes_of_a_killed_command_are_killed(tmp_path: Path) -> None:
+def test_processes_of_a_killed_command_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_engine(_seconds: float) -> None:
+        raise SandboxError("no Docker engine")
+
+    # The engine would take the time in which the process ends.
+    monkeypatch.setattr(deployment, "connect", no_engine)
     command = [sys.executable, "-c", LEAVE_A_PROCESS]
-    with subprocess.Popen(command, cwd=tmp_path, env=IMPORTING, stdout=subprocess.PIPE) as starter:
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as starter:
         assert starter.stdout
         assert starter.stdout.readline() == b"started\n"
         starter.wait()
 
         deployment.stop(tmp_path)
 
+        # The next training starts at once.
+        opt_ml.require_no_training(tmp_path)
         # The output ends with all processes that have it.
         assert starter.stdout.read() == b""
 

@@ -70,8 +70,7 @@ def ping(
     if answer.problem == NO_RESPONSE and stopwatch.seconds() < limit - _LEAST_SECONDS:
         return replace(answer, problem=_BUSY)
     # A container that has ended leaves packets unanswered.
-    has_ended = running.exit_code() is not None
-    if is_slow(answer) and is_starting and is_read and not has_ended:
+    if is_slow(answer) and is_starting and is_read and running.exit_code() is None:
         report_slow(examination, answer, f"the program read the request; {answer}")
     return answer
 

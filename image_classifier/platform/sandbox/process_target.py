@@ -181,10 +181,14 @@ class _RunningProcess(Running):
 
 
 def kill_left() -> None:
-    """Kill the processes of commands that were killed."""
-    for pid in labels.left_processes():
+    """Kill the processes of commands that were killed; wait until they hold no lock any more."""
+    left = list(labels.left_processes())
+    for pid in left:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _END_SECONDS
+    while not all(map(process_tree.has_ended, left)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
 
 
 def _set_writable(folders: Sequence[Path], *, is_writable: bool) -> None:

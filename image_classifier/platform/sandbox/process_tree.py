@@ -34,6 +34,15 @@ def with_variable(name: str, value: str) -> Iterator[int]:
                 yield int(path.parent.name)
 
 
+def has_ended(pid: int) -> bool:
+    """Return whether all threads of a process have ended, and so have closed their files."""
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            if path.read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}:
+                return False
+    return True
+
+
 def ignores(pid: int, number: int) -> bool:
     """Return whether a signal has no effect on a process if it is process 1 of a container.
 
