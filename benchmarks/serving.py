@@ -11,6 +11,9 @@ request bodies. Each round measures all contenders: it starts a server, sends re
 weights, batch normalization statistics of the photographs and ten classes; speed does not depend on
 the weights.
 
+Ours is also compared with its engine without HTTP (the limit), and with a Flask view that only
+calls the engine ("bare"): what Flask and gunicorn take of the limit.
+
 The rival is Flask under gunicorn with torch. LitServe and TorchServe are measured, too, if
 `--rivals` names a Python interpreter with requirements/dev.txt and litserve and, if Java is
 installed, torchserve, torch-model-archiver, pyyaml and captum. Ratios are to the best rival of the
@@ -42,7 +45,7 @@ from benchmarks import load
 from benchmarks.conditions import ROOT, conditions
 from benchmarks.equal_training import Checkout
 from benchmarks.overload import Row, flood
-from benchmarks.rivals.commands import FLASK, LITSERVE, TORCHSERVE, Command, ours, rival
+from benchmarks.rivals.commands import FLASK, LITSERVE, TORCHSERVE, Command, bare, ours, rival
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
 from container.serving.settings import INT8, PRECISIONS
 from tests.processes import free_port, resident_bytes, wait_for_ping
@@ -149,6 +152,8 @@ def compare(
                 check_precision(name, base_dir)
                 row["limit"], row["engine"] = limits(name, base_dir, seconds)
                 row["8 share of limit"] = row["8 per_second"] / row["limit"]
+                view = measure(partial(bare, name, PYTHON), base_dir, bodies, seconds)
+                row["8 share of bare"] = row["8 per_second"] / view["8 per_second"]
                 for clients in CLIENTS:
                     row[f"{clients} ratio"] = row[f"{clients} per_second"] / best(clients)
                 # Upper limit of any server with this engine, even without decoding.

@@ -82,6 +82,14 @@ def ours(
     return Command([str(python), "-m", module, "serve"], variables, directory)
 
 
+def bare(precision: str, python: Path, base_dir: Path, port: int) -> Command:
+    """Return the command of a Flask view with our engine and nothing else, in a precision."""
+    variables = {"ARTIFACT": str(base_dir / "model"), "PRECISION": precision}
+    threads = ["--worker-class", "gthread", "--threads", "8", "--keep-alive", "75"]
+    arguments = [*threads, "--bind", f"127.0.0.1:{port}", "benchmarks.rivals.bare_server:app"]
+    return Command([str(python), "-m", "gunicorn", *arguments], variables, ROOT)
+
+
 def _prepare_torchserve(python: Path, folder: Path, port: int) -> Sequence[str]:
     """Write the model archive and the settings; return their arguments."""
     folder.mkdir(exist_ok=True)
