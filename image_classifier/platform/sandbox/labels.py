@@ -7,9 +7,9 @@ environment variable of the processes, show that.
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
+from image_classifier.platform.sandbox import process_tree
 from image_classifier.platform.sandbox.launch import Launch
 
 FOLDER = "image-classifier.folder"
@@ -72,10 +72,7 @@ def _is_running(pid: int) -> bool:
 
 
 def left_processes() -> Iterator[int]:
-    """Yield the processes that a process of this machine left; none without /proc, as on macOS."""
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            for pair in path.read_bytes().split(b"\0"):
-                name, _, starter = pair.decode(errors="replace").partition("=")
-                if name == STARTER_VARIABLE and is_left({STARTER: starter}):
-                    yield int(path.parent.name)
+    """Yield the processes that a process of this machine left."""
+    for pid, starter in process_tree.with_variable(STARTER_VARIABLE):
+        if is_left({STARTER: starter}):
+            yield pid

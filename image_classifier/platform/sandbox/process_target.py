@@ -159,7 +159,11 @@ class _RunningProcess(Running):
         if self._base_dir is None:
             return
         while time.monotonic() < deadline:
-            found = list(process_tree.with_variable(BASE_DIR_VARIABLE, self._base_dir))
+            found = [
+                pid
+                for pid, base_dir in process_tree.with_variable(BASE_DIR_VARIABLE)
+                if base_dir == self._base_dir
+            ]
             if not found:
                 return
             for pid in found:

@@ -26,12 +26,17 @@ def of_session(leader: int) -> Iterator[int]:
             yield pid
 
 
-def with_variable(name: str, value: str) -> Iterator[int]:
-    """Yield the processes of this user that have an environment variable."""
+def with_variable(name: str) -> Iterator[tuple[int, str]]:
+    """Yield the processes that have an environment variable, and its value.
+
+    Only of this user, unless it is root; none without /proc, as on macOS.
+    """
+    start = f"{name}=".encode()
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
-            if f"{name}={value}".encode() in path.read_bytes().split(b"\0"):
-                yield int(path.parent.name)
+            for pair in path.read_bytes().split(b"\0"):
+                if pair.startswith(start):
+                    yield int(path.parent.name), pair.removeprefix(start).decode(errors="replace")
 
 
 def has_ended(pid: int) -> bool:
