@@ -799,6 +799,9 @@ def test_own_server_listens_on_this_machine_only(
     assert bound() == f"127.0.0.1:{free_port}"
     monkeypatch.setenv("BIND_ADDRESS", "0.0.0.0")
     assert bound() == f"0.0.0.0:{free_port}"
+    assert processes.client_address(free_port) == ("127.0.0.1", free_port)
+    monkeypatch.setenv("BIND_ADDRESS", "127.0.0.2")
+    assert processes.client_address(free_port) == ("127.0.0.2", free_port)
 
 
 @pytest.mark.parametrize("script", ["train_local.sh", "serve_local.sh"])

@@ -102,7 +102,8 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
         server.deploy_many_models(file, folder, job, port, show=aws.show, **where)
     else:
         server.deploy(file, folder, job, port, **where)
-    return f"http://127.0.0.1:{port}"
+    host, port = processes.client_address(port)
+    return f"http://{host}:{port}"
 
 
 def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:

@@ -186,12 +186,13 @@ def predict(
     Raises:
         UserError: an image cannot be read, no server responds, or the server rejects an image.
     """
+    address = processes.client_address(port)
     for image in images:
         body, media_type = prediction.read_image(image, Endpoint())
         headers = {"Content-Type": media_type, "Accept": invocation.accept(top)}
         if model is not None:
             headers[TARGET_MODEL] = model
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        with closing(http.client.HTTPConnection(*address, timeout=60)) as connection:
             try:
                 connection.request("POST", "/invocations", body, headers)
                 response = connection.getresponse().read()
@@ -207,7 +208,7 @@ def require_server(port: int) -> None:
         UserError: it does not.
     """
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(processes.client_address(port), timeout=5).close()
     except OSError as error:
         raise _no_server(port, error) from None
 

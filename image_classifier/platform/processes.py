@@ -35,6 +35,7 @@ PID_FILE, LOG_FILE = "serving.pid", "serving.log"
 
 # 0.0.0.0 for all addresses of this machine.
 BIND_ADDRESS_VARIABLE = "BIND_ADDRESS"
+_ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - compared, not listened on
 
 VARIABLES = {
     # Of training too.
@@ -121,7 +122,7 @@ def serve(base_dir: Path, port: int, program: Program) -> subprocess.Popen[bytes
 
     try:
         wait_until_ready(
-            ("127.0.0.1", port),
+            client_address(port),
             STARTUP_SECONDS,
             why_ended=why_ended,
             end_of_log=lambda: end_of(log_file),
@@ -175,6 +176,12 @@ def port_of_server(base_dir: Path) -> int | None:
 def bind_address() -> str:
     """Return the IP address that servers listen on; BIND_ADDRESS overrides it."""
     return os.environ.get(BIND_ADDRESS_VARIABLE) or "127.0.0.1"
+
+
+def client_address(port: int) -> tuple[str, int]:
+    """Return the address at which clients on this machine find a server."""
+    address = bind_address()
+    return ("127.0.0.1" if address == _ALL_ADDRESSES else address, port)
 
 
 def require(package: str) -> None:
