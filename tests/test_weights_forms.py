@@ -229,9 +229,19 @@ def test_weights_of_another_network_name_the_network_that_fits(tmp_path: Path, s
 
 
 def test_values_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
-    torch.save({**STATE, "bn1.weight": torch.full((64,), torch.nan)}, tmp_path / "w.pth")
+    for value in (torch.tensor(torch.nan), torch.tensor(1e300, dtype=torch.float64)):
+        torch.save({**STATE, "bn1.weight": value.expand(64).clone()}, tmp_path / "w.pth")
 
-    assert "bn1.weight has values that are not finite" in message_of(tmp_path / "w.pth")
+        assert "bn1.weight has values that are not finite" in message_of(tmp_path / "w.pth")
+
+
+def test_a_damaged_file_is_rejected(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "w.pth")
+    data = bytearray((tmp_path / "w.pth").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "w.pth").write_bytes(data)
+
+    assert message_of(tmp_path / "w.pth").startswith("w.pth is damaged: ")
 
 
 @pytest.mark.parametrize(
@@ -239,6 +249,7 @@ def test_values_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
     [
         (torch.ones(64, device="meta"), r"no values \(device `meta`\)"),
         (torch.ones(64, dtype=torch.complex64), "complex numbers"),
+        (torch.ones(64).to_sparse(), "sparse values"),
     ],
 )
 def test_tensors_without_real_values_are_rejected(

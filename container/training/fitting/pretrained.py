@@ -91,10 +91,10 @@ def _load(network: Network, states: Sequence[State], source: str) -> Match:
             "one of them alone"
         )
     for name, tensor in chosen[0].tensors.items():
-        if tensor.is_meta or tensor.is_complex():
-            what = "no values (device `meta`)" if tensor.is_meta else "complex numbers"
-            raise UserError(f"{source}: {name} has {what}: save the weights of a loaded network")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if kind := _unusual(tensor):
+            raise UserError(f"{source}: {name} has {kind}: save the weights of a loaded network")
+        # As float32, in which they are loaded.
+        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
             raise UserError(
                 f"{source}: {name} has values that are not finite: use weights from before the "
                 "training failed"
@@ -104,6 +104,15 @@ def _load(network: Network, states: Sequence[State], source: str) -> Match:
     own.update(chosen[0].tensors)
     network.module.load_state_dict(own)
     return chosen[0]
+
+
+def _unusual(tensor: torch.Tensor) -> str | None:
+    """Return what prevents a tensor from being loaded into a network."""
+    if tensor.is_meta:
+        return "no values (device `meta`)"
+    if tensor.is_complex():
+        return "complex numbers"
+    return None if tensor.layout == torch.strided else "sparse values"
 
 
 def _fitting_network(network: Network, states: Sequence[State]) -> str | None:

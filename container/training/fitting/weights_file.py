@@ -148,6 +148,13 @@ def _read(name: str, file: IO[bytes]) -> object:
             raise UserError(f"{name} is a TorchScript program, {_conversion(name, JIT_LOADER)}")
         if not _contains(data, "/data.pkl"):
             raise UserError(f"{name} is a zip, but not of torch.save: use the weights file in it")
+        # torch does not verify the checksums.
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if damaged := archive.testzip():
+                raise UserError(
+                    f"{name} is damaged: {damaged} in it has another checksum; copy or download "
+                    "it again"
+                )
     return _unpickle(data)
 
 
