@@ -1,5 +1,6 @@
 """The server measures its precisions and serves the fastest one."""
 
+import errno
 import logging
 import os
 from contextlib import closing
@@ -104,6 +105,16 @@ def test_a_precision_that_cannot_be_loaded_is_not_chosen(caplog: pytest.LogCaptu
     assert "float32 is not measured: no float32" in caplog.messages
 
 
+def test_a_precision_is_measured_after_one_that_took_long_to_fail() -> None:
+    def load(precision: str) -> Predict:
+        if precision == "float32":
+            return FAST
+        CLOCK.now += 0.3
+        raise ArtifactError("no bfloat16")
+
+    assert fastest("int8", SLOW, ["bfloat16", "float32"], load, 8) == "float32"
+
+
 @pytest.mark.usefixtures("slow_bfloat16")
 def test_slow_bfloat16_is_not_served(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
     predictor = Predictor.load(artifact)
@@ -139,3 +150,13 @@ def test_all_worker_processes_serve_the_precision_that_one_has_measured(artifact
 
         assert os.waitpid(child, 0)[1] == 0
         assert Predictor.load(artifact, choice=choice).precision == "bfloat16"
+
+
+def test_on_a_full_disk_each_process_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    with closing(Choice()) as choice:
+        assert choice.get(lambda: "int8") == "int8"
+        assert choice.get(lambda: "float32") == "float32"
