@@ -193,6 +193,16 @@ def test_a_stopped_run_continues_its_budget(tmp_path: Path) -> None:
     assert 45 < second.budget.used_seconds < 55
 
 
+def test_a_job_that_is_restarted_after_its_last_step_knows_their_number(tmp_path: Path) -> None:
+    task = make_task(8, max_minutes=1, batch_size=4)
+    first, second = trainer_of(task), trainer_of(replace(task, network=make_task().network))
+    first.train(StopRequest(), checkpoints_of(tmp_path))
+
+    second.train(StopRequest(), checkpoints_of(tmp_path))
+
+    assert second.recipe.total_steps == first.recipe.total_steps
+
+
 def test_a_stop_in_the_last_evaluation_repeats_it(tmp_path: Path) -> None:
     task = make_task(20, max_minutes=1, batch_size=2)
     whole, reads = trainer_of(task, tick=3), StopAfter(1000)

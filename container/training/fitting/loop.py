@@ -292,6 +292,8 @@ class Trainer:
         self.progress = Progress.from_state(state["progress"])
         if self.budget:
             self.budget.load_state_dict(state["budget"])
+            if self.budget.fraction:
+                self.learner.plan(round(self._step_number / self.budget.fraction))
         # The rule that ended the earlier job may no longer be one that ends this one.
         if not self.cluster.from_first(self.observer.may_stop(self.progress.stopping_rule)):
             self.progress.stopping_rule = None
