@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from container.training.fitting.task import Task
 from container.training.fitting.time_budget import TOLERANCE, TimeBudget
 from container.training.hyperparameters import Hyperparameters
 from container.training.output.expected_time import ExpectedTime
+from container.training.output.tracking import Tracker
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import StopRequest
 from image_classifier.platform import opt_ml
@@ -229,7 +231,7 @@ def test_a_run_from_scratch_without_time_makes_one_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fine_tuning", ["staged", "full", "none"])
 def test_the_head_is_kept_if_there_is_no_time_for_fine_tuning(
-    tmp_path: Path, fine_tuning: str
+    tmp_path: Path, fine_tuning: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = make_task(20, max_minutes=1, head_epochs=2, fine_tuning=fine_tuning)
     trainer = trainer_of(replace(task, weights_source="weights"), tick=40)
@@ -238,6 +240,8 @@ def test_the_head_is_kept_if_there_is_no_time_for_fine_tuning(
 
     assert trainer.progress.history == []
     assert trainer.result().best is not None
+    trainer.budget.log_shortage(trainer.recipe.total_steps, 1)
+    assert "max_minutes=1 was too short: only the head was trained; set it to " in caplog.text
 
 
 class TrainedLayers(Observer):
@@ -286,15 +290,20 @@ def test_the_clock_of_the_first_rank_decides(tmp_path: Path) -> None:
 
 
 def test_a_job_writes_its_results_within_the_budget(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
+    monkeypatch.setattr(Tracker, "__exit__", lambda *_: job.logger.info("uploaded"))
     environment = TrainingEnvironment(base_dir=make_job(tmp_path, max_minutes="1", epochs="1"))
 
     job.run(environment, StopRequest(), TimeBudget(Clock(2)))
 
     assert "as many steps as fit into max_minutes=1 of one cycle" in caplog.text
     assert "minutes for steps, then about" in caplog.text
+    assert re.search(
+        r"max_minutes=1 was too short: training had \d+ of at least 100 steps; set it to 2 or more",
+        caplog.text,
+    )
     assert caplog.text.rstrip().endswith("of 1 minutes used")
     report = json.loads((tmp_path / "output/data/metrics.json").read_text())
     assert len(report["history"]) > 1

@@ -52,8 +52,13 @@ def run(environment: TrainingEnvironment, stop: Stop, budget: TimeBudget | None 
     """
     budget = TimeBudget() if budget is None else budget
     budget.start_seconds = budget.used_seconds
-    with Tracker(stop) as tracker:
-        _run(environment, stop, tracker, budget)
+    try:
+        with Tracker(stop) as tracker:
+            _run(environment, stop, tracker, budget)
+    finally:
+        if budget:
+            used, limit = budget.used_seconds / 60, budget.limit_seconds / 60
+            logger.info("max_minutes: %.1f of %g minutes used", used, limit)
 
 
 def _run(
@@ -109,9 +114,9 @@ def _run(
         tracker.log_metrics(assessment.averages(), assessment.epoch)
         for sentence in assessment.sentences():
             logger.info("%s", sentence)
-        if budget:
-            minutes = budget.used_seconds / 60
-            logger.info("max_minutes: %.1f of %g minutes used", minutes, settings.max_minutes)
+        if trainer.recipe.epochs:
+            least = 1 if trainer.task.is_pretrained else FEW_STEPS
+            budget.log_shortage(trainer.recipe.total_steps, least)
         report = environment.output_data_dir / results.REPORT
         assessment.check_accuracy(settings.min_accuracy, report)
 

@@ -39,6 +39,9 @@ class TimeBudget:
         self.fraction = 0.0
         """Position in the schedule; 1 if the time is over."""
 
+        self.sufficient_minutes = 0
+        """A limit that leaves time for steps, from the first step on."""
+
     def limit(self, minutes: float, ending_seconds: Callable[[float | None], float]) -> None:
         """Set the limit of the job, over all its restarts.
 
@@ -92,10 +95,22 @@ class TimeBudget:
             "the model and the reports",
             *(max(0.0, left) / 60, limit, ending),
         )
+        self.sufficient_minutes = math.ceil(limit + 1 - min(left, 0.0) / 60)
         if left <= 0:
             logger.warning(
                 "max_minutes=%g leaves no time to train the network: set it to %d or more",
-                *(limit, math.ceil(limit + 1 - left / 60)),
+                *(limit, self.sufficient_minutes),
+            )
+
+    def log_shortage(self, steps: int, least: int) -> None:
+        """Log at the end of the job if there was a limit and no time for the `least` steps."""
+        if self and steps < least:
+            few = f"training had {steps} of at least {least} steps"
+            logger.warning(
+                "max_minutes=%g was too short: %s; set it to %d or more",
+                self.limit_seconds / 60,
+                few if steps else "only the head was trained",
+                self.sufficient_minutes,
             )
 
     @contextmanager
