@@ -147,6 +147,15 @@ def test_the_recipe_is_described_in_sentences() -> None:
     ]
 
 
+def test_steps_that_were_not_made_are_not_described() -> None:
+    limited = Hyperparameters(max_minutes=1, fine_tuning="staged")
+
+    assert Recipe.of(limited, EVEN, pretrained=True).planned(0).sentences(EVEN) == [
+        "max_minutes left no time for steps: only the head was trained",
+        "the best epoch is the one with the best val_accuracy",
+    ]
+
+
 def test_the_default_moving_average_spans_a_fraction_of_the_run() -> None:
     def decay(**settings: object) -> float:
         hyperparameters = Hyperparameters(batch_size=10, **settings)  # type: ignore[arg-type]

@@ -86,7 +86,12 @@ def rendered(
         preprocessing=Preprocessing(image_size=16),
         metrics={METRICS: verdict(precision, "the reason", attempt)},
         provenance={
-            "hyperparameters": {"min_accuracy": min_accuracy, "seed": 0, "augment": True},
+            "hyperparameters": {
+                "min_accuracy": min_accuracy,
+                "max_minutes": 3.0,
+                "epochs": 5,
+                "augment": True,
+            },
             "packages": {"torch": "2.11"},
             "training_job_name": class_names[0],
         },
@@ -249,6 +254,7 @@ def test_settings_are_listed_with_their_values() -> None:
 
     assert "min accuracyunset" in text
     assert "augmenttrue" in text
+    assert "epochsnot used with max_minutes" in text
     assert "torch2.11" in text
 
 
@@ -301,8 +307,8 @@ def test_quantization_is_reported_with_its_reason() -> None:
 
     assert "served in int8 on" in accepted
     assert "Served: int8 where it is the fastest" in accepted
-    assert "served in float32, not in int8" in rejected
-    assert "served in float32, not in int8" in untried
+    assert "not served in int8. On a CPU, the server measures" in rejected
+    assert "not served in int8. On a CPU, the server measures" in untried
     for text in (accepted, rejected, untried):
         assert "the reason" in text
     for text in (accepted, rejected):

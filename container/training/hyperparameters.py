@@ -175,7 +175,7 @@ class Hyperparameters:
     """Compile the network with `torch.compile`: a start of minutes, then faster steps on a GPU."""
 
     quantize: Literal["auto", "none"] = "auto"
-    """Quantize the trained network. `auto`: serve int8 if it is accurate enough; `none`: float32.
+    """Quantize the trained network. `auto`: serve int8 if it is accurate enough; `none`: never.
 
     The quantization at the end of the job is calibrated on training images.
     """

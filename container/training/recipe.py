@@ -232,7 +232,9 @@ class Recipe:
         """Describe the settings in sentences, given the labels (N,) of the training images."""
         sentences = []
         is_open = self.max_minutes is not None and self.planned_steps is None
-        if self.epochs:
+        if self.planned_steps == 0:
+            sentences.append("max_minutes left no time for steps: only the head was trained")
+        elif self.epochs:
             count = f"{self.total_steps} steps"
             if is_open:
                 count = f"as many steps as fit into max_minutes={self.max_minutes:g}"
@@ -245,7 +247,7 @@ class Recipe:
                 f"the first {self.half_size_steps} steps use images at half their size: until "
                 "then the validation accuracy, measured at full size, means little"
             )
-        if self.first_stage_epochs:
+        if self.first_stage_epochs and self.planned_steps != 0:
             first = f"first {self.first_stage_epochs} of {self.epochs} epochs"
             if self.max_minutes is not None:
                 first = "first third of the training time"

@@ -105,24 +105,31 @@ class Comparison:
         The expected drop varies far less than the counted one: with a few dozen images, the labels
         of the one or two whose class changes decide the latter.
         """
+        return self.is_expected and not self.has_larger_drop
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether the expected drop plus its standard error is within the limit."""
         # 1e-9: rounding.
-        highest = self.expected_drop + self.expected_drop_error
-        return highest <= self.max_drop + 1e-9 and not self.has_larger_drop
+        return self.expected_drop + self.expected_drop_error <= self.max_drop + 1e-9
 
     @property
     def reason(self) -> str:
-        """A sentence on why int8 is served or not, and on what so many images can show."""
+        """Why int8 is served or not: what decides first, then what so many images can show."""
         limit = "no drop" if self.detectable_drop is None else f"a drop of {_percent(self)} or more"
-        expected = f"{100 * self.expected_drop:.2f} +- {100 * self.expected_drop_error:.2f} %"
-        verdict = "no evidence of a drop" if self.is_accurate else "the drop can be"
-        return (
-            f"on {self.images} validation images the accuracy of int8 is "
-            f"{100 * self.int8_accuracy:.2f} % and of float32 {100 * self.float32_accuracy:.2f} % "
-            f"({self.lost} lost, {self.gained} gained): {verdict} above "
-            f"max_accuracy_drop={self.max_drop:g} (p={self.p_value:.2g}; so many images can show "
-            f"{limit}); their predictions agree on {100 * self.agreement:.2f} %, and "
-            f"the expected drop is {expected}"
+        expected = (
+            f"the expected drop of int8's accuracy plus its standard error, "
+            f"{100 * self.expected_drop:.2f} + {100 * self.expected_drop_error:.2f} %, is "
+            f"{'at most' if self.is_expected else 'above'} max_accuracy_drop={self.max_drop:g}"
         )
+        counted = (
+            f"on {self.images} validation images int8 has {100 * self.int8_accuracy:.2f} % and "
+            f"float32 {100 * self.float32_accuracy:.2f} % ({self.lost} lost, {self.gained} gained), "
+            f"which {'shows' if self.has_larger_drop else 'does not show'} a larger drop than "
+            f"allowed (p={self.p_value:.2g}; so many images can show {limit})"
+        )
+        sentences = (counted, expected) if self.has_larger_drop else (expected, counted)
+        return f"{'; '.join(sentences)}; their predictions agree on {100 * self.agreement:.2f} %"
 
 
 def losses_of(

@@ -155,7 +155,11 @@ def add_int8(
                 reasons = [best.comparison.reason]
                 logger.info("int8=above_limit %s: %s", _described(used), comparison.reason)
     except Stopped:
-        cause = "the job was stopped" if stop.requested else f"{limit_seconds:.0f} seconds passed"
+        cause = "no time was left in max_minutes"
+        if stop.requested:
+            cause = "the job was stopped"
+        elif limit_seconds == LIMIT_SECONDS:
+            cause = f"{LIMIT_SECONDS} seconds passed"
         reasons.append(f"{cause} before {'another' if best else 'int8'} was evaluated")
     except NotQuantizedError as error:
         reasons.append(str(error))

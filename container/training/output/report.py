@@ -46,13 +46,14 @@ def render(
     # The test images are independent, so their channel comes first.
     outcomes = {"test": assessment.test, "validation": assessment.validation}
     counts = np.bincount(training.labels, minlength=len(manifest.class_names))
-    hyperparameters = manifest.provenance["hyperparameters"]
-    min_accuracy = hyperparameters["min_accuracy"] if isinstance(hyperparameters, dict) else None
+    settings = _flat(manifest.provenance["hyperparameters"])
+    if settings.get("max_minutes") is not None:
+        settings["epochs"] = "not used with max_minutes"
     return template(TEMPLATE).render(
         facts=_facts(manifest, outcomes, int(counts.sum())),
         manifest=manifest,
         assessment=assessment,
-        min_accuracy=min_accuracy,
+        min_accuracy=settings["min_accuracy"],
         quantization=manifest.metrics[quantization.METRICS],
         channels=[
             _channel(name, outcome, manifest.class_names)
@@ -64,7 +65,7 @@ def render(
         mistakes=_mistakes(assessment, validation, manifest.class_names, heat_maps),
         plots={name: data_uri(png, "png") for name, png in plots.items()},
         choices=choices,
-        hyperparameters=_flat(hyperparameters),
+        hyperparameters=settings,
         provenance=_flat({**manifest.provenance, "hyperparameters": {}}),
     )
 
