@@ -105,10 +105,10 @@ class Comparison:
         The expected drop varies far less than the counted one: with a few dozen images, the labels
         of the one or two whose class changes decide the latter.
         """
-        return self.is_expected and not self.has_larger_drop
+        return self.is_within_limit and not self.has_larger_drop
 
     @property
-    def is_expected(self) -> bool:
+    def is_within_limit(self) -> bool:
         """Whether the expected drop plus its standard error is within the limit."""
         # 1e-9: rounding.
         return self.expected_drop + self.expected_drop_error <= self.max_drop + 1e-9
@@ -118,14 +118,15 @@ class Comparison:
         """Why int8 is served or not: what decides first, then what so many images can show."""
         limit = "no drop" if self.detectable_drop is None else f"a drop of {_percent(self)} or more"
         expected = (
-            f"the expected drop of int8's accuracy plus its standard error, "
+            "the expected drop of int8's accuracy plus its standard error, "
             f"{100 * self.expected_drop:.2f} + {100 * self.expected_drop_error:.2f} %, is "
-            f"{'at most' if self.is_expected else 'above'} max_accuracy_drop={self.max_drop:g}"
+            f"{'at most' if self.is_within_limit else 'above'} max_accuracy_drop={self.max_drop:g}"
         )
         counted = (
-            f"on {self.images} validation images int8 has {100 * self.int8_accuracy:.2f} % and "
-            f"float32 {100 * self.float32_accuracy:.2f} % ({self.lost} lost, {self.gained} gained), "
-            f"which {'shows' if self.has_larger_drop else 'does not show'} a larger drop than "
+            f"on {self.images} validation images the accuracy of int8 is "
+            f"{100 * self.int8_accuracy:.2f} % and of float32 {100 * self.float32_accuracy:.2f} % "
+            f"({self.lost} lost, {self.gained} gained), which "
+            f"{'shows' if self.has_larger_drop else 'does not show'} a larger drop than "
             f"allowed (p={self.p_value:.2g}; so many images can show {limit})"
         )
         sentences = (counted, expected) if self.has_larger_drop else (expected, counted)
