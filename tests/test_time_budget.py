@@ -195,7 +195,7 @@ def test_a_stopped_run_continues_its_budget(tmp_path: Path) -> None:
     assert 45 < second.budget.used_seconds < 55
 
 
-def test_a_job_that_is_restarted_after_its_last_step_knows_their_number(tmp_path: Path) -> None:
+def test_a_job_that_is_restarted_after_its_last_step_has_their_number(tmp_path: Path) -> None:
     task = make_task(8, max_minutes=1, batch_size=4)
     first, second = trainer_of(task), trainer_of(replace(task, network=make_task().network))
     first.train(StopRequest(), checkpoints_of(tmp_path))
