@@ -42,6 +42,8 @@ BROKEN = {
     "PingFailsAfterRequest": "ping-ready",
     "PingKnowsOneHost": "ping-ready",
     "SlowPing": "ping-latency",
+    "SendsHeadersSlowly": "ping-latency",
+    "SendsContinueForever": "ping-latency",
     "LoadsInPing": "ping-latency",
     "LoadsInFirstRequest": "ping-before-ready",
     "PingBeforeModel": "ping-before-ready",
@@ -77,7 +79,8 @@ BROKEN = {
     "leaves_children": "sigterm",
 }
 
-TOO_SLOW = {"SlowPing", "LoadsInPing", "LoadsInFirstRequest", "OneAtATime"}
+NEVER_PINGED = {"SlowPing", "SendsHeadersSlowly", "SendsContinueForever"}
+TOO_SLOW = {*NEVER_PINGED, "LoadsInPing", "LoadsInFirstRequest", "OneAtATime"}
 
 # Found only if /ping is watched.
 BROKEN_LATER = {
@@ -91,6 +94,7 @@ BROKEN_LATER = {
 BROKEN_WITH_REQUEST = {
     "AlwaysFails": "invocations-status",
     "Hangs": "invocations-latency",
+    "SendsBodySlowly": "invocations-latency",
     "PingWithoutModel": "ping-before-ready",
 }
 
@@ -115,7 +119,7 @@ def model(tmp_path: Path) -> Path:
 def test_broken_server_fails_the_case_of_its_fault(name: str, case_id: str, model: Path) -> None:
     limits = NEVER_READY if case_id in {"port", "ping-ready"} else LIMITS
     limits = SLOW if name in TOO_SLOW else limits
-    limits = replace(SLOW, startup=3) if name == "SlowPing" else limits
+    limits = replace(SLOW, startup=3) if name in NEVER_PINGED else limits
 
     report = examine(
         sys.executable, ZOO, name, limits=limits, model=model if name == "wrong_case" else None
@@ -133,7 +137,7 @@ def test_server_that_breaks_later_fails_the_case_of_its_fault(name: str, case_id
 
 @pytest.mark.parametrize(("name", "case_id"), BROKEN_WITH_REQUEST.items())
 def test_broken_server_fails_with_a_valid_request(name: str, case_id: str, model: Path) -> None:
-    limits = HANGING if name == "Hangs" else LIMITS
+    limits = HANGING if case_id == "invocations-latency" else LIMITS
     command = (sys.executable, ZOO, name)
 
     report = examine(

@@ -122,6 +122,35 @@ class SlowPing(Healthy):
         self.answer(200)
 
 
+class SendsHeadersSlowly(Healthy):
+    def ping(self) -> None:
+        self.trickle(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 1000)
+
+    def trickle(self, content: bytes) -> None:
+        for byte in content:
+            self.wfile.write(bytes([byte]))
+            time.sleep(0.2)
+
+
+class SendsContinueForever(Healthy):
+    def ping(self) -> None:
+        while True:
+            self.send_response_only(100)
+            self.end_headers()
+            time.sleep(0.2)
+
+
+class SendsBodySlowly(SendsHeadersSlowly):
+    def ping(self) -> None:
+        self.answer(200)
+
+    def succeed(self, result: object) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.trickle(f"{result:1000}".encode())
+
+
 class LoadsInPing(Healthy):
     def ping(self) -> None:
         with Flag.lock:

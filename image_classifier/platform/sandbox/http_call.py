@@ -1,11 +1,16 @@
 """One HTTP request, and everything that can go wrong with it."""
 
 import http.client
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # Of a response's body: more is not read, unless a caller expects more.
 MAX_BYTES = 10_000_000
@@ -53,6 +58,24 @@ class Answer:
         return f"status {self.status}, {self.media_type or 'no Content-Type'}, {text!r}"
 
 
+class _Socket(socket.socket):
+    """A socket with one deadline for all reads."""
+
+    deadline = math.inf
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
+        """Receive bytes.
+
+        Raises:
+            TimeoutError: none came before the deadline.
+        """
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        self.settimeout(seconds)
+        return super().recv_into(buffer, nbytes, flags)
+
+
 class Connection:
     """A connection that sends several requests if the server keeps it open."""
 
@@ -63,12 +86,15 @@ class Connection:
         on_timeout: Callable[[int], float] = lambda _local_port: 0,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        """Connect with the first request; every step of a request may take `timeout` seconds.
+        """Connect with the first request.
+
+        Connecting, sending, the wait for the response, and reading it may take `timeout` seconds
+        each.
 
         `on_timeout` is called with the local port when no response has begun in time, and returns
         for how many more seconds to wait. No more than `max_bytes` of a response are read.
         """
-        self._on_timeout, self._max_bytes = on_timeout, max_bytes
+        self._timeout, self._on_timeout, self._max_bytes = timeout, on_timeout, max_bytes
         self._http = http.client.HTTPConnection(*address, timeout=timeout)
         self.is_closed_by_server = False
 
@@ -88,8 +114,7 @@ class Connection:
         """Send a request; return its response, or what prevented one."""
         start, response = time.monotonic(), None
         try:
-            if self._http.sock is None:
-                self._http.connect()
+            sock = self._connect()
             # A server may respond and close before it has read the whole body.
             with suppress(BrokenPipeError, ConnectionResetError):
                 self._http.request(
@@ -99,7 +124,9 @@ class Connection:
                     headers={**(headers or {})},
                     encode_chunked=is_chunked,
                 )
-            self._await_response()
+            self._await_response(sock)
+            # A server that sends a byte now and then would reset a timeout of each read.
+            sock.deadline = time.monotonic() + self._timeout
             response = self._http.getresponse()
             content = response.read(self._max_bytes)
         except ConnectionRefusedError:
@@ -122,26 +149,31 @@ class Connection:
         self._http.close()
         return Answer(seconds=time.monotonic() - start, problem=problem)
 
-    def _await_response(self) -> None:
+    def _connect(self) -> _Socket:
+        """Return the open socket, or a new one."""
+        sock = self._http.sock
+        if not isinstance(sock, _Socket):
+            self._http.connect()
+            sock = self._http.sock = _Socket(fileno=self._http.sock.detach())
+        sock.settimeout(self._timeout)
+        return sock
+
+    def _await_response(self, sock: _Socket) -> None:
         """Wait for the first byte of the response.
 
         Raises:
             TimeoutError: it did not come in time.
         """
-        sock, timeout = self._http.sock, self._http.timeout
-        try:
-            while True:
-                try:
-                    sock.recv(1, socket.MSG_PEEK)
-                except TimeoutError:
-                    more = self._on_timeout(sock.getsockname()[1])
-                    if more <= 0:
-                        raise
-                    sock.settimeout(more)
-                else:
-                    return
-        finally:
-            sock.settimeout(timeout)
+        while True:
+            try:
+                sock.recv(1, socket.MSG_PEEK)
+            except TimeoutError:
+                more = self._on_timeout(sock.getsockname()[1])
+                if more <= 0:
+                    raise
+                sock.settimeout(more)
+            else:
+                return
 
 
 def call(
@@ -160,7 +192,7 @@ def call(
         address: host and port.
         method: such as GET.
         path: such as /ping.
-        timeout: seconds for connecting, and between parts of the response.
+        timeout: seconds for each of connecting, sending, the wait for the response, and reading it.
         body: of the request.
         headers: of the request.
         is_chunked: whether the body is sent in chunks, without Content-Length.
