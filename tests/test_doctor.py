@@ -209,6 +209,7 @@ HEALTHY = {
     "http.server": (sys.executable, ZOO, "Healthy"),
     "flask": (sys.executable, "-m", "gunicorn", "--threads=4", "tests.zoo.flask_app:app"),
     "fastapi": (sys.executable, "-m", "uvicorn", "--host=0.0.0.0", "tests.zoo.fastapi_app:app"),
+    "large responses": (sys.executable, ZOO, "LargeResponses"),
     "errors without a body": (sys.executable, ZOO, "ErrorsWithoutBody"),
     "ends before its children": (sys.executable, ZOO, "ends_before_children"),
     "tornado": (sys.executable, "-m", "tests.zoo.tornado_app"),

@@ -321,6 +321,11 @@ class NotANumber(Healthy):
         return sum(numbers) * float("nan")
 
 
+class LargeResponses(Healthy):
+    def succeed(self, result: object) -> None:
+        self.answer(200, {"sum": result, "padding": "x" * 10_000_000})
+
+
 class NeedsAccept(Healthy):
     def invoke(self, body: bytes) -> None:
         if "Accept" in self.headers:

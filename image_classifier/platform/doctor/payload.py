@@ -138,7 +138,7 @@ def fault_of_format(answer: Answer, accept: str, request: Payload) -> str | None
     if encoding := answer.headers.get("content-encoding"):
         return f"Content-Encoding is {encoding}, which the request does not accept"
     is_json = answer.media_type == JSON or answer.media_type.endswith("+json")
-    if is_json and parse(answer.body) is None:
+    if is_json and not answer.is_cut and parse(answer.body) is None:
         return f"Content-Type is {answer.media_type}, but the body is not JSON"
     if answer.media_type == CSV and isinstance(parse(answer.body), dict):
         return f"Content-Type is {CSV}, but the body is JSON"

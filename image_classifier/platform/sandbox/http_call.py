@@ -32,6 +32,9 @@ class Answer:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    is_cut: bool = False
+    """Whether the body has more bytes, which were not read."""
+
     problem: str | None = None
     """Why there is no status."""
 
@@ -136,15 +139,20 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             problem = f"connection closed ({type(error).__name__})"
         else:
-            if response.length and len(content) < self._max_bytes:
+            is_cut = len(content) == self._max_bytes and not response.isclosed()
+            if response.length and not is_cut:
                 self._http.close()
                 return Answer(seconds=time.monotonic() - start, problem=CUT_OFF)
             self.is_closed_by_server = response.will_close
+            if is_cut:
+                # The next request has a new connection.
+                self._http.close()
             return Answer(
                 seconds=time.monotonic() - start,
                 status=response.status,
                 headers={key.lower(): value for key, value in response.getheaders()},
                 body=content,
+                is_cut=is_cut,
             )
         self._http.close()
         return Answer(seconds=time.monotonic() - start, problem=problem)
