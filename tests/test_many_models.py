@@ -1,6 +1,8 @@
 """The platform of a multi-model endpoint: models are loaded and evicted on request."""
 
+import gzip
 import json
+import lzma
 import os
 import signal
 import subprocess
@@ -124,9 +126,24 @@ def test_model_that_cannot_be_loaded_is_the_servers_response(
     pack(prefix / "broken.tar.gz", readme=b"no weights")
     (prefix / "text.tar.gz").write_text("not a tar")
 
-    assert models.invoke("broken.tar.gz", BODY).status == 500
-    with pytest.raises(UserError, match=r"text\.tar\.gz cannot be extracted"):
-        models.invoke("text.tar.gz", BODY)
+    pack(prefix / "empty.tar.gz")
+    pack(prefix / "xz.tar.gz", weights_txt=os.urandom(50_000))
+    damaged = bytearray(lzma.compress(gzip.decompress((prefix / "xz.tar.gz").read_bytes())))
+    damaged[30_000] ^= 1
+    (prefix / "xz.tar.gz").write_bytes(damaged)
+    for name, kind, path in (("link", tarfile.LNKTYPE, "a"), ("nul", tarfile.REGTYPE, "a\0b")):
+        with tarfile.open(prefix / f"{name}.tar.gz", "w:gz") as archive:
+            member = tarfile.TarInfo()
+            member.type, member.linkname, member.pax_headers = kind, "missing", {"path": path}
+            archive.addfile(member)
+
+    for name in ("broken", "empty"):
+        assert models.invoke(f"{name}.tar.gz", BODY).status == 500
+    for name in ("text", "nul", "xz", "link"):
+        with pytest.raises(UserError, match=rf"{name}\.tar\.gz cannot be extracted"):
+            models.invoke(f"{name}.tar.gz", BODY)
+    with pytest.raises(UserError, match="no model 'aaa"):
+        models.invoke("a" * 300, BODY)
     pack(tmp_path / "secret.tar.gz", weights_txt=b"1")
     with pytest.raises(UserError, match="no model"):
         models.invoke("../secret.tar.gz", BODY)

@@ -1,5 +1,6 @@
 """Unpack the archives of jobs and models."""
 
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -10,17 +11,24 @@ from container.classifier.errors import UserError
 # Of the unpacked files of a model: SageMaker's volumes have more, laptops less.
 _MAX_BYTES = 20_000_000_000
 
+# What the standard library raises; KeyError for a link to a missing file, ValueError for a name
+# with NUL.
+_DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, KeyError, ValueError)
+
 
 def extract(archive: Path, folder: Path, *, max_bytes: int = _MAX_BYTES) -> None:
     """Extract a tar, compressed or not, into a folder, and no file outside it.
+
+    The folder is created.
 
     Raises:
         UserError: the file is not an archive, or larger than `max_bytes` when it is unpacked.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive) as opened:
             opened.extractall(folder, members=_limited(archive, opened, max_bytes), filter="data")
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{archive} cannot be extracted: {error}") from None
 
 

@@ -182,7 +182,12 @@ class ManyModels:
             UserError: there is no such model, or the file is not a model.
         """
         packed = (self._source / target_model).resolve()
-        if self._source not in packed.parents or not packed.is_file():
+        try:
+            is_missing = self._source not in packed.parents or not packed.is_file()
+        except OSError:
+            # Its name is too long for a file.
+            is_missing = True
+        if is_missing:
             raise UserError(f"no model {target_model!r} in {self._source}")
         folder = self._folder / name
         partial = self._folder / f"{name}.partial"
