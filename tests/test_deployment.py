@@ -123,7 +123,8 @@ def test_server_that_has_ended_has_a_log_until_it_is_stopped(tmp_path: Path) -> 
     with pytest.raises(UserError, match="the server ended with exit code 3: read `logs --local"):
         server.port(tmp_path)
     assert not deployment.stop(tmp_path)
-    assert server.port(tmp_path) == server.PORT
+    with pytest.raises(UserError, match="no server of these settings is running"):
+        server.port(tmp_path)
 
 
 @pytest.mark.parametrize("host", ["unix://{}/none.sock", "odd://x"])
@@ -134,4 +135,6 @@ def test_without_an_engine_no_server_runs(
 
     assert not deployment.stop(tmp_path)
     assert deployment.port_of_server(tmp_path) is None
+    with pytest.raises(UserError, match="no server of these settings is running"):
+        server.port(tmp_path)
     deployment.save_logs(tmp_path)

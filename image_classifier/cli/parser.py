@@ -207,8 +207,9 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
     flag(_LOCAL, "--local", "run on this machine, without an account")
-    port_help = "port of the local server (default: the deployed server's, else 8080)"
-    add("deploy predict explain", "--port", port_help, type=int)
+    add("deploy", "--port", "port of the local server (default: 8080)", type=int)
+    port_help = "port of the local server (default: that of `deploy --local`)"
+    add("predict explain", "--port", port_help, type=int)
     add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
     add("predict", "--top", _TOP_HELP, type=_positive, metavar="N")
     flag("predict debug", "--json", "print complete responses as JSON")

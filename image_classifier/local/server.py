@@ -136,18 +136,22 @@ def stop(folder: Path) -> bool:
 
 
 def port(folder: Path) -> int:
-    """Return the port of the running server, or the default port.
+    """Return the port of the running server.
 
     Raises:
-        UserError: a server is starting, or has ended without `stop`.
+        UserError: none is running, or a server is starting.
     """
-    port = _port(folder)
-    if port is None and (reason := deployment.why_ended(folder)):
+    if port := _port(folder):
+        return port
+    if reason := deployment.why_ended(folder):
         raise UserError(
             f"the server ended with {reason}: read `logs --local --endpoint`, "
             "and start it again with `deploy --local`"
         )
-    return port or PORT
+    raise UserError(
+        "no server of these settings is running: `deploy --local` first, "
+        "or name the port of another server with --port"
+    )
 
 
 def _port(folder: Path) -> int | None:
