@@ -457,7 +457,7 @@ def test_port_in_use_is_rejected(base_dir: Path) -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
 
-        with pytest.raises(UserError, match=f"cannot listen on port {port} .*choose another"):
+        with pytest.raises(UserError, match=f"cannot listen on port {port} .*with --port"):
             _serve(base_dir, port)
 
 

@@ -266,7 +266,8 @@ def require_free_port(port: int) -> None:
     if (reason := why_taken(port, bind_address())) is not None:
         raise UserError(
             f"cannot listen on port {port} ({reason}): "
-            "stop the program that uses it, or choose another port"
+            "stop the program that uses it, or choose another port with --port, "
+            "for `make` and local_test/ with the variable PORT"
         )
 
 
