@@ -320,6 +320,11 @@ def test_data_set_verbs_have_the_exit_codes_of_the_others(
     assert main(["prepare", str(source / "all"), str(out)]) == 1
     assert "exists already" in capsys.readouterr().err
     assert main(["audit", str(out), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["audit", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "other-file" not in printed.out
+    assert printed.err.endswith(f"image-classifier init --data {out} --output settings.toml\n")
     (out / "train" / "ant" / "broken.png").write_bytes(b"no image")
     assert main(["audit", str(out), "--quiet"]) == 1
     error = capsys.readouterr().err

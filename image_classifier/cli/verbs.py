@@ -27,6 +27,9 @@ class Verb:
     then_here: str | None = None
     """The next step on this machine; None: the same, with --local."""
 
+    then_prepared: str | None = None
+    """The next step for a folder that `prepare` made; None: the same."""
+
     def next_step(self, arguments: argparse.Namespace, result: object, program: str) -> str:
         """Return the command that follows the verb, with the values of its arguments."""
         if arguments.dry_run:
@@ -40,8 +43,10 @@ class Verb:
             "command": program,
             "local": " --local" if arguments.local else "",
         }
-        is_here = arguments.local and self.then_here is not None
-        return str(self.then_here if is_here else self.then).format(**values)
+        step = self.then_here if arguments.local else None
+        if self.then_prepared is not None and (arguments.source / "info_train.csv").is_file():
+            step = self.then_prepared
+        return str(step or self.then).format(**values)
 
 
 # In the order of the journey.
@@ -59,6 +64,7 @@ VERBS: Mapping[str, Verb] = {
         example="data/hands --page audit.html",
         page="how-to/own-data.md",
         then="{command} prepare {source} FOLDER",
+        then_prepared="{command} init --data {source} --output settings.toml",
     ),
     "init": Verb(
         summary="write a settings file for a data set",

@@ -151,7 +151,8 @@ def _read(
     folder: Path, reading: Reading, *, quiet: bool
 ) -> tuple[list[Labeled], Scan, list[Finding]]:
     """Find, label, group and scan a folder's images; return findings about other files too."""
-    own = (dataset.MANIFEST, dataset.FINDINGS, dataset.PAGE, *folder.glob(dataset.TABLES))
+    counts = [path.name for path in folder.glob(dataset.TABLES)]
+    own = (dataset.MANIFEST, dataset.FINDINGS, dataset.PAGE, *counts)
     files = [*reading.manifests, *([reading.classes] if reading.classes else [])]
     used = [str(path) for path in (*own, *files)]
     paths, left_out = list_images(folder, used)
