@@ -205,6 +205,13 @@ def test_server_that_needs_a_model_names_the_option() -> None:
     assert report.failed["start"].remedy.startswith("give the model's files: --model")
 
 
+def test_our_server_without_a_model_names_what_is_missing() -> None:
+    report = examine(sys.executable, "-m", "container.serving", "serve", memory=2**31)
+
+    assert "no manifest.json in " in report.failed["start"].evidence
+    assert report.failed["start"].remedy.startswith("give the model's files: --model")
+
+
 HEALTHY = {
     "http.server": (sys.executable, ZOO, "Healthy"),
     "flask": (sys.executable, "-m", "gunicorn", "--threads=4", "tests.zoo.flask_app:app"),

@@ -241,6 +241,8 @@ def remedy_of(log: str, examination: Examination) -> str:
     end = "\n".join(log.splitlines()[-20:])
     if found := re.search(r"No module named ['\"]?([\w.]+)", end):
         return f"install the package of {found[1]}, or copy the module beside the program"
+    # As our server logs it.
+    end = re.sub(r"\bno (\S+) in (\S*/model)\b", r"not found: \2/\1\n", end)
     if found := re.search(r"(?:No such file or directory|not found): ['\"]?([^'\"\n]+)", end):
         return _file_remedy(found[1].strip(), examination)
     if found := re.search(r"KeyError: '(SM_\w+)'", end):

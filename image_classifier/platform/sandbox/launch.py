@@ -19,6 +19,9 @@ _LINE_CHARACTERS = 300
 # Servers print more lines after the exception of a worker.
 _END_LINES = 30
 _EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception)\b")
+_GUNICORN_END = re.compile(
+    r"\[.*\] \[\w+\] (?:Worker exiting|Worker .* exited|Shutting down|Reason: Worker failed)"
+)
 
 
 class StartError(Exception):
@@ -173,10 +176,13 @@ class Running(ABC):
         return code
 
     def last_line(self) -> str:
-        """Return the last exception in the end of its log, or else the last line."""
+        """Return the last exception in the end of its log, or else the last line.
+
+        Skips what gunicorn logs after a worker has failed.
+        """
         lines = [line.strip() for line in self.log().splitlines() if line.strip()]
         errors = [line for line in lines[-_END_LINES:] if _EXCEPTION.match(line)]
-        found = errors or lines
+        found = errors or [line for line in lines if not _GUNICORN_END.match(line)] or lines
         return found[-1][:_LINE_CHARACTERS] if found else "(the log is empty)"
 
 
