@@ -200,7 +200,9 @@ def parents() -> dict[str, argparse.ArgumentParser]:
     for option, summary in (("--findings", "write JSON Lines"), ("--page", "write an HTML page")):
         parsers["audit"].add_argument(option, type=Path, metavar="FILE", help=f"{summary} there")
     parsers["audit"].add_argument("--json", action="store_true", help="print the result as JSON")
-    parsers["upload"].add_argument("--dry-run", action="store_true", help="list what would be sent")
+    parsers["upload"].add_argument(
+        "--dry-run", action="store_true", help="compare with S3, and list what would be sent"
+    )
     return parsers
 
 
