@@ -1,8 +1,10 @@
 """Servers in containers, and what killed commands leave in the Docker engine."""
 
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from image_classifier.local import server
 from image_classifier.platform import deployment, opt_ml, processes
 from image_classifier.platform.sandbox import labels
 from image_classifier.platform.sandbox.launch import Launch, SandboxError
+from tests.bodies import PNG
 from tests.containers import docker
 
 PRINT_LABELS = """
@@ -125,6 +128,22 @@ def test_server_that_has_ended_has_a_log_until_it_is_stopped(tmp_path: Path) -> 
     assert not deployment.stop(tmp_path)
     with pytest.raises(UserError, match="no server of these settings is running"):
         server.port(tmp_path)
+
+
+@pytest.mark.parametrize("response", ["SSH-2.0", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
+def test_response_that_is_not_http_is_a_mistake(tmp_path: Path, response: str) -> None:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(2**20)
+            self.wfile.write(response.encode())
+
+    image = tmp_path / "image.png"
+    image.write_bytes(PNG)
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.handle_request).start()
+
+        with pytest.raises(UserError, match="no server responds on port"):
+            next(server.predict([image], other.server_address[1]))
 
 
 @pytest.mark.parametrize("host", ["unix://{}/none.sock", "odd://x"])

@@ -200,7 +200,7 @@ def predict(
             try:
                 connection.request("POST", "/invocations", body, headers)
                 response = connection.getresponse().read()
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 raise _no_server(port, error) from None
         yield image, invocation.decode_response(response)
 
@@ -217,5 +217,5 @@ def require_server(port: int) -> None:
         raise _no_server(port, error) from None
 
 
-def _no_server(port: int, error: OSError) -> UserError:
+def _no_server(port: int, error: Exception) -> UserError:
     return UserError(f"no server responds on port {port} ({error}): `deploy --local` first")
