@@ -236,6 +236,18 @@ def test_wrong_limits_are_rejected(
     assert found in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", ["70000", "-1", "0"])
+@pytest.mark.parametrize("arguments", [["deploy", "settings.toml", "--local"], ["doctor", "image"]])
+def test_port_out_of_range_is_rejected(
+    arguments: list[str], port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, f"--port={port}"])
+
+    assert end.value.code == 2
+    assert f"expected a port from 1 to 65535, got '{port}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["train", "tune", "deploy"])
 def test_limits_of_processes_are_rejected(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

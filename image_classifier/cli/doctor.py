@@ -10,6 +10,7 @@ from image_classifier.platform.doctor.cases import SERVE, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import EXAMINERS, diagnose
 from image_classifier.platform.doctor.examination import GIB, Limits, Options
 from image_classifier.platform.doctor.load_settings import LABEL, Setting, parse
+from image_classifier.platform.sandbox.ports import parse_port
 
 FOUND, CANNOT_RUN = 1, 2
 
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--port",
-        type=int,
+        type=parse_port,
         default=Options().port,
         help="port of a command, which gets it as SAGEMAKER_BIND_TO_PORT (default: %(default)s)",
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from image_classifier.cli import completion
 from image_classifier.cli.verbs import VERBS
+from image_classifier.platform.sandbox.ports import parse_port
 
 DESCRIPTION = "Train, tune, deploy and use image classifiers, on SageMaker or on this machine."
 
@@ -207,9 +208,9 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
     flag(_LOCAL, "--local", "run on this machine, without an account")
-    add("deploy", "--port", "port of the local server (default: 8080)", type=int)
+    add("deploy", "--port", "port of the local server (default: 8080)", type=parse_port)
     port_help = "port of the local server (default: that of `deploy --local`)"
-    add("predict explain", "--port", port_help, type=int)
+    add("predict explain", "--port", port_help, type=parse_port)
     add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
     add("predict", "--top", _TOP_HELP, type=_positive, metavar="N")
     flag("predict debug", "--json", "print complete responses as JSON")

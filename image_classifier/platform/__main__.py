@@ -9,6 +9,7 @@ from pathlib import Path
 from container.classifier.environment import BASE_DIR_VARIABLE
 from container.classifier.errors import UserError
 from image_classifier.platform import opt_ml, processes, training
+from image_classifier.platform.sandbox.ports import parse_port
 
 # val_accuracy is 1.0 with seeds 0 and 1; takes two minutes on two cores with three other jobs.
 SAMPLE_HYPERPARAMETERS = {
@@ -94,12 +95,6 @@ def _hyperparameter(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:  # noqa: PLR2004 - TCP's highest
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
-    return int(text)
-
-
 def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "--data",
@@ -148,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="start the server in the background")
     serve.add_argument(
         "--port",
-        type=_port,
+        type=parse_port,
         default=os.environ.get("PORT", "8080"),
         help="TCP port to listen on (default: $PORT, else 8080)",
     )
