@@ -125,7 +125,9 @@ def test_undecodable_images_are_left_out_and_the_source_is_unchanged(
     assert sorted(path.name for path in (tmp_path / "in").rglob("*")) == before
     assert len(rows(tmp_path / "out")) == 40
     output = capsys.readouterr().out
+    assert f"findings, with paths in {tmp_path / 'in'}:\n" in output
     assert "fault        1  undecodable: bee/broken.png: not an image of a known format" in output
+    assert "1 faults; only images that cannot be read are left out: before training, add" in output
     assert "train: 33 images" in output
 
 

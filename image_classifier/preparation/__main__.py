@@ -50,7 +50,13 @@ def _prepare(arguments: argparse.Namespace) -> int:
     out, fix, quiet = arguments.out, arguments.fix, arguments.quiet
     found = prepare(arguments.source, out, _reading(arguments), shares, fix=fix, quiet=quiet)
     if not quiet:
-        _print_audit(found)
+        _print_audit(found, arguments.source)
+        if faults := sum(item.severity == FAULT for item in found.findings):
+            remedy = "correct the source" if fix else "add --fix DIR, or correct the source"
+            print(
+                f"{faults} faults; only images that cannot be read are left out: "
+                f"before training, {remedy}, and prepare again"
+            )
         print(f"{out} is ready: open {out / 'report.html'}")
     return DONE
 
@@ -69,7 +75,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(document))
     elif not quiet:
-        _print_audit(found)
+        _print_audit(found, arguments.source)
     has_fault = any(item.severity == FAULT for item in found.findings)
     return FAULTY if has_fault else DONE
 
@@ -89,9 +95,11 @@ def _reading(arguments: argparse.Namespace) -> Reading:
     )
 
 
-def _print_audit(found: Audit) -> None:
+def _print_audit(found: Audit, source: Path) -> None:
     for split, counts in found.counts.items():
         print(f"{split}: {counts.total()} images")
+    if found.findings:
+        print(f"findings, with paths in {source}:")
     for line in [*findings.summary(found.findings), *found.sentences()]:
         print(line)
 
