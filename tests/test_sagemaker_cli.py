@@ -378,6 +378,8 @@ def test_predict_rejects_foreign_responses_and_files(
     assert 'not a response of the server: {"error": "no"}' in capsys.readouterr().err
     assert run("predict", settings, tmp_path / "a.txt") == 1
     assert "does not have the suffix of an image" in capsys.readouterr().err
+    assert run("predict", settings, tmp_path) == 1
+    assert f"{tmp_path} is a folder: name its images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

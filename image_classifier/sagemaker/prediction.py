@@ -74,6 +74,8 @@ def read_image(path: Path, endpoint: Endpoint) -> tuple[bytes, str]:
     Raises:
         UserError: the file cannot be read, has no image suffix, or is too large for an endpoint.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name its images, or use `transform`")
     media_type = IMAGE_MEDIA_TYPES.get(path.suffix.lower())
     if media_type is None:
         raise UserError(
