@@ -205,7 +205,7 @@ def test_same_settings_train_and_serve_locally(
     assert main(["train", path, "--local"]) == 0
     page = "endpoint.environment.SAGEMAKER_CLASSIFIER_PAGE=false"
     assert main(["deploy", path, "--local", "--port", port, "--set", page]) == 0
-    capsys.readouterr()
+    assert "serving as a process\n" in capsys.readouterr().out
     assert call(("127.0.0.1", int(port)), "GET", "/", timeout=5).status == 404
     try:
         assert main(["delete", path, "--local", "--dry-run"]) == 0

@@ -94,10 +94,10 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     """Start the server; return its address."""
     folder, job = folder_of(file), None if arguments.job is None else Path(arguments.job)
     port = arguments.port or server.PORT
-    where: dict[str, Any] = {
-        "in_container": _choose(containers.SERVE_IMAGE, arguments),
-        "limits": _limits(arguments),
-    }
+    in_container = _choose(containers.SERVE_IMAGE, arguments)
+    place = f"in a container of {containers.SERVE_IMAGE}" if in_container else "as a process"
+    aws.show(f"serving {place}")
+    where: dict[str, Any] = {"in_container": in_container, "limits": _limits(arguments)}
     if file.settings.endpoint.kind == "multi-model":
         server.deploy_many_models(file, folder, job, port, show=aws.show, **where)
     else:
