@@ -551,6 +551,26 @@ def test_stop_leaves_other_processes_alone(base_dir: Path) -> None:
         other.kill()
 
 
+def test_pid_file_that_is_replaced_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flock = tmp_path / processes.PID_FILE, fcntl.flock
+
+    def replace_first(file: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        path.touch()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", replace_first)
+    with processes.starting(tmp_path) as pid_file:
+        assert os.fstat(pid_file.fileno()).st_ino == path.stat().st_ino
+    monkeypatch.setattr(fcntl, "flock", replace_first)
+    processes.stop(tmp_path)
+
+    assert path.exists()
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
 def test_invalid_port_is_rejected(
     port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -141,23 +141,34 @@ def starting(base_dir: Path) -> Iterator[IO[str]]:
     Raises:
         UserError: another server is starting there.
     """
-    with (base_dir / PID_FILE).open("a+") as pid_file:
-        if not _is_unlocked(pid_file):
-            raise UserError(_ALREADY_STARTING)
-        pid_file.truncate(0)
-        yield pid_file
+    path = base_dir / PID_FILE
+    while True:
+        with path.open("a+") as pid_file:
+            is_free = _is_unlocked(pid_file)
+            if not _is_file_at(path, pid_file):
+                # `stop` removed it before it was locked.
+                continue
+            if not is_free:
+                raise UserError(_ALREADY_STARTING)
+            pid_file.truncate(0)
+            yield pid_file
+            return
 
 
 def stop(base_dir: Path) -> bool:
     """Stop the server with SIGTERM, later SIGKILL; return whether one was running."""
-    if not (base_dir / PID_FILE).exists():
+    path = base_dir / PID_FILE
+    try:
+        opened = path.open()
+    except FileNotFoundError:
         return False
-    with (base_dir / PID_FILE).open() as pid_file:
+    with opened as pid_file:
         was_running = not _is_unlocked(pid_file)
         if was_running:
             _end(_read(pid_file)[0], pid_file)
-        # Still locked by this process, so that no other server can have started.
-        (base_dir / PID_FILE).unlink(missing_ok=True)
+        # Another `stop` may have removed it, and another server have started since.
+        if _is_file_at(path, pid_file):
+            path.unlink()
     return was_running
 
 
@@ -247,6 +258,13 @@ def _read(pid_file: IO[str]) -> tuple[int, int]:
         # Locked, but not written yet.
         raise UserError(_ALREADY_STARTING) from None
     return pid, port
+
+
+def _is_file_at(path: Path, file: IO[str]) -> bool:
+    """Return whether an open file is still the one at a path."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def _is_unlocked(pid_file: IO[str]) -> bool:
