@@ -239,4 +239,4 @@ def test_10_a_checkpoint_of_other_initial_weights_is_skipped(stopped: Path, tmp_
     code, output = train(base_dir, "train")
 
     assert code == 0, output
-    assert "checkpoints skipped: of other data or hyperparameters or an earlier program" in output
+    assert "checkpoints of other data or hyperparameters or an earlier program skipped: " in output

@@ -46,6 +46,8 @@ class ProgressBar:
             initial=done,
             unit=" images",
             leave=False,
+            # Drawn from the first image on: lines of the log before it have their own line.
+            delay=1e-9,
             disable=_is_disabled() if is_shown else True,
         )
 

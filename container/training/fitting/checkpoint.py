@@ -102,7 +102,7 @@ class Checkpoints:
         own = sorted(self.directory.glob(self._pattern), reverse=True)
         if others := len(list(self.directory.glob("*-step-*.pt"))) - len(own):
             logger.warning(
-                "%d checkpoints skipped: of other data or hyperparameters or an earlier program",
+                "checkpoints of other data or hyperparameters or an earlier program skipped: %d",
                 others,
             )
         for path in own:
