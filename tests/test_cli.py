@@ -424,6 +424,8 @@ def test_network_suits_number_and_size_of_images(
     assert (data.network, data.image_size) == (network, image_size)
     text = starter.render(data, "x", tmp_path)
     given = tomllib.loads(text)["hyperparameters"]
+    # A default is left out, so that max_minutes can choose another size.
+    assert given.get("image_size") == (32 if image_size == 32 else None)
     assert Hyperparameters.from_strings({k: json.dumps(v).strip('"') for k, v in given.items()})
     # Comments do not exceed a line of the other files.
     assert max(map(len, text.splitlines())) <= 100

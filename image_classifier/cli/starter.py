@@ -184,7 +184,7 @@ def render(data: DataSet, name: str, beside: Path) -> str:
         "local": json.dumps(local, ensure_ascii=False),
         "channels": json.dumps(list(data.channels)),
         "network": json.dumps(data.network),
-        "image_size": data.image_size,
+        "image_size": _image_size(data),
         "epochs": data.epochs,
         "batch_size": data.batch_size,
         "fine_tuning": f'{fine_tuning}"full"',
@@ -197,6 +197,12 @@ def render(data: DataSet, name: str, beside: Path) -> str:
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     return text
+
+
+def _image_size(data: DataSet) -> str:
+    """Return the line of the image size; as a comment if it is the default."""
+    is_default = data.image_size == (MAX_SMALL_SIDE if data.network == "small" else SIDES[-1])
+    return f"{'# ' * is_default}image_size = {data.image_size}"
 
 
 def _pretrained(data: DataSet) -> str:

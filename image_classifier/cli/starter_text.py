@@ -18,11 +18,13 @@ channels = @channels@    # folders in it: train, validation, test, weights
 # efficientnet_b0, convnext_tiny, vit_b_16 and others.
 @pretrained@
 network = @network@
-image_size = @image_size@    # pixels of height and width, 16 to 1024
+@image_size@    # pixels of height and width, 16 to 1024
 epochs = @epochs@
 batch_size = @batch_size@    # images per step
-@fine_tuning@    # full: all layers; staged: the last ones first; none: the head alone
-# max_minutes = 10           # replaces epochs: as many as fit into a job of 10 minutes
+# Layers that are trained after the head. full: all; staged: the last ones first; none: the head
+# alone. The better network on the validation images is kept, which can be the head's.
+@fine_tuning@
+# max_minutes = 10           # replaces epochs: as many as fit; without image_size chooses that too
 # learning_rate = 0.001      # default: suits the network and the optimizer
 # optimizer = "adamw"        # adamw, sgd, adam, muon
 # horizontal_flip = true     # train on mirrored images too, if sides are not classes
