@@ -78,7 +78,9 @@ def test_search_continues_and_writes_a_page_and_a_model(
 
     assert main(["tune", str(path), "--local"]) == 0
 
-    assert "2 of 2 trials to go" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 of 2 trials to go" in shown
+    assert "continued_from=" in shown
     # The same search with more trials.
     write(tmp_path, SETTINGS.replace("jobs = 2", "jobs = 3"), NAME)
     assert main(["tune", str(path), "--local"]) == 0

@@ -209,8 +209,8 @@ def finish(
         )
     try:
         with programs.lines(base_dir) as lines:
-            for _ in lines:
-                pass
+            for line in lines:
+                show(line.rstrip("\n"))
     except TrialFailedError as error:
         if programs.is_stopped:
             return
