@@ -353,6 +353,7 @@ def test_init_writes_settings_without_mistakes(
     assert main(["init", "--data", str(data), "--output", str(output)]) == 0
 
     printed = capsys.readouterr()
+    assert "Trained from scratch.\n" in printed.out
     assert printed.out.splitlines()[-1] == str(output)
     assert printed.err == f"next: image-classifier check {output}\n"
     file = settings_file.read(output)

@@ -258,6 +258,7 @@ def test_13_without_internet_the_weights_channel_is_suggested(tmp_path: Path) ->
         "the pretrained weights of resnet18 cannot be downloaded (<urlopen error"
     )
     assert "`weights` channel" in failure(base_dir)
+    assert "network=small" in failure(base_dir)
     assert "Traceback" not in failure(base_dir) + output
 
 

@@ -167,6 +167,7 @@ def run(arguments: argparse.Namespace) -> Path:
             f"{data.images} training images of {len(data.classes)} classes: "
             f"network {data.network}, {size}, {data.epochs} epochs"
         )
+        print(_pretrained(data).removeprefix("# "))
     return output
 
 
@@ -210,7 +211,10 @@ def _pretrained(data: DataSet) -> str:
         return "# Trained from scratch."
     if data.weights:
         return f"# Starts from the weights channel: {data.weights[0]}."
-    return "# Downloads pretrained weights; without a network put them into weights/ beside train/."
+    return (
+        "# Downloads pretrained weights. Offline: add weights/ to the data and to channels, "
+        'or use "small".'
+    )
 
 
 def _name(folder: Path) -> str:

@@ -61,7 +61,8 @@ def download(network: Network) -> str:
         # RuntimeError: the checksum is wrong.
         raise UserError(
             f"the pretrained weights of {network.name} cannot be downloaded ({error}): add a "
-            "`weights` channel with the file, or set pretrained=false to train from scratch"
+            "`weights` channel with the file, or train from scratch with network=small or "
+            "pretrained=false"
         ) from error
     _load(network, [state], str(weights))
     logger.info("weights=%s source=%s", weights, weights.url)
