@@ -435,18 +435,24 @@ def test_transform_prints_the_prefix_of_its_output(
 
 
 def test_report_downloads_pages_only_into_its_folder(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    account: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda _address: False)
     settings = write(tmp_path)
     name = trained(settings, capsys)
     put(f"hands/output/{name}/output/output.tar.gz", _archive({"report.html": b"<p>"}))
     put(f"hands/output/{name}/rule-output/ProfilerReport/profiler-report.html")
     put(f"hands/output/{name}/rule-output/../../evil.html")
 
-    assert run("report", settings, "--no-open") == 0
+    assert run("report", settings) == 0
 
     assert account
-    pages = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr()
+    pages = [Path(line) for line in printed.out.splitlines()]
+    assert f"no browser was found: open {pages[0]}\n" in printed.err
     assert {page.name for page in pages} == {"report.html", "profiler-report.html"}
     assert not list(tmp_path.rglob("evil.html"))
 

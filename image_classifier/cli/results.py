@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,8 +51,8 @@ def open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:
     for page in pages:
         if not arguments.json:
             print(page)
-        if not arguments.no_open:
-            webbrowser.open(page.resolve().as_uri())
+        if not (arguments.no_open or webbrowser.open(page.resolve().as_uri())):
+            print(f"no browser was found: open {page}", file=sys.stderr)
 
 
 @contextmanager
