@@ -203,7 +203,7 @@ def test_script_and_module_have_their_own_names(tmp_path: Path) -> None:
     assert error.startswith("python -m image_classifier: none.toml cannot be read")
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian"], ["check"], ["check", "a", "--local"]])
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["check"], ["check", "a", "--no-wait"]])
 def test_wrong_usage_has_exit_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +212,15 @@ def test_wrong_usage_has_exit_code_2(
 
     assert end.value.code == 2
     assert "usage: image-classifier" in capsys.readouterr().err
+
+
+def test_verb_without_local_names_those_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["status", "a", "--local"])
+
+    error = capsys.readouterr().err
+    assert "usage: image-classifier status" in error
+    assert "status has no --local, only train, tune," in error
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,9 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         # argparse would take options of the command for its own.
         end = list(argv).index("--")
         argv, command = argv[:end], argv[end + 1 :]
+    if chosen in WITH_SETTINGS and "--local" in argv and chosen not in _LOCAL.split():
+        verbs = ", ".join(_LOCAL.split())
+        subparsers.choices[chosen].error(f"{chosen} has no --local, only {verbs} have it")
     arguments = parser.parse_args(argv)
     if command:
         arguments.command = command
