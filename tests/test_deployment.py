@@ -11,11 +11,14 @@ import pytest
 
 from container.classifier.errors import UserError
 from image_classifier.local import server
+from image_classifier.local.packing import pack
 from image_classifier.platform import deployment, opt_ml, processes
 from image_classifier.platform.sandbox import labels
 from image_classifier.platform.sandbox.launch import Launch, SandboxError
 from tests.bodies import PNG
 from tests.containers import docker
+from tests.processes import free_port
+from tests.settings_files import read
 
 PRINT_LABELS = """
 from pathlib import Path
@@ -128,6 +131,23 @@ def test_server_that_has_ended_has_a_log_until_it_is_stopped(tmp_path: Path) -> 
     assert not deployment.stop(tmp_path)
     with pytest.raises(UserError, match="no server of these settings is running"):
         server.port(tmp_path)
+
+
+def test_link_in_place_of_the_deployed_model_is_replaced(
+    tmp_path: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "deployed" / "model"
+    model.parent.mkdir()
+    (tmp_path / "linked").mkdir()
+    model.symlink_to(tmp_path / "linked")
+    pack(artifact, archive := tmp_path / "model.tar.gz")
+    monkeypatch.setattr(processes, "serve", lambda *_: None)
+
+    server.deploy(read(tmp_path), tmp_path, archive, free_port())
+
+    assert not model.is_symlink()
+    assert (model / "manifest.json").is_file()
+    assert (tmp_path / "linked").is_dir()
 
 
 @pytest.mark.parametrize("response", ["SSH-2.0", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])

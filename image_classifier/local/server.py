@@ -67,7 +67,7 @@ def deploy(
     _make_way(folder, port)
     if archive is not None:
         # Not before, so that a running server keeps its files.
-        shutil.rmtree(base_dir / "model")
+        opt_ml.remove(base_dir / "model")
         unpacked.rename(base_dir / "model")
     serve()
 

@@ -234,10 +234,15 @@ def _move_results_aside(base_dir: Path) -> None:
 def _clear(folder: Path) -> None:
     # Only the content: the folder itself can be mounted, or a link to another disk.
     for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a symbolic link, or a folder with its content."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _listed(folders: set[str]) -> str:
