@@ -49,6 +49,7 @@ BROKEN = {
     "PingBeforeModel": "ping-before-ready",
     "NoRoute": "invocations-status",
     "TooLongContentLength": "invocations-status",
+    "AcceptsEverything": "error-status",
     "ErrorsWithStatus200": "error-status",
     "ErrorsAsTextWithStatus200": "error-status",
     "ErrorsWithoutResponse": "error-status",

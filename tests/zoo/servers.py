@@ -243,6 +243,11 @@ class Hangs(Healthy):
         return sum(numbers)
 
 
+class AcceptsEverything(Healthy):
+    def invoke(self, body: bytes) -> None:
+        self.succeed(len(body) * 0)
+
+
 class ErrorsWithStatus200(Healthy):
     def reject(self, error: Exception) -> None:
         self.answer(200, {"error": str(error)})

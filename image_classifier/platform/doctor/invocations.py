@@ -16,6 +16,7 @@ from image_classifier.platform.doctor.payload import (
     invoke,
     is_error_body,
 )
+from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.doctor.startup import NOT_FOUND
 from image_classifier.platform.doctor.stopwatch import Stopwatch
 from image_classifier.platform.sandbox.http_call import CUT_OFF, NO_END, NO_RESPONSE, Answer
@@ -162,8 +163,10 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
         report.skip("error-status", "a consequence of the failed request")
         return
     formats: list[tuple[str, str]] = []
+    answers: list[Answer] = []
     for payload in _invalid_payloads(knowledge.valid):
         answer = invoke(running, examination, payload)
+        answers.append(answer)
         shown = f"{payload.content_type}, {payload.body!r}: {answer}"
         if running.exit_code() is not None:
             if startup.is_out_of_memory(running):
@@ -180,10 +183,21 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
             report.fail("error-status", message, shown)
         elif answer.is_client_error and (fault := fault_of_error(answer)):
             formats.append((f"the body of an error {fault}", shown))
+    _check_differences(report, knowledge.answer, answers)
     # A wrong status is worse than a wrong format.
     for message, shown in formats:
         report.fail("error-status", message, shown)
     report.accept("error-status")
+
+
+def _check_differences(report: Report, valid: Answer | None, answers: list[Answer]) -> None:
+    """Report a server that responds to all invalid requests as to the valid one.
+
+    A server may accept any body, but then its predictions differ.
+    """
+    if valid is not None and all(each.is_success and each.body == valid.body for each in answers):
+        message = "all invalid requests get the same prediction as the valid one"
+        report.fail("error-status", message, valid)
 
 
 def _invalid_payloads(valid: Payload | None) -> list[Payload]:
