@@ -109,7 +109,7 @@ def test_table_is_used_with_the_reason(
 
     printed = capsys.readouterr().out
     assert "$0.23 an hour" in printed
-    assert "prices of us-east-1 (those of eu-west-1 can be 50 % higher) from the table" in printed
+    assert "prices of us-east-1 (those of eu-west-1 differ) from the table" in printed
     assert f"from the table of 2026-11-29 ({reason}" in printed
     assert len(stand_in.sent("GetProducts")) == (3 if answer == {"PriceList": []} else 1)
 

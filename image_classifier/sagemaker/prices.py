@@ -52,8 +52,8 @@ class Prices:
 
     def source(self) -> str:
         """Return where the prices that were read come from."""
-        higher = f" (those of {self.region} can be 50 % higher)" if self.region != REGION else ""
-        of_table = f"prices of {REGION}{higher} from the table of {self.table['date']}"
+        others = f" (those of {self.region} differ)" if self.region != REGION else ""
+        of_table = f"prices of {REGION}{others} from the table of {self.table['date']}"
         if self.is_of_table:
             return f"{of_table} ({self._reason or 'the Price List API has none of them'})"
         lacking = sorted({kind for (_, kind), (_, date) in self._read.items() if not date})
