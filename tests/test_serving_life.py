@@ -290,7 +290,11 @@ def test_8_sigterm_under_load_loses_no_request_and_exits_with_0(
 @pytest.mark.skipif(sys.platform != "linux", reason="the filter of packets is Linux's")
 def test_8_no_client_connects_between_sigterm_and_the_close_of_the_listener() -> None:
     received: list[object] = []
-    previous = signal.signal(signal.SIGTERM, lambda *arguments: received.append(arguments))
+
+    def handle(*arguments: object) -> None:
+        received.append(arguments)
+
+    previous = signal.signal(signal.SIGTERM, handle)
     try:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             block_on_sigterm([listener])
@@ -299,6 +303,8 @@ def test_8_no_client_connects_between_sigterm_and_the_close_of_the_listener() ->
             signal.raise_signal(signal.SIGTERM)
 
             assert len(received) == 1
+            # A second SIGTERM does not touch the listeners, which are closed then.
+            assert signal.getsignal(signal.SIGTERM) is handle
             with pytest.raises(TimeoutError):
                 socket.create_connection(address, timeout=0.2)
     finally:

@@ -81,6 +81,8 @@ def block_on_sigterm(listeners: Sequence[socket.socket]) -> None:
     option = struct.pack("HL", 1, ctypes.addressof(program))
 
     def block(*arguments: object) -> None:
+        # gunicorn closes the listeners before a second SIGTERM.
+        signal.signal(signal.SIGTERM, handle)
         for listener in listeners:
             with suppress(OSError):  # not on macOS, nor in every sandbox
                 listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
