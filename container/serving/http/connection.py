@@ -76,11 +76,12 @@ def block_on_sigterm(listeners: Sequence[socket.socket]) -> None:
     reset. The next try of one whose packets were dropped finds a closed port.
     """
     handle: Any = signal.getsignal(signal.SIGTERM)
-    # A classic BPF program of one instruction: return 0 bytes of each packet.
-    program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
-    option = struct.pack("HL", 1, ctypes.addressof(program))
 
     def block(*arguments: object) -> None:
+        # A classic BPF program of one instruction: return 0 bytes of each packet. The buffer must
+        # exist until the kernel has copied it.
+        program = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+        option = struct.pack("HL", 1, ctypes.addressof(program))
         # gunicorn closes the listeners before a second SIGTERM.
         signal.signal(signal.SIGTERM, handle)
         for listener in listeners:
