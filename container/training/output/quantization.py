@@ -155,11 +155,7 @@ def add_int8(
                 reasons = [best.comparison.reason]
                 logger.info("int8=above_limit %s: %s", _described(used), comparison.reason)
     except Stopped:
-        cause = "no time was left in max_minutes"
-        if stop.requested:
-            cause = "the job was stopped"
-        elif limit_seconds == LIMIT_SECONDS:
-            cause = f"{LIMIT_SECONDS} seconds passed"
+        cause = _why_ended(stop, limit_seconds)
         reasons.append(f"{cause} before {'another' if best else 'int8'} was evaluated")
     except NotQuantizedError as error:
         reasons.append(str(error))
@@ -174,6 +170,14 @@ def add_int8(
     reason = "; ".join(reasons)
     logger.info("precision=%s quantization_seconds=%.1f: %s", result.precision, seconds, reason)
     return result
+
+
+def _why_ended(stop: Stop, limit_seconds: float) -> str:
+    if stop.requested:
+        return "the job was stopped"
+    if limit_seconds == LIMIT_SECONDS:
+        return f"{LIMIT_SECONDS} seconds passed"
+    return "no time was left in max_minutes"
 
 
 def _calibrate(
