@@ -86,7 +86,7 @@ def test_reason_states_what_so_many_images_can_show() -> None:
 
     assert "97.78 % and of float32 98.89 % (2 lost, 1 gained)" in reason
     assert reason.startswith("the expected drop of int8's accuracy plus its standard error, ")
-    assert " is at most max_accuracy_drop=0.005; on 90 validation images" in reason
+    assert " is at most 0.5 % (max_accuracy_drop); on 90 validation images" in reason
     assert "which does not show a larger drop than allowed (p=" in reason
     assert compared(90, 9, 0).reason.startswith("on 90 validation images the accuracy of int8")
     assert "so many images can show a drop of 4.4 % or more" in reason

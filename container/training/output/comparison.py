@@ -120,7 +120,8 @@ class Comparison:
         expected = (
             "the expected drop of int8's accuracy plus its standard error, "
             f"{100 * self.expected_drop:.2f} + {100 * self.expected_drop_error:.2f} %, is "
-            f"{'at most' if self.is_within_limit else 'above'} max_accuracy_drop={self.max_drop:g}"
+            f"{'at most' if self.is_within_limit else 'above'} {100 * self.max_drop:g} % "
+            "(max_accuracy_drop)"
         )
         counted = (
             f"on {self.images} validation images the accuracy of int8 is "
