@@ -97,7 +97,7 @@ def fastest(
             challenger = load(precision)
         except ArtifactError as error:
             logger.warning("%s is not measured: %s", precision, error)
-            # Nothing is measured yet: the next one has the same time.
+            # This took no time from the measurement of the next one.
             limit = perf_counter() + LIMIT_SECONDS
             continue
         first, measured[precision] = _seconds([predict, challenger], image)

@@ -110,7 +110,8 @@ class TimeBudget:
                 "max_minutes=%g was too short: %s; set it to %d or more",
                 self.limit_seconds / 60,
                 few if steps else "only the head was trained",
-                self.sufficient_minutes,
+                # Unknown if a restarted job had no time for a step.
+                self.sufficient_minutes or math.ceil(self.limit_seconds / 60) + 1,
             )
 
     @contextmanager
