@@ -19,7 +19,7 @@ import pytest
 from container.classifier.errors import UserError
 from image_classifier.cli.program import main
 from image_classifier.local.packing import pack as pack_model
-from image_classifier.platform import endpoint, processes, router
+from image_classifier.platform import endpoint, many_models, processes, router
 from image_classifier.platform.many_models import ManyModels, launch_of
 from image_classifier.platform.sandbox.http_call import Answer, call
 from image_classifier.platform.sandbox.launch import Launch, Running
@@ -209,6 +209,26 @@ def test_deployed_models_are_chosen_by_name(
     assert not call(address, "GET", "/ping", timeout=5).is_success
     log = Path(".launcher/hands/deployed/serving.log").read_text()
     assert log.count("target=first.tar.gz") == 3
+
+
+def test_response_above_the_limit_is_an_error(
+    models: ManyModels, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"X-Amzn-SageMaker-Target-Model": "team/0.tar.gz", "Content-Type": "application/json"}
+    with router.Router(("127.0.0.1", 0), running, models) as server, ThreadPoolExecutor() as pool:
+        pool.submit(server.serve_forever)
+
+        def ask() -> Answer:
+            address = ("127.0.0.1", server.server_port)
+            return call(address, "POST", "/invocations", timeout=9, body=BODY, headers=headers)
+
+        complete = ask()
+        monkeypatch.setattr(many_models, "MAX_BYTES", len(complete.body) - 1)
+        cut = ask()
+        server.shutdown()
+
+    assert (complete.status, cut.status) == (200, 502)
+    assert b"the response has more than 25 MB: send fewer images" in cut.body
 
 
 def test_router_ends_with_its_server(tmp_path: Path) -> None:

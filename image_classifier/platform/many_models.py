@@ -25,6 +25,9 @@ from image_classifier.platform.sandbox.launch import Launch, Running
 # SageMaker's time limits of a load and of an invocation.
 _LOAD_SECONDS, _INVOCATION_SECONDS = 360, 60
 
+# Of a request's body and of a response's: the server's default limit of the former.
+MAX_BYTES = 25 * 2**20
+
 # How often a model is loaded again that was evicted before its request was processed.
 _ATTEMPTS = 10
 
@@ -211,4 +214,12 @@ class ManyModels:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        return call(self._server.address, method, path, timeout=seconds, body=body, headers=headers)
+        return call(
+            self._server.address,
+            method,
+            path,
+            timeout=seconds,
+            body=body,
+            headers=headers,
+            max_bytes=MAX_BYTES,
+        )

@@ -21,13 +21,10 @@ from pathlib import Path
 from container.classifier.errors import UserError
 from container.classifier.media_types import JSON, TARGET_MODEL
 from image_classifier.platform import endpoint, processes
-from image_classifier.platform.many_models import MODELS, ManyModels, launch_of
+from image_classifier.platform.many_models import MAX_BYTES, MODELS, ManyModels, launch_of
 from image_classifier.platform.program import Program, handle_stop_signals
 from image_classifier.platform.sandbox.http_call import Answer, call
 from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits, Running
-
-# Of a request's body: the default limit of the server.
-_MAX_BYTES = 25 * 2**20
 
 _PING_SECONDS = 2
 
@@ -39,11 +36,13 @@ class _StopError(Exception):
     """SIGTERM or SIGINT has arrived."""
 
 
-class _Router(ThreadingHTTPServer):
-    # Ends after the requests in flight.
+class Router(ThreadingHTTPServer):
+    """The HTTP server, which ends after the requests in flight."""
+
     daemon_threads = False
 
     def __init__(self, address: tuple[str, int], running: Running, models: ManyModels) -> None:
+        """Listen on `address`, for the server `running` and its `models`."""
         super().__init__(address, _Handler)
         self.running, self.models = running, models
 
@@ -55,7 +54,7 @@ class _Router(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Router
+    server: Router
 
     # Between two packets of a request.
     timeout = 60
@@ -73,8 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reject(HTTPStatus.NOT_FOUND, "only /ping and /invocations exist")
         elif not length.isascii() or not length.isdecimal():
             self._reject(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
-        elif int(length[:20]) > _MAX_BYTES:
-            limit = f"the body has more than {_MAX_BYTES // 2**20} MB"
+        elif int(length[:20]) > MAX_BYTES:
+            limit = f"the body has more than {MAX_BYTES // 2**20} MB"
             self._reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, limit)
         elif model is None:
             self._reject(HTTPStatus.BAD_REQUEST, f"no model: set {TARGET_MODEL}: NAME.tar.gz")
@@ -92,6 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _respond(self, answer: Answer) -> None:
         if answer.status is None:
             self._reject(HTTPStatus.BAD_GATEWAY, f"the server: {answer}")
+            return
+        if answer.is_cut:
+            limit = f"the response has more than {MAX_BYTES // 2**20} MB: send fewer images"
+            self._reject(HTTPStatus.BAD_GATEWAY, limit)
             return
         self.send_response(answer.status)
         for name in _RESPONSE_HEADERS:
@@ -179,7 +182,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     with endpoint.running(target, launch, processes.STARTUP_SECONDS) as running:
         models = ManyModels(running, base_dir, arguments.models, in_container=in_container)
         address = (processes.bind_address(), arguments.port)
-        with _Router(address, running, models) as router:
+        with Router(address, running, models) as router:
             with suppress(_StopError):
                 router.serve_forever()
             # It finishes the requests in flight, and the router waits for them.

@@ -193,6 +193,7 @@ def call(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     is_chunked: bool = False,
+    max_bytes: int = MAX_BYTES,
 ) -> Answer:
     """Send one request on a new connection.
 
@@ -204,8 +205,9 @@ def call(
         body: of the request.
         headers: of the request.
         is_chunked: whether the body is sent in chunks, without Content-Length.
+        max_bytes: of the response; no more are read.
     """
-    connection = Connection(address, timeout)
+    connection = Connection(address, timeout, max_bytes=max_bytes)
     try:
         return connection.send(method, path, body=body, headers=headers, is_chunked=is_chunked)
     finally:
