@@ -7,6 +7,8 @@ import json
 import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -19,10 +21,9 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from container.classifier.media_types import NPY
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.serving.http.decoding import (
-    Splitter,
-    choose_splitter,
     split_body,
     split_image,
     split_json,
@@ -30,9 +31,12 @@ from container.serving.http.decoding import (
     split_npy,
 )
 from container.serving.http.unpacking import check_encoding
-from container.serving.settings import MIB
+from container.serving.model.outcome import ImageDecoder
+from container.serving.settings import MIB, Settings
 from tests.artifacts import encode, random_pixels
 from tests.bodies import instances, lines
+
+Splitter: TypeAlias = Callable[[bytes], Sequence[ImageDecoder]]
 
 SETTINGS = Preprocessing(image_size=32)
 PIXELS = random_pixels()
@@ -54,6 +58,18 @@ def npy_header(header: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
+def split_as(content_type: str | None) -> Splitter:
+    """Return `split_body` with the limits of the server for a Content-Type."""
+    settings = Settings()
+    return partial(
+        split_body,
+        content_type=content_type,
+        max_bytes=settings.max_body_bytes,
+        max_images=10_000,
+        has_error_records=False,
+    )
+
+
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -64,7 +80,7 @@ def npy_header(header: str) -> bytes:
     ],
 )
 def test_first_bytes_of_images_and_arrays_decide(content_type: str | None) -> None:
-    split = choose_splitter(content_type)
+    split = split_as(content_type)
 
     for data in (PNG, npy(PIXELS), gzip.compress(PNG)):
         assert np.array_equal(decode(split, data), decode(split_image, PNG))
@@ -72,27 +88,27 @@ def test_first_bytes_of_images_and_arrays_decide(content_type: str | None) -> No
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "text/plain", None])
 def test_json_is_found_by_its_media_type_or_first_byte(content_type: str | None) -> None:
-    assert len(decode(choose_splitter(content_type), instances(PNG, PNG))) == 2
+    assert len(decode(split_as(content_type), instances(PNG, PNG))) == 2
 
 
 @pytest.mark.parametrize(
     "content_type", ["application/jsonlines", "application/x-ndjson", "application/jsonl"]
 )
 def test_lines_are_found_by_their_media_type(content_type: str) -> None:
-    assert len(decode(choose_splitter(content_type), lines(PNG, PNG, PNG))) == 3
+    assert len(decode(split_as(content_type), lines(PNG, PNG, PNG))) == 3
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "text/html", "x" * 10_000])
 def test_unknown_content_type_is_rejected_with_the_supported_ones(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="application/x-npy") as raised:
-        choose_splitter(content_type)(b"1,2,3")
+        split_as(content_type)(b"1,2,3")
 
     assert len(raised.value.description or "") < 300
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", None])
 def test_unknown_bytes_are_no_image(content_type: str | None) -> None:
-    (image,) = choose_splitter(content_type)(b"1,2,3")
+    (image,) = split_as(content_type)(b"1,2,3")
 
     with pytest.raises(UnprocessableEntity, match=r"not an image of a known format \(JPEG"):
         image(SETTINGS)
@@ -114,7 +130,7 @@ def test_form_has_an_image_in_each_file() -> None:
     token = b'name="token"\r\n\r\n1234\r\n'
     data = form(token, file_part(PNG), file_part(PNG[:100]), file_part(PNG))
 
-    first, broken, last = choose_splitter(FORM_TYPE)(data)
+    first, broken, last = split_as(FORM_TYPE)(data)
 
     assert np.array_equal(first(SETTINGS), preprocess(PNG, SETTINGS))
     assert np.array_equal(last(SETTINGS), preprocess(PNG, SETTINGS))
@@ -142,17 +158,17 @@ def test_form_without_files_is_rejected(
     data: bytes, content_type: str, error: type[HTTPException], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        choose_splitter(content_type)(data)
+        split_as(content_type)(data)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
 def test_packed_body_is_unpacked_within_the_limit(pack: Callable[[bytes], bytes]) -> None:
     packed = pack(instances(PNG))
 
-    assert len(decode(choose_splitter("application/json"), packed)) == 1
+    assert len(decode(split_as("application/json"), packed)) == 1
     for damaged in (packed[:-5], packed + packed, packed[:20] + bytes(30) + packed[50:]):
         with pytest.raises(BadRequest, match=r"body is (truncated|damaged)"):
-            choose_splitter("application/json")(damaged)
+            split_as("application/json")(damaged)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
@@ -161,7 +177,7 @@ def test_packed_bomb_takes_no_more_memory_than_the_limit(pack: Callable[[bytes],
     tracemalloc.start()
 
     with pytest.raises(RequestEntityTooLarge, match="the unpacked body is larger than 1 MB"):
-        choose_splitter(None, MIB)(bomb)
+        split_body(bomb, None, max_bytes=MIB, max_images=1, has_error_records=False)
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -213,7 +229,7 @@ def test_all_splitters_use_the_same_preprocessing() -> None:
         (split_image, PNG),
         (split_npy, npy(PIXELS)),
         (split_json, json.dumps({"instances": [base64.b64encode(PNG).decode()]}).encode()),
-        (choose_splitter(None), PNG),
+        (split_as(None), PNG),
     ]:
         assert np.array_equal(decode(split, data)[0], expected)
 
@@ -336,7 +352,7 @@ def test_json_that_would_fill_memory_is_rejected_before_parsing(piece: bytes) ->
 def test_json_has_the_documented_maximum_of_images() -> None:
     def count(instances: list[object]) -> int:
         data = json.dumps({"instances": instances}).encode()
-        return len(split_body(split_json, data, max_images=10_000, has_error_records=False))
+        return len(split_as("application/json")(data))
 
     text = base64.b64encode(PNG).decode()
     assert count([{"b64": text}] * 499) == 499
@@ -371,9 +387,9 @@ def test_only_the_damaged_image_fails_and_its_error_has_its_number() -> None:
 def test_too_many_images_are_rejected() -> None:
     data = npy(np.zeros((65, 1, 1, 3), np.uint8))
 
-    assert len(split_body(split_npy, data, max_images=65, has_error_records=False)) == 65
+    assert len(split_body(data, NPY, max_bytes=MIB, max_images=65, has_error_records=False)) == 65
     with pytest.raises(RequestEntityTooLarge, match="at most 64 images, got 65"):
-        split_body(split_npy, data, max_images=64, has_error_records=False)
+        split_body(data, NPY, max_bytes=MIB, max_images=64, has_error_records=False)
 
 
 @pytest.mark.parametrize(
@@ -382,12 +398,12 @@ def test_too_many_images_are_rejected() -> None:
 def test_body_that_cannot_be_split_can_become_a_failed_image(
     data: bytes, error: type[HTTPException]
 ) -> None:
-    (image,) = split_body(split_npy, data, max_images=1, has_error_records=True)
+    (image,) = split_body(data, NPY, max_bytes=MIB, max_images=1, has_error_records=True)
 
     with pytest.raises(error):
         image(SETTINGS)
     with pytest.raises(error):
-        split_body(split_npy, data, max_images=1, has_error_records=False)
+        split_body(data, NPY, max_bytes=MIB, max_images=1, has_error_records=False)
 
 
 def test_each_line_is_an_image() -> None:

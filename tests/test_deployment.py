@@ -71,7 +71,7 @@ def test_server_outlives_its_starter(tmp_path: Path) -> None:
 TRAIN = """
 import time
 from pathlib import Path
-from container.classifier.folder_lock import locked
+from container.classifier.locks import locked
 
 memory = b"1" * 3 * 10**8
 with locked(Path(".")):

@@ -6,7 +6,7 @@ import pytest
 
 from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
-from container.classifier.folder_lock import locked
+from container.classifier.locks import locked
 from container.training.sagemaker.environment import Channels, Hosts, TrainingEnvironment
 from tests.opt_ml import write_json
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from container.classifier.errors import UserError
-from container.classifier.folder_lock import locked
+from container.classifier.locks import locked
 from image_classifier.local import jobs
 from image_classifier.settings.settings_file import SettingsFile
 from tests.containers import docker

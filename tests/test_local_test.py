@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from container.classifier.errors import UserError
-from container.classifier.folder_lock import locked
+from container.classifier.locks import locked
 from container.classifier.media_types import IMAGE_SUFFIXES
 from image_classifier.platform import opt_ml, processes, training
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS, SAMPLE_IMAGES, main

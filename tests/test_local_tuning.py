@@ -17,7 +17,7 @@ import pytest
 
 from container.classifier.environment import cache_dir
 from container.classifier.errors import UserError
-from container.classifier.folder_lock import locked
+from container.classifier.locks import locked
 from image_classifier.cli import main
 from image_classifier.local import jobs, trial, tuning_page
 from image_classifier.local import tuning as local_tuning

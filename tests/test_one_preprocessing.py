@@ -12,7 +12,7 @@ from container.classifier.artifact import ONNX_MODEL, WEIGHTS, Artifact
 from container.classifier.labeled_images import LabeledFile
 from container.classifier.preprocessing import Pixels, Preprocessing
 from container.networks.network import Classifier, ServedClassifier, build
-from container.serving.http.decoding import choose_splitter
+from container.serving.http.decoding import split_body
 from container.training.data.images import ImageSet, decode
 from container.training.sagemaker.stop import StopRequest
 from tests.odd_images import from_archive, generated
@@ -75,7 +75,13 @@ def seen_by_serving(paths: Sequence[Path], settings: Preprocessing) -> Pixels:
         [
             image(settings)
             for path, content_type in zip(paths, types, strict=True)
-            for image in choose_splitter(content_type)(path.read_bytes())
+            for image in split_body(
+                path.read_bytes(),
+                content_type,
+                max_bytes=10**9,
+                max_images=1,
+                has_error_records=False,
+            )
         ]
     )
 

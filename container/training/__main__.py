@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
-from container.classifier.folder_lock import locked
+from container.classifier.locks import locked
 from container.training.fitting.time_budget import TimeBudget
 from container.training.sagemaker import supervisor
 from container.training.sagemaker.environment import TrainingEnvironment

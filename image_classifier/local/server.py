@@ -1,10 +1,8 @@
 """The server of `deploy --local`: one model, or many behind one port."""
 
-import http.client
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from image_classifier.local.jobs import DEPLOYED, FOLDER, trained
 from image_classifier.local.packing import pack
 from image_classifier.platform import deployment, endpoint, opt_ml, processes, router
 from image_classifier.platform.archives import extract
+from image_classifier.platform.sandbox.http_call import call
 from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
 from image_classifier.sagemaker import invocation, prediction
 from image_classifier.settings.inference import Endpoint
@@ -64,7 +63,7 @@ def deploy(
     else:
         program = processes.as_process(base_dir, port, variables=variables)
         serve = partial(processes.serve, base_dir, port, program)
-    _make_way(folder, port)
+    _free_port(folder, port)
     if archive is not None:
         # Not before, so that a running server keeps its files.
         opt_ml.remove(base_dir / "model")
@@ -115,7 +114,7 @@ def deploy_many_models(
     program = router.program(
         base_dir, models, port, variables, in_container=in_container, limits=limits
     )
-    _make_way(folder, port)
+    _free_port(folder, port)
     processes.serve(base_dir, port, program)
     names = [str(path.relative_to(models)) for path in sorted(models.rglob("*.tar.gz"))]
     for name in names:
@@ -173,7 +172,7 @@ def _unpack(archive: Path, base_dir: Path) -> Path:
     return folder
 
 
-def _make_way(folder: Path, port: int) -> None:
+def _free_port(folder: Path, port: int) -> None:
     """Stop the server, and leave it alone if another program listens on the port."""
     if _port(folder) != port:
         processes.require_free_port(port)
@@ -196,13 +195,10 @@ def predict(
         headers = {"Content-Type": media_type, "Accept": invocation.accept(top)}
         if model is not None:
             headers[TARGET_MODEL] = model
-        with closing(http.client.HTTPConnection(*address, timeout=60)) as connection:
-            try:
-                connection.request("POST", "/invocations", body, headers)
-                response = connection.getresponse().read()
-            except (OSError, http.client.HTTPException) as error:
-                raise _no_server(port, error) from None
-        yield image, invocation.decode_response(response)
+        answer = call(address, "POST", "/invocations", timeout=60, body=body, headers=headers)
+        if answer.status is None:
+            raise _no_server(port, answer)
+        yield image, invocation.decode_response(answer.body)
 
 
 def require_server(port: int) -> None:
@@ -217,5 +213,5 @@ def require_server(port: int) -> None:
         raise _no_server(port, error) from None
 
 
-def _no_server(port: int, error: Exception) -> UserError:
-    return UserError(f"no server responds on port {port} ({error}): `deploy --local` first")
+def _no_server(port: int, reason: object) -> UserError:
+    return UserError(f"no server responds on port {port} ({reason}): `deploy --local` first")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, find_channel
 from container.classifier.errors import UserError
-from container.classifier.folder_lock import locked
+from container.classifier.locks import locked
 
 DATA = Path("input/data")
 HYPERPARAMETERS = Path("input/config/hyperparameters.json")

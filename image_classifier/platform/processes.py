@@ -1,6 +1,5 @@
 """The server on this machine, started and stopped as SageMaker does it."""
 
-import fcntl
 import importlib.util
 import os
 import signal
@@ -20,6 +19,7 @@ from container.classifier.environment import (
     is_on,
 )
 from container.classifier.errors import UserError
+from container.classifier.locks import is_at, try_lock
 from image_classifier.platform.program import ROOT, Program
 from image_classifier.platform.readiness import wait_until_ready
 from image_classifier.platform.sandbox.ports import why_taken
@@ -144,8 +144,8 @@ def starting(base_dir: Path) -> Iterator[IO[str]]:
     path = base_dir / PID_FILE
     while True:
         with path.open("a+") as pid_file:
-            is_free = _is_unlocked(pid_file)
-            if not _is_file_at(path, pid_file):
+            is_free = try_lock(pid_file)
+            if not is_at(pid_file, path):
                 # `stop` removed it before it was locked.
                 continue
             if not is_free:
@@ -163,11 +163,11 @@ def stop(base_dir: Path) -> bool:
     except FileNotFoundError:
         return False
     with opened as pid_file:
-        was_running = not _is_unlocked(pid_file)
+        was_running = not try_lock(pid_file)
         if was_running:
             _end(_read(pid_file)[0], pid_file)
         # Another `stop` may have removed it, and another server have started since.
-        if _is_file_at(path, pid_file):
+        if is_at(pid_file, path):
             path.unlink()
     return was_running
 
@@ -181,7 +181,7 @@ def port_of_server(base_dir: Path) -> int | None:
     if not (base_dir / PID_FILE).exists():
         return None
     with (base_dir / PID_FILE).open() as pid_file:
-        return None if _is_unlocked(pid_file) else _read(pid_file)[1]
+        return None if try_lock(pid_file) else _read(pid_file)[1]
 
 
 def bind_address() -> str:
@@ -196,21 +196,16 @@ def client_address(port: int) -> tuple[str, int]:
 
 
 def require(package: str) -> None:
-    """Check that a package is installed.
+    """Check that a package is installed, which training or serving on this machine needs.
 
     Raises:
         UserError: it is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(missing(package))
-
-
-def missing(package: str) -> str:
-    """Return the message about a package that training and serving on this machine need."""
-    return (
-        f"{sys.executable} has no {package}: in the checkout run `make setup` and use .venv/bin, "
-        "or pip install '.[local]', or `docker compose build` to use containers"
-    )
+        raise UserError(
+            f"{sys.executable} has no {package}: in the checkout run `make setup` and use "
+            ".venv/bin, or pip install '.[local]', or `docker compose build` to use containers"
+        )
 
 
 def _end(pid: int, pid_file: IO[str]) -> None:
@@ -220,7 +215,7 @@ def _end(pid: int, pid_file: IO[str]) -> None:
     # The others end with the first one. If it was killed, they end with the leader of a session.
     leaders = {pid} & holders or set(filter(_is_leader, holders)) or holders
     _signal(leaders, signal.SIGTERM)
-    while not _is_unlocked(pid_file):
+    while not try_lock(pid_file):
         if time.monotonic() > deadline:
             _signal(_holders(pid_file) or {pid}, signal.SIGKILL)
         time.sleep(0.1)
@@ -258,21 +253,6 @@ def _read(pid_file: IO[str]) -> tuple[int, int]:
         # Locked, but not written yet.
         raise UserError(_ALREADY_STARTING) from None
     return pid, port
-
-
-def _is_file_at(path: Path, file: IO[str]) -> bool:
-    """Return whether an open file is still the one at a path."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False
-
-
-def _is_unlocked(pid_file: IO[str]) -> bool:
-    try:
-        fcntl.flock(pid_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def require_free_port(port: int) -> None:

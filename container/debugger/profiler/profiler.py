@@ -10,8 +10,7 @@ from pathlib import Path
 
 import psutil
 import torch
-from torch._C._autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import DeviceType, ProfilerActivity, profile
 
 from container.debugger.profiler import timeline
 from container.debugger.profiler.profile import Operator

@@ -84,8 +84,6 @@ class Observer:
         self._profiler: Profiler | None = None
         self._has_profile = False
         self._recorder: TensorRecorder | None = None
-        self.status = "off"
-        """State of the recording."""
 
     def start(
         self,
@@ -128,11 +126,9 @@ class Observer:
                 raise UserError(
                     f"debug=required, but tensors cannot be recorded: {reason}"
                 ) from error
-            self.status = f"failed: {reason}"
             logger.warning("debugger: tensors are not recorded: %s", reason)
         else:
             self._recorder, self._directory = recorder, recorder.directory
-            self.status = "recording"
             logger.info("debugger: recording tensors in %s", recorder.directory)
 
     @property
@@ -195,8 +191,7 @@ class Observer:
                 self._profiler.close()
             self._profiler = None
         self._record(lambda recorder: recorder.close())
-        if self._recorder is not None:
-            self._recorder, self.status = None, "recorded"
+        self._recorder = None
         settings = self._settings
         if self._rules is not None and settings is not None and settings.is_first:
             with _logged("the reports are incomplete"):
@@ -239,7 +234,6 @@ class Observer:
             action(recorder)
         except Exception as error:  # noqa: BLE001 - the training continues after any error
             self._recorder = None
-            self.status = f"ended: {_in_words(error)}"
             logger.warning("debugger: recording of tensors has stopped: %s", _in_words(error))
             recorder.abandon()
 

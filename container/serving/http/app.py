@@ -14,7 +14,7 @@ from container.classifier.machine import usable_cpus
 from container.classifier.media_types import JSON, JSON_LINES
 from container.serving.http.body import drain_body, read_body
 from container.serving.http.connection import FORCE_CLOSE, connection_of, has_disconnected
-from container.serving.http.decoding import JSON_LINES_TYPES, choose_splitter, split_body
+from container.serving.http.decoding import JSON_LINES_TYPES, split_body
 from container.serving.http.encoding import (
     choose_media_type,
     encode_response,
@@ -119,8 +119,9 @@ def predict_images(
     data = read_body(request, settings.max_body_bytes, settings.timeout_seconds)
     log.note_body()
     images = split_body(
-        choose_splitter(request.content_type, settings.max_body_bytes),
         data,
+        request.content_type,
+        max_bytes=settings.max_body_bytes,
         max_images=settings.max_images,
         has_error_records=settings.has_error_records,
     )

@@ -19,9 +19,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -46,7 +45,7 @@ from container.classifier.preprocessing import (
 from container.serving.http.forms import FORM, read_files
 from container.serving.http.unpacking import unpack
 from container.serving.model.outcome import ImageDecoder
-from container.serving.settings import BATCH_IMAGES, MIB, ONLINE_PAYLOAD_MB
+from container.serving.settings import BATCH_IMAGES
 
 # Brackets, braces and commas in a JSON document: 64 images need 129, and base64 has none. Parsing
 # 25 MB of them takes 650 MB.
@@ -73,10 +72,6 @@ UNSPECIFIC_TYPES = frozenset(
     }
 )
 
-MAX_BYTES = ONLINE_PAYLOAD_MB * MIB
-
-Splitter: TypeAlias = Callable[[bytes], Sequence[ImageDecoder]]
-
 WHITESPACE = b" \t\r\n"
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -86,11 +81,6 @@ NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-
-
-def choose_splitter(content_type: str | None, max_bytes: int = MAX_BYTES) -> Splitter:
-    """Return the splitter for bodies of a Content-Type of at most `max_bytes`, unpacked."""
-    return lambda data: _split(content_type or "", unpack(data, max_bytes))
 
 
 def split_image(data: bytes) -> Sequence[ImageDecoder]:
@@ -140,20 +130,31 @@ def split_json_lines(data: bytes) -> Sequence[ImageDecoder]:
 
 
 def split_body(
-    split: Splitter, data: bytes, *, max_images: int, has_error_records: bool
+    data: bytes,
+    content_type: str | None,
+    *,
+    max_bytes: int,
+    max_images: int,
+    has_error_records: bool,
 ) -> Sequence[ImageDecoder]:
-    """Split a body into at most `max_images` images.
+    """Split a body into images.
 
-    With `has_error_records`, a body that cannot be split becomes one image that fails.
+    Args:
+        data: The body, which gzip or zstd may have packed.
+        content_type: Of the request.
+        max_bytes: Limit of the unpacked body.
+        max_images: Limit of the images.
+        has_error_records: A body that cannot be split becomes one image that fails.
 
     Raises:
         BadRequest, UnprocessableEntity: The body is empty or cannot be split.
-        RequestEntityTooLarge: The body has more images.
+        RequestEntityTooLarge: The body exceeds a limit.
+        UnsupportedMediaType: Neither the first bytes nor the Content-Type are known.
     """
     try:
         if not data:
             raise BadRequest("the body is empty")
-        images = split(data)
+        images = _split(content_type or "", unpack(data, max_bytes))
     except (BadRequest, UnprocessableEntity) as error:
         if not has_error_records:
             raise

@@ -18,6 +18,7 @@ from typing import BinaryIO, Self
 
 from container.classifier.environment import CACHE_DIR_VARIABLE, cache_dir
 from container.classifier.errors import UserError
+from container.classifier.locks import is_at, try_lock
 from container.training.sagemaker.stop import Stop
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Cache:
             try:
                 yield file
             finally:
-                if _is_at(file, path):
+                if is_at(file, path):
                     path.unlink(missing_ok=True)
 
     def find(self, key: str) -> BinaryIO | None:
@@ -118,7 +119,7 @@ class Cache:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode=0o600)
                 file = os.fdopen(descriptor, "r+b")
                 # The lock of a file that was published or removed meanwhile protects nothing.
-                if _try_lock(file) and _is_at(file, path):
+                if try_lock(file) and is_at(file, path):
                     return file
                 file.close()
             if not is_waiting:
@@ -145,22 +146,6 @@ def _os_errors_reported(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _try_lock(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Return whether `path` is a name of the open file."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _last_use(path: Path) -> float:
     try:
         return path.stat().st_mtime
@@ -172,7 +157,7 @@ def _remove_unused(path: Path) -> bool:
     """Remove a file unless a process has locked it; return whether it was removed."""
     try:
         with path.open("rb") as file:
-            if not (_try_lock(file) and _is_at(file, path)):
+            if not (try_lock(file) and is_at(file, path)):
                 return False
             path.unlink()
     except OSError:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from container.debugger.profiler.timeline import STEP
 from container.debugger.recording.debug_session import Observer
@@ -46,9 +47,8 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         averages, values = self.classifier.state_dict(), classifier.state_dict()
         real = [name for name, value in values.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [averages[name] for name in real], [values[name] for name in real], 1 - decay
-        )
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average([averages[name] for name in real], [values[name] for name in real], None)
         for name in values.keys() - real:
             averages[name].copy_(values[name])
 

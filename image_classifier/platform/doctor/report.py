@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from image_classifier.platform import load
@@ -78,16 +78,7 @@ class Report:
 
     def json(self) -> str:
         """Return the report as one JSON object."""
-        failed = [
-            {
-                "id": case_id,
-                "message": failure.message,
-                "evidence": failure.evidence,
-                "remedy": failure.remedy,
-                "page": failure.page,
-            }
-            for case_id, failure in self.failed.items()
-        ]
+        failed = [{"id": case_id, **asdict(failure)} for case_id, failure in self.failed.items()]
         skipped = [{"id": key, "message": reason} for key, reason in self.skipped.items()]
         document: dict[str, object] = {
             "passed": self.passed,

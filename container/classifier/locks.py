@@ -1,4 +1,4 @@
-"""The lock of a training's folder, whose files a second training would remove."""
+"""Locks that end with their processes: of a training's folder, and of files."""
 
 import fcntl
 import logging
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from container.classifier.errors import UserError
 
@@ -14,7 +15,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock the folder; without one, or on a file system without locks, do nothing.
+    """Lock a training's folder, whose files a second training would remove.
+
+    Do nothing if it does not exist, or if its file system has no locks.
 
     Raises:
         UserError: another training is running there.
@@ -39,3 +42,20 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Lock a file; return whether no other process has locked it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_at(file: IO[Any], path: Path) -> bool:
+    """Return whether `path` is a name of the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
