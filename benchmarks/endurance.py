@@ -20,7 +20,8 @@ from benchmarks.conditions import print_results
 from benchmarks.rivals.commands import ours
 from benchmarks.serving import PACKAGES, PYTHON, running
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
-from container.serving.settings import INT8, PRECISIONS
+from container.classifier.manifest import INT8
+from container.serving.settings import PRECISIONS
 from tests.processes import resident_bytes
 
 CLIENTS, PARTS, WARM_UP_REQUESTS = 8, 10, 500

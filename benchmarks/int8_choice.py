@@ -34,11 +34,11 @@ from container.classifier.artifact import Artifact
 from container.training.data import images
 from container.training.data.images import ImageSet
 from container.training.output.comparison import Comparison, losses_of
-from container.training.output.int8_network import Int8Network
+from container.training.output.onnx_network import OnnxNetwork
 from container.training.output.quantization import (
     BATCH_SIZE,
-    CALIBRATIONS,
-    Calibration,
+    QUANTIZATION_SETTINGS,
+    QuantizationSettings,
     quantize,
 )
 from container.training.sagemaker.stop import StopRequest
@@ -100,15 +100,17 @@ class Networks:
     held_out: ImageSet
     probabilities: npt.NDArray[np.float32]
 
-    def int8(self, calibration: Calibration, seed: int, scratch: Path) -> npt.NDArray[np.int64]:
+    def int8(
+        self, settings: QuantizationSettings, seed: int, scratch: Path
+    ) -> npt.NDArray[np.int64]:
         """Return an int8 network's predictions of the held-out images."""
-        count = min(calibration.calibration_images, len(self.training))
+        count = min(settings.calibration_images, len(self.training))
         chosen = np.random.default_rng(seed).choice(len(self.training), count, replace=False)
         target = scratch / "model.int8.onnx"
         pixels = self.training.pixels[np.sort(chosen)]
         network = self.artifact.manifest.network
         source = self.artifact.onnx_model
-        quantize(source, pixels, target, network, StopRequest(), calibration=calibration)
+        quantize(source, pixels, target, network, StopRequest(), settings=settings)
         classes: npt.NDArray[np.int64] = _probabilities(target, self.held_out).argmax(axis=1)
         return classes
 
@@ -141,9 +143,9 @@ def main() -> None:
             networks = _networks(base_dir)
             tried = []
             for seed in range(arguments.seeds):
-                tried.append([networks.int8(each, seed, scratch) for each in CALIBRATIONS])
-                for calibration, int8 in zip(CALIBRATIONS, tried[-1], strict=True):
-                    print(name, seed, calibration, _true(networks, int8), flush=True)
+                tried.append([networks.int8(each, seed, scratch) for each in QUANTIZATION_SETTINGS])
+                for settings, int8 in zip(QUANTIZATION_SETTINGS, tried[-1], strict=True):
+                    print(name, seed, settings, _true(networks, int8), flush=True)
             for size in SIZES if len(networks.held_out) > max(SIZES) else SIZES[:1]:
                 row = _row(networks, tried, size, arguments.draws)
                 results.append({"data": name, "held_out": len(networks.held_out), **row})
@@ -168,7 +170,7 @@ def _networks(base_dir: Path) -> Networks:
 
 
 def _probabilities(onnx_model: Path, held_out: ImageSet) -> npt.NDArray[np.float32]:
-    network = Int8Network(onnx_model)
+    network = OnnxNetwork(onnx_model)
     batches = range(0, len(held_out), BATCH_SIZE)
     return np.concatenate(
         [network.predict(held_out.pixels[start : start + BATCH_SIZE]) for start in batches]

@@ -29,7 +29,7 @@ from container.classifier.preprocessing import Pixels
 from container.serving.model.engine import Engine
 from container.training.data import images
 from container.training.data.images import ImageSet
-from container.training.output.int8_network import Int8Network
+from container.training.output.onnx_network import OnnxNetwork
 from container.training.output.quantization import BATCH_SIZE, METRICS
 from container.training.sagemaker.stop import StopRequest
 
@@ -146,7 +146,7 @@ def _runtimes(
     """Return how OpenVINO's int8 differs from ONNX Runtime's, which training evaluates with."""
     if artifact.int8 is None:
         return None
-    network = Int8Network(artifact.int8.onnx_model)
+    network = OnnxNetwork(artifact.int8.onnx_model)
     batches = range(0, len(validation), BATCH_SIZE)
     found = np.concatenate(
         [network.predict(validation.pixels[start : start + BATCH_SIZE]) for start in batches]

@@ -47,7 +47,8 @@ from benchmarks.equal_training import Checkout
 from benchmarks.overload import Row, flood
 from benchmarks.rivals.commands import FLASK, LITSERVE, TORCHSERVE, Command, bare, ours, rival
 from benchmarks.serving_artifact import add_int8, make_artifact, write_images
-from container.serving.settings import INT8, PRECISIONS
+from container.classifier.manifest import INT8
+from container.serving.settings import PRECISIONS
 from tests.processes import free_port, resident_bytes, wait_for_ping
 
 CLIENTS = (1, 8, 32)

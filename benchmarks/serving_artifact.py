@@ -18,7 +18,7 @@ from container.classifier.manifest import INT8, Manifest
 from container.classifier.preprocessing import Preprocessing, preprocess
 from container.networks.network import Classifier, build
 from container.training.output.export import write_artifact
-from container.training.output.int8_network import Int8Network
+from container.training.output.onnx_network import OnnxNetwork
 from container.training.output.quantization import quantize
 from container.training.sagemaker.stop import StopRequest
 
@@ -70,7 +70,7 @@ def add_int8(directory: Path, images: Sequence[Path]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch, INT8_MODEL)
         quantize(source.onnx_model, pixels, target, manifest.network, StopRequest())
-        answers = Int8Network(target).predict(golden)
+        answers = OnnxNetwork(target).predict(golden)
         with extending(directory, manifest) as partial:
             shutil.move(target, partial / INT8_MODEL)
             write_int8_answers(partial, answers.tolist())

@@ -194,7 +194,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     variables = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(port)}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cluster, "MEETING_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(cluster, "RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
     return port
 
 

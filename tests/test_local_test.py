@@ -798,7 +798,7 @@ def test_failed_training_leaves_neither_server_nor_model(clone: Path, free_port:
     }
 
 
-def test_other_images_move_the_results_aside(base_dir: Path, tmp_path: Path) -> None:
+def test_other_images_keep_the_previous_results(base_dir: Path, tmp_path: Path) -> None:
     (base_dir / "model/manifest.json").write_text("{}")
     arguments = ["prepare", "--base-dir", str(base_dir), "--data", str(tmp_path / "images")]
 

@@ -21,6 +21,7 @@ from container.debugger.profiler import profiler, rules, timeline
 from container.debugger.profiler.profile import Profile
 from container.debugger.profiler.profiler import OperatorSampler, interval_of
 from container.debugger.profiler.timeline import Event, Timeline
+from container.debugger.reading.records import Records
 from container.debugger.report import advice, render
 from container.debugger.rules.rule import (
     INSUFFICIENT,
@@ -163,7 +164,7 @@ def test_command_writes_the_report_again(base_dir: Path, tmp_path: Path) -> None
 
 
 def test_report_without_data_states_what_is_missing() -> None:
-    page = render(None, None, [], "job")
+    page = render(Records({}, []), None, [], "job")
 
     check_report(page)
     assert "No rule could be evaluated" in page
@@ -176,7 +177,7 @@ def test_rates_of_bytes_are_in_megabytes() -> None:
     key = ("algo-1", "network", "ReceiveBytesPerSecond", "Algorithm")
     profile = Profile({key: [(0.0, 91_770_000.0), (1.0, 2e9)]})
 
-    page = render(None, profile, [], "job")
+    page = render(Records({}, []), profile, [], "job")
 
     assert "network received, MB/s" in page
     assert ">2000<" in page

@@ -28,10 +28,10 @@ from container.serving.model.predictor import Predictor
 from container.training.data.images import ImageSet
 from container.training.output import quantization
 from container.training.output.comparison import Comparison
-from container.training.output.int8_network import Int8Network
+from container.training.output.onnx_network import OnnxNetwork
 from container.training.output.quantization import (
-    CALIBRATIONS,
     METRICS,
+    QUANTIZATION_SETTINGS,
     add_int8,
     calibration_indices,
     compare,
@@ -264,9 +264,9 @@ def test_drop_that_is_shown_to_be_larger_than_the_margin_is_rejected(
     float32 = labels.copy()
     float32[:100] = 1
     images = ImageSet(np.zeros((2000, 1, 1, 3), np.uint8), labels, (), "")
-    network = cast("Int8Network", FixedNetwork(100 + lost))
+    network = cast("OnnxNetwork", FixedNetwork(100 + lost))
 
-    unsure = cast("Int8Network", UnsureNetwork())
+    unsure = cast("OnnxNetwork", UnsureNetwork())
 
     found = compare(network, images, float32, 0.005, StopRequest(), float32=unsure)
 
@@ -292,7 +292,8 @@ def test_larger_drop_than_the_margin_is_rejected(
     assert (found["lost"], found["gained"]) == (5, 0)
     assert "which shows a larger drop than allowed" in str(found["reason"])
     # Every calibration was tried, the last one with layers in float32.
-    assert caplog.text.count("int8=above_limit calibration_images=20 preset=") == len(CALIBRATIONS)
+    tried = caplog.text.count("int8=above_limit calibration_images=20 preset=")
+    assert tried == len(QUANTIZATION_SETTINGS)
     assert "preset=mixed float_layers=3" in caplog.text
     # Of equal ones the first, which is the fastest.
     assert (found["preset"], found["float_layers"]) == ("performance", 0)
@@ -358,7 +359,7 @@ def test_first_calibration_with_a_small_expected_drop_is_added(
     found = quantization_of(manifest)
     assert manifest.precision == (FLOAT32 if chosen is None else INT8)
     assert (Artifact.read(float32_model).int8 is None) == (chosen is None)
-    described = CALIBRATIONS[best]
+    described = QUANTIZATION_SETTINGS[best]
     assert (found["preset"], found["float_layers"]) == (described.preset, described.float_layers)
 
 
@@ -485,7 +486,7 @@ def test_vision_transformer_is_quantized(tmp_path: Path) -> None:
 
     expected = answers(tmp_path / "model.onnx", pixels)
     assert np.ptp(expected, axis=0).max() > 0.05
-    assert 0 < np.abs(Int8Network(target).predict(pixels) - expected).max() < 0.03
+    assert 0 < np.abs(OnnxNetwork(target).predict(pixels) - expected).max() < 0.03
 
 
 def test_calibration_images_have_the_classes_in_proportion() -> None:

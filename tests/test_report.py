@@ -19,7 +19,13 @@ from container.training.evaluation.calibration import Calibration
 from container.training.evaluation.evaluation import Evaluation, confusion_matrix
 from container.training.output import plots, report
 from container.training.output.comparison import Comparison
-from container.training.output.quantization import CALIBRATIONS, METRICS, Attempt, served, verdict
+from container.training.output.quantization import (
+    METRICS,
+    QUANTIZATION_SETTINGS,
+    Attempt,
+    served,
+    verdict,
+)
 from tests.accessibility import check_accessibility
 from tests.report_pages import Page, check_report
 
@@ -74,7 +80,9 @@ def rendered(
         is_final=is_final,
     )
     assert found.calibration is not None
-    attempt = Attempt(CALIBRATIONS[0], comparison, Path("model.onnx")) if comparison else None
+    attempt = (
+        Attempt(QUANTIZATION_SETTINGS[0], comparison, Path("model.onnx")) if comparison else None
+    )
     figures = {
         "confusion_matrix": plots.confusion_matrix(found.evaluation.confusion, class_names),
         "learning_curves": plots.learning_curves([HISTORY], 1),
@@ -318,7 +326,7 @@ def test_quantization_is_reported_with_its_reason() -> None:
         assert "expected drop is 0.18 points with a standard error of 0.05" in text
         assert "300 training images with NNCF's preset performance." in text
     assert "accuracy on" not in untried
-    attempt = Attempt(CALIBRATIONS[0], comparison, Path("model.onnx"))
+    attempt = Attempt(QUANTIZATION_SETTINGS[0], comparison, Path("model.onnx"))
     assert served(verdict(INT8, "", attempt)) == (
         "served: int8 where it is the fastest, with an accuracy of 96.65% on 2000 validation "
         "images, where float32 has 97.05%"

@@ -61,8 +61,8 @@ def test_requests_images_and_seconds_are_counted(base_dir: Path) -> None:
     assert found['classifier_requests_total{status="422"}'] == 1
     assert found['classifier_requests_total{status="404"}'] == 1
     assert found["classifier_refused_total"] == 0
-    assert found['classifier_pictures_total{outcome="predicted"}'] == 2
-    assert found['classifier_pictures_total{outcome="unreadable"}'] == 2
+    assert found['classifier_images_total{outcome="predicted"}'] == 2
+    assert found['classifier_images_total{outcome="unreadable"}'] == 2
     assert found["classifier_queue_length"] == 0
     for step, count in (("read", 3), ("wait", 3), ("decode", 4), ("infer", 2)):
         assert found[f'classifier_seconds_count{{step="{step}"}}'] == count

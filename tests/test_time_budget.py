@@ -90,7 +90,7 @@ def checkpoints_of(directory: Path) -> Checkpoints:
 def test_without_a_limit_nothing_ends() -> None:
     budget = TimeBudget()
 
-    assert not budget
+    assert not budget.is_limited
     assert budget.quantization_seconds() == math.inf
     assert budget.sentence() == ""
 

@@ -71,14 +71,14 @@ def check_class_folders(paths: Sequence[Parts]) -> None:
     pairs, different = sum(map(len, below.values())), set().union(*below.values())
     if 1 < len(different) <= pairs / 2:
         raise LayoutError(
-            f"the folders {_listed(names)} contain the same folders, {_listed(sorted(different))}: "
+            f"the folders {listed(names)} contain the same folders, {listed(sorted(different))}: "
             "either can be the classes; keep only one level of folders",
             "--within FOLDER, --label folder (the last folder) or --label first-folder",
         )
     letters = sum(len(name) == 1 and name.isalpha() for name in names)
     if letters == len(names) >= _MIN_LETTERS and _is_index(below):
         raise LayoutError(
-            f"the folders {_listed(names)} are an alphabetical index of the class folders: "
+            f"the folders {listed(names)} are an alphabetical index of the class folders: "
             "remove this level",
             "--label folder",
         )
@@ -126,5 +126,6 @@ def _is_index(below: Mapping[str, set[str]]) -> bool:
     return sum(starts) > len(starts) / 2
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")  # noqa: PLR2004
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and dots if there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

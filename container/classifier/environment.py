@@ -8,11 +8,13 @@ from typing import TypeVar
 
 from container.classifier.errors import UserError
 
-# SageMaker or the local platform sets the first four.
+# SageMaker or the local platform sets the first six.
 JOB_NAME_VARIABLE = "TRAINING_JOB_NAME"
 BASE_DIR_VARIABLE = "SAGEMAKER_BASE_DIR"
 PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
 MULTI_MODEL_VARIABLE = "SAGEMAKER_MULTI_MODEL"
+BATCH_VARIABLE = "SAGEMAKER_BATCH"
+PAYLOAD_VARIABLE = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 CACHE_DIR_VARIABLE = "SAGEMAKER_CLASSIFIER_CACHE_DIR"
 ERROR_RECORDS_VARIABLE = "SAGEMAKER_CLASSIFIER_ERROR_RECORDS"
 PAGE_VARIABLE = "SAGEMAKER_CLASSIFIER_PAGE"
@@ -26,7 +28,7 @@ Number = TypeVar("Number", int, float)
 # Values of on/off variables, in any case.
 ON, OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
-# Of a decoded image: 0.8 GB fit into a serverless endpoint of 1 GB.
+# Memory for decoding an image: 0.8 GB fit into a serverless endpoint of 1 GB.
 MB, MIN_IMAGE_MB, IMAGE_MB, MAX_IMAGE_MB = 10**6, 10, 800, 100_000
 
 

@@ -12,7 +12,7 @@ ARCHIVE_SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".gz", ".bz2", ".xz",
 )  # fmt: skip
 
-# Formats of images without a common start, and of cameras, whose files contain small copies.
+# Image formats without a fixed signature, and camera raw formats, which contain small previews.
 _UNSUPPORTED_SUFFIXES = frozenset(
     {".psd", ".svg", ".ico", ".jp2", ".dcm", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw"}
 )

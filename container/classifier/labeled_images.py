@@ -16,7 +16,7 @@ from container.classifier.class_folders import LayoutError
 from container.classifier.errors import UserError
 from container.classifier.image_files import Unused, described, find_images, is_ignored
 from container.classifier.layout import place
-from container.classifier.split_folders import is_aside
+from container.classifier.split_folders import is_rarely_a_class
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +45,13 @@ class Splits(dict[str, list[LabeledFile]]):
     """Files of the channel that can be images, and that no program here reads."""
 
 
-def labeled_files(
-    directory: Path, *, is_whole: bool = True, has_splits: bool = True
-) -> list[LabeledFile]:
+def labeled_files(directory: Path) -> list[LabeledFile]:
     """Find a channel's images, sorted by path; see `labeled_splits`.
 
     Raises:
         UserError: as `labeled_splits`, or the channel contains several splits.
     """
-    return single_split(labeled_splits(directory, is_whole=is_whole, has_splits=has_splits))
+    return single_split(labeled_splits(directory))
 
 
 def single_split(splits: Splits) -> list[LabeledFile]:
@@ -241,7 +239,7 @@ def _warn_about_folders(directory: Path, names: Sequence[str], classes: Collecti
     folders = [path.name for path in sorted(directory.iterdir()) if path.is_dir()]
     if empty := [name for name in folders if name not in used and not is_ignored(name)]:
         logger.warning("folders without images are not classes: %s", ", ".join(empty[:10]))
-    if unusual := sorted(filter(is_aside, classes)):
+    if unusual := sorted(filter(is_rarely_a_class, classes)):
         logger.warning(
             "classes with unusual names: %s; move folders of leftovers out of the channel",
             ", ".join(unusual[:10]),

@@ -1,7 +1,4 @@
-"""What this process may use of the machine: CPUs, memory, processor instructions and GPUs.
-
-Imports the standard library only, because gunicorn's master process imports it too.
-"""
+"""What this process may use of the machine: CPUs, memory, processor instructions and GPUs."""
 
 import os
 from pathlib import Path

@@ -26,5 +26,5 @@ JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 # The model that the client of a multi-model endpoint requests; SageMaker derives the name.
 TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 
-# Of responses, in the server's order of preference.
+# Responses can have these, in the server's order of preference.
 RESPONSE_MEDIA_TYPES = (JSON, JSON_LINES, CSV)

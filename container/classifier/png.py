@@ -7,7 +7,7 @@ from container.classifier.errors import ImageError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# Of a chunk: length, name, checksum.
+# A chunk's length, name and checksum.
 CHUNK_BYTES = 12
 
 CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})

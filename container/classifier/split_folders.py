@@ -7,7 +7,7 @@ from container.classifier.class_folders import LayoutError, Parts, by_folder
 from container.classifier.split_names import SplitName, is_generic, split_name
 
 # A folder of such a name next to one of a split is no class.
-_ASIDE = re.compile(
+_RARELY_CLASSES = re.compile(
     r"extras?|others?|misc|rest|additional|more|new|unused|annotations|masks", re.IGNORECASE
 )
 
@@ -20,9 +20,9 @@ ONLY_SPLITS = (
 )
 
 
-def is_aside(name: str) -> bool:
+def is_rarely_a_class(name: str) -> bool:
     """Return whether a folder's name, such as `misc`, is rarely that of a class."""
-    return _ASIDE.fullmatch(name) is not None
+    return _RARELY_CLASSES.fullmatch(name) is not None
 
 
 def wrapper_depth(paths: Sequence[Parts], *, has_splits: bool, is_whole: bool) -> int:
@@ -103,7 +103,7 @@ def _are_classes(
     loose: Sequence[str],
 ) -> bool:
     """Return whether a folder with a split's name is a class, as the folders next to it show."""
-    if loose or any(is_generic(name) or _ASIDE.fullmatch(name) for name in others):
+    if loose or any(is_generic(name) or _RARELY_CLASSES.fullmatch(name) for name in others):
         return False
     exact = [name for name in roles if roles[name].is_exact and roles[name].role != "train"]
     if exact and not any(_is_opposite(other, name) for name in exact for other in others):

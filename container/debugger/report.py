@@ -58,11 +58,9 @@ TENSOR_PLOTS = {
 }
 
 
-def render(
-    records: Records | None, profile: Profile | None, verdicts: Sequence[Verdict], job: str
-) -> str:
+def render(records: Records, profile: Profile | None, verdicts: Sequence[Verdict], job: str) -> str:
     """Return the page about a training job; sections without data state that they have none."""
-    records, profile = records or Records({}, []), profile or Profile()
+    profile = profile or Profile()
     verdicts = [*verdicts, *profiler_rules.evaluate_all(profile)]
     return template(TEMPLATE, number=_number).render(
         facts={"Training job": job, "Data": _data(records, profile)},

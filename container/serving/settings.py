@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from container.classifier.environment import (
+    BATCH_VARIABLE,
     ERROR_RECORDS_VARIABLE,
     IMAGE_MB,
     IMAGE_MEMORY_VARIABLE,
@@ -18,12 +19,14 @@ from container.classifier.environment import (
     OFF,
     ON,
     PAGE_VARIABLE,
+    PAYLOAD_VARIABLE,
     PORT_VARIABLE,
     Number,
     is_on,
     number,
 )
 from container.classifier.errors import UserError
+from container.classifier.manifest import FLOAT32, INT8
 from container.classifier.media_types import JSON, RESPONSE_MEDIA_TYPES
 
 MIB = 2**20
@@ -38,7 +41,7 @@ DEFAULT_TRANSFORM_PAYLOAD_MB, TRANSFORM_MB = 6, 100
 # the limit.
 ONLINE_IMAGES, BATCH_IMAGES = 64, 100_000
 
-FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+BFLOAT16 = "bfloat16"
 PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 
 ENGINE = "SAGEMAKER_CLASSIFIER_ENGINE"
@@ -83,8 +86,8 @@ class Settings:
     """SAGEMAKER_CLASSIFIER_STREAMS: Images predicted at the same time, each on one core."""
 
     latency_threads: int = 0
-    """SAGEMAKER_CLASSIFIER_LONE_THREADS: Cores that predict the only image in the server. 1 saves
-    the memory of a second compiled network."""
+    """SAGEMAKER_CLASSIFIER_LATENCY_THREADS: Cores that predict the only image in the server. 1
+    saves the memory of a second compiled network."""
 
     threads: int = 0
     """SAGEMAKER_CLASSIFIER_THREADS: Requests in flight: their bodies are read or in memory."""
@@ -159,9 +162,9 @@ class Settings:
             UserError: A variable has an invalid value.
         """
         read, default = _Variables(environment), cls()
-        batch = environment.get("SAGEMAKER_BATCH", "")
+        batch = environment.get(BATCH_VARIABLE, "")
         is_batch = batch.lower() == "true"
-        payload_mb = read.number("SAGEMAKER_MAX_PAYLOAD_IN_MB", 0, 0, ASYNC_PAYLOAD_MB)
+        payload_mb = read.number(PAYLOAD_VARIABLE, 0, 0, ASYNC_PAYLOAD_MB)
         timeout = 3600 if is_batch else 60
         for name in ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS"):
             timeout = read.number(name, timeout, 1, MAX_SECONDS)
@@ -180,7 +183,7 @@ class Settings:
                 f"{own}BATCH_TIMEOUT_SECONDS", default.batch_timeout_seconds, 0, WAIT_SECONDS
             ),
             streams=read.number(f"{own}STREAMS", 0, 0, 256),
-            latency_threads=read.number(f"{own}LONE_THREADS", 0, 0, 256),
+            latency_threads=read.number(f"{own}LATENCY_THREADS", 0, 0, 256),
             threads=read.number(f"{own}THREADS", 0, 0, 4096),
             queue=read.number(f"{own}QUEUE", 0, 0, 65536),
             wait_seconds=read.number(f"{own}WAIT_SECONDS", wait, 1, MAX_SECONDS),

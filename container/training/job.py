@@ -7,6 +7,7 @@ import os
 import torch
 
 from container.classifier import labeled_images, machine
+from container.classifier.class_folders import listed
 from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
@@ -50,13 +51,13 @@ def run(environment: TrainingEnvironment, stop: Stop, budget: TimeBudget | None 
         UserError: an error that the user can fix.
         Stopped: a stop was requested before the first step.
     """
-    budget = TimeBudget() if budget is None else budget
+    budget = budget or TimeBudget()
     budget.start_seconds = budget.used_seconds
     try:
         with Tracker(stop) as tracker:
             _run(environment, stop, tracker, budget)
     finally:
-        if budget:
+        if budget.is_limited:
             used, limit = budget.used_seconds / 60, budget.limit_seconds / 60
             logger.info("max_minutes: %.1f of %g minutes used", used, limit)
 
@@ -253,8 +254,7 @@ def _load_weights(
 def _check_images(task: Task) -> None:
     """Log what was decoded; check that it can be trained on and evaluated."""
     names = task.class_names
-    shown = ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
-    logger.info("classes=%d (%s)", len(names), shown)
+    logger.info("classes=%d (%s)", len(names), listed(names, MAX_NAMES))
     logger.info("training_images=%d validation_images=%d", len(task.training), len(task.validation))
     if task.test is not None:
         logger.info("test_images=%d", len(task.test))

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from types import NoneType
 from typing import TypeAlias
 
+from container.classifier.environment import OFF, ON
 from container.classifier.errors import UserError
 
 Value: TypeAlias = "bool | int | float | str | None"
-
-TRUE, FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
 def parse(name: str, hint: object, value: object) -> Value:
@@ -39,9 +38,9 @@ def parts_of(hint: object) -> list[object]:
 
 def _parse_bool(text: str) -> bool:
     lower = text.lower()
-    if lower not in TRUE | FALSE:
+    if lower not in ON + OFF:
         raise ValueError(text)
-    return lower in TRUE
+    return lower in ON
 
 
 def _parse_int(text: str) -> int:

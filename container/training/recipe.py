@@ -33,16 +33,16 @@ _LEARNING_RATES = {
 }
 _WEIGHT_DECAYS = {"adamw": 0.01, "adam": 0.0, "sgd": 0.0005, "muon": 0.01}
 
-# Of new heads, on standardized features. A frozen stage has a few hundred steps, and the learning
+# For new heads, on standardized features. A frozen stage has a few hundred steps, and the learning
 # rate scales the decay of a step: it takes far more weight decay than fine-tuning.
 HEAD_LEARNING_RATES: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
 HEAD_WEIGHT_DECAYS: tuple[float, ...] = (0.3, 1.0, 3.0)
 
-# Of fine-tuning: smaller batches make more steps (measured by `benchmarks.fine_tuning`).
+# In fine-tuning, smaller batches make more steps (measured by `benchmarks.fine_tuning`).
 FINE_TUNING_BATCH_SIZE, BATCH_SIZE = 32, 64
 FINE_TUNING_LABEL_SMOOTHING = 0.1
 
-# Of a job with `max_minutes`, which ends before.
+# A job with `max_minutes` ends before.
 MOST_EPOCHS = 10_000
 
 # Fraction of the epochs in which only the last layers of a pretrained network learn.
@@ -153,7 +153,7 @@ class Recipe:
     """The first steps, with images at half their size (fast.ai's progressive resizing)."""
 
     learning_rate: float
-    """Peak of the schedule, unless a search finds another."""
+    """Peak of the one-cycle schedule."""
 
     optimizer: str
     weight_decay: float
@@ -272,7 +272,7 @@ def _given(value: NumberT | None, default: NumberT) -> NumberT:
 
 
 def _balance(hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64]) -> Balance:
-    """Return how uneven classes are balanced."""
+    """Return how imbalanced classes are balanced."""
     if hyperparameters.class_balance != "auto":
         return hyperparameters.class_balance
     counts = np.bincount(labels)

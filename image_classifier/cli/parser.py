@@ -35,7 +35,7 @@ _EXPIRES_HELP = (
 _BYTES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
-# Of Docker.
+# Docker's least memory and CPUs of a container.
 _MIN_MEMORY, _MIN_CPUS = 6 * 2**20, 0.01
 
 # An endpoint can be deleted once it is in service, which takes minutes.
@@ -65,7 +65,7 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"image-classifier {version()}")
-    # Of verbs without these options.
+    # For verbs without these options.
     parser.set_defaults(local=False, dry_run=False, quiet=False)
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():

@@ -5,7 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from container.classifier.environment import ERROR_RECORDS_VARIABLE
+from container.classifier.environment import (
+    BATCH_VARIABLE,
+    ERROR_RECORDS_VARIABLE,
+    PAYLOAD_VARIABLE,
+)
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from image_classifier.local import jobs
@@ -100,8 +104,8 @@ def _job(file: SettingsFile, model: Path) -> batch.Job:
 def _variables(job: batch.Job) -> dict[str, str]:
     """Return the environment of a transform job."""
     return {
-        "SAGEMAKER_BATCH": "true",
+        BATCH_VARIABLE: "true",
         "SAGEMAKER_BATCH_STRATEGY": _STRATEGIES[job.strategy],
-        "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(job.max_payload // 2**20),
+        PAYLOAD_VARIABLE: str(job.max_payload // 2**20),
         ERROR_RECORDS_VARIABLE: "true",
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from container.classifier.errors import UserError
 
-# Of the unpacked files of a model: SageMaker's volumes have more, laptops less.
+# Limit of a model's unpacked files: SageMaker's volumes have more space, laptops less.
 _MAX_BYTES = 20_000_000_000
 
 # What the standard library raises; KeyError for a link to a missing file, ValueError for a name

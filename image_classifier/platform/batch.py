@@ -35,7 +35,7 @@ _PARAMETERS_SECONDS = 10
 # The response to a payload of images in base64 is smaller.
 _MAX_RESPONSE_BYTES = 200_000_000
 
-_SERVER_ERROR, _TOO_MANY = 500, 429
+_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,7 @@ def run(job: Job, source: Path, target: Path, server: Running) -> Summary:
     Hidden files are left out.
 
     Args:
-        job: the same as that of an earlier call, if that one is continued.
+        job: equal to that of an earlier call to continue it.
         source: folder.
         target: folder, which is created.
         server: is ready.

@@ -13,10 +13,10 @@ from image_classifier.platform.sandbox import labels
 from image_classifier.platform.sandbox.container_target import connect
 from image_classifier.platform.sandbox.launch import SandboxError
 
-# Of the code in a container image.
+# Folder of the code in a container image.
 CODE = "/opt/program/container"
 
-# Of the files that are compared.
+# Files with these suffixes are compared.
 SUFFIXES = {".py", ".jinja", ".css", ".html"}
 
 # The copy of 130 files takes a second.

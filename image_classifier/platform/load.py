@@ -127,8 +127,6 @@ def find_capacity(
     send: Callable[[], Answer],
     limit: float,
     seconds: float,
-    *,
-    show: Callable[[str], None] = lambda _text: None,
 ) -> Capacity:
     """Find the highest rate at which a server responds in time.
 
@@ -136,13 +134,11 @@ def find_capacity(
         send: sends one request; is called by many threads.
         limit: seconds that the 99th percentile of the response times may have.
         seconds: of a measurement at one rate; lower rates take longer.
-        show: prints a line for each rate.
     """
     with ThreadPoolExecutor(_MAX_IN_FLIGHT) as pool:
 
         def passes(rate: float) -> bool:
             found = _measure(pool, send, rate, limit, seconds)
-            show(f"{rate:.3g} requests/s: p99 {found.p99:.3f} s, {found.failed} failed")
             return found.p99 <= limit and not found.failed
 
         low, high = search(passes, 1 / max(send().seconds, 0.001))

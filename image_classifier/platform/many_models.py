@@ -25,7 +25,7 @@ from image_classifier.platform.sandbox.launch import Launch, Running
 # SageMaker's time limits of a load and of an invocation.
 _LOAD_SECONDS, _INVOCATION_SECONDS = 360, 60
 
-# Of a request's body and of a response's: the server's default limit of the former.
+# Limit of request and response bodies; the server's default for requests.
 MAX_BYTES = 25 * 2**20
 
 # How often a model is loaded again that was evicted before its request was processed.
@@ -74,7 +74,7 @@ class ManyModels:
         self._folder, self._source = base_dir.resolve() / MODELS, source.resolve()
         self._root = "/opt/ml/models" if in_container else str(self._folder)
         self._changed = threading.Condition()
-        # Of each model, while it is loaded or unloaded.
+        # A model's lock is held while it is loaded or unloaded.
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         # The number of each model's load; the models by the time of the last request.
         self._loaded: OrderedDict[str, int] = OrderedDict()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, find_channel
+from container.classifier.class_folders import listed
 from container.classifier.errors import UserError
 from container.classifier.locks import locked
 
@@ -65,7 +66,7 @@ def start_job(base_dir: Path) -> None:
         UserError: a folder is not writable, or a training is running there.
     """
     create(base_dir)
-    _move_results_aside(base_dir)
+    _keep_previous_results(base_dir)
 
 
 def restart_job(base_dir: Path) -> int:
@@ -100,7 +101,7 @@ def new_channels(base_dir: Path) -> Iterator[Path]:
     shutil.rmtree(base_dir / DATA)
     staged.rename(base_dir / DATA)
     _clear(base_dir / CHECKPOINTS)
-    _move_results_aside(base_dir)
+    _keep_previous_results(base_dir)
 
 
 def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
@@ -121,8 +122,9 @@ def use_own_images(base_dir: Path, images: Path, *, replace: bool) -> list[str]:
         channel: name for channel in CHANNEL_NAMES if (name := find_channel(channel, folders))
     }
     if TRAINING not in chosen:
+        found = listed([f"{name}/" for name in sorted(folders)], 20) or "no folders"
         raise UserError(
-            f"no folder {images / 'training'}, nor train/ there; found {_listed(folders)}: "
+            f"no folder {images / 'training'}, nor train/ there; found {found}: "
             f"expected training/ and optionally validation/ and test/ in {images}, each with a "
             "folder per class or with files called NAME_CLASS.png"
         )
@@ -216,7 +218,7 @@ def _is_finished(base_dir: Path) -> bool:
         return False
 
 
-def _move_results_aside(base_dir: Path) -> None:
+def _keep_previous_results(base_dir: Path) -> None:
     previous = base_dir / PREVIOUS
     results = [base_dir / name for name in ("model", "output")]
     if not any(path.is_file() for folder in results for path in folder.rglob("*")):
@@ -243,11 +245,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _listed(folders: set[str]) -> str:
-    shown = ", ".join(f"{name}/" for name in sorted(folders)[:20])
-    return (shown + (", ..." if len(folders) > 20 else "")) or "no folders"  # noqa: PLR2004
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -38,7 +38,7 @@ BIND_ADDRESS_VARIABLE = "BIND_ADDRESS"
 _ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - compared, not listened on
 
 VARIABLES = {
-    # Of training too.
+    # For training too.
     "PYTHONUNBUFFERED": "1",
     # Waiting threads must not spin on a machine with other processes: with three busy ones, a
     # job takes 2.3 times as long (2 cores, median of 5 pairs).

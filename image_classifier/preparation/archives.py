@@ -20,7 +20,7 @@ from tqdm import tqdm
 from container.classifier.errors import UserError
 from container.classifier.image_files import visible_entries
 
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+UNPACKED_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 # An image of 50 megapixels has 200 MB as BMP; training does not read larger ones.
 MAX_FILE_BYTES = 200_000_000
@@ -72,7 +72,7 @@ def unpack(source: Path, folder: Path, encoding: str | None = None, *, quiet: bo
     """Unpack a zip or a tar, and the archives in it, into an empty folder.
 
     Args:
-        source: A file with one of ARCHIVE_SUFFIXES.
+        source: A file with one of UNPACKED_SUFFIXES.
         folder: Where to unpack it.
         encoding: Of names in the archive that are not UTF-8.
         quiet: No progress bar.
@@ -106,7 +106,7 @@ class _Unpacking:
         if depth == MAX_NESTED:
             return
         for path in visible_entries(folder):
-            suffix = next((end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)), "")
+            suffix = next((end for end in UNPACKED_SUFFIXES if path.name.lower().endswith(end)), "")
             inner = path.with_name(path.name[: -len(suffix)] if suffix else path.name)
             if suffix and path.is_file() and inner.name and not inner.exists():
                 inner.mkdir()

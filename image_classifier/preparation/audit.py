@@ -9,7 +9,8 @@ import numpy as np
 
 from container.classifier.labeled_images import mirrored_classes
 from container.classifier.media_types import IMAGE_MEDIA_TYPES
-from container.classifier.split_folders import is_aside
+from container.classifier.preprocessing import MIN_IMAGE_SIZE
+from container.classifier.split_folders import is_rarely_a_class
 from image_classifier.preparation import quality
 from image_classifier.preparation.duplicates import Indices, clusters
 from image_classifier.preparation.findings import Finding, in_order
@@ -17,10 +18,7 @@ from image_classifier.preparation.labels import Labeled, class_names, split_name
 from image_classifier.preparation.scan import Measured, Scan
 from image_classifier.preparation.suspects import LabelCheck, check_labels
 
-# Networks need images of at least this height and width.
-MIN_SIZE = 16
-
-# Training balances classes from this ratio on.
+# Ratio of the largest class to another one from which on training balances them.
 IMBALANCE = 3.0
 
 PLAIN_MODES = ("RGB", "L")
@@ -170,7 +168,7 @@ def _audit_one(image: Labeled, item: Measured) -> Iterator[Finding]:
         yield Finding("wrong-extension", name, f"the format is {item.format}, the suffix {suffix}")
     if item.problem:
         return
-    if min(item.width, item.height) < MIN_SIZE:
+    if min(item.width, item.height) < MIN_IMAGE_SIZE:
         yield Finding("tiny", name, f"{item.width} x {item.height} pixels")
     if item.is_constant:
         yield Finding("constant", name, f"one color everywhere, brightness {item.brightness:.0f}")
@@ -239,13 +237,13 @@ def _audit_classes(images: Sequence[Labeled]) -> Iterator[Finding]:
         for name in names:
             if not counts[name]:
                 yield Finding("class-missing", None, f"{split} has no image of class {name}")
-            elif most > IMBALANCE * counts[name]:
+            elif most >= IMBALANCE * counts[name]:
                 text = (
                     f"{split} has {counts[name]} images of class {name} and {most} of {largest}: "
                     "use the balanced accuracy and the hyperparameter class_balance"
                 )
                 yield Finding("imbalance", None, text)
-    for name in filter(is_aside, names):
+    for name in filter(is_rarely_a_class, names):
         text = f"the folder {name} is a class: move it out of the source if it holds leftovers"
         yield Finding("unusual-class", None, text)
     by_folded: dict[str, list[str]] = defaultdict(list)

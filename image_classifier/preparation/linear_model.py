@@ -13,7 +13,7 @@ MAX_FITTED = 10_000
 
 BLOCK = 1024
 
-# Of the ridge, relative to the mean variance of the features.
+# Strengths of the ridge, relative to the mean variance of the features.
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 # Factors of the scores before the softmax.

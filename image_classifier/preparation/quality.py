@@ -26,7 +26,7 @@ MIN_ENTROPY = 3.0
 # have more, and most have less after a blur of a twentieth of their side.
 BLUR_SIZE, MIN_EDGES = 64, 6.0
 
-# Of an image that has more pixels than those of its border.
+# An image with a shorter side has only border pixels.
 MIN_SIDE = 2
 
 # Shorter to longer side.

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from container.classifier.class_folders import listed
 from container.classifier.split_names import normalized
 
 # What the paths of rows have before those in the source, and what they lack.
@@ -15,8 +16,6 @@ NO_SHIFT: Shift = ("", "")
 # Rows with a rare shift name files that do not exist. Relative to those without one, and to the
 # mean number of rows with a shift.
 MIN_OF_EXACT, MIN_OF_MEAN = 0.5, 0.1
-
-MAX_CANDIDATES = 3
 
 
 class References:
@@ -59,13 +58,16 @@ class References:
         path = _path(reference)
         candidates = self._by_end.get(path, ())
         if len(candidates) > 1:
-            what = f"{len(candidates)} files have this name: {_listed(candidates)}"
+            what = f"{len(candidates)} files have this name: {listed(sorted(candidates))}"
             return "ambiguous-file", f"{what}; list the path of each in the source"
         if not candidates and (others := self._by_folded.get(path.casefold())):
-            return "other-case", f"the file is called {_listed(others)}: use the same letters"
+            return (
+                "other-case",
+                f"the file is called {listed(sorted(others))}: use the same letters",
+            )
         name = path.rpartition("/")[2]
         others = self._by_end.get(name, []) if name else []
-        hint = f"; files of this name in other folders: {_listed(others)}" if others else ""
+        hint = f"; files of this name in other folders: {listed(sorted(others))}" if others else ""
         return "missing-file", f"the file does not exist{hint}"
 
     def _locate(self, reference: str) -> tuple[str, Shift] | None:
@@ -108,8 +110,3 @@ def _path(reference: str) -> str:
     """Return a reference with slashes, without dots that mean nothing; empty without a name."""
     path = str(PurePosixPath(normalized(reference).replace("\\", "/")))
     return "" if path == "." else path
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > MAX_CANDIDATES else ""
-    return ", ".join(sorted(names)[:MAX_CANDIDATES]) + more

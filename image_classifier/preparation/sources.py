@@ -9,7 +9,7 @@ from container.classifier.errors import UserError
 from container.classifier.image_files import find_images
 from container.classifier.media_types import IMAGE_SUFFIXES
 from container.classifier.split_names import normalized
-from image_classifier.preparation.archives import ARCHIVE_SUFFIXES, unpack
+from image_classifier.preparation.archives import UNPACKED_SUFFIXES, unpack
 from image_classifier.preparation.conversion import CONVERTED
 from image_classifier.preparation.findings import Finding
 
@@ -39,14 +39,14 @@ def open_source(
     """
     if source.is_dir():
         yield _folder_of(source, within, source)
-    elif source.is_file() and source.name.lower().endswith(ARCHIVE_SUFFIXES):
+    elif source.is_file() and source.name.lower().endswith(UNPACKED_SUFFIXES):
         with TemporaryDirectory(prefix=".unpacked-", dir=unpack_in) as folder:
             unpack(source, Path(folder), encoding, quiet=quiet)
             yield _folder_of(Path(folder), within, source)
     else:
         problem = "is neither a folder nor an archive" if source.exists() else "does not exist"
         raise UserError(
-            f"{source} {problem}: name a folder or one of {', '.join(ARCHIVE_SUFFIXES)}"
+            f"{source} {problem}: name a folder or one of {', '.join(UNPACKED_SUFFIXES)}"
         )
 
 

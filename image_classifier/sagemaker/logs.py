@@ -12,6 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from container.classifier.errors import UserError
+from image_classifier.platform.opt_ml import FIRST_HOST
 from image_classifier.sagemaker import aws as calls
 from image_classifier.sagemaker import resources
 from image_classifier.sagemaker.aws import Answer, Aws, explained
@@ -20,7 +21,6 @@ from image_classifier.settings.schema import Settings
 TRAINING_JOBS, ENDPOINTS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/Endpoints"
 COMPONENTS = "/aws/sagemaker/InferenceComponents"
 
-FIRST_HOST = "algo-1"
 
 # Lines of several hosts arrive late and out of order: this much is read again.
 _OVERLAP_MS = 60_000
@@ -28,7 +28,7 @@ _OVERLAP_MS = 60_000
 # A failure's message ends with so many lines.
 _TAIL_LINES = 10
 
-# Of other hosts than the first, on a terminal: ANSI codes of cyan, yellow, magenta, green, blue.
+# ANSI codes of cyan, yellow, magenta, green and blue, for other hosts than the first one.
 _COLORS = (36, 33, 35, 32, 34)
 
 _PAIR = re.compile(r"(\w+)=(\S+)")

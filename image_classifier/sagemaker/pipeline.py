@@ -99,7 +99,7 @@ def _prepare(aws: Aws, settings: Settings, source: str) -> Request:
     name = "" if source.endswith("/") else PurePosixPath(source).name
     options = settings.pipeline.prepare_options
     arguments = ["prepare", f"{INPUTS}/{FOLDER}/{name}", f"{OUTPUT}/{DATA}", "--quiet", *options]
-    # Of this execution: images of an earlier one would be in other splits.
+    # A folder of this execution: images of an earlier one would be in other splits.
     made: Request = {
         "S3Uri": _joined("/", settings.output, _variable("Execution.PipelineExecutionId")),
         "LocalPath": OUTPUT,

@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from container.classifier.environment import PAYLOAD_VARIABLE
 from container.classifier.errors import UserError
 from container.classifier.media_types import IMAGE_MEDIA_TYPES
 from image_classifier.sagemaker import deployment, endpoint_requests, invocation
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.s3 import S3Uri
-from image_classifier.settings.inference import PAYLOAD_MB, PAYLOAD_VARIABLE, Endpoint
+from image_classifier.settings.inference import PAYLOAD_MB, Endpoint
 from image_classifier.settings.settings_file import SettingsFile
 
 MIB = 2**20

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from container.classifier.environment import PAYLOAD_VARIABLE
 from image_classifier.settings.fields import Count, Strings, instance_for
 from image_classifier.settings.known_names import ENVIRONMENT
 from image_classifier.settings.section import Section
@@ -24,7 +25,7 @@ PAYLOAD_MB: Mapping[str, int] = {
     "asynchronous": 1024,
 }
 # The server's default limit; newer documents of AWS have it for real-time endpoints too.
-SERVER_MB, PAYLOAD_VARIABLE = 25, "SAGEMAKER_MAX_PAYLOAD_IN_MB"
+SERVER_MB = 25
 
 # Families of instances with arm64 processors: ml.c7g, ml.m6gd, ml.p6e-gb200; not ml.g5 or ml.g4dn.
 ARM64 = re.compile(r"ml\.[a-z]+\d+(g|e-gb)")

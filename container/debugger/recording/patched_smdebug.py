@@ -1,7 +1,8 @@
 """smdebug 1.0.34 with fixes for current NumPy, protobuf and PyTorch, and for full disks.
 
-Only this module imports smdebug. It replaces private names, which are stable because 1.0.34 is the
-last release; another version raises ImportError.
+Only this module imports smdebug's hook; `tensor_files` imports its event messages. It replaces
+private names, which are stable because 1.0.34 is the last release; another version raises
+ImportError.
 """
 
 import atexit

@@ -20,7 +20,7 @@ ARRIVAL = "classifier.arrival"
 FORCE_CLOSE: ContextVar[Callable[[], None]] = ContextVar("force_close", default=lambda: None)
 """Function that makes gunicorn close the connection after the response of this thread."""
 
-# For the head of a request, and for a client to send or to read more.
+# Time limits: for a request's headers, and without progress of the client.
 HEAD_SECONDS, STALL_SECONDS = 30.0, 10.0
 
 # Limits of `linger`: in total, and without a byte from the client.
@@ -73,7 +73,7 @@ def block_on_sigterm(listeners: Sequence[socket.socket]) -> None:
     """On SIGTERM, drop packets of new clients, and then call the present handler of SIGTERM.
 
     A client that connected between a worker's last accept and the close of the listener would be
-    reset. The next try of one whose packets were dropped finds a closed port.
+    reset. A client whose packets were dropped retries and finds the port closed.
     """
     handle: Any = signal.getsignal(signal.SIGTERM)
 

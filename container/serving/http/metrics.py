@@ -4,8 +4,6 @@ gunicorn's master shares a table in memory with its workers. Each worker writes 
 a lock between processes, and any worker can sum the rows. A worker that replaces a lost one
 continues its row, so no counter decreases. The package `prometheus_client` would need a
 writable folder and would keep a file in it for every worker that ever ran.
-
-gunicorn's master imports this module: standard library only.
 """
 
 import mmap
@@ -40,7 +38,7 @@ NUMBER_BYTES = 8
 HELP = {
     "requests_total": "Responses by status; without /ping and /metrics.",
     "refused_total": "Requests rejected because too many waited; part of status 503.",
-    "pictures_total": "Images predicted, and those that could not be read.",
+    "images_total": "Images predicted, and those that could not be read.",
     "queue_length": "Requests that wait unread in the admission queue.",
     "seconds": "Seconds to read a body and to wait, per request; to decode and infer, per image.",
 }
@@ -107,9 +105,9 @@ def _lines(numbers: Sequence[float]) -> Iterator[str]:
             yield f'classifier_requests_total{{status="{status}"}} {number:.0f}'
     yield from _head("refused_total", "counter")
     yield f"classifier_refused_total {numbers[REFUSED]:.0f}"
-    yield from _head("pictures_total", "counter")
-    yield f'classifier_pictures_total{{outcome="predicted"}} {numbers[PREDICTED]:.0f}'
-    yield f'classifier_pictures_total{{outcome="unreadable"}} {numbers[UNREADABLE]:.0f}'
+    yield from _head("images_total", "counter")
+    yield f'classifier_images_total{{outcome="predicted"}} {numbers[PREDICTED]:.0f}'
+    yield f'classifier_images_total{{outcome="unreadable"}} {numbers[UNREADABLE]:.0f}'
     yield from _head("queue_length", "gauge")
     yield f"classifier_queue_length {numbers[QUEUE]:.0f}"
     yield from _head("seconds", "histogram")

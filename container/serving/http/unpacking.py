@@ -9,7 +9,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "zstd"})
 
-# Of zlib: the format is gzip.
+# zlib's code for the gzip format.
 GZIP_WINDOW = 31
 
 # A frame may ask for a buffer of 128 MB or more; zstd's levels below 20 use at most 8 MB.

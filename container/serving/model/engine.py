@@ -11,9 +11,10 @@ from typing import TypeAlias
 import numpy as np
 
 from container.classifier.errors import ArtifactError
+from container.classifier.manifest import FLOAT32, INT8
 from container.classifier.preprocessing import Pixels
 from container.serving.model.outcome import Probabilities
-from container.serving.settings import BFLOAT16, FLOAT32, INT8
+from container.serving.settings import BFLOAT16
 
 # OpenVINO's import loads its conversion tools, which send telemetry at every start and write an
 # identifier into the home folder. OpenVINO runs without them.
@@ -75,7 +76,7 @@ class Engine:
         precision: str,
         streams: int,
         latency_threads: int = 1,
-        read: Callable[[Path, int], Model] | None = None,
+        read: Callable[[Path, int], Model] = read_network,
     ) -> None:
         """Compile the network for throughput, and for latency if `latency_threads` is above 1.
 
@@ -94,7 +95,7 @@ class Engine:
         core = openvino.Core()
         try:
             # Read once: both compiled networks share the weights in memory.
-            model = (read or read_network)(onnx_model, image_size)
+            model = read(onnx_model, image_size)
             found = (model.input().element_type.to_string(), model.output().partial_shape)
             # Compile both at the same time to start sooner.
             with ThreadPoolExecutor() as threads:

@@ -7,8 +7,8 @@ from pathlib import Path
 from container.classifier import machine
 from container.classifier.artifact import WEIGHTS, Artifact, GoldenAnswer
 from container.classifier.errors import ArtifactError
-from container.classifier.manifest import MANIFEST
-from container.serving.settings import BFLOAT16, FLOAT32, INT8
+from container.classifier.manifest import FLOAT32, INT8, MANIFEST
+from container.serving.settings import BFLOAT16
 
 # Largest difference from a golden probability. float32: another processor adds in another order;
 # 4e-6 was measured between engines. bfloat16 keeps 8 of float32's 24 bits: 0.05 was measured among
@@ -32,12 +32,12 @@ class Variant:
     """Largest accepted difference of a probability."""
 
 
-def variants(artifact: Artifact, wanted: str = "") -> Sequence[Variant]:
-    """Return what OpenVINO can serve, what is most likely the fastest first and float32 last.
+def variants(artifact: Artifact, wanted: str) -> Sequence[Variant]:
+    """Return the variants that OpenVINO can serve, by expected speed; float32 is last.
 
     Args:
         artifact: It has int8 only if training accepted its accuracy.
-        wanted: A precision that replaces those that the processor has instructions for.
+        wanted: If not empty, the precision that replaces those of the processor's instructions.
     """
     networks = dict.fromkeys((BFLOAT16, FLOAT32), (artifact.onnx_model, artifact.golden_answers))
     if artifact.int8 is not None:

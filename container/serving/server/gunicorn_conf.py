@@ -13,6 +13,7 @@ from container.serving.http.metrics import Metrics, shared_table
 from container.serving.limits import heartbeat_dir
 from container.serving.model.slots import Slots
 from container.serving.model.speed import shared_choice
+from container.serving.server.admission import Admission
 from container.serving.server.drain import Worker, listeners
 from container.serving.settings import Settings
 from container.serving.sizing import Sizing, max_open_files
@@ -59,8 +60,6 @@ def post_fork(_arbiter: Arbiter, worker: Worker) -> None:
 
 def post_worker_init(worker: Worker) -> None:
     """Put admission control in front of the application."""
-    from container.serving.server.admission import Admission  # noqa: PLC0415 - not for the master
-
     app, metrics = worker.wsgi, Metrics(_table, worker.row)
     app.extensions["metrics"] = metrics
     # The rest of the wait is for images. A longer one would make rejections as slow as predictions.

@@ -22,7 +22,7 @@ KEEP = 2
 # Left out if unset, so that checkpoints of versions without them remain usable.
 NEW_HYPERPARAMETERS = ("max_minutes",)
 
-# Of the state in a checkpoint. Those without a version have version 1.
+# Version of a checkpoint's state. Checkpoints without a version have version 1.
 FORMAT_VERSION = 1
 
 

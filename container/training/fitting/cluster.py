@@ -23,7 +23,7 @@ from container.training.sagemaker.stop import Stop, Stopped
 from container.training.sagemaker.supervisor import ConnectionLostError, Rank
 
 # Hosts start one after another, and their names may resolve later.
-MEETING_TIMEOUT = timedelta(minutes=10)
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
 
 # For a connection that is lost without being closed, and for the slowest host to decode images.
 TIMEOUT = timedelta(minutes=30)
@@ -44,7 +44,7 @@ class Cluster:
         return self.rank == 0
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over all ranks, computed in rank."""
+        """Return the sum of `values` over all ranks, computed in place."""
         if self.world_size > 1:
             torch.distributed.all_reduce(values)
         return values
@@ -171,7 +171,7 @@ def _connected(hosts: Hosts, rank: Rank, stop: Stop) -> Iterator[Cluster]:
 def _store(address: str, hosts: Hosts, rank: Rank, stop: Stop) -> TCPStore:
     """Connect to the store of the first process, in which all processes register."""
     is_first = hosts.rank == 0 and rank.index == 0
-    deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
+    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
     while not is_first:
         stop.check()
         try:
@@ -180,13 +180,13 @@ def _store(address: str, hosts: Hosts, rank: Rank, stop: Stop) -> TCPStore:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"host {address} of resourceconfig.json has not started within "
-                    f"{MEETING_TIMEOUT} ({error}): see its log"
+                    f"{RENDEZVOUS_TIMEOUT} ({error}): see its log"
                 ) from error
             time.sleep(_POLL_SECONDS)
         else:
             break
     return TCPStore(
-        address, rank.port, is_master=is_first, timeout=MEETING_TIMEOUT, wait_for_workers=False
+        address, rank.port, is_master=is_first, timeout=RENDEZVOUS_TIMEOUT, wait_for_workers=False
     )
 
 
@@ -195,14 +195,14 @@ def _exchange_counts(store: TCPStore, hosts: Hosts, rank: Rank, stop: Stop) -> l
     keys = [f"processes of {name}" for name in hosts.names]
     if rank.index == 0:
         store.set(keys[hosts.rank], str(rank.count))
-    deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
+    deadline = time.monotonic() + RENDEZVOUS_TIMEOUT.total_seconds()
     while missing := [
         name for name, key in zip(hosts.names, keys, strict=True) if not store.check([key])
     ]:
         stop.check()
         if time.monotonic() > deadline:
             raise UserError(
-                f"hosts of resourceconfig.json have not started within {MEETING_TIMEOUT}: "
+                f"hosts of resourceconfig.json have not started within {RENDEZVOUS_TIMEOUT}: "
                 f"{', '.join(missing)}; see their logs"
             )
         time.sleep(_POLL_SECONDS)

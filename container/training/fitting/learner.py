@@ -70,7 +70,7 @@ class Learner:
 
     @property
     def class_weights(self) -> npt.NDArray[np.float32]:
-        """Weights of the classes in the loss, of shape (C,), that make up for uneven classes."""
+        """Weights (C,) of the classes in the loss, which compensate for imbalanced classes."""
         return sampling.class_weights(self.task.training.labels, len(self.task.class_names))
 
     def reset_optimizer(self) -> None:

@@ -53,8 +53,7 @@ class Trainer:
         self.task, self.arithmetic, self.cluster = task, arithmetic, cluster
         self.observer = observer or Observer()
         self._on_metrics = on_metrics
-        # A budget without a limit is false.
-        self.budget = TimeBudget() if budget is None else budget
+        self.budget = budget or TimeBudget()
         settings, labels = task.hyperparameters, task.training.labels
         recipe = Recipe.of(settings, labels, pretrained=task.is_pretrained)
         self.learner = Learner(task, recipe, arithmetic, cluster)
@@ -114,7 +113,7 @@ class Trainer:
 
     @property
     def _is_first_stage(self) -> bool:
-        if self.budget:
+        if self.budget.is_limited:
             # The number of epochs is not known.
             return self.recipe.first_stage_epochs > 0 and self.budget.fraction < FIRST_STAGE
         return self.progress.epoch < self.recipe.first_stage_epochs
@@ -185,7 +184,7 @@ class Trainer:
     def _advance(self) -> float:
         """Return the position in the schedule at the next step; 1 if there is no time for it."""
         number = self._step_number
-        if not self.budget:
+        if not self.budget.is_limited:
             return self.budget.position(number + 1, self.recipe.total_steps)
         # The clock of one rank decides, else the ranks would wait for each other.
         if self.cluster.is_first:
@@ -250,7 +249,7 @@ class Trainer:
             found = {**metrics, **evaluation.metrics()}
             logger.info("%s", log_line({"epoch": progress.epoch, **found}))
             self._on_metrics(found, progress.epoch)
-            if self.budget:
+            if self.budget.is_limited:
                 logger.info("max_minutes: %s", self.budget.sentence())
         progress.keep_if_better(evaluation, self.learner.average.classifier, self.recipe.objective)
 
@@ -290,7 +289,7 @@ class Trainer:
             return False
         self.learner.load_state_dict(state)
         self.progress = Progress.from_state(state["progress"])
-        if self.budget:
+        if self.budget.is_limited:
             self.budget.load_state_dict(state["budget"])
             if self.budget.fraction:
                 self.learner.plan(round(self._step_number / self.budget.fraction))

@@ -87,7 +87,7 @@ def recorded(state: Mapping[str, object] | None) -> int | None:
 def _largest(hyperparameters: Hyperparameters, num_classes: int, images: float, side: float) -> int:
     """Return the largest size at which so many images are trained in time; else the smallest.
 
-    Larger ones than the files with their shorter `side` take more time, and show nothing more.
+    Sizes above the files' shorter `side` cost time and add no detail.
     """
     with torch.random.fork_rng(devices=()):
         network = build(hyperparameters.network, num_classes, SIZES[0])

@@ -13,7 +13,7 @@ from container.training.fitting import unfreezing
 
 MUON_MOMENTUM = 0.95
 
-# Of the odd polynomial that maps singular values to about 1. Three iterations suffice for networks.
+# An odd polynomial that maps singular values to about 1. Three iterations suffice for networks.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 3
 

@@ -17,7 +17,7 @@ TOLERANCE = 0.05
 
 
 class TimeBudget:
-    """Measures a job against its `max_minutes`; false without them.
+    """Measures a job against its `max_minutes`, if it has them.
 
     Each step advances the schedule by the part of the remaining time that the last step took. On a
     machine that becomes slower fewer steps follow, and the learning rate still falls to zero.
@@ -52,8 +52,9 @@ class TimeBudget:
         """
         self.limit_seconds, self._ending_seconds = 60 * minutes, ending_seconds
 
-    def __bool__(self) -> bool:
-        """Return whether there is a limit."""
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit."""
         return self.limit_seconds < math.inf
 
     @property
@@ -85,7 +86,7 @@ class TimeBudget:
 
     def position(self, step: int, total_steps: int) -> float:
         """Return the position in the schedule; without a limit that of one of the steps."""
-        return self.fraction if self else step / (total_steps + 1)
+        return self.fraction if self.is_limited else step / (total_steps + 1)
 
     def _log_plan(self, left: float) -> None:
         limit = self.limit_seconds / 60
@@ -104,7 +105,7 @@ class TimeBudget:
 
     def log_shortage(self, steps: int, least: int) -> None:
         """Log at the end of the job if there was a limit and no time for the `least` steps."""
-        if self and steps < least:
+        if self.is_limited and steps < least:
             few = f"training had {steps} of at least {least} steps"
             logger.warning(
                 "max_minutes=%g was too short: %s; set it to %d or more",
@@ -127,7 +128,7 @@ class TimeBudget:
 
     def sentence(self) -> str:
         """Return how much is left, for a progress line; empty without a limit."""
-        if not self:
+        if not self.is_limited:
             return ""
         left = max(0.0, self.limit_seconds - self.used_seconds) / 60
         return f"{left:.1f} of {self.limit_seconds / 60:g} minutes left"

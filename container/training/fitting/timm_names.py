@@ -92,7 +92,7 @@ BLOCKS = (
 # The layer of the classes of timm: the network has its own new head.
 HEAD = re.compile(r"(head|head\.fc|fc|classifier)\.(weight|bias)")
 
-# Of timm's batch normalization.
+# timm's batch normalization has this epsilon.
 EPSILON = 1e-5
 
 

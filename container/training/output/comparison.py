@@ -8,11 +8,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-# A larger drop than the allowed one is shown if it had at most this probability without one.
+# P-value at or below which the labels show a larger drop than allowed.
 SIGNIFICANCE = 0.1
 
-# Probability that an image typically loses when its predicted class changes.
-# The standard error counts one more such image: few images without a change are no proof.
+# Probability that an image typically loses when its predicted class changes. The standard error
+# includes one more such image, so that a few unchanged images do not count as proof.
 TYPICAL_LOSS = 0.1
 
 
@@ -116,7 +116,8 @@ class Comparison:
     @property
     def reason(self) -> str:
         """Why int8 is served or not: what decides first, then what so many images can show."""
-        limit = "no drop" if self.detectable_drop is None else f"a drop of {_percent(self)} or more"
+        drop = self.detectable_drop
+        limit = "no drop" if drop is None else f"a drop of {100 * drop:.2g} % or more"
         expected = (
             "the expected drop of int8's accuracy plus its standard error, "
             f"{100 * self.expected_drop:.2f} + {100 * self.expected_drop_error:.2f} %, is "
@@ -150,10 +151,6 @@ def losses_of(
     lost = probabilities[rows, float32].astype(np.float64) - probabilities[rows, int8]
     # Rounding differs between runtimes.
     return np.maximum(lost, 0.0)
-
-
-def _percent(comparison: Comparison) -> str:
-    return f"{100 * (comparison.detectable_drop or 0):.2g} %"
 
 
 def _p_value(lost: int, gained: int, allowed: float) -> float:

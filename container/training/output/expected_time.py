@@ -13,21 +13,22 @@ import torch
 from container.networks.network import Classifier
 from container.training.evaluation.inference import to_images
 from container.training.fitting.task import Task
-from container.training.output.quantization import CALIBRATIONS, COMPARED_IMAGES
+from container.training.output.quantization import COMPARED_IMAGES, QUANTIZATION_SETTINGS
 
-# In starts of the program: all are mostly Python's work and imports from disk.
+# Multiples of the program's start time: both are mostly Python code and imports.
 RESULTS, QUANTIZATION = 1.3, 1.3
 
 # Forked processes start in no time.
 MIN_START_SECONDS = 2.0
 
-# The final assessment in float32, in evaluations, which can be in bfloat16.
+# Time of the final float32 assessment, as a multiple of one evaluation.
 ASSESSMENT = 1.4
 
-# In inferences by PyTorch, NNCF's time for a calibration image and int8's for a compared one.
+# Time per image of NNCF's calibration and of the int8 comparison, as multiples of a PyTorch
+# inference.
 CALIBRATION, COMPARISON = 3.5, 0.65
 
-# Of the measurement.
+# How PyTorch's inference is measured.
 BATCH_SIZE, MEASURED_SECONDS = 8, 0.3
 
 
@@ -63,7 +64,7 @@ class ExpectedTime:
         starts, inferences = RESULTS, 0.0
         if task.hyperparameters.quantize == "auto":
             starts += QUANTIZATION
-            calibrating = min(CALIBRATIONS[0].calibration_images, len(task.training))
+            calibrating = min(QUANTIZATION_SETTINGS[0].calibration_images, len(task.training))
             inferences = CALIBRATION * calibrating
             inferences += COMPARISON * min(COMPARED_IMAGES, validation)
         inference_seconds = _inference_seconds(task)

@@ -28,7 +28,7 @@ from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Pixels, preprocess
 from container.training.data.images import ImageSet
 from container.training.output.comparison import Comparison, losses_of
-from container.training.output.int8_network import Int8Network, NotQuantizedError
+from container.training.output.onnx_network import NotQuantizedError, OnnxNetwork
 from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop, Stopped, TimeLimit
 
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class QuantizationSettings:
     """One way to quantize a network."""
 
     calibration_images: int
@@ -74,28 +74,29 @@ class Calibration:
 
 
 # The first makes the fastest network. The others follow if its accuracy drops too much.
-CALIBRATIONS = (
-    Calibration(300, "performance", 0, "diffused"),
-    Calibration(300, "mixed", 0, "nearest"),
-    Calibration(300, "mixed", 3, "diffused"),
+QUANTIZATION_SETTINGS = (
+    QuantizationSettings(300, "performance", 0, "diffused"),
+    QuantizationSettings(300, "mixed", 0, "nearest"),
+    QuantizationSettings(300, "mixed", 3, "diffused"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A calibration, and the comparison of its int8 network with float32."""
+    """Settings, and the comparison of their int8 network with float32."""
 
-    calibration: Calibration
+    settings: QuantizationSettings
     comparison: Comparison
     onnx_model: Path
 
 
 def verdict(precision: str, reason: str, attempt: Attempt | None = None) -> Json:
     """Return the manifest's entry on the precision, with the numbers of the best attempt."""
-    names = [field.name for kind in (Calibration, Comparison) for field in dataclasses.fields(kind)]
+    kinds = (QuantizationSettings, Comparison)
+    names = [field.name for kind in kinds for field in dataclasses.fields(kind)]
     numbers = dict.fromkeys(names)
     if attempt:
-        numbers = dataclasses.asdict(attempt.calibration) | dataclasses.asdict(attempt.comparison)
+        numbers = dataclasses.asdict(attempt.settings) | dataclasses.asdict(attempt.comparison)
     return {"precision": precision, "reason": reason, **numbers}
 
 
@@ -125,7 +126,7 @@ def add_int8(
 
     Calibrates on the training images. Compares with `predicted`, the classes (N,) of the validation
     images by the float32 network. If the accuracy may drop by more than `max_drop`, other
-    calibrations follow, as far as the time is enough. An error leaves the artifact with float32.
+    calibrations follow while time remains. An error leaves the artifact with float32.
     """
     limit_seconds = min(limit_seconds, LIMIT_SECONDS)
     start, limit = time.monotonic(), TimeLimit(stop, limit_seconds)
@@ -133,14 +134,14 @@ def add_int8(
     try:
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
             source = Artifact.read(directory)
-            for number, calibration in enumerate(CALIBRATIONS):
+            for number, settings in enumerate(QUANTIZATION_SETTINGS):
                 # Another one takes as long as those before.
                 if number and limit.seconds_left < (time.monotonic() - start) / number:
                     reasons.append("no time was left for another calibration")
                     break
-                target = Path(scratch, f"{calibration.preset}-{calibration.float_layers}.onnx")
-                used = _calibrate(source, training, calibration, target, limit)
-                int8, float32 = Int8Network(target), Int8Network(source.onnx_model)
+                target = Path(scratch, f"{settings.preset}-{settings.float_layers}.onnx")
+                used = _calibrate(source, training, settings, target, limit)
+                int8, float32 = OnnxNetwork(target), OnnxNetwork(source.onnx_model)
                 comparison = compare(int8, validation, predicted, max_drop, limit, float32=float32)
                 attempt = Attempt(used, comparison, target)
                 if comparison.is_accurate:
@@ -149,7 +150,7 @@ def add_int8(
                     _add(directory, accepted, source, target)
                     result, reasons = accepted, [comparison.reason]
                     break
-                # Of equal ones the first, which is the fastest.
+                # The first of equal attempts is the fastest.
                 attempts = filter(None, (best, attempt))
                 best = min(attempts, key=lambda attempt: attempt.comparison.expected_drop)
                 reasons = [best.comparison.reason]
@@ -181,13 +182,13 @@ def _why_ended(stop: Stop, limit_seconds: float) -> str:
 
 
 def _calibrate(
-    source: Artifact, training: ImageSet, calibration: Calibration, target: Path, stop: Stop
-) -> Calibration:
-    """Quantize the artifact's network; return the calibration with the number of used images."""
-    pixels = training.pixels[calibration_indices(training.labels, calibration.calibration_images)]
-    used = dataclasses.replace(calibration, calibration_images=len(pixels))
+    source: Artifact, training: ImageSet, settings: QuantizationSettings, target: Path, stop: Stop
+) -> QuantizationSettings:
+    """Quantize the artifact's network; return the settings with the number of used images."""
+    pixels = training.pixels[calibration_indices(training.labels, settings.calibration_images)]
+    used = dataclasses.replace(settings, calibration_images=len(pixels))
     network = source.manifest.network
-    quantize(source.onnx_model, pixels, target, network, stop, calibration=used)
+    quantize(source.onnx_model, pixels, target, network, stop, settings=used)
     return used
 
 
@@ -195,7 +196,7 @@ def _add(directory: Path, manifest: Manifest, source: Artifact, onnx_model: Path
     """Move an int8 network to the artifact, with its probabilities of the golden images."""
     images = [answer.data for answer in source.golden_answers]
     golden = np.stack([preprocess(data, manifest.preprocessing) for data in images])
-    probabilities = Int8Network(onnx_model).predict(golden)
+    probabilities = OnnxNetwork(onnx_model).predict(golden)
     with artifact.extending(directory, manifest) as partial:
         shutil.move(onnx_model, partial / artifact.INT8_MODEL)
         artifact.write_int8_answers(partial, probabilities.tolist())
@@ -216,7 +217,7 @@ def quantize(
     network: str,
     stop: Stop,
     *,
-    calibration: Calibration = CALIBRATIONS[0],
+    settings: QuantizationSettings = QUANTIZATION_SETTINGS[0],
 ) -> None:
     """Quantize an ONNX file to int8, calibrated on uint8 pixels (N, H, W, 3).
 
@@ -228,10 +229,10 @@ def quantize(
     np.save(stored, pixels)
     paths = (str(path.resolve()) for path in (onnx_model, stored, target))
     command = [sys.executable, "-m", "container.training.output.quantizer", *paths]
-    command += [f"--preset={calibration.preset}", f"--float-layers={calibration.float_layers}"]
-    command += ["--diffused"] * (calibration.rounding == "diffused")
+    command += [f"--preset={settings.preset}", f"--float-layers={settings.float_layers}"]
+    command += ["--diffused"] * (settings.rounding == "diffused")
     command += ["--transformer"] * network.startswith(TRANSFORMERS)
-    logger.info("quantizing=int8 %s", _described(calibration))
+    logger.info("quantizing=int8 %s", _described(settings))
     # The log has progress bars for terminals; only the last line of a failure matters.
     with (
         log.open("wb") as file,
@@ -252,13 +253,13 @@ def quantize(
 
 
 def compare(
-    int8: Int8Network,
+    int8: OnnxNetwork,
     validation: ImageSet,
     predicted: npt.NDArray[np.int64],
     max_drop: float,
     stop: Stop,
     *,
-    float32: Int8Network,
+    float32: OnnxNetwork,
 ) -> Comparison:
     """Compare an int8 network with the float32 network's predictions of validation images."""
     count = min(COMPARED_IMAGES, len(validation))
@@ -280,8 +281,8 @@ def compare(
     return Comparison.of(validation.labels[indices], predicted[indices], classes, losses, max_drop)
 
 
-def _described(calibration: Calibration) -> str:
-    return " ".join(f"{key}={value}" for key, value in dataclasses.asdict(calibration).items())
+def _described(settings: QuantizationSettings) -> str:
+    return " ".join(f"{key}={value}" for key, value in dataclasses.asdict(settings).items())
 
 
 def _with_verdict(

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-# Of int8, whose scales are symmetric.
+# int8's largest value; its scales are symmetric.
 LARGEST = 127
 
 

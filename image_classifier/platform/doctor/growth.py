@@ -18,10 +18,10 @@ _FLOOR_BYTES = 8 * 2**20
 _LEAST_BYTES = 4 * 2**10
 # Nothing but data that is kept grows so fast.
 _CERTAIN_BYTES = 512 * 2**10
-# Their garbage adds up to hundreds of MB before they free it: 8 KB each ping of AWS's model server.
+# These runtimes collect hundreds of MB of garbage late; AWS's model server leaves 8 KB per ping.
 _LATE_COLLECTORS = {"java", "dotnet"}
 
-# Of the growth, each third of the requests has a third, if it is a leak; at least this part.
+# A leak grows evenly: each third of the requests causes at least this fraction of the growth.
 _STEADY = 1 / 6
 
 

@@ -27,7 +27,7 @@ _WATCH_POLL_SECONDS = 0.5
 # A pause of the machine makes one ping late.
 _SLOW_PINGS = 2
 
-# Of the limit: how long to wait for a program that gets no processor.
+# Multiple of the limit to wait for a program that gets no processor.
 _MAX_FACTOR = 10
 _LEAST_SECONDS = 0.05
 

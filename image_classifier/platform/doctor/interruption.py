@@ -21,7 +21,7 @@ _LAST_STATES = 8
 
 _KILL_POLL_SECONDS = 0.005
 
-# Of a job's time: when it is interrupted at the latest.
+# Fraction of the job's time after which it is interrupted at the latest.
 _INTERRUPTION = 0.6
 
 

@@ -52,7 +52,7 @@ def measure(examination: Examination, launch: Launch, valid: Payload, limit: flo
         try:
             with startup.server(
                 # A server that does not start with a setting has no other fault.
-                replace(examination, report=type(examination.report)([])),
+                examination.without_report(),
                 replace(launch, variables=variables),
                 examination.limits.startup,
             ) as running:

@@ -11,7 +11,8 @@ from image_classifier.platform.doctor.startup import POLL_SECONDS
 MORE = tuple(f"{number:032x}" for number in range(0xD0, 0xD8))
 _MORE_SECONDS = 5
 
-# Of the memory: what the files of so many models may have, which take more space when loaded.
+# Largest fraction of the memory that the files of all these models may have; loaded, they take
+# more.
 _MAX_SHARE = 1 / 8
 
 _NO_MEMORY = 507

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from shutil import copytree
 
+from container.classifier.environment import MULTI_MODEL_VARIABLE
 from image_classifier.platform.doctor import growth, model_loads, startup
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.doctor.growth import Growth
@@ -36,7 +37,7 @@ def examine(examination: Examination) -> None:
     report = examination.report
     _copy_models(examination)
     launch = replace(launch_of(examination), folders={"models": False})
-    launch = replace(launch, variables={"SAGEMAKER_MULTI_MODEL": "true", **launch.variables})
+    launch = replace(launch, variables={MULTI_MODEL_VARIABLE: "true", **launch.variables})
     try:
         try:
             _examine(examination, launch)

@@ -4,6 +4,7 @@ import signal
 import time
 from dataclasses import replace
 
+from container.classifier.environment import BATCH_VARIABLE, PORT_VARIABLE
 from image_classifier.platform.doctor import load_settings, startup, traffic
 from image_classifier.platform.doctor.cases import TRANSFORM
 from image_classifier.platform.doctor.examination import Examination
@@ -111,9 +112,9 @@ def launch_of(examination: Examination) -> Launch:
     target, options = examination.target, examination.options
     variables = dict(options.variables)
     if examination.role == TRANSFORM:
-        variables = {"SAGEMAKER_BATCH": "true", **variables}
+        variables = {BATCH_VARIABLE: "true", **variables}
     if not target.is_container:
-        variables["SAGEMAKER_BIND_TO_PORT"] = str(options.port)
+        variables[PORT_VARIABLE] = str(options.port)
         examination.report.skip(
             "network", "a process cannot be separated from the network: use a container image"
         )
@@ -256,7 +257,7 @@ def _check_without_model(examination: Examination, launch: Launch, valid: Payloa
     empty = examination.folder / "without"
     (empty / "model").mkdir(parents=True)
     relaunch = replace(launch, base_dir=empty)
-    silent = replace(examination, report=type(examination.report)([]))
+    silent = examination.without_report()
     try:
         with startup.server(silent, relaunch, _NO_MODEL_SECONDS) as running:
             answer = invoke(running, examination, valid)

@@ -14,11 +14,11 @@ from image_classifier.platform.sandbox.launch import Launch, Running, StartError
 
 POLL_SECONDS = 0.2
 
-# Of the startup time: how long a server may listen on another port only, such as a back end that
-# starts before its proxy.
+# Fraction of the startup time in which a server may listen on another port only, such as a back end
+# that starts before its proxy.
 _ELSEWHERE = 0.3
 
-# Of the startup time: how long to wait for a server that gets no processor.
+# Multiple of the startup time to wait for a server that gets no processor.
 _MAX_FACTOR = 4
 
 # A second start, with fewer restrictions, is shorter.

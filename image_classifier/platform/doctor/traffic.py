@@ -31,7 +31,7 @@ _UNHEALTHY = "GET /ping fails in any case"
 PARALLEL = 4
 _TOO_LARGE = 413
 
-# Statuses of a server that has more requests than places for them.
+# Statuses of a server that has more requests than slots for them.
 _BUSY = {429, 503}
 
 _PARAMETERS = ("MaxConcurrentTransforms", "BatchStrategy", "MaxPayloadInMB")

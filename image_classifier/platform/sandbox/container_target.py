@@ -38,7 +38,7 @@ _SAVE_SECONDS = 600
 
 _OPT_ML = "/opt/ml"
 
-# Of this machine, in IPv4 and IPv6.
+# All addresses of this machine, in IPv4 and IPv6.
 _ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not listened on
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-# Of a response's body: more is not read, unless a caller expects more.
+# Limit of a response's body, unless a caller expects more.
 MAX_BYTES = 10_000_000
 
 REFUSED, NO_RESPONSE = "connection refused", "no response"
@@ -192,7 +192,6 @@ def call(
     timeout: float,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
-    is_chunked: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> Answer:
     """Send one request on a new connection.
@@ -204,12 +203,11 @@ def call(
         timeout: seconds for each of connecting, sending, the wait for the response, and reading it.
         body: of the request.
         headers: of the request.
-        is_chunked: whether the body is sent in chunks, without Content-Length.
         max_bytes: of the response; no more are read.
     """
     connection = Connection(address, timeout, max_bytes=max_bytes)
     try:
-        return connection.send(method, path, body=body, headers=headers, is_chunked=is_chunked)
+        return connection.send(method, path, body=body, headers=headers)
     finally:
         connection.close()
 

@@ -18,7 +18,7 @@ STARTER = "image-classifier.starter"
 # The same as STARTER, of processes.
 STARTER_VARIABLE = "IMAGE_CLASSIFIER_STARTER"
 
-# Of a server that outlives its starter.
+# Label of a server that outlives its starter: its port.
 PORT = "image-classifier.port"
 
 

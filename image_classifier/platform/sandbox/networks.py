@@ -12,8 +12,8 @@ from image_classifier.platform.sandbox.launch import Launch, SandboxError
 if TYPE_CHECKING:
     import docker
 
-# Of a container whose port is published: its packets to other machines have an address that they
-# cannot respond to.
+# Network option of a container whose port is published: its packets to other machines have an
+# address that they cannot respond to.
 _WITHOUT_ROUTE = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
 
 

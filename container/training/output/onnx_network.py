@@ -1,4 +1,4 @@
-"""An int8 network, as ONNX Runtime computes it."""
+"""A network of an ONNX file, computed by ONNX Runtime."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ class NotQuantizedError(Exception):
     """The network cannot be quantized, for the reason in the message."""
 
 
-class Int8Network:
+class OnnxNetwork:
     """An int8 network, or the float32 network that it is compared with, in ONNX Runtime."""
 
     def __init__(self, onnx_model: Path) -> None:
