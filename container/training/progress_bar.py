@@ -73,7 +73,11 @@ class ProgressBar:
         left = (self._total - self._done) / rate if rate else 0
         logger.info(
             "%s: %d of %d images, %.0f images/s, %.0f s left%s",
-            *(self._name, self._done, self._total, rate, left),
+            self._name,
+            self._done,
+            self._total,
+            rate,
+            left,
             f"; {note}" if (note := self._note()) else "",
         )
 

@@ -58,8 +58,15 @@ def cpu_bottleneck(
     patience: int = 1000,
 ) -> Finding:
     """Find GPUs that wait for the CPUs."""
-    limits = threshold, gpu_threshold, cpu_threshold, patience
-    return _bottleneck(profile, CPU, limits, "the CPUs are busy")
+    return _bottleneck(
+        profile,
+        CPU,
+        "the CPUs are busy",
+        threshold=threshold,
+        low=gpu_threshold,
+        high=cpu_threshold,
+        patience=patience,
+    )
 
 
 @rule(
@@ -76,8 +83,15 @@ def io_bottleneck(
     patience: int = 1000,
 ) -> Finding:
     """Find GPUs that wait for the disk."""
-    limits = threshold, gpu_threshold, io_threshold, patience
-    return _bottleneck(profile, IO_WAIT, limits, "the CPUs wait for the disk")
+    return _bottleneck(
+        profile,
+        IO_WAIT,
+        "the CPUs wait for the disk",
+        threshold=threshold,
+        low=gpu_threshold,
+        high=io_threshold,
+        patience=patience,
+    )
 
 
 @rule(
@@ -167,11 +181,14 @@ def overall_system_usage(profile: Profile) -> Finding:
 def _bottleneck(
     profile: Profile,
     metric: tuple[str, str],
-    limits: tuple[float, float, float, int],
     what: str,
+    *,
+    threshold: float,
+    low: float,
+    high: float,
+    patience: int,
 ) -> Finding:
     """Compare with a limit the percentage of samples with idle GPUs and a high load of a metric."""
-    threshold, low, high, patience = limits
     gpu, load = _mean(profile.values(*GPU)), _mean(profile.values(*metric))
     if gpu is None or load is None:
         return Finding(0, lacks=NO_GPU)

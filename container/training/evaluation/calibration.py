@@ -148,7 +148,10 @@ def helpful_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.
     logger.info(
         "calibration does not help: the temperature %.3g changes the expected calibration error of "
         "%d validation images from %.3g to %.3g; the probabilities stay those of the network",
-        *(temperature, len(labels), fitted.before.error, error),
+        temperature,
+        len(labels),
+        fitted.before.error,
+        error,
     )
     return 1.0
 

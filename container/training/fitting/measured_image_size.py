@@ -101,12 +101,10 @@ def _largest(hyperparameters: Hyperparameters, num_classes: int, images: float, 
     logger.info(
         "image_size=%d: the median shorter side of the files is %s pixels, and %d passes over them "
         "take about %.1f minutes",
-        *(
-            size,
-            f"{side:g}" if side < SIZES[0] else f"{SIZES[0]} or more",
-            EPOCHS,
-            seconds * (size / SIZES[0]) ** 2 / 60,
-        ),
+        size,
+        f"{side:g}" if side < SIZES[0] else f"{SIZES[0]} or more",
+        EPOCHS,
+        seconds * (size / SIZES[0]) ** 2 / 60,
     )
     return size
 

@@ -94,13 +94,16 @@ class TimeBudget:
         logger.info(
             "max_minutes: %.1f of %g minutes for steps, then about %.1f for the last evaluation, "
             "the model and the reports",
-            *(max(0.0, left) / 60, limit, ending),
+            max(0.0, left) / 60,
+            limit,
+            ending,
         )
         self.sufficient_minutes = math.ceil(limit + 1 - min(left, 0.0) / 60)
         if left <= 0:
             logger.warning(
                 "max_minutes=%g leaves no time to train the network: set it to %d or more",
-                *(limit, self.sufficient_minutes),
+                limit,
+                self.sufficient_minutes,
             )
 
     def log_shortage(self, steps: int, least: int) -> None:
