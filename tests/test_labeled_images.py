@@ -13,6 +13,7 @@ from container.classifier.labeled_images import (
     class_names_of,
     labeled_files,
     labeled_splits,
+    single_split,
 )
 from container.classifier.split_names import role_of
 from container.training.data.sampling import split_validation
@@ -159,6 +160,14 @@ def test_equal_seeds_split_equally() -> None:
 
     assert split_validation(everything, 0.2, seed=1) == split_validation(everything, 0.2, seed=1)
     assert split_validation(everything, 0.2, seed=1) != split_validation(everything, 0.2, seed=2)
+
+
+def test_images_held_out_of_many_classes_need_only_one_of_each(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"class {number}/1.png" for number in range(30)))
+
+    assert len(single_split(labeled_splits(tmp_path, is_whole=False))) == 30
+    with pytest.raises(UserError, match="every image has a different label"):
+        labeled_splits(tmp_path)
 
 
 def test_held_out_images_cannot_have_other_classes() -> None:
