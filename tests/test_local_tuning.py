@@ -449,7 +449,9 @@ def test_hyperband_gets_the_maximal_epochs(tmp_path: Path) -> None:
 def test_missing_data_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, SETTINGS, NAME)
 
-    with pytest.raises(UserError, match=r"no folder .*/images/training for channel training"):
+    with pytest.raises(
+        UserError, match=r"the folder .*/images/training of channel training does not exist"
+    ):
         local_tuning.run(settings(tmp_path), tmp_path / "out", print)
     bare = write(tmp_path, "", NAME)
     assert main(["tune", str(bare), "--local"]) == 1

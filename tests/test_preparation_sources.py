@@ -373,5 +373,5 @@ def test_broken_links_and_pipes_are_reported(tmp_path: Path) -> None:
 
 
 def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^found no image: expected files that end"):
+    with pytest.raises(UserError, match=r"^found no images: expected files that end"):
         list_images(tmp_path)

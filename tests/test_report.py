@@ -314,7 +314,7 @@ def test_quantization_is_reported_with_its_reason() -> None:
     untried = Page(rendered()).text
 
     assert "served in int8 on" in accepted
-    assert "Served: int8 where it is the fastest" in accepted
+    assert "Served: int8 on processors where it is fastest" in accepted
     assert "not served in int8. On a CPU, the server measures" in rejected
     assert "not served in int8. On a CPU, the server measures" in untried
     for text in (accepted, rejected, untried):
@@ -328,7 +328,7 @@ def test_quantization_is_reported_with_its_reason() -> None:
     assert "accuracy on" not in untried
     attempt = Attempt(QUANTIZATION_SETTINGS[0], comparison, Path("model.onnx"))
     assert served(verdict(INT8, "", attempt)) == (
-        "served: int8 where it is the fastest, with an accuracy of 96.65% on 2000 validation "
-        "images, where float32 has 97.05%"
+        "served: int8 on processors where it is fastest, with an accuracy of 96.65% on 2000 "
+        "validation images, where float32 has 97.05%"
     )
     assert served(verdict(FLOAT32, "", attempt)) == "served: this network, without int8"

@@ -18,7 +18,7 @@ from tests.settings_files import BEGINNING, EXAMPLES, REGISTRY, TUNING, read
 
 # Thirty mistakes; each comment is a part of the line's message.
 PLANTED = """\
-name = "Hands_2"  # small letters
+name = "Hands_2"  # lowercase letters
 nmae = "x"  # did you mean name
 [aws]
 role = "image-classifier"  # arn:aws:iam

@@ -55,7 +55,9 @@ def test_missing_folder_is_reported_with_those_that_exist(tmp_path: Path) -> Non
     write_images(tmp_path / "images" / "train", per_class=1)
     file = read(tmp_path, settings(["training", "test"]), NAME)
 
-    with pytest.raises(UserError, match=r"no folder .*/test for channel test, found train there"):
+    with pytest.raises(
+        UserError, match=r"the folder .*/test of channel test does not exist, found train there"
+    ):
         file.local_channels()
 
 

@@ -73,7 +73,7 @@ def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
     assert [line for line, _ in found] == [0] * 4
     messages = " ".join(message for _, message in found)
     for words in (
-        "hyperparameters.network is an unknown network, got 'resnet19'; did you mean resnet18?",
+        "hyperparameters.network names an unknown network, 'resnet19'; did you mean resnet18?",
         "tuning.ranges.epochs must have min below max",
         "trainin is unknown here; did you mean training?",
         "SAGEMAKER_CLASSIFIER_THREADS must be a whole number",
@@ -155,7 +155,7 @@ def test_missing_folders_are_mistakes_for_check_alone(tmp_path: Path) -> None:
     assert settings_file.read(path, tmp_path / "none").local_data == tmp_path / "nowhere"
     ((line, message),) = check(path)
     assert line == 13
-    assert message.startswith(f"data.local is not a folder: {tmp_path}/nowhere; fix the path")
+    assert message.startswith(f"data.local does not exist: {tmp_path}/nowhere; fix the path")
 
 
 def test_two_folders_of_a_channel_that_names_neither_are_reported(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from image_classifier.cli import completion
 from image_classifier.cli.verbs import VERBS
 from image_classifier.platform.sandbox.ports import parse_port
+from image_classifier.settings.suggestion import suggestion
 
 DESCRIPTION = "Train, tune, deploy and use image classifiers, on SageMaker or on this machine."
 
@@ -89,21 +90,29 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
     if chosen in WITH_SETTINGS and "--local" in argv and chosen not in _LOCAL.split():
         verbs = ", ".join(_LOCAL.split())
         subparsers.choices[chosen].error(f"{chosen} has no --local, only {verbs} have it")
-    arguments = parser.parse_args(argv)
+    if chosen is not None and chosen not in VERBS:
+        parser.error(f"unknown verb {chosen!r}{suggestion(chosen, VERBS)}")
+    arguments = parser.parse_args(argv or ["--help"])
     if command:
         arguments.command = command
     _check_local_options(parser, arguments)
-    if arguments.verb == "transform" and arguments.output is not None and not arguments.local:
-        parser.error("--output needs --local: on SageMaker, results are below aws.bucket")
-    if arguments.verb == "logs" and arguments.local and (arguments.follow or arguments.since):
-        parser.error("--follow and --since are for SageMaker, and not for --local")
-    if chosen == "pipeline" and arguments.output and arguments.start:
-        parser.error("--output creates no pipeline to start: remove it or --start")
-    if chosen == "deploy" and arguments.version is not None and (arguments.local or arguments.job):
-        parser.error("--version is for SageMaker, instead of --job: remove --local and --job")
-    if chosen == "deploy" and arguments.expires is not None and arguments.local:
-        parser.error("--expires is for SageMaker, and not for --local")
+    _check_places(parser, arguments)
     return arguments
+
+
+def _check_places(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Exit if options are for SageMaker only, or for this machine only."""
+    verb = arguments.verb
+    if verb == "transform" and arguments.output is not None and not arguments.local:
+        parser.error("--output needs --local: on SageMaker, results are below aws.bucket")
+    if verb == "logs" and arguments.local and (arguments.follow or arguments.since):
+        parser.error("--follow and --since are for SageMaker, and not for --local")
+    if verb == "pipeline" and arguments.output and arguments.start:
+        parser.error("--output creates no pipeline to start: remove it or --start")
+    if verb == "deploy" and arguments.version is not None and (arguments.local or arguments.job):
+        parser.error("--version is for SageMaker, instead of --job: remove --local and --job")
+    if verb == "deploy" and arguments.expires is not None and arguments.local:
+        parser.error("--expires is for SageMaker, and not for --local")
 
 
 def _time(text: str) -> datetime:
@@ -195,7 +204,7 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     flag(every, "--quiet", "print only the result")
     override = {"metavar": "KEY=VALUE", "action": "append", "default": [], "dest": "overrides"}
     add(every, "--set", _SET_HELP, **override)
-    flag(_CHANGING, "--dry-run", "validate and print the requests; send none")
+    flag(_CHANGING, "--dry-run", "validate and print the requests; send none that changes anything")
     add(
         _WAITING,
         "--no-wait",

@@ -5,7 +5,7 @@ TEMPLATE = """\
 # Settings of an image classifier: @images@ training images of @classes@ classes, @side@ pixels.
 # `image-classifier check FILE` lists the mistakes. Keys that are left out have their defaults.
 
-name = @name@    # begins the names of all resources; up to 17 letters, digits and hyphens
+name = @name@    # begins the names of all resources; up to 17 lowercase letters, digits, hyphens
 
 [data]
 local = @local@    # folder of the channels, relative to this file

@@ -56,8 +56,8 @@ VERBS: Mapping[str, Verb] = {
         example="archive.zip data/hands",
         page="how-to/own-data.md",
         then="{command} init --data {out} --output settings.toml (first put pretrained weights, "
-        "such as resnet18.pth, into {out}/weights/; without a file, training downloads those of "
-        "torchvision, or trains a small network from scratch)",
+        "such as resnet18.pth, into {out}/weights/; without a file, init chooses weights that "
+        "training downloads from torchvision, or a small network without weights)",
     ),
     "audit": Verb(
         summary="report what is wrong with a folder or an archive of images",

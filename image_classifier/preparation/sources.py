@@ -81,7 +81,7 @@ def list_images(folder: Path, used: Collection[str] = ()) -> tuple[list[str], li
         archives = [item.path for item in findings if item.kind == "archive"]
         hint = f"; {archives[0]} is an archive: name it as the source" if archives else ""
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UserError(f"found no image: expected files that end with {suffixes}{hint}")
+        raise UserError(f"found no images: expected files that end with {suffixes}{hint}")
     return sorted(images), findings
 
 

@@ -65,7 +65,8 @@ def find_missing_folders(
             else "fix the path, create it with `image-classifier prepare SOURCE FOLDER`, or remove "
             "the key if the images are only on S3"
         )
-        yield Mistake(("data", "local"), f"is not a folder: {folder}; {hint}")
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        yield Mistake(("data", "local"), f"{problem}: {folder}; {hint}")
         return
     if ("data", "channels") in wrong and "channels" not in settings.data.model_fields_set:
         return

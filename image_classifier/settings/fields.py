@@ -60,7 +60,7 @@ def one_of(names: Collection[str]) -> Check:
 
     def check(name: str) -> str:
         if name not in names:
-            raise ValueError(f"is unknown{suggestion(name, names)}")
+            raise ValueError(f"has an unknown value{suggestion(name, names)}")
         return name
 
     return Check(check, {"enum": list(names)})

@@ -39,7 +39,7 @@ def mistakes(settings: Settings) -> Iterator[Mistake]:
     objective = known[0] if settings.tuning is None else settings.tuning.objective
     if objective not in known:
         hint = suggestion(objective, known)
-        yield Mistake(("tuning", "objective"), f"is unknown, got {objective!r}{hint}")
+        yield Mistake(("tuning", "objective"), f"names an unknown metric, {objective!r}{hint}")
     if objective == "images_per_second":
         yield Mistake(("tuning", "objective"), "is a speed: name a metric of the predictions")
 

@@ -175,7 +175,8 @@ class Settings(Section):
         str,
         like(
             rf"(?=.{{1,{MAX_NAME}}}$)[a-z][a-z0-9]*(-[a-z0-9]+)*",
-            f"my-job2: up to {MAX_NAME} small letters, digits and single hyphens, a letter first",
+            f"my-job2: up to {MAX_NAME} lowercase letters, digits and single hyphens, "
+            "a letter first",
         ),
     ] = ""
     """Prefix of the names of all created resources. The only required key."""

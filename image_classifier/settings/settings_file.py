@@ -77,8 +77,8 @@ class SettingsFile:
             if folder is None:
                 found = f"found {', '.join(sorted(folders)[:10]) or 'no folders'} there"
                 raise UserError(
-                    f"no folder {self.local_data / name} for channel {name}, {found}: "
-                    "fix data.local or data.channels"
+                    f"the folder {self.local_data / name} of channel {name} does not exist, "
+                    f"{found}: correct data.local or data.channels"
                 )
         return {name: self.local_data / folder for name, folder in channels.items() if folder}
 

@@ -170,9 +170,7 @@ def rejection(hyperparameters: Mapping[str, object]) -> str | None:
         single = next(iter(hyperparameters)) if len(hyperparameters) == 1 else ""
         return str(error).removeprefix(f"{single} ")
     if parsed.network not in NETWORKS:
-        return (
-            f"is an unknown network, got {parsed.network!r}{suggestion(parsed.network, NETWORKS)}"
-        )
+        return f"names an unknown network, {parsed.network!r}{suggestion(parsed.network, NETWORKS)}"
     if parsed.debug_rules and (rule := unknown_rule(parsed.debug_rules)):
-        return f"has an unknown rule, got {rule!r}{suggestion(rule, RULES)}"
+        return f"names an unknown rule, {rule!r}{suggestion(rule, RULES)}"
     return None

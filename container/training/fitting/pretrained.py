@@ -60,9 +60,9 @@ def download(network: Network) -> str:
     except (OSError, HTTPException, RuntimeError) as error:
         # RuntimeError: the checksum is wrong.
         raise UserError(
-            f"the pretrained weights of {network.name} cannot be downloaded ({error}): add a "
-            "`weights` channel with the file, or train from scratch with network=small or "
-            "pretrained=false"
+            f"the pretrained weights of {network.name} cannot be downloaded ({error}): put the "
+            'file into the `weights` channel (a folder `weights` next to `train`, and "weights" in '
+            "data.channels), or train from scratch with network=small or pretrained=false"
         ) from error
     _load(network, [state], str(weights))
     logger.info("weights=%s source=%s", weights, weights.url)

@@ -117,7 +117,7 @@ class Comparison:
     def reason(self) -> str:
         """Why int8 is served or not: what decides first, then what so many images can show."""
         drop = self.detectable_drop
-        limit = "no drop" if drop is None else f"a drop of {100 * drop:.2g} % or more"
+        limit = "no drop is" if drop is None else f"drops from {100 * drop:.2g} % on are"
         expected = (
             "the expected drop of int8's accuracy plus its standard error, "
             f"{100 * self.expected_drop:.2f} + {100 * self.expected_drop_error:.2f} %, is "
@@ -129,7 +129,7 @@ class Comparison:
             f"{100 * self.int8_accuracy:.2f} % and of float32 {100 * self.float32_accuracy:.2f} % "
             f"({self.lost} lost, {self.gained} gained), which "
             f"{'shows' if self.has_larger_drop else 'does not show'} a larger drop than "
-            f"allowed (p={self.p_value:.2g}; so many images can show {limit})"
+            f"allowed (p={self.p_value:.2g}; with {self.images} images, {limit} detectable)"
         )
         sentences = (counted, expected) if self.has_larger_drop else (expected, counted)
         return f"{'; '.join(sentences)}; their predictions agree on {100 * self.agreement:.2f} %"

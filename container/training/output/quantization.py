@@ -106,7 +106,7 @@ def served(entry: Json) -> str:
         return "served: this network, without int8"
     int8, float32 = (100 * float(str(entry[f"{name}_accuracy"])) for name in (INT8, FLOAT32))
     return (
-        f"served: int8 where it is the fastest, with an accuracy of {int8:.2f}% on "
+        f"served: int8 on processors where it is fastest, with an accuracy of {int8:.2f}% on "
         f"{entry['images']} validation images, where float32 has {float32:.2f}%"
     )
 
