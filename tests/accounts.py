@@ -63,8 +63,8 @@ def configure_moto(server: str, what: str, results: object) -> None:
     ).close()
 
 
-# A document, XML as bytes, an error as CODE or CODE: MESSAGE, or a function that returns one of
-# them.
+# A document, XML as bytes, an error as CODE, CODE: MESSAGE or ModelError: STATUS BODY, or a
+# function that returns one of them.
 Scripted = Mapping[str, object] | bytes | str | Callable[[], Mapping[str, object] | str]
 
 
@@ -103,7 +103,10 @@ class StandIn:
                 return AWSResponse(request.url, 200, {}, _Raw(answer.decode()))
             if isinstance(answer, str):
                 code, message = [*answer.split(": ", 1), "scripted"][:2]
-                error = {"__type": code, "message": message}
+                error: dict[str, object] = {"__type": code, "message": message}
+                if code == "ModelError":
+                    status, text = message.split(" ", 1)
+                    error |= {"OriginalStatusCode": int(status), "OriginalMessage": text}
                 return AWSResponse(request.url, 400, {}, _Raw(json.dumps(error)))
             return AWSResponse(request.url, 200, {}, _Raw(json.dumps(answer)))
 

@@ -1,15 +1,18 @@
 """Servers in containers, and what killed commands leave in the Docker engine."""
 
+import json
 import os
 import socketserver
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from container.classifier.errors import UserError
+from image_classifier.cli import main
 from image_classifier.local import server
 from image_classifier.local.packing import pack
 from image_classifier.platform import deployment, opt_ml, processes
@@ -18,7 +21,7 @@ from image_classifier.platform.sandbox.launch import Launch, SandboxError
 from tests.bodies import PNG
 from tests.containers import docker
 from tests.processes import free_port
-from tests.settings_files import read
+from tests.settings_files import read, write
 
 PRINT_LABELS = """
 from pathlib import Path
@@ -164,6 +167,55 @@ def test_response_that_is_not_http_is_a_mistake(tmp_path: Path, response: str) -
 
         with pytest.raises(UserError, match="no server responds on port"):
             next(server.predict([image], other.server_address[1]))
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Responds with the status and the body that the request's body has."""
+
+    def do_POST(self) -> None:
+        status, body = self.rfile.read(int(self.headers["Content-Length"])).split(b" ", 1)
+        self.send_response(int(status))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Log nothing."""
+
+
+def test_images_that_the_server_rejects_leave_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prediction = '{"class_name": "cat", "probability": 1, "ranking": [{}]}'
+    error = '{"error": {"code": "bad", "message": "no good"}}'
+    bodies = {
+        "a.png": f"422 {error}",
+        "b.png": f'200 {{"predictions": [{error}]}}',
+        "c.png": f'200 {{"predictions": [{prediction}]}}',
+        "d.png": f"503 {error}",
+        "e.png": f"404 {error}",
+    }
+    for name, body in bodies.items():
+        (tmp_path / name).write_text(body)
+    (tmp_path / "link.png").symlink_to("nowhere")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as echo:
+        threading.Thread(target=echo.serve_forever, daemon=True).start()
+
+        def predict(*names: str) -> tuple[int, str, str]:
+            images = [str(tmp_path / name) for name in names]
+            command = ["predict", str(write(tmp_path)), *images, "--local", "--json"]
+            code = main([*command, "--port", str(echo.server_port)])
+            return code, *capsys.readouterr()
+
+        code, output, errors = predict("a.png", "b.png", "link.png", "c.png")
+        assert code == 1
+        rejected = json.loads(error)
+        unread = {"code": "not_sent", "message": "cannot be read: No such file or directory"}
+        answers = [rejected, rejected, {"error": unread}, {"predictions": [json.loads(prediction)]}]
+        assert list(map(json.loads, output.splitlines())) == answers
+        assert errors == "image-classifier: 3 of 4 images were rejected\n"
+        for name in ("d.png", "e.png"):
+            assert predict(name, "c.png") == (1, "", "image-classifier: no good\n")
+        echo.shutdown()
 
 
 @pytest.mark.parametrize("host", ["unix://{}/none.sock", "odd://x"])

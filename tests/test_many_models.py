@@ -190,7 +190,8 @@ def test_deployed_models_are_chosen_by_name(
         assert "model first.tar.gz\n" in capsys.readouterr().out
         first = ask("first.tar.gz")
         errors = run("predict", "image.png", "--model", "second.tar.gz")[2]
-        assert "no model 'second.tar.gz' in" in errors
+        assert errors.startswith("image-classifier: no model 'second.tar.gz' in ")
+        assert errors.endswith("prefix, which has first.tar.gz\n")
         Path("later.tar.gz").rename(late)
         assert ask("second.tar.gz") != first
         assert ask("first.tar.gz") == first

@@ -270,7 +270,7 @@ def test_predict_waits_for_an_asynchronous_response(
     assert client("s3").get_object(Bucket="my-bucket", Key=sent)["Body"].read() == b"png"
 
     assert run("predict", settings, image) == 1
-    assert f"the endpoint rejected the image: {rejected}" in capsys.readouterr().err
+    assert f"{image}: the endpoint rejected the image: {rejected}\n" == capsys.readouterr().out
 
 
 @pytest.fixture
@@ -377,9 +377,33 @@ def test_predict_rejects_foreign_responses_and_files(
     assert run("predict", settings, image) == 1
     assert 'not a response of the server: {"error": "no"}' in capsys.readouterr().err
     assert run("predict", settings, tmp_path / "a.txt") == 1
-    assert "does not have the suffix of an image" in capsys.readouterr().err
+    assert "does not have the suffix of an image" in capsys.readouterr().out
     assert run("predict", settings, tmp_path) == 1
-    assert f"{tmp_path} is a folder: name its images" in capsys.readouterr().err
+    assert f"{tmp_path}: a folder: name its images" in capsys.readouterr().out
+
+
+def test_image_that_the_endpoint_rejects_leaves_the_others(
+    account: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert account
+    stand_in = StandIn(monkeypatch)
+    settings, images = write(tmp_path), [tmp_path / "a.png", tmp_path / "b.png"]
+    for image in images:
+        image.write_bytes(b"png")
+    damaged = 'ModelError: 422 {"error": {"code": "x", "message": "the image is damaged"}}'
+    answer = {"predictions": [{"class_name": "0L", "probability": 1}], "class_names": ["0L"]}
+    stand_in.answer("sagemaker-runtime.InvokeEndpoint", damaged, answer)
+
+    assert run("predict", settings, *images) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"{images[0]}: the image is damaged\n{images[1]}: 0L (100.0%)\n"
+    assert printed.err == "image-classifier: 1 of 2 images was rejected\n"
+    stand_in.answer("sagemaker-runtime.InvokeEndpoint", "ModelError: 503 {}")
+    assert run("predict", settings, *images) == 1
+    assert "AWS rejected InvokeEndpoint: ModelError: 503" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,17 @@ def test_deploy_sends_golden_images(
     assert code == int("differ" in printed.err)
 
 
+def test_golden_image_that_the_endpoint_rejects_is_named(
+    stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("a/model.tar.gz", artifact([0.1, 0.9]))
+    error = '{"error": {"code": "x", "message": "damaged"}}'
+    stand_in.answer("sagemaker-runtime.InvokeEndpoint", f"ModelError: 422 {error}")
+
+    assert run("deploy", write(tmp_path, ENDPOINT), "--job", MODEL) == 1
+    assert f"hands rejected golden/0.png of {MODEL}: damaged" in capsys.readouterr().err
+
+
 def test_deploy_sends_golden_images_to_every_model(
     stand_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

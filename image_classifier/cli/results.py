@@ -24,12 +24,23 @@ DEFAULT_TOP = 2
 def print_predictions(
     responses: Iterable[tuple[Path, Answer]], arguments: argparse.Namespace
 ) -> None:
-    """Print each image's class and the next best ones, or with --json its complete response."""
+    """Print each image's class and the next best ones, or with --json its complete response.
+
+    Raises:
+        UserError: images were rejected; their lines have the reasons.
+    """
+    count = rejected = 0
     for image, answer in responses:
-        texts = predictions.lines(str(image), answer, arguments.top or DEFAULT_TOP)
+        count += 1
+        rejected += "error" in answer
+        document = answer if "predictions" in answer else {"predictions": [answer]}
+        texts = predictions.lines(str(image), document, arguments.top or DEFAULT_TOP)
         lines = [json.dumps(answer)] if arguments.json else texts
         for line in lines:
             print(line, flush=True)
+    if rejected:
+        verb = "was" if rejected == 1 else "were"
+        raise UserError(f"{rejected} of {count} images {verb} rejected")
 
 
 def print_log(

@@ -15,6 +15,7 @@ from image_classifier.local.jobs import DEPLOYED, FOLDER, trained
 from image_classifier.local.packing import pack
 from image_classifier.platform import deployment, endpoint, opt_ml, processes, router
 from image_classifier.platform.archives import extract
+from image_classifier.platform.many_models import names_in
 from image_classifier.platform.sandbox.http_call import call
 from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
 from image_classifier.sagemaker import invocation, prediction
@@ -116,7 +117,7 @@ def deploy_many_models(
     )
     _free_port(folder, port)
     processes.serve(base_dir, port, program)
-    names = [str(path.relative_to(models)) for path in sorted(models.rglob("*.tar.gz"))]
+    names = names_in(models)
     for name in names:
         show(f"model {name}")
     if not names:
@@ -182,23 +183,32 @@ def _free_port(folder: Path, port: int) -> None:
 def predict(
     images: Sequence[Path], port: int, *, top: int | None = None, model: str | None = None
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield every image with the local server's response: the `top` classes or all of them.
+    """Yield every image with the local server's response, or with an error if it is rejected.
 
-    `model` is one of a multi-model endpoint's models.
+    The response has the `top` classes or all of them. `model` is one of a multi-model endpoint's.
 
     Raises:
-        UserError: an image cannot be read, no server responds, or the server rejects an image.
+        UserError: no server responds, or it rejects every request.
     """
-    address = processes.client_address(port)
     for image in images:
-        body, media_type = prediction.read_image(image, Endpoint())
-        headers = {"Content-Type": media_type, "Accept": invocation.accept(top)}
-        if model is not None:
-            headers[TARGET_MODEL] = model
-        answer = call(address, "POST", "/invocations", timeout=60, body=body, headers=headers)
-        if answer.status is None:
-            raise _no_server(port, answer)
-        yield image, invocation.decode_response(answer.body)
+        try:
+            body, media_type = prediction.read_image(image, Endpoint())
+            yield image, _predict(body, media_type, port, top=top, model=model)
+        except invocation.RejectedImageError as error:
+            yield image, error.document
+
+
+def _predict(
+    body: bytes, media_type: str, port: int, *, top: int | None, model: str | None
+) -> dict[str, Any]:
+    headers = {"Content-Type": media_type, "Accept": invocation.accept(top)}
+    if model is not None:
+        headers[TARGET_MODEL] = model
+    address = processes.client_address(port)
+    answer = call(address, "POST", "/invocations", timeout=60, body=body, headers=headers)
+    if answer.status is None:
+        raise _no_server(port, answer)
+    return invocation.decode_response(answer.body, answer.status)
 
 
 def require_server(port: int) -> None:

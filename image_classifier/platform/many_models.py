@@ -31,6 +31,9 @@ MAX_BYTES = 25 * 2**20
 # How often a model is loaded again that was evicted before its request was processed.
 _ATTEMPTS = 10
 
+# Models that are named in a message.
+_SHOWN = 5
+
 # Folder of the unpacked models.
 MODELS = "models"
 
@@ -54,6 +57,11 @@ def launch_of(launch: Launch) -> Launch:
     variables = {MULTI_MODEL_VARIABLE: "true", **launch.variables}
     folders = {**launch.folders, MODELS: False}
     return replace(launch, folders=folders, variables=variables)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of a folder's models, sorted."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.tar.gz"))
 
 
 class ManyModels:
@@ -191,7 +199,11 @@ class ManyModels:
             # Its name is too long for a file.
             is_missing = True
         if is_missing:
-            raise UserError(f"no model {target_model!r} in {self._source}")
+            names = names_in(self._source)
+            known = ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
+            raise UserError(
+                f"no model {target_model!r} in {self._source}, which has {known or 'no model'}"
+            )
         folder = self._folder / name
         partial = self._folder / f"{name}.partial"
         self._remove(name)

@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 answer = self.server.models.invoke(model, body, headers)
             except UserError as error:
-                self._reject(HTTPStatus.BAD_REQUEST, str(error))
+                self._reject(HTTPStatus.NOT_FOUND, str(error))
             else:
                 self._respond(answer)
 

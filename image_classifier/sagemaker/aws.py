@@ -53,6 +53,15 @@ class NoAccountError(UserError):
     """A region or credentials are missing."""
 
 
+class ModelError(UserError):
+    """The server of an endpoint returned an error."""
+
+    def __init__(self, message: str, status: int, body: str) -> None:
+        """Set the message, and the status and the body of the server's response."""
+        super().__init__(message)
+        self.status, self.body = status, body
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Aws:
     """The account's APIs in one region."""
@@ -255,7 +264,11 @@ def explained(operation: str) -> Iterator[None]:
         if remedy is None and "ould not find" in reason:
             remedy = _REMEDIES["ResourceNotFound"]
         message = f"AWS rejected {operation}: {code}: {reason}"
-        raise UserError(f"{message}: {remedy}" if remedy else message) from None
+        message = f"{message}: {remedy}" if remedy else message
+        if "OriginalStatusCode" in error.response:
+            status, body = error.response["OriginalStatusCode"], error.response["OriginalMessage"]
+            raise ModelError(message, status, body) from None
+        raise UserError(message) from None
     except exceptions.NoRegionError:
         raise NoAccountError("no region: set aws.region in the settings, or AWS_REGION") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):

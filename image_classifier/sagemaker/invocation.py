@@ -4,12 +4,13 @@ import json
 import sys
 import time
 import uuid
+from http import HTTPStatus
 from typing import Any
 
 from container.classifier.errors import UserError
 from container.classifier.media_types import JSON
 from image_classifier.platform.many_models import check_name
-from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.aws import Answer, Aws, ModelError
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 
@@ -22,6 +23,23 @@ LOADING_SECONDS, START_SECONDS, _LOADING_POLL_SECONDS = 300, 1200, 5
 
 # The second is a part of the message for an inference component without copies.
 _NOT_READY = frozenset({"ModelNotReadyException", "has no capacity"})
+
+# Statuses of errors about an image: another one can succeed.
+_IMAGE_ERRORS = frozenset({
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+})  # fmt: skip
+
+
+class RejectedImageError(UserError):
+    """An image is rejected; others can be accepted."""
+
+    def __init__(self, message: str, code: str = "not_sent") -> None:
+        """Set the reason, and the code in the server's form."""
+        super().__init__(message)
+        self.document: Answer = {"error": {"code": code, "message": message}}
 
 
 def accept(top: int | None) -> str:
@@ -49,7 +67,8 @@ def invoke(
         top: number of the most probable classes in the response; None: all classes.
 
     Raises:
-        UserError: the endpoint rejected the image.
+        RejectedImageError: the endpoint rejected the image.
+        UserError: the endpoint does not respond, or rejects every request.
     """
     request = {
         "EndpointName": settings.name,
@@ -75,20 +94,27 @@ def target_model(settings: Settings, model: str | None) -> str | None:
     return model
 
 
-def decode_response(body: bytes) -> Answer:
+def decode_response(body: bytes, status: int = HTTPStatus.OK) -> Answer:
     """Parse the server's response.
 
     Raises:
-        UserError: it is an error, or not a response of this project's server.
+        RejectedImageError: it is an error about the image.
+        UserError: it is another error, or not a response of this project's server.
     """
+    problem = UserError(f"not a response of the server: {body[:300].decode(errors='replace')}")
     try:
         answer: Answer = json.loads(body)
-        first = answer["predictions"][0]
-        if first["class_name"] and (answer.get("class_names") or first["ranking"]):
+        # SAGEMAKER_CLASSIFIER_ERROR_RECORDS changes the status of an image's error to 200.
+        first = answer["predictions"][0] if status == HTTPStatus.OK else answer
+        if "error" in first:
+            code, message = (str(first["error"][key]) for key in ("code", "message"))
+            is_about_image = status == HTTPStatus.OK or status in _IMAGE_ERRORS
+            problem = RejectedImageError(message, code) if is_about_image else UserError(message)
+        elif first["class_name"] and (answer.get("class_names") or first["ranking"]):
             return answer
     except (ValueError, LookupError, TypeError):
         pass
-    raise UserError(f"not a response of the server: {body[:300].decode(errors='replace')}")
+    raise problem
 
 
 def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Answer:
@@ -103,7 +129,12 @@ def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | 
         return {}
     seconds = START_SECONDS if has_component else LOADING_SECONDS
     for attempt in range(seconds // _LOADING_POLL_SECONDS):
-        answer = aws.query_unless(_NOT_READY, "InvokeEndpoint", request, "sagemaker-runtime")
+        try:
+            answer = aws.query_unless(_NOT_READY, "InvokeEndpoint", request, "sagemaker-runtime")
+        except ModelError as error:
+            if error.status not in _IMAGE_ERRORS:
+                raise
+            return decode_response(error.body.encode(), error.status)
         if answer is not None:
             return decode_response(answer["Body"].read())
         if has_component and attempt == 0:
@@ -132,7 +163,8 @@ def _invoke_asynchronously(
         if (content := S3Uri.parse(output).read(aws)) is not None:
             return decode_response(content)
         if failure and (content := S3Uri.parse(failure).read(aws)) is not None:
-            raise UserError(f"the endpoint rejected the image: {content.decode(errors='replace')}")
+            reason = content.decode(errors="replace")
+            raise RejectedImageError(f"the endpoint rejected the image: {reason}", "rejected")
         time.sleep(1)
     raise UserError(
         f"no response at {output} after {ASYNCHRONOUS_SECONDS} s: see the log in CloudWatch"

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from container.classifier.environment import PAYLOAD_VARIABLE
-from container.classifier.errors import UserError
 from container.classifier.media_types import IMAGE_MEDIA_TYPES
 from image_classifier.sagemaker import deployment, endpoint_requests, invocation
 from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.invocation import RejectedImageError
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.inference import PAYLOAD_MB, Endpoint
 from image_classifier.settings.settings_file import SettingsFile
@@ -24,7 +24,7 @@ def predict(
     model: str | None = None,
     top: int | None = None,
 ) -> Iterator[tuple[Path, Answer]]:
-    """Yield every image with its response.
+    """Yield every image with its response, or with an error if it is rejected.
 
     Args:
         aws: the account.
@@ -34,18 +34,22 @@ def predict(
         top: number of the most probable classes in a response; None: all classes.
 
     Raises:
-        UserError: an image cannot be read, or the endpoint rejected it.
+        UserError: the endpoint does not respond, or rejects every request.
     """
     file.require("predict")
     settings = file.settings
     for image in images:
-        if aws.is_dry and not image.is_file():
-            aws.show_placeholder(f"{image}, which does not exist", "an empty JPEG file")
-            body, media_type = b"", "image/jpeg"
-        else:
-            body, media_type = read_image(image, settings.endpoint)
-        answer = invocation.invoke(aws, settings, body, media_type, model=model, top=top)
-        if not aws.is_dry:
+        try:
+            if aws.is_dry and not image.is_file():
+                aws.show_placeholder(f"{image}, which does not exist", "an empty JPEG file")
+                body, media_type = b"", "image/jpeg"
+            else:
+                body, media_type = read_image(image, settings.endpoint)
+            answer = invocation.invoke(aws, settings, body, media_type, model=model, top=top)
+        except RejectedImageError as error:
+            answer = error.document
+        # Empty in a dry run.
+        if answer:
             yield image, answer
 
 
@@ -73,24 +77,25 @@ def read_image(path: Path, endpoint: Endpoint) -> tuple[bytes, str]:
     """Return an image file's content and its media type.
 
     Raises:
-        UserError: the file cannot be read, has no image suffix, or is too large for an endpoint.
+        RejectedImageError: the file cannot be read, has no image suffix, or is too large for an
+            endpoint.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder: name its images, or use `transform`")
+        raise RejectedImageError("a folder: name its images, or use `transform`")
     media_type = IMAGE_MEDIA_TYPES.get(path.suffix.lower())
     if media_type is None:
-        raise UserError(
-            f"{path} does not have the suffix of an image: {', '.join(IMAGE_MEDIA_TYPES)}"
+        raise RejectedImageError(
+            f"it does not have the suffix of an image: {', '.join(IMAGE_MEDIA_TYPES)}"
         )
     try:
         megabytes, limit = path.stat().st_size / MIB, endpoint.max_request_mb
         if megabytes <= limit:
             return path.read_bytes(), media_type
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise RejectedImageError(f"cannot be read: {error.strerror}") from None
     is_servers = limit < PAYLOAD_MB[endpoint.kind]
     remedy = f"raise {PAYLOAD_VARIABLE} in [endpoint.environment]" if is_servers else "shrink it"
-    raise UserError(
-        f"{path} has {math.ceil(megabytes * 10) / 10:g} MB, and {endpoint.kind} endpoints accept "
+    raise RejectedImageError(
+        f"the file has {math.ceil(megabytes * 10) / 10:g} MB, and {endpoint.kind} endpoints accept "
         f"{limit}: {remedy}, or use `transform`"
     )

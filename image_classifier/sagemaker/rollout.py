@@ -14,6 +14,7 @@ from image_classifier.sagemaker import artifact as artifacts
 from image_classifier.sagemaker import aws as calls
 from image_classifier.sagemaker import invocation, logs
 from image_classifier.sagemaker.aws import Aws
+from image_classifier.sagemaker.invocation import RejectedImageError
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 
@@ -99,7 +100,11 @@ def smoke_test(aws: Aws, settings: Settings, artifact: str, *, model: str | None
         return
     for image in images:
         media_type = IMAGE_MEDIA_TYPES[PurePosixPath(image.name).suffix.lower()]
-        answer = invocation.invoke(aws, settings, image.data, media_type, model=model)
+        try:
+            answer = invocation.invoke(aws, settings, image.data, media_type, model=model)
+        except RejectedImageError as error:
+            name = f"{image.name} of {artifact}"
+            raise UserError(f"the endpoint {settings.name} rejected {name}: {error}") from None
         found = answer["predictions"][0].get("probabilities", ())
         differences = [_difference(found, expected) for expected in image.probabilities]
         if min(differences) > _TOLERANCE:
