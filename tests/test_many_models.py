@@ -172,7 +172,7 @@ def test_deployed_models_are_chosen_by_name(
     text = 'name = "hands"\n[endpoint]\nkind = "multi-model"\n'
     text += 'environment = { SAGEMAKER_MAX_PAYLOAD_IN_MB = "1" }\n'
     Path("settings.toml").write_text(text)
-    Path("image.png").write_bytes(PNG)
+    Path("image").write_bytes(PNG)
     (late := packed / "second.tar.gz").rename("later.tar.gz")
 
     def run(verb: str, *more: str) -> tuple[int, str, str]:
@@ -180,7 +180,7 @@ def test_deployed_models_are_chosen_by_name(
         return code, *capsys.readouterr()
 
     def ask(model: str) -> str:
-        code, output, errors = run("predict", "image.png", "--model", model, "--json")
+        code, output, errors = run("predict", "image", "--model", model, "--json")
         assert code == 0, errors
         return output
 
@@ -189,15 +189,15 @@ def test_deployed_models_are_chosen_by_name(
     try:
         assert "model first.tar.gz\n" in capsys.readouterr().out
         first = ask("first.tar.gz")
-        errors = run("predict", "image.png", "--model", "second.tar.gz")[2]
+        errors = run("predict", "image", "--model", "second.tar.gz")[2]
         assert errors.startswith("image-classifier: no model 'second.tar.gz' in ")
         assert errors.endswith("prefix, which has first.tar.gz\n")
         Path("later.tar.gz").rename(late)
         assert ask("second.tar.gz") != first
         assert ask("first.tar.gz") == first
-        assert "no model: add --model" in run("predict", "image.png")[2]
+        assert "no model: add --model" in run("predict", "image")[2]
         for name in ("鳥.tar.gz", "a\nb.tar.gz"):
-            errors = run("predict", "image.png", "--model", name)[2]
+            errors = run("predict", "image", "--model", name)[2]
             assert "that are not printable ASCII: rename its file" in errors
         address, target = ("127.0.0.1", port), {"X-Amzn-SageMaker-Target-Model": "first.tar.gz"}
         statuses = [

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from container.classifier.environment import PAYLOAD_VARIABLE
-from container.classifier.media_types import IMAGE_MEDIA_TYPES
+from container.classifier.media_types import ANY_IMAGE, IMAGE_MEDIA_TYPES
 from image_classifier.sagemaker import deployment, endpoint_requests, invocation
 from image_classifier.sagemaker.aws import Answer, Aws
 from image_classifier.sagemaker.invocation import RejectedImageError
@@ -76,17 +76,14 @@ def transform(
 def read_image(path: Path, endpoint: Endpoint) -> tuple[bytes, str]:
     """Return an image file's content and its media type.
 
+    The server recognizes images without a known suffix by their content.
+
     Raises:
-        RejectedImageError: the file cannot be read, has no image suffix, or is too large for an
-            endpoint.
+        RejectedImageError: the file cannot be read, or is too large for an endpoint.
     """
     if path.is_dir():
         raise RejectedImageError("a folder: name its images, or use `transform`")
-    media_type = IMAGE_MEDIA_TYPES.get(path.suffix.lower())
-    if media_type is None:
-        raise RejectedImageError(
-            f"it does not have the suffix of an image: {', '.join(IMAGE_MEDIA_TYPES)}"
-        )
+    media_type = IMAGE_MEDIA_TYPES.get(path.suffix.lower(), ANY_IMAGE)
     try:
         megabytes, limit = path.stat().st_size / MIB, endpoint.max_request_mb
         if megabytes <= limit:
