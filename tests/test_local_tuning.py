@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from image_classifier.local import tuning as local_tuning
 from image_classifier.local.programs import ForkedPrograms, Programs, TrialFailedError
 from image_classifier.local.stopped import StoppedError
 from image_classifier.local.tuning_page import best_trial
+from image_classifier.platform import training
 from image_classifier.platform.sandbox.http_call import call
 from image_classifier.sagemaker import training_requests
 from image_classifier.settings import metric_definitions as metrics
@@ -65,6 +66,56 @@ def test_second_training_is_rejected_before_it_removes_files(tmp_path: Path) -> 
         jobs.train(settings(tmp_path), tmp_path, from_tuning=False)
 
     assert model.is_file()
+
+
+def test_training_that_fails_or_is_stopped_keeps_the_earlier_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "images/training", per_class=2)
+    file, job = settings(tmp_path), tmp_path / "job"
+
+    def train(outcome: str) -> None:
+        def run(base_dir: Path, _program: object, on_stop: Callable[[], None], **_: object) -> int:
+            calibration = None if outcome == "stopped" else {}
+            (base_dir / "output/data/metrics.json").write_text(
+                json.dumps({"calibration": calibration})
+            )
+            (base_dir / "model/manifest.json").write_text(outcome)
+            if outcome == "stopped":
+                on_stop()
+            if outcome == "failed":
+                (base_dir / "output/failure").write_text("out of luck")
+            return int(outcome == "failed")
+
+        monkeypatch.setattr(training, "train", run)
+        jobs.train(file, job, from_tuning=False)
+
+    train("first")
+    train("second")
+    with pytest.raises(StoppedError):
+        train("stopped")
+    assert packed_models(job) == {"model.tar.gz": "stopped", "previous/model.tar.gz": "second"}
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"the earlier model is .*/previous/model\.tar\.gz"):
+            train("failed")
+        assert packed_models(job) == {"previous/model.tar.gz": "second"}
+    assert (job / "previous/output.tar.gz").is_file()
+    # Like after SIGKILL.
+    (job / "ml/output/failure").unlink()
+    (job / "ml/model/manifest.json").unlink()
+    with pytest.raises(UserError, match=r"`train --local` first; the earlier model is"):
+        jobs.trained(job)
+
+
+def packed_models(job: Path) -> dict[str, str]:
+    """Return the manifest of every packed model, by the path of the model."""
+    found = {}
+    for path in sorted(job.rglob("model.tar.gz")):
+        with tarfile.open(path) as archive:
+            manifest = archive.extractfile("manifest.json")
+            assert manifest
+            found[str(path.relative_to(job))] = manifest.read().decode()
+    return found
 
 
 @pytest.mark.slow

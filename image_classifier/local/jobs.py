@@ -38,8 +38,8 @@ def train(
 ) -> Path:
     """Train in `folder`; return the model, packed as SageMaker packs one, like the reports.
 
-    A server of the earlier model is stopped, and that model is removed: a training that fails
-    leaves nothing that could be taken for its result.
+    A server of the earlier model is stopped, and the earlier results are moved to `previous/`: a
+    training that fails leaves nothing that could be taken for its result.
 
     Raises:
         UserError: a channel is missing, another training is running in the folder, or the training
@@ -62,8 +62,7 @@ def train(
         if any([processes.stop(base_dir), deployment.stop(base_dir)]):
             show("the server of the earlier model is stopped")
         opt_ml.require_no_training(base_dir)
-        packed.unlink(missing_ok=True)
-        output.unlink(missing_ok=True)
+        _keep_previous_results(folder)
         for host, tree in folders.items():
             trial.prepare(tree, channels, hyperparameters, host=host, hosts=[*folders])
         exit_code = training.train(
@@ -75,7 +74,8 @@ def train(
             interrupt_after=interrupt_after,
         )
     if exit_code:
-        raise UserError(f"the training failed: {_failure(base_dir) or f'code {exit_code}'}")
+        reason = _failure(base_dir) or f"code {exit_code}"
+        raise UserError(f"the training failed: {reason}{_hint_at_previous(folder)}")
     has_model = (base_dir / "model" / MANIFEST).is_file()
     if has_model:
         pack(base_dir / "model", packed)
@@ -84,6 +84,21 @@ def train(
         saved = f"{packed} has its best weights so far" if has_model else "it has no model yet"
         raise StoppedError(f"the training is stopped: {saved}; `train --local` continues it")
     return packed
+
+
+def _keep_previous_results(folder: Path) -> None:
+    """Move the results of the last training to `previous/`.
+
+    Those of a stopped training do not replace results there: it continues from its checkpoint.
+    """
+    previous = folder / opt_ml.PREVIOUS
+    is_stopped = opt_ml.was_stopped(folder / FOLDER)
+    is_kept = (folder / MODEL).is_file() and not (is_stopped and (previous / MODEL).is_file())
+    for path in (folder / MODEL, folder / OUTPUT):
+        if is_kept and path.is_file():
+            previous.mkdir(exist_ok=True)
+            path.replace(previous / path.name)
+        path.unlink(missing_ok=True)
 
 
 def _folders_of_hosts(
@@ -141,6 +156,7 @@ def reports(folder: Path) -> list[Path]:
     """
     pages = sorted((folder / FOLDER / "output" / "data").glob("*.html"))
     if not pages:
+        require_success(folder)
         raise UserError(f"no report in {folder}: `train --local` first")
     return pages
 
@@ -169,12 +185,29 @@ def trained(folder: Path) -> Path:
     Raises:
         UserError: the last training failed, or there was none.
     """
+    require_success(folder)
     base_dir = folder / FOLDER
-    if reason := _failure(base_dir):
-        raise UserError(f"the last training failed: {reason}; fix it, then `train --local`")
     if not (base_dir / "model" / MANIFEST).is_file():
-        raise UserError(f"no model in {base_dir / 'model'}: `train --local` first")
+        hint = _hint_at_previous(folder)
+        raise UserError(f"no model in {base_dir / 'model'}: `train --local` first{hint}")
     return base_dir
+
+
+def require_success(folder: Path) -> None:
+    """Check that the last training, if there was one, did not fail.
+
+    Raises:
+        UserError: it failed.
+    """
+    if reason := _failure(folder / FOLDER):
+        hint = _hint_at_previous(folder)
+        raise UserError(f"the last training failed: {reason}; fix it, then `train --local`{hint}")
+
+
+def _hint_at_previous(folder: Path) -> str:
+    """Return the end of a message that names the earlier model; empty if there is none."""
+    model = folder / opt_ml.PREVIOUS / MODEL
+    return f"; the earlier model is {model}, for `deploy --local --job`" if model.is_file() else ""
 
 
 def cache_of(file: SettingsFile) -> Path:

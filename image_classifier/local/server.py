@@ -11,7 +11,7 @@ from container.classifier.environment import MULTI_MODEL_VARIABLE
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from container.classifier.media_types import TARGET_MODEL
-from image_classifier.local.jobs import DEPLOYED, FOLDER, trained
+from image_classifier.local.jobs import DEPLOYED, FOLDER, require_success, trained
 from image_classifier.local.packing import pack
 from image_classifier.platform import deployment, endpoint, opt_ml, processes, router
 from image_classifier.platform.archives import extract
@@ -139,7 +139,8 @@ def port(folder: Path) -> int:
     """Return the port of the running server.
 
     Raises:
-        UserError: none is running, or a server is starting.
+        UserError: none is running, because the last training failed or for another reason; or a
+            server is starting.
     """
     if port := _port(folder):
         return port
@@ -148,6 +149,7 @@ def port(folder: Path) -> int:
             f"the server ended with {reason}: read `logs --local --endpoint`, "
             "and start it again with `deploy --local`"
         )
+    require_success(folder)
     raise UserError(
         "no server of these settings is running: `deploy --local` first, "
         "or name the port of another server with --port"

@@ -18,6 +18,7 @@ HYPERPARAMETERS = Path("input/config/hyperparameters.json")
 FAILURE = Path("output/failure")
 CHECKPOINTS = Path("checkpoints")
 PREVIOUS = Path("previous")
+METRICS = Path("output/data/metrics.json")
 
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
 FIRST_HOST = "algo-1"
@@ -197,9 +198,18 @@ def read_hyperparameters(base_dir: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in document.items()}
 
 
+def was_stopped(base_dir: Path) -> bool:
+    """Return whether the results are of a run that was stopped: it is not calibrated."""
+    try:
+        return bool(json.loads((base_dir / METRICS).read_text())["calibration"] is None)
+    except (OSError, KeyError, TypeError, ValueError):
+        # Written by another program.
+        return False
+
+
 def _is_finished(base_dir: Path) -> bool:
     """Return whether the newest checkpoint is of a run that finished its epochs or minutes."""
-    report, manifest = base_dir / "output/data/metrics.json", base_dir / "model/manifest.json"
+    report, manifest = base_dir / METRICS, base_dir / "model/manifest.json"
     if not (report.is_file() and manifest.is_file()):
         return False
     # A run writes its report last, so a newer checkpoint is of another run.
