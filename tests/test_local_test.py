@@ -787,6 +787,8 @@ def test_failed_training_leaves_neither_server_nor_model(clone: Path, free_port:
     server = _serve(tree, free_port, clone)
 
     result = _run(clone, "local_test/train_local.sh")
+    (tree / "output/data/records.json").write_text("of the failed training")
+    _run(clone, "local_test/train_local.sh")
 
     assert "the server of the earlier model is stopped" in result.stdout
     assert server.wait() == -signal.SIGTERM

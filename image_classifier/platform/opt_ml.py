@@ -230,16 +230,17 @@ def _is_finished(base_dir: Path) -> bool:
 
 def _keep_previous_results(base_dir: Path) -> None:
     previous = base_dir / PREVIOUS
-    results = [base_dir / name for name in ("model", "output")]
-    if not any(path.is_file() for folder in results for path in folder.rglob("*")):
-        return
-    shutil.rmtree(previous, ignore_errors=True)
-    previous.mkdir()
-    for folder in results:
-        # Only the content: the folder itself can be mounted.
-        for path in folder.iterdir():
-            (previous / folder.name).mkdir(exist_ok=True)
-            path.rename(previous / folder.name / path.name)
+    if any(path.is_file() for path in (base_dir / "model").rglob("*")):
+        shutil.rmtree(previous, ignore_errors=True)
+        previous.mkdir()
+        for name in ("model", "output"):
+            # Only the content: the folder itself can be mounted.
+            for path in (base_dir / name).iterdir():
+                (previous / name).mkdir(exist_ok=True)
+                path.rename(previous / name / path.name)
+    else:
+        # A training that failed does not replace the results of an earlier one.
+        _clear(base_dir / "output")
     (base_dir / "output/data").mkdir(exist_ok=True)
 
 
