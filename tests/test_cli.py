@@ -366,7 +366,7 @@ def test_init_writes_settings_without_mistakes(
     assert printed.out.splitlines()[-1] == str(output)
     assert printed.err == f"next: image-classifier check {output}\n"
     file = settings_file.read(output)
-    assert file.settings.name == "my-data-1"
+    assert file.settings.name == "my-data-1-0864"
     assert file.settings.data.channels == ("train", "valid", "test")
     assert file.local_channels()["valid"] == data / "valid"
     text = output.read_text("utf-8")
@@ -392,7 +392,13 @@ def test_init_keeps_an_existing_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("2024_Ants & Bees!", "ants-bees"), ("ä", "images"), ("x" * 30, "x" * 17)],
+    [
+        ("pets-2", "pets-2"),
+        ("2024_Ants & Bees!", "ants-bees-68f3"),
+        ("ä", "images-33e6"),
+        ("experiment-flowers-red", "experiment-f-ed56"),
+        ("experiment-flowers-blue", "experiment-f-6a6c"),
+    ],
 )
 def test_name_comes_from_the_folder(name: str, expected: str, tmp_path: Path) -> None:
     data, output = data_set(tmp_path / name, "train"), tmp_path / "settings.toml"

@@ -1,6 +1,7 @@
 """`init`: a commented settings file for a data set."""
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -218,10 +219,15 @@ def _pretrained(data: DataSet) -> str:
 
 
 def _name(folder: Path) -> str:
-    """Return a valid name of settings from that of a folder."""
-    words = re.findall(r"[a-z0-9]+", folder.resolve().name.lower())
-    name = re.sub(r"^[^a-z]+", "", "-".join(words))[:MAX_NAME].strip("-")
-    return name or "images"
+    """Return a valid name of settings from that of a folder, with a hash if it is not the same."""
+    given = folder.resolve().name
+    words = re.findall(r"[a-z0-9]+", given.lower())
+    name = re.sub(r"^[^a-z]+", "", "-".join(words))
+    if name == given and 0 < len(name) <= MAX_NAME:
+        return name
+    # Results of different data sets must not share a folder.
+    end = "-" + hashlib.sha256(os.fsencode(given)).hexdigest()[:4]
+    return (name[: MAX_NAME - len(end)].strip("-") or "images") + end
 
 
 def _typical_side(files: Sequence[LabeledFile]) -> int:
