@@ -76,10 +76,8 @@ def test_training_that_fails_or_is_stopped_keeps_the_earlier_results(
 
     def train(outcome: str) -> None:
         def run(base_dir: Path, _program: object, on_stop: Callable[[], None], **_: object) -> int:
-            calibration = None if outcome == "stopped" else {}
-            (base_dir / "output/data/metrics.json").write_text(
-                json.dumps({"calibration": calibration})
-            )
+            metrics = {"calibration": None if outcome == "stopped" else {"temperature": 1}}
+            (base_dir / "output/data/metrics.json").write_text(json.dumps(metrics))
             (base_dir / "model/manifest.json").write_text(outcome)
             if outcome == "stopped":
                 on_stop()
@@ -105,6 +103,37 @@ def test_training_that_fails_or_is_stopped_keeps_the_earlier_results(
     (job / "ml/model/manifest.json").unlink()
     with pytest.raises(UserError, match=r"`train --local` first; the earlier model is"):
         jobs.trained(job)
+
+
+def test_results_of_other_images_are_neither_used_nor_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "other"):
+        write_images(tmp_path / name / "training", per_class=2)
+    path, image = str(write(tmp_path, SETTINGS, NAME)), str(tmp_path / "x.png")
+    folder = Path(".launcher/squares")
+    jobs.require_same_data(settings(tmp_path), folder)
+    trial.prepare(folder / jobs.FOLDER, settings(tmp_path).local_channels(), {})
+    # A training that has no results yet can be replaced.
+    other = settings(tmp_path, SETTINGS.replace('"images"', '"other"'))
+    jobs.require_same_data(other, folder)
+    (folder / "model.tar.gz").touch()
+
+    for verb, *more in (["train"], ["tune"], ["deploy"], ["report"], ["predict", image]):
+        assert main([verb, path, *more, "--local", "--set", "data.local=other"]) == 1
+        assert capsys.readouterr().err == (
+            f"image-classifier: {folder} has the results of a training on "
+            f"{tmp_path}/images/training, and data.local is {tmp_path}/other: "
+            f"change `name` in {path}, or remove {folder}\n"
+        )
+    # A channel can be a link.
+    (link := tmp_path / "other" / "link").symlink_to(tmp_path / "images/training")
+    jobs.require_same_data(other, folder)
+    # The project can be moved.
+    link.unlink()
+    (tmp_path / "images").rename(tmp_path / "moved")
+    jobs.require_same_data(other, folder)
 
 
 def packed_models(job: Path) -> dict[str, str]:

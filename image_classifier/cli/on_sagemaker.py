@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 from container.classifier.errors import UserError
 from image_classifier.cli import results, rules
-from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.sagemaker import (
     attachments,
     clarify,
@@ -131,7 +130,7 @@ def explain(
             aws,
             file,
             path,
-            LOCAL_RUNS / file.settings.name / "explanations",
+            results.folder_of(file) / "explanations",
             port=port,
             model=arguments.model,
             is_quiet=arguments.quiet,
@@ -140,7 +139,7 @@ def explain(
 
 def report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Download and open a job's reports."""
-    folder = LOCAL_RUNS / file.settings.name / "reports"
+    folder = results.folder_of(file) / "reports"
     pages = reports.fetch(aws, file, folder, job=arguments.job)
     results.open_pages(pages, arguments)
     return None
@@ -164,7 +163,7 @@ def logs(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
 def debug(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Evaluate the rules on a job's records."""
     name = arguments.job or resources.newest_job(aws, file.settings)
-    folder = LOCAL_RUNS / file.settings.name / "reports"
+    folder = results.folder_of(file) / "reports"
     reports.fetch(aws, file, folder, job=name)
     rules.evaluate(folder / name, arguments)
     return None

@@ -9,7 +9,6 @@ from typing import Any
 from container.classifier.errors import UserError
 from image_classifier.cli import on_sagemaker, results, rules
 from image_classifier.cli.on_sagemaker import Verb
-from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.local import jobs, server
 from image_classifier.local import transform as local_transform
 from image_classifier.local.packing import MODEL
@@ -21,9 +20,15 @@ from image_classifier.sagemaker.logs import Line
 from image_classifier.settings.settings_file import SettingsFile
 
 
-def folder_of(file: SettingsFile) -> Path:
-    """Return the folder of everything that these settings make on this machine."""
-    return LOCAL_RUNS / file.settings.name
+def _folder_of(file: SettingsFile) -> Path:
+    """Return the folder of everything that these settings make on this machine.
+
+    Raises:
+        UserError: it has results of other images.
+    """
+    folder = results.folder_of(file)
+    jobs.require_same_data(file, folder)
+    return folder
 
 
 def _choose(image: str, arguments: argparse.Namespace) -> bool:
@@ -45,7 +50,7 @@ def _limits(arguments: argparse.Namespace) -> Limits:
 
 def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Train; return the packed model."""
-    folder = folder_of(file)
+    folder = _folder_of(file)
     packed = jobs.train(
         file,
         folder,
@@ -74,7 +79,7 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
         ) from None
     if not in_containers:
         processes.require("torch")
-    folder = folder_of(file) / "tuning"
+    folder = _folder_of(file) / "tuning"
     best = tuning.run(
         file,
         folder,
@@ -92,7 +97,7 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
 
 def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Start the server; return its address."""
-    folder, job = folder_of(file), None if arguments.job is None else Path(arguments.job)
+    folder, job = _folder_of(file), None if arguments.job is None else Path(arguments.job)
     port = arguments.port or server.PORT
     in_container = _choose(containers.SERVE_IMAGE, arguments)
     place = f"in a container of {containers.SERVE_IMAGE}" if in_container else "as a process"
@@ -108,7 +113,7 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
 
 def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Print the predictions of the server."""
-    port = arguments.port or server.port(folder_of(file))
+    port = arguments.port or server.port(_folder_of(file))
     model = invocation.target_model(file.settings, arguments.model)
     answers = server.predict(arguments.images, port, top=arguments.top, model=model)
     results.print_predictions(answers, arguments)
@@ -117,7 +122,7 @@ def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obj
 
 def explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Explain the predictions of the server."""
-    port = arguments.port or server.port(folder_of(file))
+    port = arguments.port or server.port(_folder_of(file))
     server.require_server(port)
     return on_sagemaker.explain(aws, file, arguments, port=port)
 
@@ -126,7 +131,7 @@ def transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> ob
     """Classify a folder of images; return the folder of the results."""
     return local_transform.run(
         file,
-        folder_of(file),
+        _folder_of(file),
         Path(arguments.images),
         arguments.output,
         archive=None if arguments.job is None else Path(arguments.job),
@@ -137,28 +142,29 @@ def transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> ob
 
 def report(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Open the reports of the last training."""
-    results.open_pages(jobs.reports(folder_of(file)), arguments)
+    results.open_pages(jobs.reports(_folder_of(file)), arguments)
     return None
 
 
 def logs(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Print the log of the last training, or of the server."""
-    with jobs.open_log(folder_of(file), of_server=arguments.endpoint) as log:
+    with jobs.open_log(_folder_of(file), of_server=arguments.endpoint) as log:
         results.print_log((Line(text.rstrip("\n")) for text in log), arguments)
     return None
 
 
 def debug(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Evaluate the rules on the records of the last training."""
-    rules.evaluate(folder_of(file) / jobs.FOLDER, arguments)
+    rules.evaluate(_folder_of(file) / jobs.FOLDER, arguments)
     return None
 
 
 def delete(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Stop the server; name the folders that stay."""
-    was_running = server.stop(folder_of(file))
+    own = results.folder_of(file)
+    was_running = server.stop(own)
     contents = {
-        folder_of(file): "models and reports",
+        own: "models and reports",
         jobs.cache_of(file): "decoded images of all trainings on this machine",
     }
     for folder, content in contents.items():

@@ -13,12 +13,18 @@ from container.classifier.errors import UserError
 from image_classifier.platform import predictions
 from image_classifier.sagemaker.aws import Answer
 from image_classifier.sagemaker.logs import Line
+from image_classifier.settings.settings_file import SettingsFile
 
 # Folder of everything that runs on this machine.
 LOCAL_RUNS = Path(".launcher")
 
 # Classes in a line about an image.
 DEFAULT_TOP = 2
+
+
+def folder_of(file: SettingsFile) -> Path:
+    """Return the folder of everything that settings make on this machine."""
+    return LOCAL_RUNS / file.settings.name
 
 
 def print_predictions(

@@ -7,10 +7,8 @@ from pathlib import Path
 from threading import Event
 from typing import TextIO
 
-from container.classifier.environment import (
-    CACHE_DIR_VARIABLE,
-    cache_dir,
-)
+from container.classifier.channel_names import TRAINING, find_channel
+from container.classifier.environment import CACHE_DIR_VARIABLE, cache_dir
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from image_classifier.local import trial
@@ -204,8 +202,30 @@ def require_success(folder: Path) -> None:
         raise UserError(f"the last training failed: {reason}; fix it, then `train --local`{hint}")
 
 
+def require_same_data(file: SettingsFile, folder: Path) -> None:
+    """Check that results in the folder are of the images of the settings.
+
+    Raises:
+        UserError: they are of another `data.local`.
+    """
+    models = (folder / MODEL, folder / opt_ml.PREVIOUS / MODEL)
+    channels = (folder / FOLDER / opt_ml.DATA).glob("*")
+    links = {path.name: path for path in channels if path.is_symlink()}
+    name = find_channel(TRAINING, links)
+    data = file.local_data
+    if data is None or name is None or not any(path.is_file() for path in models):
+        return
+    images = links[name].resolve()
+    # Images that do not exist may have been moved. A channel can be a link.
+    if images.is_dir() and images not in {path.resolve() for path in data.glob("*")}:
+        raise UserError(
+            f"{folder} has the results of a training on {images}, and data.local is {data}: "
+            f"change `name` in {file.path}, or remove {folder}"
+        )
+
+
 def _hint_at_previous(folder: Path) -> str:
-    """Return the end of a message that names the earlier model; empty if there is none."""
+    """Return the end of a message that names the earlier model; empty without one."""
     model = folder / opt_ml.PREVIOUS / MODEL
     return f"; the earlier model is {model}, for `deploy --local --job`" if model.is_file() else ""
 
