@@ -87,7 +87,7 @@ def test_folder_of_images_is_classified_by_the_trained_model(
 
     out = tmp_path / ".launcher/batch/transform"
     assert capsys.readouterr().out.splitlines()[-2:] == [
-        "5 files classified",
+        "3 files classified, 2 with errors in their results, such as broken.png.out",
         ".launcher/batch/transform",
     ]
     assert files_in(out) == {
@@ -103,6 +103,10 @@ def test_folder_of_images_is_classified_by_the_trained_model(
     for name in ("broken", "large"):
         (rejected,) = json.loads((out / f"{name}.png.out").read_text())["predictions"]
         assert rejected["error"]["code"]
+    (out / "a.png.out").unlink()
+    assert main(command) == 0
+    line = "1 file classified, 4 results of an earlier run kept\n"
+    assert line in capsys.readouterr().out
 
 
 def test_interrupted_job_continues_with_the_files_that_have_no_result(

@@ -71,8 +71,7 @@ def run(
             endpoint.running(*program, processes.STARTUP_SECONDS) as running,
         ):
             summary = batch.run(job, source, target, running)
-    kept = f", {summary.kept} results of an earlier run kept" if summary.kept else ""
-    show(f"{summary.done} files classified{kept}")
+    show(_described(summary))
     if summary.failed:
         shown = [f"{name}: {reason}" for name, reason in [*summary.failed.items()][:_SHOWN]]
         raise UserError(
@@ -81,6 +80,17 @@ def run(
             "command again"
         )
     return target
+
+
+def _described(summary: batch.Summary) -> str:
+    classified, kept = summary.done - len(summary.with_errors), summary.kept
+    text = f"{classified} {'file' if classified == 1 else 'files'} classified"
+    if summary.with_errors:
+        text += f", {len(summary.with_errors)} with errors in their results, such as "
+        text += summary.with_errors[0]
+    if kept:
+        text += f", {kept} {'result' if kept == 1 else 'results'} of an earlier run kept"
+    return text
 
 
 def _stop() -> None:

@@ -24,6 +24,9 @@ from image_classifier.platform.sandbox.launch import Running
 SINGLE, MULTI = "SingleRecord", "MultiRecord"
 RESULT, ERROR, JOURNAL = ".out", ".error", ".transform.jsonl"
 
+# In JSON and JSON Lines; quotes in a string are escaped.
+_ERROR_RECORD = b'{"error":{'
+
 # The longest suffix, while a result is written, and the limit of usual file systems.
 _PARTIAL, _MAX_NAME_BYTES = ".partial", 255
 
@@ -63,6 +66,9 @@ class Summary:
     """Files with a result of an earlier, interrupted job."""
 
     done: int = 0
+
+    with_errors: list[str] = field(default_factory=list)
+    """Those results among `done` that hold an error instead of a prediction."""
 
     failed: dict[str, str] = field(default_factory=dict)
     """The reason by the name of the file."""
@@ -111,6 +117,8 @@ def run(job: Job, source: Path, target: Path, server: Running) -> Summary:
                 if reason is None:
                     finished.add(name, source / name)
                     summary.done += 1
+                    if _ERROR_RECORD in _path(target, name, RESULT).read_bytes():
+                        summary.with_errors.append(f"{name}{RESULT}")
                 else:
                     summary.failed[name] = reason
         except BaseException as error:
