@@ -187,7 +187,10 @@ def test_deployed_models_are_chosen_by_name(
     port = free_port()
     assert main(["deploy", "settings.toml", "--local", "--job", "prefix", f"--port={port}"]) == 0
     try:
-        assert "model first.tar.gz\n" in capsys.readouterr().out
+        printed = capsys.readouterr()
+        assert "model first.tar.gz\n" in printed.out
+        next_step = "predict settings.toml IMAGE --model NAME.tar.gz --local\n"
+        assert printed.err == f"next: image-classifier {next_step}"
         first = ask("first.tar.gz")
         errors = run("predict", "image", "--model", "second.tar.gz")[2]
         assert errors.startswith("image-classifier: no model 'second.tar.gz' in ")
@@ -195,6 +198,11 @@ def test_deployed_models_are_chosen_by_name(
         Path("later.tar.gz").rename(late)
         assert ask("second.tar.gz") != first
         assert ask("first.tar.gz") == first
+        Path("-image").write_bytes(PNG)
+        options = ["--model", "first.tar.gz", "--local"]
+        assert main(["predict", "settings.toml", "./-image", *options]) == 0
+        next_step = "explain settings.toml ./-image --model first.tar.gz --local\n"
+        assert capsys.readouterr().err == f"next: image-classifier {next_step}"
         assert "no model: add --model" in run("predict", "image")[2]
         for name in ("鳥.tar.gz", "a\nb.tar.gz"):
             errors = run("predict", "image", "--model", name)[2]
@@ -209,7 +217,7 @@ def test_deployed_models_are_chosen_by_name(
         assert run("delete", "--yes")[1] == "the server is stopped\n"
     assert not call(address, "GET", "/ping", timeout=5).is_success
     log = Path(".launcher/hands/deployed/serving.log").read_text()
-    assert log.count("target=first.tar.gz") == 3
+    assert log.count("target=first.tar.gz") == 4
 
 
 def test_response_above_the_limit_is_an_error(

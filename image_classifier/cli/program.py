@@ -86,7 +86,11 @@ def _run_with_settings(arguments: argparse.Namespace) -> object:
         aws.show_placeholder(key, value)
     is_local = arguments.local and not aws.is_dry
     place = on_this_machine if is_local else on_sagemaker
-    return place.VERBS[arguments.verb](aws, file, arguments)
+    result = place.VERBS[arguments.verb](aws, file, arguments)
+    if file.settings.endpoint.kind == "multi-model":
+        # The next step needs it.
+        arguments.model = getattr(arguments, "model", None) or "NAME.tar.gz"
+    return result
 
 
 def _run_without_settings(arguments: argparse.Namespace) -> object:

@@ -4,6 +4,7 @@ import argparse
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 PROGRAM = "image-classifier"
 
@@ -35,18 +36,26 @@ class Verb:
         if arguments.dry_run:
             return "the same command without --dry-run"
         values = {
-            name: shlex.quote(str(value[0] if isinstance(value, list) and value else value))
+            name: _quoted(value[0] if isinstance(value, list) and value else value)
             for name, value in (vars(arguments) | {"result": result}).items()
         }
+        model = getattr(arguments, "model", None)
         values |= {
             "page": self.page,
             "command": program,
             "local": " --local" if arguments.local else "",
+            "model": "" if model is None else f" --model {_quoted(model)}",
         }
         step = self.then_here if arguments.local else None
         if self.then_prepared is not None and (arguments.source / "info_train.csv").is_file():
             step = self.then_prepared
         return str(step or self.then).format(**values)
+
+
+def _quoted(value: object) -> str:
+    """Return a value as a shell's word; a path that begins with a dash is no option."""
+    is_like_option = isinstance(value, Path) and str(value).startswith("-")
+    return shlex.quote(f"./{value}" if is_like_option else str(value))
 
 
 # In the order of the journey.
@@ -146,13 +155,13 @@ VERBS: Mapping[str, Verb] = {
         "with --local start a server on this machine",
         example="settings.toml --local --port 8080",
         page="how-to/deploy.md",
-        then="{command} predict {settings} IMAGE{local}",
+        then="{command} predict {settings} IMAGE{model}{local}",
     ),
     "predict": Verb(
         summary="print the predicted classes of images",
         example="settings.toml image.jpg --local",
         page="how-to/deploy.md",
-        then="{command} explain {settings} {images}{local}",
+        then="{command} explain {settings} {images}{model}{local}",
     ),
     "explain": Verb(
         summary="show which parts of images led to the predictions",
