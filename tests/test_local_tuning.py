@@ -318,6 +318,10 @@ def test_failed_training_reports_the_reason(
     assert "`tune --local` first" in capsys.readouterr().err
     assert main(["deploy", path, "--local", "--port", str(free_port())]) == 1
     assert "no model in" in capsys.readouterr().err
+    reasons = {path: f"{path} is not an archive (.tar.gz)", "none.tar": "none.tar does not exist"}
+    for job, reason in reasons.items():
+        assert main(["deploy", path, "--local", "--job", job]) == 1
+        assert capsys.readouterr() == ("", f"image-classifier: {reason}\n")
 
 
 def test_interrupted_trials_are_queued_again(tmp_path: Path) -> None:

@@ -139,9 +139,11 @@ def test_model_that_cannot_be_loaded_is_the_servers_response(
 
     for name in ("broken", "empty"):
         assert models.invoke(f"{name}.tar.gz", BODY).status == 500
-    for name in ("text", "nul", "xz", "link"):
+    for name in ("nul", "xz", "link"):
         with pytest.raises(UserError, match=rf"{name}\.tar\.gz cannot be extracted"):
             models.invoke(f"{name}.tar.gz", BODY)
+    with pytest.raises(UserError, match=r"text\.tar\.gz is not an archive \(\.tar\.gz\)$"):
+        models.invoke("text.tar.gz", BODY)
     with pytest.raises(UserError, match="no model 'aaa"):
         models.invoke("a" * 300, BODY)
     pack(tmp_path / "secret.tar.gz", weights_txt=b"1")

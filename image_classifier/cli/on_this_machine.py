@@ -13,6 +13,7 @@ from image_classifier.local import jobs, server
 from image_classifier.local import transform as local_transform
 from image_classifier.local.packing import MODEL
 from image_classifier.platform import containers, image_code, processes
+from image_classifier.platform.archives import require_archive
 from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
 from image_classifier.sagemaker import invocation
 from image_classifier.sagemaker.aws import Aws
@@ -99,11 +100,14 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     """Start the server; return its address."""
     folder, job = _folder_of(file), None if arguments.job is None else Path(arguments.job)
     port = arguments.port or server.PORT
+    has_many_models = file.settings.endpoint.kind == "multi-model"
+    if job is not None and not (has_many_models and job.is_dir()):
+        require_archive(job)
     in_container = _choose(containers.SERVE_IMAGE, arguments)
     place = f"in a container of {containers.SERVE_IMAGE}" if in_container else "as a process"
     aws.show(f"serving {place}")
     where: dict[str, Any] = {"in_container": in_container, "limits": _limits(arguments)}
-    if file.settings.endpoint.kind == "multi-model":
+    if has_many_models:
         server.deploy_many_models(file, folder, job, port, show=aws.show, **where)
     else:
         server.deploy(file, folder, job, port, **where)

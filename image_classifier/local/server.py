@@ -98,8 +98,6 @@ def deploy_many_models(
         UserError: the model is missing, the last training failed, or the server does not become
             healthy.
     """
-    if source is not None and not source.exists():
-        raise UserError(f"no {source}: --job names a folder of models, or a model.tar.gz")
     models = folder / MODELS
     if source is not None and source.is_dir():
         models = source

@@ -24,12 +24,29 @@ def extract(archive: Path, folder: Path, *, max_bytes: int = _MAX_BYTES) -> None
     Raises:
         UserError: the file is not an archive, or larger than `max_bytes` when it is unpacked.
     """
+    require_archive(archive)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive) as opened:
             opened.extractall(folder, members=_limited(archive, opened, max_bytes), filter="data")
     except _DAMAGED as error:
         raise UserError(f"{archive} cannot be extracted: {error}") from None
+
+
+def require_archive(path: Path) -> None:
+    """Check that a file is a tar, compressed or not.
+
+    Raises:
+        UserError: it is not, or it does not exist.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    try:
+        tarfile.open(path).close()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except _DAMAGED:
+        raise UserError(f"{path} is not an archive (.tar.gz)") from None
 
 
 def _limited(archive: Path, opened: tarfile.TarFile, max_bytes: int) -> Iterator[tarfile.TarInfo]:
