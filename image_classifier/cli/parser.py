@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -90,14 +91,22 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
     if chosen in WITH_SETTINGS and "--local" in argv and chosen not in _LOCAL.split():
         verbs = ", ".join(_LOCAL.split())
         subparsers.choices[chosen].error(f"{chosen} has no --local, only {verbs} have it")
-    if chosen is not None and chosen not in VERBS:
-        parser.error(f"unknown verb {chosen!r}{suggestion(chosen, VERBS)}")
-    arguments = parser.parse_args(argv or ["--help"])
+    _check_verb(parser, argv, chosen)
+    arguments = parser.parse_args(argv)
     if command:
         arguments.command = command
     _check_local_options(parser, arguments)
     _check_places(parser, arguments)
     return arguments
+
+
+def _check_verb(parser: argparse.ArgumentParser, argv: Sequence[str], chosen: str | None) -> None:
+    """Exit with code 2 and help if there is no verb, or an unknown one."""
+    if not argv:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    if chosen is not None and chosen not in VERBS:
+        parser.error(f"unknown verb {chosen!r}{suggestion(chosen, VERBS)}")
 
 
 def _check_places(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
