@@ -191,11 +191,15 @@ def test_client_that_stops_sending_the_body_gets_408() -> None:
     assert response.get_json()["error"]["message"].startswith("the client stopped sending the body")
 
 
-def test_405_has_the_allowed_methods() -> None:
-    response = client_of(even).get("/invocations")
+@pytest.mark.parametrize(("path", "status"), [("/invocations", 405), ("/predict", 404)])
+def test_error_about_a_path_has_the_existing_ones(path: str, status: int) -> None:
+    response = client_of(even).get(path)
 
-    assert response.status_code == 405
-    assert "POST" in response.headers["Allow"]
+    assert response.status_code == status
+    assert ("POST" in response.headers.get("Allow", "")) == (status == 405)
+    message = response.get_json()["error"]["message"]
+    existing = "GET /execution-parameters, POST /invocations, GET /ping"
+    assert message == f"GET {path} does not exist; this server has {existing}"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits, Running
 
 _PING_SECONDS = 2
 
+_PATHS = "only GET /ping and POST /invocations exist"
+
 _REQUEST_HEADERS = ("Content-Type", "Content-Encoding", "Accept")
 _RESPONSE_HEADERS = ("content-type", "retry-after")
 
@@ -64,12 +66,12 @@ class _Handler(BaseHTTPRequestHandler):
             address = self.server.running.address
             self._respond(call(address, "GET", "/ping", timeout=_PING_SECONDS))
         else:
-            self._reject(HTTPStatus.NOT_FOUND, "only /ping and /invocations exist")
+            self._reject(HTTPStatus.NOT_FOUND, _PATHS)
 
     def do_POST(self) -> None:
         length, model = self.headers.get("Content-Length", ""), self.headers.get(TARGET_MODEL)
         if self.path != "/invocations":
-            self._reject(HTTPStatus.NOT_FOUND, "only /ping and /invocations exist")
+            self._reject(HTTPStatus.NOT_FOUND, _PATHS)
         elif not length.isascii() or not length.isdecimal():
             self._reject(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
         elif int(length[:20]) > MAX_BYTES:

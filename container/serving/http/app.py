@@ -157,12 +157,26 @@ def _loaded(loading: "Future[Predictor]") -> Predictor:
 
 def _handle_error(error: HTTPException) -> BaseResponse:
     """Count a rejection; keep the connection if the body arrives in time."""
+    if error is request.routing_exception:
+        error.description = (
+            f"{request.method} {request.path[:80]} does not exist; this server has {_routes()}"
+        )
     if isinstance(error, Overloaded):
         _metrics().count_refused()
     if isinstance(error, RequestTimeout) or not drain_body(request.environ, DRAIN_SECONDS):
         # The next request's first byte cannot be found on this connection.
         FORCE_CLOSE.get()()
     return error_response(error)
+
+
+def _routes() -> str:
+    """Return the methods and paths of the application."""
+    rules = sorted(current_app.url_map.iter_rules(), key=lambda rule: rule.rule)
+    return ", ".join(
+        f"{method} {rule.rule}"
+        for rule in rules
+        for method in sorted({*(rule.methods or ())} - {"HEAD", "OPTIONS"})
+    )
 
 
 def _start_log() -> None:

@@ -53,6 +53,14 @@ MAX_JSON_MARKS = 1000
 JSON_START = re.compile(rb"\s*[\[{]")
 JSON_OBJECT = re.compile(rb"\s*\{")
 
+JSON_TYPES = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    type(None): "null",
+}
+
 JSON_LINES_TYPES = frozenset(
     {
         JSON_LINES,
@@ -109,7 +117,10 @@ def split_json(data: bytes) -> Sequence[ImageDecoder]:
     document = _parse(data, "the body")
     instances = document.get("instances") if isinstance(document, dict) else None
     if not isinstance(instances, list) or not instances:
-        raise BadRequest('expected {"instances": [{"b64": "<an image file in base64>"}, ...]}')
+        raise BadRequest(
+            'expected {"instances": [{"b64": "<an image file in base64>"}, ...]}, '
+            f"got {_described(document)}"
+        )
     return [
         partial(_decode_instance, f"instance {number}", instance)
         for number, instance in enumerate(instances)
@@ -201,6 +212,16 @@ def _split(content_type: str, data: bytes) -> Sequence[ImageDecoder]:
         f"Content-Type {media_type[:60]!r} is not one of {', '.join(known)}, "
         "and the body is not an image"
     )
+
+
+def _described(document: object) -> str:
+    """Return what a JSON document has instead of instances."""
+    if isinstance(document, dict) and "instances" not in document:
+        keys = ", ".join(json.dumps(key[:30]) for key in [*document][:3])
+        return f"an object with {keys or 'no keys'}"
+    found = document["instances"] if isinstance(document, dict) else document
+    what = "an empty array" if found == [] else JSON_TYPES.get(type(found), "a number")
+    return f'{what} as "instances"' if isinstance(document, dict) else what
 
 
 def _fail(error: HTTPException, _settings: Preprocessing) -> Pixels:
