@@ -10,12 +10,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from container.classifier.environment import IMAGE_MEMORY_VARIABLE
 from container.classifier.labeled_images import labeled_files
 from image_classifier.platform import hands
+from image_classifier.preparation import dataset
 from image_classifier.preparation.__main__ import main
 from image_classifier.preparation.scan import MIN_PARALLEL
 from tests.planted import drawn, encoded, folders, save
@@ -209,6 +211,26 @@ def test_share_of_an_existing_split_or_an_existing_folder_is_rejected(
     assert not (tmp_path / "out" / "test").exists()
     assert main(command) == 2
     assert "out exists already" in capsys.readouterr().err
+
+
+def test_folder_that_another_run_makes_in_the_meantime_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "in", {"ant": 6, "bee": 6})
+    command = ["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]
+    write = dataset.write
+
+    def write_later(*arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        monkeypatch.setattr(dataset, "write", write)
+        assert main(command) == 0
+        write(*arguments, **options)
+
+    monkeypatch.setattr(dataset, "write", write_later)
+
+    assert main(command) == 2
+    expected = f"preparation: {tmp_path}/out exists already: use a new folder, or remove it\n"
+    assert capsys.readouterr().err == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
 
 
 def test_names_that_differ_only_in_case_are_rejected(

@@ -82,8 +82,7 @@ def prepare(
     Raises:
         UserError: the source, the shares or the folders cannot be used.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already: use a new folder, or remove it")
+    _require_unused(out)
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{out} is in {source} and would be read as images: use another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +107,18 @@ def prepare(
         page.write(found, folder, staged / dataset.PAGE, title=out.name, source=source)
         dataset.write(folder, found.images, found.scan, staged, transfer, quiet=quiet)
         staged.chmod(0o755)
-        staged.replace(out)
+        try:
+            staged.replace(out)
+        except OSError:
+            # Another run made the folder in the meantime.
+            _require_unused(out)
+            raise
     return found
+
+
+def _require_unused(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already: use a new folder, or remove it")
 
 
 def audit_source(
