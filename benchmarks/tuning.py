@@ -30,6 +30,7 @@ from benchmarks.conditions import print_results
 from benchmarks.job import environment, unpacked
 from benchmarks.rivals.budget import processor_seconds
 from container.classifier.machine import usable_cpus
+from image_classifier.cli import results
 from image_classifier.local import packing, trial
 from image_classifier.settings import settings_file
 from image_classifier.settings.section import to_strings
@@ -39,7 +40,7 @@ from image_classifier.settings.settings_file import SettingsFile
 THINNED = {"training": 8, "validation": 2}
 
 SETTINGS = """
-name = "hands"
+name = "hands-{seed}"
 
 [data]
 local = "images"
@@ -164,7 +165,7 @@ def _tuned(file: SettingsFile, folder: Path) -> float:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         command = ["image_classifier", "tune", str(file.path), "--local", "--processes"]
         print(_run(command, Path(scratch, "ml"), Path(scratch)), file=sys.stderr)
-        best = Path(scratch, ".launcher", "hands", "tuning", packing.BEST)
+        best = results.folder_of(file) / "tuning" / packing.BEST
         return float(json.loads(best.read_text(encoding="utf-8"))["objective"])
 
 

@@ -142,11 +142,10 @@ def test_results_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "training" in first["description"]
 
 
-def test_log_on_this_machine_as_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_log_beside_the_settings_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path)
-    monkeypatch.chdir(tmp_path)
     log = tmp_path / ".launcher" / "hands" / "ml" / "training.log"
     log.parent.mkdir(parents=True)
     log.write_bytes(b'epoch=1 "quoted"\n\xff unreadable\n')

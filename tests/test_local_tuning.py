@@ -106,13 +106,12 @@ def test_training_that_fails_or_is_stopped_keeps_the_earlier_results(
 
 
 def test_results_of_other_images_are_neither_used_nor_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     for name in ("images", "other"):
         write_images(tmp_path / name / "training", per_class=2)
     path, image = str(write(tmp_path, SETTINGS, NAME)), str(tmp_path / "x.png")
-    folder = Path(".launcher/squares")
+    folder = tmp_path / ".launcher/squares"
     jobs.require_same_data(settings(tmp_path), folder)
     trial.prepare(folder / jobs.FOLDER, settings(tmp_path).local_channels(), {})
     # A training that has no results yet can be replaced.
@@ -154,7 +153,7 @@ def test_search_continues_and_writes_a_page_and_a_model(
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "images" / "training")
     path = write(tmp_path, SETTINGS, NAME)
-    folder = Path(".launcher/squares/tuning")
+    folder = tmp_path / ".launcher/squares/tuning"
 
     assert main(["tune", str(path), "--local"]) == 0
 

@@ -15,7 +15,8 @@ from image_classifier.sagemaker.aws import Answer
 from image_classifier.sagemaker.logs import Line
 from image_classifier.settings.settings_file import SettingsFile
 
-# Folder of everything that runs on this machine.
+# Folder of everything that runs on this machine, beside the settings file: results do not depend
+# on the working directory.
 LOCAL_RUNS = Path(".launcher")
 
 # Classes in a line about an image.
@@ -24,7 +25,7 @@ DEFAULT_TOP = 2
 
 def folder_of(file: SettingsFile) -> Path:
     """Return the folder of everything that settings make on this machine."""
-    return LOCAL_RUNS / file.settings.name
+    return file.path.parent / LOCAL_RUNS / file.settings.name
 
 
 def print_predictions(

@@ -25,7 +25,7 @@ from image_classifier.settings.json_schema import json_schema
 from image_classifier.settings.known_names import NETWORKS
 from image_classifier.settings.schema import MAX_NAME
 
-# Named in the first line of a new file, for editors. Written for the installed version.
+# Beside a new file, and named in its first line, for editors. Written for the installed version.
 SCHEMA = LOCAL_RUNS / "settings.schema.json"
 
 # Images whose size is read.
@@ -158,8 +158,9 @@ def run(arguments: argparse.Namespace) -> Path:
     text = render(data, arguments.name or _name(data.folder), output.absolute().parent)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
-    SCHEMA.parent.mkdir(exist_ok=True)
-    SCHEMA.write_text(json.dumps(json_schema()), encoding="utf-8")
+    schema = output.parent / SCHEMA
+    schema.parent.mkdir(exist_ok=True)
+    schema.write_text(json.dumps(json_schema()), encoding="utf-8")
     # A name that was given can be wrong.
     settings_file.read(output)
     if not arguments.quiet:
@@ -178,7 +179,7 @@ def render(data: DataSet, name: str, beside: Path) -> str:
     local = Path(os.path.relpath(data.folder.absolute(), beside)).as_posix()
     fine_tuning = "# fine_tuning = " if is_small else "fine_tuning = "
     values = {
-        "schema": Path(os.path.relpath(SCHEMA.absolute(), beside)).as_posix(),
+        "schema": SCHEMA.as_posix(),
         "name": json.dumps(name),
         "images": data.images,
         "classes": len(data.classes),
