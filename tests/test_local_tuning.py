@@ -105,7 +105,7 @@ def test_training_that_fails_or_is_stopped_keeps_the_earlier_results(
         jobs.trained(job)
 
 
-def test_results_of_other_images_are_neither_used_nor_replaced(
+def test_results_of_other_images_are_not_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("images", "other"):
@@ -119,12 +119,12 @@ def test_results_of_other_images_are_neither_used_nor_replaced(
     jobs.require_same_data(other, folder)
     (folder / "model.tar.gz").touch()
 
-    for verb, *more in (["train"], ["tune"], ["deploy"], ["report"], ["predict", image]):
+    for verb, *more in (["tune"], ["deploy"], ["report"], ["predict", image]):
         assert main([verb, path, *more, "--local", "--set", "data.local=other"]) == 1
         assert capsys.readouterr().err == (
             f"image-classifier: {folder} has the results of a training on "
             f"{tmp_path}/images/training, and data.local is {tmp_path}/other: "
-            f"change `name` in {path}, or remove {folder}\n"
+            f"`train --local` first, or change `name` in {path}\n"
         )
     # A channel can be a link.
     (link := tmp_path / "other" / "link").symlink_to(tmp_path / "images/training")

@@ -51,7 +51,7 @@ def _limits(arguments: argparse.Namespace) -> Limits:
 
 def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Train; return the packed model."""
-    folder = _folder_of(file)
+    folder = results.folder_of(file)
     packed = jobs.train(
         file,
         folder,

@@ -220,7 +220,7 @@ def require_same_data(file: SettingsFile, folder: Path) -> None:
     if images.is_dir() and images not in {path.resolve() for path in data.glob("*")}:
         raise UserError(
             f"{folder} has the results of a training on {images}, and data.local is {data}: "
-            f"change `name` in {file.path}, or remove {folder}"
+            f"`train --local` first, or change `name` in {file.path}"
         )
 
 
