@@ -69,7 +69,7 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"image-classifier {version()}")
     # For verbs without these options.
     parser.set_defaults(local=False, dry_run=False, quiet=False)
-    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
         subparsers.add_parser(
             name,
@@ -91,27 +91,22 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
     if chosen in WITH_SETTINGS and "--local" in argv and chosen not in _LOCAL.split():
         verbs = ", ".join(_LOCAL.split())
         subparsers.choices[chosen].error(f"{chosen} has no --local, only {verbs} have it")
-    _check_verb(parser, argv, chosen)
+    if chosen is not None and chosen not in VERBS:
+        parser.error(f"unknown verb {chosen!r}{suggestion(chosen, VERBS)}")
     arguments = parser.parse_args(argv)
     if command:
         arguments.command = command
-    _check_local_options(parser, arguments)
     _check_places(parser, arguments)
+    _check_local_options(parser, arguments)
     return arguments
 
 
-def _check_verb(parser: argparse.ArgumentParser, argv: Sequence[str], chosen: str | None) -> None:
-    """Exit with code 2 and help if there is no verb, or an unknown one."""
-    if not argv:
+def _check_places(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Exit if options are for SageMaker only, or for this machine only, or without a verb."""
+    verb = arguments.verb
+    if verb is None:
         parser.print_help(sys.stderr)
         parser.exit(2)
-    if chosen is not None and chosen not in VERBS:
-        parser.error(f"unknown verb {chosen!r}{suggestion(chosen, VERBS)}")
-
-
-def _check_places(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Exit if options are for SageMaker only, or for this machine only."""
-    verb = arguments.verb
     if verb == "transform" and arguments.output is not None and not arguments.local:
         parser.error("--output needs --local: on SageMaker, results are below aws.bucket")
     if verb == "logs" and arguments.local and (arguments.follow or arguments.since):
