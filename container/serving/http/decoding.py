@@ -15,9 +15,7 @@ the others.
 """
 
 import base64
-import io
 import json
-import math
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -43,6 +41,7 @@ from container.classifier.preprocessing import (
     preprocess,
 )
 from container.serving.http.forms import FORM, read_files
+from container.serving.http.npy import MAGIC, read_npy
 from container.serving.http.unpacking import unpack
 from container.serving.model.outcome import ImageDecoder
 from container.serving.settings import BATCH_IMAGES
@@ -84,12 +83,6 @@ WHITESPACE = b" \t\r\n"
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
-NPY_MAGIC = b"\x93NUMPY"
-NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
 
 def split_image(data: bytes) -> Sequence[ImageDecoder]:
     """Return the body as one image file."""
@@ -102,7 +95,7 @@ def split_npy(data: bytes) -> Sequence[ImageDecoder]:
     Raises:
         UnprocessableEntity: The array has another type or shape, or is damaged.
     """
-    array = _read_npy(data)
+    array = read_npy(data)
     images = array if array.ndim == len("NHWC") else array[np.newaxis]
     return [partial(_fit, image) for image in images]
 
@@ -196,7 +189,7 @@ def _split(content_type: str, data: bytes) -> Sequence[ImageDecoder]:
     media_type = content_type.partition(";")[0].strip().lower()
     if image_format(data) in FORMATS:
         return split_image(data)
-    if data.startswith(NPY_MAGIC) or media_type == NPY:
+    if data.startswith(MAGIC) or media_type == NPY:
         return split_npy(data)
     if media_type == FORM:
         return split_form(data, content_type)
@@ -286,29 +279,3 @@ def _parse(data: bytes, name: str) -> object:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"{name} is not JSON: {error}") from error
-
-
-def _read_npy(data: bytes) -> Pixels:
-    """Read an array without `numpy.load`, which allocates any shape that a header claims."""
-    file = io.BytesIO(data)
-    try:
-        shape, is_fortran, dtype = NPY_HEADERS[np.lib.format.read_magic(file)](file)
-        # Fails for numbers of thousands of digits, which an error message could not contain.
-        np.array(shape, np.int64)
-        count = math.prod(shape)
-    except Exception as error:
-        # NumPy evaluates the header as a Python literal; a damaged one raises any type of error.
-        raise UnprocessableEntity("not a NumPy file of version 1.0 or 2.0, or damaged") from error
-    # NumPy accepts `True` as a number.
-    is_shape = len(shape) in {3, 4} and all(type(size) is int and size > 0 for size in shape)
-    if dtype != np.uint8 or not is_shape or shape[-1] != len("RGB"):
-        raise UnprocessableEntity(
-            "a NumPy array must be uint8 of shape (height, width, 3) or (images, height, "
-            f"width, 3), got {dtype} of shape {shape}"
-        )
-    if len(data) - file.tell() != count:
-        raise UnprocessableEntity(
-            f"the NumPy file's shape needs {count} bytes, found {len(data) - file.tell()}"
-        )
-    values = np.frombuffer(data, np.uint8, offset=file.tell())
-    return values.reshape(shape, order="F" if is_fortran else "C")
