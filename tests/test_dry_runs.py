@@ -260,7 +260,7 @@ def test_command_checks_overrides_and_fills_placeholders(
 
     assert main(["check", path, "--set", "hyperparameters.network=resnet19"]) == 1
     mistake, missing = capsys.readouterr().err.splitlines()[:2]
-    assert mistake.startswith("--set: hyperparameters.network is an unknown network")
+    assert mistake.startswith("--set: hyperparameters.network names an unknown network")
     assert missing.startswith("missing for SageMaker only: aws.role")
     assert main(["check", path, "--set", "training.spot=true"]) == 0
     first, missing = capsys.readouterr().out.splitlines()
