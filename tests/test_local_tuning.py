@@ -126,6 +126,11 @@ def test_results_of_other_images_are_not_used(
             f"{tmp_path}/images/training, and data.local is {tmp_path}/other: "
             f"`train --local` first, or change `name` in {path}\n"
         )
+    # After a training that failed, `deploy --job` can serve the earlier model.
+    (folder / "previous").mkdir()
+    packed = (folder / "model.tar.gz").rename(folder / "previous/model.tar.gz")
+    jobs.require_same_data(other, folder)
+    packed.rename(folder / "model.tar.gz")
     # A channel can be a link.
     (link := tmp_path / "other" / "link").symlink_to(tmp_path / "images/training")
     jobs.require_same_data(other, folder)

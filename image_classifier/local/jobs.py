@@ -208,12 +208,12 @@ def require_same_data(file: SettingsFile, folder: Path) -> None:
     Raises:
         UserError: they are of another `data.local`.
     """
-    models = (folder / MODEL, folder / opt_ml.PREVIOUS / MODEL)
     channels = (folder / FOLDER / opt_ml.DATA).glob("*")
     links = {path.name: path for path in channels if path.is_symlink()}
     name = find_channel(TRAINING, links)
     data = file.local_data
-    if data is None or name is None or not any(path.is_file() for path in models):
+    # Without a model the last training failed: an earlier one can be served with `--job`.
+    if data is None or name is None or not (folder / MODEL).is_file():
         return
     images = links[name].resolve()
     # Images that do not exist may have been moved. A channel can be a link.
