@@ -36,7 +36,7 @@ def parser_of(module: str, verb: str = "") -> argparse.ArgumentParser:
     try:
         return captured(
             partial(runpy.run_module, module, run_name="__main__", alter_sys=True),
-            [module, verb or "--help"],
+            [module, *([verb] if verb else [])],
         )
     finally:
         if imported is not None:
