@@ -65,7 +65,7 @@ def test_train_and_deploy_runs_on_this_machine(
     assert "best: trial" in texts
     # The log of the search's export has its own.
     accuracy = re.findall(r"accuracy ([\d.]+)% .* validation images", texts)[-1]
-    assert float(accuracy) > 95
+    assert float(accuracy) > 90
     assert texts.count(".png: ") == 8
     assert "1 image explained" in texts
     assert "the server is stopped" in texts
