@@ -13,7 +13,8 @@ epoch first, which is not counted, and then anew for as many epochs as fit, eval
 
 The budget is the processor time of all processes with one thread each: other programs on the
 machine change it little. "Kept" is the accuracy of the best epoch, "last" that of the last one, of
-the validation images.
+the validation images. The best of many epochs is better on these than on others: with `--test`,
+ours and the frozen stage are compared on images that choose no epoch.
 
 A result is a line of `--results`. A program that is started again skips what the file holds.
 """
@@ -75,14 +76,18 @@ class Run:
     image_size: int
     """Of the rivals; ours chooses."""
 
+    is_tested: bool = False
+    """Whether half of the validation images choose the epoch and all others are for testing."""
+
 
 def main() -> None:
     """Run what is missing in the results; print a table and one JSON document."""
     arguments = _arguments()
-    names = [name for name in (*OURS, *MODULES) if name != FASTAI or arguments.rivals]
+    others = () if arguments.test else MODULES
+    names = [name for name in (*OURS, *others) if name != FASTAI or arguments.rivals]
     os.environ["OMP_NUM_THREADS"] = "1"
     runs = (
-        Run(data, name, seconds, seed, arguments.images, arguments.image_size)
+        Run(data, name, seconds, seed, arguments.images, arguments.image_size, arguments.test)
         for seed, data, seconds, name in itertools.product(
             range(arguments.seeds),
             arguments.sets,
@@ -112,12 +117,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="from 0; default: 3")
     parser.add_argument("--images", type=int, help="for training, and half as many for validation")
     parser.add_argument("--image-size", type=int, default=224, help="of the rivals; default: 224")
+    parser.add_argument(
+        "--test",
+        action="store_true",
+        help="ours only: half of validation chooses no epoch",
+    )
     parser.add_argument("--table", action="store_true", help="print the table only")
     arguments = parser.parse_args()
     if min(arguments.seconds) < MIN_SECONDS:
         parser.error(f"--seconds must be at least {MIN_SECONDS:g}: the least max_minutes is 1")
     if FASTAI in (arguments.contenders or ()) and not arguments.rivals:
         parser.error("fastai needs --rivals PYTHON")
+    if arguments.test and not OURS.keys() >= set(arguments.contenders or ()):
+        parser.error(f"--test is for {' and '.join(OURS)}")
     return arguments
 
 
@@ -150,6 +162,7 @@ def _ours(run: Run, folder: Path, data: Path) -> Mapping[str, object]:
     case = Case(
         training="train",
         validation="val",
+        test="test" if run.is_tested else None,
         hyperparameters={"network": NETWORK, "max_minutes": minutes, **OURS[run.contender]},
         weights=WEIGHTS,
     )
@@ -162,19 +175,29 @@ def _ours(run: Run, folder: Path, data: Path) -> Mapping[str, object]:
 
 
 def _drawn_folder(run: Run, data: Path, scratch: Path) -> Path:
-    """Return a folder with links to the images of a seed in `train` and `val`."""
+    """Return a folder with links to the images of a seed in `train`, `val` and `test`."""
     counts: Sequence[int | None] = THINNED.get(run.data, (None, None))
     if run.images:
         counts = (run.images, run.images // 2)
     folder = scratch / f"{run.data}-{run.seed}"
-    if not folder.exists():
-        images = unpacked(data, run.data, scratch)
-        for channel, source, count in zip(("train", "val"), DATA[run.data], counts, strict=True):
-            files = labeled_images.labeled_files(images / source)
-            for file in drawn(files, count or len(files), run.seed):
-                link = folder / channel / file.class_name / file.path.name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file.path)
+    if folder.exists():
+        return folder
+    images = unpacked(data, run.data, scratch)
+    training, validation = (
+        labeled_images.labeled_files(images / source) for source in DATA[run.data]
+    )
+    channels = {
+        "train": drawn(training, counts[0] or len(training), run.seed),
+        "val": drawn(validation, counts[1] or len(validation), run.seed),
+    }
+    if run.is_tested:
+        channels["val"] = drawn(channels["val"], len(channels["val"]) // 2, run.seed)
+        channels["test"] = [file for file in validation if file not in channels["val"]]
+    for channel, files in channels.items():
+        for file in files:
+            link = folder / channel / file.class_name / file.path.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.path)
     return folder
 
 
@@ -184,16 +207,18 @@ def _print_table(results: Sequence[Mapping[str, Any]]) -> None:
     groups: dict[Run, list[Run]] = defaultdict(list)
     for run in by_run:
         groups[dataclasses.replace(run, seed=0)].append(run)
-    titles = ("kept", "last", "ours is better by", "epochs", "seconds", "over budget")
+    titles = ("kept", "last", "test", "ours is better by", "epochs", "seconds", "over budget")
     print(f"{'data, seconds: contender':<40}  n" + "".join(f"{title:>19}" for title in titles))
     for group, runs in groups.items():
         own = [by_run[run] for run in runs]
         ours = [by_run.get(dataclasses.replace(run, contender="ours")) for run in runs]
-        gains = [a["kept"] - b["kept"] for a, b in zip(ours, own, strict=True) if a]
+        score = "test_accuracy" if group.is_tested else "kept"
+        gains = [a[score] - b[score] for a, b in zip(ours, own, strict=True) if a]
         limit = (1 + TOLERANCE) * group.seconds
         cells = (
             f"{100 * statistics.mean(each['kept'] for each in own):.1f}",
             f"{100 * statistics.mean(each['accuracies'][-1] for each in own):.1f}",
+            f"{100 * statistics.mean(each[score] for each in own):.1f}" * group.is_tested,
             points(gains),
             f"{statistics.mean(each['epochs'] for each in own):.1f}",
             f"{statistics.mean(each['seconds'] for each in own):.0f}",

@@ -17,6 +17,8 @@ class Case:
 
     validation: str
     hyperparameters: Mapping[str, str]
+    test: str | None = None
+
     weights: str | None = None
     """File of the weights channel, beside the tar file."""
 
@@ -44,6 +46,8 @@ def make_tree(base_dir: Path, case: Case, images: Path, data: Path, seed: int) -
     channels.mkdir(parents=True)
     _make_channel(channels / "training", images / case.training, case.keep)
     (channels / "validation").symlink_to(images / case.validation)
+    if case.test is not None:
+        (channels / "test").symlink_to(images / case.test)
     if case.weights is not None:
         (channels / "weights").mkdir()
         (channels / "weights" / Path(case.weights).name).symlink_to((data / case.weights).resolve())

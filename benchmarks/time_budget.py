@@ -126,6 +126,7 @@ def run(base_dir: Path, place: str) -> dict[str, Any]:
         "image_size": manifest.preprocessing.image_size,
         "best_epoch": report["epoch"],
         "val_accuracy": report["val_accuracy"],
+        **({"test_accuracy": report["test"]["test_accuracy"]} if report["test"] else {}),
         "precision": manifest.precision,
         "quantization": report["quantization"]["reason"],
         "load_before": load,
