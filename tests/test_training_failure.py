@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from container.classifier.artifact import Artifact
+from container.classifier.locks import locked
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train, train_here
 
 # A second thread, as libraries start them, receives signals that the first one blocks; modules are
@@ -39,6 +40,14 @@ def test_2_missing_files_are_reported_in_the_failure_file(tmp_path: Path) -> Non
     assert code == 1
     assert failure(tmp_path).startswith(f"no {tmp_path}/input/config/hyperparameters.json")
     assert "Traceback" not in failure(tmp_path) + output
+
+
+def test_a_second_training_leaves_no_failure_in_the_folder_of_the_first(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        code, output = train(tmp_path)
+
+    assert (code, (tmp_path / "output").exists()) == (1, False)
+    assert "another training is running" in output
 
 
 def test_8_the_failure_starts_with_one_short_sentence(tmp_path: Path) -> None:

@@ -13,6 +13,10 @@ from container.classifier.errors import UserError
 logger = logging.getLogger(__name__)
 
 
+class LockedError(UserError):
+    """Another training is running in the folder."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a training's folder, whose files a second training would remove.
@@ -20,7 +24,7 @@ def locked(folder: Path) -> Iterator[None]:
     Do nothing if it does not exist, or if its file system has no locks.
 
     Raises:
-        UserError: another training is running there.
+        LockedError: another training is running there.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -32,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise UserError(
+        raise LockedError(
             f"another training is running in {folder}: wait for it or stop it"
         ) from None
     except OSError:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from container.classifier.environment import base_dir
 from container.classifier.errors import UserError
-from container.classifier.locks import locked
+from container.classifier.locks import LockedError, locked
 from container.training.fitting.time_budget import TimeBudget
 from container.training.sagemaker import supervisor
 from container.training.sagemaker.environment import TrainingEnvironment
@@ -50,6 +50,10 @@ def main(arguments: Sequence[str]) -> int:
         _run_job(environment, stop)
     except Stopped as stopped:
         logger.info("%s", stopped)
+    except LockedError as error:
+        # The folder belongs to the other training: a failure there would be taken for its own.
+        logger.error("error: %s", error)  # noqa: TRY400
+        return 1
     except UserError as error:
         logger.error("error: %s", error)  # noqa: TRY400 - a traceback would hide the message
         # The process that was lost writes the better reason.
