@@ -113,6 +113,8 @@ def _message(error: ErrorDetails, section: Section) -> str:
         return f"is unknown here{suggestion(key, type(section).model_fields)}"
     if error["type"] in {"model_type", "dict_type"}:
         return f"must be a table, got {error['input']!r}"
+    if error["type"] == "tuple_type":
+        return f"must be a list, got {error['input']!r}"
     text = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     text, *rest = re.sub(r"^\w+ should", "must", text).split(";", 1)
     return ";".join([f"{text}, got {error['input']!r}", *rest])
