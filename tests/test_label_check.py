@@ -1,6 +1,7 @@
 """Labels that a model contradicts, outliers, and features of pretrained networks."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,11 @@ def test_features_of_pretrained_weights_replace_the_simple_ones(
     weights = ["--weights", str(tmp_path / "small.pth"), "--network"]
 
     reading = Reading(weights=tmp_path / "small.pth", network=SMALL)
-    assert suspects(tmp_path / "data", reading) == {"ant/wrong.png"}
+    found = audit_source(tmp_path / "data", reading, quiet=True)
+    assert [x.path for x in found.findings if x.kind == "label-suspect"] == ["ant/wrong.png"]
+    unreliable = replace(found.label_check, contradicted=0.5)
+    assert "a model of the network's features" in unreliable.sentence
+    assert "--weights" not in unreliable.sentence
 
     assert main(["audit", str(tmp_path / "data"), *weights, "resnet18", "--quiet"]) == 2
     assert "holds weights of another network than resnet18" in capsys.readouterr().err

@@ -46,6 +46,9 @@ class LabelCheck:
 
     findings: list[Finding]
 
+    has_network: bool = False
+    """Whether the features are those of a pretrained network."""
+
     @property
     def is_reliable(self) -> bool:
         """Whether the model is good enough to check labels."""
@@ -56,9 +59,12 @@ class LabelCheck:
         """Why labels were not checked; empty if they were."""
         if self.is_reliable or not self.accuracy:
             return ""
+        features, remedy = "simple", "a pretrained network: --weights FILE --network NAME"
+        if self.has_network:
+            features, remedy = "the network's", "more images, or weights of another network"
         return (
-            f"Labels were not checked: a model of simple features predicts only {self.accuracy:.0%}"
-            " of them. Use a pretrained network: --weights FILE --network NAME."
+            f"Labels were not checked: a model of {features} features predicts only "
+            f"{self.accuracy:.0%} of them. Use {remedy}."
         )
 
 
@@ -97,7 +103,8 @@ def check_labels(
                 f"{names[predictions.predicted[number]]} ({predictions.probability[number]:.0%})"
             )
             findings.append(Finding("label-suspect", image.name, text))
-    return LabelCheck(accuracy, float(contradicted.mean()), findings)
+    has_network = scan.network_features is not None
+    return LabelCheck(accuracy, float(contradicted.mean()), findings, has_network)
 
 
 def _find_outliers(components: Features) -> dict[int, float]:
