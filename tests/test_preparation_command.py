@@ -151,14 +151,45 @@ def test_copies_and_groups_stay_in_one_split(tmp_path: Path) -> None:
     assert splits == {"train": 48, "validation": 16, "test": 16}
 
 
-def test_prepare_with_fix_leaves_bad_images_out(tmp_path: Path) -> None:
+def test_prepare_prints_the_number_of_images_in_the_new_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "in", {"ant": 20, "bee": 20})
+    (tmp_path / "in" / "ant" / "empty.png").touch()
+
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+
+    splits = Counter(row["split"] for row in rows(tmp_path / "out"))
+    assert [f"{name}: {count} images" for name, count in splits.items()] == sorted(
+        capsys.readouterr().out.splitlines()[:3]
+    )
+
+
+def test_fix_that_leaves_no_image_of_a_class_is_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "in", {"ant": 20, "bee": 20})
+    for number in range(4):
+        save(drawn(f"tiny{number}").resize((8, 8)), tmp_path / "in" / "cat" / f"{number}.png")
+    command = ["prepare", str(tmp_path / "in"), str(tmp_path / "out")]
+
+    assert main([*command, "--fix", str(tmp_path / "quarantine")]) == 2
+
+    assert "--fix leaves no image of the class 'cat'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_prepare_with_fix_leaves_bad_images_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders(tmp_path / "in", {"ant": 20, "bee": 20})
     shutil.copy(tmp_path / "in/ant/1.png", tmp_path / "in/bee/same.png")
     (tmp_path / "in" / "ant" / "cut.png").write_bytes(encoded(drawn(1), "PNG")[:200])
-    command = ["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]
+    command = ["prepare", str(tmp_path / "in"), str(tmp_path / "out")]
 
     assert main([*command, "--fix", str(tmp_path / "quarantine")]) == 0
 
+    assert f"3 bad images are in {tmp_path / 'quarantine'}: " in capsys.readouterr().out
     assert len(rows(tmp_path / "out")) == 39
     assert (tmp_path / "out" / "findings.jsonl").read_text() == ""
     assert {path.name for path in (tmp_path / "quarantine").rglob("*.png")} == {

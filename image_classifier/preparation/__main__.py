@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from image_classifier.preparation import findings, labels
+from image_classifier.preparation import findings, labels, quarantine
 from image_classifier.preparation.audit import Audit
 from image_classifier.preparation.findings import FAULT
 from image_classifier.preparation.manifests import COLUMNS
@@ -50,7 +50,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     out, fix, quiet = arguments.out, arguments.fix, arguments.quiet
     found = prepare(arguments.source, out, _reading(arguments), shares, fix=fix, quiet=quiet)
     if not quiet:
-        _print_audit(found, arguments.source)
+        _print_audit(found, arguments.source, fix)
         if faults := sum(item.severity == FAULT for item in found.findings):
             remedy = "correct the source" if fix else "add --fix DIR, or correct the source"
             print(
@@ -75,7 +75,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(document))
     elif not quiet:
-        _print_audit(found, arguments.source)
+        _print_audit(found, arguments.source, fix)
     has_fault = any(item.severity == FAULT for item in found.findings)
     return FAULTY if has_fault else DONE
 
@@ -95,9 +95,11 @@ def _reading(arguments: argparse.Namespace) -> Reading:
     )
 
 
-def _print_audit(found: Audit, source: Path) -> None:
+def _print_audit(found: Audit, source: Path, fix: Path | None) -> None:
     for split, counts in found.counts.items():
         print(f"{split}: {counts.total()} images")
+    if fix and found.moved:
+        print(f"{found.moved} bad images are in {fix}: {fix / quarantine.LIST} lists them")
     if found.findings:
         print(f"findings, with paths in {source}:")
     for line in [*findings.summary(found.findings), *found.sentences()]:

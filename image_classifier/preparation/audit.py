@@ -85,6 +85,9 @@ class Audit:
     leaks: list[Leak]
     label_check: LabelCheck
 
+    moved: int = 0
+    """Number of bad images that were moved or copied elsewhere, and are not among the images."""
+
     @property
     def class_names(self) -> list[str]:
         """All classes, sorted."""
@@ -97,8 +100,8 @@ class Audit:
 
     @property
     def counts(self) -> Mapping[str, Counter[str]]:
-        """Number of images by split and class."""
-        return count_classes(self.images)
+        """Number of images that can be read, by split and class."""
+        return count_classes(_readable(self.images, self.scan))
 
     def sentences(self) -> list[str]:
         """Describe the effect of copies on the score, and whether labels were checked."""
@@ -144,7 +147,7 @@ def audit(
     found += quality.find([image.name for image in images], qualities)
     found += _audit_copies(images, scan, copies)
     found += _audit_groups(images)
-    found += _audit_classes(images)
+    found += _audit_classes(images, _readable(images, scan))
     indices = np.flatnonzero((copies == np.arange(len(copies))) & scan.is_comparable)
     check = check_labels(images, scan, indices)
     findings, leaks = in_order([*found, *check.findings]), _find_leaks(images, copies)
@@ -230,9 +233,14 @@ def _audit_group(
             yield Finding(f"{kind}-{suffix}", images[0].name, detail, tuple(others))
 
 
-def _audit_classes(images: Sequence[Labeled]) -> Iterator[Finding]:
+def _readable(images: Sequence[Labeled], scan: Scan) -> list[Labeled]:
+    pairs = zip(images, scan.measured, strict=True)
+    return [image for image, item in pairs if not item.problem]
+
+
+def _audit_classes(images: Sequence[Labeled], readable: Sequence[Labeled]) -> Iterator[Finding]:
     names = class_names(images)
-    for split, counts in count_classes(images).items():
+    for split, counts in count_classes(readable).items():
         largest, most = counts.most_common(1)[0]
         for name in names:
             if not counts[name]:

@@ -62,6 +62,7 @@ def render(audit: Audit, folder: Path, title: str, source: Path) -> str:
         audit=audit,
         kinds=KINDS,
         counts=audit.counts,
+        number=len(readable),
         class_names=shown,
         averages={name: _data_uri(Image.fromarray(audit.scan.averages[name])) for name in shown},
         samples={name: _samples(audit, name) for name in shown},

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from image_classifier.preparation.audit import Audit, audit, find_copies
 from image_classifier.preparation.findings import Finding
 from image_classifier.preparation.labels import Labeled
 from image_classifier.preparation.network_features import network_features
-from image_classifier.preparation.quarantine import move_bad_images
+from image_classifier.preparation.quarantine import choose, move_bad_images
 from image_classifier.preparation.scan import Scan, scan
 from image_classifier.preparation.scratch import scratch_folder
 from image_classifier.preparation.sources import list_images, open_source
@@ -100,6 +100,7 @@ def prepare(
         check_trainable(images, scanned)
         found = audit(images, scanned, copies, left_out)
         if fix:
+            check_trainable(images, scanned, choose(found))
             found = move_bad_images(found, folder, fix, transfer)
         staged = scratch / "staged"
         staged.mkdir()
@@ -220,8 +221,8 @@ def _label(
     return labels.label_by_layout(names, pattern, has_splits=reading.has_splits)
 
 
-def check_trainable(images: Sequence[Labeled], scanned: Scan) -> None:
-    """Check that the training program accepts the images that can be read.
+def check_trainable(images: Sequence[Labeled], scanned: Scan, bad: Collection[str] = ()) -> None:
+    """Check that the training program accepts the images that can be read and are not `bad`.
 
     Raises:
         UserError: it would not.
@@ -229,13 +230,15 @@ def check_trainable(images: Sequence[Labeled], scanned: Scan) -> None:
     splits: dict[str, list[LabeledFile]] = defaultdict(list)
     contents: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for image, item in zip(images, scanned.measured, strict=True):
-        if not item.problem:
+        if not item.problem and image.name not in bad:
             split = image.split or "train"
             splits[split].append(LabeledFile(Path(image.name), image.class_name))
             contents[split].append((image.class_name, item.sha256))
     readable = {file.class_name for files in splits.values() for file in files}
     if lost := [name for name in labels.class_names(images) if name not in readable]:
-        raise UserError(f"no image of the class {lost[0]!r} can be read: remove or replace them")
+        name = f"image of the class {lost[0]!r}"
+        problem = f"--fix leaves no {name}" if bad else f"no {name} can be read"
+        raise UserError(f"{problem}: remove or replace them")
     check_splits(splits)
     for name in ("validation", "test"):
         if name in contents and sorted(contents[name]) == sorted(contents["train"]):

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,7 +26,7 @@ def move_bad_images(found: Audit, folder: Path, target: Path, transfer: Transfer
     Raises:
         UserError: `target` is in the folder or contains a file of that name, or no image remains.
     """
-    chosen = _choose(found)
+    chosen = choose(found)
     if not chosen:
         return found
     _move(folder, chosen, target, transfer)
@@ -33,10 +34,11 @@ def move_bad_images(found: Audit, folder: Path, target: Path, transfer: Transfer
     if not remaining:
         raise UserError(f"every image was bad: all of them are in {target}")
     images, scan = [found.images[index] for index in remaining], found.scan.of(remaining)
-    return audit(images, scan, find_copies(scan), found.earlier)
+    remaining_audit = audit(images, scan, find_copies(scan), found.earlier)
+    return replace(remaining_audit, moved=len(chosen))
 
 
-def _choose(found: Audit) -> dict[str, str]:
+def choose(found: Audit) -> dict[str, str]:
     """Return the paths of the images to move, with the kind of finding that is the reason.
 
     One of several equal files is kept, if possible in a split other than training. None is kept
