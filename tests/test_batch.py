@@ -105,8 +105,8 @@ def test_folder_of_images_is_classified_by_the_trained_model(
         assert rejected["error"]["code"]
     (out / "a.png.out").unlink()
     assert main(command) == 0
-    line = "1 file classified, 4 results of an earlier run kept\n"
-    assert line in capsys.readouterr().out
+    line = "1 file classified, 2 results of an earlier run kept, 2 with errors in their results, "
+    assert f"{line}such as broken.png.out\n" in capsys.readouterr().out
 
 
 def test_interrupted_job_continues_with_the_files_that_have_no_result(

@@ -74,8 +74,9 @@ def run(
     show(_described(summary))
     if summary.failed:
         shown = [f"{name}: {reason}" for name, reason in [*summary.failed.items()][:_SHOWN]]
+        others = summary.kept + summary.done + len(summary.with_errors)
         raise UserError(
-            f"{len(summary.failed)} of {summary.done + len(summary.failed)} files have no result "
+            f"{len(summary.failed)} of {others + len(summary.failed)} files have no result "
             f"({'; '.join(shown)}): see the files *{batch.ERROR} in {target}, and run the same "
             "command again"
         )
@@ -83,13 +84,12 @@ def run(
 
 
 def _described(summary: batch.Summary) -> str:
-    classified, kept = summary.done - len(summary.with_errors), summary.kept
-    text = f"{classified} {'file' if classified == 1 else 'files'} classified"
-    if summary.with_errors:
-        text += f", {len(summary.with_errors)} with errors in their results, such as "
-        text += summary.with_errors[0]
+    done, kept, with_errors = summary.done, summary.kept, summary.with_errors
+    text = f"{done} {'file' if done == 1 else 'files'} classified"
     if kept:
         text += f", {kept} {'result' if kept == 1 else 'results'} of an earlier run kept"
+    if with_errors:
+        text += f", {len(with_errors)} with errors in their results, such as {with_errors[0]}"
     return text
 
 

@@ -9,9 +9,9 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
 
@@ -58,20 +58,21 @@ class Job:
     """Identifies the model: results of another one are replaced."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """What a job has done."""
+    """What a job has done with each file."""
 
-    kept: int = 0
-    """Files with a result of an earlier, interrupted job."""
+    kept: int
+    """Files with a prediction of an earlier, interrupted job."""
 
-    done: int = 0
+    done: int
+    """Files with a new prediction."""
 
-    with_errors: list[str] = field(default_factory=list)
-    """Those results among `done` that hold an error instead of a prediction."""
+    with_errors: Sequence[str]
+    """Results, new and earlier ones, that hold an error instead of a prediction."""
 
-    failed: dict[str, str] = field(default_factory=dict)
-    """The reason by the name of the file."""
+    failed: Mapping[str, str]
+    """Why a file has no result, by its name."""
 
 
 class _RejectedError(Exception):
@@ -99,7 +100,7 @@ def run(job: Job, source: Path, target: Path, server: Running) -> Summary:
     if not names:
         raise UserError(f"no files in {source}: expected a folder of images")
     target.mkdir(parents=True, exist_ok=True)
-    summary = Summary()
+    failed = {}
     with (
         FinishedFiles(target / JOURNAL, asdict(job)) as finished,
         ThreadPoolExecutor(_concurrency(server, job)) as pool,
@@ -109,25 +110,35 @@ def run(job: Job, source: Path, target: Path, server: Running) -> Summary:
             for name in names
             if not (finished.has(name, source / name) and _path(target, name, RESULT).is_file())
         ]
-        summary.kept = len(names) - len(left)
         try:
             for name, reason in pool.map(
                 lambda name: (name, _transform(job, source, target, name, server)), left
             ):
                 if reason is None:
                     finished.add(name, source / name)
-                    summary.done += 1
-                    if _ERROR_RECORD in _path(target, name, RESULT).read_bytes():
-                        summary.with_errors.append(f"{name}{RESULT}")
                 else:
-                    summary.failed[name] = reason
+                    failed[name] = reason
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
                 # Ends the requests, which can take minutes.
                 server.close()
             raise
-    return summary
+    return _summary(target, names, left, failed)
+
+
+def _summary(
+    target: Path, names: Sequence[str], left: Sequence[str], failed: Mapping[str, str]
+) -> Summary:
+    results = {name: _path(target, name, RESULT) for name in names if name not in failed}
+    errors = [name for name, path in results.items() if _ERROR_RECORD in path.read_bytes()]
+    predicted = results.keys() - errors
+    return Summary(
+        kept=len(predicted - set(left)),
+        done=len(predicted & set(left)),
+        with_errors=[f"{name}{RESULT}" for name in errors],
+        failed=failed,
+    )
 
 
 def _names(source: Path) -> Iterator[str]:
