@@ -201,9 +201,9 @@ def test_deployed_models_are_chosen_by_name(
         assert ask("second.tar.gz") != first
         assert ask("first.tar.gz") == first
         Path("-image").write_bytes(PNG)
-        options = ["--model", "first.tar.gz", "--local"]
+        options = ["--model", "first.tar.gz", "--local", "--port", str(port)]
         assert main(["predict", "settings.toml", "./-image", *options]) == 0
-        next_step = "explain settings.toml ./-image --model first.tar.gz --local\n"
+        next_step = f"explain settings.toml ./-image --model first.tar.gz --local --port {port}\n"
         assert capsys.readouterr().err == f"next: image-classifier {next_step}"
         assert "no model: add --model" in run("predict", "image")[2]
         for name in ("鳥.tar.gz", "a\nb.tar.gz"):

@@ -265,7 +265,9 @@ def test_predict_waits_for_an_asynchronous_response(
     configure_moto(account, "async-endpoint-results", results)
 
     assert run("predict", settings, image) == 0
-    assert last_line(capsys) == f"{image}: 0L (75.0%)"
+    printed = capsys.readouterr()
+    assert printed.out == f"{image}: 0L (75.0%)\n"
+    assert printed.err.startswith(f"next: image-classifier delete {settings} ")
     (sent,) = (key for key in keys() if key.startswith("hands/output/asynchronous/requests/"))
     assert client("s3").get_object(Bucket="my-bucket", Key=sent)["Body"].read() == b"png"
 

@@ -67,8 +67,8 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"image-classifier {version()}")
-    # For verbs without these options.
-    parser.set_defaults(local=False, dry_run=False, quiet=False)
+    # For verbs without these options, or without settings.
+    parser.set_defaults(local=False, dry_run=False, quiet=False, endpoint_kind=None)
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
         subparsers.add_parser(

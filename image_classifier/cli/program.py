@@ -86,11 +86,9 @@ def _run_with_settings(arguments: argparse.Namespace) -> object:
         aws.show_placeholder(key, value)
     is_local = arguments.local and not aws.is_dry
     place = on_this_machine if is_local else on_sagemaker
-    result = place.VERBS[arguments.verb](aws, file, arguments)
-    if file.settings.endpoint.kind == "multi-model":
-        # The next step needs it.
-        arguments.model = getattr(arguments, "model", None) or "NAME.tar.gz"
-    return result
+    # The next step depends on it.
+    arguments.endpoint_kind = file.settings.endpoint.kind
+    return place.VERBS[arguments.verb](aws, file, arguments)
 
 
 def _run_without_settings(arguments: argparse.Namespace) -> object:

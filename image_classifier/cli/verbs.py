@@ -28,6 +28,9 @@ class Verb:
     then_here: str | None = None
     """The next step on this machine; None: the same, with --local."""
 
+    then_asynchronous: str | None = None
+    """The next step of an asynchronous endpoint; None: the same."""
+
     then_prepared: str | None = None
     """The next step for a folder that `prepare` made; None: the same."""
 
@@ -39,14 +42,19 @@ class Verb:
             name: _quoted(value[0] if isinstance(value, list) and value else value)
             for name, value in (vars(arguments) | {"result": result}).items()
         }
-        model = getattr(arguments, "model", None)
+        is_multi_model = arguments.endpoint_kind == "multi-model"
+        model = getattr(arguments, "model", None) or ("NAME.tar.gz" if is_multi_model else None)
+        port = getattr(arguments, "port", None) if arguments.local else None
         values |= {
             "page": self.page,
             "command": program,
             "local": " --local" if arguments.local else "",
+            "port": "" if port is None else f" --port {port}",
             "model": "" if model is None else f" --model {_quoted(model)}",
         }
         step = self.then_here if arguments.local else None
+        if arguments.endpoint_kind == "asynchronous" and not arguments.local:
+            step = self.then_asynchronous
         if self.then_prepared is not None and (arguments.source / "info_train.csv").is_file():
             step = self.then_prepared
         return str(step or self.then).format(**values)
@@ -57,6 +65,8 @@ def _quoted(value: object) -> str:
     is_like_option = isinstance(value, Path) and str(value).startswith("-")
     return shlex.quote(f"./{value}" if is_like_option else str(value))
 
+
+_DELETE_ENDPOINT = "{command} delete {settings} (an endpoint costs money until it is deleted)"
 
 # In the order of the journey.
 VERBS: Mapping[str, Verb] = {
@@ -161,13 +171,14 @@ VERBS: Mapping[str, Verb] = {
         summary="print the predicted classes of images",
         example="settings.toml image.jpg --local",
         page="how-to/deploy.md",
-        then="{command} explain {settings} {images}{model}{local}",
+        then="{command} explain {settings} {images}{model}{local}{port}",
+        then_asynchronous=_DELETE_ENDPOINT,
     ),
     "explain": Verb(
         summary="show which parts of images led to the predictions",
         example="settings.toml image.jpg --local",
         page="how-to/explain.md",
-        then="{command} delete {settings} (an endpoint costs money until it is deleted)",
+        then=_DELETE_ENDPOINT,
         then_here="{command} delete {settings} --local (stops the server)",
     ),
     "transform": Verb(
