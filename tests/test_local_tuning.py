@@ -22,7 +22,6 @@ from image_classifier.cli import main
 from image_classifier.local import jobs, trial, tuning_page
 from image_classifier.local import tuning as local_tuning
 from image_classifier.local.programs import ForkedPrograms, Programs, TrialFailedError
-from image_classifier.local.stopped import StoppedError
 from image_classifier.local.tuning_page import best_trial
 from image_classifier.platform import training
 from image_classifier.platform.sandbox.http_call import call
@@ -90,7 +89,7 @@ def test_training_that_fails_or_is_stopped_keeps_the_earlier_results(
 
     train("first")
     train("second")
-    with pytest.raises(StoppedError):
+    with pytest.raises(KeyboardInterrupt):
         train("stopped")
     assert packed_models(job) == {"model.tar.gz": "stopped", "previous/model.tar.gz": "second"}
     for _ in range(2):
@@ -366,7 +365,7 @@ def test_stopped_grid_search_tries_every_point_once(
     monkeypatch.setattr(trial, "run", run)
     monkeypatch.setattr(local_tuning, "finish", lambda *_: None)
 
-    with pytest.raises(StoppedError, match="stopped; the next"):
+    with pytest.raises(KeyboardInterrupt, match="stopped; the next"):
         local_tuning.run(file, tmp_path / "out", print)
     assert len(tried) == 1
     local_tuning.run(file, tmp_path / "out", print)

@@ -13,7 +13,6 @@ from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from image_classifier.local import trial
 from image_classifier.local.packing import BEST, MODEL, OUTPUT, pack
-from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import containers, deployment, opt_ml, processes, training
 from image_classifier.platform.sandbox.launch import NO_LIMITS, Launch, Limits, Target
 from image_classifier.settings.section import to_strings
@@ -42,7 +41,7 @@ def train(
     Raises:
         UserError: a channel is missing, another training is running in the folder, or the training
             failed.
-        StoppedError: SIGINT or SIGTERM stopped the training.
+        KeyboardInterrupt: SIGINT or SIGTERM stopped the training.
     """
     channels = trial.find_channels(file)
     hyperparameters = file.settings.job_hyperparameters()
@@ -80,7 +79,7 @@ def train(
     pack(base_dir / "output" / "data", output)
     if is_stopped.is_set():
         saved = f"{packed} has its best weights so far" if has_model else "it has no model yet"
-        raise StoppedError(f"the training is stopped: {saved}; `train --local` continues it")
+        raise KeyboardInterrupt(f"the training is stopped: {saved}; `train --local` continues it")
     return packed
 
 

@@ -13,7 +13,6 @@ from container.classifier.environment import (
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from image_classifier.local import jobs
-from image_classifier.local.stopped import StoppedError
 from image_classifier.platform import batch, endpoint, processes
 from image_classifier.platform.archives import extract
 from image_classifier.platform.program import handle_stop_signals
@@ -52,7 +51,7 @@ def run(
 
     Raises:
         UserError: the model is missing, the server ended, or files have no result.
-        StoppedError: SIGINT or SIGTERM stopped it.
+        KeyboardInterrupt: SIGINT or SIGTERM stopped it.
     """
     if not source.is_dir():
         raise UserError(f"no folder {source}: --local takes a folder of images on this machine")
@@ -94,7 +93,7 @@ def _described(summary: batch.Summary) -> str:
 
 
 def _stop() -> None:
-    raise StoppedError("the transform is stopped; the same command continues it")
+    raise KeyboardInterrupt("the transform is stopped; the same command continues it")
 
 
 def _job(file: SettingsFile, model: Path) -> batch.Job:

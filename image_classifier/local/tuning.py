@@ -29,7 +29,6 @@ from image_classifier.local.programs import (
     Programs,
     TrialFailedError,
 )
-from image_classifier.local.stopped import StoppedError
 from image_classifier.local.tuning_page import best_trial, format_value
 from image_classifier.local.tuning_progress import TuningProgress
 from image_classifier.platform.program import handle_stop_signals
@@ -64,7 +63,7 @@ def run(
 
     Raises:
         UserError: the settings have no tuning, a channel is missing, or no trial completed.
-        StoppedError: the search was stopped.
+        KeyboardInterrupt: the search was stopped.
     """
     settings, tuning = file.settings, file.settings.tuning
     if tuning is None:
@@ -101,7 +100,7 @@ def run(
         if best is not None and not programs.is_stopped:
             finish(best, folder, programs, show)
         if programs.is_stopped:
-            raise StoppedError(f"stopped; the next `tune --local` continues with {folder}")
+            raise KeyboardInterrupt(f"stopped; the next `tune --local` continues with {folder}")
     if best is None:
         raise UserError(f"no trial completed: read {folder}/trial-*/{LOG_FILE}")
     return best
