@@ -18,7 +18,7 @@ from pathlib import Path
 from container.classifier.errors import UserError
 from image_classifier.platform import endpoint
 from image_classifier.platform.finished_files import FinishedFiles
-from image_classifier.platform.sandbox.http_call import Answer, Connection, call
+from image_classifier.platform.sandbox.http_call import Answer, call
 from image_classifier.platform.sandbox.launch import Running
 
 SINGLE, MULTI = "SingleRecord", "MultiRecord"
@@ -37,8 +37,6 @@ _PARAMETERS_SECONDS = 10
 
 # The response to a payload of images in base64 is smaller.
 _MAX_RESPONSE_BYTES = 200_000_000
-
-_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,15 +222,19 @@ def _send(job: Job, body: bytes, server: Running) -> bytes:
     headers = {"Content-Type": job.content_type, "Accept": job.accept}
     answer = Answer(seconds=0)
     for _ in range(1 + _RETRIES):
-        connection = Connection(server.address, _TIMEOUT_SECONDS, max_bytes=_MAX_RESPONSE_BYTES)
-        try:
-            answer = connection.send("POST", "/invocations", body=body, headers=headers)
-        finally:
-            connection.close()
+        answer = call(
+            server.address,
+            "POST",
+            "/invocations",
+            timeout=_TIMEOUT_SECONDS,
+            body=body,
+            headers=headers,
+            max_bytes=_MAX_RESPONSE_BYTES,
+        )
         if answer.status == HTTPStatus.OK:
             return answer.body if job.strategy == SINGLE else _lines(body, answer.body)
         endpoint.require_running(server)
-        if answer.status is not None and answer.status < _SERVER_ERROR:
+        if answer.status is not None and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             # The same request would be rejected again.
             break
     raise _RejectedError(str(answer))

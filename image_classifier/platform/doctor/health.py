@@ -1,7 +1,7 @@
 """The health check: `GET /ping`, which SageMaker sends every few seconds for the server's life."""
 
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from image_classifier.platform.doctor import growth
@@ -62,11 +62,8 @@ def ping(
         is_read = is_read and not (is_starting and running.waits_for_back_end())
         return 0
 
-    connection = Connection(running.address, limit, on_timeout)
-    try:
+    with closing(Connection(running.address, limit, on_timeout)) as connection:
         answer = connection.send("GET", "/ping", headers={"Host": host} if host else None)
-    finally:
-        connection.close()
     if answer.problem == NO_RESPONSE and stopwatch.seconds() < limit - _LEAST_SECONDS:
         return replace(answer, problem=_BUSY)
     # A container that has ended leaves packets unanswered.

@@ -5,6 +5,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from image_classifier.platform.doctor.examination import Examination
@@ -67,11 +68,8 @@ def invoke(
     running: Running, examination: Examination, payload: Payload, *, is_chunked: bool = False
 ) -> Answer:
     """Send a request to /invocations on a new connection."""
-    connection = Connection(running.address, examination.limits.invocation)
-    try:
+    with closing(Connection(running.address, examination.limits.invocation)) as connection:
         answer = send(connection, payload, is_chunked=is_chunked)
-    finally:
-        connection.close()
     if answer.status is None:
         has_ended(running, answer)
     return answer

@@ -5,7 +5,7 @@ import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -205,11 +205,8 @@ def call(
         headers: of the request.
         max_bytes: of the response; no more are read.
     """
-    connection = Connection(address, timeout, max_bytes=max_bytes)
-    try:
+    with closing(Connection(address, timeout, max_bytes=max_bytes)) as connection:
         return connection.send(method, path, body=body, headers=headers)
-    finally:
-        connection.close()
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:
