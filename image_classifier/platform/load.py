@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from container.classifier.machine import usable_cpus
 from image_classifier.platform.sandbox.http_call import Answer
@@ -25,20 +26,6 @@ _LOWEST, _HIGHEST = 0.1, 2000.0
 _CONFIRMATIONS = 2
 
 _VCPUS = (2, 4, 8, 16)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
-    """What clients saw at one rate."""
-
-    rate: float
-    """Requests a second that were due."""
-
-    failed: int
-    """Requests without a 2xx status."""
-
-    p99: float
-    """Seconds from when a request was due to its response."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,11 +123,7 @@ def find_capacity(
         seconds: of a measurement at one rate; lower rates take longer.
     """
     with ThreadPoolExecutor(_MAX_IN_FLIGHT) as pool:
-
-        def passes(rate: float) -> bool:
-            found = _measure(pool, send, rate, limit, seconds)
-            return found.p99 <= limit and not found.failed
-
+        passes = partial(_passes, pool, send, limit, seconds)
         low, high = search(passes, 1 / max(send().seconds, 0.001))
     return Capacity(low=low, high=high, limit=limit, cpus=usable_cpus())
 
@@ -172,38 +155,41 @@ def search(passes: Callable[[float], bool], first: float) -> tuple[float, float]
             return low, min(high, _HIGHEST)
 
 
-def _measure(
+def _passes(
     pool: ThreadPoolExecutor,
     send: Callable[[], Answer],
-    rate: float,
     limit: float,
     seconds: float,
-) -> Measurement:
+    rate: float,
+) -> bool:
     """Send requests at equal intervals, whether or not earlier ones have been answered.
 
-    Ends when more than 1 % of the responses were too late or failed.
+    Ends when a request failed, or more than 1 % of the responses were too late.
+
+    Returns:
+        Whether all succeeded, and 99 % of them within `limit` seconds from when they were due.
     """
     count = max(int(rate * min(max(seconds, _LEAST_REQUESTS / rate), _MAX_SECONDS)), 1)
     start = time.monotonic()
 
-    late = failed = 0
+    late, has_failed = 0, False
     stop = threading.Event()
     times: list[float] = []
 
     def request(number: int) -> None:
-        nonlocal late, failed
+        nonlocal late, has_failed
         due = start + number / rate
         if stop.wait(max(due - time.monotonic(), 0)):
             return
         is_success = send().is_success
         times.append(time.monotonic() - due)
-        late, failed = late + (times[-1] > limit), failed + (not is_success)
-        if failed or late > count / 100:
+        late, has_failed = late + (times[-1] > limit), has_failed or not is_success
+        if has_failed or late > count / 100:
             stop.set()
 
     for _ in pool.map(request, range(count)):
         pass
-    return Measurement(rate=rate, failed=failed, p99=_percentile(times))
+    return _percentile(times) <= limit and not has_failed
 
 
 def _percentile(values: Sequence[float]) -> float:
