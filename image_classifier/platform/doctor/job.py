@@ -109,13 +109,13 @@ def copy_data(examination: Examination) -> None:
         return
     # The SDK calls the only channel of a job `training`.
     for channel in ("training", "validation"):
-        for class_name, color in (("blue", b"\x20\x40\xd0"), ("red", b"\xd0\x40\x20")):
+        for class_name, color in (("blue", (32, 64, 208)), ("red", (208, 64, 32))):
             folder = target / channel / class_name
             folder.mkdir(parents=True, exist_ok=True)
             for number in range(_IMAGES_PER_CLASS):
-                shade = bytes(value + number % 16 for value in color)
+                red, green, blue = (value + number % 16 for value in color)
                 size = 32 + 2 * number + (channel == "training") * 64
-                (folder / f"{number}.png").write_bytes(png(shade, size))
+                (folder / f"{number}.png").write_bytes(png((red, green, blue), size))
 
 
 def channels(examination: Examination) -> Iterator[str]:

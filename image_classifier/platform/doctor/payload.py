@@ -1,12 +1,13 @@
 """Requests for servers whose input format is unknown, and what their responses mean."""
 
+import io
 import json
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+
+from PIL import Image
 
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.sandbox.http_call import REFUSED, Answer, Connection
@@ -159,14 +160,10 @@ def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def png(color: bytes = b"\xc8\x50\x28", size: int = 64) -> bytes:
+def png(color: tuple[int, int, int] = (200, 80, 40), size: int = 64) -> bytes:
     """Return an image, one half in a color, and one half in another."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-    row = b"\x00" + color * (size // 2) + b"\x28\x50\xc8" * (size // 2)
-    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(row * size))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+    image = Image.new("RGB", (size, size), (40, 80, 200))
+    image.paste(color, (0, 0, size // 2, size))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
