@@ -24,17 +24,22 @@ class ModelClient:
         is_container = examination.target.is_container
         self._root = "/opt/ml/models" if is_container else f"{launch.base_dir}/models"
 
-    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """Send a request; `_` in the names of headers stands for `-`."""
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request."""
         timeout = self.examination.limits.invocation
-        names = {key.replace("_", "-"): value for key, value in headers.items()}
-        return call(self.running.address, method, path, timeout=timeout, body=body, headers=names)
+        return call(self.running.address, method, path, timeout=timeout, body=body, headers=headers)
 
     def load(self, name: str) -> Answer:
         """Load a model."""
         url = f"{self._root}/{name}/model"
         body = json.dumps({"model_name": name, "url": url}).encode()
-        return self.send("POST", "/models", body, Content_Type="application/json")
+        return self.send("POST", "/models", body, {"Content-Type": "application/json"})
 
     def unload(self, name: str) -> Answer:
         """Unload a model."""
@@ -42,8 +47,8 @@ class ModelClient:
 
     def invoke(self, name: str, payload: Payload) -> Answer:
         """Predict with a model."""
-        headers = {"Content_Type": payload.content_type, "Accept": payload.accept}
-        return self.send("POST", f"/models/{name}/invoke", payload.body, **headers)
+        headers = {"Content-Type": payload.content_type, "Accept": payload.accept}
+        return self.send("POST", f"/models/{name}/invoke", payload.body, headers)
 
     def names(self) -> set[str] | None:
         """Return the names on all pages of the list of models; None: it is no such list."""
