@@ -10,7 +10,7 @@ from image_classifier.platform import opt_ml
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.doctor.payload import png
 from image_classifier.platform.sandbox.launch import Launch, Running
-from image_classifier.platform.sandbox.process_target import unchanged
+from image_classifier.platform.sandbox.process_target import changes_in
 from image_classifier.platform.training import job_variables
 
 _DATA = "input/data"
@@ -74,9 +74,7 @@ def run(
         StartError: the program cannot be executed.
     """
     launch = _prepare(examination, job)
-    changed_data: list[str] = []
-    data = (launch.base_dir / _DATA).resolve()
-    with unchanged(data, changed_data):
+    with changes_in((launch.base_dir / _DATA).resolve()) as changed_data:
         start = time.monotonic()
         running = examination.target.start(launch)
         try:

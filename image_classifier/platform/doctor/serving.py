@@ -26,7 +26,7 @@ from image_classifier.platform.doctor.payload import (
 from image_classifier.platform.doctor.startup import NotReadyError, Trouble
 from image_classifier.platform.sandbox.launch import Launch, Running
 from image_classifier.platform.sandbox.networks import reaches_containers
-from image_classifier.platform.sandbox.process_target import unchanged
+from image_classifier.platform.sandbox.process_target import changes_in
 
 # How long a server without a model may take to end, or to return its first status.
 _NO_MODEL_SECONDS = 10
@@ -79,9 +79,9 @@ def _examine(examination: Examination, launch: Launch, *, is_last: bool) -> None
         NotReadyError: the server did not become ready.
         _RequestFailedError: the given request failed, and this is not the last launch.
     """
-    report, changes = examination.report, list[str]()
+    report = examination.report
     with (
-        unchanged(examination.folder / "model", changes),
+        changes_in(examination.folder / "model") as changes,
         startup.server(examination, launch, examination.limits.startup) as running,
     ):
         if not is_last and examination.options.request is not None:

@@ -205,13 +205,16 @@ def _set_writable(folders: Sequence[Path], *, is_writable: bool) -> None:
 
 
 @contextmanager
-def unchanged(folder: Path, changes: list[str]) -> Iterator[None]:
-    """Append the files that a `with` block creates, changes or removes in a folder."""
+def changes_in(folder: Path) -> Iterator[list[str]]:
+    """Yield a list, to which the end of the `with` block adds the files that it has changed.
+
+    These are the files in the folder that it has created, changed or removed.
+    """
+    changes: list[str] = []
     before = _state(folder)
-    yield
+    yield changes
     after = _state(folder)
-    changed = {path for path in before.keys() | after if before.get(path) != after.get(path)}
-    changes += sorted(changed)
+    changes += sorted(p for p in before.keys() | after if before.get(p) != after.get(p))
 
 
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
