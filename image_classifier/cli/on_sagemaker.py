@@ -35,8 +35,8 @@ def check(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
     """Report that the file, which has been read, has no mistakes; with --account AWS too."""
     if arguments.account:
         findings = preflight.check(aws, file)
-        for unchecked in findings.notes:
-            print(unchecked, file=sys.stderr)
+        for unchecked in findings.unchecked:
+            print(f"not checked: {unchecked}", file=sys.stderr)
         if findings.problems:
             raise SettingsError("\n".join(f"{file.path}: {each}" for each in findings.problems))
     missing = checks.missing_for_sagemaker(file.settings)

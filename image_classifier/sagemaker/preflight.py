@@ -5,10 +5,11 @@ What the current user may not read is reported, and does not fail the check.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.request import urlopen
 
 from container.classifier.errors import UserError
@@ -34,12 +35,13 @@ _SERVICE = "sagemaker.amazonaws.com"
 _CONFIG_SECONDS, _MAX_CONFIG_BYTES = 10, 1_000_000
 
 
-class Findings(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Findings:
     """Problems of the account, and what was not checked."""
 
-    problems: Sequence[str]
-    notes: Sequence[str]
-    """What could not be checked."""
+    problems: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    """What could not be checked, and why."""
 
 
 def check(aws: Aws, file: SettingsFile) -> Findings:
@@ -49,47 +51,41 @@ def check(aws: Aws, file: SettingsFile) -> Findings:
         UserError: the settings lack a key that training needs, or there are no credentials.
     """
     file.require("train")
-    problems: list[str] = []
-    notes: list[str] = []
-    checks: Sequence[Callable[[Aws, Settings], Iterator[str]]] = (
-        _bucket,
-        _quotas,
-        _role,
-        _container_images,
-        _data,
-    )
-    for one in checks:
+    findings = Findings()
+    checks = {
+        "bucket": _check_bucket,
+        "quotas": _check_quotas,
+        "role": _check_role,
+        "container images": _check_container_images,
+        "data": _check_data,
+    }
+    for name, one in checks.items():
         try:
-            for found in one(aws, file.settings):
-                (notes if isinstance(found, _Unchecked) else problems).append(found)
+            one(aws, file.settings, findings)
         except NoAccountError:
             raise
         except UserError as error:
-            notes.append(_Unchecked(f"{one.__name__.strip('_').replace('_', ' ')}: {error}"))
-    return Findings(problems, [f"not checked: {note}" for note in notes])
+            findings.unchecked.append(f"{name}: {error}")
+    return findings
 
 
-class _Unchecked(str):
-    """What could not be checked, and why."""
-
-    __slots__ = ()
-
-
-def _bucket(aws: Aws, settings: Settings) -> Iterator[str]:
+def _check_bucket(aws: Aws, settings: Settings, findings: Findings) -> None:
     bucket, region = settings.aws.bucket, aws.client("s3").meta.region_name
     request = {"Bucket": bucket}
     answer = aws.query_unless({"NoSuchBucket"}, "GetBucketLocation", request, "s3")
     if answer is None:
-        yield f"aws.bucket {bucket} does not exist: create it, or name another one"
+        problem = f"aws.bucket {bucket} does not exist: create it, or name another one"
+        findings.problems.append(problem)
         return
     # Names of the API's first years.
     found = answer.get("LocationConstraint") or "us-east-1"
     found = "eu-west-1" if found == "EU" else found
     if found != region:
-        yield f"aws.bucket {bucket} is in {found}, and jobs run in {region}: use a bucket there"
+        problem = f"aws.bucket {bucket} is in {found}, and jobs run in {region}: use a bucket there"
+        findings.problems.append(problem)
 
 
-def _quotas(aws: Aws, settings: Settings) -> Iterator[str]:
+def _check_quotas(aws: Aws, settings: Settings, findings: Findings) -> None:
     job, endpoint, transform = settings.training, settings.endpoint, settings.transform
     kind = "spot training job" if job.spot else "training job"
     parallel = 1 if settings.tuning is None else settings.tuning.parallel
@@ -106,19 +102,20 @@ def _quotas(aws: Aws, settings: Settings) -> Iterator[str]:
     for name, (section, count) in needed.items():
         if name not in values:
             needs = f"[{section}] needs {count}"
-            yield _Unchecked(f"the quota '{name}' ({needs}): Service Quotas does not list it")
+            reason = "Service Quotas does not list it"
+            findings.unchecked.append(f"the quota '{name}' ({needs}): {reason}")
         elif (value := values[name]) < count:
-            yield (
+            findings.problems.append(
                 f"the quota '{name}' is {value:g}, and [{section}] needs {count}: request a higher "
                 "one in Service Quotas, or use another instance type"
             )
 
 
-def _role(aws: Aws, settings: Settings) -> Iterator[str]:
+def _check_role(aws: Aws, settings: Settings, findings: Findings) -> None:
     arn = settings.aws.role
     name = arn.rpartition("/")[2]
     role = aws.query("GetRole", {"RoleName": name}, "iam")["Role"]
-    yield from _trust(name, role["AssumeRolePolicyDocument"])
+    _check_trust(name, role["AssumeRolePolicyDocument"], findings)
     # Others than `aws` are those of China and of GovCloud.
     partition, account = arn.split(":")[1], arn.split(":")[4]
     bucket = f"arn:{partition}:s3:::{settings.aws.bucket}"
@@ -145,20 +142,24 @@ def _role(aws: Aws, settings: Settings) -> Iterator[str]:
             request["ResourceArns"] = [f"{group}:log-stream:x"]
         (result,) = aws.query("SimulatePrincipalPolicy", request, "iam")["EvaluationResults"]
         if result["EvalDecision"] != "allowed":
-            yield f"aws.role {name} may not {action} on {request['ResourceArns'][0]}: see role.json"
+            denied = f"{action} on {request['ResourceArns'][0]}"
+            findings.problems.append(f"aws.role {name} may not {denied}: see role.json")
 
 
-def _trust(role: str, document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why SageMaker may not assume the role."""
+def _check_trust(role: str, document: Mapping[str, Any], findings: Findings) -> None:
+    """Check that SageMaker may assume the role."""
     statements = _listed(document["Statement"])
     applying = [each for each in statements if _applies(each)]
     denied = [each for each in applying if each["Effect"] == "Deny"]
     if not any(each["Effect"] == "Allow" for each in applying):
-        yield f"aws.role {role} does not trust {_SERVICE}: see role-trust.json"
+        problem = f"does not trust {_SERVICE}: see role-trust.json"
+        findings.problems.append(f"aws.role {role} {problem}")
     elif any("Condition" not in each for each in denied):
-        yield f"aws.role {role} denies {_SERVICE} in its trust policy: remove that statement"
+        problem = f"denies {_SERVICE} in its trust policy: remove that statement"
+        findings.problems.append(f"aws.role {role} {problem}")
     elif denied:
-        yield _Unchecked(f"the condition of a Deny for {_SERVICE} in the trust policy of {role}")
+        unchecked = f"the condition of a Deny for {_SERVICE} in the trust policy of {role}"
+        findings.unchecked.append(unchecked)
 
 
 def _applies(statement: Mapping[str, Any]) -> bool:
@@ -178,13 +179,13 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - a value or a list of the
     return value if isinstance(value, list) else [value]
 
 
-def _container_images(aws: Aws, settings: Settings) -> Iterator[str]:
+def _check_container_images(aws: Aws, settings: Settings, findings: Findings) -> None:
     images, endpoint = settings.images, settings.endpoint
     serve = ("serve_arm64", "arm64") if endpoint.is_arm64 else ("serve", "amd64")
     for key, architecture in (("train", "amd64"), serve):
         uri = getattr(images, key)
         if uri is not None and (problem := _problem(aws, uri, architecture)):
-            yield f"images.{key} {uri} {problem}"
+            findings.problems.append(f"images.{key} {uri} {problem}")
 
 
 def _problem(aws: Aws, uri: str, architecture: str) -> str | None:
@@ -218,7 +219,7 @@ def _problem(aws: Aws, uri: str, architecture: str) -> str | None:
     return None
 
 
-def _data(aws: Aws, settings: Settings) -> Iterator[str]:
+def _check_data(aws: Aws, settings: Settings, findings: Findings) -> None:
     copied = images = 0
     for channel in settings.data.channels:
         prefix = S3Uri.parse(f"{settings.channels_uri}/{channel}/")
@@ -226,7 +227,8 @@ def _data(aws: Aws, settings: Settings) -> Iterator[str]:
         copied += sum(sizes.values())
         images += sum(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in sizes)
         if not sizes:
-            yield f"the channel {channel} has no objects at {prefix}: `image-classifier upload`"
+            problem = f"has no objects at {prefix}: `image-classifier upload`"
+            findings.problems.append(f"the channel {channel} {problem}")
     # The training program decodes every image once, into a file on the volume.
     side, volume = settings.image_size, settings.training.volume_gb
     decoded, is_copied = 3 * side**2 * images, settings.data.mode == "File"
@@ -234,7 +236,7 @@ def _data(aws: Aws, settings: Settings) -> Iterator[str]:
         parts = [f"{copied / 1e9:.1f} GB in the channels and "] if is_copied else []
         parts += [f"{decoded / 1e9:.1f} GB for {images} images decoded at {side} pixels"]
         remedy = 'set data.mode = "FastFile"' if is_copied else "use a smaller image_size"
-        yield (
+        findings.problems.append(
             f"a training job needs room for {''.join(parts)}, and training.volume_gb is {volume}: "
             f"raise it, or {remedy}"
         )
