@@ -139,7 +139,7 @@ def test_invalid_values_are_rejected(tmp_path: Path, rest: str, words: str) -> N
     assert any(words in sentence for sentence in found), found
 
 
-def test_contradictions_between_sections_are_rejected(tmp_path: Path) -> None:
+def test_conflicts_between_sections_are_rejected(tmp_path: Path) -> None:
     isolated = BEGINNING.replace("[images]", "network_isolation = true\n[images]")
     abroad = BEGINNING.replace('region = "eu-west-1"', 'region = "us-east-1"')
 
@@ -153,6 +153,14 @@ def test_contradictions_between_sections_are_rejected(tmp_path: Path) -> None:
             isolated,
         )[0]
     )
+
+
+def test_conflicts_of_a_wrong_value_are_unknown(tmp_path: Path) -> None:
+    grid = '[tuning]\nstrategy = "Grid"\n[tuning.ranges]\nbatch_size = { values = 32 }\n'
+
+    (found,) = mistakes(tmp_path, "\n" + grid)
+
+    assert "ranges.batch_size.values must be a valid tuple" in found
 
 
 def test_account_keys_are_required_only_by_verbs_that_use_them(tmp_path: Path) -> None:

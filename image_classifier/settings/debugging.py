@@ -11,7 +11,7 @@ from pydantic import Field
 
 from image_classifier.settings import known_names
 from image_classifier.settings.fields import Scalar, one_of
-from image_classifier.settings.section import Section, to_strings
+from image_classifier.settings.section import Conflict, Section, to_strings
 from image_classifier.settings.suggestion import suggestion
 
 # The service's name of each rule, and the tensor collections that it reads.
@@ -66,23 +66,27 @@ class Debugger(Section):
     service: bool = False
     """Evaluate the rules with SageMaker Debugger too, which new accounts do not have."""
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         for rule, parameters in self.parameters.items():
             if rule not in self.rules:
                 hint = "" if rule in RULES else suggestion(rule, RULES)
-                yield (
+                yield Conflict(
                     f"parameters.{rule}",
                     f"belongs to a rule that rules does not name{hint}",
-                    "rules",
+                    needs="rules",
                 )
             if rule not in RULES:
                 continue
             known = known_names.RULES[RULES[rule][0]]
             for name, value in parameters.items():
                 if name not in known:
-                    yield f"parameters.{rule}.{name}", f"is unknown{suggestion(name, known)}"
+                    yield Conflict(
+                        f"parameters.{rule}.{name}", f"is unknown{suggestion(name, known)}"
+                    )
                 elif not _is_of_type(known[name], value):
-                    yield f"parameters.{rule}.{name}", f"must be {known[name]}, got {value!r}"
+                    yield Conflict(
+                        f"parameters.{rule}.{name}", f"must be {known[name]}, got {value!r}"
+                    )
 
     def configurations(self) -> list[dict[str, Any]]:
         """Return name and parameters of every rule, in the format of the API."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from container.classifier.environment import PAYLOAD_VARIABLE
 from image_classifier.settings.fields import Count, Strings, instance_for
 from image_classifier.settings.known_names import ENVIRONMENT
-from image_classifier.settings.section import Section
+from image_classifier.settings.section import Conflict, Section
 from image_classifier.settings.suggestion import find_near, suggestion
 
 # All variables with this prefix are the server's. Others are unknown only if they are similar.
@@ -41,9 +41,11 @@ class DataCapture(Section):
     answers: bool = True
     """Store responses, which contain the predictions."""
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if not (self.requests or self.answers):
-            yield "answers", "and requests are both false: drop the section to capture nothing"
+            yield Conflict(
+                "answers", "and requests are both false: drop the section to capture nothing"
+            )
 
 
 class Rollout(Section):
@@ -82,10 +84,10 @@ class Scaling(Section):
     scale_in_minutes: int = Field(default=5, ge=0, le=60)
     """Minutes between two removals of instances."""
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if self.max_instances < self.min_instances:
             message = f"is less than min_instances, {self.min_instances}"
-            yield "max_instances", message, "min_instances"
+            yield Conflict("max_instances", message, needs="min_instances")
 
 
 class Endpoint(Section):
@@ -141,62 +143,70 @@ class Endpoint(Section):
         server = int(self.environment.get(PAYLOAD_VARIABLE) or 0) or SERVER_MB
         return min(PAYLOAD_MB[self.kind], server)
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if self.kind == "serverless" and self.capture is not None:
-            yield "capture", "is not supported by serverless endpoints"
+            yield Conflict("capture", "is not supported by serverless endpoints")
         if self.scaling is not None:
-            yield from self._scaling_contradictions(self.scaling)
+            yield from self._scaling_conflicts(self.scaling)
         if self.rollout is not None:
-            yield from self._rollout_contradictions(self.rollout)
+            yield from self._rollout_conflicts(self.rollout)
         if self.kind == "multi-model" and self.has_gpu:
-            yield (
+            yield Conflict(
                 "instance_type",
                 "has a GPU: SageMaker serves multi-model endpoints on CPUs only",
-                "kind",
+                needs="kind",
             )
         if self.models and self.kind != "multi-model":
-            yield "models", 'requires kind = "multi-model"', "kind"
-        yield from self._environment_contradictions()
+            yield Conflict("models", 'requires kind = "multi-model"', needs="kind")
+        yield from self._environment_conflicts()
 
-    def _environment_contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _environment_conflicts(self) -> Iterator[Conflict]:
         for name, value in self.environment.items():
             if name in ENVIRONMENT:
                 if (reason := ENVIRONMENT[name].rejection(value)) is not None:
-                    yield f"environment.{name}", reason
+                    yield Conflict(f"environment.{name}", reason)
                 elif name == PAYLOAD_VARIABLE and int(value) > self._sent_mb:
                     limit = f"SageMaker sends at most {self._sent_mb} MB to {self.kind} endpoints"
-                    yield f"environment.{name}", f"is too high: {limit}, got {value}", "kind"
+                    yield Conflict(
+                        f"environment.{name}", f"is too high: {limit}, got {value}", needs="kind"
+                    )
             elif name.startswith(OWN_PREFIX) or find_near(name, ENVIRONMENT, SIMILAR):
-                yield f"environment.{name}", f"is unknown{suggestion(name, ENVIRONMENT)}"
+                yield Conflict(f"environment.{name}", f"is unknown{suggestion(name, ENVIRONMENT)}")
 
     @property
     def _sent_mb(self) -> int:
         limit = PAYLOAD_MB[self.kind]
         return limit if self.kind == "serverless" else max(limit, SERVER_MB)
 
-    def _scaling_contradictions(self, scaling: Scaling) -> Iterator[tuple[str, ...]]:
+    def _scaling_conflicts(self, scaling: Scaling) -> Iterator[Conflict]:
         if self.kind == "serverless":
-            yield "scaling", "is not for serverless endpoints, which scale without it", "kind"
+            yield Conflict(
+                "scaling", "is not for serverless endpoints, which scale without it", needs="kind"
+            )
             return
         if self.instance_type.startswith("ml.t"):
-            yield "instance_type", "is burstable, and SageMaker does not scale such instances"
+            yield Conflict(
+                "instance_type", "is burstable, and SageMaker does not scale such instances"
+            )
         if scaling.min_instances == 0 and self.kind == "multi-model":
             message = 'is 0, which requires kind = "real-time" or "asynchronous"'
-            yield "scaling.min_instances", message, "kind"
+            yield Conflict("scaling.min_instances", message, needs="kind")
         low, high = scaling.min_instances, scaling.max_instances
         if not low <= self.instance_count <= high:
             limits = f"scaling.min_instances and max_instances, {low} to {high}"
             message = f"must be within {limits}, got {self.instance_count}"
-            yield "instance_count", message, "scaling.min_instances", "scaling.max_instances"
+            yield Conflict("instance_count", message, needs="scaling")
 
-    def _rollout_contradictions(self, rollout: Rollout) -> Iterator[tuple[str, ...]]:
+    def _rollout_conflicts(self, rollout: Rollout) -> Iterator[Conflict]:
         if self.kind == "serverless":
-            yield "rollout", "is not supported by serverless endpoints", "kind"
+            yield Conflict("rollout", "is not supported by serverless endpoints", needs="kind")
         elif self.has_component:
             message = "is not supported by real-time endpoints that scale to zero"
-            yield "rollout", message, "scaling.min_instances"
+            yield Conflict("rollout", message, needs="scaling.min_instances")
         elif rollout.traffic != "all-at-once" and self.instance_count == 1:
-            yield "rollout.traffic", "requires instance_count of 2 or more", "instance_count"
+            yield Conflict(
+                "rollout.traffic", "requires instance_count of 2 or more", needs="instance_count"
+            )
 
 
 class Transform(Section):
@@ -224,15 +234,25 @@ class Transform(Section):
         """The Accept header of requests."""
         return f"{self.accept};top={self.top}" if self.top else self.accept
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if self.strategy == "MultiRecord":
             if self.content_type not in LINES:
                 kinds = " or ".join(LINES)
-                yield "strategy", f"requires content_type of {kinds}", "content_type"
+                yield Conflict(
+                    "strategy", f"requires content_type of {kinds}", needs="content_type"
+                )
             if self.accept == "application/json":
-                yield "strategy", "requires accept of application/jsonlines or text/csv", "accept"
+                yield Conflict(
+                    "strategy",
+                    "requires accept of application/jsonlines or text/csv",
+                    needs="accept",
+                )
         if self.top and self.accept == "text/csv":
-            yield "top", "requires accept of application/json or application/jsonlines", "accept"
+            yield Conflict(
+                "top",
+                "requires accept of application/json or application/jsonlines",
+                needs="accept",
+            )
 
 
 class Explain(Section):
@@ -251,10 +271,10 @@ class Explain(Section):
     fewer segments than `num_segments`. Unset: the lowest of 5, 10, 20, ... with about
     `num_segments` segments, for each image; Clarify's job uses 5."""
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         least = 2 * self.num_segments + 2
         if self.num_samples < least:
             limits = f"{self.num_segments} segments need {least} samples, got {self.num_samples}"
             key = "num_samples" if "num_samples" in self.model_fields_set else "num_segments"
             other = {"num_samples": "num_segments", "num_segments": "num_samples"}[key]
-            yield key, f"is impossible: {limits}", other
+            yield Conflict(key, f"is impossible: {limits}", needs=other)

@@ -26,7 +26,7 @@ from image_classifier.settings.fields import (
     one_of,
 )
 from image_classifier.settings.inference import Endpoint, Explain, Transform
-from image_classifier.settings.section import Section, to_strings
+from image_classifier.settings.section import Conflict, Section, to_strings
 from image_classifier.settings.tuning import Tuning
 
 HOUR = 3600
@@ -65,11 +65,11 @@ class Aws(Section):
     tags: dict[TagKey, str] = Field(default_factory=dict)
     """Tags of all created resources: a table of keys and values."""
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if bool(self.subnets) != bool(self.security_groups):
             missing = "security_groups" if self.subnets else "subnets"
             given = "subnets" if self.subnets else "security_groups"
-            yield given, f"define a VPC only together with {missing}", missing
+            yield Conflict(given, f"define a VPC only together with {missing}", needs=missing)
 
 
 class ContainerImages(Section):
@@ -83,10 +83,12 @@ class ContainerImages(Section):
     """Container image that serves on endpoints with Graviton processors. Unset: the one that
     push.sh --platform linux/arm64 wrote into images-arm64.json."""
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         for key in ("train", "serve"):
             if (getattr(self, key) or "").endswith("-arm64"):
-                yield key, "has the tag of push.sh for arm64: only images.serve_arm64 is for arm64"
+                yield Conflict(
+                    key, "has the tag of push.sh for arm64: only images.serve_arm64 is for arm64"
+                )
 
 
 class Data(Section):
@@ -104,14 +106,14 @@ class Data(Section):
     mode: Literal["File", "FastFile"] = "File"
     """`FastFile` streams images when they are read, `File` copies all of them first."""
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if not find_channel(TRAINING, self.channels):
-            yield "channels", "must have training"
+            yield Conflict("channels", "must have training")
         for channel, accepted in CHANNEL_NAMES.items():
             given = [name for name in self.channels if name in accepted]
             if len(given) > 1:
                 # The training program would read only one of them.
-                yield (
+                yield Conflict(
                     "channels",
                     f"name {channel} {len(given)} times, as {', '.join(given)}: keep one",
                 )
@@ -143,16 +145,16 @@ class Training(Section):
         """Return the time limit of a spot job."""
         return round((self.max_wait_hours or 2 * self.max_hours) * HOUR)
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if self.max_wait_hours is not None and not self.spot:
-            yield "max_wait_hours", "requires spot = true"
+            yield Conflict("max_wait_hours", "requires spot = true")
         elif self.max_wait_hours is not None and self.max_wait_hours < self.max_hours:
-            yield "max_wait_hours", f"is less than max_hours, {self.max_hours:g}"
+            yield Conflict("max_wait_hours", f"is less than max_hours, {self.max_hours:g}")
         if self.spot and self.keep_alive_minutes:
-            yield (
+            yield Conflict(
                 "keep_alive_minutes",
                 "is not for spot instances: set it to 0 or spot = false",
-                "spot",
+                needs="spot",
             )
 
 
@@ -197,32 +199,40 @@ class Settings(Section):
     explain: Explain = Explain()
     pipeline: Pipeline = Pipeline()
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if not self.name:
-            yield "name", "is missing: it begins the names of all created resources"
+            yield Conflict("name", "is missing: it begins the names of all created resources")
         for key in ContainerImages.model_fields:
             uri = re.fullmatch(CONTAINER_IMAGE, getattr(self.images, key) or "")
             if uri and self.aws.region and uri["region"] != self.aws.region:
                 regions = f"is in {uri['region']}, and aws.region is {self.aws.region}"
                 problem = f"{regions}: SageMaker pulls only from its own region"
-                yield f"images.{key}", problem, "aws.region"
+                yield Conflict(f"images.{key}", problem, needs="aws.region")
         has_vpc = bool(self.aws.subnets)
         if self.endpoint.kind == "serverless" and (has_vpc or self.aws.network_isolation):
-            yield "endpoint.kind", "serverless supports neither a VPC nor network isolation"
+            yield Conflict(
+                "endpoint.kind", "serverless supports neither a VPC nor network isolation"
+            )
         if self.debugger.rules and "debug_rules" in self.hyperparameters:
-            yield "hyperparameters.debug_rules", "replaces debugger.rules: keep one of them"
+            yield Conflict(
+                "hyperparameters.debug_rules", "replaces debugger.rules: keep one of them"
+            )
         minutes = self.hyperparameters.get("max_minutes")
         if isinstance(minutes, int | float) and minutes > 60 * self.training.max_hours:
             problem = f"is more than training.max_hours, {self.training.max_hours:g}"
             remedy = "SageMaker would stop the job before its end"
-            yield "hyperparameters.max_minutes", f"{problem}: {remedy}", "training.max_hours"
+            yield Conflict(
+                "hyperparameters.max_minutes", f"{problem}: {remedy}", needs="training.max_hours"
+            )
         if minutes is not None and self.tuning and self.tuning.strategy == "Hyperband":
             problem = "leaves the number of epochs open, by which Hyperband compares trials"
-            yield "hyperparameters.max_minutes", f"{problem}: set epochs", "tuning.strategy"
+            yield Conflict(
+                "hyperparameters.max_minutes", f"{problem}: set epochs", needs="tuning.strategy"
+            )
         if self.aws.network_isolation and self.downloads_weights():
             problem = "network_isolation prevents the download of pretrained weights"
             remedy = "add the channel weights to data.channels"
-            yield "aws.network_isolation", f"{problem}: {remedy}", "data.channels"
+            yield Conflict("aws.network_isolation", f"{problem}: {remedy}", needs="data.channels")
 
     def downloads_weights(self) -> bool:
         """Return whether training downloads pretrained weights."""

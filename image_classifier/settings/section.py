@@ -22,6 +22,19 @@ class Mistake(NamedTuple):
     message: str
 
 
+class Conflict(NamedTuple):
+    """What is wrong with a key because of others.
+
+    Keys are dotted, below the section; an empty one is the section itself.
+    """
+
+    key: str
+    message: str
+
+    needs: str | None = None
+    """A key that must be right, with all below it: otherwise the conflict is unknown."""
+
+
 class Section(BaseModel):
     """A table of the settings file."""
 
@@ -29,38 +42,30 @@ class Section(BaseModel):
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
     )
 
-    def contradictions(
+    def conflicts(
         self, wrong: frozenset[KeyPath] = frozenset(), path: KeyPath = ()
     ) -> Iterator[Mistake]:
-        """Yield values that contradict those of other keys, here and in the sections below.
+        """Yield values that conflict with those of other keys, here and in the sections below.
 
         Args:
             wrong: keys that have their default here, because their values are invalid. What
                 depends on them is unknown.
             path: the keys from the top of the file to this section.
         """
-        for key, message, *needed in self._contradictions():
-            found = (*path, *key.split("."))
-            if found[-1] == "":
-                found = found[:-1]
-                is_known = all(other[: len(found)] != found for other in wrong)
-            else:
-                is_known = wrong.isdisjoint({found, *((*path, *k.split(".")) for k in needed)})
-            if is_known:
+        for key, message, needs in self._conflicts():
+            found, needed = ((*path, *filter(None, each.split("."))) for each in (key, needs or ""))
+            is_unknown = needs is not None and any(each[: len(needed)] == needed for each in wrong)
+            if found not in wrong and not is_unknown:
                 yield Mistake(found, message)
         for name, value in self:
             if isinstance(value, Section):
-                yield from value.contradictions(wrong, (*path, name))
+                yield from value.conflicts(wrong, (*path, name))
             elif isinstance(value, Mapping):
                 for key, item in value.items():
                     if isinstance(item, Section):
-                        yield from item.contradictions(wrong, (*path, name, key))
+                        yield from item.conflicts(wrong, (*path, name, key))
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
-        """Yield keys, dotted below this section, a message, and the other keys it depends on.
-
-        A key that ends with a dot, or is empty, means the content of a table as a whole.
-        """
+    def _conflicts(self) -> Iterator[Conflict]:
         yield from ()
 
 
@@ -77,7 +82,7 @@ def validate(kind: type[SectionType], content: dict[str, Any]) -> tuple[SectionT
     mistakes = [Mistake(_path(error), _message(error, section)) for error in errors]
     # A key of the wrong type has its default here: only its type is worth a message.
     wrong = frozenset(mistake.path for mistake in mistakes)
-    return section, [*mistakes, *section.contradictions(wrong)]
+    return section, [*mistakes, *section.conflicts(wrong)]
 
 
 def to_strings(values: Mapping[str, object]) -> dict[str, str]:

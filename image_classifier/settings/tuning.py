@@ -16,7 +16,7 @@ from container.training.hyperparameters import (
 from image_classifier.settings.debugging import unknown_rule
 from image_classifier.settings.fields import Scalar, Strings
 from image_classifier.settings.known_names import NETWORKS, RULES
-from image_classifier.settings.section import Section
+from image_classifier.settings.section import Conflict, Section
 from image_classifier.settings.suggestion import suggestion
 
 # The default quotas of the service.
@@ -40,22 +40,23 @@ class Range(Section):
         """Return `min` and `max` of a range that has been checked."""
         return self.min or 0.0, self.max or 0.0
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if self.values:
             if self.min is not None or self.max is not None:
-                yield "values", "cannot be combined with min or max: drop one of them"
+                yield Conflict("values", "cannot be combined with min or max: drop one of them")
             if len({str(value) for value in self.values}) < len(self.values):
-                yield "values", "contains a value twice"
+                yield Conflict("values", "contains a value twice")
             return
         if self.min is None or self.max is None:
-            yield "", "needs min and max, or values"
+            yield Conflict("", "needs min and max, or values", needs="")
             return
         if not (math.isfinite(self.min) and math.isfinite(self.max) and self.min < self.max):
-            yield "", f"must have min below max, got {self.min:g} and {self.max:g}"
+            message = f"must have min below max, got {self.min:g} and {self.max:g}"
+            yield Conflict("", message, needs="")
         elif self.scaling == "Logarithmic" and self.min <= 0:
-            yield "scaling", f"Logarithmic needs min above 0, got {self.min:g}"
+            yield Conflict("scaling", f"Logarithmic needs min above 0, got {self.min:g}")
         elif self.scaling == "ReverseLogarithmic" and not 0 <= self.min < self.max < 1:
-            yield "scaling", "ReverseLogarithmic needs 0 <= min < max < 1"
+            yield Conflict("scaling", "ReverseLogarithmic needs 0 <= min < max < 1")
 
 
 class WarmStart(Section):
@@ -66,9 +67,9 @@ class WarmStart(Section):
     type: Literal["IdenticalDataAndAlgorithm", "TransferLearning"] = "TransferLearning"
     """What the parents have in common with this tuning job."""
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if not 1 <= len(self.parents) <= MAX_PARENTS:
-            yield "parents", f"must name one to five tuning jobs, got {len(self.parents)}"
+            yield Conflict("parents", f"must name one to five tuning jobs, got {len(self.parents)}")
 
 
 class Tuning(Section):
@@ -117,35 +118,31 @@ class Tuning(Section):
             return int(str(hyperparameters.get("epochs", 5)))
         return max(int(float(str(value))) for value in epochs.values or epochs.bounds)
 
-    def _contradictions(self) -> Iterator[tuple[str, ...]]:
+    def _conflicts(self) -> Iterator[Conflict]:
         if self.parallel > self.jobs:
-            yield "parallel", f"is more than jobs, {self.jobs}", "jobs"
-        if self.goal == "Maximize" and self.objective.endswith("loss"):
-            yield (
-                "goal",
-                f"would make {self.objective} as large as possible: Minimize it",
-                "objective",
-            )
-        if self.goal == "Minimize" and not self.objective.endswith("loss"):
-            yield (
-                "goal",
-                f"would make {self.objective} as small as possible: Maximize it",
-                "objective",
-            )
+            yield Conflict("parallel", f"is more than jobs, {self.jobs}", needs="jobs")
+        is_loss = self.objective.endswith("loss")
+        if self.goal == ("Maximize" if is_loss else "Minimize"):
+            size, remedy = ("large", "Minimize") if is_loss else ("small", "Maximize")
+            message = f"would make {self.objective} as {size} as possible: {remedy} it"
+            yield Conflict("goal", message, needs="objective")
         if self.early_stopping and self.strategy == "Hyperband":
-            yield "early_stopping", "is part of Hyperband: leave it out", "strategy"
+            yield Conflict("early_stopping", "is part of Hyperband: leave it out", needs="strategy")
         if not 1 <= len(self.ranges) <= MAX_RANGES:
-            yield "ranges.", f"must be 1 to {MAX_RANGES}, got {len(self.ranges)}"
+            message = f"must be 1 to {MAX_RANGES}, got {len(self.ranges)}"
+            yield Conflict("ranges", message, needs="ranges")
         for name, limits in self.ranges.items():
+            key = f"ranges.{name}"
             if self.strategy == "Grid" and not limits.values:
-                yield f"ranges.{name}", "must be values: Grid does not sample between min and max"
+                message = "must be values: Grid does not sample between min and max"
+                yield Conflict(key, message, needs=f"{key}.values")
             if is_integer(name) and limits.scaling == "ReverseLogarithmic":
-                yield f"ranges.{name}", "takes integers, which ReverseLogarithmic does not support"
+                yield Conflict(key, "takes integers, which ReverseLogarithmic does not support")
             ends = [end for end in (limits.min, limits.max) if end is not None]
             reasons = (rejection({name: value}) for value in limits.values or ends)
             # Several values are rejected for the same reason.
             if reason := next(filter(None, reasons), None):
-                yield f"ranges.{name}", reason
+                yield Conflict(key, reason)
 
 
 def is_integer(name: str) -> bool:
