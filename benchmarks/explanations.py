@@ -173,7 +173,7 @@ def faithful(scratch: Path, model: Model) -> Mapping[str, object]:
     randomize(scratch / "model", scratch / "shuffled/model", seed=0)
     with Served(scratch / "shuffled") as shuffled:
         job = Job(
-            images=scratch / "chosen",
+            images=[scratch / "chosen"],
             output=scratch / "explanations",
             analysis=analysis,
             model=model,

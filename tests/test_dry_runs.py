@@ -145,7 +145,7 @@ def test_every_other_request_is_printed(tmp_path: Path, kind: str) -> None:
     prediction.transform(transform.aws, transform.file, "s3://my-bucket/images/")
     if kind != "asynchronous":
         explanation.explain(
-            explain.aws, explain.file, missing, tmp_path / "out", port=None, model=None
+            explain.aws, explain.file, [missing], tmp_path / "out", port=None, model=None
         )
         assert "InvokeEndpoint" in explain.requests
 

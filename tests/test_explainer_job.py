@@ -104,6 +104,23 @@ def test_results_have_heat_maps_and_values_per_class(
     assert found["explanations"]["kernel_shap"]["patch"]["mean_score"] > 0.9
 
 
+def test_files_of_one_name_have_results_of_their_own(
+    images: Path, tmp_path: Path, behavior: Behavior, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "00.png"
+    shutil.copy(images / "patch/01.png", other)
+    options = ["--output", f"{tmp_path}/out", "--url", behavior.url]
+    options += ["--config", config(tmp_path / "analysis_config.json")]
+
+    assert main(["explain", f"{images}/patch/00.png", str(other), *options]) == 0
+
+    found = analysis_of(tmp_path / "out")["images"]
+    assert [image["file"] for image in found] == ["00.png", "00-2.png"]
+    assert f"{images}/patch/00.png, {other}" in (tmp_path / "out/report.html").read_text()
+    assert main(["explain", str(images), str(other), *options]) == 1
+    assert f"{images} is not a file: name images, or a single" in capsys.readouterr().err
+
+
 def test_superpixels_that_raise_the_score_are_red_and_others_blue(
     images: Path, tmp_path: Path, behavior: Behavior
 ) -> None:

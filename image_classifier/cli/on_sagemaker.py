@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from container.classifier.errors import UserError
 from image_classifier.cli import results, rules
@@ -125,16 +126,15 @@ def explain(
         raise UserError(
             f"explain needs the package {error.name}: in the checkout pip install '.[explain]'"
         ) from None
-    with results.one_path(images) as path:
-        return explanation.explain(
-            aws,
-            file,
-            path,
-            results.folder_of(file) / "explanations",
-            port=port,
-            model=arguments.model,
-            is_quiet=arguments.quiet,
-        )
+    return explanation.explain(
+        aws,
+        file,
+        [Path(image) for image in images],
+        results.folder_of(file) / "explanations",
+        port=port,
+        model=arguments.model,
+        is_quiet=arguments.quiet,
+    )
 
 
 def report(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:

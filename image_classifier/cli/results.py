@@ -1,13 +1,11 @@
-"""Output of verbs: predictions, pages, and the images that they are for."""
+"""Output of verbs: predictions, logs and pages."""
 
 import argparse
 import json
 import sys
 import webbrowser
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from container.classifier.errors import UserError
 from image_classifier.platform import predictions
@@ -71,25 +69,3 @@ def open_pages(pages: Iterable[Path], arguments: argparse.Namespace) -> None:
             print(page)
         if not (arguments.no_open or webbrowser.open(page.resolve().as_uri())):
             print(f"no browser was found: open {page}", file=sys.stderr)
-
-
-@contextmanager
-def one_path(images: Sequence[str]) -> Iterator[Path]:
-    """Yield the only path of `images`, or a temporary folder with links to all of them.
-
-    Raises:
-        UserError: one of several is not a file.
-    """
-    if len(images) == 1:
-        yield Path(images[0])
-        return
-    with TemporaryDirectory(prefix="images-") as folder:
-        for number, image in enumerate(map(Path, images), 1):
-            if not image.is_file():
-                raise UserError(f"{image} is not a file: name images, or a single folder")
-            link = Path(folder, image.name)
-            if link.is_symlink():
-                # Another folder has an image of this name.
-                link = link.with_stem(f"{link.stem}-{number}")
-            link.symlink_to(image.resolve())
-        yield Path(folder)

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="explain the predictions for images")
     explain.set_defaults(run=_explain)
     explain.add_argument(
-        "images", type=Path, help="a folder with images at any depth, or one image"
+        "images", type=Path, nargs="+", help="images, or a folder with images at any depth"
     )
     explain.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for the results"

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from container.classifier import image_files
 from container.classifier.checked_files import sha256_of
+from container.classifier.class_folders import listed
 from container.classifier.errors import UserError
 from container.classifier.media_types import IMAGE_SUFFIXES
 from container.classifier.preprocessing import Pixels
@@ -39,8 +40,8 @@ SCORE_TOLERANCE = 0.01
 class Job:
     """The inputs of one analysis."""
 
-    images: Path
-    """One file, or a folder whose images are explained at any depth."""
+    images: Sequence[Path]
+    """Files, or one folder whose images are explained at any depth."""
 
     output: Path
     analysis: Analysis
@@ -171,39 +172,50 @@ class Job:
                 summary,
                 self._read_results(names),
                 endpoint=self.model.endpoint.name,
-                data=str(self.images),
+                data=listed([str(path) for path in self.images]),
             )
         return summary
 
 
-def find_images(images: Path, output: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the images in a folder by their relative paths, sorted; or the one of a file.
+def find_images(images: Sequence[Path], output: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the images in a folder by their relative paths, sorted; or files by their names.
 
     Returns:
         The images, and the files that are not used with the reasons.
 
     Raises:
-        UserError: no image was found.
+        UserError: no image was found, or one of several is not a file.
     """
-    if images.is_file():
-        return {images.name: images}, {}
-    names, unused = image_files.find_images(images)
+    if len(images) == 1 and not images[0].is_file():
+        return _find_in_folder(images[0], output)
+    found: dict[str, Path] = {}
+    for number, path in enumerate(images, 1):
+        if not path.is_file():
+            raise UserError(f"{path} is not a file: name images, or a single folder")
+        # Another folder can have an image of this name.
+        name = path.name if path.name not in found else f"{path.stem}-{number}{path.suffix}"
+        found[name] = path
+    return found, {}
+
+
+def _find_in_folder(folder: Path, output: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    names, unused = image_files.find_images(folder)
     # The heat maps of an earlier run.
     earlier = (output / FOLDER).resolve()
     found = {
-        name: images / name
+        name: folder / name
         for name in names
-        if not (images / name).resolve().is_relative_to(earlier)
+        if not (folder / name).resolve().is_relative_to(earlier)
     }
     if not found:
-        missing = "no images in" if images.is_dir() else "there is no"
+        missing = "no images in" if folder.is_dir() else "there is no"
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UserError(f"{missing} {images}: expected an image, or a folder with {suffixes} in it")
+        raise UserError(f"{missing} {folder}: expected an image, or a folder with {suffixes} in it")
     results_of_runs = output.resolve()
     return found, {
         item.name: item.reason
         for item in unused
-        if not (images / item.name).resolve().is_relative_to(results_of_runs)
+        if not (folder / item.name).resolve().is_relative_to(results_of_runs)
     }
 
 

@@ -1,5 +1,6 @@
 """`explain`: explain the predictions of an endpoint, or of the server on this machine."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from container.classifier.errors import UserError
@@ -16,7 +17,7 @@ from image_classifier.settings.settings_file import SettingsFile
 def explain(
     aws: Aws,
     file: SettingsFile,
-    images: Path,
+    images: Sequence[Path],
     output: Path,
     *,
     port: int | None,
@@ -28,7 +29,7 @@ def explain(
     Args:
         aws: the account.
         file: the settings.
-        images: an image, or a folder of images.
+        images: image files, or one folder of images.
         output: folder for the report.
         port: of the server on this machine; None: the endpoint of the settings.
         model: one of a multi-model endpoint's.
