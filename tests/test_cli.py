@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from container.training.hyperparameters import Hyperparameters
-from image_classifier.cli import main, program, starter
+from image_classifier.cli import main, parser, program, starter
 from image_classifier.cli.verbs import PROGRAM, VERBS
 from image_classifier.platform import processes
 from image_classifier.platform.__main__ import SAMPLE_HYPERPARAMETERS
@@ -242,6 +242,11 @@ def test_wrong_limits_are_rejected(
 
     assert end.value.code == 2
     assert found in capsys.readouterr().err
+
+
+def test_limits_have_dockers_units() -> None:
+    for command in (["train", "settings.toml", "--local"], ["doctor", "image"]):
+        assert parser.parse([*command, "--memory", "1.5gb"], "").memory == 3 * 2**29
 
 
 @pytest.mark.parametrize("port", ["70000", "-1", "0"])

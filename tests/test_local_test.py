@@ -172,7 +172,7 @@ def test_hyperparameter_without_name_or_value_is_rejected(
         main(["prepare", "--base-dir", str(tmp_path), "--hyperparameters", text])
 
     assert exited.value.code == 2
-    assert "expected KEY=VALUE" in capsys.readouterr().err
+    assert "expected NAME=VALUE" in capsys.readouterr().err
 
 
 def test_own_images_are_files_that_a_container_can_read(base_dir: Path) -> None:

@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from container.classifier.errors import UserError
+from image_classifier.platform import argument_types
 from image_classifier.platform.doctor.cases import SERVE, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import EXAMINERS, diagnose
 from image_classifier.platform.doctor.examination import GIB, Limits, Options
 from image_classifier.platform.doctor.load_settings import LABEL, Setting, parse
-from image_classifier.platform.sandbox.ports import parse_port
 
 FOUND, CANNOT_RUN = 1, 2
 
 _P99 = 0.5
-
-_UNITS = {"m": 2**20, "g": GIB}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="FOLDER", help="folder of channels for /opt/ml/input/data")
     add(
         "--hyperparameters",
-        type=_pair,
+        type=argument_types.pair,
         metavar="NAME=VALUE",
         nargs="+",
         default=[],
@@ -44,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add("--content-type", metavar="TYPE", help="of --request (default: by its suffix)")
     add(
         "--env",
-        type=_pair,
+        type=argument_types.pair,
         metavar="NAME=VALUE",
         action="append",
         default=[],
@@ -52,14 +50,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--memory",
-        type=_bytes,
+        type=argument_types.memory,
         default=4 * GIB,
         metavar="SIZE",
         help="memory limit, such as 512m or 4g (default: 4g)",
     )
     add(
         "--port",
-        type=parse_port,
+        type=argument_types.port,
         default=Options().port,
         help="port of a command, which gets it as SAGEMAKER_BIND_TO_PORT (default: %(default)s)",
     )
@@ -170,22 +168,8 @@ def _media_type(request: Path | None) -> str:
     return guessed or "application/octet-stream"
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    return name, value
-
-
 def _setting(text: str) -> Setting:
     try:
         return parse(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _bytes(text: str) -> int:
-    number, unit = text[:-1], text[-1:].lower()
-    if unit not in _UNITS or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a size such as 512m or 4g, got {text!r}")
-    return int(number) * _UNITS[unit]

@@ -12,7 +12,7 @@ from typing import Any
 
 from image_classifier.cli import completion
 from image_classifier.cli.verbs import VERBS
-from image_classifier.platform.sandbox.ports import parse_port
+from image_classifier.platform import argument_types
 from image_classifier.settings.suggestion import suggestion
 
 DESCRIPTION = "Train, tune, deploy and use image classifiers, on SageMaker or on this machine."
@@ -34,11 +34,10 @@ _EXPIRES_HELP = (
     "delete the endpoint after this time, such as 90m, 2h or 3d; `never` removes an earlier limit "
     "(on SageMaker)"
 )
-_BYTES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
-# Docker's least memory and CPUs of a container.
-_MIN_MEMORY, _MIN_CPUS = 6 * 2**20, 0.01
+# Docker's least CPUs of a container.
+_MIN_CPUS = 0.01
 
 # An endpoint can be deleted once it is in service, which takes minutes.
 _MIN_EXPIRY, _MAX_EXPIRY = timedelta(minutes=15), timedelta(days=365)
@@ -134,15 +133,6 @@ def _positive(text: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text[:50]!r}")
 
 
-def _memory(text: str) -> int:
-    """Parse a size as Docker does: a number of bytes, or one with a unit."""
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([bkmgt]?)b?", text.lower())
-    if match is not None and (size := int(float(match[1]) * _BYTES[match[2]])) >= _MIN_MEMORY:
-        return size
-    message = f"{text[:50]!r} is not a size of 6m or more, such as 4g or 512m"
-    raise argparse.ArgumentTypeError(message)
-
-
 def _cpus(text: str) -> float:
     if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,9})?", text) and float(text) >= _MIN_CPUS:
         return float(text)
@@ -224,9 +214,9 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     flag("approve", "--reject", "reject the version")
     add("report debug logs", "--job", "training job (default: the newest one)")
     flag(_LOCAL, "--local", "run on this machine, without an account")
-    add("deploy", "--port", "port of the local server (default: 8080)", type=parse_port)
+    add("deploy", "--port", "port of the local server (default: 8080)", type=argument_types.port)
     port_help = "port of the local server (default: that of `deploy --local`)"
-    add("predict explain", "--port", port_help, type=parse_port)
+    add("predict explain", "--port", port_help, type=argument_types.port)
     add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
     add("predict", "--top", _TOP_HELP, type=_positive, metavar="N")
     flag("predict debug", "--json", "print complete responses as JSON")
@@ -256,7 +246,7 @@ def _add_local_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         add("--processes", help="with --local: run plain processes", const=False)
     for verb in _WITH_LIMITS.split():
         limit = parsers[verb].add_argument
-        limit("--memory", help=_MEMORY_HELP, type=_memory, metavar="SIZE")
+        limit("--memory", help=_MEMORY_HELP, type=argument_types.memory, metavar="SIZE")
         limit("--cpus", help=_CPUS_HELP, type=_cpus, metavar="N")
     interrupt = parsers["train"].add_argument
     interrupt("--interrupt-after", help=_INTERRUPT_HELP, type=_positive, metavar="SECONDS")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from container.classifier.environment import BASE_DIR_VARIABLE
 from container.classifier.errors import UserError
-from image_classifier.platform import opt_ml, processes, training
-from image_classifier.platform.sandbox.ports import parse_port
+from image_classifier.platform import argument_types, opt_ml, processes, training
 
 # val_accuracy is 1.0 with seeds 0 and 1; takes two minutes on two cores with three other jobs.
 SAMPLE_HYPERPARAMETERS = {
@@ -88,13 +87,6 @@ def _stop(arguments: argparse.Namespace) -> int:
 _COMMANDS = {"prepare": _prepare, "train": _train, "serve": _serve, "stop": _stop}
 
 
-def _hyperparameter(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
-    return key, value
-
-
 def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "--data",
@@ -117,10 +109,10 @@ def _add_prepare_arguments(prepare: argparse.ArgumentParser) -> None:
     )
     prepare.add_argument(
         "--hyperparameters",
-        type=_hyperparameter,
+        type=argument_types.pair,
         nargs="+",
         default=[],
-        metavar="KEY=VALUE",
+        metavar="NAME=VALUE",
         help="train with exactly these hyperparameters "
         "(default: those in the tree; those of drawn hands if these are new)",
     )
@@ -143,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="start the server in the background")
     serve.add_argument(
         "--port",
-        type=parse_port,
+        type=argument_types.port,
         default=os.environ.get("PORT", "8080"),
         help="TCP port to listen on (default: $PORT, else 8080)",
     )

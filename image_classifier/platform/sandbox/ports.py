@@ -1,18 +1,6 @@
 """TCP ports of this machine."""
 
-import argparse
 import socket
-
-
-def parse_port(text: str) -> int:
-    """Parse the port of a command line.
-
-    Raises:
-        ArgumentTypeError: it is not a TCP port.
-    """
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:  # noqa: PLR2004 - TCP's highest
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
-    return int(text)
 
 
 def free_port() -> int:
