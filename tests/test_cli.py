@@ -433,7 +433,7 @@ def test_network_suits_number_and_size_of_images(
     size: int, images: int, network: str, image_size: int, tmp_path: Path
 ) -> None:
     data = starter.DataSet(
-        folder=tmp_path,
+        folder=tmp_path / "@epochs@ $epochs",
         channels=["train"],
         images=images,
         classes=["a", "b"],
@@ -443,7 +443,9 @@ def test_network_suits_number_and_size_of_images(
 
     assert (data.network, data.image_size) == (network, image_size)
     text = starter.render(data, "x", tmp_path)
-    given = tomllib.loads(text)["hyperparameters"]
+    document = tomllib.loads(text)
+    assert document["data"]["local"] == data.folder.name
+    given = document["hyperparameters"]
     # A default is left out, so that max_minutes can choose another size.
     assert given.get("image_size") == (32 if image_size == 32 else None)
     assert Hyperparameters.from_strings({k: json.dumps(v).strip('"') for k, v in given.items()})

@@ -178,28 +178,24 @@ def render(data: DataSet, name: str, beside: Path) -> str:
     is_small = data.network == "small"
     local = Path(os.path.relpath(data.folder.absolute(), beside)).as_posix()
     fine_tuning = "# fine_tuning = " if is_small else "fine_tuning = "
-    values = {
-        "schema": SCHEMA.as_posix(),
-        "name": json.dumps(name),
-        "images": data.images,
-        "classes": len(data.classes),
-        "side": data.side,
-        "local": json.dumps(local, ensure_ascii=False),
-        "channels": json.dumps(list(data.channels)),
-        "network": json.dumps(data.network),
-        "image_size": _image_size(data),
-        "epochs": data.epochs,
-        "batch_size": data.batch_size,
-        "fine_tuning": f'{fine_tuning}"full"',
-        "pretrained": _pretrained(data),
+    return TEMPLATE.substitute(
+        schema=SCHEMA.as_posix(),
+        name=json.dumps(name),
+        images=data.images,
+        classes=len(data.classes),
+        side=data.side,
+        local=json.dumps(local, ensure_ascii=False),
+        channels=json.dumps(list(data.channels)),
+        network=json.dumps(data.network),
+        image_size=_image_size(data),
+        epochs=data.epochs,
+        batch_size=data.batch_size,
+        fine_tuning=f'{fine_tuning}"full"',
+        pretrained=_pretrained(data),
         # Around the default rates of the training program's optimizers.
-        "low": "0.005" if is_small else "0.00005",
-        "high": "0.05" if is_small else "0.001",
-    }
-    text = TEMPLATE
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", str(value))
-    return text
+        low="0.005" if is_small else "0.00005",
+        high="0.05" if is_small else "0.001",
+    )
 
 
 def _image_size(data: DataSet) -> str:
