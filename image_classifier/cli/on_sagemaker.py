@@ -153,7 +153,7 @@ def logs(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     if arguments.endpoint:
         log, owner = job_logs.of_endpoint(aws, settings, start=start), f"endpoint {settings.name}"
     else:
-        job = arguments.job or job_logs.newest_training_job(aws, settings)
+        job = arguments.job or resources.newest_job(aws, settings, is_completed=False)
         log, owner = job_logs.of_training(aws, job, start=start), job
     lines = job_logs.follow(aws, log, job) if arguments.follow else job_logs.read(log, owner)
     results.print_log(lines, arguments, log.texts)

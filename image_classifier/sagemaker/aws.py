@@ -192,7 +192,7 @@ class Aws:
         operation: str,
         name: str,
         hint: str = "",
-        on_poll: Callable[[Answer], None] = lambda _answer: None,
+        on_poll: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Poll a job until its status is final; print every change of it.
 
@@ -200,7 +200,7 @@ class Aws:
             operation: describes it, such as DescribeTrainingJob.
             name: name of the job.
             hint: end of the message about a failure.
-            on_poll: receives every description of the job.
+            on_poll: called after each request.
 
         Raises:
             UserError: the job failed, or was stopped.
@@ -214,7 +214,7 @@ class Aws:
             if shown != last:
                 self.show(f"{time.strftime('%H:%M:%S')} {shown}")
                 last = shown
-            on_poll(answer)
+            on_poll()
             if status == "Failed":
                 reason = answer.get("FailureReason", "no reason given")
                 raise UserError(f"{name} failed: {reason}{hint}")

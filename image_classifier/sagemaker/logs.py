@@ -14,8 +14,7 @@ from botocore.exceptions import ClientError
 from container.classifier.errors import UserError
 from image_classifier.platform.opt_ml import FIRST_HOST
 from image_classifier.sagemaker import aws as calls
-from image_classifier.sagemaker import resources
-from image_classifier.sagemaker.aws import Answer, Aws, explained
+from image_classifier.sagemaker.aws import Aws, explained
 from image_classifier.settings.schema import Settings
 
 TRAINING_JOBS, ENDPOINTS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/Endpoints"
@@ -107,7 +106,7 @@ class Log:
                 if error.response["Error"]["Code"] != "ResourceNotFoundException":
                     raise
 
-    def show_new(self, _answer: Answer | None = None) -> None:
+    def show_new(self) -> None:
         """Print the new lines; a log that cannot be read does not end what waits for it."""
         try:
             for line in self.new():
@@ -152,15 +151,6 @@ def of_endpoint(aws: Aws, settings: Settings, *, start: float = 0) -> Log:
     """Return the log of the endpoint, or of its inference component."""
     group = COMPONENTS if settings.endpoint.has_component else ENDPOINTS
     return Log(aws, f"{group}/{settings.name}", start=start)
-
-
-def newest_training_job(aws: Aws, settings: Settings) -> str:
-    """Return the name of the newest training job, whatever its status.
-
-    Raises:
-        UserError: no job exists.
-    """
-    return resources.newest_job(aws, settings, is_completed=False)
 
 
 def read(log: Log, owner: str) -> Iterator[Line]:

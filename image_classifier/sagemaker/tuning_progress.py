@@ -14,7 +14,7 @@ class TuningProgress:
         self._best: tuple[float, str] | None = None
         self._problem = ""
 
-    def show_new(self, _answer: Answer | None = None) -> None:
+    def show_new(self) -> None:
         """Print the training jobs that have ended since the last call.
 
         A list that cannot be read does not end what waits for the tuning job.
