@@ -62,7 +62,7 @@ class ModelError(UserError):
         self.status, self.body = status, body
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Aws:
     """The account's APIs in one region."""
 
@@ -71,7 +71,7 @@ class Aws:
     """Print every request that would change something, and send none."""
     show: Callable[[str], None] = print
     _clients: dict[str, Any] = field(default_factory=dict)
-    _creators: list[str] = field(default_factory=list)
+    _creator: str | None = None
 
     def send(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
@@ -151,13 +151,13 @@ class Aws:
         Raises:
             UserError: AWS rejected the credentials.
         """
-        if not self._creators:
-            self._creators.append(creator(self.query("GetCallerIdentity", {}, "sts")["Arn"]))
-        return self._creators[0]
+        if self._creator is None:
+            self._creator = creator(self.query("GetCallerIdentity", {}, "sts")["Arn"])
+        return self._creator
 
     def _known_creator(self) -> str:
-        if self.is_dry and not self._creators:
-            self._creators.append("CREATOR")
+        if self.is_dry and self._creator is None:
+            self._creator = "CREATOR"
             self.show_placeholder("your name in IAM", "CREATOR")
         return self.creator()
 
