@@ -80,7 +80,6 @@ def parse(argv: Sequence[str], program: str) -> argparse.Namespace:
         )
     _add_options(subparsers.choices)
     _add_local_options(subparsers.choices)
-    _add_pipeline_options(subparsers.choices["pipeline"])
     completion.add_options(subparsers.choices[COMPLETION], parser)
     command: Sequence[str] = []
     if chosen == DOCTOR and "--" in argv:
@@ -179,14 +178,19 @@ def _parents(verb: str) -> list[argparse.ArgumentParser]:
     return []
 
 
-def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
-    def add(verbs: str, name: str, help_text: str, **options: Any) -> None:  # noqa: ANN401 - argparse's
-        for verb in verbs.split():
-            parsers[verb].add_argument(name, help=help_text, **options)
+def _add(
+    parsers: Mapping[str, argparse.ArgumentParser],
+    verbs: str,
+    name: str,
+    help_text: str,
+    **options: Any,  # noqa: ANN401 - argparse's
+) -> None:
+    for verb in verbs.split():
+        parsers[verb].add_argument(name, help=help_text, **options)
 
-    def flag(verbs: str, name: str, help_text: str) -> None:
-        add(verbs, name, help_text, action="store_true")
 
+def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
+    add, flag = partial(_add, parsers), partial(_add, parsers, action="store_true")
     every = " ".join(WITH_SETTINGS)
     add(every, "settings", "settings file (TOML)", type=Path, metavar="SETTINGS")
     add("predict", "images", "image files", type=Path, nargs="+", metavar="IMAGE")
@@ -236,20 +240,20 @@ def _add_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     flag("report", "--no-open", "only print the reports' paths")
     flag("delete", "--yes", "do not ask for confirmation")
     flag("delete", "--keep-output", "keep job output on S3: models, reports")
+    flag("pipeline", "--start", "start an execution of the pipeline")
+    definition_help = "write the pipeline's definition (JSON) there, and create nothing"
+    add("pipeline", "--output", definition_help, type=Path, metavar="FILE")
     add("cost", "--hours", "of one training job (default: %(default)s)", type=float, default=1.0)
 
 
 def _add_local_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
-    for verb in _IN_CONTAINERS.split():
-        add = partial(parsers[verb].add_argument, dest="in_containers", action="store_const")
-        add("--containers", help=_CONTAINERS_HELP, const=True)
-        add("--processes", help="with --local: run plain processes", const=False)
-    for verb in _WITH_LIMITS.split():
-        limit = parsers[verb].add_argument
-        limit("--memory", help=_MEMORY_HELP, type=argument_types.memory, metavar="SIZE")
-        limit("--cpus", help=_CPUS_HELP, type=_cpus, metavar="N")
-    interrupt = parsers["train"].add_argument
-    interrupt("--interrupt-after", help=_INTERRUPT_HELP, type=_positive, metavar="SECONDS")
+    add = partial(_add, parsers)
+    choose = partial(add, _IN_CONTAINERS, dest="in_containers", action="store_const")
+    choose("--containers", _CONTAINERS_HELP, const=True)
+    choose("--processes", "with --local: run plain processes", const=False)
+    add(_WITH_LIMITS, "--memory", _MEMORY_HELP, type=argument_types.memory, metavar="SIZE")
+    add(_WITH_LIMITS, "--cpus", _CPUS_HELP, type=_cpus, metavar="N")
+    add("train", "--interrupt-after", _INTERRUPT_HELP, type=_positive, metavar="SECONDS")
 
 
 def _check_local_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -264,10 +268,3 @@ def _check_local_options(parser: argparse.ArgumentParser, arguments: argparse.Na
         parser.error(
             "--memory and --cpus need --local: on SageMaker, the instance type limits both"
         )
-
-
-def _add_pipeline_options(pipeline: argparse.ArgumentParser) -> None:
-    start_help = "start an execution of the pipeline"
-    pipeline.add_argument("--start", help=start_help, action="store_true")
-    output_help = "write the pipeline's definition (JSON) there, and create nothing"
-    pipeline.add_argument("--output", help=output_help, type=Path, metavar="FILE")
