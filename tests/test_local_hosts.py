@@ -10,6 +10,7 @@ import pytest
 from container.classifier.errors import UserError
 from container.classifier.locks import locked
 from image_classifier.local import jobs
+from image_classifier.platform.sandbox.launch import Limits
 from image_classifier.settings.settings_file import SettingsFile
 from tests.containers import docker
 from tests.opt_ml import HYPERPARAMETERS, write_images
@@ -70,4 +71,4 @@ def test_processes_train_on_one_host_and_report_that(tmp_path: Path, file: Setti
 
 def test_interruption_of_several_hosts_is_rejected(tmp_path: Path, file: SettingsFile) -> None:
     with pytest.raises(UserError, match=r"needs training.instance_count = 1"):
-        jobs.train(file, tmp_path, from_tuning=False, in_container=True, interrupt_after=1)
+        jobs.train(file, tmp_path, from_tuning=False, container=Limits(), interrupt_after=1)

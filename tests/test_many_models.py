@@ -244,7 +244,7 @@ def test_response_above_the_limit_is_an_error(
 
 def test_router_ends_with_its_server(tmp_path: Path) -> None:
     port = free_port()
-    program = router.program(tmp_path, tmp_path, port, {}, in_container=False)
+    program = router.program(tmp_path, tmp_path, port, {}, None)
     with program.start(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not call(("127.0.0.1", port), "GET", "/ping", timeout=2).is_success:
             assert process.poll() is None
@@ -259,9 +259,7 @@ def test_router_ends_with_its_server(tmp_path: Path) -> None:
 
 def test_server_of_a_killed_router_is_stopped(tmp_path: Path) -> None:
     port = free_port()
-    program = router.program(
-        tmp_path, tmp_path, port, {"SAGEMAKER_MULTI_MODEL": "true"}, in_container=False
-    )
+    program = router.program(tmp_path, tmp_path, port, {"SAGEMAKER_MULTI_MODEL": "true"}, None)
     process = processes.serve(tmp_path, port, program)
     process.kill()
     process.wait()
@@ -279,7 +277,7 @@ def test_our_server_with_two_models(
     prefix, base_dir = Path(packed.name), Path("ml")
     base_dir.mkdir()
     headers = {"Content-Type": "image/png", "Accept": "text/csv"}
-    program = endpoint.server(base_dir, {}, folders={}, in_container=False)
+    program = endpoint.server(base_dir, {}, folders={}, container=None)
     with endpoint.running(program[0], launch_of(program[1]), 60) as running:
         models = ManyModels(running, base_dir, prefix, in_container=False)
         first, second, again = (

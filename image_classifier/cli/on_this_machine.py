@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from container.classifier.errors import UserError
 from image_classifier.cli import on_sagemaker, results, rules
@@ -14,7 +13,7 @@ from image_classifier.local import transform as local_transform
 from image_classifier.local.packing import MODEL
 from image_classifier.platform import containers, image_code, processes
 from image_classifier.platform.archives import require_archive
-from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
+from image_classifier.platform.sandbox.launch import Limits
 from image_classifier.sagemaker import invocation
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.logs import Line
@@ -32,21 +31,22 @@ def _folder_of(file: SettingsFile) -> Path:
     return folder
 
 
-def _choose(image: str, arguments: argparse.Namespace) -> bool:
-    """Return whether the verb runs in a container of `image`; warn if its code is another one."""
-    is_chosen = containers.choose(image, chosen=arguments.in_containers)
-    if not is_chosen and _limits(arguments) != NO_LIMITS:
+def _container(image: str, arguments: argparse.Namespace) -> Limits | None:
+    """Return the limits of a container of `image`, or None if the verb runs in a process.
+
+    Warn if the container image has other code.
+    """
+    memory, cpus = getattr(arguments, "memory", None), getattr(arguments, "cpus", None)
+    if containers.choose(image, chosen=arguments.in_containers):
+        if text := image_code.warning(image):
+            print(text, file=sys.stderr)
+        return Limits(memory=memory, cpus=cpus)
+    if memory or cpus:
         raise UserError(
             "--memory and --cpus limit containers, and this would run as a process: "
             "add --containers, or remove them"
         )
-    if is_chosen and (text := image_code.warning(image)):
-        print(text, file=sys.stderr)
-    return is_chosen
-
-
-def _limits(arguments: argparse.Namespace) -> Limits:
-    return Limits(memory=getattr(arguments, "memory", None), cpus=getattr(arguments, "cpus", None))
+    return None
 
 
 def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
@@ -56,8 +56,7 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
         file,
         folder,
         from_tuning=arguments.from_tuning is not None,
-        in_container=_choose(containers.TRAIN_IMAGE, arguments),
-        limits=_limits(arguments),
+        container=_container(containers.TRAIN_IMAGE, arguments),
         interrupt_after=arguments.interrupt_after,
         is_quiet=arguments.quiet,
         show=aws.show,
@@ -69,7 +68,7 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
 
 def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Search hyperparameters; return the best model."""
-    in_containers = _choose(containers.TRAIN_IMAGE, arguments)
+    container = _container(containers.TRAIN_IMAGE, arguments)
     try:
         # Optuna takes a second to import.
         from image_classifier.local import tuning  # noqa: PLC0415
@@ -78,17 +77,10 @@ def tune(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
             f"{sys.executable} has no {error.name}: in the checkout run `make setup` and use "
             ".venv/bin, or pip install '.[tune]'"
         ) from None
-    if not in_containers:
+    if container is None:
         processes.require("torch")
     folder = _folder_of(file) / "tuning"
-    best = tuning.run(
-        file,
-        folder,
-        aws.show,
-        in_containers=in_containers,
-        limits=_limits(arguments),
-        is_quiet=arguments.quiet,
-    )
+    best = tuning.run(file, folder, aws.show, container=container, is_quiet=arguments.quiet)
     aws.show(f"best: trial {best.number}, {best.value:.5g}")
     for name, value in sorted(best.params.items()):
         aws.show(f"  {name} = {value}")
@@ -103,14 +95,15 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     has_many_models = file.settings.endpoint.kind == "multi-model"
     if job is not None and not (has_many_models and job.is_dir()):
         require_archive(job)
-    in_container = _choose(containers.SERVE_IMAGE, arguments)
-    place = f"in a container of {containers.SERVE_IMAGE}" if in_container else "as a process"
-    aws.show(f"serving {place}")
-    where: dict[str, Any] = {"in_container": in_container, "limits": _limits(arguments)}
+    container = _container(containers.SERVE_IMAGE, arguments)
+    where = (
+        f"in a container of {containers.SERVE_IMAGE}" if container is not None else "as a process"
+    )
+    aws.show(f"serving {where}")
     if has_many_models:
-        server.deploy_many_models(file, folder, job, port, show=aws.show, **where)
+        server.deploy_many_models(file, folder, job, port, container=container, show=aws.show)
     else:
-        server.deploy(file, folder, job, port, **where)
+        server.deploy(file, folder, job, port, container=container)
     host, port = processes.client_address(port)
     return f"http://{host}:{port}"
 
@@ -139,7 +132,7 @@ def transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> ob
         Path(arguments.images),
         arguments.output,
         archive=None if arguments.job is None else Path(arguments.job),
-        in_container=_choose(containers.SERVE_IMAGE, arguments),
+        container=_container(containers.SERVE_IMAGE, arguments),
         show=aws.show,
     )
 

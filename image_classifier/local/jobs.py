@@ -14,7 +14,7 @@ from container.classifier.manifest import MANIFEST
 from image_classifier.local import trial
 from image_classifier.local.packing import BEST, MODEL, OUTPUT, pack
 from image_classifier.platform import containers, deployment, opt_ml, processes, training
-from image_classifier.platform.sandbox.launch import NO_LIMITS, Launch, Limits, Target
+from image_classifier.platform.sandbox.launch import Launch, Limits, Target
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -27,13 +27,14 @@ def train(
     folder: Path,
     *,
     from_tuning: bool,
-    in_container: bool = False,
-    limits: Limits = NO_LIMITS,
+    container: Limits | None = None,
     interrupt_after: float | None = None,
     is_quiet: bool = False,
     show: Callable[[str], None] = lambda _text: None,
 ) -> Path:
     """Train in `folder`; return the model, packed as SageMaker packs one, like the reports.
+
+    `container` limits each container of the training; None: it is a process.
 
     A server of the earlier model is stopped, and the earlier results are moved to `previous/`: a
     training that fails leaves nothing that could be taken for its result.
@@ -48,13 +49,11 @@ def train(
     if from_tuning:
         hyperparameters |= _best_hyperparameters(folder)
     base_dir, packed, output = folder / FOLDER, folder / MODEL, folder / OUTPUT
-    folders = _folders_of_hosts(file, folder, in_container=in_container, show=show)
+    folders = _folders_of_hosts(file, folder, in_containers=container is not None, show=show)
     if interrupt_after is not None and len(folders) > 1:
         raise UserError("--interrupt-after needs training.instance_count = 1")
     is_stopped = Event()
-    with _programs(
-        file, folders, in_container=in_container, limits=limits, is_live=not is_quiet
-    ) as programs:
+    with _programs(file, folders, container, is_live=not is_quiet) as programs:
         # A list, so that both ways are stopped.
         if any([processes.stop(base_dir), deployment.stop(base_dir)]):
             show("the server of the earlier model is stopped")
@@ -99,14 +98,14 @@ def _keep_previous_results(folder: Path) -> None:
 
 
 def _folders_of_hosts(
-    file: SettingsFile, folder: Path, *, in_container: bool, show: Callable[[str], None]
+    file: SettingsFile, folder: Path, *, in_containers: bool, show: Callable[[str], None]
 ) -> Mapping[str, Path]:
     """Return a folder like /opt/ml for each host of a training job, by the host's name."""
     count = file.settings.training.instance_count
-    if count > 1 and not in_container:
+    if count > 1 and not in_containers:
         show(f"training on one host: {count} hosts need --containers")
         count = 1
-    if in_container:
+    if in_containers:
         number = "a container" if count == 1 else f"{count} containers"
         show(f"training in {number} of {containers.TRAIN_IMAGE}")
     names = [f"algo-{number}" for number in range(2, count + 1)]
@@ -118,23 +117,18 @@ def _folders_of_hosts(
 
 @contextmanager
 def _programs(
-    file: SettingsFile,
-    folders: Mapping[str, Path],
-    *,
-    in_container: bool,
-    limits: Limits,
-    is_live: bool,
+    file: SettingsFile, folders: Mapping[str, Path], container: Limits | None, *, is_live: bool
 ) -> Iterator[Sequence[tuple[Target, Launch]]]:
     """Yield the training programs of all hosts, the first one first."""
     environment = file.settings.training.environment
-    if not in_container:
+    if container is None:
         yield [training.as_process(folders[opt_ml.FIRST_HOST], environment=environment)]
         return
     live = containers.live_variables() if is_live else {}
     variables = {**training.job_variables(), **live, **environment}
     has_network, channels = trial.has_network(file), trial.find_channels(file).values()
     with containers.training_on_hosts(
-        folders, channels, variables, has_network=has_network, limits=limits
+        folders, channels, variables, has_network=has_network, limits=container
     ) as programs:
         yield programs
 

@@ -24,7 +24,7 @@ from container.classifier.errors import UserError
 from image_classifier.platform import containers, opt_ml, processes, training
 from image_classifier.platform.program import ROOT
 from image_classifier.platform.sandbox import labels
-from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits, Running
+from image_classifier.platform.sandbox.launch import Limits, Running
 
 # Between the end of a container's output and its exit code.
 _END_SECONDS = 5
@@ -173,7 +173,7 @@ class ContainerPrograms(Programs[Running]):
         channels: Sequence[Path],
         *,
         has_network: bool,
-        limits: Limits = NO_LIMITS,
+        limits: Limits,
     ) -> None:
         """Every program computes with `threads` threads on the images in `channels`."""
         super().__init__()

@@ -17,7 +17,7 @@ from image_classifier.platform import deployment, endpoint, opt_ml, processes, r
 from image_classifier.platform.archives import extract
 from image_classifier.platform.many_models import names_in
 from image_classifier.platform.sandbox.http_call import call
-from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
+from image_classifier.platform.sandbox.launch import Limits
 from image_classifier.sagemaker import invocation, prediction
 from image_classifier.settings.inference import Endpoint
 from image_classifier.settings.settings_file import SettingsFile
@@ -34,10 +34,11 @@ def deploy(
     archive: Path | None,
     port: int,
     *,
-    in_container: bool = False,
-    limits: Limits = NO_LIMITS,
+    container: Limits | None = None,
 ) -> None:
     """Serve a model on this machine until `delete --local`; by default the last trained one.
+
+    `container` limits the container of the server; None: it is a process.
 
     Raises:
         UserError: the model is missing, the last training failed, or the server does not become
@@ -51,14 +52,13 @@ def deploy(
         unpacked = _unpack(archive, base_dir)
     variables = file.settings.endpoint.environment
     serve: Callable[[], object]
-    if in_container:
+    if container is not None:
         target = endpoint.server(
             base_dir,
             variables,
             folders={"model": False},
-            in_container=True,
+            container=container,
             published=(processes.bind_address(), port),
-            limits=limits,
         )
         serve = partial(deployment.serve, *target)
     else:
@@ -78,8 +78,7 @@ def deploy_many_models(
     source: Path | None,
     port: int,
     *,
-    in_container: bool = False,
-    limits: Limits = NO_LIMITS,
+    container: Limits | None = None,
     show: Callable[[str], None] = lambda _text: None,
 ) -> None:
     """Serve the models in a folder, each on request, until `delete --local`.
@@ -90,8 +89,7 @@ def deploy_many_models(
         source: folder of models, `NAME.tar.gz`; or one of them, or None for the last trained one,
             which is copied into the folder `models`.
         port: TCP port of this machine.
-        in_container: whether the server runs in a container.
-        limits: of a container.
+        container: limits of a container for the server; None: it is a process.
         show: prints a line.
 
     Raises:
@@ -110,9 +108,7 @@ def deploy_many_models(
     base_dir = folder / DEPLOYED
     opt_ml.create(base_dir)
     variables = {**file.settings.endpoint.environment, MULTI_MODEL_VARIABLE: "true"}
-    program = router.program(
-        base_dir, models, port, variables, in_container=in_container, limits=limits
-    )
+    program = router.program(base_dir, models, port, variables, container)
     _free_port(folder, port)
     processes.serve(base_dir, port, program)
     names = names_in(models)

@@ -16,6 +16,7 @@ from image_classifier.local import jobs
 from image_classifier.platform import batch, endpoint, processes
 from image_classifier.platform.archives import extract
 from image_classifier.platform.program import handle_stop_signals
+from image_classifier.platform.sandbox.launch import Limits
 from image_classifier.settings.settings_file import SettingsFile
 
 FOLDER = "transform"
@@ -33,7 +34,7 @@ def run(
     target: Path | None,
     *,
     archive: Path | None = None,
-    in_container: bool = False,
+    container: Limits | None = None,
     show: Callable[[str], None] = lambda _text: None,
 ) -> Path:
     """Classify the files below `source`; return the folder of the results.
@@ -46,7 +47,7 @@ def run(
         source: folder of images.
         target: folder of the results; None: `transform` in `folder`.
         archive: a model.tar.gz; None: the last trained model.
-        in_container: whether the server runs in a container.
+        container: limits of a container for the server; None: it is a process.
         show: prints a line.
 
     Raises:
@@ -63,7 +64,7 @@ def run(
         job = _job(file, base_dir / "model")
         variables = {**file.settings.endpoint.environment, **_variables(job)}
         program = endpoint.server(
-            base_dir, variables, folders={"model": False}, in_container=in_container
+            base_dir, variables, folders={"model": False}, container=container
         )
         with (
             handle_stop_signals(_stop),

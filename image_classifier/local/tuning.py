@@ -32,7 +32,7 @@ from image_classifier.local.programs import (
 from image_classifier.local.tuning_page import best_trial, format_value
 from image_classifier.local.tuning_progress import TuningProgress
 from image_classifier.platform.program import handle_stop_signals
-from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits
+from image_classifier.platform.sandbox.launch import Limits
 from image_classifier.platform.training import LOG_FILE
 from image_classifier.settings import metric_definitions as metrics
 from image_classifier.settings.schema import Settings
@@ -50,13 +50,12 @@ def run(
     folder: Path,
     show: Callable[[str], None],
     *,
-    in_containers: bool = False,
-    limits: Limits = NO_LIMITS,
+    container: Limits | None = None,
     is_quiet: bool = False,
 ) -> FrozenTrial:
-    """Run all trials of the settings, as processes or in containers; return the best one.
+    """Run all trials of the settings; return the best one.
 
-    `limits` are those of each container.
+    `container` limits the container of each trial; None: the trials are processes.
 
     Writes the page, the best hyperparameters and the model into `folder`; with `is_quiet` nothing
     is printed but by `show`.
@@ -88,8 +87,7 @@ def run(
         tuning_page.write(folder / PAGE, study, settings.name, tuning, str(file.local_data))
 
     show(f"{left} of {total} trials to go, {parallel} at a time, in {folder}")
-    limits_of_containers = limits if in_containers else None
-    programs = _programs(file, channels.values(), cpus // parallel, limits_of_containers)
+    programs = _programs(file, channels.values(), cpus // parallel, container)
     progress = TuningProgress(total, left, show, is_quiet=is_quiet)
     with programs, handle_stop_signals(programs.stop):
         with progress:
@@ -141,12 +139,12 @@ def _train(
 
 
 def _programs(
-    file: SettingsFile, channels: Iterable[Path], threads: int, limits: Limits | None
+    file: SettingsFile, channels: Iterable[Path], threads: int, container: Limits | None
 ) -> Programs[Any]:
-    if limits is not None:
-        has_network = trials.has_network(file)
-        return ContainerPrograms(threads, list(channels), has_network=has_network, limits=limits)
-    return ForkedPrograms(threads)
+    if container is None:
+        return ForkedPrograms(threads)
+    has_network = trials.has_network(file)
+    return ContainerPrograms(threads, list(channels), has_network=has_network, limits=container)
 
 
 def open_study(folder: Path, file: SettingsFile, tuning: Tuning) -> optuna.Study:

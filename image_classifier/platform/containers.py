@@ -23,7 +23,6 @@ from container.classifier.errors import UserError
 from image_classifier.platform.sandbox import networks
 from image_classifier.platform.sandbox.container_target import ContainerTarget, connect
 from image_classifier.platform.sandbox.launch import (
-    NO_LIMITS,
     Launch,
     Limits,
     SandboxError,
@@ -83,7 +82,7 @@ def training(
     variables: Mapping[str, str],
     *,
     has_network: bool,
-    limits: Limits = NO_LIMITS,
+    limits: Limits,
 ) -> tuple[Target, Launch]:
     """Return a training job in a container of the sandbox.
 
@@ -129,7 +128,7 @@ def training_on_hosts(
     variables: Mapping[str, str],
     *,
     has_network: bool,
-    limits: Limits = NO_LIMITS,
+    limits: Limits,
 ) -> Iterator[Sequence[tuple[Target, Launch]]]:
     """Yield the programs of a training job on one or several hosts, the first one first.
 

@@ -11,7 +11,6 @@ from image_classifier.platform.readiness import wait_until_ready
 from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
 from image_classifier.platform.sandbox.http_call import Address
 from image_classifier.platform.sandbox.launch import (
-    NO_LIMITS,
     Launch,
     Limits,
     Running,
@@ -30,9 +29,8 @@ def server(
     variables: Mapping[str, str],
     *,
     folders: Mapping[str, bool],
-    in_container: bool,
+    container: Limits | None,
     published: Address | None = None,
-    limits: Limits = NO_LIMITS,
 ) -> tuple[Target, Launch]:
     """Return our server in the sandbox.
 
@@ -40,16 +38,15 @@ def server(
         base_dir: folder that stands for /opt/ml.
         variables: of its environment.
         folders: of `base_dir` that a container sees, and whether it may write them.
-        in_container: whether it runs in a container, else as a process.
+        container: limits of its container; None: it is a process.
         published: IP address and port of this machine that lead to a container, which can outlive
             this process.
-        limits: of a container.
 
     Raises:
         UserError: packages, the engine or the container image are missing.
     """
     base_dir = base_dir.resolve()
-    if in_container:
+    if container is not None:
         return ContainerTarget(containers.SERVE_IMAGE, "serve"), Launch(
             base_dir=base_dir,
             folders=folders,
@@ -57,8 +54,8 @@ def server(
             port=SERVING_PORT,
             published=published,
             network=published and (os.environ.get(NETWORK_VARIABLE) or None),
-            memory=limits.memory,
-            cpus=limits.cpus,
+            memory=container.memory,
+            cpus=container.cpus,
         )
     port = free_port()
     program = processes.as_process(base_dir, port, variables=variables, address="127.0.0.1")

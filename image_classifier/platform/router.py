@@ -24,7 +24,7 @@ from image_classifier.platform import endpoint, processes
 from image_classifier.platform.many_models import MAX_BYTES, MODELS, ManyModels, launch_of
 from image_classifier.platform.program import Program, handle_stop_signals
 from image_classifier.platform.sandbox.http_call import Answer, call
-from image_classifier.platform.sandbox.launch import NO_LIMITS, Limits, Running
+from image_classifier.platform.sandbox.launch import Limits, Running
 
 _PING_SECONDS = 2
 
@@ -117,9 +117,7 @@ def program(
     models: Path,
     port: int,
     variables: dict[str, str],
-    *,
-    in_container: bool,
-    limits: Limits = NO_LIMITS,
+    container: Limits | None,
 ) -> Program:
     """Return the router with its server as a program.
 
@@ -128,16 +126,15 @@ def program(
         models: folder of the target models, `NAME.tar.gz`.
         port: TCP port of this machine that it listens on.
         variables: environment variables of the server.
-        in_container: whether the server runs in a container, else as a process.
-        limits: of a container.
+        container: limits of a container for the server; None: it is a process.
     """
     command = [sys.executable, "-m", "image_classifier.platform.router"]
     command += [f"--base-dir={base_dir.resolve()}", f"--models={models.resolve()}"]
-    command += [f"--port={port}", *(["--container"] if in_container else [])]
-    if limits.memory is not None:
-        command.append(f"--memory={limits.memory}")
-    if limits.cpus is not None:
-        command.append(f"--cpus={limits.cpus}")
+    command.append(f"--port={port}")
+    if container is not None:
+        command.append("--container")
+        limits = {"memory": container.memory, "cpus": container.cpus}
+        command += [f"--{name}={value}" for name, value in limits.items() if value is not None]
     # Not their values, which other users could read in the list of processes.
     command += [f"--env={name}" for name in variables]
     return Program(command=command, variables=variables)
@@ -171,18 +168,13 @@ def _serve(arguments: argparse.Namespace) -> None:
     base_dir: Path = arguments.base_dir
     shutil.rmtree(base_dir / MODELS, ignore_errors=True)
     variables = {name: os.environ[name] for name in arguments.env}
-    in_container: bool = arguments.container
-    target, launch = endpoint.server(
-        base_dir,
-        variables,
-        folders={},
-        in_container=in_container,
-        limits=Limits(memory=arguments.memory, cpus=arguments.cpus),
-    )
+    limits = Limits(memory=arguments.memory, cpus=arguments.cpus)
+    container = limits if arguments.container else None
+    target, launch = endpoint.server(base_dir, variables, folders={}, container=container)
     # The log of this process has that of the server.
     launch = replace(launch_of(launch), output=(sys.stdout.fileno(), sys.stderr.fileno()))
     with endpoint.running(target, launch, processes.STARTUP_SECONDS) as running:
-        models = ManyModels(running, base_dir, arguments.models, in_container=in_container)
+        models = ManyModels(running, base_dir, arguments.models, in_container=arguments.container)
         address = (processes.bind_address(), arguments.port)
         with Router(address, running, models) as router:
             with suppress(_StopError):

@@ -42,9 +42,6 @@ class Limits:
     cpus: float | None = None
 
 
-NO_LIMITS = Limits()
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
     """One start of a program under SageMaker's contract."""
