@@ -22,7 +22,7 @@ from container.classifier.artifact import WEIGHTS
 from image_classifier.platform import hands
 from image_classifier.platform.doctor import job
 from image_classifier.platform.doctor.cases import TRAIN
-from image_classifier.platform.doctor.examination import GIB, Examination, Limits, Options
+from image_classifier.platform.doctor.examination import GIB, Examination, Options, TimeLimits
 from image_classifier.platform.doctor.job import Job, Result
 from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.program import ROOT
@@ -81,7 +81,7 @@ def _examination(target: Target, folder: Path, epochs: int) -> Examination:
             hyperparameters={**HYPERPARAMETERS, "epochs": str(epochs)},
             memory=4 * GIB,
         ),
-        limits=Limits(job=3600),
+        limits=TimeLimits(job=3600),
         report=Report([]),
         folder=folder,
     )

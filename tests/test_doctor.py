@@ -13,7 +13,7 @@ import pytest
 from image_classifier.cli import main
 from image_classifier.platform.doctor.cases import CASES, MULTI_MODEL, SERVE, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import diagnose
-from image_classifier.platform.doctor.examination import Limits, Options
+from image_classifier.platform.doctor.examination import Options, TimeLimits
 from image_classifier.platform.doctor.report import Report
 from tests.bodies import PNG
 from tests.processes import free_port
@@ -22,7 +22,7 @@ from tests.zoo import servers
 ZOO = servers.__file__
 
 # Short, so that programs that hang take a second or two.
-LIMITS = Limits(startup=10, invocation=4, serving_grace=1, watch=0, growth=0.2)
+LIMITS = TimeLimits(startup=10, invocation=4, serving_grace=1, watch=0, growth=0.2)
 HANGING = replace(LIMITS, invocation=1.5)
 NEVER_READY, SLOW = replace(LIMITS, startup=3), replace(LIMITS, ping=0.8)
 
@@ -102,7 +102,9 @@ BROKEN_WITH_REQUEST = {
 BROKEN_IN_BATCH = {"NoChunks": "chunked-body", "WrongParameters": "execution-parameters"}
 
 
-def examine(*command: str, role: str = SERVE, limits: Limits = LIMITS, **options: object) -> Report:
+def examine(
+    *command: str, role: str = SERVE, limits: TimeLimits = LIMITS, **options: object
+) -> Report:
     defaults: Mapping[str, object] = {"port": free_port(), "memory": 200 * 2**20}
     chosen = Options(**{**defaults, **options})  # type: ignore[arg-type]
     return diagnose(None, command, role, options=chosen, limits=limits)
@@ -193,7 +195,7 @@ def test_our_server_passes(role: str, artifact: Path) -> None:
         request=PNG,
         content_type="image/png",
         memory=2**31,
-        limits=Limits(watch=1, growth=4 if role == TRANSFORM else 1),
+        limits=TimeLimits(watch=1, growth=4 if role == TRANSFORM else 1),
     )
 
     assert report.failed == {}, report.text()

@@ -12,7 +12,7 @@ import pytest
 from image_classifier.cli import main
 from image_classifier.platform.doctor.cases import MULTI_MODEL, SERVE, TRAIN, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import diagnose
-from image_classifier.platform.doctor.examination import Limits, Options
+from image_classifier.platform.doctor.examination import Options, TimeLimits
 from tests.bodies import PNG
 from tests.containers import docker
 from tests.zoo import servers, trainings
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.docker
 BASE = "python:3.11-slim-bookworm"
 PROGRAM = f"FROM {BASE}\nCOPY --chmod=755 serve.py /program/serve.py\n"
 
-LIMITS = Limits(startup=10, invocation=4, serving_grace=2, watch=0, growth=0.2)
+LIMITS = TimeLimits(startup=10, invocation=4, serving_grace=2, watch=0, growth=0.2)
 
 COSTLY = ("image-secrets", "payload-size", "concurrency", "memory", "keep-alive")
 
@@ -136,7 +136,7 @@ def test_our_serving_container_image_passes_all_cases(
     # Read in one of the roles.
     ignored = [] if role == SERVE else ["image-secrets"]
 
-    limits = Limits(watch=1, growth=4)
+    limits = TimeLimits(watch=1, growth=4)
 
     report = diagnose(serve_image, [], role, options=options, limits=limits, ignored=ignored)
 

@@ -7,11 +7,11 @@ import pytest
 
 from image_classifier.platform.doctor.cases import TRAIN
 from image_classifier.platform.doctor.diagnosis import diagnose
-from image_classifier.platform.doctor.examination import Limits, Options
+from image_classifier.platform.doctor.examination import Options, TimeLimits
 from image_classifier.platform.doctor.report import Report
 from tests.zoo import trainings
 
-LIMITS = Limits(training_grace=1.5, job=60)
+LIMITS = TimeLimits(training_grace=1.5, job=60)
 
 BROKEN = {
     "ExitsWith0": "train-exit-code",

@@ -10,7 +10,7 @@ from container.classifier.errors import UserError
 from image_classifier.cli import main
 from image_classifier.platform.doctor.cases import SERVE
 from image_classifier.platform.doctor.diagnosis import diagnose
-from image_classifier.platform.doctor.examination import Limits, Options
+from image_classifier.platform.doctor.examination import Options, TimeLimits
 from image_classifier.platform.doctor.load_settings import parse
 from image_classifier.platform.load import Capacity, document, lines, search
 from tests.processes import free_port
@@ -70,7 +70,7 @@ def test_doctor_measures_a_server() -> None:
         command,
         SERVE,
         options=options,
-        limits=Limits(load=0.01, watch=0, growth=0.2),
+        limits=TimeLimits(load=0.01, watch=0, growth=0.2),
         ignored=costly,
     )
 
@@ -89,7 +89,7 @@ def test_doctor_compares_settings() -> None:
         command,
         SERVE,
         options=options,
-        limits=Limits(load=0.01, watch=0, growth=0.2),
+        limits=TimeLimits(load=0.01, watch=0, growth=0.2),
         ignored=ignored,
     )
 

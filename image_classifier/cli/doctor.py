@@ -9,7 +9,7 @@ from container.classifier.errors import UserError
 from image_classifier.platform import argument_types
 from image_classifier.platform.doctor.cases import SERVE, TRANSFORM
 from image_classifier.platform.doctor.diagnosis import EXAMINERS, diagnose
-from image_classifier.platform.doctor.examination import GIB, Limits, Options
+from image_classifier.platform.doctor.examination import GIB, Options, TimeLimits
 from image_classifier.platform.doctor.load_settings import LABEL, Setting, parse
 
 FOUND, CANNOT_RUN = 1, 2
@@ -71,14 +71,14 @@ def _add_times(add: Callable[..., object]) -> None:
     add(
         "--startup-timeout",
         type=float,
-        default=Limits().startup,
+        default=TimeLimits().startup,
         metavar="SECONDS",
         help="time until /ping returns 200 (default: %(default)s; SageMaker waits 480)",
     )
     add(
         "--watch",
         type=float,
-        default=Limits().watch,
+        default=TimeLimits().watch,
         metavar="SECONDS",
         help="how long /ping is watched after its first 200 (default: %(default)s)",
     )
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
         command,
         arguments.role,
         options=_options(arguments),
-        limits=Limits(startup=arguments.startup_timeout, watch=arguments.watch),
+        limits=TimeLimits(startup=arguments.startup_timeout, watch=arguments.watch),
         ignored=arguments.skip,
     )
     if arguments.junit is not None:

@@ -16,7 +16,7 @@ from image_classifier.platform.doctor.cases import (
     TRANSFORM,
     of_role,
 )
-from image_classifier.platform.doctor.examination import Examination, Limits, Options
+from image_classifier.platform.doctor.examination import Examination, Options, TimeLimits
 from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.sandbox.container_target import ContainerTarget
 from image_classifier.platform.sandbox.launch import Target
@@ -36,7 +36,7 @@ def diagnose(
     role: str,
     *,
     options: Options | None = None,
-    limits: Limits | None = None,
+    limits: TimeLimits | None = None,
     ignored: Sequence[str] = (),
 ) -> Report:
     """Examine a container image, or else a command, in one role.
@@ -61,7 +61,7 @@ def diagnose(
             target=target,
             role=role,
             options=options or Options(),
-            limits=limits or Limits(),
+            limits=limits or TimeLimits(),
             report=report,
             folder=Path(folder),
         )

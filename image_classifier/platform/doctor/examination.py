@@ -45,7 +45,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class TimeLimits:
     """Times in seconds."""
 
     startup: float = 50
@@ -79,7 +79,7 @@ class Examination:
     target: Target
     role: str
     options: Options
-    limits: Limits
+    limits: TimeLimits
     report: Report
 
     folder: Path
