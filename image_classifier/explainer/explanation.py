@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from image_classifier.explainer import shapley
 from image_classifier.explainer.analysis import Shap
@@ -217,7 +217,6 @@ def _area(curve: Curve) -> float:
 
 def _rank_correlation(values: Values, others: Values) -> float:
     """Return Spearman's rank correlation; 0 if the values or the others are constant."""
-    ranks = np.stack([rankdata(values), rankdata(others)])
-    if (ranks.std(axis=1) == 0).any():
+    if np.ptp(values) == 0 or np.ptp(others) == 0:
         return 0.0
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(spearmanr(values, others).statistic)
