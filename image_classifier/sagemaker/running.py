@@ -79,15 +79,12 @@ def find(aws: Aws, found: Iterable[Resource], priced: Prices) -> list[Running]:
     running, finished = [], []
     for resource in found:
         if resource.noun == "Endpoint" and resource.status in _SERVING:
-            one = _endpoint(aws, resource, priced)
+            running.append(_endpoint(aws, resource, priced))
         elif resource.noun in _JOBS and resource.status in {"InProgress", "Stopping"}:
-            one = _job(aws, resource, priced)
-        else:
-            finished += [resource] if resource.noun == "TrainingJob" else []
-            continue
-        if one is not None:
-            running.append(one)
-    return running + _warm_pools(aws, finished, priced)
+            running.append(_job(aws, resource, priced))
+        elif resource.noun == "TrainingJob":
+            finished.append(resource)
+    return [one for one in running if one is not None] + _warm_pools(aws, finished, priced)
 
 
 def _warm_pools(aws: Aws, finished: Sequence[Resource], priced: Prices) -> list[Running]:
