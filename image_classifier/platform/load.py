@@ -172,24 +172,23 @@ def _passes(
     count = max(int(rate * min(max(seconds, _LEAST_REQUESTS / rate), _MAX_SECONDS)), 1)
     start = time.monotonic()
 
-    late, has_failed = 0, False
-    stop = threading.Event()
+    late, stop = 0, threading.Event()
     times: list[float] = []
 
-    def request(number: int) -> None:
-        nonlocal late, has_failed
+    def request(number: int) -> bool:
+        nonlocal late
         due = start + number / rate
         if stop.wait(max(due - time.monotonic(), 0)):
-            return
+            return True
         is_success = send().is_success
         times.append(time.monotonic() - due)
-        late, has_failed = late + (times[-1] > limit), has_failed or not is_success
-        if has_failed or late > count / 100:
+        late += times[-1] > limit
+        if not is_success or late > count / 100:
             stop.set()
+        return is_success
 
-    for _ in pool.map(request, range(count)):
-        pass
-    return _percentile(times) <= limit and not has_failed
+    have_succeeded = all([*pool.map(request, range(count))])
+    return have_succeeded and _percentile(times) <= limit
 
 
 def _percentile(values: Sequence[float]) -> float:
