@@ -31,18 +31,17 @@ def find_mistakes(settings: Settings) -> Iterator[Mistake]:
 def _hyperparameters(settings: Settings) -> Iterator[Mistake]:
     """Yield why the training program would reject hyperparameters: each, or several together."""
     given = settings.hyperparameters
-    reasons = {name: rejection({name: value}) for name, value in given.items()}
-    yield from (Mistake(("hyperparameters", n), reason) for n, reason in reasons.items() if reason)
+    rejected = dict(filter(None, (rejection({name: value}) for name, value in given.items())))
+    yield from (Mistake(("hyperparameters", name), reason) for name, reason in rejected.items())
     ranges = settings.tuning.ranges if settings.tuning else {}
     # A trial has one value of each range.
     tried = {name: (limits.values or limits.bounds)[0] for name, limits in ranges.items()}
-    valid = {name: value for name, value in given.items() if not reasons[name]}
+    valid = {name: value for name, value in given.items() if name not in rejected}
     trial = valid | {name: value for name, value in tried.items() if not rejection({name: value})}
-    if reason := rejection(trial):
-        # It begins with one of the names.
-        name, _, rest = reason.partition(" ")
+    if found := rejection(trial):
+        name, reason = found
         table = ("hyperparameters",) if name in given else ("tuning", "ranges")
-        yield Mistake((*table, name), rest)
+        yield Mistake((*table, name), reason)
 
 
 def find_missing_folders(

@@ -139,10 +139,10 @@ class Tuning(Section):
             if is_integer(name) and limits.scaling == "ReverseLogarithmic":
                 yield Conflict(key, "takes integers, which ReverseLogarithmic does not support")
             ends = [end for end in (limits.min, limits.max) if end is not None]
-            reasons = (rejection({name: value}) for value in limits.values or ends)
+            rejections = (rejection({name: value}) for value in limits.values or ends)
             # Several values are rejected for the same reason.
-            if reason := next(filter(None, reasons), None):
-                yield Conflict(key, reason)
+            if rejected := next(filter(None, rejections), None):
+                yield Conflict(key, rejected[1])
 
 
 def is_integer(name: str) -> bool:
@@ -151,23 +151,21 @@ def is_integer(name: str) -> bool:
     return int in {hint, *typing.get_args(hint)}
 
 
-def rejection(hyperparameters: Mapping[str, object]) -> str | None:
-    """Return why the training program would reject hyperparameters, or None.
-
-    The reason begins with a name if there are several, and is without the name of a single one.
-    """
+def rejection(hyperparameters: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return a hyperparameter that the training program would reject, and why; or None."""
     known = typing.get_type_hints(Hyperparameters)
     for name in hyperparameters:
         is_foreign = name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES
         if name not in known and not is_foreign:
-            return f"is unknown{suggestion(name, known)}"
+            return name, f"is unknown{suggestion(name, known)}"
     try:
         parsed = Hyperparameters.from_strings(hyperparameters)
     except UserError as error:
-        single = next(iter(hyperparameters)) if len(hyperparameters) == 1 else ""
-        return str(error).removeprefix(f"{single} ")
-    if parsed.network not in NETWORKS:
-        return f"names an unknown network, {parsed.network!r}{suggestion(parsed.network, NETWORKS)}"
+        # The message begins with the name.
+        name, _, reason = str(error).partition(" ")
+        return name, reason
+    if (network := parsed.network) not in NETWORKS:
+        return "network", f"names an unknown network, {network!r}{suggestion(network, NETWORKS)}"
     if parsed.debug_rules and (rule := unknown_rule(parsed.debug_rules)):
-        return f"names an unknown rule, {rule!r}{suggestion(rule, RULES)}"
+        return "debug_rules", f"names an unknown rule, {rule!r}{suggestion(rule, RULES)}"
     return None
