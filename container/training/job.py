@@ -225,14 +225,14 @@ def _check_batches(
 def _debug_settings(
     environment: TrainingEnvironment, hyperparameters: Hyperparameters, joined: Cluster
 ) -> Settings | None:
-    if hyperparameters.debug == "off":
+    # Only one process of a job records tensors, evaluates rules and writes reports.
+    if hyperparameters.debug == "off" or not joined.is_first:
         return None
     return Settings(
         configuration_path=environment.config_path("debughookconfig.json"),
         profiler_configuration_path=environment.config_path("profilerconfig.json"),
         node=environment.hosts().current,
         output_dir=environment.output_dir,
-        is_first=joined.is_first,
         is_required=hyperparameters.debug == "required",
         rules=hyperparameters.debug_rules,
     )

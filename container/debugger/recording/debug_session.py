@@ -59,9 +59,6 @@ class Settings:
     output_dir: Path
     """SageMaker's /opt/ml/output."""
 
-    is_first: bool = True
-    """Whether this process writes the reports, which only one process of a job may do."""
-
     is_required: bool = False
     """Whether the job fails if tensors cannot be recorded."""
 
@@ -192,10 +189,9 @@ class Observer:
             self._profiler = None
         self._record(lambda recorder: recorder.close())
         self._recorder = None
-        settings = self._settings
-        if self._rules is not None and settings is not None and settings.is_first:
+        if self._rules is not None and self._settings is not None:
             with _logged("the reports are incomplete"):
-                self._report(self._rules, settings)
+                self._report(self._rules, self._settings)
 
     def _report(self, rules: LiveRules, settings: Settings) -> None:
         verdicts = rules.evaluate(self._directory)

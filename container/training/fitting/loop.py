@@ -67,7 +67,14 @@ class Trainer:
             Stopped: a stop was requested before the first step.
         """
         is_new, agreed = not self._restore(checkpoints), self.cluster.agreed(stop)
-        self._start_observer()
+        self.observer.start(
+            self.task.network.module,
+            self.learner.classifier.normalize,
+            # At a step a second, if only the time is known.
+            total_steps=int(min(self.recipe.total_steps, self.budget.limit_seconds)),
+            first_step=self._step_number,
+            epoch=self.progress.epoch,
+        )
         if is_new:
             if self.task.is_pretrained:
                 self.learner.train_head(agreed)
@@ -117,17 +124,6 @@ class Trainer:
             # The number of epochs is not known.
             return self.recipe.first_stage_epochs > 0 and self.budget.fraction < FIRST_STAGE
         return self.progress.epoch < self.recipe.first_stage_epochs
-
-    def _start_observer(self) -> None:
-        if self.cluster.is_first:
-            self.observer.start(
-                self.task.network.module,
-                self.learner.classifier.normalize,
-                # At a step a second, if only the time is known.
-                total_steps=int(min(self.recipe.total_steps, self.budget.limit_seconds)),
-                first_step=self._step_number,
-                epoch=self.progress.epoch,
-            )
 
     def _train_stage(self, stop: Stop, checkpoints: Checkpoints) -> None:
         """Train until the end, or until the first layers begin to learn."""
@@ -242,7 +238,7 @@ class Trainer:
             metrics.get("train_loss"),
             learning_rate=phase(self.budget.position(self._step_number, self.recipe.total_steps)),
         )
-        # Only the observer of the first rank records.
+        # Only the observer of the first rank evaluates rules.
         rule = self.cluster.from_first(self.observer.stopping_rule)
         progress.stopping_rule = None if rule is None else str(rule)
         if self.cluster.is_first:
