@@ -33,7 +33,7 @@ def test_the_newest_checkpoint_is_loaded(directory: Path) -> None:
 
     assert loaded is not None
     assert loaded["step"] == 200
-    assert torch.equal(loaded["weights"], torch.full((100,), 200.0))  # type: ignore[arg-type]
+    assert torch.equal(loaded["weights"], torch.full((100,), 200.0))
 
 
 def test_two_checkpoints_are_kept(directory: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from container.classifier.labeled_images import LabeledFile
 from container.training import job
 from container.training.fitting import measured_image_size
-from container.training.fitting.cluster import Cluster
+from container.training.fitting.cluster import Cluster, StateT
 from container.training.fitting.measured_image_size import choose, recorded
 from container.training.fitting.task import Task
 from container.training.fitting.time_budget import TimeBudget
@@ -65,7 +65,7 @@ def test_images_are_not_enlarged(
 class TwoRanks(Cluster):
     """The first of several ranks."""
 
-    def from_first(self, state: object) -> object:
+    def from_first(self, state: StateT) -> StateT:
         return state
 
 

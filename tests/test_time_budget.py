@@ -19,7 +19,7 @@ from container.debugger.recording.debug_session import Observer
 from container.training import job
 from container.training.device import Arithmetic
 from container.training.fitting.checkpoint import Checkpoints, fingerprint
-from container.training.fitting.cluster import Cluster
+from container.training.fitting.cluster import Cluster, StateT
 from container.training.fitting.loop import Trainer
 from container.training.fitting.task import Task
 from container.training.fitting.time_budget import TOLERANCE, TimeBudget
@@ -273,9 +273,9 @@ def test_all_layers_are_trained_after_a_third_of_the_time_within_an_epoch(tmp_pa
 class SecondRank(Cluster):
     """A rank that receives the positions of the first one."""
 
-    def from_first(self, state: object) -> object:
+    def from_first(self, state: StateT) -> StateT:
         if isinstance(state, float):
-            return min(1.0, state + 0.25)
+            return min(1.0, state + 0.25)  # type: ignore[return-value]
         return state
 
 

@@ -83,7 +83,7 @@ def _run(
         )
         newest = checkpoints.newest if joined.is_first else None
         size = joined.from_first(measured_image_size.recorded(newest))
-        if isinstance(size, int) and size != task.preprocessing.image_size:
+        if size is not None and size != task.preprocessing.image_size:
             # Before a stop, another speed of the machine was measured.
             task = _read_task(environment, joined, stop, size)
         arithmetic = measured_arithmetic.choose(task, joined, checkpoints)

@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -90,14 +91,14 @@ class Checkpoints:
         # Measured from the end: saving may take longer than the interval.
         self._last_save = time.monotonic()
 
-    def load_newest(self) -> Mapping[str, object] | None:
+    def load_newest(self) -> Mapping[str, Any] | None:
         """Return `newest` and forget it, because it takes as much memory as the training."""
         state = self.newest
         del self.newest
         return state
 
     @functools.cached_property
-    def newest(self) -> Mapping[str, object] | None:
+    def newest(self) -> Mapping[str, Any] | None:
         """The newest readable state of this job, or None; damaged files are skipped."""
         own = sorted(self.directory.glob(self._pattern), reverse=True)
         if others := len(list(self.directory.glob("*-step-*.pt"))) - len(own):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed
@@ -29,6 +30,8 @@ RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
 TIMEOUT = timedelta(minutes=30)
 
 _POLL_SECONDS = 0.1
+
+StateT = TypeVar("StateT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Cluster:
         """
         return stop if self.world_size == 1 else _AgreedStop(self, stop)
 
-    def from_first(self, state: object) -> object:
+    def from_first(self, state: StateT) -> StateT:
         """Return the `state` of the first rank on all ranks."""
         if self.world_size == 1:
             return state

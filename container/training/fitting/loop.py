@@ -187,8 +187,6 @@ class Trainer:
             # From scratch there is nothing to keep before the first step.
             self.budget.advance(is_required=number == 0 and self.progress.best is None)
         fraction = self.cluster.from_first(self.budget.fraction)
-        if not isinstance(fraction, float):
-            raise TypeError(fraction)
         self.budget.fraction = fraction
         self.learner.plan(round(number / fraction))
         return fraction
@@ -239,8 +237,7 @@ class Trainer:
             learning_rate=phase(self.budget.position(self._step_number, self.recipe.total_steps)),
         )
         # Only the observer of the first rank evaluates rules.
-        rule = self.cluster.from_first(self.observer.stopping_rule)
-        progress.stopping_rule = None if rule is None else str(rule)
+        progress.stopping_rule = self.cluster.from_first(self.observer.stopping_rule)
         if self.cluster.is_first:
             found = {**metrics, **evaluation.metrics()}
             logger.info("%s", log_line({"epoch": progress.epoch, **found}))
@@ -263,7 +260,7 @@ class Trainer:
         if progress.epoch * self.recipe.steps_per_epoch < self.recipe.half_size_steps:
             return False
         # The first rank decides: with different rounding the ranks would wait for each other.
-        return bool(self.cluster.from_first(progress.epoch - progress.best.epoch >= limit))
+        return self.cluster.from_first(progress.epoch - progress.best.epoch >= limit)
 
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.cluster.is_first:
@@ -281,7 +278,7 @@ class Trainer:
         """Continue from the newest checkpoint, if there is one; return whether there is."""
         own = checkpoints.load_newest() if self.cluster.is_first else None
         state = self.cluster.from_first(own)
-        if not isinstance(state, dict):
+        if state is None:
             return False
         self.learner.load_state_dict(state)
         self.progress = Progress.from_state(state["progress"])

@@ -41,9 +41,8 @@ def choose(task: Task, cluster: Cluster, checkpoints: Checkpoints) -> Arithmetic
     likely = Arithmetic.choose(settings.precision, settings.network)
     if settings.precision != "auto" or likely.device.type != "cpu":
         return likely
-    chosen = _choose(task, likely, checkpoints.newest) if cluster.is_first else None
-    dtype = cluster.from_first(chosen)
-    return replace(likely, dtype=dtype) if isinstance(dtype, torch.dtype) else likely
+    dtype = _choose(task, likely, checkpoints.newest) if cluster.is_first else likely.dtype
+    return replace(likely, dtype=cluster.from_first(dtype))
 
 
 def _choose(task: Task, likely: Arithmetic, newest: Mapping[str, object] | None) -> torch.dtype:

@@ -72,10 +72,7 @@ def choose(
         images += INFERENCE * (len(training) + len(validation))  # for the head
         images /= cluster.world_size
         size = _largest(hyperparameters, num_classes, images, _shorter_side(training))
-    found = cluster.from_first(size)
-    if not isinstance(found, int):
-        raise TypeError(found)
-    return found
+    return cluster.from_first(size)
 
 
 def recorded(state: Mapping[str, object] | None) -> int | None:
