@@ -112,7 +112,7 @@ def test_splits_in_languages_with_accents_are_splits(tmp_path: Path) -> None:
     assert Counter((row["split"], row["label"]) for row in rows) == {
         (split, name): 3 for split in ("train", "validation") for name in ("café", "thé")
     }
-    assert set(labeled_splits(source)) == {"train", "validation"}
+    assert set(labeled_splits(source).files) == {"train", "validation"}
 
 
 def test_numbers_in_names_are_not_labels(
@@ -184,8 +184,7 @@ def test_images_are_recognized_by_their_content(tmp_path: Path) -> None:
     assert Counter(row["label"] for row in rows) == {"fig": 15, "pear": 15}
     # The suffixes of images stay, the others are replaced or added.
     assert {Path(row["path"]).suffix for row in rows} == {".jfif", ".jpe", ".jpg", ".tif"}
-    (found,) = labeled_splits(source).values()
-    assert len(found) == 30
+    assert len(labeled_splits(source).single()) == 30
 
 
 @pytest.mark.parametrize("kind", ["PPM", "JPEG2000"])
@@ -203,15 +202,14 @@ def test_formats_that_training_does_not_read_are_converted(tmp_path: Path, kind:
     assert {Path(row["path"]).suffix for row in rows} == {".png"}
     assert len(findings(source)["converted"]) == 16
     splits = [labeled_splits(tmp_path / "out" / name) for name in ("train", "validation", "test")]
-    assert sum(len(files) for split in splits for files in split.values()) == 16
+    assert sum(len(split.single()) for split in splits) == 16
 
 
 def test_job_stops_if_a_folder_or_many_files_are_lost(tmp_path: Path) -> None:
     folders(tmp_path, {"ant": 40, "bee": 40})
     (tmp_path / "ant" / "scan.pgm").write_bytes(encoded(drawn("scan"), "PPM"))
     (tmp_path / "ant" / "notes.xml").write_text("<annotation/>", encoding="utf-8")
-    (files,) = labeled_splits(tmp_path).values()
-    assert len(files) == 80
+    assert len(labeled_splits(tmp_path).single()) == 80
 
     for number in range(5):
         (tmp_path / "bee" / f"{number}.bin").write_bytes(b"\0\1")

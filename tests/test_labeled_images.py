@@ -13,7 +13,6 @@ from container.classifier.labeled_images import (
     class_names_of,
     labeled_files,
     labeled_splits,
-    single_split,
 )
 from container.classifier.split_names import role_of
 from container.training.data.sampling import split_validation
@@ -165,7 +164,7 @@ def test_equal_seeds_split_equally() -> None:
 def test_images_held_out_of_many_classes_need_only_one_of_each(tmp_path: Path) -> None:
     touch(tmp_path, *(f"class {number}/1.png" for number in range(30)))
 
-    assert len(single_split(labeled_splits(tmp_path, is_whole=False))) == 30
+    assert len(labeled_splits(tmp_path, is_whole=False).single()) == 30
     with pytest.raises(UserError, match="every image has a different label"):
         labeled_splits(tmp_path)
 
@@ -221,7 +220,7 @@ def test_class_with_the_name_of_a_split_is_recognized(
 ) -> None:
     touch(tmp_path, *names)
 
-    splits = labeled_splits(tmp_path)
+    splits = labeled_splits(tmp_path).files
 
     assert {file.class_name for files in splits.values() for file in files} == labels
 
@@ -256,7 +255,7 @@ def test_layout_that_is_not_certain_is_rejected(
 def test_splits_none_makes_classes_of_folders_that_look_like_splits(tmp_path: Path) -> None:
     touch(tmp_path, "cats/1.jpg", "test/2.jpg")
 
-    (files,) = labeled_splits(tmp_path, has_splits=False).values()
+    files = labeled_splits(tmp_path, has_splits=False).single()
 
     assert [file.class_name for file in files] == ["cats", "test"]
 

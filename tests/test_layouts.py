@@ -68,7 +68,7 @@ def test_a_single_training_channel_is_read_as_prepare_reads_it(
         with pytest.raises(UserError):
             labeled_splits(tmp_path)
         return
-    splits = labeled_splits(tmp_path)
+    splits = labeled_splits(tmp_path).files
 
     found = {
         file.path.relative_to(tmp_path).as_posix(): (file.class_name, split)

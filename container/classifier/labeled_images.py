@@ -6,7 +6,6 @@ Images are not decoded here.
 import logging
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -38,11 +37,29 @@ class LabeledFile:
     class_name: str
 
 
-class Splits(dict[str, list[LabeledFile]]):
-    """The images of a channel by the splits that it contains, each sorted by path."""
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The images of a channel by the splits that it contains."""
 
-    lost: int = 0
-    """Files of the channel that can be images, and that no program here reads."""
+    files: Mapping[str, list[LabeledFile]]
+    """Each split sorted by path; under `train` if the channel contains no splits."""
+
+    lost: int
+    """Number of the channel's files that can be images and that no program here reads."""
+
+    def single(self) -> list[LabeledFile]:
+        """Return the files of a channel that contains no splits.
+
+        Raises:
+            UserError: it contains several.
+        """
+        if len(self.files) > 1:
+            raise UserError(
+                f"a channel contains the splits {', '.join(self.files)}: make each of them a "
+                "channel"
+            )
+        (files,) = self.files.values()
+        return files
 
 
 def labeled_files(directory: Path) -> list[LabeledFile]:
@@ -51,21 +68,7 @@ def labeled_files(directory: Path) -> list[LabeledFile]:
     Raises:
         UserError: as `labeled_splits`, or the channel contains several splits.
     """
-    return single_split(labeled_splits(directory))
-
-
-def single_split(splits: Splits) -> list[LabeledFile]:
-    """Return the files of a channel that contains no splits.
-
-    Raises:
-        UserError: it contains several.
-    """
-    if len(splits) > 1:
-        raise UserError(
-            f"a channel contains the splits {', '.join(splits)}: make each of them a channel"
-        )
-    ((_, files),) = splits.items()
-    return files
+    return labeled_splits(directory).single()
 
 
 def labeled_splits(directory: Path, *, is_whole: bool = True, has_splits: bool = True) -> Splits:
@@ -75,9 +78,6 @@ def labeled_splits(directory: Path, *, is_whole: bool = True, has_splits: bool =
         directory: The channel's folder.
         is_whole: Whether it has images of all classes, as that of training does.
         has_splits: Whether folders can be splits.
-
-    Returns:
-        The images, sorted by path; under `train` if the channel contains no splits.
 
     Raises:
         UserError: the channel has no image, an image has no label, the layout is not certain, a
@@ -101,15 +101,14 @@ def labeled_splits(directory: Path, *, is_whole: bool = True, has_splits: bool =
     except LayoutError as error:
         hint = f" ({error.job_option})" if error.job_option else ""
         raise UserError(f"{directory}: {error}{hint}") from error
-    splits = Splits()
-    splits.lost = lost
+    splits: dict[str, list[LabeledFile]] = {}
     for item in placed:
         if item.class_name is None:
             raise UserError(f"{item.name} has no label: {item.reason}")
         files = splits.setdefault(item.split or "train", [])
         files.append(LabeledFile(directory / item.name, item.class_name))
     _warn_about_folders(directory, names, {item.class_name or "" for item in placed})
-    return splits
+    return Splits(splits, lost)
 
 
 def class_names_of(files: Sequence[LabeledFile]) -> tuple[str, ...]:
@@ -152,8 +151,7 @@ def check_classes(files: Sequence[LabeledFile], class_names: Sequence[str], chan
     Raises:
         UserError: the channel has other classes.
     """
-    counts = Counter(file.class_name for file in files)
-    if unknown := sorted(counts.keys() - set(class_names)):
+    if unknown := sorted({file.class_name for file in files} - set(class_names)):
         raise UserError(
             f"the {channel} channel has classes that training lacks: {', '.join(unknown[:10])}; "
             f"training has {', '.join(class_names[:10])}"

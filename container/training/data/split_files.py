@@ -54,16 +54,17 @@ def _read_channels(
         for name, path in (("validation", channels.validation), ("test", channels.test))
         if path is not None
     }
-    splits = labeled_images.labeled_splits(channels.training, has_splits=has_splits)
-    lost = sum(of_one.lost for of_one in (splits, *others.values()))
-    held_out = {name: labeled_images.single_split(of_one) for name, of_one in others.items()}
-    if len(splits) == 1:
-        return labeled_images.single_split(splits), held_out, lost
-    counts = ", ".join(f"{name} ({len(files)} images)" for name, files in splits.items())
-    if held_out or "train" not in splits or splits.keys() - set(SPLITS):
+    training = labeled_images.labeled_splits(channels.training, has_splits=has_splits)
+    lost = sum(splits.lost for splits in (training, *others.values()))
+    held_out = {name: splits.single() for name, splits in others.items()}
+    if len(training.files) == 1:
+        return training.single(), held_out, lost
+    counts = ", ".join(f"{name} ({len(files)} images)" for name, files in training.files.items())
+    if held_out or "train" not in training.files or training.files.keys() - set(SPLITS):
         raise UserError(
             f"the training channel contains the splits {counts}: make the folder of each split a "
             "channel, `training`, `validation` and `test`"
         )
     logger.info("the training channel contains splits, which are used as channels: %s", counts)
-    return splits.pop("train"), splits, lost
+    held_out = dict(training.files)
+    return held_out.pop("train"), held_out, lost
