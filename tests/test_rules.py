@@ -13,12 +13,13 @@ import numpy.typing as npt
 import pytest
 
 from container.classifier.errors import UserError
+from container.classifier.parsing import Value
 from container.debugger import sources
 from container.debugger.__main__ import main
 from container.debugger.reading import metric_log
 from container.debugger.reading.records import Record, Records
 from container.debugger.rules import selection
-from container.debugger.rules.rule import INSUFFICIENT, ISSUES, NO_ISSUES, Value, Verdict
+from container.debugger.rules.rule import INSUFFICIENT, ISSUES, NO_ISSUES, Verdict
 from container.debugger.rules.selection import RULES
 from image_classifier.settings import debugging
 
@@ -328,7 +329,7 @@ def test_a_rule_may_be_named_as_in_the_settings_file() -> None:
         ("[", "the rules are not JSON"),
         ("[1]", "a rule must be an object"),
         ('{"RuleParameters": {"rule_to_invoke": "Overfit", "x": "1"}}', "has no parameter 'x'"),
-        ('{"RuleParameters": {"rule_to_invoke": "Overfit", "patience": "?"}}', "of type int"),
+        ('{"RuleParameters": {"rule_to_invoke": "Overfit", "patience": "?"}}', "a whole number"),
     ],
 )
 def test_invalid_rule_is_rejected_with_a_clear_message(text: str, words: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal, NamedTuple, Self
 
 from container.classifier.errors import UserError
-from container.training.parsing import parse, parts_of
+from container.classifier.parsing import parse, parts_of
 
 # Hyperparameters that tuning jobs and the SDKs add for themselves.
 FOREIGN_PREFIXES = ("_", "sagemaker_")

@@ -9,16 +9,12 @@ from dataclasses import asdict, dataclass, field, replace
 from types import ModuleType
 
 from container.classifier.errors import UserError
+from container.classifier.parsing import Value, parse
 
 logger = logging.getLogger(__name__)
 
 NO_ISSUES, ISSUES = "NoIssuesFound", "IssuesFound"
 INSUFFICIENT, ERROR = "InsufficientData", "Error"
-
-Value = bool | int | float | str | None
-"""Of a rule's parameter."""
-
-BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +134,7 @@ class Rule:
                 f"{self.name} has no parameter {name!r}; it has {', '.join(self.defaults)}"
             )
         hint = typing.get_type_hints(self.function)[name]
-        kinds = typing.get_args(hint) or (hint,)
-        if type(None) in kinds and text.strip().lower() in {"", "none", "null"}:
-            return None
-        kind: Callable[[str], Value] = kinds[0]
-        try:
-            return BOOLEANS[text.strip().lower()] if kind is bool else kind(text)
-        except (ValueError, KeyError):
-            raise UserError(
-                f"{self.name}: {name} must be of type {kinds[0].__name__}, got {text!r}"
-            ) from None
+        return parse(f"{self.name}: {name}", hint, text)
 
     def evaluate(self, source: object, parameters: Mapping[str, Value] | None = None) -> Verdict:
         """Return the verdict on a source; an exception of the rule becomes an `Error` verdict.

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from container.classifier.errors import UserError
+from container.classifier.parsing import Value
 from container.debugger.reading.records import Records
 from container.debugger.rules import data, layers, losses, weights
-from container.debugger.rules.rule import Value, Verdict, collect
+from container.debugger.rules.rule import Verdict, collect
 
 # AWS's rules on tensors, by name.
 RULES = collect(losses, layers, weights, data)

@@ -1,4 +1,7 @@
-"""Parses the strings in which SageMaker passes hyperparameters; standard library only."""
+"""Parses the strings in which SageMaker passes hyperparameters and parameters of rules.
+
+Imports the standard library only.
+"""
 
 import ast
 import contextlib
