@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 # More files that cannot be read are a broken data set.
 MAX_BROKEN_FRACTION = 0.05
 
+# Ratio of the largest class to the smallest one from which on training balances them. Below it,
+# balancing costs more than it gains.
+IMBALANCE = 3.0
+
 # Such as "left", "hand_left" and "3L".
 _LEFT_AND_RIGHT = (
     (re.compile(r"left", re.IGNORECASE), "right"),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from container.classifier.errors import UserError
+from container.classifier.labeled_images import IMBALANCE
 from container.classifier.manifest import FLIPS
 from container.networks.network import SMALL
 from container.training.data.sampling import Balance
@@ -47,9 +48,6 @@ MOST_EPOCHS = 10_000
 
 # Fraction of the epochs in which only the last layers of a pretrained network learn.
 FIRST_STAGE = 1 / 3
-
-# Ratio of the largest class to the smallest one. Below it, balancing costs more than it gains.
-UNEVEN = 3.0
 
 # The moving averages of weights and statistics span a twentieth of the run.
 AVERAGED_RUNS = 20
@@ -276,4 +274,4 @@ def _balance(hyperparameters: Hyperparameters, labels: npt.NDArray[np.int64]) ->
     if hyperparameters.class_balance != "auto":
         return hyperparameters.class_balance
     counts = np.bincount(labels)
-    return "sampling" if counts.max() >= UNEVEN * counts.min() else "none"
+    return "sampling" if counts.max() >= IMBALANCE * counts.min() else "none"

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from container.classifier.labeled_images import mirrored_classes
+from container.classifier.labeled_images import IMBALANCE, mirrored_classes
 from container.classifier.media_types import IMAGE_MEDIA_TYPES
 from container.classifier.preprocessing import MIN_IMAGE_SIZE
 from container.classifier.split_folders import is_rarely_a_class
@@ -17,9 +17,6 @@ from image_classifier.preparation.findings import Finding, in_order
 from image_classifier.preparation.labels import Labeled, class_names, split_names
 from image_classifier.preparation.scan import Measured, Scan
 from image_classifier.preparation.suspects import LabelCheck, check_labels
-
-# Ratio of the largest class to another one from which on training balances them.
-IMBALANCE = 3.0
 
 PLAIN_MODES = ("RGB", "L")
 
