@@ -94,7 +94,11 @@ def decode(
     if name:
         numbers += f" channel={name}"
     logger.info("decoded_images=%s %s cache=%s", origin, numbers, cache.directory)
-    _check_broken([f"{files[i].path} ({reason})" for i, reason in broken.items()], len(files))
+    lost = [f"{files[i].path} ({reason})" for i, reason in broken.items()]
+    check_fraction(lost, len(files))
+    if lost:
+        counted = f"{len(lost)} of {len(files)} images cannot be read"
+        logger.warning("%s and are left out: %s", counted, described(lost))
     readable = [file for index, file in enumerate(files) if index not in broken]
     label_of = {name: label for label, name in enumerate(class_names)}
     return ImageSet(
@@ -191,10 +195,3 @@ def _decode_all(
         # In chunks, so that few decoded images wait for the reader.
         for start in range(0, len(paths), 256):
             yield from pool.map(decode_one, paths[start : start + 256])
-
-
-def _check_broken(broken: Sequence[str], total: int) -> None:
-    check_fraction(broken, total)
-    if broken:
-        counted = f"{len(broken)} of {total} images cannot be read"
-        logger.warning("%s and are left out: %s", counted, described(broken))
