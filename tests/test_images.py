@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from container.classifier.environment import CACHE_DIR_VARIABLE
+from container.classifier.environment import CACHE_DIR_VARIABLE, IMAGE_MEMORY_VARIABLE
 from container.classifier.errors import UserError
 from container.classifier.labeled_images import LabeledFile
 from container.classifier.preprocessing import Preprocessing, preprocess
@@ -198,6 +199,17 @@ def test_changed_file_is_decoded_again(
 
     assert len(decoded(files)) == 299
     assert origins(caplog) == ["new", "new"]
+
+
+def test_images_are_decoded_again_with_another_limit_of_memory(
+    files: list[LabeledFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (900, 900)).save(files[0].path)
+    monkeypatch.setenv(IMAGE_MEMORY_VARIABLE, "10")
+    assert len(decoded(files)) == 299
+
+    monkeypatch.delenv(IMAGE_MEMORY_VARIABLE)
+    assert len(decoded(files)) == 300
 
 
 def test_other_settings_classes_and_orders_have_other_entries(

@@ -8,14 +8,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 
-from container.classifier import machine, preprocessing
+from container.classifier import jpeg, machine, png, preprocessing, tiff
+from container.classifier.environment import image_bytes
 from container.classifier.errors import ImageError, UserError
 from container.classifier.image_files import described
 from container.classifier.labeled_images import LabeledFile, check_fraction
@@ -109,10 +110,16 @@ def decode(
     )
 
 
+def decoders() -> list[str]:
+    """Return the code and the versions of the packages that decide the pixels of an image."""
+    code = [inspect.getsource(module) for module in (jpeg, png, preprocessing, tiff)]
+    return code + [metadata.version(name) for name in ("pillow", "pi-heif", "simplejpeg")]
+
+
 def _key(files: Sequence[LabeledFile], settings: Preprocessing) -> str:
     """Return a hash of the files' state and of the preprocessing."""
-    code = inspect.getsource(preprocessing)
-    parts = (FORMAT_VERSION, PIL.__version__, code, asdict(settings))
+    # With a higher limit of memory, fewer images are broken.
+    parts = (FORMAT_VERSION, decoders(), image_bytes(), asdict(settings))
     digest = hashlib.sha256(ascii(parts).encode())
     for file in files:
         try:

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 import torch
 import torchvision
 from torch import nn
 
-from container.classifier import preprocessing
 from container.classifier.errors import UserError
 from container.networks import network as networks
 from container.networks.network import Classifier, Network
 from container.training.data.cache import Cache
-from container.training.data.images import ImageSet
+from container.training.data.images import ImageSet, decoders
 from container.training.device import Arithmetic
 from container.training.evaluation import inference
 from container.training.evaluation.inference import answers
@@ -78,8 +76,8 @@ def find_or_compute(
 
 def _key(network: Network, images: ImageSet, arithmetic: Arithmetic) -> str:
     """Return a hash of the images, the frozen weights and the code that computes features."""
-    code = [inspect.getsource(module) for module in (preprocessing, networks, inference)]
-    versions = (torch.__version__, torchvision.__version__, PIL.__version__)
+    code = decoders() + [inspect.getsource(module) for module in (networks, inference)]
+    versions = (torch.__version__, torchvision.__version__)
     parts = (network.name, images.sha256, images.pixels.shape, str(arithmetic), versions, code)
     digest = hashlib.sha256(ascii(parts).encode())
     for name, values in network.module.state_dict().items():
