@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from container.debugger import sources
+from container.debugger.recording.debug_session import Observer, Settings
 from container.debugger.recording.live_rules import LiveRules
 from container.debugger.recording.patched_smdebug import Hook, ModeKeys, forget_hook
 from container.debugger.rules import selection
@@ -19,6 +20,7 @@ from container.training import job
 from container.training.sagemaker.environment import TrainingEnvironment
 from container.training.sagemaker.stop import StopRequest
 from container.training.schedule import phase
+from tests.observed import Network, train
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, metrics, train_here
 
 
@@ -69,6 +71,23 @@ def test_loss_rules_run_without_recorded_tensors(
     assert live.stopping == "Overfit"
     assert len(caplog.messages) == 1
     assert "Overfit at step 5, loss" in caplog.messages[0]
+
+
+def test_files_of_a_stopped_training_have_the_verdicts_of_its_report(tmp_path: Path) -> None:
+    rule = "LossNotDecreasing"
+    observer = Observer(
+        Settings(configuration_path=tmp_path / "none.json", output_dir=tmp_path, rules=rule)
+    )
+
+    train(observer, Network(), steps=40)
+    confusion = np.eye(3, dtype=np.int64)
+    observer.evaluation(40, 1, 0.5, confusion, 0.5, learning_rate="rising")
+    observer.close()
+
+    reported = json.loads((tmp_path / "data" / "debug-rules.json").read_text())
+    found = RULES[rule].evaluate(sources.read(tmp_path)).to_json()
+    assert found["Status"] == INSUFFICIENT
+    assert reported == [found]
 
 
 # Fine-tuning of a trained head: a high learning rate raises the loss for a while.

@@ -167,6 +167,7 @@ def test_report_without_data_states_what_is_missing() -> None:
     page = render(Records({}, []), None, [], "job")
 
     check_report(page)
+    assert "0 of 0 rules on tensors and 0 of 11 rules on the profile found issues." in page
     assert "No rule could be evaluated" in page
     assert " rules had too little data: " in page
     assert "No phases were timed" in page

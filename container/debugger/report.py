@@ -61,9 +61,11 @@ TENSOR_PLOTS = {
 def render(records: Records, profile: Profile | None, verdicts: Sequence[Verdict], job: str) -> str:
     """Return the page about a training job; sections without data state that they have none."""
     profile = profile or Profile()
-    verdicts = [*verdicts, *profiler_rules.evaluate_all(profile)]
+    groups = {"tensors": verdicts, "the profile": profiler_rules.evaluate_all(profile)}
+    verdicts = [verdict for group in groups.values() for verdict in group]
     return template(TEMPLATE, number=_number).render(
         facts={"Training job": job, "Data": _data(records, profile)},
+        groups=groups,
         advice=advice(verdicts),
         by_status={
             status: [verdict.rule for verdict in verdicts if verdict.status == status]

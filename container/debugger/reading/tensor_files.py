@@ -5,13 +5,19 @@ import re
 import struct
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from container.classifier.errors import UserError
 from container.debugger.reading import protobuf_bridge
-from container.debugger.reading.records import Array, DamagedTensorError, Record, Records
+from container.debugger.reading.records import (
+    Array,
+    DamagedTensorError,
+    LearningRate,
+    Record,
+    Records,
+)
 
 protobuf_bridge.install()
 from google.protobuf.message import DecodeError  # noqa: E402 - must follow install()
@@ -41,6 +47,10 @@ _INDEX = re.compile(r"(?P<order>\d+)_(?P<worker>.+)\.json")
 # As in `smdebug/reductions/abs_mean/gradient/ResNet_conv1.weight`.
 PREFIX = "smdebug/reductions/"
 
+# Our own file: the phase of the learning rate at the last evaluation. Without it, the records are
+# those of another program, and complete.
+LEARNING_RATE = "learning_rate.txt"
+
 
 class TensorFiles:
     """The records in a directory, which grow while a training writes them."""
@@ -67,7 +77,13 @@ class TensorFiles:
                 self._add(path, int(match["order"]))
         for records in self._tensors.values():
             records.sort(key=lambda record: record.order)
-        return Records(self._tensors, [self._times[order] for order in sorted(self._times)])
+        times = [self._times[order] for order in sorted(self._times)]
+        return Records(self._tensors, times, self._learning_rate())
+
+    def _learning_rate(self) -> LearningRate:
+        path = self.directory / LEARNING_RATE
+        found = path.read_bytes() if path.is_file() else b""
+        return next((phase for phase in get_args(LearningRate) if phase.encode() == found), "low")
 
     def _add(self, path: Path, order: int) -> None:
         try:

@@ -174,7 +174,9 @@ class Observer:
         learning_rate: LearningRate = "low",
     ) -> None:
         """Record an evaluation after `epoch` epochs with `number` steps, and evaluate the rules."""
-        self._record(lambda recorder: recorder.evaluation(number, epoch, loss, confusion))
+        self._record(
+            lambda recorder: recorder.evaluation(number, epoch, loss, confusion, learning_rate)
+        )
         if self._rules is not None:
             self._rules.learning_rate = learning_rate
             self._rules.add_losses(epoch, train_loss, loss)

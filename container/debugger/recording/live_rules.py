@@ -86,4 +86,4 @@ class LiveRules:
             from container.debugger.reading.tensor_files import TensorFiles  # noqa: PLC0415
 
             self._files = TensorFiles(directory)
-        return replace(self._files.records(), learning_rate=self.learning_rate)
+        return self._files.records()
