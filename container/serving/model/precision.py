@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from container.classifier import machine
-from container.classifier.artifact import WEIGHTS, Artifact, GoldenAnswer
-from container.classifier.errors import ArtifactError
-from container.classifier.manifest import FLOAT32, INT8, MANIFEST
+from container.classifier.artifact import Artifact, GoldenAnswer
+from container.classifier.manifest import FLOAT32, INT8
 from container.serving.settings import BFLOAT16
 
 # Largest difference from a golden probability. float32: another processor adds in another order;
@@ -49,26 +48,13 @@ def variants(artifact: Artifact, wanted: str) -> Sequence[Variant]:
         BFLOAT16: machine.has_bfloat16_instructions(),
     }
     fast = (precision for precision, is_fast in has_instructions.items() if is_fast)
-    return _variants(networks, [wanted] if wanted else fast)
+    return in_order(networks, [wanted] if wanted else fast)
 
 
-def torch_variants(artifact: Artifact, wanted: str, *, has_bfloat16: bool) -> Sequence[Variant]:
-    """Return what PyTorch can serve, as `variants` does; PyTorch does not serve int8.
-
-    Raises:
-        ArtifactError: The artifact has no weights.
-    """
-    if artifact.weights is None:
-        raise ArtifactError(
-            f"{MANIFEST} lists no {WEIGHTS}, which PyTorch serves: OpenVINO can do without"
-        )
-    networks = dict.fromkeys((BFLOAT16, FLOAT32), (artifact.weights, artifact.golden_answers))
-    return _variants(networks, [wanted or (BFLOAT16 if has_bfloat16 else FLOAT32)])
-
-
-def _variants(
+def in_order(
     networks: Mapping[str, tuple[Path, Sequence[GoldenAnswer]]], precisions: Iterable[str]
 ) -> Sequence[Variant]:
+    """Return the variants in `precisions` that have networks, then float32."""
     return [
         Variant(
             precision=precision,

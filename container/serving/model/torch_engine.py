@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from container.classifier import machine
-from container.classifier.artifact import Artifact
+from container.classifier.artifact import WEIGHTS, Artifact
 from container.classifier.errors import ArtifactError, UserError
-from container.classifier.manifest import Manifest
+from container.classifier.manifest import FLOAT32, MANIFEST, Manifest
 from container.classifier.preprocessing import Pixels
 from container.networks.network import Classifier, ServedClassifier, build
 from container.serving.model.batching import Batcher, Batching
 from container.serving.model.outcome import Probabilities
-from container.serving.model.precision import TOLERANCES, Variant, torch_variants
+from container.serving.model.precision import TOLERANCES, Variant, in_order
 from container.serving.settings import BFLOAT16, ENGINE, OPENVINO
 
 logger = logging.getLogger(__name__)
@@ -201,17 +201,22 @@ class TorchEngine:
 
 
 def variants(artifact: Artifact, wanted: str) -> Sequence[Variant]:
-    """Return the variants that this machine supports, the preferred one first.
+    """Return the variants that this machine supports, the preferred one first, without int8.
 
     Raises:
         ArtifactError: The artifact has no weights.
         UserError: PyTorch cannot use the GPU.
     """
+    if artifact.weights is None:
+        raise ArtifactError(
+            f"{MANIFEST} lists no {WEIGHTS}, which PyTorch serves: OpenVINO can do without"
+        )
     if _device().type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has_bfloat16 = machine.has_bfloat16_instructions()
-    return torch_variants(artifact, wanted, has_bfloat16=has_bfloat16)
+    networks = dict.fromkeys((BFLOAT16, FLOAT32), (artifact.weights, artifact.golden_answers))
+    return in_order(networks, [wanted or (BFLOAT16 if has_bfloat16 else FLOAT32)])
 
 
 def load_network(manifest: Manifest, weights: Path) -> ServedClassifier:
