@@ -10,7 +10,8 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from container.classifier.errors import UserError
 from container.networks.network import AUXILIARY, Network
-from container.training.fitting.timm_names import State, conversions
+from container.training.fitting.timm_names import conversions
+from container.training.fitting.weights_file import State
 
 # Parts of names that wrappers of a module or of its layers add: DataParallel and
 # DistributedDataParallel, torch.compile, FSDP and activation checkpointing.

@@ -6,13 +6,13 @@ images differently, and cannot be converted.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from container.networks.network import Network
+from container.training.fitting.weights_file import State
 
-State = Mapping[str, Tensor]
 Rules = Sequence[tuple[str, str]]
 
 VISION_TRANSFORMER: Rules = (

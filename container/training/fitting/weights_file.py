@@ -8,7 +8,7 @@ import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
@@ -143,19 +143,22 @@ def _read(name: str, file: IO[bytes]) -> object:
     # The length of the header, and the header, a JSON object.
     if data[8:9] == b"{" or name.lower().endswith(".safetensors"):
         return safetensors.torch.load(data)
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        if _contains(data, "/constants.pkl"):
+    if not data.startswith(b"PK"):
+        return _unpickle(data, [io.BytesIO(data)] * MAX_PICKLES)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.namelist()
+        if any(member.endswith("/constants.pkl") for member in members):
             raise UserError(f"{name} is a TorchScript program, {_conversion(name, JIT_LOADER)}")
-        if not _contains(data, "/data.pkl"):
+        pickled = next((member for member in members if member.endswith("/data.pkl")), None)
+        if pickled is None:
             raise UserError(f"{name} is a zip, but not of torch.save: use the weights file in it")
         # torch does not verify the checksums.
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if damaged := archive.testzip():
-                raise UserError(
-                    f"{name} is damaged: {damaged} in it has another checksum; copy or download "
-                    "it again"
-                )
-    return _unpickle(data)
+        if damaged := archive.testzip():
+            raise UserError(
+                f"{name} is damaged: {damaged} in it has another checksum; copy or download it "
+                "again"
+            )
+        return _unpickle(data, [io.BytesIO(archive.read(pickled))])
 
 
 def _check_start(name: str, data: bytes) -> None:
@@ -186,8 +189,8 @@ def _read_archive(name: str, data: bytes) -> object:
         return _read(PurePosixPath(chosen).name, content)
 
 
-def _unpickle(data: bytes) -> object:
-    """Load a file of `torch.save`; objects that are not tensors become stand-ins."""
+def _unpickle(data: bytes, pickles: Sequence[IO[bytes]]) -> object:
+    """Load a file of `torch.save`, given its pickles; other objects than tensors are stand-ins."""
     stand_ins: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
         (
             _MappingStandIn
@@ -197,7 +200,7 @@ def _unpickle(data: bytes) -> object:
             else _StandIn,
             name,
         )
-        for name in _pickled_types(data)
+        for name in _pickled_types(pickles)
     ]
     with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
         # A pickle of a later protocol is rejected, too.
@@ -205,15 +208,8 @@ def _unpickle(data: bytes) -> object:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
-def _pickled_types(data: bytes) -> set[str]:
+def _pickled_types(pickles: Sequence[IO[bytes]]) -> set[str]:
     """Return the names of the types and functions in the pickles, without loading them."""
-    stream = io.BytesIO(data)
-    if data.startswith(b"PK"):
-        with zipfile.ZipFile(stream) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            pickles = [io.BytesIO(archive.read(name))]
-    else:
-        pickles = [stream] * MAX_PICKLES
     return {
         # In these pickles, built-in types have their names of Python 2.
         str(argument).replace(" ", ".").replace("__builtin__.", "builtins.")
@@ -221,11 +217,6 @@ def _pickled_types(data: bytes) -> set[str]:
         for opcode, argument, _ in pickletools.genops(pickle)
         if opcode.name == "GLOBAL"
     }
-
-
-def _contains(data: bytes, end: str) -> bool:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return any(name.endswith(end) for name in archive.namelist())
 
 
 def _states(content: object, path: str, depth: int) -> Iterator[tuple[str, State]]:
