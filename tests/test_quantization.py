@@ -299,6 +299,21 @@ def test_larger_drop_than_the_margin_is_rejected(
     assert (found["preset"], found["float_layers"]) == ("performance", 0)
 
 
+@pytest.mark.parametrize(
+    ("max_drop", "reason"),
+    [
+        (0.004, "20 validation images are too few: max_accuracy_drop=0.004 needs 25"),
+        (0, "max_accuracy_drop=0 rejects int8 always"),
+    ],
+)
+def test_int8_that_cannot_be_accepted_is_not_tried(
+    float32_model: Path, max_drop: float, reason: str
+) -> None:
+    found = quantization_of(try_int8(float32_model, max_drop=max_drop))
+
+    assert (found["reason"], found["preset"]) == (reason, None)
+
+
 def test_no_calibration_begins_that_would_exceed_the_time_limit(
     float32_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,7 +517,7 @@ def test_calibration_images_have_the_classes_in_proportion() -> None:
 def test_stop_signal_while_quantizing_leaves_float32_and_reports(
     tmp_path: Path,
 ) -> None:
-    job = make_job(tmp_path, quantize="auto")
+    job = make_job(tmp_path, quantize="auto", max_accuracy_drop="1")
 
     with training(job) as process:
         wait_for(process, "quantizing=int8")

@@ -35,7 +35,10 @@ def split_validation(
         count = min(max(1, round(len(indices) * fraction)), len(indices) - 1)
         held_out.update(random.permutation(indices)[:count].tolist())
     if not held_out:
-        raise UserError("every class has a single image: too few to split off validation images")
+        raise UserError(
+            "every class has a single image: add images, or a validation channel, which is "
+            "otherwise split off"
+        )
     training = [file for index, file in enumerate(files) if index not in held_out]
     return training, [files[index] for index in sorted(held_out)]
 
