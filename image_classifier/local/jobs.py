@@ -54,8 +54,8 @@ def train(
         raise UserError("--interrupt-after needs training.instance_count = 1")
     is_stopped = Event()
     with _programs(file, folders, container, is_live=not is_quiet) as programs:
-        # A list, so that both ways are stopped.
-        if any([processes.stop(base_dir), deployment.stop(base_dir)]):
+        was_running = processes.stop(base_dir)
+        if deployment.stop(base_dir) or was_running:
             show("the server of the earlier model is stopped")
         opt_ml.require_no_training(base_dir)
         _keep_previous_results(folder)

@@ -124,9 +124,8 @@ def stop(folder: Path) -> bool:
     Raises:
         UserError: a server is starting, or the Docker engine cannot remove a container.
     """
-    # A list, so that all are stopped.
-    was_running = [processes.stop(folder / name) for name in (FOLDER, DEPLOYED)]
-    return any([*was_running, deployment.stop(folder)])
+    were_running = [processes.stop(folder / name) for name in (FOLDER, DEPLOYED)]
+    return deployment.stop(folder) or any(were_running)
 
 
 def port(folder: Path) -> int:
