@@ -61,8 +61,8 @@ def train(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object
         is_quiet=arguments.quiet,
         show=aws.show,
     )
-    if line := jobs.report_line(folder):
-        aws.show(line)
+    if (report := folder / jobs.REPORT).is_file():
+        aws.show(f"report: {report}")
     return packed
 
 

@@ -1,6 +1,7 @@
 """`--local`: the same settings on this machine, under SageMaker's contract."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from threading import Event
 from typing import TextIO
 
 from container.classifier.channel_names import TRAINING, find_channel
-from container.classifier.environment import CACHE_DIR_VARIABLE, cache_dir
+from container.classifier.environment import CACHE_DIR_VARIABLE, LIVE_VARIABLE, cache_dir
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
 from image_classifier.local import trial
@@ -20,6 +21,8 @@ from image_classifier.settings.settings_file import SettingsFile
 
 # Trees like /opt/ml: of the training job, and of models from archives that are served.
 FOLDER, DEPLOYED = "ml", "deployed"
+
+REPORT = Path(FOLDER, "output", "data", "report.html")
 
 
 def train(
@@ -124,19 +127,14 @@ def _programs(
     if container is None:
         yield [training.as_process(folders[opt_ml.FIRST_HOST], environment=environment)]
         return
-    live = containers.live_variables() if is_live else {}
+    # The stderr of the container, with the progress, is copied to this one.
+    live = {LIVE_VARIABLE: "true"} if is_live and sys.stderr.isatty() else {}
     variables = {**training.job_variables(), **live, **environment}
     has_network, channels = trial.has_network(file), trial.find_channels(file).values()
     with containers.training_on_hosts(
         folders, channels, variables, has_network=has_network, limits=container
     ) as programs:
         yield programs
-
-
-def report_line(folder: Path) -> str:
-    """Return a line with the path of the last training's report; empty without one."""
-    report = folder / FOLDER / "output" / "data" / "report.html"
-    return f"report: {report}" if report.is_file() else ""
 
 
 def reports(folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ messages and logs are the same in a container and outside of it.
 """
 
 import os
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -14,7 +13,6 @@ from pathlib import Path
 from container.classifier.environment import (
     BASE_DIR_VARIABLE,
     CACHE_DIR_VARIABLE,
-    LIVE_VARIABLE,
     PAGE_VARIABLE,
     PORT_VARIABLE,
     cache_dir,
@@ -156,14 +154,6 @@ def training_on_hosts(
             (target, replace(launch, host=host, network=network))
             for host, (target, launch) in zip(folders, programs, strict=True)
         ]
-
-
-def live_variables() -> dict[str, str]:
-    """Return the variables of a training whose progress is shown on this terminal, if it is one.
-
-    The container's stderr is copied to the terminal.
-    """
-    return {LIVE_VARIABLE: "true"} if sys.stderr.isatty() else {}
 
 
 def serving_variables(variables: Mapping[str, str]) -> dict[str, str]:

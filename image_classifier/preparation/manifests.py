@@ -121,7 +121,7 @@ def label_by_manifests(
                 continue
             label = row.label
             if label is None:
-                folders = folders or _folders(names)
+                folders = folders or {item.name: item for item in place(names)}
                 label = folders[name].class_name
             if label is None:
                 raise UserError(f"{manifest} has no label for {name}, and it is in no class folder")
@@ -153,15 +153,6 @@ def _folder(manifest: str) -> str:
     """Return the folder of a manifest in the source; empty for one that is elsewhere."""
     path = PurePosixPath(manifest.replace("\\", "/"))
     return "" if path.is_absolute() or ".." in path.parts else normalized(str(path.parent))
-
-
-def _folders(names: Sequence[str]) -> dict[str, Placed]:
-    """Return the class folder of each image.
-
-    Raises:
-        UserError: the layout is not certain.
-    """
-    return {item.name: item for item in place(names)}
 
 
 def _with_splits(images: Sequence[Labeled]) -> list[Labeled]:
