@@ -53,13 +53,24 @@ class NoAccountError(UserError):
     """A region or credentials are missing."""
 
 
-class ModelError(UserError):
+class RejectionError(UserError):
+    """AWS rejected a request."""
+
+    def __init__(self, message: str, response: Mapping[str, Any]) -> None:
+        """Set the message, and code and reason of AWS's response."""
+        super().__init__(message)
+        self.code = str(response["Error"]["Code"])
+        self.reason = str(response["Error"].get("Message", ""))
+
+
+class ModelError(RejectionError):
     """The server of an endpoint returned an error."""
 
-    def __init__(self, message: str, status: int, body: str) -> None:
-        """Set the message, and the status and the body of the server's response."""
-        super().__init__(message)
-        self.status, self.body = status, body
+    def __init__(self, message: str, response: Mapping[str, Any]) -> None:
+        """Set the status and the body of the server's response too."""
+        super().__init__(message, response)
+        self.status: int = response["OriginalStatusCode"]
+        self.body: str = response["OriginalMessage"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -133,17 +144,12 @@ class Aws:
         Raises:
             UserError: AWS rejected it for another reason.
         """
-        with explained(operation):
-            try:
-                answer: Answer = getattr(self.client(service), xform_name(operation))(**request)
-            except exceptions.ClientError as error:
-                code, message = (
-                    error.response["Error"].get(key, "") for key in ("Code", "Message")
-                )
-                if code not in codes and not any(part in message for part in codes):
-                    raise
-                return None
-            return answer
+        try:
+            return self.query(operation, request, service)
+        except RejectionError as error:
+            if error.code not in codes and not any(part in error.reason for part in codes):
+                raise
+            return None
 
     def creator(self) -> str:
         """Return the value of the creator's tag for the current credentials, in a dry run too.
@@ -265,10 +271,8 @@ def explained(operation: str) -> Iterator[None]:
             remedy = _REMEDIES["ResourceNotFound"]
         message = f"AWS rejected {operation}: {code}: {reason}"
         message = f"{message}: {remedy}" if remedy else message
-        if "OriginalStatusCode" in error.response:
-            status, body = error.response["OriginalStatusCode"], error.response["OriginalMessage"]
-            raise ModelError(message, status, body) from None
-        raise UserError(message) from None
+        kind = ModelError if "OriginalStatusCode" in error.response else RejectionError
+        raise kind(message, error.response) from None
     except exceptions.NoRegionError:
         raise NoAccountError("no region: set aws.region in the settings, or AWS_REGION") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from container.classifier.errors import UserError
 from image_classifier.platform.opt_ml import FIRST_HOST
 from image_classifier.sagemaker import aws as calls
-from image_classifier.sagemaker.aws import Aws, explained
+from image_classifier.sagemaker.aws import Aws, RejectionError
 from image_classifier.settings.schema import Settings
 
 TRAINING_JOBS, ENDPOINTS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/Endpoints"
@@ -92,19 +90,17 @@ class Log:
         start = max(self._start, self._last - _OVERLAP_MS)
         self._seen = {event: time for event, time in self._seen.items() if time >= start}
         request = self._request | {"startTime": start}
-        with explained("FilterLogEvents"):
-            try:
-                pages = self._aws.client("logs").get_paginator("filter_log_events")
-                for page in pages.paginate(**request):
-                    for event in page["events"]:
-                        if event["eventId"] not in self._seen:
-                            self._seen[event["eventId"]] = event["timestamp"]
-                            self._last = max(self._last, event["timestamp"])
-                            yield _line(event, self._prefix)
-            except ClientError as error:
-                # The service creates the group with its first log.
-                if error.response["Error"]["Code"] != "ResourceNotFoundException":
-                    raise
+        try:
+            for page in self._aws.pages("FilterLogEvents", request, "logs"):
+                for event in page["events"]:
+                    if event["eventId"] not in self._seen:
+                        self._seen[event["eventId"]] = event["timestamp"]
+                        self._last = max(self._last, event["timestamp"])
+                        yield _line(event, self._prefix)
+        except RejectionError as error:
+            # The service creates the group with its first log.
+            if error.code != "ResourceNotFoundException":
+                raise
 
     def show_new(self) -> None:
         """Print the new lines; a log that cannot be read does not end what waits for it."""
