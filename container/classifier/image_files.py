@@ -12,11 +12,9 @@ ARCHIVE_SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".gz", ".bz2", ".xz",
 )  # fmt: skip
 
-# Image formats without a fixed signature, and camera raw formats, which contain small previews.
-_UNSUPPORTED_SUFFIXES = frozenset(
-    {".psd", ".svg", ".ico", ".jp2", ".dcm", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw"}
-)
+# Camera raw formats, which contain small previews, and image formats without a fixed signature.
 _RAW_SUFFIXES = frozenset({".dng", ".nef", ".cr2", ".cr3", ".arw", ".raw"})
+_UNSUPPORTED_SUFFIXES = _RAW_SUFFIXES | {".psd", ".svg", ".ico", ".jp2", ".dcm"}
 
 # Tables, documents, models and videos that data sets contain.
 _OTHER_SUFFIXES = frozenset({
