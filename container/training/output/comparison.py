@@ -1,7 +1,6 @@
 """Comparison of an int8 network with the float32 network, image by image."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -79,7 +78,7 @@ class Comparison:
             lost=lost,
             gained=gained,
             p_value=_p_value(lost, gained, allowed),
-            detectable_drop=next(_detectable(len(labels), allowed), None),
+            detectable_drop=_detectable_drop(len(labels), allowed),
             expected_drop=float(np.mean(losses)),
             expected_drop_error=math.sqrt(
                 float(np.sum((losses - np.mean(losses)) ** 2)) + TYPICAL_LOSS**2
@@ -174,11 +173,12 @@ def _p_value(lost: int, gained: int, allowed: float) -> float:
     return min(1.0, math.fsum(map(math.exp, terms)))
 
 
-def _detectable(images: int, allowed: float) -> Iterator[float]:
-    """Yield the drops, in ascending order, that this number of images can show."""
+def _detectable_drop(images: int, allowed: float) -> float | None:
+    """Return the smallest drop that this number of images can show, if any."""
     for lost in range(1, images + 1):
         if _probability_of_loss(lost, allowed) ** lost <= SIGNIFICANCE:
-            yield lost / images
+            return lost / images
+    return None
 
 
 def _probability_of_loss(different: int, allowed: float) -> float:
