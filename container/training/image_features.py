@@ -35,13 +35,13 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier = Arithmetic(device, torch.float32).place(Classifier(network.module)).eval()
+    arithmetic = Arithmetic.choose("float32", name)
+    classifier = arithmetic.place(Classifier(network.module)).eval()
     shape = (-1, int(size), int(size), 3)
     found = []
     with without_head(network), torch.inference_mode():
         while data := sys.stdin.buffer.read(BATCH_SIZE * int(size) ** 2 * 3):
-            images = to_images(np.frombuffer(data, np.uint8).reshape(shape), device)
+            images = to_images(np.frombuffer(data, np.uint8).reshape(shape), arithmetic.device)
             found.append(classifier(images).cpu().numpy())
     np.save(out, np.concatenate(found))
     return 0
