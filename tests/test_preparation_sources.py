@@ -375,3 +375,6 @@ def test_broken_links_and_pipes_are_reported(tmp_path: Path) -> None:
 def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^found no images: expected files that end"):
         list_images(tmp_path)
+    (tmp_path / "ant").symlink_to(tmp_path.parent)
+    with pytest.raises(UserError, match=r"; ant is a link to a folder, which is not followed"):
+        list_images(tmp_path)

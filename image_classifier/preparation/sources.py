@@ -78,8 +78,12 @@ def list_images(folder: Path, used: Collection[str] = ()) -> tuple[list[str], li
                 f"{path} is a link to {path.resolve()}, outside of the source: put the file there"
             )
     if not images:
-        archives = [item.path for item in findings if item.kind == "archive"]
-        hint = f"; {archives[0]} is an archive: name it as the source" if archives else ""
+        hints = {
+            "archive": "is an archive: name it as the source",
+            "link": "is a link to a folder, which is not followed: put the folder there",
+        }
+        found = (f"; {item.path} {hints[item.kind]}" for item in findings if item.kind in hints)
+        hint = next(found, "")
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"found no images: expected files that end with {suffixes}{hint}")
     return sorted(images), findings
