@@ -307,10 +307,11 @@ def test_next_step_is_on_stderr_unless_quiet(
 ) -> None:
     settings = write(tmp_path, TUNING)
 
-    assert main(["check", str(settings), "--set", "tuning.jobs=3"]) == 0
+    assert main(["check", str(settings), "--set", "name=a-b", "--set", "tuning.jobs = 3"]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{settings}: no mistakes\n"
-    assert printed.err.startswith(f"next: image-classifier train {settings} --local")
+    command = f"train {settings} --set name=a-b --set 'tuning.jobs = 3' --local"
+    assert printed.err.startswith(f"next: image-classifier {command}")
 
     assert main(["check", str(settings), "--quiet"]) == 0
     assert capsys.readouterr().err == ""

@@ -102,7 +102,9 @@ def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None
         shorter = ("--set", "tuning.jobs=2", "--set", "hyperparameters.epochs=2")
         best = user.run("tune", "settings.toml", "--local", *shorter)
         assert best[-1] == ".launcher/squares/tuning/model.tar.gz"
-        assert user.next_step == f"{PROGRAM} train settings.toml --local --from-tuning best"
+        assert user.next_step == (
+            f"{PROGRAM} train settings.toml {' '.join(shorter)} --local --from-tuning best"
+        )
 
     # Fewer epochs than `init` chooses suffice.
     log = user.follow("--set", "hyperparameters.epochs=10")
@@ -111,7 +113,9 @@ def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None
     found = re.fullmatch(r"accuracy ([\d.]+)% \(95 % confidence: .*\) on 24 test images", log[-3])
     assert found
     assert float(found[1]) > 90
-    assert user.next_step == f"{PROGRAM} report settings.toml --local"
+    assert user.next_step == (
+        f"{PROGRAM} report settings.toml --set hyperparameters.epochs=10 --local"
+    )
 
     assert {"metrics.json", "report.html"} <= names_in(tmp_path / ".launcher/squares/output.tar.gz")
     pages = user.follow("--no-open")

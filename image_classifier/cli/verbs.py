@@ -42,6 +42,9 @@ class Verb:
             name: _quoted(value[0] if isinstance(value, list) and value else value)
             for name, value in (vars(arguments) | {"result": result}).items()
         }
+        # The next step is of the same settings.
+        for pair in getattr(arguments, "overrides", []):
+            values["settings"] += f" --set {_quoted(pair)}"
         is_multi_model = arguments.endpoint_kind == "multi-model"
         model = getattr(arguments, "model", None) or ("NAME.tar.gz" if is_multi_model else None)
         port = getattr(arguments, "port", None) if arguments.local else None
