@@ -80,9 +80,7 @@ def rendered(
         is_final=is_final,
     )
     assert found.calibration is not None
-    attempt = (
-        Attempt(QUANTIZATION_SETTINGS[0], comparison, Path("model.onnx")) if comparison else None
-    )
+    attempt = Attempt(QUANTIZATION_SETTINGS[0], comparison) if comparison else None
     figures = {
         "confusion_matrix": plots.confusion_matrix(found.evaluation.confusion, class_names),
         "learning_curves": plots.learning_curves([HISTORY], 1),
@@ -326,7 +324,7 @@ def test_quantization_is_reported_with_its_reason() -> None:
         assert "expected drop is 0.18 points with a standard error of 0.05" in text
         assert "300 training images with NNCF's preset performance." in text
     assert "accuracy on" not in untried
-    attempt = Attempt(QUANTIZATION_SETTINGS[0], comparison, Path("model.onnx"))
+    attempt = Attempt(QUANTIZATION_SETTINGS[0], comparison)
     assert served(verdict(INT8, "", attempt)) == (
         "served: int8 on processors where it is fastest, with an accuracy of 96.65% on 2000 "
         "validation images, where float32 has 97.05%"

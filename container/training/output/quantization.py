@@ -87,7 +87,6 @@ class Attempt:
 
     settings: QuantizationSettings
     comparison: Comparison
-    onnx_model: Path
 
 
 def verdict(precision: str, reason: str, attempt: Attempt | None = None) -> Json:
@@ -145,7 +144,7 @@ def add_int8(
                 used = _calibrate(source, training, settings, target, limit)
                 int8, float32 = OnnxNetwork(target), OnnxNetwork(source.onnx_model)
                 comparison = compare(int8, validation, predicted, max_drop, limit, float32=float32)
-                attempt = Attempt(used, comparison, target)
+                attempt = Attempt(used, comparison)
                 if comparison.is_accurate:
                     best, reasons = attempt, []
                     accepted = _with_verdict(manifest, INT8, comparison.reason, best)
