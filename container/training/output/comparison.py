@@ -7,6 +7,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from container.training.output.onnx_network import NotQuantizedError
+
 # P-value at or below which the labels show a larger drop than allowed.
 SIGNIFICANCE = 0.1
 
@@ -150,6 +152,22 @@ def losses_of(
     lost = probabilities[rows, float32].astype(np.float64) - probabilities[rows, int8]
     # Rounding differs between runtimes.
     return np.maximum(lost, 0.0)
+
+
+def require_enough_images(count: int, max_drop: float) -> None:
+    """Check that an int8 network without a drop would be accepted.
+
+    Raises:
+        NotQuantizedError: its standard error alone is above the limit.
+    """
+    if max_drop == 0:
+        raise NotQuantizedError("max_accuracy_drop=0 rejects int8 always")
+    # 1e-9: rounding.
+    needed = math.ceil(TYPICAL_LOSS / max_drop - 1e-9)
+    if count < needed:
+        raise NotQuantizedError(
+            f"{count} validation images are too few: max_accuracy_drop={max_drop:g} needs {needed}"
+        )
 
 
 def _p_value(lost: int, gained: int, allowed: float) -> float:

@@ -27,7 +27,7 @@ from container.classifier.errors import ArtifactError
 from container.classifier.manifest import FLOAT32, INT8, Manifest
 from container.classifier.preprocessing import Pixels, preprocess
 from container.training.data.images import ImageSet
-from container.training.output.comparison import TYPICAL_LOSS, Comparison, losses_of
+from container.training.output.comparison import Comparison, losses_of, require_enough_images
 from container.training.output.onnx_network import NotQuantizedError, OnnxNetwork
 from container.training.progress_bar import ProgressBar
 from container.training.sagemaker.stop import Stop, Stopped, TimeLimit
@@ -125,14 +125,13 @@ def add_int8(
 
     Calibrates on the training images. Compares with `predicted`, the classes (N,) of the validation
     images by the float32 network. If the accuracy may drop by more than `max_drop`, other
-    calibrations follow while time remains. An error, or too few validation images for any int8
-    network to be accepted, leaves the artifact with float32.
+    calibrations follow while time remains. After an error or with too few images, float32 remains.
     """
     limit_seconds = min(limit_seconds, LIMIT_SECONDS)
     start, limit = time.monotonic(), TimeLimit(stop, limit_seconds)
     result, best, reasons = None, None, list[str]()
     try:
-        _require_enough_images(min(COMPARED_IMAGES, len(validation)), max_drop)
+        require_enough_images(min(COMPARED_IMAGES, len(validation)), max_drop)
         with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
             source = Artifact.read(directory)
             for number, settings in enumerate(QUANTIZATION_SETTINGS):
@@ -152,8 +151,7 @@ def add_int8(
                     result, reasons = accepted, [comparison.reason]
                     break
                 # The first of equal attempts is the fastest.
-                attempts = filter(None, (best, attempt))
-                best = min(attempts, key=lambda attempt: attempt.comparison.expected_drop)
+                best = min(filter(None, (best, attempt)), key=lambda a: a.comparison.expected_drop)
                 reasons = [best.comparison.reason]
                 logger.info("int8=above_limit %s: %s", _described(used), comparison.reason)
     except Stopped:
@@ -172,22 +170,6 @@ def add_int8(
     reason = "; ".join(reasons)
     logger.info("precision=%s quantization_seconds=%.1f: %s", result.precision, seconds, reason)
     return result
-
-
-def _require_enough_images(count: int, max_drop: float) -> None:
-    """Check that an int8 network without a drop would be accepted.
-
-    Raises:
-        NotQuantizedError: its standard error alone is above the limit.
-    """
-    if max_drop == 0:
-        raise NotQuantizedError("max_accuracy_drop=0 rejects int8 always")
-    # 1e-9: rounding.
-    needed = math.ceil(TYPICAL_LOSS / max_drop - 1e-9)
-    if count < needed:
-        raise NotQuantizedError(
-            f"{count} validation images are too few: max_accuracy_drop={max_drop:g} needs {needed}"
-        )
 
 
 def _why_ended(stop: Stop, limit_seconds: float) -> str:
