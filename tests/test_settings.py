@@ -160,7 +160,7 @@ def test_conflicts_of_a_wrong_value_are_unknown(tmp_path: Path) -> None:
 
     (found,) = mistakes(tmp_path, "\n" + grid)
 
-    assert "ranges.batch_size.values must be a valid tuple" in found
+    assert "ranges.batch_size.values must be a list, got 32" in found
 
 
 def test_account_keys_are_required_only_by_verbs_that_use_them(tmp_path: Path) -> None:
