@@ -28,6 +28,7 @@ from container.classifier.report_page import template
 from examples import isolation
 from image_classifier.platform import containers, endpoint, hands, processes
 from image_classifier.platform.many_models import ManyModels, launch_of
+from image_classifier.platform.sandbox.launch import Limits
 from image_classifier.platform.sandbox.ports import free_port
 
 PAGE = "index.html"
@@ -248,7 +249,8 @@ def _invoke_many_models(folder: Path, image: Path, *, in_container: bool) -> lis
     shutil.copy(folder / ".launcher/hands/model.tar.gz", models / "trained.tar.gz")
     shutil.copy(folder / ".launcher/hands/tuning/model.tar.gz", models / "tuned.tar.gz")
     headers: Mapping[str, str] = {"Content-Type": "image/png", "Accept": "text/csv"}
-    target, launch = endpoint.server(base_dir, {}, folders={}, in_container=in_container)
+    container = Limits() if in_container else None
+    target, launch = endpoint.server(base_dir, {}, folders={}, container=container)
     lines = []
     with endpoint.running(target, launch_of(launch), processes.STARTUP_SECONDS) as server:
         platform = ManyModels(server, base_dir, models, in_container=in_container)
