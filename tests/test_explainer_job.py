@@ -109,14 +109,15 @@ def test_files_of_one_name_have_results_of_their_own(
 ) -> None:
     other = tmp_path / "00.png"
     shutil.copy(images / "patch/01.png", other)
+    third = shutil.copy(other, tmp_path / "00-3.png")
     options = ["--output", f"{tmp_path}/out", "--url", behavior.url]
     options += ["--config", config(tmp_path / "analysis_config.json")]
 
-    assert main(["explain", f"{images}/patch/00.png", str(other), *options]) == 0
+    assert main(["explain", f"{images}/patch/00.png", str(third), str(other), *options]) == 0
 
     found = analysis_of(tmp_path / "out")["images"]
-    assert [image["file"] for image in found] == ["00.png", "00-2.png"]
-    assert f"{images}/patch/00.png, {other}" in (tmp_path / "out/report.html").read_text()
+    assert [image["file"] for image in found] == ["00.png", "00-3.png", "00-2.png"]
+    assert f"{images}/patch/00.png, {third}, {other}" in (tmp_path / "out/report.html").read_text()
     assert main(["explain", str(images), str(other), *options]) == 1
     assert f"{images} is not a file: name images, or a single" in capsys.readouterr().err
 

@@ -189,11 +189,13 @@ def find_images(images: Sequence[Path], output: Path) -> tuple[dict[str, Path], 
     if len(images) == 1 and not images[0].is_file():
         return _find_in_folder(images[0], output)
     found: dict[str, Path] = {}
-    for number, path in enumerate(images, 1):
+    for path in images:
         if not path.is_file():
             raise UserError(f"{path} is not a file: name images, or a single folder")
-        # Another folder can have an image of this name.
-        name = path.name if path.name not in found else f"{path.stem}-{number}{path.suffix}"
+        name, number = path.name, 2
+        while name in found:
+            # Another folder has an image of this name.
+            name, number = f"{path.stem}-{number}{path.suffix}", number + 1
         found[name] = path
     return found, {}
 
