@@ -84,7 +84,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, indirect=True)
 def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None:
-    user, port = User(tmp_path), free_port()
+    user, port, settings = User(tmp_path), free_port(), "settings.toml"
     kaggle_zip(tmp_path / "squares.zip")
 
     user.run("prepare", "squares.zip", "squares")
@@ -99,12 +99,10 @@ def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None
 
     if way == "containers":
         # The tutorial's test searches with processes.
-        shorter = ("--set", "tuning.jobs=2", "--set", "hyperparameters.epochs=2")
-        best = user.run("tune", "settings.toml", "--local", *shorter)
+        settings += " --set tuning.jobs=2 --set hyperparameters.epochs=2"
+        best = user.run("tune", *settings.split(), "--local")
         assert best[-1] == ".launcher/squares/tuning/model.tar.gz"
-        assert user.next_step == (
-            f"{PROGRAM} train settings.toml {' '.join(shorter)} --local --from-tuning best"
-        )
+        assert user.next_step == f"{PROGRAM} train {settings} --local --from-tuning best"
 
     # Fewer epochs than `init` chooses suffice.
     log = user.follow("--set", "hyperparameters.epochs=10")
@@ -114,7 +112,7 @@ def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None
     assert found
     assert float(found[1]) > 90
     assert user.next_step == (
-        f"{PROGRAM} report settings.toml --set hyperparameters.epochs=10 --local"
+        f"{PROGRAM} report {settings} --set hyperparameters.epochs=10 --local"
     )
 
     assert {"metrics.json", "report.html"} <= names_in(tmp_path / ".launcher/squares/output.tar.gz")

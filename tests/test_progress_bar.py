@@ -61,9 +61,12 @@ def test_on_a_terminal_a_line_has_images_rate_and_remaining_time() -> None:
     termios.tcsetwinsize(theirs, (24, 80))
     with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "wb") as stderr:
         subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, stderr=stderr, check=True)
-        assert select.select([terminal], [], [], 0)[0]
-        # The line is lost when the last writer closes the terminal.
-        shown = terminal.read(10_000).decode()
+        written = b""
+        # The terminal passes it on in parts, and loses it when the last writer closes.
+        while b"images/s" not in written:
+            assert select.select([terminal], [], [], 10)[0], written
+            written += terminal.read(10_000)
+    shown = written.decode()
 
     assert "epoch 1" in shown
     assert "epoch 0" not in shown
