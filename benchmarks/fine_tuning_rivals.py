@@ -117,11 +117,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="from 0; default: 3")
     parser.add_argument("--images", type=int, help="for training, and half as many for validation")
     parser.add_argument("--image-size", type=int, default=224, help="of the rivals; default: 224")
-    parser.add_argument(
-        "--test",
-        action="store_true",
-        help="ours only: half of validation chooses no epoch",
-    )
+    test_help = "ours only: accuracy on images that choose no epoch"
+    parser.add_argument("--test", help=test_help, action="store_true")
     parser.add_argument("--table", action="store_true", help="print the table only")
     arguments = parser.parse_args()
     if min(arguments.seconds) < MIN_SECONDS:
@@ -134,7 +131,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _result(run: Run, arguments: argparse.Namespace, scratch: Path) -> Mapping[str, object]:
-    folder = _drawn_folder(run, arguments.data, scratch)
+    folder = drawn_folder(run, arguments.data, scratch)
     if run.contender in OURS:
         return _ours(run, folder, arguments.data)
     python = arguments.rivals if run.contender == FASTAI else Path(sys.executable)
@@ -174,7 +171,7 @@ def _ours(run: Run, folder: Path, data: Path) -> Mapping[str, object]:
     return {"kept": kept, **result, "accuracies": result["accuracies"] or [kept]}
 
 
-def _drawn_folder(run: Run, data: Path, scratch: Path) -> Path:
+def drawn_folder(run: Run, data: Path, scratch: Path) -> Path:
     """Return a folder with links to the images of a seed in `train`, `val` and `test`."""
     counts: Sequence[int | None] = THINNED.get(run.data, (None, None))
     if run.images:

@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import shlex
+import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -100,6 +101,23 @@ def test_servers_start_where_python_finds_their_modules(
 
 def test_programs_that_compare_fine_tuning_exist() -> None:
     assert all(find_spec(module) for module in fine_tuning_rivals.MODULES.values())
+
+
+def test_images_that_measure_choose_no_epoch(tmp_path: Path) -> None:
+    for channel in ("train", "val"):
+        write_images(tmp_path / "flowers" / channel, per_class=8)
+    with tarfile.open(tmp_path / "flowers.tar", "w") as archive:
+        archive.add(tmp_path / "flowers", "flowers")
+    run = fine_tuning_rivals.Run("flowers", "ours", 180, 0, None, 224, is_tested=True)
+
+    folder = fine_tuning_rivals.drawn_folder(run, tmp_path, tmp_path / "scratch")
+
+    chosen, measured, whole = (
+        {path.relative_to(root).as_posix() for path in root.rglob("*.*")}
+        for root in (folder / "val", folder / "test", tmp_path / "flowers" / "val")
+    )
+    assert len(chosen) == len(measured) == len(whole) / 2
+    assert chosen | measured == whole
 
 
 @pytest.mark.parametrize(

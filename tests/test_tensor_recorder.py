@@ -225,6 +225,10 @@ def test_recording_stops_at_the_limits_on_disk_space(
     observed.train(observer, Network())
 
     assert "recording of tensors has stopped: BudgetError" in caplog.text
+    # The rules on the files wait for a lower rate than that of the last evaluation.
+    observer.evaluation(9, 1, 0.5, np.eye(3, dtype=np.int64), 0.5, learning_rate="high")
+    (written,) = settings.output_dir.rglob("learning_rate.txt")
+    assert written.read_text() == "high"
 
 
 def test_folder_of_a_killed_or_finished_run_is_reused(settings: Settings) -> None:

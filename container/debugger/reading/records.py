@@ -13,6 +13,10 @@ Mode = Literal["TRAIN", "EVAL", "GLOBAL"]
 LearningRate = Literal["rising", "high", "low"]
 """The phase of its schedule: before its peak, above a tenth of it, or below, as at the end."""
 
+# Its phase at the last evaluation, beside the tensors of this training program. Without the file,
+# the records are those of another program, and complete.
+LEARNING_RATE_FILE = "learning_rate.txt"
+
 LOSSES = r"[Ll]oss_(?!input).*output"
 GRADIENTS = r"^gradient/"
 WEIGHTS = r"^(?!gradient|update_ratio).*weight"

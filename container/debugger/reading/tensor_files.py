@@ -12,6 +12,7 @@ import numpy as np
 from container.classifier.errors import UserError
 from container.debugger.reading import protobuf_bridge
 from container.debugger.reading.records import (
+    LEARNING_RATE_FILE,
     Array,
     DamagedTensorError,
     LearningRate,
@@ -47,10 +48,6 @@ _INDEX = re.compile(r"(?P<order>\d+)_(?P<worker>.+)\.json")
 # As in `smdebug/reductions/abs_mean/gradient/ResNet_conv1.weight`.
 PREFIX = "smdebug/reductions/"
 
-# Our own file: the phase of the learning rate at the last evaluation. Without it, the records are
-# those of another program, and complete.
-LEARNING_RATE = "learning_rate.txt"
-
 
 class TensorFiles:
     """The records in a directory, which grow while a training writes them."""
@@ -81,7 +78,7 @@ class TensorFiles:
         return Records(self._tensors, times, self._learning_rate())
 
     def _learning_rate(self) -> LearningRate:
-        path = self.directory / LEARNING_RATE
+        path = self.directory / LEARNING_RATE_FILE
         found = path.read_bytes() if path.is_file() else b""
         return next((phase for phase in get_args(LearningRate) if phase.encode() == found), "low")
 

@@ -24,7 +24,7 @@ from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
 from container.debugger.profiler import profile
 from container.debugger.profiler.profiler import Profiler, interval_of
-from container.debugger.reading.records import LearningRate
+from container.debugger.reading.records import LEARNING_RATE_FILE, LearningRate
 from container.debugger.recording import hook_configuration
 from container.debugger.recording.live_rules import LiveRules
 from container.debugger.rules import selection
@@ -174,9 +174,12 @@ class Observer:
         learning_rate: LearningRate = "low",
     ) -> None:
         """Record an evaluation after `epoch` epochs with `number` steps, and evaluate the rules."""
-        self._record(
-            lambda recorder: recorder.evaluation(number, epoch, loss, confusion, learning_rate)
-        )
+        self._record(lambda recorder: recorder.evaluation(number, epoch, loss, confusion))
+        if self._directory is not None:
+            # Also after the recording has stopped: the rules wait for a lower rate.
+            with _logged("the learning rate is not recorded"):
+                path = self._directory / LEARNING_RATE_FILE
+                path.write_text(learning_rate, encoding="ascii")
         if self._rules is not None:
             self._rules.learning_rate = learning_rate
             self._rules.add_losses(epoch, train_loss, loss)

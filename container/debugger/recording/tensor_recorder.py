@@ -15,8 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from container.debugger.reading.records import LearningRate
-from container.debugger.reading.tensor_files import LEARNING_RATE
 from container.debugger.recording import activations
 from container.debugger.recording.hook_configuration import LOCAL_PATH, Document
 from container.debugger.recording.patched_smdebug import (
@@ -133,15 +131,9 @@ class TensorRecorder:
             self._hook.record_tensor_value(LOSS, torch.tensor(loss / images))
 
     def evaluation(
-        self,
-        number: int,
-        epoch: int,
-        loss: float,
-        confusion: npt.NDArray[np.int64],
-        learning_rate: LearningRate,
+        self, number: int, epoch: int, loss: float, confusion: npt.NDArray[np.int64]
     ) -> None:
         """Record an evaluation after `epoch` epochs: loss, and labels with predictions."""
-        (self.directory / LEARNING_RATE).write_text(learning_rate, encoding="ascii")
         self._begin(ModeKeys.EVAL, epoch, number + epoch)
         if "losses" in self._due:
             self._hook.record_tensor_value(LOSS, torch.tensor(loss))
