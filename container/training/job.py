@@ -22,6 +22,7 @@ from container.training.fitting import cluster, measured_arithmetic, measured_im
 from container.training.fitting.checkpoint import Checkpoints, fingerprint
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.loop import Trainer
+from container.training.fitting.measured_threads import ComputeThreads
 from container.training.fitting.task import Task
 from container.training.fitting.time_budget import TimeBudget
 from container.training.hyperparameters import Hyperparameters
@@ -68,14 +69,18 @@ def _run(
     assessment = None
     # Before the images are decoded: if a process cannot continue, the others then end at once.
     with cluster.joined(environment.hosts(), stop) as joined:
-        task = _read_task(environment, joined, stop)
+        settings = _read_hyperparameters(environment)
+        is_one = joined.world_size == 1
+        # A number format is set so that a seed reproduces, which needs as many threads again.
+        threads = ComputeThreads(is_measured=is_one and settings.precision == "auto")
+        threads.choose()
+        task = _read_task(environment, settings, joined, stop)
         channels = (task.training, task.validation, task.test)
         joined.check_equal(
             repr((task.class_names, [decoded.sha256 for decoded in channels if decoded])),
             "the hosts hold different images: every channel must be FullyReplicated, "
             "not ShardedByS3Key",
         )
-        settings = task.hyperparameters
         checkpoints = Checkpoints(
             environment.checkpoint_dir,
             fingerprint(task, joined.world_size),
@@ -85,7 +90,8 @@ def _run(
         size = joined.from_first(measured_image_size.recorded(newest))
         if size is not None and size != task.preprocessing.image_size:
             # Before a stop, another speed of the machine was measured.
-            task = _read_task(environment, joined, stop, size)
+            task = _read_task(environment, settings, joined, stop, size)
+        threads.restore(newest)
         arithmetic = measured_arithmetic.choose(task, joined, checkpoints)
         if settings.max_minutes is not None:
             ending = ExpectedTime.of(task, arithmetic.device, budget.start_seconds)
@@ -94,6 +100,7 @@ def _run(
             task,
             arithmetic=arithmetic,
             cluster=joined,
+            threads=threads,
             observer=Observer(_debug_settings(environment, settings, joined)),
             on_metrics=tracker.log_metrics,
             budget=budget,
@@ -156,17 +163,25 @@ def _train(
         trainer.observer.close()
 
 
+def _read_hyperparameters(environment: TrainingEnvironment) -> Hyperparameters:
+    hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
+    logger.info("hyperparameters: %s", hyperparameters.changes() or "the defaults")
+    recipe.check_compiler(hyperparameters)
+    selection.select(hyperparameters.debug_rules)
+    return hyperparameters
+
+
 def _read_task(
-    environment: TrainingEnvironment, cluster: Cluster, stop: Stop, image_size: int | None = None
+    environment: TrainingEnvironment,
+    hyperparameters: Hyperparameters,
+    cluster: Cluster,
+    stop: Stop,
+    image_size: int | None = None,
 ) -> Task:
     """Read the job's files and check them before the slow work starts.
 
     The image size is chosen unless it is given.
     """
-    hyperparameters = Hyperparameters.from_strings(environment.hyperparameters())
-    logger.info("hyperparameters: %s", hyperparameters.changes() or "the defaults")
-    recipe.check_compiler(hyperparameters)
-    selection.select(hyperparameters.debug_rules)
     channels = environment.channels()
     class_names, files, lost = split_files.find(channels, hyperparameters)
     if image_size is None:

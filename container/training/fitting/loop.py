@@ -13,10 +13,11 @@ from container.debugger.recording.debug_session import Observer
 from container.training.device import Arithmetic
 from container.training.evaluation.evaluation import Evaluation, evaluate
 from container.training.evaluation.progress import Progress
-from container.training.fitting import measured_arithmetic, measured_image_size
+from container.training.fitting import measured_arithmetic, measured_image_size, measured_threads
 from container.training.fitting.checkpoint import Checkpoints
 from container.training.fitting.cluster import Cluster
 from container.training.fitting.learner import Learner
+from container.training.fitting.measured_threads import ComputeThreads
 from container.training.fitting.step import Model
 from container.training.fitting.task import Task, TrainingResult
 from container.training.fitting.time_budget import TimeBudget
@@ -42,6 +43,7 @@ class Trainer:
         *,
         arithmetic: Arithmetic,
         cluster: Cluster,
+        threads: ComputeThreads | None = None,
         observer: Observer | None = None,
         on_metrics: Callable[[Mapping[str, float], int], None] = lambda _metrics, _epoch: None,
         budget: TimeBudget | None = None,
@@ -51,6 +53,7 @@ class Trainer:
         `on_metrics` receives the metrics of every epoch and its number, on the first rank.
         """
         self.task, self.arithmetic, self.cluster = task, arithmetic, cluster
+        self.threads = threads or ComputeThreads(is_measured=False)
         self.observer = observer or Observer()
         self._on_metrics = on_metrics
         self.budget = budget or TimeBudget()
@@ -263,6 +266,8 @@ class Trainer:
         return self.cluster.from_first(progress.epoch - progress.best.epoch >= limit)
 
     def _save(self, checkpoints: Checkpoints) -> None:
+        # Before the checkpoint: a job that continues from it has its number of threads.
+        self.threads.choose()
         if self.cluster.is_first:
             state = {
                 **self.learner.state_dict(),
@@ -270,6 +275,7 @@ class Trainer:
                 "budget": self.budget.state_dict(),
                 measured_arithmetic.STATE: str(self.arithmetic),
                 measured_image_size.STATE: self.task.preprocessing.image_size,
+                measured_threads.STATE: torch.get_num_threads(),
             }
             with self.observer.phase(CHECKPOINT):
                 checkpoints.save(self._step_number, state)
