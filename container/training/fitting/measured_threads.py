@@ -38,7 +38,7 @@ REPETITIONS = 16
 
 
 class ComputeThreads:
-    """Sets the faster number of PyTorch's threads: all that there are at first, or half of them."""
+    """Sets the faster number of PyTorch's threads: all threads, or half of them."""
 
     def __init__(self, *, is_measured: bool) -> None:
         """Nothing is measured on a GPU or if the user or a CPU quota has set the number."""
