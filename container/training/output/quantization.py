@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from container.classifier import artifact
 from container.classifier.artifact import Artifact
@@ -231,6 +232,7 @@ def quantize(
     command += [f"--preset={settings.preset}", f"--float-layers={settings.float_layers}"]
     command += ["--diffused"] * (settings.rounding == "diffused")
     command += ["--transformer"] * network.startswith(TRANSFORMERS)
+    command += [f"--threads={torch.get_num_threads()}"]
     logger.info("quantizing=int8 %s", _described(settings))
     # The log has progress bars for terminals; only the last line of a failure matters.
     with (

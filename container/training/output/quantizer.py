@@ -19,7 +19,6 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
-from container.classifier import machine  # noqa: E402
 from container.training.output.rounding import diffuse  # noqa: E402
 from container.training.sagemaker import supervisor  # noqa: E402
 
@@ -91,10 +90,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--float-layers", type=int, default=0)
     parser.add_argument("--diffused", action="store_true")
     parser.add_argument("--transformer", action="store_true")
+    parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args(arguments)
     supervisor.end_with_supervisor()
-    if (quota := machine.cpu_quota()) is not None:
-        limit_threads(max(1, int(quota)))
+    limit_threads(options.threads)
     if sys.platform == "linux":
         # If memory runs out, the kernel kills this program instead of the training.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
