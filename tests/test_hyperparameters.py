@@ -44,6 +44,13 @@ def decoded(name: str, value: object) -> object:
         ("optimizer", "'sgd'", "sgd"),
         ("image_size", "", None),
         ("pretrained", "none", None),
+        # Which selects no rules.
+        ("debug_rules", "none", "none"),
+        ("debug_rules", '"none"', "none"),
+        ("debug_rules", "None", None),
+        # Encoded twice, as pipelines do with a parameter.
+        ("epochs", "'\"3\"'", 3),
+        ("optimizer", '"\\"sgd\\""', "sgd"),
         # Not strings.
         ("epochs", 3, 3),
         ("augment", False, False),
@@ -76,7 +83,7 @@ def test_every_encoding_of_a_value_is_parsed(name: str, value: object, expected:
         ("label_smoothing", "-0.1", "label_smoothing must be 0.0 to 0.9, got -0.1"),
         ("augment", "maybe", "augment must be true or false, got 'maybe'"),
         ("optimizer", "lion", "optimizer must be one of adamw, sgd, adam, muon; got 'lion'"),
-        ("optimizer", "'", 'optimizer must be a string, got "\'"'),
+        ("optimizer", "'", "optimizer must be one of adamw, sgd, adam, muon; got \"'\""),
         (
             "objective",
             "accuracy",

@@ -4,7 +4,6 @@ Imports the standard library only.
 """
 
 import ast
-import contextlib
 import json
 import typing
 from collections.abc import Callable
@@ -16,15 +15,16 @@ from container.classifier.errors import UserError
 
 Value: TypeAlias = "bool | int | float | str | None"
 
+_NULLS = frozenset({"none", "null"})
+
 
 def parse(name: str, hint: object, value: object) -> Value:
     """Parse one value: Python's repr, JSON, JSON within a string, or plain text."""
-    text = str(value).strip()
-    if text.startswith('"') and text.endswith('"'):
-        with contextlib.suppress(ValueError):
-            text = str(json.loads(text)).strip()
+    text = _unquoted(str(value).strip())
     parts = parts_of(hint)
-    if NoneType in parts and text.lower() in {"", "none", "null"}:
+    # Of a text such as `debug_rules`, `none` is a value, and `None` is that of Python.
+    is_null = text in {"", "None", "null"} or (parts[0] is not str and text.lower() in _NULLS)
+    if NoneType in parts and is_null:
         return None
     parser, description = _PARSERS.get(parts[0], _PARSERS[str])
     try:
@@ -56,14 +56,22 @@ def _parse_int(text: str) -> int:
         return int(number)
 
 
-def _parse_string(text: str) -> str:
-    # str() of a Python string may itself be a repr.
-    return str(ast.literal_eval(text)) if text[:1] == "'" == text[-1:] else text
+def _unquoted(text: str) -> str:
+    """Return a text without the quotes of JSON and of Python's repr, which can be nested."""
+    while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        try:
+            inner = json.loads(text) if text[0] == '"' else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            break
+        if not isinstance(inner, str):
+            break
+        text = inner.strip()
+    return text
 
 
 _PARSERS: dict[object, tuple[Callable[[str], Value], str]] = {
     bool: (_parse_bool, "true or false"),
     int: (_parse_int, "a whole number"),
     float: (float, "a number"),
-    str: (_parse_string, "a string"),
+    str: (str, "a string"),
 }
