@@ -83,7 +83,7 @@ def test_every_encoding_of_a_value_is_parsed(name: str, value: object, expected:
         ("label_smoothing", "-0.1", "label_smoothing must be 0.0 to 0.9, got -0.1"),
         ("augment", "maybe", "augment must be true or false, got 'maybe'"),
         ("optimizer", "lion", "optimizer must be one of adamw, sgd, adam, muon; got 'lion'"),
-        ("optimizer", "'", "optimizer must be one of adamw, sgd, adam, muon; got \"'\""),
+        ("optimizer", "'", 'optimizer must be one of adamw, sgd, adam, muon; got "\'"'),
         (
             "objective",
             "accuracy",

@@ -151,6 +151,18 @@ def read(tmp_path: Path, name: str, text: str, **columns: str) -> list[Row]:
         ("a.tsv", "id\tbreed\textra\nx/1.png\tant\t\n2.png\tbee\t7\n"),
         ("a.csv", "ImageId,ClassName\nx/1.png,ant\n2.png,bee\n"),
         ("a.csv", "class index,filepaths,labels\n0,x/1.png,ant\n1,2.png,bee\n"),
+        ("a.csv", "Image|Class\nx/1.png|ant\n2.png|bee\n"),
+        ("a.csv", "x/1.png|ant\n2.png|bee\n"),
+        ("a.csv", 'SEP=;\n"path"; "label"\n"x/1.png"; "ant"\n"2.png"; "bee"\n'),
+        ("a.lst", "0 ant x/1.png\n5   bee  2.png\n"),
+        ("a.json", '{"path": ["x/1.png", "2.png"], "label": ["ant", "bee"]}'),
+        (
+            "a.json",
+            (
+                '{"schema": {}, "data": [{"path": "x/1.png", "label": "ant"},'
+                '{"path": "2.png", "label": "bee"}]}'
+            ),
+        ),
         ("a.json", '{"path": {"0": "x/1.png", "1": "2.png"}, "label": {"0": "ant", "1": "bee"}}'),
         (
             "a.json",
@@ -169,10 +181,32 @@ def read(tmp_path: Path, name: str, text: str, **columns: str) -> list[Row]:
                 '{"source-ref": "2.png", "kind": 1, "kind-metadata": {"class-name": "bee"}}\n'
             ),
         ),
+        (
+            "a.manifest",
+            (
+                '{"source-ref": "x/1.png", "k": 0, "k-metadata": {"class-name": "ant"}, "w": 9}\n'
+                '{"source-ref": "2.png", "k": 1, "k-metadata": {"class-name": "bee"}, "w": 9}\n'
+            ),
+        ),
     ],
 )
 def test_every_manifest_format_is_read(tmp_path: Path, name: str, text: str) -> None:
     assert read(tmp_path, name, text) == [Row("x/1.png", "ant"), Row("2.png", "bee")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_byte_order_marks_are_no_part_of_a_name(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_text("path,label\n1.png,Öl\n", encoding)
+
+    for given in (None, encoding.removesuffix("-sig")):
+        assert manifests.read(tmp_path / "a.csv", {}, given)[0] == [Row("1.png", "Öl")]
+
+
+def test_manifest_whose_files_of_a_class_are_missing_is_rejected() -> None:
+    rows = {"a.csv": [Row("0001", "ant"), Row("2", "bee")]}
+
+    with pytest.raises(UserError, match=r"except those of 'ant' .* for example 2: a\.csv"):
+        label_by_manifests(rows, ["0001.png", "0002.png"])
 
 
 def test_numeric_labels_of_lst_and_augmented_manifests_are_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from container.classifier.errors import UserError
 from container.classifier.split_names import normalized
 from image_classifier.preparation.labels import Labeled
-from image_classifier.preparation.tables import column_name, read_text
+from image_classifier.preparation.tables import column_name, delimiter_of, read_text
 
 SUFFIXES = (".json", ".csv", ".tsv", ".txt")
 
@@ -144,9 +144,8 @@ def _read_table(path: Path, text: str) -> list[tuple[str, str]]:
         if not all(len(row) > 1 and any(map(str.isdigit, row[0])) for row in rows):
             rows = [[line] for line in lines]
     else:
-        line = text.partition("\n")[0]
-        delimiter = max(",;\t", key=line.count)
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter_of(text), skipinitialspace=True)
+        rows = [row for row in reader if any(row)]
     if all(len(row) == 1 for row in rows):
         return [(str(number), row[0]) for number, row in enumerate(rows)]
     header = [column_name(cell) for cell in rows[0]]

@@ -103,7 +103,8 @@ def label_by_manifests(
         The labeled images, and findings about rows without an image and images without a row.
 
     Raises:
-        UserError: no row has an image, rows contradict each other, or the labels are no classes.
+        UserError: the images that exist are of one class at most, rows contradict each other, or
+            the labels are no classes.
     """
     labeled: dict[str, Labeled] = {}
     findings: list[Finding] = []
@@ -128,9 +129,12 @@ def label_by_manifests(
             found = Labeled(name, label, name, row.split or split, row.group)
             if labeled.setdefault(name, found) != found:
                 raise UserError(f"{manifest} has contradicting rows for {name}: keep one of them")
-    if not labeled:
+    found_labels = sorted({image.class_name for image in labeled.values()})
+    listed_labels = {row.label for rows in manifests.values() for row in rows}
+    if findings and len(found_labels) < min(2, len(listed_labels)):
+        what = f"no image except those of {found_labels[0]!r}" if found_labels else "no image"
         raise UserError(
-            f"no image that {', '.join(manifests)} lists exists, for example {findings[0].path}: "
+            f"{what} that {', '.join(manifests)} lists exists, for example {findings[0].path}: "
             f"{findings[0].detail}; paths are relative to the source's folder, which contains "
             f"{names[0]}"
         )
@@ -172,9 +176,11 @@ def _keys(
     """Return the manifest's names of the columns; several for the labels of a one-hot table."""
     found = [name for name in records[0][1] if name]
     if SOURCE in found:
-        # The label of an augmented manifest is the only other key, or `class`.
+        # The label of an augmented manifest is the only key with metadata, or the only other key.
         others = [key for key in found if key != SOURCE and not key.endswith(METADATA)]
-        columns = {"path": SOURCE, "label": others[0] if len(others) == 1 else "class", **columns}
+        others = [key for key in others if f"{key}{METADATA}" in found] or others
+        label = {"label": others[0]} if len(others) == 1 else {}
+        columns = {"path": SOURCE, **label, **columns}
     by_name = {column_name(name): name for name in found}
     keys: dict[str, str | Sequence[str]] = {}
     for meaning, usual in COLUMNS.items():

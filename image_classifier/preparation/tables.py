@@ -14,6 +14,12 @@ from container.classifier.media_types import IMAGE_SUFFIXES
 
 MAX_BYTES = 500_000_000
 
+# The byte order marks of UTF-16, in which Excel saves "Unicode text".
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+# The first line of a CSV can name the separator, for Excel.
+_SEPARATOR = re.compile(r"sep=(.)\n", re.IGNORECASE)
+
 Record: TypeAlias = Mapping[str, object]
 Numbered: TypeAlias = tuple[int, Record]
 
@@ -32,7 +38,7 @@ FLAGS: Mapping[str, bool] = {
 
 
 def read_text(path: Path, encoding: str | None = None) -> str:
-    """Read a text file, UTF-8 if no encoding is given.
+    """Read a text file, UTF-8 or UTF-16 with a byte order mark if no encoding is given.
 
     Raises:
         UserError: it is too large, or has another encoding.
@@ -40,8 +46,10 @@ def read_text(path: Path, encoding: str | None = None) -> str:
     """
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path} is larger than {MAX_BYTES // 10**6} MB: split the manifest")
+    data = path.read_bytes()
     try:
-        return path.read_text(encoding=encoding or "utf-8-sig")
+        text = data.decode(encoding or ("utf-16" if data.startswith(UTF_16) else "utf-8"))
+        return io.StringIO(text.removeprefix("\ufeff"), newline=None).read()
     except (UnicodeDecodeError, LookupError) as error:
         raise UserError(
             f"{path} is not {encoding or 'UTF-8'}: save it as UTF-8, or name its encoding with "
@@ -72,6 +80,14 @@ def read_records(
     if suffix not in _READERS:
         raise UserError(f"{path} is not a manifest: expected .csv, .tsv, .lst, .jsonl or .manifest")
     return _READERS[suffix](path, read_text(path, encoding))
+
+
+def delimiter_of(text: str) -> str:
+    """Return the delimiter of a table, by its first line."""
+    line = text.partition("\n")[0]
+    delimiter = max(",;\t", key=line.count)
+    # Next to other delimiters, a bar separates several labels.
+    return delimiter if delimiter in line or "|" not in line else "|"
 
 
 def is_image_path(text: str) -> bool:
@@ -128,14 +144,17 @@ def _check_cells(
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the numbered rows that are not blank."""
-    line = text.partition("\n")[0]
-    delimiter = max(",;\t", key=line.count)
-    if path.suffix.lower() == ".txt" and delimiter not in line:
+    named = _SEPARATOR.match(text)
+    text = text[named.end() :] if named else text
+    delimiter = named[1] if named else delimiter_of(text)
+    if path.suffix.lower() == ".txt" and delimiter not in text.partition("\n")[0]:
         yield from ((number, _cells(line)) for number, line in _lines(text))
         return
     try:
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        yield from ((number, row) for number, row in enumerate(reader, 1) if any(row))
+        lines = io.StringIO(text)
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+        first = 2 if named else 1
+        yield from ((number, row) for number, row in enumerate(reader, first) if any(row))
     except csv.Error as error:
         raise UserError(f"{path} is not a valid CSV file: {error}") from error
 
@@ -166,9 +185,13 @@ def _names(first: Sequence[str]) -> list[str]:
 
 
 def _read_lst(path: Path, text: str) -> Iterator[Numbered]:
-    """Read lines of an index, the number of a class and a path, separated by tabs."""
+    """Read lines of an index, the number of a class and a path, separated by tabs.
+
+    AWS's documentation shows them with spaces.
+    """
     for number, line in _lines(text):
-        cells = [cell.strip() for cell in line.split("\t")]
+        cells = line.split("\t") if "\t" in line else line.split(maxsplit=2)
+        cells = [cell.strip() for cell in cells]
         if len(cells) != 3:  # noqa: PLR2004
             raise UserError(
                 f"{path}, line {number}: expected an index, the number of one class and a path, "
@@ -211,15 +234,26 @@ def _records(document: Mapping[str, Any]) -> list[Record] | None:
     values = list(document.values())
     if _are_objects(document.get("images")) and _are_objects(document.get("annotations")):
         return _coco_records(document)
+    if len(tables := [value for value in values if value and _are_objects(value)]) == 1:
+        return list(tables[0])
     if all(isinstance(value, list) for value in values):
-        # Lists of paths by label.
-        return [{"path": name, "label": label} for label in document for name in document[label]]
+        if len(set(map(len, values))) != 1 or sum(map(_are_paths, values)) != 1 or len(values) < 2:  # noqa: PLR2004
+            # Lists of paths by label.
+            return [
+                {"path": name, "label": label} for label in document for name in document[label]
+            ]
+        document = {name: dict(enumerate(column)) for name, column in document.items()}
+        values = list(document.values())
     if values and all(isinstance(value, dict) for value in values):
-        # Columns, as pandas writes them: the values by row.
+        # Columns, as pandas writes them: the values by row, or lists of equal length.
         return [{name: document[name].get(row) for name in document} for row in values[0]]
     if all(is_image_path(name) for name in document):
         return [{"path": name, "label": label} for name, label in document.items()]
     return None
+
+
+def _are_paths(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) and is_image_path(value) for value in values)
 
 
 def _are_objects(value: object) -> bool:
