@@ -104,7 +104,7 @@ def test_job_with_splits_in_two_channels_is_rejected(tmp_path: Path) -> None:
 def test_splits_in_languages_with_accents_are_splits(tmp_path: Path) -> None:
     source = tmp_path / "chats"
     accented = unicodedata.normalize("NFD", "Entraînement")
-    for split in (accented, "validación"):
+    for split in (accented, "validação"):
         folders(source / split, {"café": 3, "thé": 3}, prefix=split)
 
     rows = prepared(source)
@@ -113,6 +113,25 @@ def test_splits_in_languages_with_accents_are_splits(tmp_path: Path) -> None:
         (split, name): 3 for split in ("train", "validation") for name in ("café", "thé")
     }
     assert set(labeled_splits(source).files) == {"train", "validation"}
+
+
+def test_splits_of_two_downloads_are_not_classes(tmp_path: Path) -> None:
+    folders(tmp_path / "archive" / "train", {"ant": 3, "bee": 3})
+    folders(tmp_path / "archive (1)" / "test", {"ant": 3, "bee": 3})
+
+    with pytest.raises(UserError, match=r"the folder archive.* contains splits, and archive"):
+        labeled_splits(tmp_path)
+
+
+def test_class_folders_with_splits_need_not_have_all_splits(tmp_path: Path) -> None:
+    folders(tmp_path, {"ant/train": 3, "ant/test": 3, "bee/train": 3})
+
+    files = labeled_splits(tmp_path).files
+
+    assert {split: {file.class_name for file in files[split]} for split in files} == {
+        "train": {"ant", "bee"},
+        "test": {"ant"},
+    }
 
 
 def test_numbers_in_names_are_not_labels(

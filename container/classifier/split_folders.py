@@ -128,7 +128,10 @@ def _splits_below(
     paths: Sequence[Parts], folders: Mapping[str, Sequence[Parts]]
 ) -> list[tuple[str | None, Parts]]:
     """Return the splits of class folders that contain folders of splits, if they do."""
-    holders = [name for name, below in folders.items() if _holds_splits(below)]
+    inner = {name: _roles_below(below) for name, below in folders.items()}
+    # Not all need all splits, as in archive/train/ant and archive2/test/ant.
+    are_all = all(inner.values()) and len(set().union(*inner.values())) > 1
+    holders = [name for name, roles in inner.items() if are_all or len(roles) > 1]
     if not holders:
         return [(None, path) for path in paths]
     if len(holders) == len(folders) and all(len(path) == 3 for path in paths):  # noqa: PLR2004
@@ -147,10 +150,14 @@ def _splits_below(
 
 def _holds_splits(paths: Sequence[Parts]) -> bool:
     """Return whether the folders in a folder are splits, at least two of them."""
+    return len(_roles_below(paths)) > 1
+
+
+def _roles_below(paths: Sequence[Parts]) -> set[str]:
+    """Return the roles of the folders in a folder; none unless all of them are splits."""
     roles = [split_name(name) for name in by_folder(paths)]
     is_loose = any(len(path) == 1 for path in paths)
-    found = {role.role for role in roles if role}
-    return all(roles) and not is_loose and len(found) > 1
+    return set() if is_loose or not all(roles) else {role.role for role in roles if role}
 
 
 def _inner_depth(paths: Sequence[Parts], role: str) -> int:

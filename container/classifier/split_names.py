@@ -10,13 +10,17 @@ UNLABELED = "unlabeled"
 # Words that stand for a split.
 _ROLES = {
     "train": (
-        "train", "trn", "training", "entrenamiento", "entrainement", "treino", "训练", "训练集",
+        "train", "trn", "training", "entrenamiento", "entrainement", "apprentissage", "treino",
+        "treinamento", "addestramento", "训练", "训练集", "訓練",
     ),
     "validation": (
         "val", "valid", "validation", "validate", "dev", "eval", "evaluation", "validierung",
-        "validacion", "验证", "验证集",
+        "validacion", "validacao", "validazione", "验证", "验证集", "驗證", "検証",
     ),
-    "test": ("test", "tst", "testing", "holdout", "heldout", "prueba", "teste", "测试", "测试集"),
+    "test": (
+        "test", "tst", "testing", "holdout", "heldout", "prueba", "teste", "测试", "测试集", "測試",
+        "テスト",
+    ),
     UNLABELED: ("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"),
 }  # fmt: skip
 
