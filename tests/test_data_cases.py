@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from container.classifier.errors import UserError
-from container.classifier.labeled_images import labeled_splits
+from container.classifier.labeled_images import check_splits, labeled_splits
 from image_classifier.preparation.__main__ import main
 from tests.opt_ml import HYPERPARAMETERS, configure, failure, make_job, train_here, write_images
 from tests.planted import drawn, encoded, folders
@@ -239,6 +239,30 @@ def test_job_stops_if_a_folder_or_many_files_are_lost(tmp_path: Path) -> None:
     (tmp_path / "wasp" / "1.pgm").write_bytes(encoded(drawn("scan"), "PPM"))
     with pytest.raises(UserError, match=r"no file in .*/wasp can be read, such as .*PPM"):
         labeled_splits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (["ant/1.png", "bee/1.png"], "every class has a single image: add images"),
+        (["ant/1.png", "ant/2.png", "bee/1.png", "bee/2.png", "wasp/1.svg"], "no file in wasp"),
+        (["ant.zip", "bee.zip"], "ant.zip is an archive: name it as the source, or several of"),
+    ],
+)
+def test_prepare_rejects_what_training_rejects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: list[str], reason: str
+) -> None:
+    source = tmp_path / "in"
+    for name in files:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(encoded(drawn(name), "PNG") if ".png" in name else b"<svg/>")
+
+    command = ["prepare", str(source), str(tmp_path / "out"), "--validation", "0", "--test", "0"]
+
+    assert main(command) == 2
+    assert reason in capsys.readouterr().err
+    with pytest.raises(UserError):
+        check_splits(labeled_splits(source).files)
 
 
 def test_zip_names_in_utf_8_without_the_flag(tmp_path: Path) -> None:

@@ -173,6 +173,9 @@ def test_held_out_images_cannot_have_other_classes() -> None:
     check_classes(files(a=1), ("a", "b"), "test")
     with pytest.raises(UserError, match="the test channel has classes that training lacks: c"):
         check_classes(files(a=1, c=1), ("a", "b"), "test")
+    for trained, held_out in (("Cat", "cat"), ("cat ", "cat"), ("1", "01"), ("red_ant", "red ant")):
+        with pytest.raises(UserError, match=f"; spell '{held_out}' and '{trained}' equally"):
+            check_classes(files(**{held_out: 1}), (trained,), "test")
 
 
 @pytest.mark.parametrize(

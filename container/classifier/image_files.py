@@ -48,6 +48,9 @@ _FORMATS = (
     ("PSD", re.compile(rb"8BPS\0[\x01\x02]")),
 )
 
+# Kinds of unused files that can be images.
+LOST = frozenset({"no-file", "unsupported", "unknown"})
+
 
 @dataclass(frozen=True, slots=True)
 class Unused:
@@ -67,7 +70,7 @@ class Unused:
     @property
     def is_lost(self) -> bool:
         """Whether it can be an image."""
-        return self.kind in {"no-file", "unsupported", "unknown"}
+        return self.kind in LOST
 
 
 def is_ignored(name: str) -> bool:

@@ -96,9 +96,11 @@ def labeled_splits(directory: Path, *, is_whole: bool = True, has_splits: bool =
         )
     lost = _check_unused(directory, names, unused)
     if not names:
+        found = f"it contains {unused[0].name}, {unused[0].reason}" if unused else ""
         raise UserError(
             f"no image under {directory}: expected <class name>/<file>.jpg or "
-            "<name>_<class name>.png; check the channel's name, its S3 prefix and the role"
+            "<name>_<class name>.png; "
+            + (found or "check the channel's name, its S3 prefix and the role")
         )
     try:
         placed = place(names, is_whole=is_whole, has_splits=has_splits)
@@ -156,10 +158,18 @@ def check_classes(files: Sequence[LabeledFile], class_names: Sequence[str], chan
         UserError: the channel has other classes.
     """
     if unknown := sorted({file.class_name for file in files} - set(class_names)):
+        spelled = {_folded(name): name for name in class_names}
+        similar = [(name, spelled[_folded(name)]) for name in unknown if _folded(name) in spelled]
+        hint = f"; spell {similar[0][0]!r} and {similar[0][1]!r} equally" if similar else ""
         raise UserError(
             f"the {channel} channel has classes that training lacks: {', '.join(unknown[:10])}; "
-            f"training has {', '.join(class_names[:10])}"
+            f"training has {', '.join(class_names[:10])}{hint}"
         )
+
+
+def _folded(name: str) -> str:
+    """Return a name without the differences of spellings: case, spaces and leading zeros."""
+    return re.sub(r"[\s_-]+", "", name).casefold().lstrip("0")
 
 
 def check_splits(splits: Mapping[str, Sequence[LabeledFile]]) -> tuple[str, ...]:
@@ -170,7 +180,7 @@ def check_splits(splits: Mapping[str, Sequence[LabeledFile]]) -> tuple[str, ...]
 
     Raises:
         UserError: there are no files for training, or of fewer than two classes, or another split
-            has classes that training lacks.
+            has classes that training lacks, or none is left to split off for validation.
     """
     if not splits.get("train"):
         raise UserError(
@@ -179,6 +189,11 @@ def check_splits(splits: Mapping[str, Sequence[LabeledFile]]) -> tuple[str, ...]
     class_names = class_names_of(splits["train"])
     for name in (VALIDATION, TEST):
         check_classes(splits.get(name, ()), class_names, name)
+    if not splits.get(VALIDATION) and len(splits["train"]) == len(class_names):
+        raise UserError(
+            "every class has a single image: add images, or a validation channel, which is "
+            "otherwise split off"
+        )
     return class_names
 
 
@@ -192,18 +207,27 @@ def _check_unused(directory: Path, images: Sequence[str], unused: Sequence[Unuse
         return 0
     shown = described([f"{directory / item.name} ({item.reason})" for item in unused])
     logger.warning("%d files are not used: %s", len(unused), shown)
-    lost = [item for item in unused if item.is_lost]
-    used = {folder for name in images for folder in PurePosixPath(name).parents}
-    for item in lost:
-        folder = PurePosixPath(item.name).parent
-        if folder not in used and folder.name:
-            raise UserError(
-                f"no file in {directory / folder} can be read, such as {directory / item.name} "
-                f"({item.reason})"
-            )
-    broken = [f"{directory / item.name} ({item.reason})" for item in lost]
+    lost = [(item.name, item.reason) for item in unused if item.is_lost]
+    check_folders(directory, images, lost)
+    broken = [f"{directory / name} ({reason})" for name, reason in lost]
     check_fraction(broken, len(images) + len(lost))
     return len(lost)
+
+
+def check_folders(directory: Path, images: Sequence[str], lost: Sequence[tuple[str, str]]) -> None:
+    """Check that no folder has lost all of its images; `lost` has their paths with the reasons.
+
+    Raises:
+        UserError: one has.
+    """
+    used = {folder for name in images for folder in PurePosixPath(name).parents}
+    for name, reason in lost:
+        folder = PurePosixPath(name).parent
+        if folder not in used and folder.name:
+            raise UserError(
+                f"no file in {directory / folder} can be read, such as {directory / name} "
+                f"({reason})"
+            )
 
 
 def check_lost(lost: int, total: int) -> None:

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from container.classifier.errors import UserError
-from container.classifier.labeled_images import LabeledFile, check_splits, class_names_of
+from container.classifier.image_files import LOST
+from container.classifier.labeled_images import (
+    LabeledFile,
+    check_folders,
+    check_splits,
+    class_names_of,
+)
 from image_classifier.preparation import classes, dataset, findings, labels, manifests, page
 from image_classifier.preparation.audit import Audit, audit, find_copies
 from image_classifier.preparation.findings import Finding
@@ -166,6 +172,9 @@ def _read(
     files = [*reading.manifests, *([reading.classes] if reading.classes else [])]
     used = [str(path) for path in (*own, *files)]
     paths, left_out = list_images(folder, used)
+    if not reading.manifests:
+        lost = [(item.path or "", item.detail) for item in left_out if item.kind in LOST]
+        check_folders(Path(), paths, lost)
     try:
         images, unlabeled = _label(folder, paths, reading)
     except UserError as error:

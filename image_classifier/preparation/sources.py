@@ -79,7 +79,7 @@ def list_images(folder: Path, used: Collection[str] = ()) -> tuple[list[str], li
             )
     if not images:
         hints = {
-            "archive": "is an archive: name it as the source",
+            "archive": "is an archive: name it as the source, or several of them in one zip",
             "link": "is a link to a folder, which is not followed: put the folder there",
         }
         found = (f"; {item.path} {hints[item.kind]}" for item in findings if item.kind in hints)

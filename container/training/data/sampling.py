@@ -8,7 +8,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from container.classifier.errors import UserError
 from container.classifier.labeled_images import LabeledFile
 
 Balance: TypeAlias = Literal["none", "weights", "sampling"]
@@ -21,9 +20,6 @@ def split_validation(
 
     Returns:
         The files for training and for validation, both in the order of `files`.
-
-    Raises:
-        UserError: every class has a single image.
     """
     by_class: dict[str, list[int]] = defaultdict(list)
     for index, file in enumerate(files):
@@ -34,11 +30,6 @@ def split_validation(
         # At least one for validation, but one must remain for training.
         count = min(max(1, round(len(indices) * fraction)), len(indices) - 1)
         held_out.update(random.permutation(indices)[:count].tolist())
-    if not held_out:
-        raise UserError(
-            "every class has a single image: add images, or a validation channel, which is "
-            "otherwise split off"
-        )
     training = [file for index, file in enumerate(files) if index not in held_out]
     return training, [files[index] for index in sorted(held_out)]
 
