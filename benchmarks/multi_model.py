@@ -33,7 +33,7 @@ from benchmarks.serving_artifact import make_artifact, write_images
 from image_classifier.platform import endpoint
 from image_classifier.platform.many_models import ManyModels, launch_of
 from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
-from image_classifier.platform.sandbox.http_call import Answer
+from image_classifier.platform.sandbox.http_call import Response
 from image_classifier.platform.sandbox.launch import Launch, Running
 from tests.processes import resident_bytes
 
@@ -131,13 +131,13 @@ def _measure_traffic(
 ) -> dict[str, object]:
     rejected = 0
 
-    def invoke(name: str, number: int) -> Answer:
+    def invoke(name: str, number: int) -> Response:
         nonlocal rejected
         headers = {"Content-Type": "image/jpeg", "Accept": "text/csv"}
         while True:
-            answer = models.invoke(f"{name}.tar.gz", bodies[number], headers)
-            if answer.status != http.HTTPStatus.SERVICE_UNAVAILABLE:
-                return answer
+            response = models.invoke(f"{name}.tar.gz", bodies[number], headers)
+            if response.status != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                return response
             # As clients of an endpoint do.
             rejected += 1
             time.sleep(0.1)
@@ -178,10 +178,10 @@ def _measure_traffic(
     }
 
 
-def _probabilities(answer: Answer) -> list[float]:
-    if not answer.is_success:
-        raise SystemExit(f"a request failed: {answer}")
-    return [float(text) for text in answer.body.split(b",")]
+def _probabilities(response: Response) -> list[float]:
+    if not response.is_success:
+        raise SystemExit(f"a request failed: {response}")
+    return [float(text) for text in response.body.split(b",")]
 
 
 def _load(port: int, base_dir: Path, name: str) -> None:

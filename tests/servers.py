@@ -26,7 +26,7 @@ START_SECONDS = 120
 SOON_SECONDS = 8
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -40,7 +40,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     *,
     timeout: float = 30,
-) -> Answer:
+) -> Response:
     """Send one request on a new connection; the body is chunked if it is an iterator."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
@@ -52,7 +52,7 @@ def request(
             encode_chunked=isinstance(body, Iterator),
         )
         response = connection.getresponse()
-        return Answer(response.status, dict(response.getheaders()), response.read())
+        return Response(response.status, dict(response.getheaders()), response.read())
     finally:
         connection.close()
 
@@ -71,10 +71,10 @@ class Server:
     port: int
     log: Path
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> Response:
         return request(self.port, "GET", path)
 
-    def ping_soon(self) -> Answer:
+    def ping_soon(self) -> Response:
         """Request /ping while other clients stall; fail if it waits for them."""
         return request(self.port, "GET", "/ping", timeout=SOON_SECONDS)
 
@@ -84,7 +84,7 @@ class Server:
         content_type: str = "image/png",
         accept: str | None = None,
         **headers: str,
-    ) -> Answer:
+    ) -> Response:
         """POST /invocations; keywords become headers with `-` instead of `_`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named["Content-Type"] = content_type
@@ -92,17 +92,17 @@ class Server:
             named["Accept"] = accept
         return request(self.port, "POST", "/invocations", body, named)
 
-    def wait_for_ping(self, status: int) -> Answer:
+    def wait_for_ping(self, status: int) -> Response:
         """Request /ping until it returns a status."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                answer = self.get("/ping")
+                response = self.get("/ping")
             except OSError:
                 pass
             else:
-                if answer.status == status:
-                    return answer
+                if response.status == status:
+                    return response
             time.sleep(0.02)
         message = f"/ping did not become {status}:\n{self.log.read_text()}"
         raise AssertionError(message)

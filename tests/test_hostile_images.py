@@ -21,12 +21,12 @@ def server(base_dir: Path) -> Iterator[Server]:
 def test_an_image_has_the_answer_of_its_row(server: Server, row: Row) -> None:
     worker = server.worker()
 
-    answer = server.invoke(row.body(), row.sent_as)
+    response = server.invoke(row.body(), row.sent_as)
 
-    document = json.loads(answer.body)
-    assert answer.status == row.status, document
+    document = json.loads(response.body)
+    assert response.status == row.status, document
     if row.seen:
-        assert answer.body == server.invoke(row.seen()).body
+        assert response.body == server.invoke(row.seen()).body
     else:
         assert document["error"]["message"].startswith(row.answer)
     assert server.worker() == worker

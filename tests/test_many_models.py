@@ -21,7 +21,7 @@ from image_classifier.cli.program import main
 from image_classifier.local.packing import pack as pack_model
 from image_classifier.platform import endpoint, many_models, processes, router
 from image_classifier.platform.many_models import ManyModels, launch_of
-from image_classifier.platform.sandbox.http_call import Answer, call
+from image_classifier.platform.sandbox.http_call import Response, call
 from image_classifier.platform.sandbox.launch import Launch, Running
 from image_classifier.platform.sandbox.process_target import ProcessTarget
 from tests.bodies import PNG
@@ -70,9 +70,9 @@ def models(tmp_path: Path, prefix: Path, running: Running) -> ManyModels:
     return ManyModels(running, tmp_path / "ml", prefix, in_container=False)
 
 
-def result(answer: Answer) -> int:
-    assert answer.status == 200, str(answer)
-    return int(json.loads(answer.body)["sum"])
+def result(response: Response) -> int:
+    assert response.status == 200, str(response)
+    return int(json.loads(response.body)["sum"])
 
 
 def test_least_recently_used_model_is_evicted(models: ManyModels, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_response_above_the_limit_is_an_error(
     with router.Router(("127.0.0.1", 0), running, models) as server, ThreadPoolExecutor() as pool:
         pool.submit(server.serve_forever)
 
-        def ask() -> Answer:
+        def ask() -> Response:
             address = ("127.0.0.1", server.server_port)
             return call(address, "POST", "/invocations", timeout=9, body=BODY, headers=headers)
 

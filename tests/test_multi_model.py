@@ -38,7 +38,7 @@ from tests.artifacts import CLASS_NAMES, write_artifact
 from tests.bodies import JPEG, PNG
 from tests.documents import blocks, run
 from tests.processes import resident_bytes
-from tests.servers import Answer, Server, request, serving, starting
+from tests.servers import Response, Server, request, serving, starting
 
 HASH = "8f14e45fceea167a5a36dedd4bea2543"
 
@@ -57,16 +57,16 @@ def place(server: Server, name: str, artifact: Path) -> str:
     return str(directory)
 
 
-def load(server: Server, name: str, url: str) -> Answer:
+def load(server: Server, name: str, url: str) -> Response:
     body = json.dumps({"model_name": name, "url": url}).encode()
     return request(server.port, "POST", "/models", body)
 
 
-def unload(server: Server, name: str) -> Answer:
+def unload(server: Server, name: str) -> Response:
     return request(server.port, "DELETE", f"/models/{quote(name, safe='')}")
 
 
-def invoke(server: Server, name: str, body: bytes = PNG, **headers: str) -> Answer:
+def invoke(server: Server, name: str, body: bytes = PNG, **headers: str) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     path = f"/models/{quote(name, safe='')}/invoke"
     return request(server.port, "POST", path, body, {"Content-Type": "image/png", **named})
@@ -76,8 +76,8 @@ def names(server: Server) -> list[str]:
     return [each["modelName"] for each in json.loads(server.get("/models").body)["models"]]
 
 
-def message(answer: Answer) -> str:
-    text: str = json.loads(answer.body)["error"]["message"]
+def message(response: Response) -> str:
+    text: str = json.loads(response.body)["error"]["message"]
     return text
 
 
@@ -146,7 +146,7 @@ def test_1_a_model_is_loaded_listed_described_invoked_and_unloaded(
     loaded = load(server, HASH, url)
     listed = server.get("/models")
     described = server.get(f"/models/{HASH}")
-    answer = invoke(
+    response = invoke(
         server,
         HASH,
         image,
@@ -159,10 +159,10 @@ def test_1_a_model_is_loaded_listed_described_invoked_and_unloaded(
     assert (loaded.status, json.loads(loaded.body)) == (200, model)
     assert (listed.status, json.loads(listed.body)) == (200, {"models": [model]})
     assert (described.status, json.loads(described.body)) == (200, model)
-    assert answer.status == 200
-    assert answer.headers["Content-Type"].startswith("text/csv")
-    assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1"
-    scores = [float(text) for text in answer.body.decode().split(",")]
+    assert response.status == 200
+    assert response.headers["Content-Type"].startswith("text/csv")
+    assert response.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1"
+    scores = [float(text) for text in response.body.decode().split(",")]
     assert scores == pytest.approx(golden["probabilities"], abs=0.05)
     assert unloaded.status == 200
     assert names(server) == []
@@ -179,10 +179,10 @@ def test_1_unreadable_image_is_a_client_error(server: Server, artifact: Path) ->
 
 
 def test_2_model_that_is_not_loaded_is_404(server: Server) -> None:
-    answers = [server.get("/models/x"), unload(server, "x"), invoke(server, "x")]
+    responses = [server.get("/models/x"), unload(server, "x"), invoke(server, "x")]
 
-    assert [answer.status for answer in answers] == [404, 404, 404]
-    assert {message(answer) for answer in answers} == {"no model of this name is loaded"}
+    assert [response.status for response in responses] == [404, 404, 404]
+    assert {message(response) for response in responses} == {"no model of this name is loaded"}
 
 
 def test_2_loading_a_loaded_model_is_409(
@@ -386,7 +386,7 @@ def test_4_concurrent_loads_succeed_except_one_with_the_same_name(
     wanted = ["a", "b", "c", "d", "d"]
 
     with ThreadPoolExecutor(len(wanted)) as threads:
-        loaded = [answer.status for answer in threads.map(lambda n: load(server, n, url), wanted)]
+        loaded = [each.status for each in threads.map(lambda n: load(server, n, url), wanted)]
         found = names(server)
         unloaded = [a.status for a in threads.map(lambda n: unload(server, n), wanted)]
 
@@ -665,11 +665,11 @@ def test_4_requests_reach_the_right_model_while_models_are_loaded_and_unloaded(
         choose = random.Random(seed)  # noqa: S311  not for security
         while not stopping.is_set():
             name = choose.choice(list(urls))
-            answer = invoke(server, name)
+            response = invoke(server, name)
             with lock:
-                counts[name][answer.status] += 1
-            if answer.status == 200:
-                assert json.loads(answer.body) == expected[name]
+                counts[name][response.status] += 1
+            if response.status == 200:
+                assert json.loads(response.body) == expected[name]
 
     def unload_and_load(name: str) -> None:
         for _ in range(5):

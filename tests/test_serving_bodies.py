@@ -19,9 +19,9 @@ def test_malformed_chunked_body_is_answered_with_400(server: Server, body: bytes
         )
         client.shutdown(socket.SHUT_WR)
 
-        answer = client.recv(4096).decode()
+        response = client.recv(4096).decode()
 
-    assert answer.startswith("HTTP/1.1 400 ")
+    assert response.startswith("HTTP/1.1 400 ")
     assert "Traceback" not in server.log.read_text()
 
 
@@ -36,14 +36,14 @@ def test_slow_body_is_answered_with_408(base_dir: Path, sizes: bytes, chunk: byt
     ):
         client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\n" + sizes + b"\r\n\r\n")
         client.settimeout(0.2)
-        answer, start = "", time.monotonic()
-        while not answer and time.monotonic() < start + 9:
+        response, start = "", time.monotonic()
+        while not response and time.monotonic() < start + 9:
             client.sendall(chunk)
             with suppress(TimeoutError):
-                answer = client.recv(4096).decode()
+                response = client.recv(4096).decode()
 
-    assert answer.startswith("HTTP/1.1 408 ")
-    assert "\r\nConnection: close\r\n" in answer
+    assert response.startswith("HTTP/1.1 408 ")
+    assert "\r\nConnection: close\r\n" in response
 
 
 @pytest.mark.slow
@@ -56,15 +56,15 @@ def test_client_can_finish_sending_a_too_large_body_and_read_413(
     ):
         client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
         client.settimeout(0.1)
-        answer = b""
-        while not answer:
+        response = b""
+        while not response:
             client.sendall(bytes(10_000))
             with suppress(TimeoutError):
-                answer = client.recv(4096)
+                response = client.recv(4096)
         for _ in range(5):
             client.sendall(bytes(10_000))
             time.sleep(0.1)
         assert server.invoke(PNG).status == 200
 
-    assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b"\r\nConnection: close\r\n" in answer
+    assert response.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nConnection: close\r\n" in response

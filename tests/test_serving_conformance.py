@@ -33,11 +33,11 @@ from tests.servers import Server, request, serving
     ],
 )
 def test_4_every_content_type_is_predicted(server: Server, content_type: str, body: bytes) -> None:
-    answer = server.invoke(body, content_type)
+    response = server.invoke(body, content_type)
 
-    assert answer.status == 200, answer.body
-    assert answer.headers["Content-Type"] == "application/json"
-    document = json.loads(answer.body)
+    assert response.status == 200, response.body
+    assert response.headers["Content-Type"] == "application/json"
+    document = json.loads(response.body)
     assert document["class_names"] == list(CLASS_NAMES)
     (prediction,) = document["predictions"]
     assert prediction["class_name"] in CLASS_NAMES
@@ -60,10 +60,10 @@ def test_4_every_content_type_is_predicted(server: Server, content_type: str, bo
 def test_4_accept_header_selects_the_response_type(
     server: Server, accept: str | None, content_type: str
 ) -> None:
-    answer = server.invoke(PNG, accept=accept)
+    response = server.invoke(PNG, accept=accept)
 
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == content_type
+    assert response.status == 200
+    assert response.headers["Content-Type"] == content_type
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_4_accept_header_selects_the_response_type(
 def test_4_invalid_requests_are_answered_with_4xx_in_json(
     server: Server, content_type: str, accept: str | None, body: bytes, status: int
 ) -> None:
-    answer = server.invoke(body, content_type, accept)
+    response = server.invoke(body, content_type, accept)
 
-    assert answer.status == status
-    assert answer.headers["Content-Type"] == "application/json"
-    assert set(json.loads(answer.body)["error"]) == {"code", "message"}
-    assert len(answer.body) < 2048
+    assert response.status == status
+    assert response.headers["Content-Type"] == "application/json"
+    assert set(json.loads(response.body)["error"]) == {"code", "message"}
+    assert len(response.body) < 2048
     assert server.invoke(PNG).status == 200
 
 
@@ -95,20 +95,20 @@ def test_4_invalid_requests_are_answered_with_4xx_in_json(
 def test_4_unknown_path_or_method_is_answered_in_json(
     server: Server, method: str, path: str, status: int
 ) -> None:
-    answer = request(server.port, method, path)
+    response = request(server.port, method, path)
 
-    assert answer.status == status
-    assert json.loads(answer.body)["error"]["message"]
+    assert response.status == status
+    assert json.loads(response.body)["error"]["message"]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_5_too_large_body_is_answered_with_413(base_dir: Path, *, chunked: bool) -> None:
     with serving(base_dir, SAGEMAKER_MAX_PAYLOAD_IN_MB="1") as server:
         body = bytes(5 * 2**20)
-        answer = server.invoke(in_chunks(body, 2**16) if chunked else body)
+        response = server.invoke(in_chunks(body, 2**16) if chunked else body)
 
-        assert answer.status == 413
-        assert "larger than 1 MB" in json.loads(answer.body)["error"]["message"]
+        assert response.status == 413
+        assert "larger than 1 MB" in json.loads(response.body)["error"]["message"]
         assert server.invoke(PNG).status == 200
 
 
@@ -121,18 +121,18 @@ def test_5_bodies_up_to_25_mb_are_accepted(server: Server) -> None:
 
 @pytest.mark.parametrize("body", [PNG, b"not an image"])
 def test_6_custom_attributes_are_returned(server: Server, body: bytes) -> None:
-    answer = server.invoke(
+    response = server.invoke(
         body, X_Amzn_SageMaker_Custom_Attributes="trace=1; c=ü".encode("latin-1").decode("latin-1")
     )
 
-    assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1; c=ü"
+    assert response.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1; c=ü"
 
 
 def test_9_execution_parameters_have_the_three_keys_of_sagemaker(server: Server) -> None:
-    answer = server.get("/execution-parameters")
+    response = server.get("/execution-parameters")
 
-    document = json.loads(answer.body)
-    assert answer.status == 200
+    document = json.loads(response.body)
+    assert response.status == 200
     assert document == {
         "MaxConcurrentTransforms": document["MaxConcurrentTransforms"],
         "BatchStrategy": "SINGLE_RECORD",
@@ -150,11 +150,11 @@ def test_10_transform_job_accepts_bodies_of_100_mb_with_many_images(
     mebibyte = line.encode()
     assert len(mebibyte) == 2**20
     with serving(base_dir, SAGEMAKER_BATCH="true") as server:
-        answer = server.invoke(100 * mebibyte, "application/jsonlines")
+        response = server.invoke(100 * mebibyte, "application/jsonlines")
 
-        assert answer.status == 200
-        assert answer.headers["Content-Type"] == "application/jsonlines"
-        assert len(answer.body.splitlines()) == 100
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "application/jsonlines"
+        assert len(response.body.splitlines()) == 100
         assert server.invoke(100 * mebibyte + b"\n", "application/jsonlines").status == 413
         assert server.get("/execution-parameters").status == 200
 
@@ -165,11 +165,11 @@ def test_10_mini_batch_response_has_a_line_for_each_record(base_dir: Path) -> No
     with serving(
         base_dir, SAGEMAKER_BATCH="true", SAGEMAKER_BATCH_STRATEGY="MULTI_RECORD"
     ) as server:
-        answer = server.invoke(batch, "application/jsonlines", "application/jsonlines")
+        response = server.invoke(batch, "application/jsonlines", "application/jsonlines")
         alone = server.invoke(PNG, "image/png", "application/jsonlines")
 
-    assert answer.status == 200
-    first, truncated, third, no_json = map(json.loads, answer.body.splitlines())
+    assert response.status == 200
+    first, truncated, third, no_json = map(json.loads, response.body.splitlines())
     assert first["class_name"] == json.loads(alone.body)["class_name"]
     assert truncated["error"]["code"] == "unprocessable_entity"
     assert third["class_name"] in CLASS_NAMES
@@ -180,14 +180,14 @@ def test_10_unreadable_image_can_be_answered_with_200_and_an_error(base_dir: Pat
     with serving(
         base_dir, SAGEMAKER_BATCH="true", SAGEMAKER_CLASSIFIER_ERROR_RECORDS="true"
     ) as server:
-        answer = server.invoke(PNG[:100], "image/png")
+        response = server.invoke(PNG[:100], "image/png")
         empty = server.invoke(b"", "image/png")
         as_csv = server.invoke(PNG[:100], "image/png", "text/csv")
 
     assert empty.status == 200
     assert b"the body is empty" in empty.body
-    assert answer.status == 200
-    (prediction,) = json.loads(answer.body)["predictions"]
+    assert response.status == 200
+    (prediction,) = json.loads(response.body)["predictions"]
     assert prediction["error"]["code"] == "unprocessable_entity"
     assert as_csv.status == 422
 
@@ -222,14 +222,14 @@ def test_15_clarify_gets_the_full_score_vector_in_class_order(
 
 
 def test_same_pixels_have_the_same_prediction_in_every_format(server: Server) -> None:
-    answers = {
+    responses = {
         server.invoke(PNG).body,
         server.invoke(npy(PIXELS), "application/x-npy").body,
         server.invoke(instances(PNG), "application/json").body,
         server.invoke(encode(PIXELS, "BMP"), "application/x-image").body,
     }
 
-    assert len(answers) == 1
+    assert len(responses) == 1
 
 
 def test_request_is_logged_on_one_line_and_a_ping_is_not(base_dir: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.artifacts import encode, random_pixels
 from tests.containers import docker
 from tests.processes import free_port
-from tests.servers import Answer, request
+from tests.servers import Response, request
 
 pytestmark = pytest.mark.docker
 
@@ -64,7 +64,7 @@ def wait_until_ready(name: str, port: int) -> None:
     raise AssertionError(docker("logs", name).text)
 
 
-def invoke(port: int, data: bytes) -> Answer:
+def invoke(port: int, data: bytes) -> Response:
     return request(port, "POST", "/invocations", data, {"Content-Type": "application/x-image"})
 
 

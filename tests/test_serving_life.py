@@ -200,9 +200,9 @@ def test_malformed_body_after_the_response_causes_no_second_response(
         socket.create_connection(("127.0.0.1", server.port), timeout=10) as client,
     ):
         client.sendall(head + body)
-        answer = receive_all(client)
+        response = receive_all(client)
 
-    assert answer.count(b"HTTP/1.1 ") == 1
+    assert response.count(b"HTTP/1.1 ") == 1
 
 
 def test_head_sent_in_pieces_is_one_request(base_dir: Path) -> None:
@@ -239,9 +239,9 @@ def test_pipelined_requests_sent_in_pieces_are_all_answered(base_dir: Path, leng
         for begin, end in pairwise([*cuts, len(data)]):
             client.sendall(data[begin:end])
             time.sleep(0.05)
-        answer = receive_all(client)
+        response = receive_all(client)
 
-    assert answer.count(b"HTTP/1.1 200") == 3
+    assert response.count(b"HTTP/1.1 200") == 3
 
 
 def test_too_long_head_is_answered_with_431(base_dir: Path) -> None:

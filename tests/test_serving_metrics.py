@@ -41,10 +41,10 @@ def parsed(text: str) -> dict[str, float]:
 
 
 def scraped(server: Server) -> dict[str, float]:
-    answer = server.get("/metrics")
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-    return parsed(answer.body.decode())
+    response = server.get("/metrics")
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return parsed(response.body.decode())
 
 
 def test_requests_images_and_seconds_are_counted(base_dir: Path) -> None:

@@ -84,12 +84,12 @@ def test_rejected_client_that_stalls_gets_503_before_the_connection_closes(
             time.sleep(0.2)
 
         clients[1].settimeout(10)
-        answer = receive_all(clients[1])
+        response = receive_all(clients[1])
         for client in clients:
             client.close()
 
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"\r\nConnection: close\r\n" in answer
+        assert response.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nConnection: close\r\n" in response
         assert server.invoke(PNG).status == 200
 
 
@@ -114,12 +114,12 @@ def test_many_stalled_requests_are_rejected_at_once(base_dir: Path, head: bytes)
                 time.sleep(0.2)
 
         try:
-            answers = [receive_all(client) for client in clients[2:]]
+            responses = [receive_all(client) for client in clients[2:]]
         finally:
             for client in clients:
                 client.close()
 
-        assert all(re.search(rb"HTTP/1.[01] 503 ", answer) for answer in answers)
+        assert all(re.search(rb"HTTP/1.[01] 503 ", response) for response in responses)
         # The server notices the closed connections after a moment.
         deadline = time.monotonic() + 30
         while server.invoke(PNG).status == 503 and time.monotonic() < deadline:
@@ -188,12 +188,12 @@ def test_queued_requests_are_answered_after_sigterm(base_dir: Path) -> None:
         time.sleep(0.1)
         server.process.send_signal(signal.SIGTERM)
 
-        answers = [client.recv(4096) for client in clients]
+        responses = [client.recv(4096) for client in clients]
         assert server.process.wait(20) == 0
         for client in clients:
             client.close()
 
-    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * len(clients)
+    assert [response[:12] for response in responses] == [b"HTTP/1.1 200"] * len(clients)
 
 
 def test_sigterm_accepts_the_backlog_despite_many_idle_connections(base_dir: Path) -> None:
@@ -224,8 +224,8 @@ def test_killed_worker_loses_only_its_own_requests(base_dir: Path) -> None:
         later = [send_invocation(server) for _ in range(20)]
 
         # 503 while the next worker loads the model.
-        answers = {client.recv(12) for client in later}
-        assert answers <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+        responses = {client.recv(12) for client in later}
+        assert responses <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
         for client in earlier + later:
             client.close()
         server.wait_for_ping(200)
@@ -371,8 +371,8 @@ def test_pipelined_requests_are_all_answered(base_dir: Path) -> None:
         head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PNG)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
             client.sendall((head.encode() + PNG) * 3)
-            answers = b""
-            while answers.count(b"HTTP/1.1 200") < 3:
+            responses = b""
+            while responses.count(b"HTTP/1.1 200") < 3:
                 chunk = client.recv(65536)
-                assert chunk, answers
-                answers += chunk
+                assert chunk, responses
+                responses += chunk

@@ -75,8 +75,8 @@ def test_dropped_image_is_shown_with_bars_of_probabilities(
     browser.drop("#dropzone", image)
     browser.wait_for("!answer.hidden && preview.naturalWidth === 50")
 
-    answer = server.invoke(PNG)
-    assert answer.status == 200
+    response = server.invoke(PNG)
+    assert response.status == 200
     found = shares(browser)
     assert found == sorted(found, reverse=True)
     assert sum(found) == pytest.approx(100, abs=0.2)
@@ -173,11 +173,11 @@ def test_examples_are_the_golden_images(server: Server) -> None:
     assert document["class_names"] == ["cat", HOSTILE, "Übergröße"]
     assert document["images"] == ["examples/0", "examples/1", "examples/2"]
     for number, url in enumerate(document["images"]):
-        answer = server.get(f"/{url}")
-        assert answer.status == 200
-        assert answer.body == encode(random_pixels(seed=number))
-        assert answer.headers["Content-Type"] == "application/octet-stream"
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        response = server.get(f"/{url}")
+        assert response.status == 200
+        assert response.body == encode(random_pixels(seed=number))
+        assert response.headers["Content-Type"] == "application/octet-stream"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
     for path in ("/examples/3", "/examples/-1", "/examples/../manifest.json", "/examples/0.png"):
         assert server.get(path).status == 404
 
@@ -235,13 +235,13 @@ def test_page_is_accessible_to_screen_readers_and_keyboards(
 
 
 def test_page_is_one_file_with_a_strict_content_security_policy(server: Server) -> None:
-    answer = server.get("/")
-    text = answer.body.decode()
+    response = server.get("/")
+    text = response.body.decode()
 
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    policy = answer.headers["Content-Security-Policy"]
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    policy = response.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert text.count("<script") == 1
     assert not re.search(r"(?:src|href)=\"(?!data:,)", text)

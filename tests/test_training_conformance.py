@@ -180,10 +180,10 @@ def test_7_the_served_network_reproduces_the_golden_answers(finished: Job) -> No
 
 def test_7_the_serving_program_serves_the_artifact(finished: Job) -> None:
     with serving(finished.base_dir) as server:
-        answer = server.invoke(square("red", 1000), "image/png")
+        response = server.invoke(square("red", 1000), "image/png")
 
-    assert answer.status == 200
-    assert json.loads(answer.body)["predictions"][0]["class_name"] == "red"
+    assert response.status == 200
+    assert json.loads(response.body)["predictions"][0]["class_name"] == "red"
 
 
 def test_7_a_kill_while_writing_keeps_the_earlier_artifact(finished: Job, tmp_path: Path) -> None:

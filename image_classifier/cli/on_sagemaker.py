@@ -99,8 +99,8 @@ def approve(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
 def predict(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Print the predictions of the endpoint."""
     images, top = arguments.images, arguments.top
-    answers = prediction.predict(aws, file, images, model=arguments.model, top=top)
-    results.print_predictions(answers, arguments)
+    responses = prediction.predict(aws, file, images, model=arguments.model, top=top)
+    results.print_predictions(responses, arguments)
     return None
 
 

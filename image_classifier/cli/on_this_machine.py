@@ -112,8 +112,8 @@ def predict(_aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obj
     """Print the predictions of the server."""
     port = arguments.port or server.port(_folder_of(file))
     model = invocation.target_model(file.settings, arguments.model)
-    answers = server.predict(arguments.images, port, top=arguments.top, model=model)
-    results.print_predictions(answers, arguments)
+    responses = server.predict(arguments.images, port, top=arguments.top, model=model)
+    results.print_predictions(responses, arguments)
     return None
 
 

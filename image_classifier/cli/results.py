@@ -9,7 +9,7 @@ from pathlib import Path
 
 from container.classifier.errors import UserError
 from image_classifier.platform import predictions
-from image_classifier.sagemaker.aws import Answer
+from image_classifier.sagemaker.aws import Response
 from image_classifier.sagemaker.logs import Line
 from image_classifier.settings.settings_file import SettingsFile
 
@@ -27,7 +27,7 @@ def folder_of(file: SettingsFile) -> Path:
 
 
 def print_predictions(
-    responses: Iterable[tuple[Path, Answer]], arguments: argparse.Namespace
+    responses: Iterable[tuple[Path, Response]], arguments: argparse.Namespace
 ) -> None:
     """Print each image's class and the next best ones, or with --json its complete response.
 
@@ -35,12 +35,12 @@ def print_predictions(
         UserError: images were rejected; their lines have the reasons.
     """
     count = rejected = 0
-    for image, answer in responses:
+    for image, response in responses:
         count += 1
-        rejected += "error" in answer
-        document = answer if "predictions" in answer else {"predictions": [answer]}
+        rejected += "error" in response
+        document = response if "predictions" in response else {"predictions": [response]}
         texts = predictions.lines(str(image), document, arguments.top or DEFAULT_TOP)
-        lines = [json.dumps(answer)] if arguments.json else texts
+        lines = [json.dumps(response)] if arguments.json else texts
         for line in lines:
             print(line, flush=True)
     if rejected:

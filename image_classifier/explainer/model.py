@@ -107,8 +107,8 @@ class Model:
     def _invoke(self, images: Pixels) -> Scores:
         content_type, accept = self.predictor.content_type, self.predictor.accept_type
         body = encode_images(images, content_type)
-        answer, media_type = self.endpoint.invoke(body, content_type, accept)
-        return parse_scores(answer, media_type, self.predictor.probability)
+        response, media_type = self.endpoint.invoke(body, content_type, accept)
+        return parse_scores(response, media_type, self.predictor.probability)
 
 
 def _class_names(label_headers: tuple[str, ...] | None, first: Scores) -> tuple[str, ...]:

@@ -200,10 +200,10 @@ def _predict(
     if model is not None:
         headers[TARGET_MODEL] = model
     address = processes.client_address(port)
-    answer = call(address, "POST", "/invocations", timeout=60, body=body, headers=headers)
-    if answer.status is None:
-        raise _no_server(port, answer)
-    return invocation.decode_response(answer.body, answer.status)
+    response = call(address, "POST", "/invocations", timeout=60, body=body, headers=headers)
+    if response.status is None:
+        raise _no_server(port, response)
+    return invocation.decode_response(response.body, response.status)
 
 
 def require_server(port: int) -> None:

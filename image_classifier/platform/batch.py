@@ -18,7 +18,7 @@ from pathlib import Path
 from container.classifier.errors import UserError
 from image_classifier.platform import endpoint
 from image_classifier.platform.finished_files import FinishedFiles
-from image_classifier.platform.sandbox.http_call import Answer, call
+from image_classifier.platform.sandbox.http_call import Response, call
 from image_classifier.platform.sandbox.launch import Running
 
 SINGLE, MULTI = "SingleRecord", "MultiRecord"
@@ -155,9 +155,11 @@ def _names(source: Path) -> Iterator[str]:
 
 def _concurrency(server: Running, job: Job) -> int:
     """Return the number of requests at once that the server accepts."""
-    answer = call(server.address, "GET", "/execution-parameters", timeout=_PARAMETERS_SECONDS)
+    response = call(server.address, "GET", "/execution-parameters", timeout=_PARAMETERS_SECONDS)
     try:
-        wanted = int(json.loads(answer.body)["MaxConcurrentTransforms"]) if answer.is_success else 1
+        wanted = (
+            int(json.loads(response.body)["MaxConcurrentTransforms"]) if response.is_success else 1
+        )
     except (ValueError, LookupError, TypeError):
         wanted = 1
     # As on SageMaker, the requests at once have at most 100 MB.
@@ -220,9 +222,9 @@ def _send(job: Job, body: bytes, server: Running) -> bytes:
         UserError: the server has ended.
     """
     headers = {"Content-Type": job.content_type, "Accept": job.accept}
-    answer = Answer(seconds=0)
+    response = Response(seconds=0)
     for _ in range(1 + _RETRIES):
-        answer = call(
+        response = call(
             server.address,
             "POST",
             "/invocations",
@@ -231,13 +233,13 @@ def _send(job: Job, body: bytes, server: Running) -> bytes:
             headers=headers,
             max_bytes=_MAX_RESPONSE_BYTES,
         )
-        if answer.status == HTTPStatus.OK:
-            return answer.body if job.strategy == SINGLE else _lines(body, answer.body)
+        if response.status == HTTPStatus.OK:
+            return response.body if job.strategy == SINGLE else _lines(body, response.body)
         endpoint.require_running(server)
-        if answer.status is not None and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if response.status is not None and response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             # The same request would be rejected again.
             break
-    raise _RejectedError(str(answer))
+    raise _RejectedError(str(response))
 
 
 def _lines(request: bytes, response: bytes) -> bytes:

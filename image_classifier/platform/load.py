@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from container.classifier.machine import usable_cpus
-from image_classifier.platform.sandbox.http_call import Answer
+from image_classifier.platform.sandbox.http_call import Response
 
 # The 99th percentile of fewer requests is one of the slowest two.
 _LEAST_REQUESTS = 200
@@ -111,7 +111,7 @@ def _best(loads: Mapping[str, Capacity | str]) -> str | None:
 
 
 def find_capacity(
-    send: Callable[[], Answer],
+    send: Callable[[], Response],
     limit: float,
     seconds: float,
 ) -> Capacity:
@@ -132,7 +132,7 @@ def search(passes: Callable[[float], bool], first: float) -> tuple[float, float]
     """Return the highest rate that passes, confirmed, and a slightly higher one that does not.
 
     Args:
-        passes: whether a server carries a rate; the answer may differ between calls.
+        passes: whether a server carries a rate; the result may differ between calls.
         first: rate to begin with.
     """
     low, high = 0.0, math.inf
@@ -157,7 +157,7 @@ def search(passes: Callable[[float], bool], first: float) -> tuple[float, float]
 
 def _passes(
     pool: ThreadPoolExecutor,
-    send: Callable[[], Answer],
+    send: Callable[[], Response],
     limit: float,
     seconds: float,
     rate: float,

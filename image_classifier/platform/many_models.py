@@ -19,7 +19,7 @@ from container.classifier.environment import MULTI_MODEL_VARIABLE
 from container.classifier.errors import UserError
 from container.classifier.media_types import TARGET_MODEL
 from image_classifier.platform.archives import extract
-from image_classifier.platform.sandbox.http_call import Answer, call
+from image_classifier.platform.sandbox.http_call import Response, call
 from image_classifier.platform.sandbox.launch import Launch, Running
 
 # SageMaker's time limits of a load and of an invocation.
@@ -92,7 +92,7 @@ class ManyModels:
 
     def invoke(
         self, target_model: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         """Send a request to a model, which is loaded first if necessary.
 
         Returns:
@@ -109,21 +109,21 @@ class ManyModels:
             if (problem := self._ensure_loaded(target_model, name)) is not None:
                 return problem
             load = self._loaded.get(name)
-            answer = self._send("POST", path, _INVOCATION_SECONDS, body, headers)
-            if answer.status != HTTPStatus.NOT_FOUND:
-                return answer
+            response = self._send("POST", path, _INVOCATION_SECONDS, body, headers)
+            if response.status != HTTPStatus.NOT_FOUND:
+                return response
             # It was evicted after it had been found loaded, or the server has lost it.
             with self._changed:
                 if load is not None and self._loaded.get(name) == load:
                     del self._loaded[name]
-        return answer
+        return response
 
     def unload_all(self) -> None:
         """Unload all models."""
         while self._evict():
             pass
 
-    def _ensure_loaded(self, target_model: str, name: str) -> Answer | None:
+    def _ensure_loaded(self, target_model: str, name: str) -> Response | None:
         """Load a model unless it is loaded; return the response of a server that cannot."""
         with self._locks[name]:
             with self._changed:
@@ -133,8 +133,8 @@ class ManyModels:
             self._unpack(target_model, name)
             with self._changed:
                 self._loading += 1
-            answer = self._load(name)
-            is_loaded = answer.is_success or answer.status == HTTPStatus.CONFLICT
+            response = self._load(name)
+            is_loaded = response.is_success or response.status == HTTPStatus.CONFLICT
             if not is_loaded:
                 self._remove(name)
             with self._changed:
@@ -143,16 +143,16 @@ class ManyModels:
                     self.loads += 1
                     self._loaded[name] = self.loads
                 self._changed.notify_all()
-            return None if is_loaded else answer
+            return None if is_loaded else response
 
-    def _load(self, name: str) -> Answer:
+    def _load(self, name: str) -> Response:
         document = {"model_name": name, "url": f"{self._root}/{name}/model"}
         body = json.dumps(document).encode()
         headers = {"Content-Type": "application/json"}
         while True:
-            answer = self._send("POST", "/models", _LOAD_SECONDS, body, headers)
-            if answer.status != HTTPStatus.INSUFFICIENT_STORAGE or not self._make_room():
-                return answer
+            response = self._send("POST", "/models", _LOAD_SECONDS, body, headers)
+            if response.status != HTTPStatus.INSUFFICIENT_STORAGE or not self._make_room():
+                return response
 
     def _make_room(self) -> bool:
         """Unload a model; return whether there may be more memory now."""
@@ -225,7 +225,7 @@ class ManyModels:
         seconds: float,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         return call(
             self._server.address,
             method,

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def lines(name: str, answer: Mapping[str, Any], top: int = 2) -> Iterator[str]:
+def lines(name: str, response: Mapping[str, Any], top: int = 2) -> Iterator[str]:
     """Yield a line about each prediction of a response: the class, then the next best ones.
 
     Args:
         name: what was sent, such as an image file.
-        answer: the response, parsed.
+        response: the response, parsed.
         top: number of classes.
     """
-    for prediction in answer["predictions"]:
+    for prediction in response["predictions"]:
         if "error" in prediction:
             yield f"{name}: {prediction['error']['message']}"
             continue

@@ -33,13 +33,13 @@ def wait_until_ready(
     """
     deadline = time.monotonic() + seconds
     while True:
-        answer = call(address, "GET", "/ping", timeout=_PING_SECONDS)
-        if answer.status == HTTPStatus.OK:
+        response = call(address, "GET", "/ping", timeout=_PING_SECONDS)
+        if response.status == HTTPStatus.OK:
             return
         if (reason := why_ended()) is not None:
             raise UserError(f"the server ended with {reason}")
         if time.monotonic() > deadline:
             raise UserError(
-                f"the server was not ready after {seconds:g} s ({answer}); {end_of_log()}"
+                f"the server was not ready after {seconds:g} s ({response}); {end_of_log()}"
             )
         time.sleep(_POLL_SECONDS)

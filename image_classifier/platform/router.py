@@ -23,7 +23,7 @@ from container.classifier.media_types import JSON, TARGET_MODEL
 from image_classifier.platform import endpoint, processes
 from image_classifier.platform.many_models import MAX_BYTES, MODELS, ManyModels, launch_of
 from image_classifier.platform.program import Program, handle_stop_signals
-from image_classifier.platform.sandbox.http_call import Answer, call
+from image_classifier.platform.sandbox.http_call import Response, call
 from image_classifier.platform.sandbox.launch import Limits, Running
 
 _PING_SECONDS = 2
@@ -84,32 +84,32 @@ class _Handler(BaseHTTPRequestHandler):
             given = {name: self.headers.get(name) for name in _REQUEST_HEADERS}
             headers = {name: value for name, value in given.items() if value is not None}
             try:
-                answer = self.server.models.invoke(model, body, headers)
+                response = self.server.models.invoke(model, body, headers)
             except UserError as error:
                 self._reject(HTTPStatus.NOT_FOUND, str(error))
             else:
-                self._respond(answer)
+                self._respond(response)
 
-    def _respond(self, answer: Answer) -> None:
-        if answer.status is None:
-            self._reject(HTTPStatus.BAD_GATEWAY, f"the server: {answer}")
+    def _respond(self, response: Response) -> None:
+        if response.status is None:
+            self._reject(HTTPStatus.BAD_GATEWAY, f"the server: {response}")
             return
-        if answer.is_cut:
+        if response.is_cut:
             limit = f"the response has more than {MAX_BYTES // 2**20} MB: send fewer images"
             self._reject(HTTPStatus.BAD_GATEWAY, limit)
             return
-        self.send_response(answer.status)
+        self.send_response(response.status)
         for name in _RESPONSE_HEADERS:
-            if name in answer.headers:
-                self.send_header(name, answer.headers[name])
-        self.send_header("Content-Length", str(len(answer.body)))
+            if name in response.headers:
+                self.send_header(name, response.headers[name])
+        self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
-        self.wfile.write(answer.body)
+        self.wfile.write(response.body)
 
     def _reject(self, status: HTTPStatus, message: str) -> None:
         error = {"code": status.phrase.lower().replace(" ", "_"), "message": message}
         body = json.dumps({"error": error}).encode()
-        self._respond(Answer(seconds=0, status=status, headers={"content-type": JSON}, body=body))
+        self._respond(Response(seconds=0, status=status, headers={"content-type": JSON}, body=body))
 
 
 def program(

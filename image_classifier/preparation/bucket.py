@@ -13,7 +13,7 @@ from tqdm import tqdm
 from container.classifier.errors import UserError
 from container.classifier.image_files import visible_entries
 from image_classifier.sagemaker import s3
-from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.aws import Aws, Response
 from image_classifier.sagemaker.s3 import S3Uri
 
 
@@ -86,7 +86,7 @@ class Prefix:
         with bar:
             s3.upload(self._aws, targets, bar.update)
 
-    def _is_same(self, file: Local, remote: Answer) -> bool:
+    def _is_same(self, file: Local, remote: Response) -> bool:
         if remote["Size"] != file.size_bytes:
             return False
         if remote["ETag"].strip('"') == file.md5:

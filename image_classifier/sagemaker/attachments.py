@@ -68,15 +68,15 @@ def of_scaling(aws: Aws, settings: Settings) -> list[Attachment]:
         # One is of these settings, the other perhaps of earlier ones.
         "ResourceIds": [scaling.variant_id(settings), scaling.component_id(settings)],
     }
-    answer = aws.query_unless(_DENIED, "DescribeScalableTargets", request, scaling.SERVICE)
-    targets = answer["ScalableTargets"] if answer is not None else []
+    response = aws.query_unless(_DENIED, "DescribeScalableTargets", request, scaling.SERVICE)
+    targets = response["ScalableTargets"] if response is not None else []
     found = [
         _target(each, f" from {each['MinCapacity']} to {each['MaxCapacity']} instances")
         for each in targets
     ]
     names = {"AlarmNames": [scaling.alarm_name(settings)]}
-    answer = aws.query_unless(_DENIED, "DescribeAlarms", names, "cloudwatch")
-    alarms = answer["MetricAlarms"] if answer is not None else []
+    response = aws.query_unless(_DENIED, "DescribeAlarms", names, "cloudwatch")
+    alarms = response["MetricAlarms"] if response is not None else []
     return [*found, *(_alarm(settings) for _ in alarms)]
 
 

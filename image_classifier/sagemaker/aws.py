@@ -16,7 +16,7 @@ from image_classifier.sagemaker.request_fields import CREATOR_TAG, creator
 from image_classifier.settings import service_model
 
 # Responses are read by key: botocore has no types for them.
-Answer = dict[str, Any]
+Response = dict[str, Any]
 
 POLL_SECONDS = 10.0
 
@@ -86,7 +86,7 @@ class Aws:
 
     def send(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
-    ) -> Answer:
+    ) -> Response:
         """Validate a request and send it; in a dry run print it.
 
         The resource that a request creates has a tag with its creator.
@@ -124,19 +124,19 @@ class Aws:
 
     def query(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
-    ) -> Answer:
+    ) -> Response:
         """Send a request, in a dry run too.
 
         Raises:
             UserError: AWS rejected it.
         """
         with explained(operation):
-            answer: Answer = getattr(self.client(service), xform_name(operation))(**request)
-            return answer
+            response: Response = getattr(self.client(service), xform_name(operation))(**request)
+            return response
 
     def query_unless(
         self, codes: Collection[str], operation: str, request: Mapping[str, object], service: str
-    ) -> Answer | None:
+    ) -> Response | None:
         """Send a request, in a dry run too; return None if AWS rejects it with one of the codes.
 
         `codes` can also have parts of messages, where a code is too general.
@@ -169,7 +169,7 @@ class Aws:
 
     def pages(
         self, operation: str, request: Mapping[str, object], service: str = "sagemaker"
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Response]:
         """Yield the pages of an operation that lists something."""
         with explained(operation):
             yield from self.client(service).get_paginator(xform_name(operation)).paginate(**request)
@@ -199,7 +199,7 @@ class Aws:
         name: str,
         hint: str = "",
         on_poll: Callable[[], None] = lambda: None,
-    ) -> Answer:
+    ) -> Response:
         """Poll a job until its status is final; print every change of it.
 
         Args:
@@ -214,21 +214,21 @@ class Aws:
         noun = operation.removeprefix("Describe")
         last = None
         while True:
-            answer = self.query(operation, {f"{noun}Name": name})
-            status = answer[f"{noun}Status"]
-            shown = ", ".join(filter(None, (status, answer.get("SecondaryStatus"))))
+            response = self.query(operation, {f"{noun}Name": name})
+            status = response[f"{noun}Status"]
+            shown = ", ".join(filter(None, (status, response.get("SecondaryStatus"))))
             if shown != last:
                 self.show(f"{time.strftime('%H:%M:%S')} {shown}")
                 last = shown
             on_poll()
             if status == "Failed":
-                reason = answer.get("FailureReason", "no reason given")
+                reason = response.get("FailureReason", "no reason given")
                 raise UserError(f"{name} failed: {reason}{hint}")
             if status == "Stopped":
-                reason = answer.get("SecondaryStatus", status)
+                reason = response.get("SecondaryStatus", status)
                 raise UserError(f"{name} was stopped before its end ({reason}){hint}")
             if not is_changing(status):
-                return answer
+                return response
             time.sleep(POLL_SECONDS)
 
     def container_image(self, framework: str) -> str:

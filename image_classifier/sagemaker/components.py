@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from container.classifier.errors import UserError
 from image_classifier.sagemaker import aws as calls
 from image_classifier.sagemaker import endpoint_requests, resources, rollout
-from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.aws import Aws, Response
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
 
@@ -49,12 +49,12 @@ def find(aws: Aws, settings: Settings) -> Component | None:
     Raises:
         UserError: AWS rejected a request.
     """
-    answer = _describe(aws, settings)
-    if answer is None:
+    response = _describe(aws, settings)
+    if response is None:
         return None
-    owner = resources.find_owner(aws, settings, answer["InferenceComponentArn"])
-    copies = int(answer.get("RuntimeConfig", {}).get("CurrentCopyCount", 0))
-    return Component(settings.name, answer["InferenceComponentStatus"], copies, owner)
+    owner = resources.find_owner(aws, settings, response["InferenceComponentArn"])
+    copies = int(response.get("RuntimeConfig", {}).get("CurrentCopyCount", 0))
+    return Component(settings.name, response["InferenceComponentStatus"], copies, owner)
 
 
 def deploy(aws: Aws, settings: Settings, model: str, *, is_new_endpoint: bool) -> None:
@@ -138,7 +138,7 @@ def wait_until_deleted(aws: Aws, settings: Settings) -> None:
     )
 
 
-def _describe(aws: Aws, settings: Settings) -> Answer | None:
+def _describe(aws: Aws, settings: Settings) -> Response | None:
     request = {"InferenceComponentName": settings.name}
     return aws.query_unless(_NONE, f"Describe{NOUN}", request, "sagemaker")
 

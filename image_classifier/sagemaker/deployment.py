@@ -131,11 +131,11 @@ def find_model(aws: Aws, settings: Settings, job: str | None) -> str:
         name = job or f"{settings.name}-TRAINING-JOB"
         return f"{settings.output}/{name}/output/model.tar.gz"
     name = job or resources.newest_job(aws, settings)
-    answer = aws.query("DescribeTrainingJob", {"TrainingJobName": name})
-    found = (answer.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
+    response = aws.query("DescribeTrainingJob", {"TrainingJobName": name})
+    found = (response.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
     if not found:
         raise UserError(
-            f"the training job {name} has no model: it is {answer['TrainingJobStatus']}"
+            f"the training job {name} has no model: it is {response['TrainingJobStatus']}"
         )
     return str(found)
 

@@ -49,10 +49,10 @@ def find(aws: Aws, settings: Settings) -> datetime | None:
     Raises:
         UserError: AWS rejected the request.
     """
-    answer = aws.query_unless(_NONE, "GetSchedule", {"Name": name(settings)}, SERVICE)
-    if answer is None:
+    response = aws.query_unless(_NONE, "GetSchedule", {"Name": name(settings)}, SERVICE)
+    if response is None:
         return None
-    expression = str(answer["ScheduleExpression"])
+    expression = str(response["ScheduleExpression"])
     try:
         return datetime.strptime(expression, _EXPRESSION).replace(tzinfo=UTC)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import Any
 from container.classifier.errors import UserError
 from container.classifier.media_types import JSON
 from image_classifier.platform.many_models import check_name
-from image_classifier.sagemaker.aws import Answer, Aws, ModelError
+from image_classifier.sagemaker.aws import Aws, ModelError, Response
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings
 
@@ -39,7 +39,7 @@ class RejectedImageError(UserError):
     def __init__(self, message: str, code: str = "not_sent") -> None:
         """Set the reason, and the code in the server's form."""
         super().__init__(message)
-        self.document: Answer = {"error": {"code": code, "message": message}}
+        self.document: Response = {"error": {"code": code, "message": message}}
 
 
 def accept(top: int | None) -> str:
@@ -55,7 +55,7 @@ def invoke(
     *,
     model: str | None = None,
     top: int | None = None,
-) -> Answer:
+) -> Response:
     """Send an image to the endpoint; return the response, an empty one in a dry run.
 
     Args:
@@ -94,7 +94,7 @@ def target_model(settings: Settings, model: str | None) -> str | None:
     return model
 
 
-def decode_response(body: bytes, status: int = HTTPStatus.OK) -> Answer:
+def decode_response(body: bytes, status: int = HTTPStatus.OK) -> Response:
     """Parse the server's response.
 
     Raises:
@@ -103,21 +103,21 @@ def decode_response(body: bytes, status: int = HTTPStatus.OK) -> Answer:
     """
     problem = UserError(f"not a response of the server: {body[:300].decode(errors='replace')}")
     try:
-        answer: Answer = json.loads(body)
+        response: Response = json.loads(body)
         # SAGEMAKER_CLASSIFIER_ERROR_RECORDS changes the status of an image's error to 200.
-        first = answer["predictions"][0] if status == HTTPStatus.OK else answer
+        first = response["predictions"][0] if status == HTTPStatus.OK else response
         if "error" in first:
             code, message = (str(first["error"][key]) for key in ("code", "message"))
             is_about_image = status == HTTPStatus.OK or status in _IMAGE_ERRORS
             problem = RejectedImageError(message, code) if is_about_image else UserError(message)
-        elif first["class_name"] and (answer.get("class_names") or first["ranking"]):
-            return answer
+        elif first["class_name"] and (response.get("class_names") or first["ranking"]):
+            return response
     except (ValueError, LookupError, TypeError):
         pass
     raise problem
 
 
-def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Answer:
+def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | None) -> Response:
     if (model := target_model(settings, model)) is not None:
         request["TargetModel"] = model
     has_component = settings.endpoint.has_component
@@ -130,13 +130,13 @@ def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | 
     seconds = START_SECONDS if has_component else LOADING_SECONDS
     for attempt in range(seconds // _LOADING_POLL_SECONDS):
         try:
-            answer = aws.query_unless(_NOT_READY, "InvokeEndpoint", request, "sagemaker-runtime")
+            response = aws.query_unless(_NOT_READY, "InvokeEndpoint", request, "sagemaker-runtime")
         except ModelError as error:
             if error.status not in _IMAGE_ERRORS:
                 raise
             return decode_response(error.body.encode(), error.status)
-        if answer is not None:
-            return decode_response(answer["Body"].read())
+        if response is not None:
+            return decode_response(response["Body"].read())
         if has_component and attempt == 0:
             notice = f"the endpoint {settings.name} starts an instance, which takes minutes"
             # Not among the predictions.
@@ -150,15 +150,15 @@ def _invoke(aws: Aws, settings: Settings, request: dict[str, Any], model: str | 
 
 def _invoke_asynchronously(
     aws: Aws, settings: Settings, request: dict[str, Any], body: bytes
-) -> Answer:
+) -> Response:
     source = S3Uri.parse(f"{settings.output}/asynchronous/requests/{uuid.uuid4()}")
     source.write(aws, body)
     request["InputLocation"] = str(source)
     if aws.is_dry:
         aws.show_request("InvokeEndpointAsync", request)
         return {}
-    answer = aws.query("InvokeEndpointAsync", request, "sagemaker-runtime")
-    output, failure = answer["OutputLocation"], answer.get("FailureLocation")
+    response = aws.query("InvokeEndpointAsync", request, "sagemaker-runtime")
+    output, failure = response["OutputLocation"], response.get("FailureLocation")
     for _ in range(ASYNCHRONOUS_SECONDS):
         if (content := S3Uri.parse(output).read(aws)) is not None:
             return decode_response(content)

@@ -7,7 +7,7 @@ from pathlib import Path
 from container.classifier.environment import PAYLOAD_VARIABLE
 from container.classifier.media_types import ANY_IMAGE, IMAGE_MEDIA_TYPES
 from image_classifier.sagemaker import deployment, endpoint_requests, invocation
-from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.aws import Aws, Response
 from image_classifier.sagemaker.invocation import RejectedImageError
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.inference import PAYLOAD_MB, Endpoint
@@ -23,7 +23,7 @@ def predict(
     *,
     model: str | None = None,
     top: int | None = None,
-) -> Iterator[tuple[Path, Answer]]:
+) -> Iterator[tuple[Path, Response]]:
     """Yield every image with its response, or with an error if it is rejected.
 
     Args:
@@ -45,12 +45,12 @@ def predict(
                 body, media_type = b"", "image/jpeg"
             else:
                 body, media_type = read_image(image, settings.endpoint)
-            answer = invocation.invoke(aws, settings, body, media_type, model=model, top=top)
+            response = invocation.invoke(aws, settings, body, media_type, model=model, top=top)
         except RejectedImageError as error:
-            answer = error.document
+            response = error.document
         # Empty in a dry run.
-        if answer:
-            yield image, answer
+        if response:
+            yield image, response
 
 
 def transform(

@@ -72,13 +72,13 @@ def check(aws: Aws, file: SettingsFile) -> Findings:
 def _check_bucket(aws: Aws, settings: Settings, findings: Findings) -> None:
     bucket, region = settings.aws.bucket, aws.client("s3").meta.region_name
     request = {"Bucket": bucket}
-    answer = aws.query_unless({"NoSuchBucket"}, "GetBucketLocation", request, "s3")
-    if answer is None:
+    response = aws.query_unless({"NoSuchBucket"}, "GetBucketLocation", request, "s3")
+    if response is None:
         problem = f"aws.bucket {bucket} does not exist: create it, or name another one"
         findings.problems.append(problem)
         return
     # Names of the API's first years.
-    found = answer.get("LocationConstraint") or "us-east-1"
+    found = response.get("LocationConstraint") or "us-east-1"
     found = "eu-west-1" if found == "EU" else found
     if found != region:
         problem = f"aws.bucket {bucket} is in {found}, and jobs run in {region}: use a bucket there"
@@ -197,8 +197,8 @@ def _problem(aws: Aws, uri: str, architecture: str) -> str | None:
     where = {"registryId": match["account"], "repositoryName": match["repository"]}
     request = where | {"imageIds": [chosen], "acceptedMediaTypes": list(_MANIFESTS)}
     missing = {"RepositoryNotFoundException"}
-    answer = aws.query_unless(missing, "BatchGetImage", request, "ecr")
-    found = answer["images"] if answer is not None else []
+    response = aws.query_unless(missing, "BatchGetImage", request, "ecr")
+    found = response["images"] if response is not None else []
     if not found:
         return "does not exist: run push.sh"
     manifest = json.loads(found[0]["imageManifest"])
@@ -209,8 +209,8 @@ def _problem(aws: Aws, uri: str, architecture: str) -> str | None:
     address = aws.query("GetDownloadUrlForLayer", layer, "ecr")["downloadUrl"]
     try:
         # ECR's own address.
-        with urlopen(address, timeout=_CONFIG_SECONDS) as response:  # noqa: S310
-            config = json.loads(response.read(_MAX_CONFIG_BYTES))
+        with urlopen(address, timeout=_CONFIG_SECONDS) as opened:  # noqa: S310
+            config = json.loads(opened.read(_MAX_CONFIG_BYTES))
         built = str(config["architecture"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"the configuration of {uri} cannot be read: {error}") from None

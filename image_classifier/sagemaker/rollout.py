@@ -53,17 +53,17 @@ def wait(aws: Aws, settings: Settings, served: str, noun: str = "Endpoint") -> N
     log, shown = logs.of_endpoint(aws, settings, start=time.time()), ""
     polls = math.ceil(settings.endpoint.deploy_minutes * 60 / max(calls.POLL_SECONDS, 1))
     for _ in range(polls):
-        answer = aws.query(f"Describe{noun}", {f"{noun}Name": settings.name})
-        if answer[f"{noun}Status"] != shown:
-            shown = answer[f"{noun}Status"]
+        response = aws.query(f"Describe{noun}", {f"{noun}Name": settings.name})
+        if response[f"{noun}Status"] != shown:
+            shown = response[f"{noun}Status"]
             aws.show(f"{time.strftime('%H:%M:%S')} {shown}")
         log.show_new()
         if shown not in _CHANGING:
             break
         time.sleep(calls.POLL_SECONDS)
-    serves = answer.get("EndpointConfigName") or answer["Specification"]["ModelName"]
+    serves = response.get("EndpointConfigName") or response["Specification"]["ModelName"]
     if problem := _problem(settings, shown, serves, served):
-        reason = answer.get("FailureReason", "AWS gives no reason")
+        reason = response.get("FailureReason", "AWS gives no reason")
         raise UserError(f"the {KINDS[noun]} {settings.name} {problem}: {reason}{log.tail()}")
 
 
@@ -101,11 +101,11 @@ def smoke_test(aws: Aws, settings: Settings, artifact: str, *, model: str | None
     for image in images:
         media_type = IMAGE_MEDIA_TYPES[PurePosixPath(image.name).suffix.lower()]
         try:
-            answer = invocation.invoke(aws, settings, image.data, media_type, model=model)
+            response = invocation.invoke(aws, settings, image.data, media_type, model=model)
         except RejectedImageError as error:
             name = f"{image.name} of {artifact}"
             raise UserError(f"the endpoint {settings.name} rejected {name}: {error}") from None
-        found = answer["predictions"][0].get("probabilities", ())
+        found = response["predictions"][0].get("probabilities", ())
         differences = [_difference(found, expected) for expected in image.probabilities]
         if min(differences) > _TOLERANCE:
             raise UserError(

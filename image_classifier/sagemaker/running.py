@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from image_classifier.sagemaker import prices
-from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.aws import Aws, Response
 from image_classifier.sagemaker.expiry import shown
 from image_classifier.sagemaker.prices import Prices
 from image_classifier.sagemaker.resources import KINDS, Resource
@@ -96,8 +96,8 @@ def _warm_pools(aws: Aws, finished: Sequence[Resource], priced: Prices) -> list[
     for resource in finished:
         if resource.name not in names:
             continue
-        answer = aws.query("DescribeTrainingJob", {"TrainingJobName": resource.name})
-        described, end = answer["ResourceConfig"], answer.get("TrainingEndTime")
+        response = aws.query("DescribeTrainingJob", {"TrainingJobName": resource.name})
+        described, end = response["ResourceConfig"], response.get("TrainingEndTime")
         seconds = described.get("KeepAlivePeriodInSeconds", 0)
         # The status can be late.
         if end is not None and (until := end + timedelta(seconds=seconds)) > datetime.now(UTC):
@@ -109,35 +109,35 @@ def _warm_pools(aws: Aws, finished: Sequence[Resource], priced: Prices) -> list[
 def _job(aws: Aws, resource: Resource, priced: Prices) -> Running | None:
     use, path, start = _JOBS[resource.noun]
     name = {f"{resource.noun}Name": resource.name}
-    answer = aws.query(f"Describe{resource.noun}", name)
-    described: Any = answer
+    response = aws.query(f"Describe{resource.noun}", name)
+    described: Any = response
     for key in path:
         described = described.get(key) or {}
-    since = answer.get(start)
+    since = response.get(start)
     if since is None or "InstanceType" not in described:
         # It waits for instances.
         return None
     running = _running(resource, described, since, use, priced)
-    if not answer.get("EnableManagedSpotTraining"):
+    if not response.get("EnableManagedSpotTraining"):
         return running
     return running._replace(hourly=running.hourly * priced.table["spot_share"])
 
 
 def _endpoint(aws: Aws, resource: Resource, priced: Prices) -> Running | None:
-    answer = aws.query("DescribeEndpoint", {"EndpointName": resource.name})
-    config = {"EndpointConfigName": answer["EndpointConfigName"]}
+    response = aws.query("DescribeEndpoint", {"EndpointName": resource.name})
+    config = {"EndpointConfigName": response["EndpointConfigName"]}
     variant = aws.query("DescribeEndpointConfig", config)["ProductionVariants"][0]
     if "InstanceType" not in variant:
         # Serverless.
         return None
-    now = (answer.get("ProductionVariants") or [{}])[0]
+    now = (response.get("ProductionVariants") or [{}])[0]
     count = now.get("CurrentInstanceCount", variant.get("InitialInstanceCount", 1))
     described = {"InstanceType": variant["InstanceType"], "InstanceCount": count}
-    return _running(resource, described, answer["CreationTime"], prices.ENDPOINT, priced)
+    return _running(resource, described, response["CreationTime"], prices.ENDPOINT, priced)
 
 
 def _running(
-    resource: Resource, described: Answer, since: datetime, use: str, priced: Prices
+    resource: Resource, described: Response, since: datetime, use: str, priced: Prices
 ) -> Running:
     kind, count = str(described["InstanceType"]), int(described.get("InstanceCount", 1))
     return Running(resource, kind, count, since, priced.hourly(use, kind) * count)

@@ -9,7 +9,7 @@ from typing import Self
 from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker.aws import TRANSFER_THREADS, Answer, Aws, explained
+from image_classifier.sagemaker.aws import TRANSFER_THREADS, Aws, Response, explained
 
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?(?P<key>.*)")
 
@@ -61,10 +61,10 @@ class S3Uri:
             UserError: AWS rejected the request.
         """
         request = {"Bucket": self.bucket, "Key": self.key}
-        answer = aws.query_unless({"NoSuchKey", "404"}, "GetObject", request, "s3")
-        if answer is None:
+        response = aws.query_unless({"NoSuchKey", "404"}, "GetObject", request, "s3")
+        if response is None:
             return None
-        body: bytes = answer["Body"].read()
+        body: bytes = response["Body"].read()
         return body
 
     def etag(self, aws: Aws) -> str:
@@ -76,8 +76,8 @@ class S3Uri:
         if aws.is_dry:
             return ""
         with explained(f"reading {self}"):
-            answer = aws.client("s3").head_object(Bucket=self.bucket, Key=self.key)
-        return str(answer["ETag"])
+            response = aws.client("s3").head_object(Bucket=self.bucket, Key=self.key)
+        return str(response["ETag"])
 
     def download(self, aws: Aws, path: Path) -> None:
         """Write the object to a file."""
@@ -94,7 +94,7 @@ class S3Uri:
         with explained(f"copying {self}"):
             aws.client("s3").copy(source, target.bucket, target.key)
 
-    def objects(self, aws: Aws) -> Iterator[Answer]:
+    def objects(self, aws: Aws) -> Iterator[Response]:
         """Yield key, size and ETag of every object whose key begins with this one's."""
         request = {"Bucket": self.bucket, "Prefix": self.key}
         for page in aws.pages("ListObjectsV2", request, "s3"):

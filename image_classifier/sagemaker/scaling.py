@@ -50,9 +50,9 @@ def register(aws: Aws, settings: Settings, scaling: Scaling) -> None:
     aws.send("RegisterScalableTarget", {**target(settings), **limits}, SERVICE)
     aws.send("PutScalingPolicy", tracking_policy(settings, scaling), SERVICE)
     if scaling.min_instances == 0:
-        answer = aws.send("PutScalingPolicy", start_policy(settings, scaling), SERVICE)
+        response = aws.send("PutScalingPolicy", start_policy(settings, scaling), SERVICE)
         # A dry run has no policy.
-        arn = str(answer.get("PolicyARN", "arn:aws:autoscaling:PLACEHOLDER"))
+        arn = str(response.get("PolicyARN", "arn:aws:autoscaling:PLACEHOLDER"))
         aws.send("PutMetricAlarm", alarm(settings, arn), "cloudwatch")
     aws.show(
         f"the endpoint {settings.name} scales from {scaling.min_instances} to "

@@ -3,7 +3,7 @@
 from container.classifier.errors import UserError
 from container.classifier.metric_lines import METRIC_NAMES
 from image_classifier.sagemaker import logs, training_requests
-from image_classifier.sagemaker.aws import Answer, Aws
+from image_classifier.sagemaker.aws import Aws, Response
 from image_classifier.sagemaker.request_fields import new_name
 from image_classifier.sagemaker.tuning_progress import TuningProgress
 from image_classifier.settings.schema import Settings
@@ -31,8 +31,8 @@ def train(
         return name
     aws.show(f"training job {name}: {_LOG}")
     if wait:
-        answer = _watch(aws, name)
-        metrics = answer.get("FinalMetricDataList") or []
+        response = _watch(aws, name)
+        metrics = response.get("FinalMetricDataList") or []
         values = {metric["MetricName"]: metric["Value"] for metric in metrics}
         for metric in METRIC_NAMES:
             if metric in values:
@@ -66,12 +66,12 @@ def tune(aws: Aws, file: SettingsFile, *, wait: bool = True) -> str:
     if wait:
         progress = TuningProgress(aws, name)
         hint = f"; {_LOG}"
-        answer = aws.wait("DescribeHyperParameterTuningJob", name, hint, progress.show_new)
-        _show_best(aws, answer.get("BestTrainingJob") or {})
+        response = aws.wait("DescribeHyperParameterTuningJob", name, hint, progress.show_new)
+        _show_best(aws, response.get("BestTrainingJob") or {})
     return name
 
 
-def _watch(aws: Aws, name: str) -> Answer:
+def _watch(aws: Aws, name: str) -> Response:
     """Wait for a training job, and print its log as it grows."""
     log = logs.of_training(aws, name)
     try:
@@ -82,7 +82,7 @@ def _watch(aws: Aws, name: str) -> Answer:
         raise KeyboardInterrupt(message) from None
 
 
-def _show_best(aws: Aws, best: Answer) -> None:
+def _show_best(aws: Aws, best: Response) -> None:
     if not best:
         aws.show("no training job is completed: the tuning job has no best one")
         return

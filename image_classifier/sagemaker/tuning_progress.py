@@ -1,7 +1,7 @@
 """Progress of a tuning job on SageMaker: a line for each training job that ends."""
 
 from container.classifier.errors import UserError
-from image_classifier.sagemaker.aws import Answer, Aws, is_changing
+from image_classifier.sagemaker.aws import Aws, Response, is_changing
 
 
 class TuningProgress:
@@ -33,7 +33,7 @@ class TuningProgress:
                 self._problem = str(error)
                 self._aws.show(f"the training jobs are not shown: {error}")
 
-    def _line(self, job: Answer) -> str:
+    def _line(self, job: Response) -> str:
         """Return name, status, objective and hyperparameters of a job, and the best objective."""
         # Training jobs are called TUNING-JOB-003-0a1b2c3d.
         name = job["TrainingJobName"].removeprefix(f"{self._name}-")

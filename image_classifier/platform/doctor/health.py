@@ -11,8 +11,8 @@ from image_classifier.platform.doctor.stopwatch import Stopwatch
 from image_classifier.platform.sandbox.http_call import (
     NO_END,
     NO_RESPONSE,
-    Answer,
     Connection,
+    Response,
     call,
 )
 from image_classifier.platform.sandbox.launch import Running
@@ -43,7 +43,7 @@ def ping(
     *,
     is_starting: bool = False,
     host: str | None = None,
-) -> Answer:
+) -> Response:
     """Send a ping; report it if the program starts, has read it, and does not respond in time."""
     limit = examination.limits.ping
     stopwatch = Stopwatch(running, is_starting=is_starting)
@@ -63,30 +63,30 @@ def ping(
         return 0
 
     with closing(Connection(running.address, limit, on_timeout)) as connection:
-        answer = connection.send("GET", "/ping", headers={"Host": host} if host else None)
-    if answer.problem == NO_RESPONSE and stopwatch.seconds() < limit - _LEAST_SECONDS:
-        return replace(answer, problem=_BUSY)
+        response = connection.send("GET", "/ping", headers={"Host": host} if host else None)
+    if response.problem == NO_RESPONSE and stopwatch.seconds() < limit - _LEAST_SECONDS:
+        return replace(response, problem=_BUSY)
     # A container that has ended leaves packets unanswered.
-    if is_slow(answer) and is_starting and is_read and running.exit_code() is None:
-        report_slow(examination, answer, f"the program read the request; {answer}")
-    return answer
+    if is_slow(response) and is_starting and is_read and running.exit_code() is None:
+        report_slow(examination, response, f"the program read the request; {response}")
+    return response
 
 
-def is_slow(answer: Answer) -> bool:
+def is_slow(response: Response) -> bool:
     """Return whether a ping has got no whole response in time."""
-    return answer.problem in {NO_RESPONSE, NO_END}
+    return response.problem in {NO_RESPONSE, NO_END}
 
 
-def is_unmeasured(answer: Answer) -> bool:
+def is_unmeasured(response: Response) -> bool:
     """Return whether a ping got no response because other programs had the processors."""
-    return answer.problem == _BUSY
+    return response.problem == _BUSY
 
 
-def report_slow(examination: Examination, answer: Answer, evidence: str) -> None:
+def report_slow(examination: Examination, response: Response, evidence: str) -> None:
     """Report a ping without a response in time."""
     limit = examination.limits.ping
     message = f"GET /ping did not return within {limit:g} s"
-    remedy = "send Content-Length: 0, or close the connection" if answer.problem == NO_END else ""
+    remedy = "send Content-Length: 0, or close the connection" if response.problem == NO_END else ""
     examination.report.fail("ping-latency", message, evidence, remedy)
 
 
@@ -111,21 +111,23 @@ class Watch:
         if self._running.exit_code() is not None or self._has_failed():
             return False
         seconds = time.monotonic() - self._start
-        answer = ping(self._running, self._examination, host=host)
-        if is_unmeasured(answer):
-            answer = ping(self._running, self._examination, host=host)
-        if is_slow(answer):
+        response = ping(self._running, self._examination, host=host)
+        if is_unmeasured(response):
+            response = ping(self._running, self._examination, host=host)
+        if is_slow(response):
             self._slow += 1
             if self._slow < _SLOW_PINGS:
                 return self.check(host)
-            evidence = f"{answer}, {seconds:.0f} s after the first 200"
-            report_slow(self._examination, answer, evidence)
-        elif not is_unmeasured(answer) and answer.status != OK and not self._has_ended(answer):
+            evidence = f"{response}, {seconds:.0f} s after the first 200"
+            report_slow(self._examination, response, evidence)
+        elif (
+            not is_unmeasured(response) and response.status != OK and not self._has_ended(response)
+        ):
             where = "" if host is None else f", with the header Host: {host}"
             self._examination.report.fail(
                 "ping-ready",
                 "GET /ping returned 200 at first, and then something else",
-                f"{answer}, {seconds:.1f} s after the first 200{where}",
+                f"{response}, {seconds:.1f} s after the first 200{where}",
                 "" if host is None else "accept each Host: SageMaker sends none that is known",
             )
         return not self._has_failed()
@@ -157,5 +159,5 @@ class Watch:
     def _has_failed(self) -> bool:
         return bool(self._examination.report.failed.keys() & {"ping-ready", "ping-latency"})
 
-    def _has_ended(self, answer: Answer) -> bool:
-        return answer.status is None and has_ended(self._running, answer)
+    def _has_ended(self, response: Response) -> bool:
+        return response.status is None and has_ended(self._running, response)

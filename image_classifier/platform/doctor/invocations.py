@@ -19,7 +19,7 @@ from image_classifier.platform.doctor.payload import (
 from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.doctor.startup import NOT_FOUND
 from image_classifier.platform.doctor.stopwatch import Stopwatch
-from image_classifier.platform.sandbox.http_call import CUT_OFF, NO_END, NO_RESPONSE, Answer
+from image_classifier.platform.sandbox.http_call import CUT_OFF, NO_END, NO_RESPONSE, Response
 from image_classifier.platform.sandbox.launch import Running
 
 UNAVAILABLE = 503
@@ -41,30 +41,30 @@ class Knowledge:
     """What earlier cases found out about a server."""
 
     valid: Payload | None = None
-    answer: Answer | None = None
+    response: Response | None = None
     """The response to the valid request."""
 
 
 def check_invocations(examination: Examination, running: Running, knowledge: Knowledge) -> None:
     """Find a valid request, and check its status and time."""
-    answers: list[Answer] = []
+    responses: list[Response] = []
     first = 0.0
     for payload in candidates(examination):
         stopwatch = Stopwatch(running)
-        answer = until_available(examination, running, payload)
+        response = until_available(examination, running, payload)
         first = max(first, stopwatch.seconds())
-        answers.append(answer)
-        if answer.is_success and not is_error_body(answer):
-            knowledge.valid, knowledge.answer = payload, answer
+        responses.append(response)
+        if response.is_success and not is_error_body(response):
+            knowledge.valid, knowledge.response = payload, response
             break
         if running.exit_code() is not None:
             return
-        if answer.problem in {NO_RESPONSE, NO_END}:
+        if response.problem in {NO_RESPONSE, NO_END}:
             # An invalid request would have to get one, too.
             break
     report = examination.report
     if knowledge.valid is None:
-        _report_no_success(examination, running, payload, answers)
+        _report_no_success(examination, running, payload, responses)
         return
     later = [invoke(running, examination, knowledge.valid) for _ in range(2)]
     slowest = max(each.seconds for each in later)
@@ -83,21 +83,21 @@ def check_invocations(examination: Examination, running: Running, knowledge: Kno
         report.fail("invocations-status", FAILED_LATER, str(failed))
 
 
-def until_available(examination: Examination, running: Running, payload: Payload) -> Answer:
+def until_available(examination: Examination, running: Running, payload: Payload) -> Response:
     """Send a request again while the server returns 503; report that as not ready."""
     start = time.monotonic()
-    first = answer = invoke(running, examination, payload)
-    while answer.status == UNAVAILABLE and time.monotonic() - start < _LOADING_SECONDS:
+    first = response = invoke(running, examination, payload)
+    while response.status == UNAVAILABLE and time.monotonic() - start < _LOADING_SECONDS:
         time.sleep(startup.POLL_SECONDS)
-        answer = invoke(running, examination, payload)
-    if first.status == UNAVAILABLE and answer.status != UNAVAILABLE:
+        response = invoke(running, examination, payload)
+    if first.status == UNAVAILABLE and response.status != UNAVAILABLE:
         seconds = time.monotonic() - start
         examination.report.fail(
             "ping-before-ready",
             "/ping returned 200 while /invocations still returned 503",
-            f"{first}; {seconds:.1f} s later status {answer.status}",
+            f"{first}; {seconds:.1f} s later status {response.status}",
         )
-    return answer
+    return response
 
 
 def check_again(examination: Examination, running: Running, knowledge: Knowledge) -> None:
@@ -106,22 +106,22 @@ def check_again(examination: Examination, running: Running, knowledge: Knowledge
     if knowledge.valid is not None or report.failed:
         return
     for payload in candidates(examination):
-        answer = invoke(running, examination, payload)
-        if answer.is_success and not is_error_body(answer):
+        response = invoke(running, examination, payload)
+        if response.is_success and not is_error_body(response):
             report.fail(
                 "ping-before-ready",
                 "/ping returned 200 while valid requests failed, which succeed some time later",
-                answer,
+                response,
             )
             return
 
 
 def _report_no_success(
-    examination: Examination, running: Running, payload: Payload, answers: list[Answer]
+    examination: Examination, running: Running, payload: Payload, responses: list[Response]
 ) -> None:
     report = examination.report
-    last = answers[-1]
-    disguised = next((each for each in answers if each.is_success), None)
+    last = responses[-1]
+    disguised = next((each for each in responses if each.is_success), None)
     if disguised is not None:
         report.fail(
             "error-status", f"an error was returned with status {disguised.status}", disguised
@@ -135,9 +135,9 @@ def _report_no_success(
             f"{payload.content_type}: {last}; last line of the log: {running.last_line()}",
         )
         report.skip("invocations-status", "a consequence of invocations-latency")
-    elif cut_off := next((each for each in answers if each.problem == CUT_OFF), None):
+    elif cut_off := next((each for each in responses if each.problem == CUT_OFF), None):
         report.fail("invocations-status", "POST /invocations returns a broken response", cut_off)
-    elif all(each.status in {NOT_FOUND, _METHOD_NOT_ALLOWED} for each in answers):
+    elif all(each.status in {NOT_FOUND, _METHOD_NOT_ALLOWED} for each in responses):
         report.fail("invocations-status", "the server has no route POST /invocations", last)
     elif examination.options.request is None:
         reason = "no request in the usual formats succeeded: give --request and --content-type"
@@ -163,39 +163,39 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
         report.skip("error-status", "a consequence of the failed request")
         return
     formats: list[tuple[str, str]] = []
-    answers: list[Answer] = []
+    responses: list[Response] = []
     for payload in _invalid_payloads(knowledge.valid):
-        answer = invoke(running, examination, payload)
-        answers.append(answer)
-        shown = f"{payload.content_type}, {payload.body!r}: {answer}"
+        response = invoke(running, examination, payload)
+        responses.append(response)
+        shown = f"{payload.content_type}, {payload.body!r}: {response}"
         if running.exit_code() is not None:
             if startup.is_out_of_memory(running):
                 # An earlier request may have taken it: reported as the end of the server.
                 return
             message = "an invalid request ended the server"
             report.fail("error-status", message, f"{shown}; {running.last_line()}")
-        elif not answer.is_success and not answer.is_client_error:
+        elif not response.is_success and not response.is_client_error:
             # Without a valid request, it is unknown whether this is the format's fault.
             if knowledge.valid is not None:
                 report.fail("error-status", "an invalid request does not get a 4xx status", shown)
-        elif answer.is_success and is_error_body(answer):
-            message = f"an error was returned with status {answer.status}"
+        elif response.is_success and is_error_body(response):
+            message = f"an error was returned with status {response.status}"
             report.fail("error-status", message, shown)
-        elif answer.is_client_error and (fault := fault_of_error(answer)):
+        elif response.is_client_error and (fault := fault_of_error(response)):
             formats.append((f"the body of an error {fault}", shown))
-    _check_differences(report, knowledge.answer, answers)
+    _check_differences(report, knowledge.response, responses)
     # A wrong status is worse than a wrong format.
     for message, shown in formats:
         report.fail("error-status", message, shown)
     report.accept("error-status")
 
 
-def _check_differences(report: Report, valid: Answer | None, answers: list[Answer]) -> None:
+def _check_differences(report: Report, valid: Response | None, responses: list[Response]) -> None:
     """Report a server that responds to all invalid requests as to the valid one.
 
     A server may accept any body, but then its predictions differ.
     """
-    if valid is not None and all(each.is_success and each.body == valid.body for each in answers):
+    if valid is not None and all(each.is_success and each.body == valid.body for each in responses):
         message = "all invalid requests get the same prediction as the valid one"
         report.fail("error-status", message, valid)
 
@@ -214,12 +214,14 @@ def check_accept(examination: Examination, running: Running, knowledge: Knowledg
         return
     report = examination.report
     for accept in (JSON, CSV, "*/*", _ANY_FORMAT, ""):
-        answer = invoke(running, examination, replace(knowledge.valid, accept=accept))
-        if answer.is_success and (fault := fault_of_format(answer, accept, knowledge.valid)):
-            report.fail("accept", fault, str(answer))
-        elif accept in {_ANY_FORMAT, ""} and not answer.is_success:
+        response = invoke(running, examination, replace(knowledge.valid, accept=accept))
+        if response.is_success and (fault := fault_of_format(response, accept, knowledge.valid)):
+            report.fail("accept", fault, str(response))
+        elif accept in {_ANY_FORMAT, ""} and not response.is_success:
             # Others may be formats that the server does not have.
             what = f"with Accept: {accept}" if accept else "without the header Accept"
             if invoke(running, examination, knowledge.valid).is_success:
-                report.fail("accept", f"a valid request {what} fails", str(answer), _ACCEPT_REMEDY)
+                report.fail(
+                    "accept", f"a valid request {what} fails", str(response), _ACCEPT_REMEDY
+                )
     report.accept("accept")

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.doctor.payload import Payload, parse
-from image_classifier.platform.sandbox.http_call import Answer, call
+from image_classifier.platform.sandbox.http_call import Response, call
 from image_classifier.platform.sandbox.launch import Launch, Running
 
 # SageMaker's names of models are hashes.
@@ -30,22 +30,22 @@ class ModelClient:
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send a request."""
         timeout = self.examination.limits.invocation
         return call(self.running.address, method, path, timeout=timeout, body=body, headers=headers)
 
-    def load(self, name: str) -> Answer:
+    def load(self, name: str) -> Response:
         """Load a model."""
         url = f"{self._root}/{name}/model"
         body = json.dumps({"model_name": name, "url": url}).encode()
         return self.send("POST", "/models", body, {"Content-Type": "application/json"})
 
-    def unload(self, name: str) -> Answer:
+    def unload(self, name: str) -> Response:
         """Unload a model."""
         return self.send("DELETE", f"/models/{name}")
 
-    def invoke(self, name: str, payload: Payload) -> Answer:
+    def invoke(self, name: str, payload: Payload) -> Response:
         """Predict with a model."""
         headers = {"Content-Type": payload.content_type, "Accept": payload.accept}
         return self.send("POST", f"/models/{name}/invoke", payload.body, headers)

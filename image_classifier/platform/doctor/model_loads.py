@@ -31,12 +31,12 @@ def _load_together(client: ModelClient) -> None:
     with ThreadPoolExecutor(2) as pool:
         pending = [pool.submit(client.load, name) for name in (FIRST, SECOND)]
         while not all(each.done() for each in pending):
-            answer = ping(client.running, client.examination)
-            if is_slow(answer):
-                report_slow(client.examination, answer, f"while models were loaded: {answer}")
+            response = ping(client.running, client.examination)
+            if is_slow(response):
+                report_slow(client.examination, response, f"while models were loaded: {response}")
             time.sleep(POLL_SECONDS)
-        answers = [each.result() for each in pending]
-    failed = [each for each in answers if not each.is_success and each.status != _NO_MEMORY]
+        responses = [each.result() for each in pending]
+    failed = [each for each in responses if not each.is_success and each.status != _NO_MEMORY]
     if failed and client.running.exit_code() is None:
         report.fail("mme-load", "two models cannot be loaded at the same time", str(failed[0]))
     for name in (FIRST, SECOND):
@@ -50,15 +50,15 @@ def _load_more(client: ModelClient) -> None:
         return
     deadline, loaded = time.monotonic() + _MORE_SECONDS, list[str]()
     for name in MORE:
-        answer = client.load(name)
-        if not answer.is_success:
+        response = client.load(name)
+        if not response.is_success:
             break
         loaded.append(name)
         if time.monotonic() > deadline:
             break
-    if not answer.is_success and answer.status not in {_NO_MEMORY, None}:
+    if not response.is_success and response.status not in {_NO_MEMORY, None}:
         message = f"POST /models does not return 507 when no more than {len(loaded)} models fit"
         remedy = "return 507: then SageMaker unloads other models, and loads this one again"
-        client.examination.report.fail("mme-status-codes", message, str(answer), remedy)
+        client.examination.report.fail("mme-status-codes", message, str(response), remedy)
     for name in loaded:
         client.unload(name)

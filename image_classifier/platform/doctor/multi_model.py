@@ -70,20 +70,20 @@ def _examine(examination: Examination, launch: Launch) -> None:
 
 def _check_models(client: ModelClient) -> None:
     report = client.examination.report
-    answer = client.load(FIRST)
-    if answer.status in _NO_ROUTE:
-        report.fail("mme-load", "the server has no route POST /models", str(answer))
+    response = client.load(FIRST)
+    if response.status in _NO_ROUTE:
+        report.fail("mme-load", "the server has no route POST /models", str(response))
         report.skip("mme-status-codes", "a consequence of mme-load")
         report.skip("mme-unload-memory", "a consequence of mme-load")
         return
     _check_unknown(client)
-    if not answer.is_success and client.examination.options.model is None:
-        reason = f"the doctor's own model cannot be loaded: give --model ({answer})"
+    if not response.is_success and client.examination.options.model is None:
+        reason = f"the doctor's own model cannot be loaded: give --model ({response})"
         report.skip("mme-load", reason)
         report.skip("mme-unload-memory", reason)
-    elif not answer.is_success:
-        report.fail("mme-load", "the model cannot be loaded", str(answer))
-    if not answer.is_success:
+    elif not response.is_success:
+        report.fail("mme-load", "the model cannot be loaded", str(response))
+    if not response.is_success:
         report.skip("mme-unload-memory", "a consequence of mme-load")
         report.accept("mme-status-codes")
         return
@@ -111,32 +111,32 @@ def _check_unknown(client: ModelClient) -> None:
         "DELETE /models/NAME": client.unload(UNKNOWN),
         "POST /models/NAME/invoke": client.invoke(UNKNOWN, body),
     }
-    for request, answer in requests.items():
-        if answer.status != NOT_FOUND:
+    for request, response in requests.items():
+        if response.status != NOT_FOUND:
             message = f"{request} does not return 404 for a model that is not loaded"
-            client.examination.report.fail("mme-status-codes", message, str(answer))
+            client.examination.report.fail("mme-status-codes", message, str(response))
 
 
 def _check_loaded(client: ModelClient) -> None:
     """Check that all workers have the model, and that it is listed."""
     report = client.examination.report
-    answers = [client.send("GET", f"/models/{FIRST}") for _ in range(_CONNECTIONS)]
-    missing = [answer for answer in answers if answer.status == NOT_FOUND]
+    responses = [client.send("GET", f"/models/{FIRST}") for _ in range(_CONNECTIONS)]
+    missing = [response for response in responses if response.status == NOT_FOUND]
     if missing:
-        message = f"a loaded model is unknown to {len(missing)} of {len(answers)} requests"
+        message = f"a loaded model is unknown to {len(missing)} of {len(responses)} requests"
         remedy = "load models in one process with threads, or share them between the workers"
-        if len(missing) == len(answers):
+        if len(missing) == len(responses):
             remedy = "return from POST /models when the model is loaded"
         report.fail("mme-load", message, str(missing[0]), remedy)
         return
-    failed = next((answer for answer in answers if answer.status != OK), None)
+    failed = next((response for response in responses if response.status != OK), None)
     if failed is not None:
         message = "GET /models/NAME does not return 200 for a loaded model"
         report.fail("mme-status-codes", message, str(failed))
-    elif FIRST.encode() not in answers[0].body:
+    elif FIRST.encode() not in responses[0].body:
         # AWS's model server returns a list of its workers.
         message = 'GET /models/NAME returns no {"modelName": ..., "modelUrl": ...}'
-        report.fail("mme-status-codes", message, str(answers[0]))
+        report.fail("mme-status-codes", message, str(responses[0]))
     names = client.names()
     if names is None or FIRST not in names:
         message = 'GET /models returns no {"models": [{"modelName": ...}]} with the loaded model'
@@ -146,14 +146,14 @@ def _check_loaded(client: ModelClient) -> None:
 def _check_invocation(client: ModelClient) -> Payload | None:
     """Return a request that the loaded model accepts."""
     report, options = client.examination.report, client.examination.options
-    answer = None
+    response = None
     for payload in candidates(client.examination):
-        answer = client.invoke(FIRST, payload)
-        if answer.is_success:
+        response = client.invoke(FIRST, payload)
+        if response.is_success:
             return payload
     if options.request is not None:
         message = "the given request fails with a loaded model"
-        report.fail("mme-load", message, str(answer))
+        report.fail("mme-load", message, str(response))
     return None
 
 
@@ -170,13 +170,13 @@ def _check_unloaded(client: ModelClient, payload: Payload | None) -> None:
     if deleted.status != OK:
         message = "DELETE /models/NAME does not return 200 for a loaded model"
         report.fail("mme-status-codes", message, str(deleted))
-    answers = [client.send("GET", f"/models/{FIRST}")]
+    responses = [client.send("GET", f"/models/{FIRST}")]
     if payload is not None:
-        answers.append(client.invoke(FIRST, payload))
-    for answer in answers:
-        if answer.status != NOT_FOUND:
+        responses.append(client.invoke(FIRST, payload))
+    for response in responses:
+        if response.status != NOT_FOUND:
             message = "a model is not 404 after it has been unloaded"
-            report.fail("mme-status-codes", message, str(answer))
+            report.fail("mme-status-codes", message, str(response))
     other = client.send("GET", f"/models/{SECOND}")
     if other.status != OK:
         message = "another model is lost when a model is unloaded"

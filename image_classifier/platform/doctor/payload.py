@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from image_classifier.platform.doctor.examination import Examination
-from image_classifier.platform.sandbox.http_call import REFUSED, Answer, Connection
+from image_classifier.platform.sandbox.http_call import REFUSED, Connection, Response
 from image_classifier.platform.sandbox.launch import Running
 
 JSON, CSV = "application/json", "text/csv"
@@ -67,22 +67,22 @@ def invalid() -> Iterator[Payload]:
 
 def invoke(
     running: Running, examination: Examination, payload: Payload, *, is_chunked: bool = False
-) -> Answer:
+) -> Response:
     """Send a request to /invocations on a new connection."""
     with closing(Connection(running.address, examination.limits.invocation)) as connection:
-        answer = send(connection, payload, is_chunked=is_chunked)
-    if answer.status is None:
-        has_ended(running, answer)
-    return answer
+        response = send(connection, payload, is_chunked=is_chunked)
+    if response.status is None:
+        has_ended(running, response)
+    return response
 
 
-def has_ended(running: Running, unanswered: Answer) -> bool:
+def has_ended(running: Running, unanswered: Response) -> bool:
     """Return whether a server has ended that did not respond; wait for its end for a while."""
     is_closed = unanswered.problem == REFUSED
     return running.wait(_CLOSED_SECONDS if is_closed else _END_SECONDS) is not None
 
 
-def send(connection: Connection, payload: Payload, *, is_chunked: bool = False) -> Answer:
+def send(connection: Connection, payload: Payload, *, is_chunked: bool = False) -> Response:
     """Send a request to /invocations on a connection."""
     headers = {"Content-Type": payload.content_type}
     if payload.accept:
@@ -92,14 +92,14 @@ def send(connection: Connection, payload: Payload, *, is_chunked: bool = False) 
     )
 
 
-def is_error_body(answer: Answer) -> bool:
+def is_error_body(response: Response) -> bool:
     """Return whether a body describes an error, with any status."""
-    if _TRACEBACK.search(answer.body):
+    if _TRACEBACK.search(response.body):
         return True
-    document = parse(answer.body)
+    document = parse(response.body)
     if isinstance(document, dict):
         return _is_error_document(document)
-    text = str(document) if isinstance(document, str) else answer.body.decode(errors="replace")
+    text = str(document) if isinstance(document, str) else response.body.decode(errors="replace")
     if text.lstrip().startswith("<"):
         return _FAULT.search(_TAG.sub(" ", text)) is not None
     return _FAULT_AT_START.match(text) is not None
@@ -116,35 +116,35 @@ def _is_error_document(document: Mapping[str, object]) -> bool:
     )
 
 
-def fault_of_error(answer: Answer) -> str | None:
+def fault_of_error(response: Response) -> str | None:
     """Return what is wrong with the body of an error; None: nothing."""
-    if answer.is_client_error and _TOOLKIT_TRACE in answer.body:
+    if response.is_client_error and _TOOLKIT_TRACE in response.body:
         # The toolkit adds it to the message of the handler, who cannot prevent it.
         return None
-    if _TRACEBACK.search(answer.body):
+    if _TRACEBACK.search(response.body):
         return "contains a stack trace, which the caller sees"
-    if answer.body and parse(answer.body) is None:
+    if response.body and parse(response.body) is None:
         return "is not JSON"
-    if len(answer.body) > MAX_ERROR_BYTES:
-        return f"has {len(answer.body)} bytes, of which the caller sees {MAX_ERROR_BYTES}"
+    if len(response.body) > MAX_ERROR_BYTES:
+        return f"has {len(response.body)} bytes, of which the caller sees {MAX_ERROR_BYTES}"
     return None
 
 
-def fault_of_format(answer: Answer, accept: str, request: Payload) -> str | None:
+def fault_of_format(response: Response, accept: str, request: Payload) -> str | None:
     """Return what is wrong with the format of a prediction; None: nothing."""
-    if answer.body and not answer.media_type:
+    if response.body and not response.media_type:
         return "the response has no Content-Type"
-    if encoding := answer.headers.get("content-encoding"):
+    if encoding := response.headers.get("content-encoding"):
         return f"Content-Encoding is {encoding}, which the request does not accept"
-    is_json = answer.media_type == JSON or answer.media_type.endswith("+json")
-    if is_json and not answer.is_cut and parse(answer.body) is None:
-        return f"Content-Type is {answer.media_type}, but the body is not JSON"
-    if answer.media_type == CSV and isinstance(parse(answer.body), dict):
+    is_json = response.media_type == JSON or response.media_type.endswith("+json")
+    if is_json and not response.is_cut and parse(response.body) is None:
+        return f"Content-Type is {response.media_type}, but the body is not JSON"
+    if response.media_type == CSV and isinstance(parse(response.body), dict):
         return f"Content-Type is {CSV}, but the body is JSON"
     # Servers with CSV alone, such as AWS's sample, have no other format.
-    is_only_format = answer.media_type == request.content_type == CSV
+    is_only_format = response.media_type == request.content_type == CSV
     if accept == JSON and not is_json and not is_only_format:
-        return f"Accept: {JSON} was answered with {answer.media_type}"
+        return f"Accept: {JSON} was answered with {response.media_type}"
     return None
 
 

@@ -85,9 +85,9 @@ def _examine(examination: Examination, launch: Launch, *, is_last: bool) -> None
         startup.server(examination, launch, examination.limits.startup) as running,
     ):
         if not is_last and examination.options.request is not None:
-            answer = until_available(examination, running, next(candidates(examination)))
-            if answer.status is not None and not answer.is_success:
-                raise _RequestFailedError(f"{answer}; {running.last_line()}")
+            response = until_available(examination, running, next(candidates(examination)))
+            if response.status is not None and not response.is_success:
+                raise _RequestFailedError(f"{response}; {running.last_line()}")
         report.accept("start", "image-entrypoint")
         knowledge = _check_running(examination, running)
         check_files(examination, running)
@@ -219,7 +219,7 @@ def _check_traffic(
         for cause in _CAUSES & report.failed.keys():
             report.skip(case_id, f"a consequence of {cause}")
         if report.is_open(case_id) and running.exit_code() is None:
-            check(examination, running, payload, knowledge.answer)
+            check(examination, running, payload, knowledge.response)
             watch.check()
 
 
@@ -260,12 +260,12 @@ def _check_without_model(examination: Examination, launch: Launch, valid: Payloa
     silent = examination.without_report()
     try:
         with startup.server(silent, relaunch, _NO_MODEL_SECONDS) as running:
-            answer = invoke(running, examination, valid)
-            if not answer.is_success:
+            response = invoke(running, examination, valid)
+            if not response.is_success:
                 examination.report.fail(
                     "ping-before-ready",
                     "/ping returns 200 without a model, and predictions fail",
-                    f"with an empty /opt/ml/model, POST /invocations: {answer}",
+                    f"with an empty /opt/ml/model, POST /invocations: {response}",
                 )
     except NotReadyError:
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.doctor.health import OK, ping
 from image_classifier.platform.doctor.stopwatch import Stopwatch
-from image_classifier.platform.sandbox.http_call import REFUSED, Answer
+from image_classifier.platform.sandbox.http_call import REFUSED, Response
 from image_classifier.platform.sandbox.launch import Launch, Running, StartError
 
 POLL_SECONDS = 0.2
@@ -162,17 +162,17 @@ def wait_until_ready(running: Running, examination: Examination, seconds: float)
     """Send pings until one returns 200; return what prevented that."""
     stopwatch, end = Stopwatch(running), time.monotonic() + _MAX_FACTOR * seconds
     first_elsewhere: float | None = None
-    last: Answer | None = None
+    last: Response | None = None
     while stopwatch.seconds() < seconds and time.monotonic() < end:
         if running.exit_code() is not None:
             return of_end(running, examination, "before /ping returned 200")
-        answer = ping(running, examination, is_starting=True)
-        if answer.status == OK:
+        response = ping(running, examination, is_starting=True)
+        if response.status == OK:
             # The first process of a daemon ends about then.
             has_ended = running.wait(POLL_SECONDS) is not None
             return of_end(running, examination, "when it was ready") if has_ended else None
-        if answer.problem != REFUSED:
-            last = answer
+        if response.problem != REFUSED:
+            last = response
         elif (trouble := _port_trouble(running)) is not None:
             first_elsewhere = first_elsewhere or time.monotonic()
             if time.monotonic() - first_elsewhere > seconds * _ELSEWHERE:
@@ -217,7 +217,7 @@ def _port_trouble(running: Running) -> Trouble | None:
 
 
 def _never_ready(
-    running: Running, examination: Examination, last: Answer | None, seconds: float
+    running: Running, examination: Examination, last: Response | None, seconds: float
 ) -> Trouble:
     line = running.last_line()
     if last is None:

@@ -19,7 +19,7 @@ from image_classifier.platform.doctor.payload import (
     send,
 )
 from image_classifier.platform.load import Capacity, find_capacity
-from image_classifier.platform.sandbox.http_call import Answer, Connection, call
+from image_classifier.platform.sandbox.http_call import Connection, Response, call
 from image_classifier.platform.sandbox.launch import Running
 
 # SageMaker's limit of a real-time request.
@@ -48,7 +48,7 @@ _USUAL = re.compile(
 
 
 def check_keep_alive(
-    examination: Examination, running: Running, payload: Payload, _alone: Answer | None
+    examination: Examination, running: Running, payload: Payload, _alone: Response | None
 ) -> None:
     """Send pings and requests, valid and invalid ones, on one connection."""
     report = examination.report
@@ -56,23 +56,23 @@ def check_keep_alive(
     rejected = list(invalid())[-1]
     # The body of a request that is rejected must be read too.
     for step in (None, payload, None, rejected, None):
-        answer = connection.send("GET", "/ping") if step is None else send(connection, step)
-        if answer.status is None and step is not None:
+        response = connection.send("GET", "/ping") if step is None else send(connection, step)
+        if response.status is None and step is not None:
             # On a new connection too, perhaps.
             alone = invoke(running, examination, step)
             if alone.status is None:
                 continue
-        if answer.status is None and has_ended(running, answer):
+        if response.status is None and has_ended(running, response):
             # Reported as the end of the server.
             return
-        if step is None and answer.status != OK and _is_unhealthy(examination, running):
+        if step is None and response.status != OK and _is_unhealthy(examination, running):
             report.skip("keep-alive", _UNHEALTHY)
-        if answer.status is None or (step is None and answer.status != OK):
+        if response.status is None or (step is None and response.status != OK):
             what = "GET /ping" if step is None else "POST /invocations"
             report.fail(
                 "keep-alive",
                 f"{what} failed as a later request on the same connection",
-                str(answer),
+                str(response),
             )
             break
     # Still open, it must not keep others waiting.
@@ -92,46 +92,46 @@ def _is_unhealthy(examination: Examination, running: Running) -> bool:
 
 
 def check_size(
-    examination: Examination, running: Running, payload: Payload, alone: Answer | None
+    examination: Examination, running: Running, payload: Payload, alone: Response | None
 ) -> None:
     """Send the largest body that SageMaker sends to an endpoint."""
     media_type = payload.content_type if alone else "application/octet-stream"
     large = Payload(body=bytes(PAYLOAD_BYTES), content_type=media_type)
-    answer = invoke(running, examination, large)
+    response = invoke(running, examination, large)
     report = examination.report
     if running.exit_code() is not None and not startup.is_out_of_memory(running):
-        report.fail("payload-size", "a body of 6 MiB ended the server", str(answer))
-    elif answer.status == _TOO_LARGE:
-        report.fail("payload-size", "a body of 6 MiB is rejected as too large", str(answer))
+        report.fail("payload-size", "a body of 6 MiB ended the server", str(response))
+    elif response.status == _TOO_LARGE:
+        report.fail("payload-size", "a body of 6 MiB is rejected as too large", str(response))
     elif (
-        answer.status is None
+        response.status is None
         and alone is not None
         and running.exit_code() is None
         and invoke(running, examination, replace(large, body=bytes(64))).status is not None
     ):
-        report.fail("payload-size", "a body of 6 MiB gets no response", str(answer))
-    elif answer.status is None:
+        report.fail("payload-size", "a body of 6 MiB gets no response", str(response))
+    elif response.status is None:
         report.skip("payload-size", "such a request, with a small body, gets no response either")
     report.accept("payload-size")
 
 
 def check_concurrency(
-    examination: Examination, running: Running, payload: Payload, alone: Answer | None
+    examination: Examination, running: Running, payload: Payload, alone: Response | None
 ) -> None:
     """Send requests from several clients at once, and pings meanwhile."""
     report, limit = examination.report, examination.limits.ping
     rounds = 1 if alone is None or alone.seconds > limit / PARALLEL / 4 else 4
-    late: Answer | None = None
+    late: Response | None = None
     with ThreadPoolExecutor(PARALLEL) as pool:
         pending = [
             pool.submit(invoke, running, examination, payload) for _ in range(PARALLEL * rounds)
         ]
         while not all(each.done() for each in pending):
-            answer = ping(running, examination)
-            late = late or (None if answer.status == OK or is_unmeasured(answer) else answer)
+            response = ping(running, examination)
+            late = late or (None if response.status == OK or is_unmeasured(response) else response)
             time.sleep(startup.POLL_SECONDS / 2)
-        answers = [each.result() for each in pending]
-    failed = [each for each in answers if not each.is_success and each.status not in _BUSY]
+        responses = [each.result() for each in pending]
+    failed = [each for each in responses if not each.is_success and each.status not in _BUSY]
     if running.exit_code() is not None:
         return
     if late is not None and _is_unhealthy(examination, running):
@@ -152,7 +152,7 @@ def check_concurrency(
             return
         report.fail(
             "concurrency",
-            f"{len(failed)} of {len(answers)} valid requests failed when {PARALLEL} were sent at "
+            f"{len(failed)} of {len(responses)} valid requests failed when {PARALLEL} were sent at "
             "once",
             str(failed[0]),
         )
@@ -179,17 +179,17 @@ def check_growth(examination: Examination, running: Running, valid: Payload) -> 
 
 
 def check_chunked(
-    examination: Examination, running: Running, valid: Payload, alone: Answer | None
+    examination: Examination, running: Running, valid: Payload, alone: Response | None
 ) -> None:
     """Send a valid body in chunks, without its length."""
     if alone is None:
         return
-    answer = invoke(running, examination, valid, is_chunked=True)
-    if not answer.is_success:
+    response = invoke(running, examination, valid, is_chunked=True)
+    if not response.is_success:
         examination.report.fail(
             "chunked-body",
             "a valid request fails if its body is sent in chunks, without Content-Length",
-            str(answer),
+            str(response),
         )
     examination.report.accept("chunked-body")
 
@@ -197,10 +197,10 @@ def check_chunked(
 def check_execution_parameters(examination: Examination, running: Running) -> None:
     """Check the parameters that a batch transform gets from the server."""
     timeout = examination.limits.invocation
-    answer = call(running.address, "GET", "/execution-parameters", timeout=timeout)
-    fault = _fault_of_parameters(answer)
+    response = call(running.address, "GET", "/execution-parameters", timeout=timeout)
+    fault = _fault_of_parameters(response)
     if fault:
-        examination.report.fail("execution-parameters", fault, str(answer))
+        examination.report.fail("execution-parameters", fault, str(response))
     examination.report.accept("execution-parameters")
 
 
@@ -211,7 +211,7 @@ def measure_capacity(
     headers = {"Content-Type": valid.content_type, "Accept": valid.accept}
     timeout = examination.limits.invocation
 
-    def send_one() -> Answer:
+    def send_one() -> Response:
         return call(
             running.address,
             "POST",
@@ -234,12 +234,12 @@ def unusual_files(paths: Sequence[str]) -> list[str]:
     )
 
 
-def _fault_of_parameters(answer: Answer) -> str | None:
-    if answer.status is None or answer.status // 100 == 5:  # noqa: PLR2004 - a server's error
+def _fault_of_parameters(response: Response) -> str | None:
+    if response.status is None or response.status // 100 == 5:  # noqa: PLR2004 - a server's error
         return "GET /execution-parameters fails"
-    if not answer.is_success:
+    if not response.is_success:
         return None
-    document = parse(answer.body)
+    document = parse(response.body)
     found = document if isinstance(document, dict) else {}
     if missing := [key for key in _PARAMETERS if key not in found]:
         return f"GET /execution-parameters returns no JSON object with {missing[0]}"
@@ -256,7 +256,7 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-CHECKS: Mapping[str, Callable[[Examination, Running, Payload, Answer | None], None]] = {
+CHECKS: Mapping[str, Callable[[Examination, Running, Payload, Response | None], None]] = {
     "chunked-body": check_chunked,
     "keep-alive": check_keep_alive,
     "payload-size": check_size,

@@ -30,7 +30,7 @@ SERVING_PORT = 8080
 # For the rest of the output of a container that has ended.
 _OUTPUT_SECONDS = 2
 
-# Larger answers of the engine take longer.
+# Larger responses of the engine take longer.
 _ENGINE_SECONDS = 60
 
 # It copies all layers before it sends them: 7 GB take a minute or two.
@@ -43,7 +43,7 @@ _ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not listened on
 
 
 def connect(seconds: float = _ENGINE_SECONDS) -> "docker.DockerClient":
-    """Connect to the Docker engine, which may take `seconds` for an answer.
+    """Connect to the Docker engine, which may take `seconds` for a response.
 
     Raises:
         SandboxError: the package `docker` is missing, or no engine responds.

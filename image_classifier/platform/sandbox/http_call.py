@@ -25,7 +25,7 @@ _CHUNK = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Response:
     """The response to a request, or why none came."""
 
     seconds: float
@@ -113,7 +113,7 @@ class Connection:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         is_chunked: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """Send a request; return its response, or what prevented one."""
         start, response = time.monotonic(), None
         try:
@@ -142,12 +142,12 @@ class Connection:
             is_cut = len(content) == self._max_bytes and not response.isclosed()
             if response.length and not is_cut:
                 self._http.close()
-                return Answer(seconds=time.monotonic() - start, problem=CUT_OFF)
+                return Response(seconds=time.monotonic() - start, problem=CUT_OFF)
             self.is_closed_by_server = response.will_close
             if is_cut:
                 # The next request has a new connection.
                 self._http.close()
-            return Answer(
+            return Response(
                 seconds=time.monotonic() - start,
                 status=response.status,
                 headers={key.lower(): value for key, value in response.getheaders()},
@@ -155,7 +155,7 @@ class Connection:
                 is_cut=is_cut,
             )
         self._http.close()
-        return Answer(seconds=time.monotonic() - start, problem=problem)
+        return Response(seconds=time.monotonic() - start, problem=problem)
 
     def _connect(self) -> _Socket:
         """Return the open socket, or a new one."""
@@ -193,7 +193,7 @@ def call(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     max_bytes: int = MAX_BYTES,
-) -> Answer:
+) -> Response:
     """Send one request on a new connection.
 
     Args:
