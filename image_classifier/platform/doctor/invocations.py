@@ -80,7 +80,7 @@ def check_invocations(examination: Examination, running: Running, knowledge: Kno
         report.accept("invocations-latency")
     elif running.exit_code() is None:
         failed = next(each for each in later if not each.is_success)
-        report.fail("invocations-status", FAILED_LATER, str(failed))
+        report.fail("invocations-status", FAILED_LATER, failed)
 
 
 def until_available(examination: Examination, running: Running, payload: Payload) -> Response:
@@ -216,12 +216,10 @@ def check_accept(examination: Examination, running: Running, knowledge: Knowledg
     for accept in (JSON, CSV, "*/*", _ANY_FORMAT, ""):
         response = invoke(running, examination, replace(knowledge.valid, accept=accept))
         if response.is_success and (fault := fault_of_format(response, accept, knowledge.valid)):
-            report.fail("accept", fault, str(response))
+            report.fail("accept", fault, response)
         elif accept in {_ANY_FORMAT, ""} and not response.is_success:
             # Others may be formats that the server does not have.
             what = f"with Accept: {accept}" if accept else "without the header Accept"
             if invoke(running, examination, knowledge.valid).is_success:
-                report.fail(
-                    "accept", f"a valid request {what} fails", str(response), _ACCEPT_REMEDY
-                )
+                report.fail("accept", f"a valid request {what} fails", response, _ACCEPT_REMEDY)
     report.accept("accept")

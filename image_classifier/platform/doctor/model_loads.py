@@ -38,7 +38,7 @@ def _load_together(client: ModelClient) -> None:
         responses = [each.result() for each in pending]
     failed = [each for each in responses if not each.is_success and each.status != _NO_MEMORY]
     if failed and client.running.exit_code() is None:
-        report.fail("mme-load", "two models cannot be loaded at the same time", str(failed[0]))
+        report.fail("mme-load", "two models cannot be loaded at the same time", failed[0])
     for name in (FIRST, SECOND):
         client.unload(name)
 
@@ -59,6 +59,6 @@ def _load_more(client: ModelClient) -> None:
     if not response.is_success and response.status not in {_NO_MEMORY, None}:
         message = f"POST /models does not return 507 when no more than {len(loaded)} models fit"
         remedy = "return 507: then SageMaker unloads other models, and loads this one again"
-        client.examination.report.fail("mme-status-codes", message, str(response), remedy)
+        client.examination.report.fail("mme-status-codes", message, response, remedy)
     for name in loaded:
         client.unload(name)

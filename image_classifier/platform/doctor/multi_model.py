@@ -72,7 +72,7 @@ def _check_models(client: ModelClient) -> None:
     report = client.examination.report
     response = client.load(FIRST)
     if response.status in _NO_ROUTE:
-        report.fail("mme-load", "the server has no route POST /models", str(response))
+        report.fail("mme-load", "the server has no route POST /models", response)
         report.skip("mme-status-codes", "a consequence of mme-load")
         report.skip("mme-unload-memory", "a consequence of mme-load")
         return
@@ -82,7 +82,7 @@ def _check_models(client: ModelClient) -> None:
         report.skip("mme-load", reason)
         report.skip("mme-unload-memory", reason)
     elif not response.is_success:
-        report.fail("mme-load", "the model cannot be loaded", str(response))
+        report.fail("mme-load", "the model cannot be loaded", response)
     if not response.is_success:
         report.skip("mme-unload-memory", "a consequence of mme-load")
         report.accept("mme-status-codes")
@@ -95,7 +95,7 @@ def _check_models(client: ModelClient) -> None:
     again = client.load(FIRST)
     if again.status != _CONFLICT:
         message = "POST /models does not return 409 for a model that is loaded"
-        report.fail("mme-status-codes", message, str(again))
+        report.fail("mme-status-codes", message, again)
     payload = _check_invocation(client)
     _check_unloaded(client, payload)
     if not report.failed.keys() & {"mme-load", "mme-status-codes"}:
@@ -114,7 +114,7 @@ def _check_unknown(client: ModelClient) -> None:
     for request, response in requests.items():
         if response.status != NOT_FOUND:
             message = f"{request} does not return 404 for a model that is not loaded"
-            client.examination.report.fail("mme-status-codes", message, str(response))
+            client.examination.report.fail("mme-status-codes", message, response)
 
 
 def _check_loaded(client: ModelClient) -> None:
@@ -127,20 +127,20 @@ def _check_loaded(client: ModelClient) -> None:
         remedy = "load models in one process with threads, or share them between the workers"
         if len(missing) == len(responses):
             remedy = "return from POST /models when the model is loaded"
-        report.fail("mme-load", message, str(missing[0]), remedy)
+        report.fail("mme-load", message, missing[0], remedy)
         return
     failed = next((response for response in responses if response.status != OK), None)
     if failed is not None:
         message = "GET /models/NAME does not return 200 for a loaded model"
-        report.fail("mme-status-codes", message, str(failed))
+        report.fail("mme-status-codes", message, failed)
     elif FIRST.encode() not in responses[0].body:
         # AWS's model server returns a list of its workers.
         message = 'GET /models/NAME returns no {"modelName": ..., "modelUrl": ...}'
-        report.fail("mme-status-codes", message, str(responses[0]))
+        report.fail("mme-status-codes", message, responses[0])
     names = client.names()
     if names is None or FIRST not in names:
         message = 'GET /models returns no {"models": [{"modelName": ...}]} with the loaded model'
-        report.fail("mme-status-codes", message, str(client.send("GET", "/models")))
+        report.fail("mme-status-codes", message, client.send("GET", "/models"))
 
 
 def _check_invocation(client: ModelClient) -> Payload | None:
@@ -153,7 +153,7 @@ def _check_invocation(client: ModelClient) -> Payload | None:
             return payload
     if options.request is not None:
         message = "the given request fails with a loaded model"
-        report.fail("mme-load", message, str(response))
+        report.fail("mme-load", message, response)
     return None
 
 
@@ -165,22 +165,22 @@ def _check_unloaded(client: ModelClient, payload: Payload | None) -> None:
     names = client.names() or set()
     if FIRST in names and SECOND not in names:
         message = "GET /models lists one of two loaded models, and has no nextPageToken"
-        report.fail("mme-status-codes", message, str(client.send("GET", "/models")))
+        report.fail("mme-status-codes", message, client.send("GET", "/models"))
     deleted = client.unload(FIRST)
     if deleted.status != OK:
         message = "DELETE /models/NAME does not return 200 for a loaded model"
-        report.fail("mme-status-codes", message, str(deleted))
+        report.fail("mme-status-codes", message, deleted)
     responses = [client.send("GET", f"/models/{FIRST}")]
     if payload is not None:
         responses.append(client.invoke(FIRST, payload))
     for response in responses:
         if response.status != NOT_FOUND:
             message = "a model is not 404 after it has been unloaded"
-            report.fail("mme-status-codes", message, str(response))
+            report.fail("mme-status-codes", message, response)
     other = client.send("GET", f"/models/{SECOND}")
     if other.status != OK:
         message = "another model is lost when a model is unloaded"
-        report.fail("mme-load", message, str(other))
+        report.fail("mme-load", message, other)
     client.unload(SECOND)
 
 

@@ -72,7 +72,7 @@ def check_keep_alive(
             report.fail(
                 "keep-alive",
                 f"{what} failed as a later request on the same connection",
-                str(response),
+                response,
             )
             break
     # Still open, it must not keep others waiting.
@@ -100,16 +100,16 @@ def check_size(
     response = invoke(running, examination, large)
     report = examination.report
     if running.exit_code() is not None and not startup.is_out_of_memory(running):
-        report.fail("payload-size", "a body of 6 MiB ended the server", str(response))
+        report.fail("payload-size", "a body of 6 MiB ended the server", response)
     elif response.status == _TOO_LARGE:
-        report.fail("payload-size", "a body of 6 MiB is rejected as too large", str(response))
+        report.fail("payload-size", "a body of 6 MiB is rejected as too large", response)
     elif (
         response.status is None
         and alone is not None
         and running.exit_code() is None
         and invoke(running, examination, replace(large, body=bytes(64))).status is not None
     ):
-        report.fail("payload-size", "a body of 6 MiB gets no response", str(response))
+        report.fail("payload-size", "a body of 6 MiB gets no response", response)
     elif response.status is None:
         report.skip("payload-size", "such a request, with a small body, gets no response either")
     report.accept("payload-size")
@@ -141,20 +141,20 @@ def check_concurrency(
             "concurrency",
             f"GET /ping did not return 200 within {limit:g} s while {PARALLEL} requests were "
             "processed",
-            str(late),
+            late,
         )
     elif alone is not None and failed:
         later = invoke(running, examination, payload)
         if not later.is_success and later.status not in _BUSY:
             if running.exit_code() is None:
-                report.fail("invocations-status", FAILED_LATER, str(later))
+                report.fail("invocations-status", FAILED_LATER, later)
                 report.skip("concurrency", "a consequence of invocations-status")
             return
         report.fail(
             "concurrency",
             f"{len(failed)} of {len(responses)} valid requests failed when {PARALLEL} were sent at "
             "once",
-            str(failed[0]),
+            failed[0],
         )
     report.accept("concurrency")
 
@@ -189,7 +189,7 @@ def check_chunked(
         examination.report.fail(
             "chunked-body",
             "a valid request fails if its body is sent in chunks, without Content-Length",
-            str(response),
+            response,
         )
     examination.report.accept("chunked-body")
 
@@ -200,7 +200,7 @@ def check_execution_parameters(examination: Examination, running: Running) -> No
     response = call(running.address, "GET", "/execution-parameters", timeout=timeout)
     fault = _fault_of_parameters(response)
     if fault:
-        examination.report.fail("execution-parameters", fault, str(response))
+        examination.report.fail("execution-parameters", fault, response)
     examination.report.accept("execution-parameters")
 
 
