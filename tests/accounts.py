@@ -18,6 +18,12 @@ MOTO_ACCOUNT = "123456789012"
 # Tag of what moto's default user creates.
 USER = "user/moto"
 
+IGNORE_OPEN_CONNECTIONS = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+"""boto3 leaves its connections open."""
+
+ON_ACCOUNT = [pytest.mark.usefixtures("account"), IGNORE_OPEN_CONNECTIONS]
+"""Marks of a module whose tests all use the account."""
+
 
 def client(service: str) -> Any:  # noqa: ANN401 - boto3 creates clients at run time
     """Return a client in the account's region."""

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
 import pytest
@@ -12,6 +13,9 @@ from image_classifier.platform.containers import CHOICE_VARIABLE, SERVE_IMAGE, T
 from tests.artifacts import write_artifact
 from tests.containers import build, has_engine
 from tests.servers import Server, serving
+
+if TYPE_CHECKING:
+    from tests.accounts import StandIn
 
 DESELECTED = pytest.StashKey[int]()
 
@@ -126,3 +130,14 @@ def account(moto_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         Bucket="my-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
     )
     return moto_server
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> "StandIn":
+    """Scripted responses for boto3, which are polled without pauses."""
+    from image_classifier.sagemaker import aws  # noqa: PLC0415 - takes seconds
+    from tests.accounts import StandIn  # noqa: PLC0415
+
+    monkeypatch.setattr(aws, "POLL_SECONDS", 0)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    return StandIn(monkeypatch)

@@ -19,6 +19,7 @@ from image_classifier.sagemaker import prediction, prices
 from image_classifier.settings import inference, service_model
 from tests.accounts import (
     MOTO_ACCOUNT,
+    ON_ACCOUNT,
     USER,
     StandIn,
     answer_with,
@@ -39,10 +40,7 @@ ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 
 JOBS_OF_TUNING = "sagemaker.ListTrainingJobsForHyperParameterTuningJob"
 
-pytestmark = [
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -57,20 +55,18 @@ def trained(settings: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_train_creates_a_job_and_prints_its_name(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = trained(write(tmp_path, "[hyperparameters]\nepochs = 3\naugment = false\n"), capsys)
 
     job = client("sagemaker").describe_training_job(TrainingJobName=name)
-    assert account
     assert job["HyperParameters"] == {"epochs": "3", "augment": "false"}
     assert {each["ChannelName"] for each in job["InputDataConfig"]} == {"training", "validation"}
 
 
 def test_log_of_a_job_names_other_hosts_than_the_first(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert account
     settings = write(tmp_path)
     name = trained(settings, capsys)
     group, logs = "/aws/sagemaker/TrainingJobs", client("logs")
@@ -95,13 +91,11 @@ def test_log_of_a_job_names_other_hosts_than_the_first(
 
 
 def test_tune_creates_a_tuning_job(
-    account: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    stand_in: StandIn,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert account
-    StandIn(monkeypatch).answer(JOBS_OF_TUNING, {"TrainingJobSummaries": []})
+    stand_in.answer(JOBS_OF_TUNING, {"TrainingJobSummaries": []})
     assert run("tune", write(tmp_path, TUNING)) == 0
 
     name = last_line(capsys)
@@ -115,13 +109,11 @@ def test_tune_creates_a_tuning_job(
 
 
 def test_train_from_tuning_uses_the_best_hyperparameters(
-    account: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    stand_in: StandIn,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert account
-    StandIn(monkeypatch).answer(JOBS_OF_TUNING, {"TrainingJobSummaries": []})
+    stand_in.answer(JOBS_OF_TUNING, {"TrainingJobSummaries": []})
     settings = write(tmp_path, TUNING + "[hyperparameters]\nbatch_size = 8\nepochs = 3\n")
     assert run("tune", settings) == 0
     tuning = last_line(capsys)
@@ -139,14 +131,13 @@ def test_train_from_tuning_uses_the_best_hyperparameters(
 
 @pytest.mark.parametrize("kind", ["real-time", "serverless", "asynchronous"])
 def test_deploy_creates_an_endpoint_for_the_newest_model(
-    kind: str, account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path, f'{ENDPOINT}kind = "{kind}"\n')
     name = trained(settings, capsys)
 
     assert run("deploy", settings) == 0
 
-    assert account
     assert last_line(capsys) == "hands"
     sagemaker = client("sagemaker")
     config = sagemaker.describe_endpoint(EndpointName="hands")["EndpointConfigName"]
@@ -157,9 +148,8 @@ def test_deploy_creates_an_endpoint_for_the_newest_model(
 
 
 def test_deploy_updates_an_existing_endpoint(
-    account: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    stand_in: StandIn,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sagemaker, first = client("sagemaker"), "hands-250101-000000"
@@ -174,7 +164,6 @@ def test_deploy_updates_an_existing_endpoint(
     tags = {"image-classifier": "hands", "image-classifier-creator": USER}
     listed = [{"Key": key, "Value": value} for key, value in tags.items()]
     sagemaker.create_endpoint(EndpointName="hands", EndpointConfigName=first, Tags=listed)
-    stand_in = StandIn(monkeypatch)
     stand_in.answer("sagemaker.UpdateEndpoint", {"EndpointArn": "arn:aws:sagemaker:eu-west-1:1:e"})
     stand_in.answer(
         "sagemaker.DescribeEndpoint",
@@ -187,7 +176,6 @@ def test_deploy_updates_an_existing_endpoint(
     settings = write(tmp_path, ENDPOINT)
     assert run("deploy", settings, "--job", "s3://my-bucket/b/model.tar.gz") == 0
 
-    assert account
     assert last_line(capsys) == "hands"
     (update,) = stand_in.sent("UpdateEndpoint")
     assert update["EndpointName"] == "hands"
@@ -199,7 +187,7 @@ def test_deploy_updates_an_existing_endpoint(
 
 
 def test_deploy_copies_models_under_one_prefix(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path)
     name = trained(settings, capsys)
@@ -210,7 +198,6 @@ def test_deploy_copies_models_under_one_prefix(
 
     assert run("deploy", settings) == 0
 
-    assert account
     assert any(key.startswith("hands/output/models/") for key in keys())
 
 
@@ -289,12 +276,10 @@ EXPLAIN = "[explain]\nnum_samples = 60\nnum_segments = 10\n"
 @pytest.mark.parametrize("where", ["endpoint", "local"])
 def test_explain_uses_the_endpoint_or_the_local_server(
     where: str,
-    account: str,
     patched: Behavior,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert account
     settings = write(tmp_path, EXPLAIN)
     write_images(tmp_path / "images", 1)
     local = ["--local", "--port", patched.port] if where == "local" else []
@@ -309,9 +294,8 @@ def test_explain_uses_the_endpoint_or_the_local_server(
 
 
 def test_explain_rejects_asynchronous_endpoints_and_missing_servers(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert account
     settings = write(tmp_path, EXPLAIN + '[endpoint]\nkind = "asynchronous"\n')
     write_images(tmp_path / "images", 1)
 
@@ -322,9 +306,8 @@ def test_explain_rejects_asynchronous_endpoints_and_missing_servers(
 
 
 def test_explain_with_clarify_creates_a_processing_job(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert account
     command = ["explain", write(tmp_path, EXPLAIN), "s3://my-bucket/images/"]
     command += ["--job", "s3://my-bucket/a/model.tar.gz", "--clarify", "cat", "dog"]
 
@@ -350,12 +333,10 @@ def test_explain_with_clarify_creates_a_processing_job(
 @pytest.mark.parametrize("verb", ["explain", "train"])
 def test_missing_sdk_is_reported_by_the_verbs_that_need_it(
     verb: str,
-    account: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert account
     monkeypatch.setitem(sys.modules, "sagemaker", None)
     service = '[debugger]\nrules = ["overfit"]\nservice = true\n'
     settings = write(tmp_path, service)
@@ -383,13 +364,10 @@ def test_predict_rejects_foreign_responses_and_files(
 
 
 def test_image_that_the_endpoint_rejects_leaves_the_others(
-    account: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    stand_in: StandIn,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert account
-    stand_in = StandIn(monkeypatch)
     settings, images = write(tmp_path), [tmp_path / "a.png", tmp_path / "b.png"]
     for image in images:
         image.write_bytes(b"png")
@@ -443,14 +421,13 @@ def test_default_limit_of_a_request_is_the_servers() -> None:
 
 
 def test_transform_prints_the_prefix_of_its_output(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write(tmp_path)
     trained(settings, capsys)
 
     assert run("transform", settings, "s3://my-bucket/images/") == 0
 
-    assert account
     where = last_line(capsys)
     name = where.rsplit("/", 1)[1]
     job = client("sagemaker").describe_transform_job(TransformJobName=name)
@@ -459,7 +436,6 @@ def test_transform_prints_the_prefix_of_its_output(
 
 
 def test_report_downloads_pages_only_into_its_folder(
-    account: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -473,7 +449,6 @@ def test_report_downloads_pages_only_into_its_folder(
 
     assert run("report", settings) == 0
 
-    assert account
     printed = capsys.readouterr()
     pages = [Path(line) for line in printed.out.splitlines()]
     assert f"no browser was found: open {pages[0]}\n" in printed.err
@@ -497,7 +472,6 @@ def _archive(files: dict[str, bytes]) -> bytes:
 
 
 def test_delete_lists_resources_then_deletes_all_of_them(
-    account: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -524,7 +498,6 @@ def test_delete_lists_resources_then_deletes_all_of_them(
 
     assert run("delete", settings, "--yes") == 0
 
-    assert account
     assert keys() == {"hands/data/training/a/1.png", "hands-2/output/x"}
     sagemaker = client("sagemaker")
     assert [e["EndpointName"] for e in sagemaker.list_endpoints()["Endpoints"]] == ["hands-2"]
@@ -538,9 +511,8 @@ def test_delete_lists_resources_then_deletes_all_of_them(
 
 
 def test_rejections_by_aws_are_reported_with_a_remedy(
-    account: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert account
     settings = write(tmp_path)
     assert run("deploy", settings, "--job", "hands-none") == 1
     error = capsys.readouterr().err
@@ -557,12 +529,10 @@ def test_rejections_by_aws_are_reported_with_a_remedy(
 
 
 def test_missing_credentials_or_region_are_reported(
-    account: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert account
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

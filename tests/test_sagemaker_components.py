@@ -5,17 +5,13 @@ from typing import Any
 
 import pytest
 
-from image_classifier.sagemaker import aws, endpoint_requests
-from tests.accounts import StandIn, backend, client, run
+from image_classifier.sagemaker import endpoint_requests
+from tests.accounts import ON_ACCOUNT, StandIn, backend, client, run
 from tests.settings_files import BEGINNING, read, write
 from tests.test_sagemaker_rollout import write_log
 from tests.test_sagemaker_scaling import MODEL, SCALING, alarms, policies
 
-pytestmark = [
-    pytest.mark.usefixtures("account"),
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 TAGS = [
     {"Key": "image-classifier", "Value": "hands"},
@@ -23,13 +19,6 @@ TAGS = [
 ]
 
 TO_ZERO = f"{SCALING}min_instances = 0\nmax_instances = 3\ninvocations_per_minute = 120\n"
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    monkeypatch.setattr(aws, "POLL_SECONDS", 0)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    return StandIn(monkeypatch)
 
 
 def component() -> Any:  # noqa: ANN401 - boto3 has no types for it

@@ -7,13 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.accounts import StandIn, backend, client, run
+from tests.accounts import ON_ACCOUNT, StandIn, backend, client, run
 from tests.settings_files import BEGINNING, write
 
-pytestmark = [
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 MODEL = "s3://my-bucket/a/model.tar.gz"
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
@@ -38,7 +35,6 @@ def time_of(schedule: Any) -> datetime:  # noqa: ANN401 - botocore's own
     return datetime.strptime(text, "at(%Y-%m-%dT%H:%M:%S)").replace(tzinfo=UTC)
 
 
-@pytest.mark.usefixtures("account")
 def test_endpoint_is_deleted_after_its_time(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,11 +61,10 @@ def test_endpoint_is_deleted_after_its_time(
     assert schedules() == []
 
 
-@pytest.mark.usefixtures("account")
 def test_rejected_schedule_ends_deploy_before_the_endpoint(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Path, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    StandIn(monkeypatch).answer("scheduler.CreateSchedule", "ValidationException")
+    stand_in.answer("scheduler.CreateSchedule", "ValidationException")
 
     assert run("deploy", settings, "--job", MODEL, "--expires", "90m") == 1
 
@@ -77,13 +72,11 @@ def test_rejected_schedule_ends_deploy_before_the_endpoint(
     assert backend().endpoints == {}
 
 
-@pytest.mark.usefixtures("account")
 def test_update_moves_keeps_or_removes_the_schedule(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Path, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("deploy", settings, "--job", MODEL, "--expires", "1d") == 0
     first = time_of(schedules()[0])
-    stand_in = StandIn(monkeypatch)
     stand_in.answer("sagemaker.UpdateEndpoint", {"EndpointArn": "arn:aws:sagemaker:eu-west-1:1:e"})
     update = ("deploy", settings, "--job", MODEL, "--no-wait")
     capsys.readouterr()
@@ -97,7 +90,6 @@ def test_update_moves_keeps_or_removes_the_schedule(
     assert schedules() == []
 
 
-@pytest.mark.usefixtures("account")
 def test_schedule_of_an_earlier_endpoint_does_not_delete_a_new_one(settings: Path) -> None:
     assert run("deploy", settings, "--job", MODEL, "--expires", "2h") == 0
     # In the console.
@@ -109,11 +101,9 @@ def test_schedule_of_an_earlier_endpoint_does_not_delete_a_new_one(settings: Pat
     assert "hands" in backend().endpoints
 
 
-@pytest.mark.usefixtures("account")
 def test_schedule_that_did_not_succeed_is_reported(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Path, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stand_in = StandIn(monkeypatch)
     late = {"ScheduleExpression": "at(2026-01-02T03:04:05)"}
     stand_in.answer("scheduler.GetSchedule", late, {"ScheduleExpression": "rate(1 hour)"})
 
@@ -126,7 +116,6 @@ def test_schedule_that_did_not_succeed_is_reported(
     assert "the schedule hands-expiry has the expression rate(1 hour)" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("account")
 def test_schedule_of_another_users_endpoint_is_kept(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

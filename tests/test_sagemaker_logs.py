@@ -7,23 +7,12 @@ from typing import Any
 import pytest
 
 from image_classifier.sagemaker import aws, logs, training
-from tests.accounts import StandIn, run
+from tests.accounts import ON_ACCOUNT, StandIn, run
 from tests.settings_files import TUNING, write
 
-pytestmark = [
-    pytest.mark.usefixtures("account"),
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 EPOCH = "epoch=1 train_loss=0.5 val_loss=0.25 val_accuracy=0.9"
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    monkeypatch.setattr(aws, "POLL_SECONDS", 0)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    return StandIn(monkeypatch)
 
 
 def event(number: int, message: str, host: str = "algo-1", time: int = 0) -> dict[str, object]:

@@ -13,16 +13,21 @@ import pytest
 
 import image_classifier.sagemaker
 from image_classifier.sagemaker import aws
-from tests.accounts import MOTO_ACCOUNT, StandIn, answer_with, client, configure_moto, put, run
+from tests.accounts import (
+    MOTO_ACCOUNT,
+    ON_ACCOUNT,
+    StandIn,
+    answer_with,
+    client,
+    configure_moto,
+    put,
+    run,
+)
 from tests.settings_files import ACCOUNT, BEGINNING, write
 from tests.test_sagemaker_preflight import DOCKER, images, quotas, simulated, trust
 from tests.test_sagemaker_registry import MANIFEST, put_artifact
 
-pytestmark = [
-    pytest.mark.usefixtures("account"),
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 FOLDER = Path(image_classifier.sagemaker.__file__).with_name("policies")
 FILLED = {

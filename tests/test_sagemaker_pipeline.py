@@ -12,13 +12,10 @@ from image_classifier.sagemaker import pipeline as pipelines
 from image_classifier.sagemaker import training_requests
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.request_fields import CREATOR_TAG, is_ours
-from tests.accounts import USER, StandIn, client, keys, put, run
+from tests.accounts import IGNORE_OPEN_CONNECTIONS, USER, StandIn, client, keys, put, run
 from tests.settings_files import ACCOUNT, read, write
 
-pytestmark = [
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = IGNORE_OPEN_CONNECTIONS
 
 DATA = '[data]\nchannels = ["training", "val", "test", "weights"]\n'
 SOURCE = '[pipeline]\nsource = "s3://my-bucket/hands/raw/hands.zip"\n'
@@ -215,6 +212,7 @@ def test_pipeline_of_another_user_is_kept(
 
 def test_running_execution_is_stopped_and_its_pipeline_kept(
     account: str,
+    stand_in: StandIn,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -227,7 +225,6 @@ def test_running_execution_is_stopped_and_its_pipeline_kept(
         {"PipelineExecutionArn": arn, "PipelineExecutionStatus": status}
         for status in ("Executing", "Succeeded")
     ]
-    stand_in = StandIn(monkeypatch)
     listed = {"PipelineExecutionSummaries": executions}
     stand_in.answer("sagemaker.ListPipelineExecutions", listed)
     stand_in.answer("sagemaker.StopPipelineExecution", {"PipelineExecutionArn": arn})

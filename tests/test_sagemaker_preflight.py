@@ -9,14 +9,10 @@ import pytest
 
 from container.training import recipe
 from container.training.hyperparameters import Hyperparameters
-from tests.accounts import StandIn, client, put, run
+from tests.accounts import ON_ACCOUNT, StandIn, client, put, run
 from tests.settings_files import BEGINNING, TUNING, read, write
 
-pytestmark = [
-    pytest.mark.usefixtures("account"),
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 SAGEMAKER = "sagemaker.amazonaws.com"

@@ -7,26 +7,15 @@ from typing import Any
 
 import pytest
 
-from image_classifier.sagemaker import aws
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.prices import ENDPOINT, TRAINING, Prices
-from tests.accounts import StandIn, backend, run
+from tests.accounts import ON_ACCOUNT, StandIn, backend, run
 from tests.settings_files import write
 
-pytestmark = [
-    pytest.mark.usefixtures("account"),
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 MODEL = "s3://my-bucket/a/model.tar.gz"
 INSTANCE = '[endpoint]\ninstance_type = "ml.m5.large"\ninstance_count = 2\n'
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    monkeypatch.setattr(aws, "POLL_SECONDS", 0)
-    return StandIn(monkeypatch)
 
 
 def product(component: str, dollars: str, name: str = "component") -> str:

@@ -9,13 +9,10 @@ from typing import Any
 import pytest
 
 from image_classifier.sagemaker import artifact
-from tests.accounts import backend, client, put, run
+from tests.accounts import IGNORE_OPEN_CONNECTIONS, backend, client, put, run
 from tests.settings_files import REGISTRY, write
 
-pytestmark = [
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = IGNORE_OPEN_CONNECTIONS
 
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 ARTIFACT = "s3://my-bucket/a/model.tar.gz"

@@ -9,25 +9,14 @@ from typing import Any
 
 import pytest
 
-from image_classifier.sagemaker import aws, endpoint_requests
-from tests.accounts import StandIn, answer_with, client, put, run
+from image_classifier.sagemaker import endpoint_requests
+from tests.accounts import ON_ACCOUNT, StandIn, answer_with, client, put, run
 from tests.settings_files import read, write
 
-pytestmark = [
-    pytest.mark.usefixtures("account"),
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 MODEL = "s3://my-bucket/a/model.tar.gz"
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    monkeypatch.setattr(aws, "POLL_SECONDS", 0)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    return StandIn(monkeypatch)
 
 
 def status(stand_in: StandIn, name: str, *, is_new: bool = True, reason: str = "") -> Any:  # noqa: ANN401

@@ -7,13 +7,10 @@ from typing import Any
 import pytest
 
 from image_classifier.sagemaker import endpoint_requests
-from tests.accounts import StandIn, backend, client, run
+from tests.accounts import ON_ACCOUNT, StandIn, backend, client, run
 from tests.settings_files import read, write
 
-pytestmark = [
-    # boto3 leaves its connections open.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-]
+pytestmark = ON_ACCOUNT
 
 MODEL = "s3://my-bucket/a/model.tar.gz"
 SCALING = '[endpoint]\ninstance_type = "ml.m5.large"\n[endpoint.scaling]\n'
@@ -42,7 +39,6 @@ def alarms() -> list[Any]:
     return [each for each in found if not each["AlarmName"].startswith("TargetTracking")]
 
 
-@pytest.mark.usefixtures("account")
 def test_deploy_scales_by_requests_per_instance(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +66,6 @@ def test_deploy_scales_by_requests_per_instance(
     assert limits() == []
 
 
-@pytest.mark.usefixtures("account")
 def test_asynchronous_endpoint_scales_to_zero_and_starts_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,12 +96,10 @@ def test_asynchronous_endpoint_scales_to_zero_and_starts_again(
     assert (limits(), alarms()) == ([], [])
 
 
-@pytest.mark.usefixtures("account")
 def test_update_removes_scaling_that_the_settings_no_longer_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stand_in: StandIn
 ) -> None:
     assert run("deploy", write(tmp_path, TO_ZERO), "--job", MODEL) == 0
-    stand_in = StandIn(monkeypatch)
     stand_in.answer("sagemaker.UpdateEndpoint", {"EndpointArn": "arn:aws:sagemaker:eu-west-1:1:e"})
 
     def described() -> dict[str, object]:
@@ -122,7 +115,6 @@ def test_update_removes_scaling_that_the_settings_no_longer_have(
     assert (limits(), alarms()) == ([], [])
 
 
-@pytest.mark.usefixtures("account")
 def test_new_endpoint_does_not_take_the_scaling_of_an_earlier_one(tmp_path: Path) -> None:
     assert run("deploy", write(tmp_path, TO_ZERO), "--job", MODEL) == 0
     # As the schedule of --expires does.
@@ -152,11 +144,9 @@ def test_scaling_needs_an_endpoint_in_service(
     assert "endpoint.scaling needs an endpoint that is InService" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("account")
 def test_rejected_autoscaling_is_a_failure_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stand_in = StandIn(monkeypatch)
     stand_in.answer("application-autoscaling.RegisterScalableTarget", "AccessDeniedException")
 
     assert run("deploy", write(tmp_path, SCALING), "--job", MODEL) == 1
@@ -165,11 +155,9 @@ def test_rejected_autoscaling_is_a_failure_with_its_reason(
     assert "hands" in backend().endpoints
 
 
-@pytest.mark.usefixtures("account")
 def test_users_without_permissions_for_autoscaling_deploy_and_delete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stand_in: StandIn
 ) -> None:
-    stand_in = StandIn(monkeypatch)
     stand_in.answer("application-autoscaling.DescribeScalableTargets", "AccessDeniedException")
     stand_in.answer("scheduler.GetSchedule", "AccessDeniedException")
     settings = write(tmp_path, '[endpoint]\ninstance_type = "ml.m5.large"\n')
