@@ -18,6 +18,11 @@ MOTO_ACCOUNT = "123456789012"
 # Tag of what moto's default user creates.
 USER = "user/moto"
 
+MODEL = "s3://my-bucket/a/model.tar.gz"
+
+# moto does not have newer instance types.
+ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
+
 IGNORE_OPEN_CONNECTIONS = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 """boto3 leaves its connections open."""
 

@@ -18,6 +18,7 @@ from container.serving import settings as server_settings
 from image_classifier.sagemaker import prediction, prices
 from image_classifier.settings import inference, service_model
 from tests.accounts import (
+    ENDPOINT,
     MOTO_ACCOUNT,
     ON_ACCOUNT,
     USER,
@@ -34,9 +35,6 @@ from tests.endpoints import Behavior, patch_server
 from tests.processes import free_port
 from tests.red_patch import write_images
 from tests.settings_files import BEGINNING, EXAMPLES, TUNING, read, write
-
-# moto does not have newer instance types.
-ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 
 JOBS_OF_TUNING = "sagemaker.ListTrainingJobsForHyperParameterTuningJob"
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from image_classifier.sagemaker import endpoint_requests
-from tests.accounts import ON_ACCOUNT, StandIn, backend, client, run
+from tests.accounts import MODEL, ON_ACCOUNT, StandIn, backend, client, run
 from tests.settings_files import BEGINNING, read, write
 from tests.test_sagemaker_rollout import write_log
-from tests.test_sagemaker_scaling import MODEL, SCALING, alarms, policies
+from tests.test_sagemaker_scaling import SCALING, alarms, policies
 
 pytestmark = ON_ACCOUNT
 

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.accounts import ON_ACCOUNT, StandIn, backend, client, run
+from tests.accounts import ENDPOINT, MODEL, ON_ACCOUNT, StandIn, backend, client, run
 from tests.settings_files import BEGINNING, write
 
 pytestmark = ON_ACCOUNT
 
-MODEL = "s3://my-bucket/a/model.tar.gz"
-ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 ROLE = "arn:aws:iam::111122223333:role/scheduler"
 
 

@@ -7,12 +7,10 @@ import boto3
 import pytest
 
 from image_classifier.sagemaker import request_fields
-from tests.accounts import ON_ACCOUNT, backend, client, keys, put, run
+from tests.accounts import ENDPOINT, ON_ACCOUNT, backend, client, keys, put, run
 from tests.settings_files import write
 
 pytestmark = ON_ACCOUNT
-
-ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 
 
 class Users:

@@ -14,6 +14,7 @@ import pytest
 import image_classifier.sagemaker
 from image_classifier.sagemaker import aws
 from tests.accounts import (
+    ENDPOINT,
     MOTO_ACCOUNT,
     ON_ACCOUNT,
     StandIn,
@@ -41,7 +42,6 @@ FILLED = {
 }
 USER = ("person.json", "person-kms.json")
 
-ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
 SCHEDULER = f"arn:aws:iam::{ACCOUNT}:role/scheduler"
 KEY = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/1234abcd"
 AWS = f"""scheduler_role = "{SCHEDULER}"

@@ -9,12 +9,11 @@ import pytest
 
 from image_classifier.sagemaker.aws import Aws
 from image_classifier.sagemaker.prices import ENDPOINT, TRAINING, Prices
-from tests.accounts import ON_ACCOUNT, StandIn, backend, run
+from tests.accounts import MODEL, ON_ACCOUNT, StandIn, backend, run
 from tests.settings_files import write
 
 pytestmark = ON_ACCOUNT
 
-MODEL = "s3://my-bucket/a/model.tar.gz"
 INSTANCE = '[endpoint]\ninstance_type = "ml.m5.large"\ninstance_count = 2\n'
 
 

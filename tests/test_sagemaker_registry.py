@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 
 from image_classifier.sagemaker import artifact
-from tests.accounts import IGNORE_OPEN_CONNECTIONS, backend, client, put, run
+from tests.accounts import ENDPOINT, IGNORE_OPEN_CONNECTIONS, MODEL, backend, client, put, run
 from tests.settings_files import REGISTRY, write
 
 pytestmark = IGNORE_OPEN_CONNECTIONS
 
-ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
-ARTIFACT = "s3://my-bucket/a/model.tar.gz"
 
 MANIFEST = {
     "format_version": 1,
@@ -77,7 +75,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_register_writes_metrics_golden_images_and_a_copy_of_the_model(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("register", settings, "--job", ARTIFACT) == 0
+    assert run("register", settings, "--job", MODEL) == 0
 
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == "1"
@@ -93,7 +91,7 @@ def test_register_writes_metrics_golden_images_and_a_copy_of_the_model(
     assert container["Image"].startswith(f"{REGISTRY}/image-classifier-serve")
     # Not below output/, which `delete` removes.
     assert container["ModelDataUrl"].startswith("s3://my-bucket/hands/registry/")
-    assert get(container["ModelDataUrl"]) == get(ARTIFACT)
+    assert get(container["ModelDataUrl"]) == get(MODEL)
     with tarfile.open(fileobj=io.BytesIO(get(package["SamplePayloadUrl"]))) as samples:
         assert samples.getnames() == ["0.png"]
     quality = json.loads(get(package["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]))
@@ -113,7 +111,7 @@ def test_only_an_approved_version_is_deployed(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        assert run("register", settings, "--job", ARTIFACT) == 0
+        assert run("register", settings, "--job", MODEL) == 0
     assert last_line(capsys) == "2"
     assert run("deploy", settings, "--version", 1) == 1
     assert "version 1 of hands is PendingManualApproval: `image-cl" in capsys.readouterr().err
@@ -140,7 +138,7 @@ def test_only_an_approved_version_is_deployed(
 def test_a_version_for_other_processors_is_not_deployed(
     settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("register", settings, "--job", ARTIFACT) == 0
+    assert run("register", settings, "--job", MODEL) == 0
     # moto's UpdateModelPackage would remove the properties, unlike SageMaker's.
     (package,) = backend().model_packages.values()
     package.model_approval_status = "Approved"
@@ -164,11 +162,11 @@ def test_what_cannot_be_registered_is_reported(
     assert run("register", settings, "--job", "s3://my-bucket/b/model.tar.gz") == 1
     assert "b/model.tar.gz cannot be registered: " in capsys.readouterr().err
     put_artifact({**MANIFEST, "format_version": 2})
-    assert run("register", settings, "--job", ARTIFACT) == 1
+    assert run("register", settings, "--job", MODEL) == 1
     assert "cannot be registered: manifest.json is not of" in capsys.readouterr().err
     put_artifact(MANIFEST, **{"golden/1.png": b"0" * 2000})
     monkeypatch.setattr(artifact, "MAX_BYTES", 2000)
-    assert run("register", settings, "--job", ARTIFACT) == 1
+    assert run("register", settings, "--job", MODEL) == 1
     assert (
         "the manifest and golden images of s3://my-bucket/a/model.tar.gz have more than"
         in capsys.readouterr().err
@@ -179,7 +177,7 @@ def test_what_cannot_be_registered_is_reported(
 def test_a_model_without_metrics_is_registered_without_quality(settings: Path) -> None:
     put_artifact({**MANIFEST, "metrics": {"int8": None}})
 
-    assert run("register", settings, "--job", ARTIFACT) == 0
+    assert run("register", settings, "--job", MODEL) == 0
 
     (summary,) = sagemaker().list_model_packages(ModelPackageGroupName="hands")[
         "ModelPackageSummaryList"

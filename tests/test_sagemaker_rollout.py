@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 
 from image_classifier.sagemaker import endpoint_requests
-from tests.accounts import ON_ACCOUNT, StandIn, answer_with, client, put, run
+from tests.accounts import ENDPOINT, MODEL, ON_ACCOUNT, StandIn, answer_with, client, put, run
 from tests.settings_files import read, write
 
 pytestmark = ON_ACCOUNT
-
-ENDPOINT = '[endpoint]\ninstance_type = "ml.m5.large"\n'
-MODEL = "s3://my-bucket/a/model.tar.gz"
 
 
 def status(stand_in: StandIn, name: str, *, is_new: bool = True, reason: str = "") -> Any:  # noqa: ANN401

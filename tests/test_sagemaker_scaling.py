@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from image_classifier.sagemaker import endpoint_requests
-from tests.accounts import ON_ACCOUNT, StandIn, backend, client, run
+from tests.accounts import MODEL, ON_ACCOUNT, StandIn, backend, client, run
 from tests.settings_files import read, write
 
 pytestmark = ON_ACCOUNT
 
-MODEL = "s3://my-bucket/a/model.tar.gz"
 SCALING = '[endpoint]\ninstance_type = "ml.m5.large"\n[endpoint.scaling]\n'
 TO_ZERO = '[endpoint]\ninstance_type = "ml.m5.large"\nkind = "asynchronous"\n[endpoint.scaling]\n'
 TO_ZERO += "min_instances = 0\nmax_instances = 3\nbacklog = 7\n"
