@@ -149,8 +149,6 @@ class ContainerTarget(Target):
 
 
 class _RunningContainer(Running):
-    has_own_files = True
-
     def __init__(self, target: ContainerTarget, launch: Launch) -> None:
         import docker  # noqa: PLC0415 - takes a moment
 

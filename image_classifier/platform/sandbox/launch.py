@@ -97,9 +97,6 @@ class Running(ABC):
     memory_limit: int | None = None
     """Bytes that it may use."""
 
-    has_own_files = False
-    """Whether `changed_files` sees the files that the program writes."""
-
     @abstractmethod
     def exit_code(self) -> int | None:
         """Return the exit code; None: it runs. As in Docker, 137 means SIGKILL."""
