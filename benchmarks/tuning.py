@@ -31,7 +31,7 @@ from benchmarks.job import environment, unpacked
 from benchmarks.rivals.budget import processor_seconds
 from container.classifier.machine import usable_cpus
 from image_classifier.cli import results
-from image_classifier.local import packing, trial
+from image_classifier.local import job_inputs, packing
 from image_classifier.settings import settings_file
 from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
@@ -148,7 +148,7 @@ def _separately(
     def train(hyperparameters: Mapping[str, object]) -> float:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             base_dir = Path(scratch, "ml")
-            trial.prepare(base_dir, file.local_channels(), to_strings(hyperparameters))
+            job_inputs.prepare(base_dir, file.local_channels(), to_strings(hyperparameters))
             _run(["container.training", "train"], base_dir, folder)
             report = (base_dir / METRICS).read_text(encoding="utf-8")
         # The accuracy of the exported weights, which is the objective of `tune` too.

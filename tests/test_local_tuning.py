@@ -19,7 +19,7 @@ from container.classifier.environment import cache_dir
 from container.classifier.errors import UserError
 from container.classifier.locks import locked
 from image_classifier.cli import main
-from image_classifier.local import jobs, trial, tuning_page
+from image_classifier.local import job_inputs, jobs, trial, tuning_page
 from image_classifier.local import tuning as local_tuning
 from image_classifier.local.programs import ForkedPrograms, Programs, TrialFailedError
 from image_classifier.local.tuning_page import best_trial
@@ -112,7 +112,7 @@ def test_results_of_other_images_are_not_used(
     path, image = str(write(tmp_path, SETTINGS, NAME)), str(tmp_path / "x.png")
     folder = tmp_path / ".launcher/squares"
     jobs.require_same_data(settings(tmp_path), folder)
-    trial.prepare(folder / jobs.FOLDER, settings(tmp_path).local_channels(), {})
+    job_inputs.prepare(folder / jobs.FOLDER, settings(tmp_path).local_channels(), {})
     # A training that has no results yet can be replaced.
     other = settings(tmp_path, SETTINGS.replace('"images"', '"other"'))
     jobs.require_same_data(other, folder)
@@ -452,13 +452,13 @@ def test_trial_ends_when_its_objective_is_final(
 
 
 def test_new_training_keeps_only_the_checkpoints(tmp_path: Path) -> None:
-    trial.prepare(tmp_path, {}, {})
+    job_inputs.prepare(tmp_path, {}, {})
     kept = tmp_path / "checkpoints" / "one.pt"
     for path in (kept, tmp_path / "model" / "x", tmp_path / "output" / "data" / "x.html"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
-    trial.prepare(tmp_path, {}, {})
+    job_inputs.prepare(tmp_path, {}, {})
 
     assert [path for path in tmp_path.rglob("*") if path.suffix in {".pt", ".html"}] == [kept]
     assert list((tmp_path / "model").iterdir()) == []

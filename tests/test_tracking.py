@@ -16,7 +16,7 @@ from container.classifier.environment import JOB_NAME_VARIABLE, TRACKING_VARIABL
 from container.training.output import tracking
 from container.training.output.tracking import Tracker
 from container.training.sagemaker.stop import StopRequest
-from image_classifier.local import trial
+from image_classifier.local import job_inputs
 from image_classifier.sagemaker import training_requests
 from tests.opt_ml import make_job, train_here
 from tests.settings_files import TUNING, read
@@ -255,5 +255,5 @@ def test_settings_name_the_server(tmp_path: Path) -> None:
     assert isinstance(definition, dict)
     assert definition["Environment"] == variables
     # Its container can connect.
-    assert trial.has_network(file)
-    assert not trial.has_network(read(tmp_path, small))
+    assert job_inputs.has_network(file)
+    assert not job_inputs.has_network(read(tmp_path, small))

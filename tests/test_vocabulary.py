@@ -8,7 +8,7 @@ import pytest
 from container.classifier.channel_names import CHANNEL_NAMES, SPLITS, find_channel, find_folder
 from container.classifier.errors import UserError
 from container.training.sagemaker.environment import TrainingEnvironment
-from image_classifier.local import trial
+from image_classifier.local import job_inputs
 from tests.opt_ml import write_images
 from tests.settings_files import read
 
@@ -43,7 +43,7 @@ def test_training_reads_the_channels_that_the_local_platform_lists(
         write_images(tmp_path / "images" / name, per_class=1)
     file = read(tmp_path, settings(list(names)), NAME)
 
-    trial.prepare(tmp_path / "ml", file.local_channels(), {})
+    job_inputs.prepare(tmp_path / "ml", file.local_channels(), {})
 
     channels = TrainingEnvironment(base_dir=tmp_path / "ml").channels()
     assert channels.training.resolve() == tmp_path / "images" / "train"

@@ -12,7 +12,7 @@ from container.classifier.channel_names import TRAINING, find_channel
 from container.classifier.environment import CACHE_DIR_VARIABLE, LIVE_VARIABLE, cache_dir
 from container.classifier.errors import UserError
 from container.classifier.manifest import MANIFEST
-from image_classifier.local import trial
+from image_classifier.local import job_inputs
 from image_classifier.local.packing import BEST, MODEL, OUTPUT, pack
 from image_classifier.platform import containers, deployment, opt_ml, processes, training
 from image_classifier.platform.sandbox.launch import Launch, Limits, Target
@@ -47,7 +47,7 @@ def train(
             failed.
         KeyboardInterrupt: SIGINT or SIGTERM stopped the training.
     """
-    channels = trial.find_channels(file)
+    channels = job_inputs.find_channels(file)
     hyperparameters = file.settings.job_hyperparameters()
     if from_tuning:
         hyperparameters |= _best_hyperparameters(folder)
@@ -63,7 +63,7 @@ def train(
         opt_ml.require_no_training(base_dir)
         _keep_previous_results(folder)
         for host, tree in folders.items():
-            trial.prepare(tree, channels, hyperparameters, host=host, hosts=[*folders])
+            job_inputs.prepare(tree, channels, hyperparameters, host=host, hosts=[*folders])
         exit_code = training.train(
             base_dir,
             programs[0],
@@ -130,7 +130,7 @@ def _programs(
     # The stderr of the container, with the progress, is copied to this one.
     live = {LIVE_VARIABLE: "true"} if is_live and sys.stderr.isatty() else {}
     variables = {**training.job_variables(), **live, **environment}
-    has_network, channels = trial.has_network(file), trial.find_channels(file).values()
+    has_network, channels = job_inputs.has_network(file), job_inputs.find_channels(file).values()
     with containers.training_on_hosts(
         folders, channels, variables, has_network=has_network, limits=container
     ) as programs:

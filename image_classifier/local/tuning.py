@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from container.classifier.errors import UserError
 from container.classifier.machine import usable_cpus
+from image_classifier.local import job_inputs, tuning_page
 from image_classifier.local import trial as trials
-from image_classifier.local import tuning_page
 from image_classifier.local.packing import BEST, MODEL, pack
 from image_classifier.local.programs import (
     ContainerPrograms,
@@ -67,7 +67,7 @@ def run(
     settings, tuning = file.settings, file.settings.tuning
     if tuning is None:
         raise UserError(f"{file.path}: tune needs [tuning]")
-    channels = trials.find_channels(file)
+    channels = job_inputs.find_channels(file)
     folder.mkdir(parents=True, exist_ok=True)
     study = open_study(folder, file, tuning)
     total = tuning.trial_count
@@ -143,7 +143,7 @@ def _programs(
 ) -> Programs[Any]:
     if container is None:
         return ForkedPrograms(threads)
-    has_network = trials.has_network(file)
+    has_network = job_inputs.has_network(file)
     return ContainerPrograms(threads, list(channels), has_network=has_network, limits=container)
 
 
