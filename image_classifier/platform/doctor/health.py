@@ -38,8 +38,8 @@ _HOST = "169.254.180.2:8080"
 
 
 def ping(
-    running: Running,
     examination: Examination,
+    running: Running,
     *,
     is_starting: bool = False,
     host: str | None = None,
@@ -111,9 +111,9 @@ class Watch:
         if self._running.exit_code() is not None or self._has_failed():
             return False
         seconds = time.monotonic() - self._start
-        response = ping(self._running, self._examination, host=host)
+        response = ping(self._examination, self._running, host=host)
         if is_unmeasured(response):
-            response = ping(self._running, self._examination, host=host)
+            response = ping(self._examination, self._running, host=host)
         if is_slow(response):
             self._slow += 1
             if self._slow < _SLOW_PINGS:

@@ -66,7 +66,7 @@ def check_invocations(examination: Examination, running: Running, knowledge: Kno
     if knowledge.valid is None:
         _report_no_success(examination, running, payload, responses)
         return
-    later = [invoke(running, examination, knowledge.valid) for _ in range(2)]
+    later = [invoke(examination, running, knowledge.valid) for _ in range(2)]
     slowest = max(each.seconds for each in later)
     if all(each.is_success for each in later):
         if first > max(examination.limits.ping, _LAZY_FACTOR * slowest):
@@ -86,10 +86,10 @@ def check_invocations(examination: Examination, running: Running, knowledge: Kno
 def until_available(examination: Examination, running: Running, payload: Payload) -> Response:
     """Send a request again while the server returns 503; report that as not ready."""
     start = time.monotonic()
-    first = response = invoke(running, examination, payload)
+    first = response = invoke(examination, running, payload)
     while response.status == UNAVAILABLE and time.monotonic() - start < _LOADING_SECONDS:
         time.sleep(startup.POLL_SECONDS)
-        response = invoke(running, examination, payload)
+        response = invoke(examination, running, payload)
     if first.status == UNAVAILABLE and response.status != UNAVAILABLE:
         seconds = time.monotonic() - start
         examination.report.fail(
@@ -106,7 +106,7 @@ def check_again(examination: Examination, running: Running, knowledge: Knowledge
     if knowledge.valid is not None or report.failed:
         return
     for payload in candidates(examination):
-        response = invoke(running, examination, payload)
+        response = invoke(examination, running, payload)
         if response.is_success and not is_error_body(response):
             report.fail(
                 "ping-before-ready",
@@ -165,7 +165,7 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
     formats: list[tuple[str, str]] = []
     responses: list[Response] = []
     for payload in _invalid_payloads(knowledge.valid):
-        response = invoke(running, examination, payload)
+        response = invoke(examination, running, payload)
         responses.append(response)
         shown = f"{payload.content_type}, {payload.body!r}: {response}"
         if running.exit_code() is not None:
@@ -214,12 +214,12 @@ def check_accept(examination: Examination, running: Running, knowledge: Knowledg
         return
     report = examination.report
     for accept in (JSON, CSV, "*/*", _ANY_FORMAT, ""):
-        response = invoke(running, examination, replace(knowledge.valid, accept=accept))
+        response = invoke(examination, running, replace(knowledge.valid, accept=accept))
         if response.is_success and (fault := fault_of_format(response, accept, knowledge.valid)):
             report.fail("accept", fault, response)
         elif accept in {_ANY_FORMAT, ""} and not response.is_success:
             # Others may be formats that the server does not have.
             what = f"with Accept: {accept}" if accept else "without the header Accept"
-            if invoke(running, examination, knowledge.valid).is_success:
+            if invoke(examination, running, knowledge.valid).is_success:
                 report.fail("accept", f"a valid request {what} fails", response, _ACCEPT_REMEDY)
     report.accept("accept")

@@ -18,9 +18,9 @@ _MAX_PAGES = 100
 class ModelClient:
     """Sends SageMaker's requests for models."""
 
-    def __init__(self, running: Running, examination: Examination, launch: Launch) -> None:
+    def __init__(self, examination: Examination, running: Running, launch: Launch) -> None:
         """Send them to a running server, whose models are in a folder of `launch`."""
-        self.running, self.examination = running, examination
+        self.examination, self.running = examination, running
         is_container = examination.target.is_container
         self._root = "/opt/ml/models" if is_container else f"{launch.base_dir}/models"
 

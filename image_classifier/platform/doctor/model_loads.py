@@ -31,7 +31,7 @@ def _load_together(client: ModelClient) -> None:
     with ThreadPoolExecutor(2) as pool:
         pending = [pool.submit(client.load, name) for name in (FIRST, SECOND)]
         while not all(each.done() for each in pending):
-            response = ping(client.running, client.examination)
+            response = ping(client.examination, client.running)
             if is_slow(response):
                 report_slow(client.examination, response, f"while models were loaded: {response}")
             time.sleep(POLL_SECONDS)

@@ -55,11 +55,11 @@ def _examine(examination: Examination, launch: Launch) -> None:
         watch = Watch(examination, running)
         check_address(examination, running)
         watch.begin()
-        _check_models(ModelClient(running, examination, launch))
+        _check_models(ModelClient(examination, running, launch))
         watch.check_growth()
         watch.finish()
         if running.exit_code() is not None:
-            trouble = startup.of_end(running, examination, "while it loaded and served models")
+            trouble = startup.of_end(examination, running, "while it loaded and served models")
             case_id = "memory" if trouble.case_id == "memory" else "mme-load"
             report_trouble(examination, replace(trouble, case_id=case_id, remedy=""))
             return

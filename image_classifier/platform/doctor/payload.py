@@ -66,7 +66,7 @@ def invalid() -> Iterator[Payload]:
 
 
 def invoke(
-    running: Running, examination: Examination, payload: Payload, *, is_chunked: bool = False
+    examination: Examination, running: Running, payload: Payload, *, is_chunked: bool = False
 ) -> Response:
     """Send a request to /invocations on a new connection."""
     with closing(Connection(running.address, examination.limits.invocation)) as connection:

@@ -62,7 +62,7 @@ def _relaxed(examination: Examination, launch: Launch, evidence: str) -> Launch:
     for case_id, relaxed in startup.relaxations(examination, launch).items():
         try:
             with startup.server(examination, relaxed, examination.limits.startup) as running:
-                if invoke(running, examination, payload).is_success:
+                if invoke(examination, running, payload).is_success:
                     startup.report_restriction(
                         examination, case_id, "the given request succeeds", evidence
                     )
@@ -260,7 +260,7 @@ def _check_without_model(examination: Examination, launch: Launch, valid: Payloa
     silent = examination.without_report()
     try:
         with startup.server(silent, relaunch, _NO_MODEL_SECONDS) as running:
-            response = invoke(running, examination, valid)
+            response = invoke(examination, running, valid)
             if not response.is_success:
                 examination.report.fail(
                     "ping-before-ready",
@@ -275,7 +275,7 @@ def _has_ended(examination: Examination, running: Running, knowledge: Knowledge)
     """Report a server that ended although requests were all it got; return whether it did."""
     if running.exit_code() is None:
         return False
-    trouble = startup.of_end(running, examination, "while it served requests")
+    trouble = startup.of_end(examination, running, "while it served requests")
     if trouble.case_id == "start" and "payload-size" in examination.report.failed:
         trouble = replace(trouble, case_id="payload-size")
     elif trouble.case_id == "start":

@@ -77,7 +77,7 @@ def server(examination: Examination, launch: Launch, seconds: float) -> Iterator
     except StartError as error:
         raise NotReadyError(of_start_error(str(error), examination)) from None
     try:
-        trouble = wait_until_ready(running, examination, seconds)
+        trouble = wait_until_ready(examination, running, seconds)
         if trouble:
             raise NotReadyError(trouble)
         yield running
@@ -130,7 +130,7 @@ def of_start_error(text: str, examination: Examination) -> Trouble:
     return Trouble(case_id=case_id, message="the program cannot be executed", evidence=text)
 
 
-def of_end(running: Running, examination: Examination, when: str) -> Trouble:
+def of_end(examination: Examination, running: Running, when: str) -> Trouble:
     """Return why a program ended that should run."""
     code, line = running.exit_code(), running.last_line()
     if is_out_of_memory(running):
@@ -158,19 +158,19 @@ def is_out_of_memory(running: Running) -> bool:
     return re.search(pattern, "\n".join(running.log().splitlines()[-5:])) is not None
 
 
-def wait_until_ready(running: Running, examination: Examination, seconds: float) -> Trouble | None:
+def wait_until_ready(examination: Examination, running: Running, seconds: float) -> Trouble | None:
     """Send pings until one returns 200; return what prevented that."""
     stopwatch, end = Stopwatch(running), time.monotonic() + _MAX_FACTOR * seconds
     first_elsewhere: float | None = None
     last: Response | None = None
     while stopwatch.seconds() < seconds and time.monotonic() < end:
         if running.exit_code() is not None:
-            return of_end(running, examination, "before /ping returned 200")
-        response = ping(running, examination, is_starting=True)
+            return of_end(examination, running, "before /ping returned 200")
+        response = ping(examination, running, is_starting=True)
         if response.status == OK:
             # The first process of a daemon ends about then.
             has_ended = running.wait(POLL_SECONDS) is not None
-            return of_end(running, examination, "when it was ready") if has_ended else None
+            return of_end(examination, running, "when it was ready") if has_ended else None
         if response.problem != REFUSED:
             last = response
         elif (trouble := _port_trouble(running)) is not None:
@@ -180,7 +180,7 @@ def wait_until_ready(running: Running, examination: Examination, seconds: float)
         time.sleep(POLL_SECONDS)
     if slow := examination.report.failed.get("ping-latency"):
         return Trouble(case_id="ping-latency", message=slow.message, evidence=slow.evidence)
-    return _never_ready(running, examination, last, seconds)
+    return _never_ready(examination, running, last, seconds)
 
 
 def _of_format_error(text: str, examination: Examination) -> Trouble:
@@ -217,7 +217,7 @@ def _port_trouble(running: Running) -> Trouble | None:
 
 
 def _never_ready(
-    running: Running, examination: Examination, last: Response | None, seconds: float
+    examination: Examination, running: Running, last: Response | None, seconds: float
 ) -> Trouble:
     line = running.last_line()
     if last is None:

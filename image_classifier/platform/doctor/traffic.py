@@ -59,7 +59,7 @@ def check_keep_alive(
         response = connection.send("GET", "/ping") if step is None else send(connection, step)
         if response.status is None and step is not None:
             # On a new connection too, perhaps.
-            alone = invoke(running, examination, step)
+            alone = invoke(examination, running, step)
             if alone.status is None:
                 continue
         if response.status is None and has_ended(running, response):
@@ -76,7 +76,7 @@ def check_keep_alive(
             )
             break
     # Still open, it must not keep others waiting.
-    if not connection.is_closed_by_server and is_slow(ping(running, examination)):
+    if not connection.is_closed_by_server and is_slow(ping(examination, running)):
         report.fail(
             "concurrency",
             "an open connection without a request delays GET /ping on another one",
@@ -88,7 +88,7 @@ def check_keep_alive(
 
 def _is_unhealthy(examination: Examination, running: Running) -> bool:
     """Return whether a ping fails, too, that is sent alone; it is reported later."""
-    return ping(running, examination).status not in {OK, None}
+    return ping(examination, running).status not in {OK, None}
 
 
 def check_size(
@@ -97,7 +97,7 @@ def check_size(
     """Send the largest body that SageMaker sends to an endpoint."""
     media_type = payload.content_type if alone else "application/octet-stream"
     large = Payload(body=bytes(PAYLOAD_BYTES), content_type=media_type)
-    response = invoke(running, examination, large)
+    response = invoke(examination, running, large)
     report = examination.report
     if running.exit_code() is not None and not startup.is_out_of_memory(running):
         report.fail("payload-size", "a body of 6 MiB ended the server", response)
@@ -107,7 +107,7 @@ def check_size(
         response.status is None
         and alone is not None
         and running.exit_code() is None
-        and invoke(running, examination, replace(large, body=bytes(64))).status is not None
+        and invoke(examination, running, replace(large, body=bytes(64))).status is not None
     ):
         report.fail("payload-size", "a body of 6 MiB gets no response", response)
     elif response.status is None:
@@ -124,10 +124,10 @@ def check_concurrency(
     late: Response | None = None
     with ThreadPoolExecutor(PARALLEL) as pool:
         pending = [
-            pool.submit(invoke, running, examination, payload) for _ in range(PARALLEL * rounds)
+            pool.submit(invoke, examination, running, payload) for _ in range(PARALLEL * rounds)
         ]
         while not all(each.done() for each in pending):
-            response = ping(running, examination)
+            response = ping(examination, running)
             late = late or (None if response.status == OK or is_unmeasured(response) else response)
             time.sleep(startup.POLL_SECONDS / 2)
         responses = [each.result() for each in pending]
@@ -144,7 +144,7 @@ def check_concurrency(
             late,
         )
     elif alone is not None and failed:
-        later = invoke(running, examination, payload)
+        later = invoke(examination, running, payload)
         if not later.is_success and later.status not in _BUSY:
             if running.exit_code() is None:
                 report.fail("invocations-status", FAILED_LATER, later)
@@ -167,7 +167,7 @@ def check_growth(examination: Examination, running: Running, valid: Payload) -> 
 
     def send_one() -> None:
         if running.exit_code() is None:
-            invoke(running, examination, valid)
+            invoke(examination, running, valid)
 
     try:
         found = growth.measure(running, send_one, examination.limits.growth)
@@ -184,7 +184,7 @@ def check_chunked(
     """Send a valid body in chunks, without its length."""
     if alone is None:
         return
-    response = invoke(running, examination, valid, is_chunked=True)
+    response = invoke(examination, running, valid, is_chunked=True)
     if not response.is_success:
         examination.report.fail(
             "chunked-body",
