@@ -21,8 +21,6 @@ from PIL import Image
 from container.training.__main__ import main
 from tests.processes import free_port
 
-CONTAINER = Path(__file__).resolve().parent.parent / "container"
-
 COLORS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
 
 # A job of a few seconds with the same result on every machine.

@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 from tests.processes import children, free_port
 
-CONTAINER = Path(__file__).resolve().parent.parent / "container"
-
 # Limit for a start. On busy cores, importing PyTorch takes most of a minute.
 START_SECONDS = 120
 

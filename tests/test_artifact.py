@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -233,13 +234,15 @@ def test_folder_without_an_artifact_is_rejected(tmp_path: Path, *, exists: bool)
         Artifact.read(directory)
 
 
-def test_failed_writing_leaves_the_previous_artifact(model: Path) -> None:
+@pytest.mark.parametrize(("change", "name"), [(writing, ONNX_MODEL), (extending, INT8_MODEL)])
+def test_failed_change_leaves_the_previous_artifact(
+    change: Callable[[Path, Manifest], AbstractContextManager[Path]], name: str, model: Path
+) -> None:
     before = contents(model)
-    manifest = Artifact.read(model).manifest
 
     def write_half() -> None:
-        with writing(model, manifest) as partial:
-            (partial / ONNX_MODEL).write_bytes(b"half")
+        with change(model, Artifact.read(model).manifest) as partial:
+            (partial / name).write_bytes(b"half")
             message = "the disk is full"
             raise OSError(message)
 
@@ -311,22 +314,6 @@ def test_artifact_is_complete_at_every_moment_while_extended(
 
     assert seen == ["float32"] * 3
     assert Artifact.read(model).manifest.precision == INT8
-
-
-def test_failed_extending_leaves_the_artifact(model: Path) -> None:
-    before = contents(model)
-    manifest = Artifact.read(model).manifest
-
-    def extend_half() -> None:
-        with extending(model, manifest) as partial:
-            (partial / INT8_MODEL).write_bytes(b"half")
-            message = "the disk is full"
-            raise OSError(message)
-
-    with pytest.raises(OSError, match="the disk is full"):
-        extend_half()
-
-    assert contents(model) == before
 
 
 def test_writing_again_removes_the_int8_network(model: Path) -> None:

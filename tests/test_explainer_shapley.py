@@ -23,6 +23,17 @@ def numbers(rows: shapley.Coalitions) -> npt.NDArray[np.int64]:
     return rows @ (1 << np.arange(rows.shape[1]))
 
 
+def regression(sample: shapley.Sample, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return Kernel SHAP's values of a game from some of its coalitions."""
+    return shapley.kernel(
+        sample.coalitions,
+        sample.weights,
+        values[numbers(sample.coalitions)],
+        empty=values[0],
+        full=values[-1],
+    )
+
+
 def test_values_of_an_additive_game_are_its_terms() -> None:
     terms = np.array([[3.0], [-1.0], [0.0]])
 
@@ -47,13 +58,7 @@ def test_regression_over_all_coalitions_is_exact(segments: int) -> None:
     if segments == 1:
         sample = shapley.Sample(np.zeros((0, 1), bool), np.zeros(0))
 
-    found = shapley.kernel(
-        sample.coalitions,
-        sample.weights,
-        values[numbers(sample.coalitions)],
-        empty=values[0],
-        full=values[-1],
-    )
+    found = regression(sample, values)
 
     np.testing.assert_allclose(found, shapley.exact(values), atol=1e-9)
 
@@ -62,13 +67,7 @@ def test_values_of_few_samples_are_close_and_add_up() -> None:
     values = game(10, seed=0)
     sample = shapley.sample(10, 300, np.random.default_rng(0))
 
-    found = shapley.kernel(
-        sample.coalitions,
-        sample.weights,
-        values[numbers(sample.coalitions)],
-        empty=values[0],
-        full=values[-1],
-    )
+    found = regression(sample, values)
 
     np.testing.assert_allclose(found, shapley.exact(values), atol=1e-2)
     np.testing.assert_allclose(found.sum(axis=0), values[-1] - values[0], atol=1e-12)

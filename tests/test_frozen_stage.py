@@ -180,9 +180,9 @@ def test_a_head_is_independent_of_the_others_in_its_bank(
         hyperparameters = Hyperparameters(head_epochs=5)
         bank = Bank([rates], 256, 3)
         standardize = Standardization.of(HARD[0], CPU)
-        lesson = HeadTrainer(bank, HARD[0], standardize, hyperparameters, class_weights=None)
+        trainer = HeadTrainer(bank, HARD[0], standardize, hyperparameters, class_weights=None)
         for epoch in range(5):
-            lesson.train_one_epoch(epoch)
+            trainer.train_one_epoch(epoch)
         (alone,) = bank.evaluate(HARD[1], standardize)
         assert alone.loss == pytest.approx(row["loss"], rel=1e-3)
 
@@ -229,34 +229,21 @@ def test_features_of_nan_are_rejected() -> None:
         train(build_small(), (broken, broken))
 
 
+def trainer_of(images: int, inputs: int) -> HeadTrainer:
+    data = Features(np.zeros((images, inputs), np.float32), np.zeros(images, np.int64))
+    bank, standardize = Bank([Rates(0.01, 1)], inputs, 3), Standardization.of(data, CPU)
+    return HeadTrainer(bank, data, standardize, Hyperparameters(), class_weights=None)
+
+
 @pytest.mark.parametrize(("images", "epochs"), [(60, 50), (120, 25), (6000, 1)])
 def test_more_images_mean_fewer_epochs(
     images: int, epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_bank, "MAX_WORK", 25 * 120 * 256 * 3)
-    data = Features(np.zeros((images, 256), np.float32), np.zeros(images, np.int64))
 
-    lesson = HeadTrainer(
-        Bank([Rates(0.01, 1)], 256, 3),
-        data,
-        Standardization.of(data, CPU),
-        Hyperparameters(),
-        class_weights=None,
-    )
-
-    assert lesson.epochs == epochs
+    assert trainer_of(images, 256).epochs == epochs
 
 
 @pytest.mark.parametrize(("images", "steps"), [(1, 1), (40, 2), (800, 8), (100_000, 98)])
 def test_batch_size_depends_on_the_number_of_images(images: int, steps: int) -> None:
-    data = Features(np.zeros((images, 2), np.float32), np.zeros(images, np.int64))
-
-    lesson = HeadTrainer(
-        Bank([Rates(0.01, 1)], 2, 2),
-        data,
-        Standardization.of(data, CPU),
-        Hyperparameters(),
-        class_weights=None,
-    )
-
-    assert lesson.steps_per_epoch == steps
+    assert trainer_of(images, 2).steps_per_epoch == steps

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -12,6 +12,7 @@ from image_classifier.platform.doctor.cases import SERVE
 from image_classifier.platform.doctor.diagnosis import diagnose
 from image_classifier.platform.doctor.examination import Options, TimeLimits
 from image_classifier.platform.doctor.load_settings import parse
+from image_classifier.platform.doctor.report import Report
 from image_classifier.platform.load import Capacity, document, lines, search
 from tests.processes import free_port
 from tests.zoo import servers
@@ -59,39 +60,30 @@ def test_result_is_extrapolated_to_vcpus() -> None:
     assert never == "load: p99 is above 0.5 s even at 0.1 requests/s"
 
 
-def test_doctor_measures_a_server() -> None:
-    command = [sys.executable, servers.__file__, "Healthy"]
-    # So generous that a busy machine carries the highest rate, which ends the search soon.
-    options = Options(port=free_port(), memory=2**30, p99=1e-9)
-    costly = ("payload-size", "concurrency", "memory", "keep-alive")
-
-    report = diagnose(
+def examined(server: str, *settings: Mapping[str, str]) -> Report:
+    """Return the report on a server of the zoo with a load test, without the slow cases."""
+    return diagnose(
         None,
-        command,
+        [sys.executable, servers.__file__, server],
         SERVE,
-        options=options,
+        # No server is so fast, which ends the search soon.
+        options=Options(port=free_port(), memory=2**30, p99=1e-9, settings=settings),
         limits=TimeLimits(load=0.01, watch=0, growth=0.2),
-        ignored=costly,
+        ignored=("payload-size", "concurrency", "memory", "keep-alive", "sigterm"),
     )
+
+
+def test_doctor_measures_a_server() -> None:
+    report = examined("Healthy")
 
     assert json.loads(report.json())["load"]["p99_limit_seconds"] == 1e-9
     assert report.text().splitlines()[-2].startswith("load: p99 is above 1e-09 s even at 0.1")
 
 
 def test_doctor_compares_settings() -> None:
-    command = [sys.executable, servers.__file__, "Healthy"]
-    settings = [{"SAGEMAKER_BIND_TO_PORT": "none"}, {"WORKERS": "2", "THREADS": "4"}]
-    options = Options(port=free_port(), memory=2**30, p99=1e-9, settings=settings)
-    ignored = ["payload-size", "concurrency", "memory", "keep-alive", "sigterm"]
+    failing, slow = {"SAGEMAKER_BIND_TO_PORT": "none"}, {"WORKERS": "2", "THREADS": "4"}
 
-    report = diagnose(
-        None,
-        command,
-        SERVE,
-        options=options,
-        limits=TimeLimits(load=0.01, watch=0, growth=0.2),
-        ignored=ignored,
-    )
+    report = examined("Healthy", failing, slow)
 
     assert report.failed == {}, report.text()
     found = json.loads(report.json())["load"]["settings"]
@@ -134,12 +126,7 @@ def test_setting_has_names_and_values() -> None:
 
 
 def test_load_without_a_valid_request_is_not_measured() -> None:
-    command = [sys.executable, servers.__file__, "AlwaysFails"]
-    ignored = ["payload-size", "concurrency", "memory", "keep-alive", "sigterm"]
-
-    report = diagnose(
-        None, command, SERVE, options=Options(port=free_port(), p99=1), ignored=ignored
-    )
+    report = examined("AlwaysFails")
 
     assert report.loads == {
         "": "not measured: no request succeeded; give --request and --content-type"

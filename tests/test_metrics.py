@@ -34,41 +34,19 @@ def test_nan_and_infinity_match_no_expression() -> None:
 @pytest.mark.parametrize(
     ("objective", "metrics", "best", "expected"),
     [
-        (
-            "val_accuracy",
-            {"val_accuracy": 0.9, "val_loss": 9},
-            {"val_accuracy": 0.8, "val_loss": 1},
-            True,
-        ),
-        (
-            "val_accuracy",
-            {"val_accuracy": 0.8, "val_loss": 0},
-            {"val_accuracy": 0.9, "val_loss": 1},
-            False,
-        ),
-        (
-            "val_accuracy",
-            {"val_accuracy": 0.9, "val_loss": 1},
-            {"val_accuracy": 0.9, "val_loss": 2},
-            True,
-        ),
-        (
-            "val_accuracy",
-            {"val_accuracy": 0.9, "val_loss": 1},
-            {"val_accuracy": 0.9, "val_loss": 1},
-            False,
-        ),
-        (
-            "val_balanced_accuracy",
-            {"val_balanced_accuracy": 0.8, "val_loss": 2},
-            {"val_balanced_accuracy": 0.7, "val_loss": 1},
-            True,
-        ),
-        ("val_loss", {"val_loss": 0.1}, {"val_loss": 0.2}, True),
-        ("val_loss", {"val_loss": 0.3}, {"val_loss": 0.2}, False),
+        ("val_accuracy", (0.9, 9), (0.8, 1), True),
+        ("val_accuracy", (0.8, 0), (0.9, 1), False),
+        ("val_accuracy", (0.9, 1), (0.9, 2), True),
+        ("val_accuracy", (0.9, 1), (0.9, 1), False),
+        ("val_balanced_accuracy", (0.8, 2), (0.7, 1), True),
+        ("val_loss", (0.8, 0.1), (0.9, 0.2), True),
+        ("val_loss", (0.9, 0.3), (0.8, 0.2), False),
     ],
 )
 def test_objective_decides_and_the_loss_breaks_ties(
-    objective: str, metrics: dict[str, float], best: dict[str, float], *, expected: bool
+    objective: str, metrics: tuple[float, float], best: tuple[float, float], *, expected: bool
 ) -> None:
-    assert is_better(objective, metrics, best) is expected
+    accuracy = "val_accuracy" if objective == "val_loss" else objective
+    new, old = ({accuracy: pair[0], "val_loss": pair[1]} for pair in (metrics, best))
+
+    assert is_better(objective, new, old) is expected
