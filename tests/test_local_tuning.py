@@ -479,6 +479,28 @@ def test_first_completed_of_equal_trials_is_the_best(tmp_path: Path) -> None:
     assert found.number == second.number
 
 
+def test_trial_that_ends_while_worse_ones_are_removed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = settings(tmp_path)
+    assert file.settings.tuning
+    study = local_tuning.open_study(tmp_path, file, file.settings.tuning)
+    first, second = study.ask(), study.ask()
+    study.tell(first, 0.7)
+    for number in range(2):
+        (tmp_path / f"trial-{number:03}").mkdir()
+
+    def end_second(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
+        best = best_trial(study)
+        study.tell(second, 0.5)
+        return best
+
+    monkeypatch.setattr(local_tuning, "best_trial", end_second)
+    local_tuning._remove_worse_trials(study, tmp_path)
+
+    assert (tmp_path / "trial-001").is_dir()
+
+
 def test_other_search_in_the_same_folder_is_rejected(tmp_path: Path) -> None:
     file = settings(tmp_path)
     assert file.settings.tuning

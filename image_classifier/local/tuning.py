@@ -278,8 +278,10 @@ def _line(trial: FrozenTrial) -> str:
 
 def _remove_worse_trials(study: optuna.Study, folder: Path) -> None:
     """Remove the files of all trials except the best one and those that failed."""
+    # Listed first: a better trial may end in another thread meanwhile.
+    done = study.get_trials(deepcopy=False, states=DONE)
     best = best_trial(study)
-    for trial in study.get_trials(deepcopy=False, states=DONE):
+    for trial in done:
         if best is None or trial.number != best.number:
             shutil.rmtree(_base_dir(folder, trial.number), ignore_errors=True)
 
