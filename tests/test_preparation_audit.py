@@ -68,6 +68,22 @@ def test_rare_missing_and_mirrored_classes_are_found(audited: Audit) -> None:
     assert details["mirrored-classes"].startswith("classes hand_left and hand_right differ by")
 
 
+def test_split_without_a_readable_image_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "data" / "train", {"ant": 6, "bee": 6})
+    folders(tmp_path / "data" / "test", {"ant": 1})
+    (tmp_path / "data/test/ant/0.png").write_bytes(b"no image")
+    page = tmp_path / "new" / "page.html"
+
+    assert main(["audit", str(tmp_path / "data"), "--page", str(page)]) == 1
+
+    output = capsys.readouterr().out
+    assert output.startswith("train: 12 images\ntest: 0 images\n")
+    assert "class-missing: test has no image of class ant" in output
+    assert "test, 0" in page.read_text("utf-8")
+
+
 def test_effect_of_copies_is_counted_by_split_and_label(audited: Audit) -> None:
     (leak,) = audited.leaks
 

@@ -135,6 +135,7 @@ def run(arguments: argparse.Namespace) -> None:
         ignored=arguments.skip,
     )
     if arguments.junit is not None:
+        arguments.junit.parent.mkdir(parents=True, exist_ok=True)
         arguments.junit.write_text(report.junit(f"doctor --role {arguments.role}"))
     print(report.json() if arguments.json else report.text(), flush=True)
     if report.failed:

@@ -64,6 +64,10 @@ def _prepare(arguments: argparse.Namespace) -> int:
 def _audit(arguments: argparse.Namespace) -> int:
     fix, page, quiet = arguments.fix, arguments.page, arguments.quiet
     reading = _reading(arguments)
+    for path in (page, arguments.findings):
+        # An error after the audit would lose it.
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     found = audit_source(arguments.source, reading, fix=fix, page_path=page, quiet=quiet)
     if arguments.findings:
         findings.write(found.findings, arguments.findings)

@@ -98,7 +98,7 @@ class Audit:
     @property
     def counts(self) -> Mapping[str, Counter[str]]:
         """Number of images that can be read, by split and class."""
-        return count_classes(_readable(self.images, self.scan))
+        return _count_classes(self.images, self.scan)
 
     def sentences(self) -> list[str]:
         """Describe the effect of copies on the score, and whether labels were checked."""
@@ -108,11 +108,11 @@ class Audit:
         return [*found, self.label_check.sentence] if self.label_check.sentence else found
 
 
-def count_classes(images: Sequence[Labeled]) -> Mapping[str, Counter[str]]:
-    """Return the number of images by split and class."""
+def _count_classes(images: Sequence[Labeled], scan: Scan) -> Mapping[str, Counter[str]]:
     counts = {split: Counter[str]() for split in split_names(images)}
-    for image in images:
-        counts[image.split or "all"][image.class_name] += 1
+    for image, item in zip(images, scan.measured, strict=True):
+        if not item.problem:
+            counts[image.split or "all"][image.class_name] += 1
     return counts
 
 
@@ -144,7 +144,7 @@ def audit(
     found += quality.find([image.name for image in images], qualities)
     found += _audit_copies(images, scan, copies)
     found += _audit_groups(images)
-    found += _audit_classes(images, _readable(images, scan))
+    found += _audit_classes(class_names(images), _count_classes(images, scan))
     indices = np.flatnonzero((copies == np.arange(len(copies))) & scan.is_comparable)
     check = check_labels(images, scan, indices)
     findings, leaks = in_order([*found, *check.findings]), _find_leaks(images, copies)
@@ -230,15 +230,12 @@ def _audit_group(
             yield Finding(f"{kind}-{suffix}", images[0].name, detail, tuple(others))
 
 
-def _readable(images: Sequence[Labeled], scan: Scan) -> list[Labeled]:
-    pairs = zip(images, scan.measured, strict=True)
-    return [image for image, item in pairs if not item.problem]
-
-
-def _audit_classes(images: Sequence[Labeled], readable: Sequence[Labeled]) -> Iterator[Finding]:
-    names = class_names(images)
-    for split, counts in count_classes(readable).items():
-        largest, most = counts.most_common(1)[0]
+def _audit_classes(
+    names: Sequence[str], counts_by_split: Mapping[str, Counter[str]]
+) -> Iterator[Finding]:
+    for split, counts in counts_by_split.items():
+        largest = max(names, key=counts.__getitem__)
+        most = counts[largest]
         for name in names:
             if not counts[name]:
                 yield Finding("class-missing", None, f"{split} has no image of class {name}")
