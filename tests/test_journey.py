@@ -99,8 +99,8 @@ def test_archive_becomes_explained_predictions(tmp_path: Path, way: str) -> None
 
     if way == "containers":
         # The tutorial's test searches with processes.
-        settings += " --set tuning.jobs=2 --set hyperparameters.epochs=2"
-        best = user.run("tune", *settings.split(), "--local")
+        short = ("--set", "tuning.jobs=2", "--set", "hyperparameters.epochs=2")
+        best = user.run("tune", settings, *short, "--local")
         assert best[-1] == ".launcher/squares/tuning/model.tar.gz"
         assert user.next_step == f"{PROGRAM} train {settings} --local --from-tuning best"
 

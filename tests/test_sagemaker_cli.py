@@ -113,8 +113,16 @@ def test_train_from_tuning_uses_the_best_hyperparameters(
 ) -> None:
     stand_in.answer(JOBS_OF_TUNING, {"TrainingJobSummaries": []})
     settings = write(tmp_path, TUNING + "[hyperparameters]\nbatch_size = 8\nepochs = 3\n")
-    assert run("tune", settings) == 0
-    tuning = last_line(capsys)
+    pairs = ("epochs=2", "seed=1", "batch_size=16")
+    options = [part for pair in pairs for part in ("--set", f"hyperparameters.{pair}")]
+    assert run("tune", settings, "--set", "tuning.jobs=2", *options) == 0
+    printed = capsys.readouterr()
+    tuning = printed.out.splitlines()[-1]
+    assert printed.err == (
+        f"next: image-classifier train {settings} --set hyperparameters.seed=1 --from-tuning "
+        f"{tuning} (without --set hyperparameters.epochs=2, hyperparameters.batch_size=16, which "
+        "was for the trials)\n"
+    )
     best = backend().hyper_parameter_tuning_jobs[tuning].best_training_job
     best["TunedHyperParameters"] = {"batch_size": "64", "learning_rate": "0.004"}
 
@@ -122,6 +130,14 @@ def test_train_from_tuning_uses_the_best_hyperparameters(
 
     job = client("sagemaker").describe_training_job(TrainingJobName=last_line(capsys))
     assert job["HyperParameters"] == {"batch_size": "64", "epochs": "3", "learning_rate": "0.004"}
+    assert run("train", settings, "--from-tuning", tuning, *options) == 0
+    job = client("sagemaker").describe_training_job(TrainingJobName=last_line(capsys))
+    assert job["HyperParameters"] == {
+        "batch_size": "16",
+        "epochs": "2",
+        "learning_rate": "0.004",
+        "seed": "1",
+    }
     best.clear()
     assert run("train", settings, "--from-tuning", tuning) == 1
     assert "no best job yet: wait until it is completed" in capsys.readouterr().err

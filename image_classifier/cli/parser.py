@@ -221,7 +221,12 @@ def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     add("deploy", "--port", "port of the local server (default: 8080)", type=argument_types.port)
     port_help = "port of the local server (default: that of `deploy --local`)"
     add("predict explain", "--port", port_help, type=argument_types.port)
-    add("train", "--from-tuning", "use this tuning job's best hyperparameters", metavar="JOB")
+    add(
+        "train",
+        "--from-tuning",
+        "use this tuning job's best hyperparameters, except those of --set",
+        metavar="JOB",
+    )
     add("predict", "--top", _TOP_HELP, type=_positive, metavar="N")
     flag("predict debug", "--json", "print complete responses as JSON")
     flag("check cost report status", "--json", "print the result as JSON")

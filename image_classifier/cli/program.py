@@ -86,8 +86,9 @@ def _run_with_settings(arguments: argparse.Namespace) -> object:
         aws.show_placeholder(key, value)
     is_local = arguments.local and not aws.is_dry
     place = on_this_machine if is_local else on_sagemaker
-    # The next step depends on it.
+    # The next step depends on them.
     arguments.endpoint_kind = file.settings.endpoint.kind
+    arguments.tuned = file.settings.tuning.ranges if file.settings.tuning else {}
     return place.VERBS[arguments.verb](aws, file, arguments)
 
 

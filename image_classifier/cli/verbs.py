@@ -31,6 +31,9 @@ class Verb:
     then_asynchronous: str | None = None
     """The next step of an asynchronous endpoint; None: the same."""
 
+    is_search: bool = False
+    """Whether `--set` of lengths and of searched hyperparameters is for the trials alone."""
+
     then_prepared: str | None = None
     """The next step for a folder that `prepare` made; None: the same."""
 
@@ -42,9 +45,12 @@ class Verb:
             name: _quoted(value[0] if isinstance(value, list) and value else value)
             for name, value in (vars(arguments) | {"result": result}).items()
         }
-        # The next step is of the same settings.
-        for pair in getattr(arguments, "overrides", []):
-            values["settings"] += f" --set {_quoted(pair)}"
+        # The next step is of the same settings; a training is not of those of its search.
+        overrides = getattr(arguments, "overrides", [])
+        left_out = [pair for pair in overrides if self.is_search and _is_of_search(pair, arguments)]
+        for pair in overrides:
+            if pair not in left_out:
+                values["settings"] += f" --set {_quoted(pair)}"
         is_multi_model = arguments.endpoint_kind == "multi-model"
         model = getattr(arguments, "model", None) or ("NAME.tar.gz" if is_multi_model else None)
         port = getattr(arguments, "port", None) if arguments.local else None
@@ -60,7 +66,20 @@ class Verb:
             step = self.then_asynchronous
         if self.then_prepared is not None and (arguments.source / "info_train.csv").is_file():
             step = self.then_prepared
-        return str(step or self.then).format(**values)
+        lengths = [pair for pair in left_out if not pair.startswith("tuning.")]
+        note = f" (without --set {', '.join(lengths)}, which was for the trials)" if lengths else ""
+        return str(step or self.then).format(**values) + note
+
+
+# Hyperparameters that trials have smaller than the training that follows.
+_LENGTHS = frozenset({"epochs", "head_epochs", "max_minutes"})
+
+
+def _is_of_search(pair: str, arguments: argparse.Namespace) -> bool:
+    """Return whether a `--set` of `tune` is not for the training with the best hyperparameters."""
+    table, _, name = pair.partition("=")[0].strip().partition(".")
+    is_replaced = name in _LENGTHS or name in arguments.tuned
+    return table == "tuning" or (table == "hyperparameters" and is_replaced)
 
 
 def _quoted(value: object) -> str:
@@ -118,6 +137,7 @@ VERBS: Mapping[str, Verb] = {
         page="how-to/tune.md",
         then="{command} train {settings} --from-tuning {result}",
         then_here="{command} train {settings} --local --from-tuning best",
+        is_search=True,
     ),
     "train": Verb(
         summary="run a training job; print its name, or with --local the path of its model",

@@ -16,7 +16,6 @@ from image_classifier.local import job_inputs
 from image_classifier.local.packing import BEST, MODEL, OUTPUT, pack
 from image_classifier.platform import containers, deployment, opt_ml, processes, training
 from image_classifier.platform.sandbox.launch import Launch, Limits, Target
-from image_classifier.settings.section import to_strings
 from image_classifier.settings.settings_file import SettingsFile
 
 # Trees like /opt/ml: of the training job, and of models from archives that are served.
@@ -48,9 +47,8 @@ def train(
         KeyboardInterrupt: SIGINT or SIGTERM stopped the training.
     """
     channels = job_inputs.find_channels(file)
-    hyperparameters = file.settings.job_hyperparameters()
-    if from_tuning:
-        hyperparameters |= _best_hyperparameters(folder)
+    settings = file.with_tuned(_best_hyperparameters(folder)) if from_tuning else file.settings
+    hyperparameters = settings.job_hyperparameters()
     base_dir, packed, output = folder / FOLDER, folder / MODEL, folder / OUTPUT
     folders = _folders_of_hosts(file, folder, in_containers=container is not None, show=show)
     if interrupt_after is not None and len(folders) > 1:
@@ -227,11 +225,12 @@ def cache_of(file: SettingsFile) -> Path:
     return Path(chosen) if chosen else cache_dir()
 
 
-def _best_hyperparameters(folder: Path) -> dict[str, str]:
+def _best_hyperparameters(folder: Path) -> dict[str, object]:
     best = folder / "tuning" / BEST
     if not best.is_file():
         raise UserError(f"no {best}: `tune --local` first")
-    return to_strings(json.loads(best.read_text("utf-8"))["hyperparameters"])
+    hyperparameters: dict[str, object] = json.loads(best.read_text("utf-8"))["hyperparameters"]
+    return hyperparameters
 
 
 def _failure(base_dir: Path) -> str | None:

@@ -24,7 +24,7 @@ def train(
     file.require("train")
     settings = file.settings
     if from_tuning is not None:
-        settings = _with_best(aws, settings, from_tuning)
+        settings = _with_best(aws, file, from_tuning)
     name = new_name(settings)
     aws.send("CreateTrainingJob", request_of(aws, settings, name))
     if aws.is_dry:
@@ -93,7 +93,7 @@ def _show_best(aws: Aws, best: Response) -> None:
         aws.show(f"  {name} = {value}")
 
 
-def _with_best(aws: Aws, settings: Settings, tuning_job: str) -> Settings:
+def _with_best(aws: Aws, file: SettingsFile, tuning_job: str) -> Settings:
     """Return the settings with the hyperparameters of a tuning job's best training job.
 
     A dry run does not ask for them.
@@ -101,12 +101,11 @@ def _with_best(aws: Aws, settings: Settings, tuning_job: str) -> Settings:
     if aws.is_dry:
         what = f"the best hyperparameters of {tuning_job}"
         aws.show_placeholder(what, "those of the settings")
-        return settings
+        return file.settings
     request = {"HyperParameterTuningJobName": tuning_job}
     best = aws.query("DescribeHyperParameterTuningJob", request).get("BestTrainingJob")
     if not best:
         raise UserError(
             f"the tuning job {tuning_job} has no best job yet: wait until it is completed"
         )
-    tuned = settings.hyperparameters | (best.get("TunedHyperParameters") or {})
-    return settings.model_copy(update={"hyperparameters": tuned})
+    return file.with_tuned(best.get("TunedHyperParameters") or {})

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from container.classifier.channel_names import find_folder
 from container.classifier.errors import UserError
@@ -56,6 +57,18 @@ class SettingsFile:
 
     path: Path
     settings: Settings
+    overridden: Collection[KeyPath] = ()
+    """Keys whose values are those of `--set`."""
+
+    def with_tuned(self, tuned: Mapping[str, Any]) -> Settings:
+        """Return the settings with the hyperparameters of a search, except those of `--set`."""
+        found = {
+            name: value
+            for name, value in tuned.items()
+            if ("hyperparameters", name) not in self.overridden
+        }
+        hyperparameters = self.settings.hyperparameters | found
+        return self.settings.model_copy(update={"hyperparameters": hyperparameters})
 
     @property
     def local_data(self) -> Path | None:
@@ -146,7 +159,7 @@ def read(
     if lines:
         missing = checks.missing_for_sagemaker(settings) if is_check else None
         raise SettingsError("\n".join(filter(None, (*lines, missing))))
-    return SettingsFile(path, settings)
+    return SettingsFile(path, settings, overridden)
 
 
 def _located(
