@@ -33,7 +33,7 @@ def are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)

@@ -83,6 +83,7 @@ FORMS: Mapping[str, object] = {
         "hyper_parameters": AttributeDict(lr=0.1),
         "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.3)}},
     },
+    "with that of the optimizer": (STATE, {"state": {}, "param_groups": [{"lr": 0.1}]}),
     "extras": {"state_dict": STATE, **EXTRAS},
     "fastai": {"model": {**numbered("0."), "1.8.weight": torch.zeros(4, 512)}, "opt": None},
     "thop": {**STATE, "total_ops": torch.zeros(1), "layer1.0.total_params": torch.zeros(1)},
@@ -116,13 +117,26 @@ def test_common_forms_are_loaded(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["last.ckpt", "w.bin", "model_best.pth.tar", "W.PT", "w.pkl", "weights", "model.tar.gz"]
+    "name",
+    [
+        "last.ckpt",
+        "w.bin",
+        "model_best.pth.tar",
+        "W.PT",
+        "w.pkl",
+        "weights",
+        "model.tar.gz",
+        "w.tar",
+    ],
 )
 def test_suffixes_and_both_formats_are_loaded(tmp_path: Path, name: str) -> None:
     file, is_zip = io.BytesIO(), name not in {"weights", "W.PT"}
     content = {"state_dict": behind("module."), **EXTRAS}
     torch.save(content, file, _use_new_zipfile_serialization=is_zip)
-    if name.endswith(".gz"):
+    # Programs leave copies in such folders.
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "w-checkpoint.pth").touch()
+    if name.endswith((".gz", "w.tar")):
         write_archive(tmp_path / name, {"code/inference.py": b"", "model.pth": file.getvalue()})
     else:
         (tmp_path / name).write_bytes(file.getvalue())
@@ -258,6 +272,14 @@ def test_tensors_without_real_values_are_rejected(
     torch.save({**STATE, "bn1.weight": tensor}, tmp_path / "w.pth")
 
     assert re.search(f"bn1.weight has {what}: save", message_of(tmp_path / "w.pth"))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor:UserWarning")
+def test_quantized_tensors_are_rejected(tmp_path: Path) -> None:
+    quantized = torch.quantize_per_tensor(torch.ones(64), 0.1, 0, torch.qint8)
+    torch.save({**STATE, "bn1.weight": quantized}, tmp_path / "w.pth")
+
+    assert "bn1.weight has quantized values: save" in message_of(tmp_path / "w.pth")
 
 
 TIMM = {

@@ -113,6 +113,8 @@ def _unusual(tensor: torch.Tensor) -> str | None:
         return "no values (device `meta`)"
     if tensor.is_complex():
         return "complex numbers"
+    if tensor.is_quantized:
+        return "quantized values"
     return None if tensor.layout == torch.strided else "sparse values"
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from container.classifier.artifact import WEIGHTS
 from container.classifier.errors import UserError
+from container.classifier.image_files import visible_entries
 
 ARCHIVES = (".tar.gz", ".tgz")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar", *ARCHIVES)
@@ -31,6 +32,9 @@ MISTAKEN = {
 
 # In the first pickle of the legacy format of torch.save: its magic number.
 LEGACY = b"\xfc\x9cF\xf9 j\xa8P\x19"
+
+# Where a tar has `ustar`.
+TAR_MAGIC = slice(257, 262)
 
 # Bytes by which a text file is recognized.
 START_BYTES = 1024
@@ -87,11 +91,7 @@ def find(directory: Path) -> Path:
     """
     if directory.is_file():
         return directory
-    visible = [
-        path
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    ]
+    visible = [path for path in visible_entries(directory) if path.is_file()]
     files = [path for path in visible if path.name.lower().endswith(SUFFIXES)]
     # Any name will do for a single file: its content shows the format.
     files = files or (visible if len(visible) == 1 else [])
@@ -138,7 +138,7 @@ def _content(path: Path) -> object:
 def _read(name: str, file: IO[bytes]) -> object:
     data = file.read()
     _check_start(name, data)
-    if data.startswith(b"\x1f\x8b"):
+    if data.startswith(b"\x1f\x8b") or data[TAR_MAGIC] == b"ustar":
         return _read_archive(name, data)
     # The length of the header, and the header, a JSON object.
     if data[8:9] == b"{" or name.lower().endswith(".safetensors"):
@@ -176,8 +176,8 @@ def _check_start(name: str, data: bytes) -> None:
 
 
 def _read_archive(name: str, data: bytes) -> object:
-    """Read the weights in the `model.tar.gz` of a training job, ours or another one."""
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+    """Read the weights in a tar, such as the `model.tar.gz` of a training job, ours or another."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as archive:
         # `tar -czf model.tar.gz .` prefixes all names with "./".
         members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
         found = [item for item in members if item.lower().endswith(SUFFIXES)]
@@ -221,6 +221,9 @@ def _pickled_types(pickles: Sequence[IO[bytes]]) -> set[str]:
 
 def _states(content: object, path: str, depth: int) -> Iterator[tuple[str, State]]:
     """Yield every dictionary of tensors, and its path."""
+    if isinstance(content, list | tuple):
+        # Such as a state dict and that of the optimizer.
+        content = {i: item for i, item in enumerate(content) if isinstance(item, Mapping)}
     if not isinstance(content, Mapping) or depth > MAX_DEPTH:
         return
     tensors = {str(name): item for name, item in content.items() if isinstance(item, Tensor)}
