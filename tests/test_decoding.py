@@ -130,7 +130,7 @@ def test_form_has_an_image_in_each_file() -> None:
     token = b'name="token"\r\n\r\n1234\r\n'
     data = form(token, file_part(PNG), file_part(PNG[:100]), file_part(PNG))
 
-    first, broken, last = split_as(FORM_TYPE)(data)
+    first, broken, last = split_as(FORM_TYPE.replace("form-", "Form-"))(data)
 
     assert np.array_equal(first(SETTINGS), preprocess(PNG, SETTINGS))
     assert np.array_equal(last(SETTINGS), preprocess(PNG, SETTINGS))
@@ -211,14 +211,28 @@ def test_base64_may_be_a_data_url_or_unpadded_or_url_safe(text: str) -> None:
     body = json.dumps(
         {
             "signature_name": "serving_default",
-            "instances": [text, {"b64": text}, {"image_bytes": {"b64": text}}],
+            "instances": [
+                text,
+                {"b64": text},
+                {"image_bytes": {"b64": text}, "key": "1"},
+                {"data": text},
+                {"image": text, "top": 3},
+            ],
         }
     ).encode()
 
     images = decode(split_json, body)
 
-    assert len(images) == 3
+    assert len(images) == 5
     for image in images:
+        assert np.array_equal(image, preprocess(PNG, SETTINGS))
+
+
+@pytest.mark.parametrize("content_type", [None, "image/jpeg", "application/x-image", "text/plain"])
+def test_body_may_be_an_image_in_base64(content_type: str | None) -> None:
+    for start in (b"", b"data:image/png;base64,"):
+        (image,) = decode(split_as(content_type), start + base64.encodebytes(PNG))
+
         assert np.array_equal(image, preprocess(PNG, SETTINGS))
 
 

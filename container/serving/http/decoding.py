@@ -2,16 +2,16 @@
 
 | first bytes, or Content-Type | body | images |
 |---|---|---|
-| of an image | an image file | 1 |
+| of an image, or of one in base64 | an image file | 1 |
 | of a `.npy` file | uint8 (H, W, 3) or (N, H, W, 3), RGB | 1 or N |
 | `multipart/form-data` | files of a form, each an image file | N |
 | `application/json`, or `{` | `{"instances": [...]}`: base64 strings or objects of images | N |
 | `application/jsonlines`, `application/x-ndjson` | N lines, each a base64 string or an object | N |
 
-An object is `{"b64": "..."}`, or has one such object, as in TensorFlow Serving. A string may be a
-data URL. The first bytes decide before the Content-Type. URLs in a request are not fetched.
-Splitting is fast; images are decoded later, in parallel. An image that cannot be read does not fail
-the others.
+An object is `{"b64": "..."}`, or has one such object, as in TensorFlow Serving, or has the string
+under another usual key. A string may be a data URL. The first bytes decide before the Content-Type.
+URLs in a request are not fetched. Splitting is fast; images are decoded later, in parallel. An
+image that cannot be read does not fail the others.
 """
 
 import base64
@@ -79,13 +79,21 @@ UNSPECIFIC_TYPES = frozenset(
     }
 )
 
+# Keys of a string in an instance, among them those of TensorFlow Serving and TorchServe.
+TEXT_KEYS = ("b64", "data", "body", "image", "image_bytes")
+
+# Starts of a JPEG, a PNG, a GIF and a WebP file in base64, as clients send it that must send text.
+BASE64_IMAGE = re.compile(rb"\s*(data:image/|/9j/|iVBORw0KGgo|R0lGODl|R0lGODd|UklGR)")
+
 WHITESPACE = b" \t\r\n"
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 def split_image(data: bytes) -> Sequence[ImageDecoder]:
-    """Return the body as one image file."""
+    """Return the body as one image file, which can be in base64."""
+    if BASE64_IMAGE.match(data):
+        return (partial(_decode_instance, "the body", data.decode("latin-1")),)
     return (partial(_decode, data),)
 
 
@@ -197,7 +205,8 @@ def _split(content_type: str, data: bytes) -> Sequence[ImageDecoder]:
         return split_json_lines(data)
     if media_type == JSON or media_type.endswith("+json") or JSON_OBJECT.match(data):
         return split_json(data)
-    if media_type in UNSPECIFIC_TYPES or media_type.startswith("image/"):
+    is_text = media_type == "text/plain" and BASE64_IMAGE.match(data)
+    if is_text or media_type in UNSPECIFIC_TYPES or media_type.startswith("image/"):
         # The error names the known formats.
         return split_image(data)
     known = ("image/*", ANY_IMAGE, NPY, FORM, JSON, JSON_LINES)
@@ -253,11 +262,12 @@ def _decode_instance(name: str, instance: object, settings: Preprocessing) -> Pi
 
 def _text_of(instance: object) -> str | None:
     """Return the base64 of an instance: a string, `{"b64": ...}`, or `{NAME: {"b64": ...}}`."""
-    if isinstance(instance, dict) and "b64" not in instance:
+    if isinstance(instance, dict):
         inner = [value for value in instance.values() if isinstance(value, dict)]
-        instance = inner[0] if len(inner) == 1 else None
-    text = instance.get("b64") if isinstance(instance, dict) else instance
-    return text if isinstance(text, str) else None
+        instance = inner[0] if len(inner) == 1 and "b64" not in instance else instance
+        texts = [instance[key] for key in TEXT_KEYS if key in instance]
+        instance = texts[0] if len(texts) == 1 else None
+    return instance if isinstance(instance, str) else None
 
 
 def _decode_named(name: str, data: bytes, settings: Preprocessing) -> Pixels:

@@ -20,7 +20,7 @@ def read_files(data: bytes, content_type: str) -> Sequence[bytes]:
         BadRequest: the form is malformed or has no file.
         RequestEntityTooLarge: it has too many parts, or too long texts.
     """
-    mimetype, options = parse_options_header(content_type)
+    _, options = parse_options_header(content_type)
     parser = FormDataParser(
         # werkzeug would write files to a disk.
         stream_factory=lambda *_, **__: io.BytesIO(),
@@ -29,7 +29,7 @@ def read_files(data: bytes, content_type: str) -> Sequence[bytes]:
         silent=False,
     )
     try:
-        _, _, files = parser.parse(io.BytesIO(data), mimetype, len(data), options)
+        _, _, files = parser.parse(io.BytesIO(data), FORM, len(data), options)
     except RequestEntityTooLarge as error:
         raise RequestEntityTooLarge(
             f"a form may have at most {MAX_PARTS} parts and {MAX_TEXT_BYTES // 2**20} MB of text"
