@@ -45,6 +45,8 @@ def test_base_directory_can_be_changed(monkeypatch: pytest.MonkeyPatch, tmp_path
         (("fingers",), ("fingers", None, None, None)),
         (("fingers", "weights"), ("fingers", None, None, "weights")),
         (("test", "train", "valid"), ("train", "valid", "test", None)),
+        (("Train", "eval", "test_images"), ("Train", "eval", "test_images", None)),
+        (("training", "train_lst", "Test", "testing"), ("training", None, None, None)),
     ],
 )
 def test_channels_are_recognized_by_common_names(
@@ -62,13 +64,24 @@ def test_fast_file_mode_is_file_mode(environment: TrainingEnvironment, mode: str
     assert environment.channels().training.name == "training"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_that_windows_programs_write_are_read(
+    environment: TrainingEnvironment, encoding: str
+) -> None:
+    path = environment.config_path("hyperparameters.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"epochs": "3"}', encoding)
+
+    assert environment.hyperparameters() == {"epochs": "3"}
+
+
 def test_unused_channels_are_returned(environment: TrainingEnvironment) -> None:
-    with_channels(environment, "training", "testing", "extra")
+    with_channels(environment, "training", "more", "extra")
 
-    assert environment.channels().unused == ("extra", "testing")
+    assert environment.channels().unused == ("extra", "more")
 
 
-@pytest.mark.parametrize("name", ["validation", "test"])
+@pytest.mark.parametrize("name", ["validation", "test", "eval"])
 def test_held_out_images_are_never_trained_on(environment: TrainingEnvironment, name: str) -> None:
     with_channels(environment, name)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from container.classifier.channel_names import (
     CHANNEL_NAMES,
+    SPLITS,
     TEST,
     TRAINING,
     VALIDATION,
@@ -17,6 +18,7 @@ from container.classifier.channel_names import (
 )
 from container.classifier.environment import JOB_NAME_VARIABLE
 from container.classifier.errors import UserError
+from container.classifier.split_names import split_name
 
 # SageMaker keeps 1,024 characters, including its own prefix.
 MAX_FAILURE_CHARACTERS = 950
@@ -150,8 +152,11 @@ class TrainingEnvironment:
         return self.base_dir / "output" / "failure"
 
     def _choose(self, names: set[str]) -> Channels:
-        found = {channel: find_channel(channel, names) for channel in CHANNEL_NAMES}
-        others = names.difference(*CHANNEL_NAMES.values())
+        found = {
+            channel: find_channel(channel, names) or _named_like(channel, names)
+            for channel in CHANNEL_NAMES
+        }
+        others = names.difference(*CHANNEL_NAMES.values(), filter(None, found.values()))
         images = sorted(names.difference(CHANNEL_NAMES[WEIGHTS]))
         if found[TRAINING] is None and others and len(images) == 1:
             # A single channel of images is the training channel, under any name.
@@ -187,9 +192,21 @@ class TrainingEnvironment:
     def _config(self, name: str) -> object:
         path = self.config_path(name)
         try:
-            document: object = json.loads(path.read_text(encoding="utf-8"))
+            # PowerShell writes UTF-16, which `json` recognizes.
+            document: object = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not JSON: {error}") from None
         return document
+
+
+def _named_like(channel: str, names: set[str]) -> str | None:
+    """Return the only one of the names that stands for a channel's split, as Train and eval do."""
+    role = SPLITS[0] if channel == TRAINING else channel
+    similar = [
+        name
+        for name in names
+        if (found := split_name(name)) and found.is_exact and found.role == role
+    ]
+    return similar[0] if len(similar) == 1 else None
