@@ -31,7 +31,7 @@ from benchmarks.rivals.commands import ours
 from benchmarks.serving import PYTHON, running
 from benchmarks.serving_artifact import make_artifact, write_images
 from image_classifier.platform import endpoint
-from image_classifier.platform.many_models import ManyModels, launch_of
+from image_classifier.platform.multi_model_endpoint import MultiModelEndpoint, launch_of
 from image_classifier.platform.sandbox.container_target import SERVING_PORT, ContainerTarget
 from image_classifier.platform.sandbox.http_call import Response
 from image_classifier.platform.sandbox.launch import Launch, Running
@@ -122,12 +122,15 @@ def _send_traffic(
         )
     )
     with endpoint.running(ContainerTarget(arguments.image, "serve"), launch, 60) as server:
-        models = ManyModels(server, served, prefix, in_container=True)
+        models = MultiModelEndpoint(server, served, prefix, in_container=True)
         return _measure_traffic(models, server, bodies, arguments)
 
 
 def _measure_traffic(
-    models: ManyModels, server: Running, bodies: Sequence[bytes], arguments: argparse.Namespace
+    models: MultiModelEndpoint,
+    server: Running,
+    bodies: Sequence[bytes],
+    arguments: argparse.Namespace,
 ) -> dict[str, object]:
     rejected = 0
 

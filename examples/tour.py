@@ -27,7 +27,7 @@ from container.classifier.errors import UserError
 from container.classifier.report_page import template
 from examples import isolation
 from image_classifier.platform import containers, endpoint, hands, processes
-from image_classifier.platform.many_models import ManyModels, launch_of
+from image_classifier.platform.multi_model_endpoint import MultiModelEndpoint, launch_of
 from image_classifier.platform.sandbox.launch import Limits
 from image_classifier.platform.sandbox.ports import free_port
 
@@ -229,7 +229,7 @@ def _run_steps(tour: Tour, images: int, *, in_containers: bool) -> None:
     tour.add(
         "Many models on one endpoint",
         "",
-        lambda: _invoke_many_models(folder, image, in_container=in_containers),
+        lambda: _invoke_multi_model(folder, image, in_container=in_containers),
     )
 
 
@@ -241,7 +241,7 @@ def _draw(folder: Path, count: int) -> list[str]:
     return [f"{count} images of drawn hands in hands.zip"]
 
 
-def _invoke_many_models(folder: Path, image: Path, *, in_container: bool) -> list[str]:
+def _invoke_multi_model(folder: Path, image: Path, *, in_container: bool) -> list[str]:
     """Load the trained model and the best one of the tuning; send each an image."""
     models, base_dir = folder / "models", folder / "many-models"
     models.mkdir()
@@ -253,7 +253,7 @@ def _invoke_many_models(folder: Path, image: Path, *, in_container: bool) -> lis
     target, launch = endpoint.server(base_dir, {}, folders={}, container=container)
     lines = []
     with endpoint.running(target, launch_of(launch), processes.STARTUP_SECONDS) as server:
-        platform = ManyModels(server, base_dir, models, in_container=in_container)
+        platform = MultiModelEndpoint(server, base_dir, models, in_container=in_container)
         for name in ("trained.tar.gz", "tuned.tar.gz", "trained.tar.gz"):
             answer = platform.invoke(name, image.read_bytes(), headers)
             if not answer.is_success:

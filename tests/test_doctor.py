@@ -171,13 +171,13 @@ MULTI_MODEL_FAULTS = {
 
 
 @pytest.mark.parametrize(("name", "case_id"), MULTI_MODEL_FAULTS.items())
-def test_broken_server_of_many_models_fails_the_case_of_its_fault(name: str, case_id: str) -> None:
+def test_broken_multi_model_server_fails_the_case_of_its_fault(name: str, case_id: str) -> None:
     report = examine(sys.executable, ZOO, name, role=MULTI_MODEL, limits=SLOW)
 
     assert [*report.failed] == [case_id], report.text()
 
 
-def test_healthy_server_of_many_models_passes() -> None:
+def test_healthy_multi_model_server_passes() -> None:
     report = examine(sys.executable, ZOO, "HealthyModels", role=MULTI_MODEL)
 
     assert report.failed == {}, report.text()

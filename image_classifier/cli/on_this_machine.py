@@ -92,16 +92,16 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     """Start the server; return its address."""
     folder, job = _folder_of(file), None if arguments.job is None else Path(arguments.job)
     port = arguments.port or server.PORT
-    has_many_models = file.settings.endpoint.kind == "multi-model"
-    if job is not None and not (has_many_models and job.is_dir()):
+    is_multi_model = file.settings.endpoint.kind == "multi-model"
+    if job is not None and not (is_multi_model and job.is_dir()):
         require_archive(job)
     container = _container(containers.SERVE_IMAGE, arguments)
     where = (
         f"in a container of {containers.SERVE_IMAGE}" if container is not None else "as a process"
     )
     aws.show(f"serving {where}")
-    if has_many_models:
-        server.deploy_many_models(file, folder, job, port, container=container, show=aws.show)
+    if is_multi_model:
+        server.deploy_multi_model(file, folder, job, port, container=container, show=aws.show)
     else:
         server.deploy(file, folder, job, port, container=container)
     host, port = processes.client_address(port)

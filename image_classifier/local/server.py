@@ -15,7 +15,7 @@ from image_classifier.local.jobs import DEPLOYED, FOLDER, require_success, train
 from image_classifier.local.packing import pack
 from image_classifier.platform import deployment, endpoint, opt_ml, processes, router
 from image_classifier.platform.archives import extract
-from image_classifier.platform.many_models import names_in
+from image_classifier.platform.multi_model_endpoint import names_in
 from image_classifier.platform.sandbox.http_call import call
 from image_classifier.platform.sandbox.launch import Limits
 from image_classifier.sagemaker import invocation, prediction
@@ -72,7 +72,7 @@ def deploy(
     serve()
 
 
-def deploy_many_models(
+def deploy_multi_model(
     file: SettingsFile,
     folder: Path,
     source: Path | None,

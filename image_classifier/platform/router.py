@@ -21,7 +21,12 @@ from pathlib import Path
 from container.classifier.errors import UserError
 from container.classifier.media_types import JSON, TARGET_MODEL
 from image_classifier.platform import endpoint, processes
-from image_classifier.platform.many_models import MAX_BYTES, MODELS, ManyModels, launch_of
+from image_classifier.platform.multi_model_endpoint import (
+    MAX_BYTES,
+    MODELS,
+    MultiModelEndpoint,
+    launch_of,
+)
 from image_classifier.platform.program import Program, handle_stop_signals
 from image_classifier.platform.sandbox.http_call import Response, call
 from image_classifier.platform.sandbox.launch import Limits, Running
@@ -43,7 +48,9 @@ class Router(ThreadingHTTPServer):
 
     daemon_threads = False
 
-    def __init__(self, address: tuple[str, int], running: Running, models: ManyModels) -> None:
+    def __init__(
+        self, address: tuple[str, int], running: Running, models: MultiModelEndpoint
+    ) -> None:
         """Listen on `address`, for the server `running` and its `models`."""
         super().__init__(address, _Handler)
         self.running, self.models = running, models
@@ -174,7 +181,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     # The log of this process has that of the server.
     launch = replace(launch_of(launch), output=(sys.stdout.fileno(), sys.stderr.fileno()))
     with endpoint.running(target, launch, processes.STARTUP_SECONDS) as running:
-        models = ManyModels(running, base_dir, arguments.models, in_container=arguments.container)
+        models = MultiModelEndpoint(
+            running, base_dir, arguments.models, in_container=arguments.container
+        )
         address = (processes.bind_address(), arguments.port)
         with Router(address, running, models) as router:
             with suppress(_StopError):

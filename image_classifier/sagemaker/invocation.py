@@ -9,7 +9,7 @@ from typing import Any
 
 from container.classifier.errors import UserError
 from container.classifier.media_types import JSON
-from image_classifier.platform.many_models import check_name
+from image_classifier.platform.multi_model_endpoint import check_name
 from image_classifier.sagemaker.aws import Aws, ModelError, Response
 from image_classifier.sagemaker.s3 import S3Uri
 from image_classifier.settings.schema import Settings

@@ -1,4 +1,4 @@
-"""The cases of a server of many models, which SageMaker loads and unloads."""
+"""The cases of a multi-model server, whose models SageMaker loads and unloads."""
 
 import os
 from contextlib import suppress

@@ -19,8 +19,8 @@ import pytest
 from container.classifier.errors import UserError
 from image_classifier.cli.program import main
 from image_classifier.local.packing import pack as pack_model
-from image_classifier.platform import endpoint, many_models, processes, router
-from image_classifier.platform.many_models import ManyModels, launch_of
+from image_classifier.platform import endpoint, multi_model_endpoint, processes, router
+from image_classifier.platform.multi_model_endpoint import MultiModelEndpoint, launch_of
 from image_classifier.platform.sandbox.http_call import Response, call
 from image_classifier.platform.sandbox.launch import Launch, Running
 from image_classifier.platform.sandbox.process_target import ProcessTarget
@@ -66,8 +66,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 @pytest.fixture
-def models(tmp_path: Path, prefix: Path, running: Running) -> ManyModels:
-    return ManyModels(running, tmp_path / "ml", prefix, in_container=False)
+def models(tmp_path: Path, prefix: Path, running: Running) -> MultiModelEndpoint:
+    return MultiModelEndpoint(running, tmp_path / "ml", prefix, in_container=False)
 
 
 def result(response: Response) -> int:
@@ -75,7 +75,7 @@ def result(response: Response) -> int:
     return int(json.loads(response.body)["sum"])
 
 
-def test_least_recently_used_model_is_evicted(models: ManyModels, tmp_path: Path) -> None:
+def test_least_recently_used_model_is_evicted(models: MultiModelEndpoint, tmp_path: Path) -> None:
     assert [result(models.invoke(f"team/{number}.tar.gz", BODY)) for number in (0, 1, 0, 2, 0)] == [
         3,
         4,
@@ -88,7 +88,7 @@ def test_least_recently_used_model_is_evicted(models: ManyModels, tmp_path: Path
     assert len([*(tmp_path / "ml/models").iterdir()]) == 2
 
 
-def test_model_that_appears_later_is_loaded(models: ManyModels, prefix: Path) -> None:
+def test_model_that_appears_later_is_loaded(models: MultiModelEndpoint, prefix: Path) -> None:
     with pytest.raises(UserError, match=r"no model 'new\.tar\.gz'"):
         models.invoke("new.tar.gz", BODY)
     pack(prefix / "new.tar.gz", weights_txt=b"40")
@@ -97,7 +97,7 @@ def test_model_that_appears_later_is_loaded(models: ManyModels, prefix: Path) ->
 
 
 def test_parallel_requests_for_more_models_than_fit_get_their_own_model(
-    models: ManyModels,
+    models: MultiModelEndpoint,
 ) -> None:
     def ask(request: int) -> bool:
         number = request * 7 % 4
@@ -110,7 +110,7 @@ def test_parallel_requests_for_more_models_than_fit_get_their_own_model(
 
 
 def test_model_that_the_server_has_lost_is_loaded_again(
-    models: ManyModels, running: Running
+    models: MultiModelEndpoint, running: Running
 ) -> None:
     assert result(models.invoke("team/0.tar.gz", BODY)) == 3
     (name,) = json.loads(call(running.address, "GET", "/models", timeout=5).body)["models"]
@@ -121,7 +121,7 @@ def test_model_that_the_server_has_lost_is_loaded_again(
 
 
 def test_model_that_cannot_be_loaded_is_the_servers_response(
-    models: ManyModels, prefix: Path, tmp_path: Path
+    models: MultiModelEndpoint, prefix: Path, tmp_path: Path
 ) -> None:
     pack(prefix / "broken.tar.gz", readme=b"no weights")
     (prefix / "text.tar.gz").write_text("not a tar")
@@ -223,7 +223,7 @@ def test_deployed_models_are_chosen_by_name(
 
 
 def test_response_above_the_limit_is_an_error(
-    models: ManyModels, running: Running, monkeypatch: pytest.MonkeyPatch
+    models: MultiModelEndpoint, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     headers = {"X-Amzn-SageMaker-Target-Model": "team/0.tar.gz", "Content-Type": "application/json"}
     with router.Router(("127.0.0.1", 0), running, models) as server, ThreadPoolExecutor() as pool:
@@ -234,7 +234,7 @@ def test_response_above_the_limit_is_an_error(
             return call(address, "POST", "/invocations", timeout=9, body=BODY, headers=headers)
 
         complete = ask()
-        monkeypatch.setattr(many_models, "MAX_BYTES", len(complete.body) - 1)
+        monkeypatch.setattr(multi_model_endpoint, "MAX_BYTES", len(complete.body) - 1)
         cut = ask()
         server.shutdown()
 
@@ -279,7 +279,7 @@ def test_our_server_with_two_models(
     headers = {"Content-Type": "image/png", "Accept": "text/csv"}
     program = endpoint.server(base_dir, {}, folders={}, container=None)
     with endpoint.running(program[0], launch_of(program[1]), 60) as running:
-        models = ManyModels(running, base_dir, prefix, in_container=False)
+        models = MultiModelEndpoint(running, base_dir, prefix, in_container=False)
         first, second, again = (
             models.invoke(f"{name}.tar.gz", PNG, headers) for name in ("first", "second", "first")
         )

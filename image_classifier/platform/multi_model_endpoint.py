@@ -64,7 +64,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.tar.gz"))
 
 
-class ManyModels:
+class MultiModelEndpoint:
     """Loads and unloads the models of a server. Thread-safe."""
 
     def __init__(
