@@ -255,10 +255,10 @@ def _invoke_multi_model(folder: Path, image: Path, *, in_container: bool) -> lis
     with endpoint.running(target, launch_of(launch), processes.STARTUP_SECONDS) as server:
         platform = MultiModelEndpoint(server, base_dir, models, in_container=in_container)
         for name in ("trained.tar.gz", "tuned.tar.gz", "trained.tar.gz"):
-            answer = platform.invoke(name, image.read_bytes(), headers)
-            if not answer.is_success:
-                raise UserError(f"{name}: {answer}")
-            lines.append(f"{name}: {answer.body.decode()[:60]}...")
+            response = platform.invoke(name, image.read_bytes(), headers)
+            if not response.is_success:
+                raise UserError(f"{name}: {response}")
+            lines.append(f"{name}: {response.body.decode()[:60]}...")
         lines.append(f"{platform.loads} models loaded")
     return lines
 
