@@ -45,10 +45,17 @@ def put(key: str, body: bytes = b"x") -> None:
     client("s3").put_object(Bucket="my-bucket", Key=key, Body=body)
 
 
+def get(key: str) -> bytes:
+    """Return the content of an object, by its key or its address."""
+    key = key.removeprefix("s3://my-bucket/")
+    body: bytes = client("s3").get_object(Bucket="my-bucket", Key=key)["Body"].read()
+    return body
+
+
 def keys() -> set[str]:
     """Return the keys of all objects."""
-    found = client("s3").list_objects_v2(Bucket="my-bucket").get("Contents", [])
-    return {each["Key"] for each in found}
+    pages = client("s3").get_paginator("list_objects_v2").paginate(Bucket="my-bucket")
+    return {each["Key"] for page in pages for each in page.get("Contents", ())}
 
 
 def backend() -> Any:  # noqa: ANN401 - moto's own

@@ -5,41 +5,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from image_classifier.preparation.__main__ import main
+from tests.accounts import IGNORE_OPEN_CONNECTIONS, client, get, keys, put
 
-BUCKET = "images-of-mine"
-ADDRESS = f"s3://{BUCKET}/birds/v1"
+pytestmark = IGNORE_OPEN_CONNECTIONS
 
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+ADDRESS = "s3://my-bucket/birds/v1"
 
 
-@pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    for key in keys(client):
-        client.delete_object(Bucket=BUCKET, Key=key)
-    client.delete_bucket(Bucket=BUCKET)
+@pytest.fixture(autouse=True)
+def _region(account: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert account
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
 
 
 @pytest.fixture
@@ -54,26 +36,18 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def keys(client: Any) -> list[str]:  # noqa: ANN401 - boto3 has no types
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-    return [item["Key"] for page in pages for item in page.get("Contents", ())]
-
-
 def upload(folder: Path, *options: str) -> int:
     return main(["upload", str(folder), ADDRESS, *options])
 
 
 def test_only_missing_and_changed_files_are_uploaded(
-    s3: Any,  # noqa: ANN401
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(folder) == 0
     assert "sent 40 of 40 files" in capsys.readouterr().out
-    assert len(keys(s3)) == 40
-    assert "birds/v1/train/ant/7.png" in keys(s3)
-    body = s3.get_object(Bucket=BUCKET, Key="birds/v1/train/ant/7.png")["Body"].read()
-    assert body == b"train 7"
+    assert len(keys()) == 40
+    assert "birds/v1/train/ant/7.png" in keys()
+    assert get("birds/v1/train/ant/7.png") == b"train 7"
 
     assert upload(folder) == 0
     assert "sent 0 of 40 files, 0.0 MB" in capsys.readouterr().out
@@ -81,35 +55,28 @@ def test_only_missing_and_changed_files_are_uploaded(
     (folder / "train/ant/7.png").write_bytes(b"trAin 7")
     assert upload(folder) == 0
     assert "sent 1 of 40 files" in capsys.readouterr().out
-    body = s3.get_object(Bucket=BUCKET, Key="birds/v1/train/ant/7.png")["Body"].read()
-    assert body == b"trAin 7"
+    assert get("birds/v1/train/ant/7.png") == b"trAin 7"
 
 
 def test_dry_run_lists_the_files_and_sends_nothing(
-    s3: Any,  # noqa: ANN401
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(folder, "--dry-run") == 0
 
     printed = capsys.readouterr().out
     assert "would send train/ant/7.png\n" in printed
     assert "would send 40 of 40 files" in printed
-    assert keys(s3) == []
+    assert keys() == set()
 
 
-def test_check_lists_every_difference(
-    s3: Any,  # noqa: ANN401
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_check_lists_every_difference(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     upload(folder, "--quiet")
     assert main(["check", str(folder), ADDRESS]) == 0
     assert f"{ADDRESS} has the same 40 files" in capsys.readouterr().out
-    s3.delete_object(Bucket=BUCKET, Key="birds/v1/train/ant/1.png")
+    client("s3").delete_object(Bucket="my-bucket", Key="birds/v1/train/ant/1.png")
     # Of the same size.
-    s3.put_object(Bucket=BUCKET, Key="birds/v1/train/ant/2.png", Body=b"train X")
-    s3.put_object(Bucket=BUCKET, Key="birds/v1/train/bee/1.png", Body=b"train")
+    put("birds/v1/train/ant/2.png", b"train X")
+    put("birds/v1/train/bee/1.png", b"train")
 
     assert main(["check", str(folder), ADDRESS]) == 1
 
@@ -121,14 +88,13 @@ def test_check_lists_every_difference(
 
 
 def test_object_without_md5_and_checksum_is_uploaded_again(
-    s3: Any,  # noqa: ANN401
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     upload(folder, "--quiet")
     key = "birds/v1/train/ant/3.png"
-    started = s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
-    part = {"Bucket": BUCKET, "Key": key, "UploadId": started}
+    s3 = client("s3")
+    started = s3.create_multipart_upload(Bucket="my-bucket", Key=key)["UploadId"]
+    part = {"Bucket": "my-bucket", "Key": key, "UploadId": started}
     etag = s3.upload_part(**part, PartNumber=1, Body=b"train 3")["ETag"]
     parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
     s3.complete_multipart_upload(**part, MultipartUpload=parts)
@@ -139,22 +105,18 @@ def test_object_without_md5_and_checksum_is_uploaded_again(
     assert "sent 1 of 40 files" in capsys.readouterr().out
 
 
-def test_an_interrupted_upload_continues(
-    s3: Any,  # noqa: ANN401
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_an_interrupted_upload_continues(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(1500):
         (folder / "train" / "ant" / f"more{number}.png").write_bytes(b"%d" % number)
     command = [sys.executable, "-m", "image_classifier.preparation", "upload", str(folder), ADDRESS]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while len(keys(s3)) < 50:
+        while len(keys()) < 50:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         error = process.communicate()[1]
     assert process.returncode == 2
     assert "stopped" in error
-    sent = len(keys(s3))
+    sent = len(keys())
     assert 50 <= sent < 1540
 
     assert upload(folder) == 0
@@ -171,7 +133,6 @@ def test_an_interrupted_upload_continues(
     ],
 )
 def test_unknown_bucket_and_invalid_address_are_rejected(
-    s3: Any,  # noqa: ANN401
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     address: str,
@@ -179,19 +140,15 @@ def test_unknown_bucket_and_invalid_address_are_rejected(
 ) -> None:
     assert main(["upload", str(folder), address, "--quiet"]) == 2
     assert words in capsys.readouterr().err
-    assert keys(s3) == []
+    assert keys() == set()
 
 
-def test_symbolic_links_are_not_uploaded(
-    s3: Any,  # noqa: ANN401
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_symbolic_links_are_not_uploaded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "train" / "secret.png").symlink_to("/etc/hostname")
 
     assert upload(folder, "--quiet") == 2
     assert "is a link" in capsys.readouterr().err
-    assert keys(s3) == []
+    assert keys() == set()
 
 
 def test_upload_without_credentials_is_rejected(

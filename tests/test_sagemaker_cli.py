@@ -27,6 +27,7 @@ from tests.accounts import (
     backend,
     client,
     configure_moto,
+    get,
     keys,
     put,
     run,
@@ -270,7 +271,7 @@ def test_predict_waits_for_an_asynchronous_response(
     assert printed.out == f"{image}: 0L (75.0%)\n"
     assert printed.err.startswith(f"next: image-classifier delete {settings} ")
     (sent,) = (key for key in keys() if key.startswith("hands/output/asynchronous/requests/"))
-    assert client("s3").get_object(Bucket="my-bucket", Key=sent)["Body"].read() == b"png"
+    assert get(sent) == b"png"
 
     assert run("predict", settings, image) == 1
     assert f"{image}: the endpoint rejected the image: {rejected}\n" == capsys.readouterr().out

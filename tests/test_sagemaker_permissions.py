@@ -21,6 +21,7 @@ from tests.accounts import (
     answer_with,
     client,
     configure_moto,
+    get,
     put,
     run,
 )
@@ -251,7 +252,7 @@ def record(calls: Calls, account: str, tmp_path: Path) -> set[tuple[str, str, tu
     answer_with(account, answer)
     configure_moto(account, "async-endpoint-results", [{"data": answer}])
     put_artifact(MANIFEST)
-    packed = client("s3").get_object(Bucket="my-bucket", Key="a/model.tar.gz")["Body"].read()
+    packed = get("a/model.tar.gz")
     put("hands/a/model.tar.gz", packed)
     for key in ("images/a.png", "data/training/a/1.png", "data/validation/a/1.png"):
         put(f"hands/{key}")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from image_classifier.sagemaker import artifact
-from tests.accounts import ENDPOINT, IGNORE_OPEN_CONNECTIONS, MODEL, backend, client, put, run
+from tests.accounts import ENDPOINT, IGNORE_OPEN_CONNECTIONS, MODEL, backend, client, get, put, run
 from tests.settings_files import REGISTRY, write
 
 pytestmark = IGNORE_OPEN_CONNECTIONS
@@ -56,12 +56,6 @@ def put_artifact(manifest: dict[str, Any], **files: bytes) -> None:
             info.size = len(body)
             archive.addfile(info, io.BytesIO(body))
     put("a/model.tar.gz", packed.getvalue())
-
-
-def get(uri: str) -> bytes:
-    s3, key = client("s3"), uri.removeprefix("s3://my-bucket/")
-    body: bytes = s3.get_object(Bucket="my-bucket", Key=key)["Body"].read()
-    return body
 
 
 def sagemaker() -> Any:  # noqa: ANN401 - made by boto3 as it runs
