@@ -279,13 +279,15 @@ def test_missing_images_are_reported(
 def test_uniform_image_with_few_superpixels_is_explained(
     tmp_path: Path, behavior: Behavior
 ) -> None:
-    Image.new("RGB", (9, 30), "red").save(tmp_path / "plain.png")
+    # The folder's name is a class.
+    path = tmp_path / "patch" / "plain.png"
+    path.parent.mkdir()
+    Image.new("RGB", (9, 30), "red").save(path)
 
-    assert explain(tmp_path / "plain.png", tmp_path / "out", behavior) == 0
+    assert explain(path, tmp_path / "out", behavior) == 0
 
     image = analysis_of(tmp_path / "out")["images"][0]
-    assert image["predicted_label"] == "patch"
-    assert image["true_label"] is None
+    assert image["predicted_label"] == image["true_label"] == "patch"
 
 
 def test_baseline_replaces_hidden_superpixels(
@@ -300,7 +302,7 @@ def test_baseline_replaces_hidden_superpixels(
     expected = analysis_of(tmp_path / "out")["explanations"]["kernel_shap"]["patch"]
     assert expected["expected_value"] > 0.9
     page = (tmp_path / "out/report.html").read_text("utf-8")
-    assert page.count("The baseline alone has almost the same score") == COUNT
+    assert page.count("for this class: there is little to explain") == COUNT
 
 
 def test_log_odds_add_up(images: Path, tmp_path: Path, behavior: Behavior) -> None:

@@ -296,12 +296,15 @@ def test_explain_uses_the_endpoint_or_the_local_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = write(tmp_path, EXPLAIN)
-    write_images(tmp_path / "images", 1)
+    (image,) = write_images(tmp_path / "images", 1)
     local = ["--local", "--port", patched.port] if where == "local" else []
+    # Relative to the settings file. It differs from white noise.
+    baseline = f"explain.baseline={image.relative_to(tmp_path)}"
 
-    assert run("explain", settings, tmp_path / "images", *local) == 0
+    assert run("explain", settings, tmp_path / "images", *local, "--set", baseline) == 0
 
     report = Path(last_line(capsys))
+    assert "for this class: there is little to explain" in report.read_text()
     assert "patch" in report.read_text()
     assert json.loads((report.parent / "analysis.json").read_bytes())
     path = "/invocations" if where == "local" else "/endpoints/hands/invocations"

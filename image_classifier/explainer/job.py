@@ -61,7 +61,7 @@ class Job:
         files, unused = find_images(self.images, self.output)
         try:
             unreadable = {**unused, **self._explain_all(files)}
-            explained = [name for name in files if name not in unreadable]
+            explained = {name: path for name, path in files.items() if name not in unreadable}
             if not explained:
                 name, why = next(iter(unreadable.items()))
                 raise UserError(f"none of {len(files)} images can be read; {name}: {why}")
@@ -92,7 +92,7 @@ class Job:
     ) -> None:
         """Explain one image, unless a result of the same settings and model exists."""
         mark = self._mark(path)
-        existing = results.read(self.output, name)
+        existing = results.read(self.output, name, path)
         if existing is not None and existing.mark == mark and self._is_same_model(image, existing):
             return
         evaluations = 0
@@ -111,6 +111,7 @@ class Job:
         )
         Result(
             file=name,
+            image=path,
             output=self.output,
             mark=mark,
             class_names=self.model.class_names,
@@ -148,29 +149,29 @@ class Job:
                 f"{', '.join(self.model.class_names)}: serve the same network with random weights"
             )
 
-    def _read_results(self, names: Sequence[str]) -> Iterator[Result]:
+    def _read_results(self, files: Mapping[str, Path]) -> Iterator[Result]:
         """Yield the results, with one in memory at a time."""
-        for name in names:
-            result = results.read(self.output, name)
+        for name, path in files.items():
+            result = results.read(self.output, name, path)
             if result is None:
                 raise UserError(
                     f"{self.output / FOLDER / name} was changed: run the same command again"
                 )
             yield result
 
-    def _write_summary(self, names: Sequence[str], unreadable: Mapping[str, str]) -> Summary:
+    def _write_summary(self, files: Mapping[str, Path], unreadable: Mapping[str, str]) -> Summary:
         """Write analysis.json and the report."""
-        summary = Summary.of(self._read_results(names), unreadable)
+        summary = Summary.of(self._read_results(files), unreadable)
         with results.replacing(self.output / ANALYSIS) as file:
             local_values = self.analysis.shap.save_local_shap_values
-            summary.write_json(file, self._read_results(names), local_values=local_values)
+            summary.write_json(file, self._read_results(files), local_values=local_values)
         report_name = f"{self.analysis.methods.report.name}.html"
         with results.replacing(self.output / report_name) as file:
             report.write_page(
                 file,
                 self.analysis,
                 summary,
-                self._read_results(names),
+                self._read_results(files),
                 endpoint=self.model.endpoint.name,
                 data=listed([str(path) for path in self.images]),
             )
@@ -225,4 +226,4 @@ def _read_baseline(path: Path) -> Pixels:
     try:
         return images.read(path)
     except UserError as error:
-        raise UserError(f"shap.baseline {path} is not an image: {error}") from error
+        raise UserError(f"the baseline {path} is not an image: {error}") from error

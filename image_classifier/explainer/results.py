@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -30,6 +30,9 @@ class Result(BaseModel):
     file: str = Field(exclude=True)
     """Path of the image, relative to the folder of all images."""
 
+    image: Path = Field(exclude=True)
+    """The image."""
+
     output: Path = Field(exclude=True)
     """The folder of the analysis."""
 
@@ -51,7 +54,7 @@ class Result(BaseModel):
     @property
     def true(self) -> str | None:
         """The image's class, if the folder that contains it has the name of a class."""
-        parent = PurePosixPath(self.file).parent.name
+        parent = self.image.absolute().parent.name
         return parent if parent in self.class_names else None
 
     @property
@@ -116,11 +119,11 @@ class Result(BaseModel):
         return dict(zip(self.class_names, values, strict=True))
 
 
-def read(output: Path, file: str) -> Result | None:
+def read(output: Path, file: str, image: Path) -> Result | None:
     """Read the result of an image; None if it is missing or damaged."""
     try:
         document = json.loads((output / FOLDER / file / FILE).read_bytes())
-        return Result.model_validate({**document, "file": file, "output": output})
+        return Result.model_validate({**document, "file": file, "image": image, "output": output})
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

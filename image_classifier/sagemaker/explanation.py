@@ -49,7 +49,12 @@ def explain(
     # This project's server accepts several images in an array.
     predictor = Predictor(content_type=NPY, endpoint_name=settings.name, target_model=model)
     names = {"num_samples", "num_segments", "segment_compactness"}
-    analysis = Analysis.create(predictor, **settings.explain.model_dump(include=names))
+    baseline = settings.explain.baseline
+    analysis = Analysis.create(
+        predictor,
+        **settings.explain.model_dump(include=names),
+        baseline=None if baseline is None else file.path.parent / baseline,
+    )
     if aws.is_dry:
         targets = {"TargetModel": model, "InferenceComponentName": component}
         request = {"EndpointName": settings.name, "ContentType": NPY}

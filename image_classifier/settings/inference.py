@@ -270,6 +270,9 @@ class Explain(Section):
     """The higher, the more square are the segments; low values follow the edges, but can give far
     fewer segments than `num_segments`. Unset: the lowest of 5, 10, 20, ... with about
     `num_segments` segments, for each image; Clarify's job uses 5."""
+    baseline: str | None = None
+    """Image that is shown where segments are hidden, relative to the settings file. Unset: white
+    noise, as in Clarify's job."""
 
     def _conflicts(self) -> Iterator[Conflict]:
         least = 2 * self.num_segments + 2
