@@ -50,6 +50,12 @@ def test_intervals_equal_those_of_drawing_single_images() -> None:
             )
 
 
+def test_macro_recall_has_the_interval_of_the_balanced_accuracy_if_they_are_equal() -> None:
+    found = intervals(Evaluation(0.0, np.array([[2, 0, 0], [1, 1, 0], [0, 0, 2]]))).averages
+
+    assert found["recall"].tolist() == found["balanced_accuracy"].tolist()
+
+
 def test_intervals_cover_the_true_value_in_95_percent() -> None:
     random, truth, hits = np.random.default_rng(0), np.array([0.9, 0.6]), 0
     for _ in range(300):

@@ -42,6 +42,9 @@ def intervals(evaluation: Evaluation, resamples: int = RESAMPLES, seed: int = 0)
         "f1": counts.predicted + counts.actual - counts.right,
     }
     values, scores = counts.averages(), counts.scores()
+    if values["recall"] == values["balanced_accuracy"]:
+        # A class that a resample lacks, but predicts, has no recall there.
+        averages["recall"] = averages["balanced_accuracy"]
     return Intervals(
         averages={
             **{name: _interval(drawn, values[name], total) for name, drawn in averages.items()},
