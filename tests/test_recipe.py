@@ -147,6 +147,12 @@ def test_the_recipe_is_described_in_sentences() -> None:
     ]
 
 
+def test_head_that_is_trained_alone_has_no_steps_or_epochs() -> None:
+    (found,) = Recipe.of(Hyperparameters(fine_tuning="none"), EVEN, pretrained=True).sentences(EVEN)
+
+    assert found.endswith("batch_size, epochs, optimizer and augmentation have no effect")
+
+
 def test_steps_that_were_not_made_are_not_described() -> None:
     limited = Hyperparameters(max_minutes=1, fine_tuning="staged")
 

@@ -59,7 +59,10 @@ class Hyperparameters:
     """
 
     batch_size: Annotated[int | None, Range(1, 65_536)] = None
-    """Images per step, over all hosts and GPUs. Unset: 32 for pretrained networks, else 64."""
+    """Images per step, over all hosts and GPUs. Unset: 32 for pretrained networks, else 64.
+
+    Not used with `fine_tuning=none`.
+    """
 
     gradient_accumulation_steps: Annotated[int, Range(1, 1024)] = 1
     """Parts into which each device splits its share of a batch. More parts need less memory."""

@@ -240,6 +240,11 @@ class Recipe:
                 f"{self.optimizer} takes {count} of one cycle, up to a learning rate of "
                 f"{self.learning_rate:g}"
             )
+        else:
+            sentences.append(
+                "fine_tuning=none trains the head alone, on features of the images: batch_size, "
+                "epochs, optimizer and augmentation have no effect"
+            )
         if self.half_size_steps:
             sentences.append(
                 f"the first {self.half_size_steps} steps use images at half their size: until "
@@ -261,7 +266,8 @@ class Recipe:
                 else "rare classes have a larger weight in the loss"
             )
             sentences.append(f"classes have {counts.min()} to {counts.max()} images: {how}")
-        sentences.append(f"the best epoch is the one with the best {self.objective}")
+        if self.epochs:
+            sentences.append(f"the best epoch is the one with the best {self.objective}")
         return sentences
 
 
