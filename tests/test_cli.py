@@ -450,6 +450,9 @@ def test_network_suits_number_and_size_of_images(
     # A default is left out, so that max_minutes can choose another size.
     assert given.get("image_size") == (32 if image_size == 32 else None)
     assert Hyperparameters.from_strings({k: json.dumps(v).strip('"') for k, v in given.items()})
+    # The other kind of network has other values.
+    other = "resnet18: 0.00005 to 0.001" if network == "small" else "small: 0.005 to 0.05"
+    assert f'scaling = "Logarithmic" }}    # {other}' in text
     # Comments do not exceed a line of the other files.
     assert max(map(len, text.splitlines())) <= 100
 

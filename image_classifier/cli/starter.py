@@ -40,6 +40,9 @@ MAX_SMALL_SIDE = 128
 ENOUGH_PER_CLASS = 300
 MAX_TINY = 64
 
+# Of a pretrained network, whatever the number of images.
+EPOCHS = 5
+
 # Images that the small network sees in all epochs together, at least.
 SEEN_IMAGES = 10_000
 
@@ -108,9 +111,12 @@ class DataSet:
 
     @property
     def epochs(self) -> int:
-        """Return the number of epochs: more of them with fewer images."""
-        if self.network != "small":
-            return 5
+        """Return the number of epochs."""
+        return self.small_epochs if self.network == "small" else EPOCHS
+
+    @property
+    def small_epochs(self) -> int:
+        """Return the number of epochs of the small network: more of them with fewer images."""
         return min(max(SEEN_IMAGES // self.images, 4), 40)
 
     @property
@@ -178,6 +184,7 @@ def render(data: DataSet, name: str, beside: Path) -> str:
     is_small = data.network == "small"
     local = Path(os.path.relpath(data.folder.absolute(), beside)).as_posix()
     fine_tuning = "# fine_tuning = " if is_small else "fine_tuning = "
+    low, high = _RATES[is_small]
     return TEMPLATE.substitute(
         schema=SCHEMA.as_posix(),
         name=json.dumps(name),
@@ -192,10 +199,15 @@ def render(data: DataSet, name: str, beside: Path) -> str:
         batch_size=data.batch_size,
         fine_tuning=f'{fine_tuning}"full"',
         pretrained=_pretrained(data),
-        # Around the default rates of the training program's optimizers.
-        low="0.005" if is_small else "0.00005",
-        high="0.05" if is_small else "0.001",
+        low=low,
+        high=high,
+        other="{}: {} to {}".format("resnet18" if is_small else "small", *_RATES[not is_small]),
+        other_epochs=f"resnet18: {EPOCHS}" if is_small else f"small: {data.small_epochs}",
     )
+
+
+# By whether the network is `small`. Around the default rates of the training program's optimizers.
+_RATES = {False: ("0.00005", "0.001"), True: ("0.005", "0.05")}
 
 
 def _image_size(data: DataSet) -> str:

@@ -21,7 +21,7 @@ channels = $channels    # folders in it: train, validation, test, weights
 $pretrained
 network = $network
 $image_size    # pixels of height and width, 16 to 1024
-epochs = $epochs
+epochs = $epochs    # $other_epochs
 batch_size = $batch_size    # images per step
 # Layers that are trained after the head. full: all; staged: the last ones first; none: the head
 # alone. The better network on the validation images is kept, which can be the head's.
@@ -39,7 +39,7 @@ jobs = 6                      # trials in total
 parallel = 2                  # trials at a time
 
 [tuning.ranges]               # min and max, or values = [...]
-learning_rate = { min = $low, max = $high, scaling = "Logarithmic" }
+learning_rate = { min = $low, max = $high, scaling = "Logarithmic" }    # $other
 
 [debugger]
 rules = ["loss_not_decreasing", "overfit", "vanishing_gradient"]    # or other names
