@@ -70,7 +70,7 @@ def test_loss_rules_run_without_recorded_tensors(
 
     assert live.stopping == "Overfit"
     assert len(caplog.messages) == 1
-    assert "Overfit at step 5, loss" in caplog.messages[0]
+    assert "Overfit at evaluation 5, loss" in caplog.messages[0]
 
 
 def test_files_of_a_stopped_training_have_the_verdicts_of_its_report(tmp_path: Path) -> None:

@@ -84,7 +84,9 @@ def _print(verdicts: Sequence[Verdict]) -> None:
         if verdict.error:
             print(f"    {verdict.error}")
         for violation in verdict.finding.violations[:MAX_VIOLATIONS]:
-            print(f"    step {violation.step}, {violation.tensor}: {violation.sentence}")
+            print(
+                f"    {violation.unit} {violation.step}, {violation.tensor}: {violation.sentence}"
+            )
         if (more := len(verdict.finding.violations) - MAX_VIOLATIONS) > 0:
             print(f"    and {more} more")
         if worst := verdict.worst:

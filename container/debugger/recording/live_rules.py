@@ -65,8 +65,9 @@ class LiveRules:
             if verdict.rule not in self._logged and (worst := verdict.worst):
                 self._logged.add(verdict.rule)
                 logger.warning(
-                    "debugger: %s at step %d, %s: %s; probable cause: %s; remedy: %s",
+                    "debugger: %s at %s %d, %s: %s; probable cause: %s; remedy: %s",
                     verdict.rule,
+                    worst.unit,
                     worst.step,
                     worst.tensor,
                     worst.sentence,

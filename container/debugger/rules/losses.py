@@ -114,7 +114,7 @@ def overfit(
                 f"loss {mean:.4g} (limit {100 * ratio_threshold:g} %) and "
                 f"{_percent(best, point.value):.3g} % above its minimum {best:.4g}"
             )
-            violations.append(_violation(point, sentence))
+            violations.append(_violation(point, sentence, unit="evaluation"))
     return Finding(len(pairs), violations)
 
 
@@ -149,6 +149,7 @@ def overtraining(
         f"the validation loss has not fallen by {delta:g} below {best.value:.4g} of evaluation "
         f"{best.step} for {idle_validation} evaluations{also}; the limit is {patience_validation}",
         remedy=f"set epochs={max(best.step, 1)}, or early_stopping_patience=3",
+        unit="evaluation",
     )
     return Finding(len(validation), [violation])
 
@@ -245,5 +246,7 @@ def _rank_deviations(before: Window, after: Window) -> float:
     return (sum(pairs) - len(pairs) / 2) / deviation
 
 
-def _violation(point: Point, sentence: str, cause: str = "", remedy: str = "") -> Violation:
-    return Violation(point.step, "loss", point.value, sentence, cause, remedy)
+def _violation(
+    point: Point, sentence: str, cause: str = "", remedy: str = "", unit: str = "step"
+) -> Violation:
+    return Violation(point.step, "loss", point.value, sentence, cause, remedy, unit)

@@ -33,6 +33,9 @@ class Violation:
     remedy: str = ""
     """The rule's if empty."""
 
+    unit: str = "step"
+    """What `step` counts: each step, or each evaluation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
