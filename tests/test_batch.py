@@ -110,14 +110,19 @@ def test_folder_of_images_is_classified_by_the_trained_model(
 
 
 def test_interrupted_job_continues_with_the_files_that_have_no_result(
-    tmp_path: Path, healthy: Running
+    tmp_path: Path,
+    healthy: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     write(source, {"a": VALID, "north/b": INVALID, "north/c": VALID, "large": " " * 1001})
 
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     first = batch.run(JSON_JOB, source, out, healthy)
 
     assert (first.done, first.kept) == (2, 0)
+    assert "4/4 [" in capsys.readouterr().err
     assert "status 400" in first.failed["north/b"]
     assert first.failed["large"].startswith("the file has more than")
     assert files_in(out) == {
@@ -131,7 +136,8 @@ def test_interrupted_job_continues_with_the_files_that_have_no_result(
     with (out / batch.JOURNAL).open("a") as journal:
         journal.write('["north/b", 1')
     write(source, {"a": VALID.replace("2", "5"), "north/b": VALID, "large": VALID})
-    second = batch.run(JSON_JOB, source, out, healthy)
+    second = batch.run(JSON_JOB, source, out, healthy, is_quiet=True)
+    assert capsys.readouterr().err == ""
     assert (second.done, second.kept, second.failed) == (3, 1, {})
     assert json.loads((out / "a.out").read_text()) == {"sum": 6}
     assert not [name for name in files_in(out) if name.endswith(batch.ERROR)]

@@ -31,6 +31,12 @@ def _folder_of(file: SettingsFile) -> Path:
     return folder
 
 
+def _where(container: Limits | None) -> str:
+    return (
+        f"in a container of {containers.SERVE_IMAGE}" if container is not None else "as a process"
+    )
+
+
 def _container(image: str, arguments: argparse.Namespace) -> Limits | None:
     """Return the limits of a container of `image`, or None if the verb runs in a process.
 
@@ -96,10 +102,7 @@ def deploy(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> objec
     if job is not None and not (is_multi_model and job.is_dir()):
         require_archive(job)
     container = _container(containers.SERVE_IMAGE, arguments)
-    where = (
-        f"in a container of {containers.SERVE_IMAGE}" if container is not None else "as a process"
-    )
-    aws.show(f"serving {where}")
+    aws.show(f"serving {_where(container)}")
     if is_multi_model:
         server.deploy_multi_model(file, folder, job, port, container=container, show=aws.show)
     else:
@@ -126,13 +129,16 @@ def explain(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> obje
 
 def transform(aws: Aws, file: SettingsFile, arguments: argparse.Namespace) -> object:
     """Classify a folder of images; return the folder of the results."""
+    container = _container(containers.SERVE_IMAGE, arguments)
+    aws.show(f"classifying {_where(container)}")
     return local_transform.run(
         file,
         _folder_of(file),
         Path(arguments.images),
         arguments.output,
         archive=None if arguments.job is None else Path(arguments.job),
-        container=_container(containers.SERVE_IMAGE, arguments),
+        container=container,
+        is_quiet=arguments.quiet,
         show=aws.show,
     )
 

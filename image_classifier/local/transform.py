@@ -35,6 +35,7 @@ def run(
     *,
     archive: Path | None = None,
     container: Limits | None = None,
+    is_quiet: bool = False,
     show: Callable[[str], None] = lambda _text: None,
 ) -> Path:
     """Classify the files below `source`; return the folder of the results.
@@ -48,6 +49,7 @@ def run(
         target: folder of the results; None: `transform` in `folder`.
         archive: a model.tar.gz; None: the last trained model.
         container: limits of a container for the server; None: it is a process.
+        is_quiet: show no progress bar.
         show: prints a line.
 
     Raises:
@@ -70,7 +72,7 @@ def run(
             handle_stop_signals(_stop),
             endpoint.running(*program, processes.STARTUP_SECONDS) as running,
         ):
-            summary = batch.run(job, source, target, running)
+            summary = batch.run(job, source, target, running, is_quiet=is_quiet)
     show(_described(summary))
     if summary.failed:
         shown = [f"{name}: {reason}" for name, reason in [*summary.failed.items()][:_SHOWN]]

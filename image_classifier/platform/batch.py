@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
 
+from tqdm import tqdm
+
 from container.classifier.errors import UserError
 from image_classifier.platform import endpoint
 from image_classifier.platform.finished_files import FinishedFiles
@@ -77,7 +79,9 @@ class _RejectedError(Exception):
     """A file has no result; the text is the reason."""
 
 
-def run(job: Job, source: Path, target: Path, server: Running) -> Summary:
+def run(
+    job: Job, source: Path, target: Path, server: Running, *, is_quiet: bool = False
+) -> Summary:
     """Send the files below a folder that have no result yet; write the results into another.
 
     Hidden files are left out.
@@ -87,6 +91,7 @@ def run(job: Job, source: Path, target: Path, server: Running) -> Summary:
         source: folder.
         target: folder, which is created.
         server: is ready.
+        is_quiet: show no progress bar.
 
     Raises:
         UserError: there is no file, the folders overlap, or the server ended.
@@ -109,13 +114,17 @@ def run(job: Job, source: Path, target: Path, server: Running) -> Summary:
             if not (finished.has(name, source / name) and _path(target, name, RESULT).is_file())
         ]
         try:
-            for name, reason in pool.map(
+            answers = pool.map(
                 lambda name: (name, _transform(job, source, target, name, server)), left
-            ):
-                if reason is None:
-                    finished.add(name, source / name)
-                else:
-                    failed[name] = reason
+            )
+            # None: draw the bar only on a terminal.
+            off = is_quiet or None
+            with tqdm(answers, total=len(left), unit=" files", disable=off) as bar:
+                for name, reason in bar:
+                    if reason is None:
+                        finished.add(name, source / name)
+                    else:
+                        failed[name] = reason
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
