@@ -392,6 +392,7 @@ def test_init_keeps_an_existing_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert output.read_text() == "mine"
     assert main([*command, "--replace", "--name", "Not a name"]) == 1
     assert "name must look like" in capsys.readouterr().err
+    assert output.read_text() == "mine"
     assert main([*command, "--replace"]) == 0
 
 

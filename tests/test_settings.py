@@ -166,7 +166,8 @@ def test_conflicts_of_a_wrong_value_are_unknown(tmp_path: Path) -> None:
 def test_account_keys_are_required_only_by_verbs_that_use_them(tmp_path: Path) -> None:
     file = read(tmp_path, "", 'name = "hands"\n')
 
-    with pytest.raises(UserError, match=r"train needs aws\.role, aws\.bucket, images\.train"):
+    needed = r"train needs aws\.role, aws\.bucket, images\.train.*; without an account add --local"
+    with pytest.raises(UserError, match=needed):
         file.require("train")
     file.require("cost")
 

@@ -67,15 +67,17 @@ def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
         "hyperparameters.network=resnet19",
         "tuning.ranges.epochs={min = 5, max = 2}",
         "trainin.volume_gb=5",
+        "hyperparameters.lr=0.1",
         "endpoint.environment.SAGEMAKER_CLASSIFIER_THREADS=many",
     )
 
-    assert [line for line, _ in found] == [0] * 4
+    assert [line for line, _ in found] == [0] * 5
     messages = " ".join(message for _, message in found)
     for words in (
         "hyperparameters.network names an unknown network, 'resnet19'; did you mean resnet18?",
         "tuning.ranges.epochs must have min below max",
         "trainin is unknown here; did you mean training?",
+        "hyperparameters.lr is unknown; did you mean learning_rate?",
         "SAGEMAKER_CLASSIFIER_THREADS must be a whole number",
     ):
         assert words in messages

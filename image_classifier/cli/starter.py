@@ -6,6 +6,7 @@ import json
 import os
 import re
 import statistics
+import tomllib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from container.classifier.labeled_images import LabeledFile, class_names_of, lab
 from container.classifier.preprocessing import FORMATS
 from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.cli.starter_text import TEMPLATE
-from image_classifier.settings import settings_file
+from image_classifier.settings import section
 from image_classifier.settings.json_schema import json_schema
 from image_classifier.settings.known_names import NETWORKS
-from image_classifier.settings.schema import MAX_NAME
+from image_classifier.settings.schema import MAX_NAME, Settings
 
 # Beside a new file, and named in its first line, for editors. Written for the installed version.
 SCHEMA = LOCAL_RUNS / "settings.schema.json"
@@ -162,13 +163,15 @@ def run(arguments: argparse.Namespace) -> Path:
         raise UserError(f"{output} exists already: add --replace, or name another --output")
     data = DataSet.read(arguments.data)
     text = render(data, arguments.name or _name(data.folder), output.absolute().parent)
+    # A name that was given can be wrong.
+    _, mistakes = section.validate(Settings, tomllib.loads(text))
+    if mistakes:
+        raise UserError("; ".join(f"{'.'.join(key)} {message}" for key, message in mistakes))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     schema = output.parent / SCHEMA
     schema.parent.mkdir(exist_ok=True)
     schema.write_text(json.dumps(json_schema()), encoding="utf-8")
-    # A name that was given can be wrong.
-    settings_file.read(output)
     if not arguments.quiet:
         size = f"{data.image_size} x {data.image_size} pixels"
         print(

@@ -37,6 +37,9 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "delete": ("aws.bucket",),
 }
 
+# Those of them with --local.
+LOCAL = frozenset({"train", "tune", "deploy", "predict", "transform", "report", "delete"})
+
 
 def required(verb: str, settings: Settings) -> tuple[str, ...]:
     """Return the keys that a verb needs on SageMaker with these settings."""
@@ -111,6 +114,8 @@ class SettingsFile:
                 hint = f" (endpoint.instance_type is arm64); {checks.ARM64_PUSH_HINT}"
             elif any(name.startswith("images") for name in missing):
                 hint = "; ./push.sh writes the container images into images.json"
+            if verb in LOCAL:
+                hint += "; without an account add --local"
             raise UserError(f"{self.path}: {verb} needs {', '.join(missing)}{hint}")
 
 

@@ -16,7 +16,9 @@ def find_near(name: str, names: Collection[str], similarity: float = 0.6) -> str
 
 def suggestion(name: str, names: Collection[str]) -> str:
     """Return the end of a message about an unknown name."""
-    near = find_near(name, names)
+    # Also by its initials, such as lr.
+    initials = {"".join(word[0] for word in known.split("_") if word): known for known in names}
+    near = find_near(name, names) or initials.get(name.lower())
     if near is not None:
         return f"; did you mean {near}?"
     if len(names) > MAX_LISTED:
