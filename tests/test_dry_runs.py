@@ -245,12 +245,29 @@ def test_check_lists_folders_of_channels_that_are_not_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, "[data]\nlocal = 'images'\nchannels = ['train', 'val']\n", NAME)
-    for folder in ("train", "validation", "model", "unrelated"):
+    for folder in ("train/a", "train/b", "validation/b", "model", "unrelated"):
         (tmp_path / "images" / folder).mkdir(parents=True)
+    for folder in ("train/a", "train/b", "validation/b"):
+        (tmp_path / "images" / folder / "1.png").touch()
 
     assert main(["check", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "not used, because data.channels lacks them: model"
+
+
+def test_check_finds_images_that_training_rejects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write(tmp_path, "[data]\nlocal = '~/images'\nchannels = ['training']\n", NAME)
+    for number, folder in enumerate(("train/ant", "train/bee", "test/wasp")):
+        (tmp_path / "images" / "train" / folder).mkdir(parents=True)
+        (tmp_path / "images" / "train" / folder / f"{number}.png").touch()
+    reason = f"{path}:3: data.local cannot be trained on: the test channel has classes that"
+
+    assert main(["check", str(path)]) == 1
+    assert capsys.readouterr().err.startswith(reason)
+    assert main(["check", str(path), "--set", "hyperparameters.splits=none"]) == 0
 
 
 def test_command_checks_overrides_and_fills_placeholders(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from container.classifier.channel_names import TEST, VALIDATION
+from container.classifier.channel_names import SPLITS, TEST, VALIDATION
 from container.classifier.class_folders import LayoutError
 from container.classifier.errors import UserError
 from container.classifier.image_files import Unused, described, find_images, is_ignored
@@ -115,6 +115,42 @@ def labeled_splits(directory: Path, *, is_whole: bool = True, has_splits: bool =
         files.append(LabeledFile(directory / item.name, item.class_name))
     _warn_about_folders(directory, names, {item.class_name or "" for item in placed})
     return Splits(splits, lost)
+
+
+def read_channels(
+    training: Path, others: Mapping[str, Path | None], *, has_splits: bool
+) -> tuple[list[LabeledFile], dict[str, list[LabeledFile]], int]:
+    """Return the files for training, those of validation and test, and the number of those lost.
+
+    A single channel can contain the folders of all splits.
+
+    Args:
+        training: The folder of the training channel.
+        others: The folders of `validation` and `test`; None without one.
+        has_splits: Whether folders can be splits.
+
+    Raises:
+        UserError: it is not certain which files are for training.
+    """
+    found = {
+        name: labeled_splits(path, is_whole=False, has_splits=has_splits)
+        for name, path in others.items()
+        if path is not None
+    }
+    whole = labeled_splits(training, has_splits=has_splits)
+    lost = sum(splits.lost for splits in (whole, *found.values()))
+    held_out = {name: splits.single() for name, splits in found.items()}
+    if len(whole.files) == 1:
+        return whole.single(), held_out, lost
+    counts = ", ".join(f"{name} ({len(files)} images)" for name, files in whole.files.items())
+    if held_out or "train" not in whole.files or whole.files.keys() - set(SPLITS):
+        raise UserError(
+            f"the training channel contains the splits {counts}: make the folder of each split a "
+            "channel, `training`, `validation` and `test`"
+        )
+    logger.info("the training channel contains splits, which are used as channels: %s", counts)
+    held_out = dict(whole.files)
+    return held_out.pop("train"), held_out, lost
 
 
 def class_names_of(files: Sequence[LabeledFile]) -> tuple[str, ...]:

@@ -4,7 +4,16 @@ import operator
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from container.classifier.channel_names import CHANNEL_NAMES, find_channel
+from container.classifier.channel_names import (
+    CHANNEL_NAMES,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    find_channel,
+    find_folder,
+)
+from container.classifier.errors import UserError
+from container.classifier.labeled_images import check_splits, read_channels
 from image_classifier.settings import metric_definitions, service_model
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.section import KeyPath, Mistake
@@ -80,6 +89,27 @@ def find_missing_folders(
             both = " and ".join(f"{name}/" for name in found if name in accepted)
             message = f"name {channel!r}, and {folder} has {both}: name one of them"
             yield Mistake(("data", "channels"), message)
+
+
+def find_unusable_images(settings: Settings, folder: Path | None) -> Iterator[Mistake]:
+    """Yield why the training program would reject the images of `data.local`, without decoding."""
+    if folder is None:
+        return
+    folders = {path.name for path in folder.glob("*/")}
+    paths: dict[str, Path] = {}
+    for channel in CHANNEL_NAMES:
+        name = find_channel(channel, settings.data.channels)
+        if name and (found := find_folder(name, folders)):
+            paths[channel] = folder / found
+    if TRAINING not in paths:
+        return
+    has_splits = settings.hyperparameters.get("splits") != "none"
+    others = {channel: paths.get(channel) for channel in (VALIDATION, TEST)}
+    try:
+        files, held_out, _ = read_channels(paths[TRAINING], others, has_splits=has_splits)
+        check_splits({"train": files, **held_out})
+    except UserError as error:
+        yield Mistake(("data", "local"), f"cannot be trained on: {error}")
 
 
 def unused_folders(settings: Settings, folder: Path | None) -> str | None:

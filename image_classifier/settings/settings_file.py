@@ -77,7 +77,10 @@ class SettingsFile:
     def local_data(self) -> Path | None:
         """Return the folder of the channels on this machine."""
         local = self.settings.data.local
-        return None if local is None else (self.path.parent / local).resolve()
+        if local is None:
+            return None
+        home = Path.home() if local.startswith("~/") else self.path.parent
+        return (home / local.removeprefix("~/")).resolve()
 
     def local_channels(self) -> dict[str, Path]:
         """Return the folder of every channel on this machine, which may have another accepted name.
@@ -132,8 +135,8 @@ def read(
         path: the settings file.
         images: images.json.
         overrides: texts KEY=VALUE that replace values of the file.
-        is_check: check also that the folders of the channels exist on this machine, and list
-            after the mistakes what is missing for SageMaker.
+        is_check: check also that the folders of the channels exist on this machine, with images
+            that training accepts, and list after the mistakes what is missing for SageMaker.
 
     Raises:
         UserError: the file cannot be read, or an override is not KEY=VALUE.
@@ -155,7 +158,8 @@ def read(
     mistakes += checks.find_mistakes(settings)
     if is_check:
         wrong = {mistake.path for mistake in mistakes}
-        mistakes += checks.find_missing_folders(settings, file.local_data, wrong)
+        absent = list(checks.find_missing_folders(settings, file.local_data, wrong))
+        mistakes += absent or checks.find_unusable_images(settings, file.local_data)
     lines = _located(path, text, mistakes, overridden)
     try:
         settings = _with_images(settings, images)
