@@ -247,6 +247,7 @@ def test_job_stops_if_a_folder_or_many_files_are_lost(tmp_path: Path) -> None:
         (["ant/1.png", "bee/1.png"], "every class has a single image: add images"),
         (["ant/1.png", "ant/2.png", "bee/1.png", "bee/2.png", "wasp/1.svg"], "no file in wasp"),
         (["ant.zip", "bee.zip"], "ant.zip is an archive: name it as the source, or several of"),
+        (["ant.7z"], "ant.7z is an archive: unpack it"),
     ],
 )
 def test_prepare_rejects_what_training_rejects(

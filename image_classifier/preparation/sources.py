@@ -39,7 +39,7 @@ def open_source(
     """
     if source.is_dir():
         yield _folder_of(source, within, source)
-    elif source.is_file() and source.name.lower().endswith(UNPACKED_SUFFIXES):
+    elif source.is_file() and _is_unpacked(source.name):
         with TemporaryDirectory(prefix=".unpacked-", dir=unpack_in) as folder:
             unpack(source, Path(folder), encoding, quiet=quiet)
             yield _folder_of(Path(folder), within, source)
@@ -82,8 +82,10 @@ def list_images(folder: Path, used: Collection[str] = ()) -> tuple[list[str], li
             "archive": "is an archive: name it as the source, or several of them in one zip",
             "link": "is a link to a folder, which is not followed: put the folder there",
         }
-        found = (f"; {item.path} {hints[item.kind]}" for item in findings if item.kind in hints)
-        hint = next(found, "")
+        found = next((item for item in findings if item.kind in hints), None)
+        hint = f"; {found.path} {hints[found.kind]}" if found else ""
+        if found and found.kind == "archive" and not _is_unpacked(found.path or ""):
+            hint = f"; {found.path} is {found.detail}"
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"found no images: expected files that end with {suffixes}{hint}")
     return sorted(images), findings
@@ -107,3 +109,7 @@ def _normalized_path(folder: Path, within: str) -> Path:
             same = next((path for path in found.iterdir() if normalized(path.name) == form), same)
         found = same
     return found
+
+
+def _is_unpacked(name: str) -> bool:
+    return name.lower().endswith(UNPACKED_SUFFIXES)
