@@ -37,15 +37,16 @@ _LOADING_SECONDS = 10
 
 
 @dataclass(slots=True)
-class Knowledge:
-    """What earlier cases found out about a server."""
+class AcceptedRequest:
+    """A request that the server accepts, and its response; None until one is found."""
 
-    valid: Payload | None = None
+    payload: Payload | None = None
     response: Response | None = None
-    """The response to the valid request."""
 
 
-def check_invocations(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+def check_invocations(
+    examination: Examination, running: Running, accepted: AcceptedRequest
+) -> None:
     """Find a valid request, and check its status and time."""
     responses: list[Response] = []
     first = 0.0
@@ -55,7 +56,7 @@ def check_invocations(examination: Examination, running: Running, knowledge: Kno
         first = max(first, stopwatch.seconds())
         responses.append(response)
         if response.is_success and not is_error_body(response):
-            knowledge.valid, knowledge.response = payload, response
+            accepted.payload, accepted.response = payload, response
             break
         if running.exit_code() is not None:
             return
@@ -63,10 +64,10 @@ def check_invocations(examination: Examination, running: Running, knowledge: Kno
             # An invalid request would have to get one, too.
             break
     report = examination.report
-    if knowledge.valid is None:
+    if accepted.payload is None:
         _report_no_success(examination, running, payload, responses)
         return
-    later = [invoke(examination, running, knowledge.valid) for _ in range(2)]
+    later = [invoke(examination, running, accepted.payload) for _ in range(2)]
     slowest = max(each.seconds for each in later)
     if all(each.is_success for each in later):
         if first > max(examination.limits.ping, _LAZY_FACTOR * slowest):
@@ -100,10 +101,10 @@ def until_available(examination: Examination, running: Running, payload: Payload
     return response
 
 
-def check_again(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+def check_again(examination: Examination, running: Running, accepted: AcceptedRequest) -> None:
     """Repeat the requests of a server that accepted none, some time after the first ones."""
     report = examination.report
-    if knowledge.valid is not None or report.failed:
+    if accepted.payload is not None or report.failed:
         return
     for payload in candidates(examination):
         response = invoke(examination, running, payload)
@@ -156,7 +157,7 @@ def _report_no_success(
         report.skip(case_id, reason)
 
 
-def check_errors(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+def check_errors(examination: Examination, running: Running, accepted: AcceptedRequest) -> None:
     """Send invalid requests, and check the statuses and the bodies of their responses."""
     report = examination.report
     if report.failed.keys() & {"invocations-status", "invocations-latency"}:
@@ -164,7 +165,7 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
         return
     formats: list[tuple[str, str]] = []
     responses: list[Response] = []
-    for payload in _invalid_payloads(knowledge.valid):
+    for payload in _invalid_payloads(accepted.payload):
         response = invoke(examination, running, payload)
         responses.append(response)
         shown = f"{payload.content_type}, {payload.body!r}: {response}"
@@ -176,14 +177,14 @@ def check_errors(examination: Examination, running: Running, knowledge: Knowledg
             report.fail("error-status", message, f"{shown}; {running.last_line()}")
         elif not response.is_success and not response.is_client_error:
             # Without a valid request, it is unknown whether this is the format's fault.
-            if knowledge.valid is not None:
+            if accepted.payload is not None:
                 report.fail("error-status", "an invalid request does not get a 4xx status", shown)
         elif response.is_success and is_error_body(response):
             message = f"an error was returned with status {response.status}"
             report.fail("error-status", message, shown)
         elif response.is_client_error and (fault := fault_of_error(response)):
             formats.append((f"the body of an error {fault}", shown))
-    _check_differences(report, knowledge.response, responses)
+    _check_differences(report, accepted.response, responses)
     # A wrong status is worse than a wrong format.
     for message, shown in formats:
         report.fail("error-status", message, shown)
@@ -208,18 +209,18 @@ def _invalid_payloads(valid: Payload | None) -> list[Payload]:
     return payloads + [replace(body, content_type=valid.content_type) for body in bodies]
 
 
-def check_accept(examination: Examination, running: Running, knowledge: Knowledge) -> None:
+def check_accept(examination: Examination, running: Running, accepted: AcceptedRequest) -> None:
     """Check the format of predictions against Accept and Content-Type."""
-    if knowledge.valid is None:
+    if accepted.payload is None:
         return
     report = examination.report
     for accept in (JSON, CSV, "*/*", _ANY_FORMAT, ""):
-        response = invoke(examination, running, replace(knowledge.valid, accept=accept))
-        if response.is_success and (fault := fault_of_format(response, accept, knowledge.valid)):
+        response = invoke(examination, running, replace(accepted.payload, accept=accept))
+        if response.is_success and (fault := fault_of_format(response, accept, accepted.payload)):
             report.fail("accept", fault, response)
         elif accept in {_ANY_FORMAT, ""} and not response.is_success:
             # Others may be formats that the server does not have.
             what = f"with Accept: {accept}" if accept else "without the header Accept"
-            if invoke(examination, running, knowledge.valid).is_success:
+            if invoke(examination, running, accepted.payload).is_success:
                 report.fail("accept", f"a valid request {what} fails", response, _ACCEPT_REMEDY)
     report.accept("accept")

@@ -10,7 +10,7 @@ from image_classifier.platform.doctor.cases import TRANSFORM
 from image_classifier.platform.doctor.examination import Examination
 from image_classifier.platform.doctor.health import Watch
 from image_classifier.platform.doctor.invocations import (
-    Knowledge,
+    AcceptedRequest,
     check_accept,
     check_again,
     check_errors,
@@ -89,7 +89,7 @@ def _examine(examination: Examination, launch: Launch, *, is_last: bool) -> None
             if response.status is not None and not response.is_success:
                 raise _RequestFailedError(f"{response}; {running.last_line()}")
         report.accept("start", "image-entrypoint")
-        knowledge = _check_running(examination, running)
+        accepted = _check_running(examination, running)
         check_files(examination, running)
         check_sigterm(examination, running)
     if changes and launch.folders["model"] is False:
@@ -99,10 +99,10 @@ def _examine(examination: Examination, launch: Launch, *, is_last: bool) -> None
             f"changed: {', '.join(changes[:3])}",
         )
     limit = examination.options.p99
-    if limit is not None and knowledge.valid is not None:
-        load_settings.measure(examination, launch, knowledge.valid, limit)
-    if knowledge.valid is not None and examination.options.model is not None:
-        _check_without_model(examination, launch, knowledge.valid)
+    if limit is not None and accepted.payload is not None:
+        load_settings.measure(examination, launch, accepted.payload, limit)
+    if accepted.payload is not None and examination.options.model is not None:
+        _check_without_model(examination, launch, accepted.payload)
     report.accept("read-only-model", "network", "ping-before-ready")
     report.skip_rest("the server ended before")
 
@@ -175,27 +175,27 @@ def check_sigterm(examination: Examination, running: Running) -> None:
     report.accept("sigterm")
 
 
-def _check_running(examination: Examination, running: Running) -> Knowledge:
-    report, knowledge = examination.report, Knowledge()
+def _check_running(examination: Examination, running: Running) -> AcceptedRequest:
+    report, accepted = examination.report, AcceptedRequest()
     watch = Watch(examination, running)
     check_address(examination, running)
     watch.begin()
     for check in (check_invocations, check_errors, check_accept):
-        check(examination, running, knowledge)
+        check(examination, running, accepted)
         watch.check()
-        if _has_ended(examination, running, knowledge):
-            return knowledge
-    _check_traffic(examination, running, knowledge, watch)
+        if _has_ended(examination, running, accepted):
+            return accepted
+    _check_traffic(examination, running, accepted, watch)
     if not _CAUSES & report.failed.keys():
         watch.check_growth()
-        if knowledge.valid is not None:
-            traffic.check_growth(examination, running, knowledge.valid)
-    _measure_load(examination, running, knowledge.valid)
+        if accepted.payload is not None:
+            traffic.check_growth(examination, running, accepted.payload)
+    _measure_load(examination, running, accepted.payload)
     watch.finish()
-    if not _has_ended(examination, running, knowledge):
-        check_again(examination, running, knowledge)
+    if not _has_ended(examination, running, accepted):
+        check_again(examination, running, accepted)
         report.accept("memory", "invocations-status")
-    return knowledge
+    return accepted
 
 
 def _measure_load(examination: Examination, running: Running, valid: Payload | None) -> None:
@@ -209,9 +209,9 @@ def _measure_load(examination: Examination, running: Running, valid: Payload | N
 
 
 def _check_traffic(
-    examination: Examination, running: Running, knowledge: Knowledge, watch: Watch
+    examination: Examination, running: Running, accepted: AcceptedRequest, watch: Watch
 ) -> None:
-    report, valid = examination.report, knowledge.valid
+    report, valid = examination.report, accepted.payload
     payload = valid or next(iter(invalid()))
     if examination.role == TRANSFORM:
         traffic.check_execution_parameters(examination, running)
@@ -219,7 +219,7 @@ def _check_traffic(
         for cause in _CAUSES & report.failed.keys():
             report.skip(case_id, f"a consequence of {cause}")
         if report.is_open(case_id) and running.exit_code() is None:
-            check(examination, running, payload, knowledge.response)
+            check(examination, running, payload, accepted.response)
             watch.check()
 
 
@@ -271,7 +271,7 @@ def _check_without_model(examination: Examination, launch: Launch, valid: Payloa
         return
 
 
-def _has_ended(examination: Examination, running: Running, knowledge: Knowledge) -> bool:
+def _has_ended(examination: Examination, running: Running, accepted: AcceptedRequest) -> bool:
     """Report a server that ended although requests were all it got; return whether it did."""
     if running.exit_code() is None:
         return False
@@ -280,7 +280,7 @@ def _has_ended(examination: Examination, running: Running, knowledge: Knowledge)
         trouble = replace(trouble, case_id="payload-size")
     elif trouble.case_id == "start":
         # Without a valid request, those that were sent are probably invalid.
-        is_valid = knowledge.valid is not None or examination.options.request is not None
+        is_valid = accepted.payload is not None or examination.options.request is not None
         is_valid = is_valid and "error-status" not in examination.report.failed
         case_id = "invocations-status" if is_valid else "error-status"
         trouble = replace(trouble, case_id=case_id, remedy="")
