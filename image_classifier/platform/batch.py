@@ -163,7 +163,7 @@ def _names(source: Path) -> Iterator[str]:
 
 
 def _concurrency(server: Running, job: Job) -> int:
-    """Return the number of requests at once that the server accepts."""
+    """Return the number of concurrent requests that the server accepts."""
     response = call(server.address, "GET", "/execution-parameters", timeout=_PARAMETERS_SECONDS)
     try:
         wanted = (
@@ -171,7 +171,7 @@ def _concurrency(server: Running, job: Job) -> int:
         )
     except (ValueError, LookupError, TypeError):
         wanted = 1
-    # As on SageMaker, the requests at once have at most 100 MB.
+    # SageMaker limits the bodies of concurrent requests to 100 MB in total.
     return max(1, min(wanted, _MAX_CONCURRENT * 2**20 // job.max_payload))
 
 
@@ -255,7 +255,7 @@ def _lines(request: bytes, response: bytes) -> bytes:
     """Return a response in lines, which ends with a line feed, as `AssembleWith=Line` writes it.
 
     Raises:
-        _RejectedError: it has not one line for each line of the request.
+        _RejectedError: the numbers of lines of the request and the response differ.
     """
     response = response.rstrip(b"\n") + b"\n"
     sent, received = len(request.rstrip(b"\n").split(b"\n")), response.count(b"\n")

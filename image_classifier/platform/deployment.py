@@ -1,7 +1,7 @@
 """Servers in containers that outlive the commands that start them.
 
-The engine has their state, and their labels have the folder and the port. What a killed command
-left in the engine is removed with them.
+The Docker engine keeps their state; their labels store the folder and the port. `stop` also removes
+what killed commands left in the engine.
 """
 
 from collections.abc import Iterator

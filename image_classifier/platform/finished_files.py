@@ -36,7 +36,7 @@ class FinishedFiles(AbstractContextManager["FinishedFiles"]):
         return name in self._known and self._known[name] == _state(path)
 
     def add(self, name: str, path: Path) -> None:
-        """State that a file is finished."""
+        """Record that a file is finished."""
         print(json.dumps([name, *_state(path)]), file=self._file, flush=True)
 
 

@@ -42,7 +42,7 @@ class Capacity:
     """Seconds that the 99th percentile may have."""
 
     cpus: float
-    """Of this machine. Clients run on them, too."""
+    """Usable CPUs of this machine, which the clients use too."""
 
     def summary(self, title: str = "load") -> str:
         """Return the result as a line."""

@@ -1,4 +1,4 @@
-"""The start of a server: it has some time for the first successful ping."""
+"""Wait until a server is ready: its first successful ping, within a time limit."""
 
 import time
 from collections.abc import Callable

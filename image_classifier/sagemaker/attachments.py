@@ -10,7 +10,7 @@ from image_classifier.sagemaker.resources import Found
 from image_classifier.settings.schema import Settings
 from image_classifier.settings.service_model import Request
 
-# Users with the policies of earlier versions may not read these, and have none.
+# Policies of earlier versions do not permit reading these; such users have none.
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
 
 

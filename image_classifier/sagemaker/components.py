@@ -17,8 +17,8 @@ from image_classifier.settings.service_model import Request
 
 NOUN = "InferenceComponent"
 
-# SageMaker's code for a name that does not exist; and users with the policies of earlier versions,
-# who may not read components, and have none.
+# SageMaker's code for a name that does not exist. Policies of earlier versions do not permit
+# reading components; such users have none.
 _NONE = frozenset({"ValidationException", "AccessDeniedException"})
 
 # Fields of an endpoint configuration that differ from one to the next without effect.

@@ -14,7 +14,7 @@ NEVER = timedelta(0)
 
 _EXPRESSION = "at(%Y-%m-%dT%H:%M:%S)"
 
-# Users with the policies of earlier versions may not read schedules, and have none.
+# Policies of earlier versions do not permit reading schedules; such users have none.
 _NONE = frozenset({"ResourceNotFoundException", "AccessDeniedException"})
 
 

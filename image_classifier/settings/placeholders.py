@@ -1,4 +1,4 @@
-"""Placeholders for what a dry run lacks: it prints requests without an account."""
+"""Placeholders for missing settings: a dry run prints requests without an account."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -32,7 +32,7 @@ class Conflict(NamedTuple):
     message: str
 
     needs: str | None = None
-    """A key that must be right, with all below it: otherwise the conflict is unknown."""
+    """A key that must be valid, like all keys below it: otherwise the conflict is not reported."""
 
 
 class Section(BaseModel):

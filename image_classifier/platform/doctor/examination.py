@@ -13,7 +13,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Inputs of the program; without them, the doctor uses small inputs that it has."""
+    """Inputs of the program; the doctor has small ones by default."""
 
     model: Path | None = None
     """Folder or .tar.gz with the content of /opt/ml/model."""

@@ -44,7 +44,7 @@ def ping(
     is_starting: bool = False,
     host: str | None = None,
 ) -> Response:
-    """Send a ping; report it if the program starts, has read it, and does not respond in time."""
+    """Send a ping. Report a starting program that has read it and does not respond in time."""
     limit = examination.limits.ping
     stopwatch = Stopwatch(running, is_starting=is_starting)
     start, is_read = time.monotonic(), True

@@ -1,4 +1,4 @@
-"""One training job of the doctor: its files, its run, and what it left."""
+"""One training job of the doctor: its inputs, its run and its result."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ _IMAGES_PER_CLASS = 24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What one training job gets."""
+    """The inputs of one training job."""
 
     name: str
     hyperparameters: Mapping[str, object] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Job:
 
 @dataclass(kw_only=True, slots=True)
 class Result:
-    """What a job left."""
+    """The end and the files of a job."""
 
     folder: Path
     exit_code: int | None

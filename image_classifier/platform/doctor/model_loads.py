@@ -1,4 +1,4 @@
-"""Loads of models that servers often fail: two at once, and more than fit in memory."""
+"""Loads of models that servers often fail: two concurrent ones, and more than memory holds."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -32,7 +32,7 @@ class Report:
     """Results by case; each case has the first result that it gets."""
 
     def __init__(self, case_ids: Iterable[str], ignored: Iterable[str] = ()) -> None:
-        """Await results of these cases, except those that are ignored."""
+        """Create a report on these cases; ignored ones are skipped."""
         self.passed: list[str] = []
         self.failed: dict[str, Failure] = {}
         self.skipped: dict[str, str] = {}
@@ -47,13 +47,13 @@ class Report:
         return case_id in self._open
 
     def accept(self, *case_ids: str) -> None:
-        """State that cases passed, unless they have another result."""
+        """Record that cases passed, unless they have another result."""
         for case_id in case_ids:
             if self._decide(case_id):
                 self.passed.append(case_id)
 
     def fail(self, case_id: str, message: str, evidence: object, remedy: str = "") -> None:
-        """State that a case failed; the default of the remedy is the case's own."""
+        """Record that a case failed; the default of `remedy` is the case's own."""
         if self._decide(case_id):
             self.failed[case_id] = Failure(
                 message=message,
@@ -63,7 +63,7 @@ class Report:
             )
 
     def skip(self, case_id: str, reason: str) -> None:
-        """State that a case could not be checked."""
+        """Record that a case could not be checked."""
         if self._decide(case_id):
             self.skipped[case_id] = reason
 

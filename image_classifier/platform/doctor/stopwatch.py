@@ -9,7 +9,7 @@ class Stopwatch:
     """Measures seconds, less those in which other programs had the processors."""
 
     def __init__(self, running: Running, *, is_starting: bool = False) -> None:
-        """Start now; a program that starts has many threads, of which most wait for each other."""
+        """Start now. While a program starts, most of its threads wait for each other."""
         self._running, self._combine = running, sum if is_starting else max
         self._waits = running.cpu_waits()
         self._start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Requests that servers often fail: many at once, large, chunked, several on a connection."""
+"""Requests that servers often fail: concurrent, large, chunked, several on a connection."""
 
 import re
 import time

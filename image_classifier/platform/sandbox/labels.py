@@ -1,7 +1,7 @@
 """Labels of containers and networks: what they belong to, and which process started them.
 
-A process that is killed leaves its containers, networks and processes. Their labels, and an
-environment variable of the processes, show that.
+If a process is killed, its containers, networks and child processes remain. They are found by their
+labels, and the child processes by an environment variable.
 """
 
 import os
@@ -23,12 +23,12 @@ PORT = "image-classifier.port"
 
 
 def of_command() -> dict[str, str]:
-    """Return the labels of what this process removes when it has ended."""
+    """Return the labels of a container or a network that this process removes again."""
     return {STARTER: f"{socket.gethostname()} {os.getpid()} {_start_of(os.getpid())}"}
 
 
 def variables() -> dict[str, str]:
-    """Return the environment variables of a process that this one ends."""
+    """Return the environment variables of a process that this process ends again."""
     return {STARTER_VARIABLE: of_command()[STARTER]}
 
 

@@ -1,4 +1,4 @@
-"""What a program under test gets, and what can be done with it while it runs."""
+"""The inputs of a program in the sandbox, and the control of a running program."""
 
 import re
 import time
