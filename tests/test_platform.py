@@ -49,7 +49,7 @@ def base_dir(tmp_path: Path) -> Path:
     """Create a folder like /opt/ml with a small data set."""
     images = _own_images(tmp_path)
     base_dir = tmp_path / "opt_ml"
-    assert main(["prepare", "--base-dir", str(base_dir), "--data", str(images)]) == 0
+    assert prepare(base_dir, "--data", images) == 0
     return base_dir
 
 
@@ -65,6 +65,10 @@ def _own_images(tmp_path: Path) -> Path:
         (images / "training" / class_name).mkdir(parents=True)
         (images / "training" / class_name / "1.png").write_bytes(class_name.encode())
     return images
+
+
+def prepare(base_dir: Path, *options: str | Path) -> int:
+    return main(["prepare", "--base-dir", str(base_dir), *map(str, options)])
 
 
 def _program(tmp_path: Path, package: str, code: str) -> Path:
@@ -94,7 +98,7 @@ def _files(directory: Path) -> dict[str, bytes]:
 
 
 def test_prepare_draws_sample_images_with_hyperparameters(tmp_path: Path) -> None:
-    assert main(["prepare", "--base-dir", str(tmp_path)]) == 0
+    assert prepare(tmp_path) == 0
 
     counts = {name: len(list((tmp_path / opt_ml.DATA / name).iterdir())) for name in SAMPLE_IMAGES}
     assert counts == SAMPLE_IMAGES
@@ -137,17 +141,17 @@ def test_config_files_equal_those_of_sagemaker(base_dir: Path) -> None:
 
 
 def test_second_prepare_changes_nothing(base_dir: Path) -> None:
-    main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=3"])
+    prepare(base_dir, "--hyperparameters", "epochs=3")
     before = _files(base_dir)
 
-    assert main(["prepare", "--base-dir", str(base_dir)]) == 0
+    assert prepare(base_dir) == 0
 
     assert _files(base_dir) == before
 
 
 def test_hyperparameters_option_replaces_all_hyperparameters(base_dir: Path) -> None:
-    main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=3", "sead=1"])
-    main(["prepare", "--base-dir", str(base_dir), "--hyperparameters", "epochs=4"])
+    prepare(base_dir, "--hyperparameters", "epochs=3", "sead=1")
+    prepare(base_dir, "--hyperparameters", "epochs=4")
 
     assert _read_config(base_dir, "hyperparameters") == {"epochs": "4"}
 
@@ -160,7 +164,7 @@ def test_hyperparameters_that_are_not_an_object_are_rejected(
 ) -> None:
     (base_dir / opt_ml.HYPERPARAMETERS).write_text(text)
 
-    assert main(["prepare", "--base-dir", str(base_dir)]) == 1
+    assert prepare(base_dir) == 1
     assert re.search(f"hyperparameters.json {found}", capsys.readouterr().err)
 
 
@@ -169,7 +173,7 @@ def test_hyperparameter_without_name_or_value_is_rejected(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exited:
-        main(["prepare", "--base-dir", str(tmp_path), "--hyperparameters", text])
+        prepare(tmp_path, "--hyperparameters", text)
 
     assert exited.value.code == 2
     assert "expected NAME=VALUE" in capsys.readouterr().err
@@ -188,13 +192,12 @@ def test_own_images_replace_others_only_with_the_option(
     other = tmp_path / "other"
     (other / "training/bird").mkdir(parents=True)
     (other / "training/bird/1.png").write_bytes(b"bird")
-    arguments = ["prepare", "--base-dir", str(base_dir), "--data", str(other)]
 
-    assert main(arguments) == 1
+    assert prepare(base_dir, "--data", other) == 1
     assert "add --replace" in capsys.readouterr().err
     assert (base_dir / "input/data/training/cat/1.png").is_file()
 
-    assert main([*arguments, "--replace"]) == 0
+    assert prepare(base_dir, "--data", other, "--replace") == 0
     assert _files(base_dir / "input/data") == {"training/bird/1.png": b"bird"}
     # The source folder does not change.
     assert (tmp_path / "images/training/cat/1.png").is_file()
@@ -202,10 +205,10 @@ def test_own_images_replace_others_only_with_the_option(
 
 def test_own_images_replace_the_whole_sample(tmp_path: Path) -> None:
     base_dir = tmp_path / "opt_ml"
-    main(["prepare", "--base-dir", str(base_dir)])
+    prepare(base_dir)
 
-    own = str(_own_images(tmp_path))
-    assert main(["prepare", "--base-dir", str(base_dir), "--data", own, "--replace"]) == 0
+    own = _own_images(tmp_path)
+    assert prepare(base_dir, "--data", own, "--replace") == 0
 
     assert opt_ml.channels(base_dir) == ["training"]
     assert _read_config(base_dir, "hyperparameters") == {}
@@ -214,7 +217,7 @@ def test_own_images_replace_the_whole_sample(tmp_path: Path) -> None:
 def test_replace_without_data_restores_the_sample(base_dir: Path) -> None:
     (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of the own images")
 
-    assert main(["prepare", "--base-dir", str(base_dir), "--replace"]) == 0
+    assert prepare(base_dir, "--replace") == 0
 
     counts = {name: len(list((base_dir / opt_ml.DATA / name).iterdir())) for name in SAMPLE_IMAGES}
     assert counts == SAMPLE_IMAGES
@@ -224,9 +227,8 @@ def test_replace_without_data_restores_the_sample(base_dir: Path) -> None:
 
 def test_other_images_clear_the_checkpoints(base_dir: Path, tmp_path: Path) -> None:
     (base_dir / "checkpoints/step-000000001.pt").write_bytes(b"of other images")
-    arguments = ["prepare", "--base-dir", str(base_dir), "--data", str(tmp_path / "images")]
 
-    assert main([*arguments, "--replace"]) == 0
+    assert prepare(base_dir, "--data", tmp_path / "images", "--replace") == 0
 
     assert list((base_dir / "checkpoints").iterdir()) == []
 
@@ -241,7 +243,7 @@ def test_channels_are_found_under_all_accepted_names(
         (tmp_path / "own" / name / "cat/1.png").write_text(name)
     base_dir, own = tmp_path / "opt_ml", tmp_path / "own"
 
-    assert main(["prepare", "--base-dir", str(base_dir), "--data", str(own)]) == 0
+    assert prepare(base_dir, "--data", own) == 0
 
     channels = {name: content.decode() for name, content in _files(base_dir / opt_ml.DATA).items()}
     assert channels == {
@@ -259,8 +261,7 @@ def test_folder_without_a_training_channel_is_rejected(
         (tmp_path / "own" / name).mkdir(parents=True)
 
     for own, found in (("own", "images/, labels/"), ("nothing", "no folders")):
-        base_dir = ["--base-dir", str(tmp_path / "opt_ml")]
-        assert main(["prepare", *base_dir, "--data", str(tmp_path / own)]) == 1
+        assert prepare(tmp_path / "opt_ml", "--data", tmp_path / own) == 1
 
         error = capsys.readouterr().err
         assert f"no folder {tmp_path / own / 'training'}" in error
@@ -271,7 +272,7 @@ def test_new_job_keeps_the_model_and_removes_the_failure(base_dir: Path) -> None
     (base_dir / "model/manifest.json").write_text("{}")
     (base_dir / opt_ml.FAILURE).write_text("out of luck")
 
-    assert main(["prepare", "--base-dir", str(base_dir)]) == 0
+    assert prepare(base_dir) == 0
 
     assert (base_dir / "model/manifest.json").is_file()
     assert not (base_dir / opt_ml.FAILURE).exists()
@@ -345,8 +346,7 @@ def test_stopped_run_is_continued_and_finished_run_is_not(tmp_path: Path) -> Non
         for number in range(6):
             Image.new("L", (16, 16), gray + number).save(folder / f"{number}.png")
     settings = ["network=small", "image_size=16", "epochs=2", "checkpoint_interval_seconds=0"]
-    data = ["--data", str(tmp_path / "own"), "--hyperparameters", *settings]
-    main(["prepare", "--base-dir", str(base_dir), *data])
+    prepare(base_dir, "--data", tmp_path / "own", "--hyperparameters", *settings)
 
     assert training.train(base_dir, training.as_process(base_dir)) == 0
     checkpoints = sorted((base_dir / "checkpoints").iterdir())
@@ -356,17 +356,17 @@ def test_stopped_run_is_continued_and_finished_run_is_not(tmp_path: Path) -> Non
 
     # Like after a stop in the second epoch.
     report.write_text(json.dumps({"history": json.loads(finished)["history"][:1]}))
-    main(["prepare", "--base-dir", str(base_dir)])
+    prepare(base_dir)
     assert sorted((base_dir / "checkpoints").iterdir()) == checkpoints
 
     # Like after SIGKILL: the report is of the previous run.
     report.write_text(finished)
     os.utime(report, (0, 0))
-    main(["prepare", "--base-dir", str(base_dir)])
+    prepare(base_dir)
     assert sorted((base_dir / "checkpoints").iterdir()) == checkpoints
 
     os.utime(report)
-    main(["prepare", "--base-dir", str(base_dir)])
+    prepare(base_dir)
     assert list((base_dir / "checkpoints").iterdir()) == []
 
 
@@ -618,8 +618,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("b.jpg", "a.JPG", "Thumbs.db", ".hidden.png"):
         (images / "training/cat").mkdir(parents=True, exist_ok=True)
         (images / "training/cat" / name).write_text(name)
-    base_dir = ["--base-dir", str(clone / "local_test/test_dir")]
-    assert main(["prepare", *base_dir, "--data", str(images)]) == 0
+    assert prepare(clone / "local_test/test_dir", "--data", images) == 0
     return clone
 
 
@@ -802,9 +801,8 @@ def test_failed_training_leaves_neither_server_nor_model(clone: Path, free_port:
 
 def test_other_images_keep_the_previous_results(base_dir: Path, tmp_path: Path) -> None:
     (base_dir / "model/manifest.json").write_text("{}")
-    arguments = ["prepare", "--base-dir", str(base_dir), "--data", str(tmp_path / "images")]
 
-    assert main([*arguments, "--replace"]) == 0
+    assert prepare(base_dir, "--data", tmp_path / "images", "--replace") == 0
 
     assert _files(base_dir / "model") == {}
     assert _files(base_dir / "previous") == {"model/manifest.json": b"{}"}

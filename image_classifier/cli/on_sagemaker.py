@@ -1,4 +1,4 @@
-"""The verbs with a settings file on SageMaker, and those that need no place."""
+"""The verbs that use SageMaker, and those that only read the settings file."""
 
 import argparse
 import json

@@ -169,7 +169,7 @@ def _unpack(archive: Path, base_dir: Path) -> Path:
 
 
 def _free_port(folder: Path, port: int) -> None:
-    """Stop the server, and leave it alone if another program listens on the port."""
+    """Stop the server; if another program listens on the port, raise an error and stop nothing."""
     if _port(folder) != port:
         processes.require_free_port(port)
     stop(folder)
