@@ -80,8 +80,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         print(json.dumps(document))
     elif not quiet:
         _print_audit(found, arguments.source, fix)
-    has_fault = any(item.severity == FAULT for item in found.findings)
-    return FAULTY if has_fault else DONE
+    return FAULTY if any(item.severity == FAULT for item in found.findings) else DONE
 
 
 def _reading(arguments: argparse.Namespace) -> Reading:

@@ -129,15 +129,7 @@ def label_by_manifests(
             found = Labeled(name, label, name, row.split or split, row.group)
             if labeled.setdefault(name, found) != found:
                 raise UserError(f"{manifest} has contradicting rows for {name}: keep one of them")
-    found_labels = sorted({image.class_name for image in labeled.values()})
-    listed_labels = {row.label for rows in manifests.values() for row in rows}
-    if findings and len(found_labels) < min(2, len(listed_labels)):
-        what = f"no image except those of {found_labels[0]!r}" if found_labels else "no image"
-        raise UserError(
-            f"{what} that {', '.join(manifests)} lists exists, for example {findings[0].path}: "
-            f"{findings[0].detail}; paths are relative to the source's folder, which contains "
-            f"{names[0]}"
-        )
+    _check_listed(manifests, labeled, findings, names)
     unlisted = [name for name in names if name not in labeled]
     findings += [Finding("unlabeled", name, "no manifest has a row for it") for name in unlisted]
     images = [labeled[name] for name in sorted(labeled)]
@@ -151,6 +143,28 @@ def label_by_manifests(
     except LayoutError as error:
         raise UserError(f"{error}, or name another column with --columns label=NAME") from error
     return (_with_splits(images) if without and has_splits else images), findings
+
+
+def _check_listed(
+    manifests: Mapping[str, Sequence[Row]],
+    labeled: Mapping[str, Labeled],
+    missing: Sequence[Finding],
+    names: Sequence[str],
+) -> None:
+    """Check that the listed images that exist have several classes, if the list has.
+
+    Raises:
+        UserError: they do not; the message contains the first of the existing `names`.
+    """
+    found_labels = sorted({image.class_name for image in labeled.values()})
+    listed_labels = {row.label for rows in manifests.values() for row in rows}
+    if missing and len(found_labels) < min(2, len(listed_labels)):
+        what = f"no image except those of {found_labels[0]!r}" if found_labels else "no image"
+        raise UserError(
+            f"{what} that {', '.join(manifests)} lists exists, for example {missing[0].path}: "
+            f"{missing[0].detail}; paths are relative to the source's folder, which contains "
+            f"{names[0]}"
+        )
 
 
 def _folder(manifest: str) -> str:

@@ -11,6 +11,7 @@ from image_classifier.explainer.job import ANALYSIS, Job
 from image_classifier.explainer.model import Model
 from image_classifier.sagemaker import invocation
 from image_classifier.sagemaker.aws import Aws
+from image_classifier.settings.schema import Settings
 from image_classifier.settings.settings_file import SettingsFile
 
 
@@ -61,13 +62,11 @@ def explain(
         request |= {key: value for key, value in targets.items() if value is not None}
         aws.show_request("InvokeEndpoint", request | {"Body": "an image with masked segments"})
         return output
-    endpoint: Endpoint
-    if port is None:
-        region = settings.aws.region or None
-        endpoint = SageMakerEndpoint(predictor, region=region, component=component)
-    else:
-        target = invocation.target_model(settings, model)
-        endpoint = HttpEndpoint(f"http://127.0.0.1:{port}", target_model=target)
+    endpoint = (
+        SageMakerEndpoint(predictor, region=settings.aws.region or None, component=component)
+        if port is None
+        else _local_endpoint(settings, port, model)
+    )
     with Model(endpoint, predictor) as classifier:
         summary = Job(
             images=images, output=output, analysis=analysis, model=classifier, is_quiet=is_quiet
@@ -76,3 +75,8 @@ def explain(
         aws.show(f"skipped {image}: {why}")
     aws.show(f"{summary.counted} explained: {output / ANALYSIS}")
     return output / f"{analysis.methods.report.name}.html"
+
+
+def _local_endpoint(settings: Settings, port: int, model: str | None) -> Endpoint:
+    target = invocation.target_model(settings, model)
+    return HttpEndpoint(f"http://127.0.0.1:{port}", target_model=target)
