@@ -9,11 +9,11 @@ from container.classifier.errors import UserError
 from container.classifier.labeled_images import (
     LabeledFile,
     check_classes,
-    check_lost,
     class_names_of,
     labeled_files,
     labeled_splits,
 )
+from container.classifier.lost_files import check_lost
 from container.classifier.split_names import role_of
 from container.training.data.sampling import split_validation
 

@@ -8,19 +8,17 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from container.classifier.channel_names import SPLITS, TEST, VALIDATION
 from container.classifier.class_folders import LayoutError
 from container.classifier.errors import UserError
-from container.classifier.image_files import Unused, described, find_images, is_ignored
+from container.classifier.image_files import find_images, is_ignored
 from container.classifier.layout import place
+from container.classifier.lost_files import check_unused
 from container.classifier.split_folders import is_rarely_a_class
 
 logger = logging.getLogger(__name__)
-
-# More files that cannot be read are a broken data set.
-MAX_BROKEN_FRACTION = 0.05
 
 # Ratio of the largest class to the smallest one from which on training balances them. Below it,
 # balancing costs more than it gains.
@@ -94,7 +92,7 @@ def labeled_splits(directory: Path, *, is_whole: bool = True, has_splits: bool =
             f"{directory / links[0].name} is a link to a folder, and links are not followed: put "
             "the folder there"
         )
-    lost = _check_unused(directory, names, unused)
+    lost = check_unused(directory, names, unused)
     if not names:
         found = f"it contains {unused[0].name}, {unused[0].reason}" if unused else ""
         raise UserError(
@@ -231,69 +229,6 @@ def check_splits(splits: Mapping[str, Sequence[LabeledFile]]) -> tuple[str, ...]
             "otherwise split off"
         )
     return class_names
-
-
-def _check_unused(directory: Path, images: Sequence[str], unused: Sequence[Unused]) -> int:
-    """Log the files that are not used; check that few of them can be images; count these.
-
-    Raises:
-        UserError: a folder has lost all of its images, or more than 5 % of all files are lost.
-    """
-    if not unused:
-        return 0
-    shown = described([f"{directory / item.name} ({item.reason})" for item in unused])
-    logger.warning("%d files are not used: %s", len(unused), shown)
-    lost = [(item.name, item.reason) for item in unused if item.is_lost]
-    check_folders(directory, images, lost)
-    broken = [f"{directory / name} ({reason})" for name, reason in lost]
-    check_fraction(broken, len(images) + len(lost))
-    return len(lost)
-
-
-def check_folders(directory: Path, images: Sequence[str], lost: Sequence[tuple[str, str]]) -> None:
-    """Check that no folder has lost all of its images; `lost` has their paths with the reasons.
-
-    Raises:
-        UserError: one has.
-    """
-    used = {folder for name in images for folder in PurePosixPath(name).parents}
-    for name, reason in lost:
-        folder = PurePosixPath(name).parent
-        if folder not in used and folder.name:
-            raise UserError(
-                f"no file in {directory / folder} can be read, such as {directory / name} "
-                f"({reason})"
-            )
-
-
-def check_lost(lost: int, total: int) -> None:
-    """Check that few files of a job are unknown, missing or undecodable, all counted together.
-
-    Raises:
-        UserError: they are more than 5 %.
-    """
-    if lost > MAX_BROKEN_FRACTION * total:
-        raise UserError(
-            f"{lost} of {total} files are no images that can be read, more than "
-            f"{MAX_BROKEN_FRACTION:.0%}: the log names them; replace or remove them"
-        )
-
-
-def check_fraction(broken: Sequence[str], total: int) -> None:
-    """Check that few files cannot be read.
-
-    Args:
-        broken: Their paths with the reasons.
-        total: The number of all files.
-
-    Raises:
-        UserError: more than 5 % cannot be read.
-    """
-    if len(broken) > MAX_BROKEN_FRACTION * total:
-        raise UserError(
-            f"{len(broken)} of {total} images cannot be read, more than {MAX_BROKEN_FRACTION:.0%}: "
-            f"{described(broken)}"
-        )
 
 
 def _warn_about_folders(directory: Path, names: Sequence[str], classes: Collection[str]) -> None:

@@ -10,10 +10,10 @@ from container.classifier.errors import UserError
 from container.classifier.image_files import LOST
 from container.classifier.labeled_images import (
     LabeledFile,
-    check_folders,
     check_splits,
     class_names_of,
 )
+from container.classifier.lost_files import check_folders
 from image_classifier.preparation import classes, dataset, findings, labels, manifests, page
 from image_classifier.preparation.audit import Audit, audit, find_copies
 from image_classifier.preparation.findings import Finding

@@ -19,7 +19,8 @@ from container.classifier import jpeg, machine, png, preprocessing, tiff
 from container.classifier.environment import image_bytes
 from container.classifier.errors import ImageError, UserError
 from container.classifier.image_files import described
-from container.classifier.labeled_images import LabeledFile, check_fraction
+from container.classifier.labeled_images import LabeledFile
+from container.classifier.lost_files import check_fraction
 from container.classifier.preprocessing import Pixels, Preprocessing, preprocess
 from container.training.data.cache import Cache
 from container.training.progress_bar import ProgressBar
