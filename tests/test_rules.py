@@ -352,7 +352,7 @@ def test_command_evaluates_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert code == 1
     assert out.startswith("IssuesFound       Overfit")
-    assert "step 6, loss: the validation loss 1.2 " in out
+    assert "evaluation 6, loss: the validation loss 1.2 " in out
     assert main(["rules", str(path), "--set", "Overfit.patience=5"]) == 0
 
 
