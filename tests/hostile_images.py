@@ -19,8 +19,8 @@ from PIL import Image
 from container.classifier.environment import IMAGE_MEMORY_VARIABLE, MB
 from container.classifier.jpeg import MAX_SCANS, MAX_SEGMENTS
 from container.classifier.preprocessing import (
+    FORMAT_NAMES,
     MAX_HEADER_PIECES,
-    NAMES,
     PIXEL_BYTES,
     Pixels,
 )
@@ -29,7 +29,7 @@ from tests.artifacts import encode, random_pixels
 from tests.odd_images import ORIENTATION
 
 UNSET = "application/octet-stream"
-NO_IMAGE = f"not an image of a known format ({NAMES})"
+NO_IMAGE = f"not an image of a known format ({FORMAT_NAMES})"
 DAMAGED = "the image is damaged: "
 
 PIXELS = random_pixels()

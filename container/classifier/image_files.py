@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from container.classifier.media_types import IMAGE_SUFFIXES
-from container.classifier.preprocessing import FORMATS
+from container.classifier.media_types import IMAGE_FORMATS, IMAGE_SUFFIXES
 
 ARCHIVE_SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".gz", ".bz2", ".xz",
@@ -136,7 +135,7 @@ def _why_unused(path: Path, name: str) -> Unused | None:
     except OSError as error:
         return Unused(name, "no-file", error.strerror or str(error))
     found, suffix = image_format(start), path.suffix.lower()
-    if found in FORMATS and suffix not in _RAW_SUFFIXES:
+    if found in IMAGE_FORMATS and suffix not in _RAW_SUFFIXES:
         return None
     if found or suffix in _UNSUPPORTED_SUFFIXES:
         kind = suffix if suffix in _RAW_SUFFIXES else found

@@ -1,4 +1,4 @@
-"""Media types and a header of requests and responses, and suffixes of image files."""
+"""Media types and a header of requests and responses; suffixes and formats of image files."""
 
 from collections.abc import Mapping
 
@@ -19,6 +19,9 @@ IMAGE_MEDIA_TYPES: Mapping[str, str] = {
     ".heif": "image/heif",
 }
 IMAGE_SUFFIXES = frozenset(IMAGE_MEDIA_TYPES)
+
+# Their formats by Pillow's names: common ones only, because each decoder is an attack surface.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 
 ANY_IMAGE, NPY = "application/x-image", "application/x-npy"
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"

@@ -26,15 +26,14 @@ from PIL import (
 from container.classifier.environment import IMAGE_MEMORY_VARIABLE, MB, image_bytes
 from container.classifier.errors import ImageError, UserError
 from container.classifier.jpeg import START_OF_IMAGE, read_jpeg
+from container.classifier.media_types import IMAGE_FORMATS
 from container.classifier.png import PNG_SIGNATURE, without_metadata
 from container.classifier.tiff import TILE_LENGTH, TILE_WIDTH, check_parts
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Size: TypeAlias = tuple[float, float]
 
-# Common formats only: each decoder is an attack surface.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-NAMES = ", ".join(FORMATS)
+FORMAT_NAMES = ", ".join(IMAGE_FORMATS)
 
 # Decoding a pixel needs at most this memory in any format but JPEG; WebP's decoder needs most.
 PIXEL_BYTES = 16
@@ -126,7 +125,7 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
         else:
             check_parts(data)
         file = _File(data)
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=IMAGE_FORMATS) as image:
             file.pieces_left = math.inf
             scale = 1 if side is None else _scale(image, side)
             width, height = image.size
@@ -141,7 +140,9 @@ def _decode(data: bytes, side: int | None) -> tuple[Image.Image, Size]:
             upright = _to_rgb(_upright(decoded))
             return upright, upright.size if is_whole else (width / scale, height / scale)
     except UnidentifiedImageError:
-        raise ImageError(f"not an image of a known format ({NAMES}), {len(data)} bytes") from None
+        raise ImageError(
+            f"not an image of a known format ({FORMAT_NAMES}), {len(data)} bytes"
+        ) from None
     except (ImageError, UserError, MemoryError):
         raise
     except Exception as error:

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from container.classifier.channel_names import CHANNEL_NAMES, TRAINING, WEIGHTS, find_channel
 from container.classifier.errors import UserError
 from container.classifier.labeled_images import LabeledFile, class_names_of, labeled_files
-from container.classifier.preprocessing import FORMATS
+from container.classifier.media_types import IMAGE_FORMATS
 from image_classifier.cli.results import LOCAL_RUNS
 from image_classifier.cli.starter_text import TEMPLATE
 from image_classifier.settings import section
@@ -254,7 +254,7 @@ def _typical_side(files: Sequence[LabeledFile]) -> int:
             # Pillow warns about each format that does not fit.
             with (
                 warnings.catch_warnings(action="ignore"),
-                Image.open(file.path, formats=FORMATS) as image,
+                Image.open(file.path, formats=IMAGE_FORMATS) as image,
             ):
                 sides.append(min(image.size))
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from container.classifier.errors import ImageError
 from container.classifier.machine import usable_cpus
-from container.classifier.preprocessing import FORMATS, Pixels, decode_image
+from container.classifier.media_types import IMAGE_FORMATS
+from container.classifier.preprocessing import Pixels, decode_image
 from image_classifier.preparation.conversion import convert
 from image_classifier.preparation.duplicates import THUMBNAIL_SIZE, perceptual_hash
 from image_classifier.preparation.features import EDGES_SHAPE, Edges, Features, edges_of
@@ -210,7 +211,7 @@ def measure(data: bytes) -> tuple[Measured, Pixels | None]:
 def _read_header(measured: Measured, data: bytes) -> Measured:
     """Add format, mode, size and orientation, as far as the header is readable."""
     # Pillow raises many types of errors on a damaged header or damaged EXIF data.
-    with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
         width, height = image.size
         form, mode = image.format or "", image.mode
         measured = replace(measured, format=form, mode=mode, width=width, height=height)

@@ -32,9 +32,8 @@ from werkzeug.exceptions import (
 
 from container.classifier.errors import ImageError
 from container.classifier.image_files import image_format
-from container.classifier.media_types import ANY_IMAGE, JSON, JSON_LINES, NPY
+from container.classifier.media_types import ANY_IMAGE, IMAGE_FORMATS, JSON, JSON_LINES, NPY
 from container.classifier.preprocessing import (
-    FORMATS,
     Pixels,
     Preprocessing,
     fit,
@@ -195,7 +194,7 @@ def _split(content_type: str, data: bytes) -> Sequence[ImageDecoder]:
         UnsupportedMediaType: neither is known.
     """
     media_type = content_type.partition(";")[0].strip().lower()
-    if image_format(data) in FORMATS:
+    if image_format(data) in IMAGE_FORMATS:
         return split_image(data)
     if data.startswith(MAGIC) or media_type == NPY:
         return split_npy(data)
