@@ -252,7 +252,7 @@ def test_command_that_does_not_exist_or_is_not_executable(tmp_path: Path) -> Non
 
 
 def test_report_as_json_and_junit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    junit = tmp_path / "junit.xml"
+    junit = tmp_path / "reports/junit.xml"
     options = ("--port", str(free_port()), "--json", "--junit", str(junit), "--skip", "network")
 
     with pytest.raises(SystemExit) as end:

@@ -16,6 +16,7 @@ from container.training.fitting.loop import Trainer
 from container.training.fitting.measured_threads import INTERVAL_SECONDS, STATE, ComputeThreads
 from container.training.sagemaker.stop import StopRequest
 from container.training.sagemaker.supervisor import THREADS_VARIABLE
+from tests.opt_ml import make_job, train_here
 from tests.test_measured_arithmetic import make_task
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is not measured")
@@ -25,8 +26,8 @@ Machine = Callable[[float, float], None]
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Have four threads, and a clock that advances by the seconds of a measured convolution."""
-    now, seconds, forward = 0.0, {4: 0.001, 2: 0.002}, nn.Conv2d.forward
+    """Have two threads, and a clock that advances by the seconds of a measured convolution."""
+    now, seconds, forward = 0.0, {2: 0.001, 1: 0.002}, nn.Conv2d.forward
 
     def slow_forward(convolution: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
         nonlocal now
@@ -38,13 +39,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     def set_seconds(with_all: float, with_half: float) -> None:
         nonlocal now
         now += INTERVAL_SECONDS
-        seconds.update({4: with_all, 2: with_half})
+        seconds.update({2: with_all, 1: with_half})
 
     monkeypatch.delenv(THREADS_VARIABLE, raising=False)
     monkeypatch.setattr(nn.Conv2d, "forward", slow_forward)
     monkeypatch.setattr(measured_threads, "perf_counter", lambda: now)
     before = torch.get_num_threads()
-    torch.set_num_threads(4)
+    torch.set_num_threads(2)
     yield set_seconds
     torch.set_num_threads(before)
 
@@ -60,11 +61,11 @@ def test_half_of_the_threads_are_used_while_they_are_faster(
         threads.choose()
         found.append(torch.get_num_threads())
 
-    assert found == [4, 2, 4]
+    assert found == [2, 1, 2]
     measured = "measured compute threads"
     assert caplog.messages == [
-        f"{measured}: 4=80.0ms 2=32.0ms, other programs use the CPUs",
-        f"{measured}: 4=16.0ms 2=32.0ms, no other program uses the CPUs",
+        f"{measured}: 2=80.0ms 1=32.0ms, other programs use the CPUs",
+        f"{measured}: 2=16.0ms 1=32.0ms, no other program uses the CPUs",
     ]
 
 
@@ -72,31 +73,31 @@ def test_a_measurement_is_not_repeated_at_once(machine: Machine) -> None:
     threads = ComputeThreads(is_measured=True)
     machine(0.005, 0.002)
     threads.choose()
-    torch.set_num_threads(4)
+    torch.set_num_threads(2)
 
     threads.choose()
 
-    assert torch.get_num_threads() == 4
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("reason", ["set by the user", "seed", "one CPU"])
 def test_a_number_that_is_given_is_not_measured(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    count = 1 if reason == "one CPU" else 4
+    count = 1 if reason == "one CPU" else 2
     torch.set_num_threads(count)
     if reason == "set by the user":
-        monkeypatch.setenv(THREADS_VARIABLE, "4")
+        monkeypatch.setenv(THREADS_VARIABLE, "2")
     threads = ComputeThreads(is_measured=reason != "seed")
     machine(0.005, 0.002)
 
     threads.choose()
-    threads.restore({STATE: 2})
+    threads.restore({STATE: 1})
 
     assert torch.get_num_threads() == count
 
 
-@pytest.mark.parametrize(("recorded", "expected"), [(2, 2), (16, 4), (None, 4)])
+@pytest.mark.parametrize(("recorded", "expected"), [(1, 1), (16, 2), (None, 2)])
 def test_a_checkpoint_keeps_its_number(
     machine: Machine, recorded: int | None, expected: int
 ) -> None:
@@ -119,8 +120,8 @@ def test_a_measurement_precedes_each_checkpoint(machine: Machine, tmp_path: Path
 
     trainer.train(StopRequest(), checkpoints)
 
-    assert torch.get_num_threads() == 2
-    assert (checkpoints.newest or {})[STATE] == 2
+    assert torch.get_num_threads() == 1
+    assert (checkpoints.newest or {})[STATE] == 1
 
 
 def test_the_measurement_changes_no_random_numbers(machine: Machine) -> None:
@@ -130,3 +131,20 @@ def test_the_measurement_changes_no_random_numbers(machine: Machine) -> None:
     ComputeThreads(is_measured=True).choose()
 
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_job_measures_its_threads_and_continues_with_their_number(
+    machine: Machine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base_dir = make_job(tmp_path, precision="auto", debug="off", quantize="none")
+    machine(0.005, 0.002)
+    assert train_here(base_dir, "train") == 0
+    first = capfd.readouterr().out
+
+    torch.set_num_threads(2)
+    machine(0.001, 0.002)
+    assert train_here(base_dir, "train") == 0
+
+    assert "measured compute threads: 2=80.0ms 1=32.0ms" in first
+    assert "cpu_threads=1 " in first
+    assert "cpu_threads=1 " in capfd.readouterr().out

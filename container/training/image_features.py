@@ -18,7 +18,6 @@ from container.networks.network import Classifier, build
 from container.training.device import Arithmetic
 from container.training.evaluation.inference import to_images
 from container.training.fitting import pretrained
-from container.training.fitting.measured_threads import ComputeThreads
 from container.training.head.features import without_head
 
 BATCH_SIZE = 32
@@ -39,7 +38,6 @@ def main(arguments: Sequence[str]) -> int:
     arithmetic = Arithmetic.choose("float32", name)
     classifier = arithmetic.place(Classifier(network.module)).eval()
     shape = (-1, int(size), int(size), 3)
-    ComputeThreads(is_measured=True).choose()
     found = []
     with without_head(network), torch.inference_mode():
         while data := sys.stdin.buffer.read(BATCH_SIZE * int(size) ** 2 * 3):

@@ -61,7 +61,8 @@ def _run(
     with cluster.joined(environment.hosts(), stop) as joined:
         settings = inputs.read_hyperparameters(environment)
         is_one = joined.world_size == 1
-        # A number format is set so that a seed reproduces, which needs as many threads again.
+        # Users set the number format if a seed must reproduce, which needs a fixed number of
+        # threads too.
         threads = ComputeThreads(is_measured=is_one and settings.precision == "auto")
         threads.choose()
         task = inputs.read_task(environment, settings, joined, stop)

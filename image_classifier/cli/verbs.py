@@ -71,7 +71,7 @@ class Verb:
         return str(step or self.then).format(**values) + note
 
 
-# Hyperparameters that trials have smaller than the training that follows.
+# Hyperparameters of the length of a training, which is often shorter for trials.
 _LENGTHS = frozenset({"epochs", "head_epochs", "max_minutes"})
 
 

@@ -114,12 +114,12 @@ def run(
             if not (finished.has(name, source / name) and _path(target, name, RESULT).is_file())
         ]
         try:
-            answers = pool.map(
+            outcomes = pool.map(
                 lambda name: (name, _transform(job, source, target, name, server)), left
             )
             # None: draw the bar only on a terminal.
             off = is_quiet or None
-            with tqdm(answers, total=len(left), unit=" files", disable=off) as bar:
+            with tqdm(outcomes, total=len(left), unit=" files", disable=off) as bar:
                 for name, reason in bar:
                     if reason is None:
                         finished.add(name, source / name)

@@ -66,9 +66,9 @@ class ComputeThreads:
             logger.info("measured compute threads: %s, %s the CPUs", found, programs)
 
     def restore(self, state: Mapping[str, object] | None) -> None:
-        """Set the number of a checkpoint, if it has one: results of another are rounded otherwise.
+        """Set the number of a checkpoint, if it has one: another number rounds results differently.
 
-        A larger one than the CPUs of this machine is not set.
+        At most the number of all threads is set.
         """
         count = (state or {}).get(STATE)
         if self._is_measured and isinstance(count, int):
